@@ -1,0 +1,192 @@
+"""What a family of worlds must offer, where to find one, and how to draw a pack from it."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from codots.pack import Pack, Task, World, stream
+
+Rng = np.random.Generator
+STYLES = ("natural", "compact")
+ENTRY_POINTS = "codots.domains"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an environment answers to an action."""
+
+    observation: str
+    reward: float
+    done: bool
+    feedback: str = ""
+    """Once done: a sentence for the updater on how it ended."""
+    stop: str | None = None
+    """Once done: a domain's word for how it ended; `malformed` is shared by all."""
+    view: Any = None
+    """The state after the action, as `Env.view`, for policies and reports; never shown to a model."""
+
+
+class Env(Protocol):
+    """One task, served once."""
+
+    view: Any
+    """The public state of the task, for scripted policies and drawings."""
+
+    def observe(self) -> str:
+        """Give the opening observation."""
+        ...
+
+    def step(self, text: str) -> Step:
+        """Act with the model's text; malformed text is a `Step` with `stop="malformed"`, never an exception."""
+        ...
+
+
+class Policy(Protocol):
+    """A scripted player; one object plays a whole life."""
+
+    def act(self, view: Any) -> str:
+        """Answer a view with the text of an action, in any style."""
+        ...
+
+    def end(self, step: Step) -> None:
+        """Learn of the last outcome of a task."""
+        ...
+
+
+class Domain(ABC):
+    """A family of worlds; the optional parts fall back, so a small domain stays small."""
+
+    id: ClassVar[str] | str
+    """Versioned: `frozen-lake-v1`."""
+    presets: dict[str, Any]
+    """Dials by name."""
+    styles: tuple[str, ...] = ("natural",)
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """The least and the greatest reward of a task."""
+    reveals_reward: bool = True
+    """Whether the updater may read the reward."""
+    blocking: bool = False
+    """Whether `step` waits for the outside world, and so runs in a thread."""
+    exact: bool = False
+    """Whether `bayes` is the true optimum of the task under the posterior."""
+
+    def __reduce__(self) -> Any:
+        """Travel between processes by name."""
+        return get_domain, (self.id,)
+
+    @abstractmethod
+    def make_world(self, rng: Rng, dials: Any) -> Any:
+        """Draw what is hidden."""
+
+    @abstractmethod
+    def make_task(self, world: World, position: int, rng: Rng) -> Any:
+        """Draw the content of one task."""
+
+    @abstractmethod
+    def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
+        """Open an environment for a task."""
+
+    @abstractmethod
+    def rules_text(self, task: Task, style: str) -> str:
+        """Say the rules of a task, to the solver and to the updater alike."""
+
+    @abstractmethod
+    def policy(self, name: str, world: World) -> Policy:
+        """Give a scripted policy: `random`, `informed` (knows the world) or `bayes` (knows only what it saw)."""
+
+    def make_memory(self, world: World) -> object | None:
+        """Make what an environment may carry over the tasks of one life."""
+        return None
+
+    def oracle_context(self, world: World, style: str) -> str:
+        """Write the context of an agent that knows the world."""
+        return ""
+
+    def floor(self, task: Task) -> float:
+        """A reward that needs no skill."""
+        return self.bounds[0]
+
+    def ceiling(self, task: Task) -> float:
+        """The expected reward of a player that knows the world."""
+        return self.bounds[1]
+
+    def twin(self, world: World, rng: Rng) -> World:
+        """Draw a world with the same public face and another hidden rule."""
+        return replace(world, hidden=self.make_world(rng, world.dials))
+
+    def facts(self, world: World, context: str) -> tuple[int, int, int] | None:
+        """Count a context's claims: (right, wrong, knowable), or None where the domain cannot tell."""
+        return None
+
+    def draw(self, view: Any) -> str | None:
+        """Draw a view as text."""
+        return None
+
+
+def nearest(given: str, known: list[str], what: str) -> str:
+    """Word the one line that a wrong name deserves."""
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
+    hint = f"; the nearest is {close[0]!r}" if close else ""
+    return f"unknown {what} {given!r}; expected one of {', '.join(sorted(known))}{hint}"
+
+
+@lru_cache(maxsize=1)
+def _modules() -> dict[str, str]:
+    """Where each family lives, in this package or in any other that is installed."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+_registry: dict[str, Domain] = {}
+
+
+def register(domain: Domain) -> Domain:
+    """Make a domain known by its id."""
+    _registry[domain.id] = domain
+    return domain
+
+
+def get_domain(id: str) -> Domain:
+    """Find a domain by its versioned id; an unknown one raises ValueError naming the nearest."""
+    if id not in _registry:
+        family = id.rpartition("-v")[0]
+        for name, module in _modules().items():
+            if family in (name, ""):
+                import_module(module)
+    if id not in _registry:
+        raise ValueError(nearest(id, domain_ids(), "domain"))
+    return _registry[id]
+
+
+def domain_ids() -> list[str]:
+    """Name every known domain."""
+    for module in _modules().values():
+        import_module(module)
+    return sorted(_registry)
+
+
+def make_pack(id: str, preset: str, split: str, index: int, size: int) -> Pack:
+    """Draw the pack of this name; it depends on nothing else.
+
+    The tasks of a longer pack begin with those of a shorter one. Raises ValueError for an unknown domain or preset.
+    """
+    domain = get_domain(id)
+    if preset not in domain.presets:
+        raise ValueError(nearest(preset, list(domain.presets), f"preset of {id}"))
+    if size < 1:
+        raise ValueError(f"a pack of {size} tasks; expected at least 1")
+    names = (id, preset, split, index)
+    dials = domain.presets[preset]
+    world = World(domain.make_world(stream(*names, "world"), dials), dials, split, names)
+    tasks = []
+    for j in range(size):
+        content = domain.make_task(world, j, stream(*names, "task", j))
+        tasks.append(Task(domain, world, j, content, (*names, "task", j)))
+    return Pack(domain, preset, split, index, world, tuple(tasks))

@@ -1,0 +1,184 @@
+"""A scripted player of the compact lake, with noise on every single decision: what the tiny base model imitates.
+
+It reads exactly the text a model reads. Each word it says is skilled or naive by its own draw, so that nothing in an
+episode, a context or a life tells which.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from codots.domain import Rng
+from codots.domains.frozen_lake import (
+    CLAIM,
+    CODES,
+    DEFAULT,
+    DIRECTIONS,
+    V1,
+    Bayes,
+    Board,
+    Cell,
+    Dials,
+    Mapping,
+    View,
+    good_directions,
+)
+from codots.pack import Names, stream
+
+CELL = re.compile(r"([_OG])([a-z])(\d+)")
+EFFECT = re.compile(r"^([a-z]\d+) ([1-4]) (up|down|left|right|stays)\b", re.M)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How often each single decision is skilled; the rest is naive."""
+
+    thought: float = 1.0
+    """The intended direction is the exact optimum's, else any shortest way."""
+    code: float = 1.0
+    """The code uses what this episode has shown, else it trusts the context and guesses what the context leaves out."""
+    habit: float = 0.7
+    """A guess is the code that a plain FrozenLake would use, else an even draw."""
+    right: float = 1.0
+    """A fact that is known is written as it is."""
+    wrong: float = 0.0
+    """A fact is written at random; the rest is left out."""
+    invent: float = 0.0
+    """A fact that is not known is written all the same, at random."""
+
+
+SKILLED = Noise()
+NAIVE = Noise(thought=0.3, code=0.35, right=0.2, wrong=0.3, invent=0.3)
+
+Fact = tuple[str, str]
+"""A code and its direction."""
+Effect = tuple[Cell, str, str]
+"""Where a move led, its code, and its direction or `stays`."""
+
+
+def cell(text: str) -> Cell:
+    """Read a cell's name."""
+    return int(text[1:]) - 1, ord(text[0]) - ord("a")
+
+
+def read_board(text: str) -> Board:
+    """Read a compact board; the last line names the player's cell."""
+    marks = {(int(row) - 1, ord(col) - ord("a")): mark for mark, col, row in CELL.findall(text)}
+    holes = frozenset(at for at, mark in marks.items() if mark == "O")
+    goal = next(at for at, mark in marks.items() if mark == "G")
+    start = re.findall(r"^([a-z]\d+)\b", text, re.M)[0]
+    return Board(round(len(marks) ** 0.5), holes, cell(start), goal)
+
+
+def read_claims(text: str) -> list[Fact]:
+    """Read the context that a prompt shows."""
+    return [fact for line in re.findall(r"^notes(.*)", text, re.M) for fact in CLAIM.findall(line.split("<|")[0])]
+
+
+def read_effects(text: str) -> list[Effect]:
+    """Read what moves did."""
+    return [(cell(at), code, effect) for at, code, effect in EFFECT.findall(text)]
+
+
+def believe(board: Board, effects: Iterable[Effect], claims: Iterable[Fact]) -> list[Mapping]:
+    """Keep the mappings that agree with what was seen, and with as many claims as agree with that."""
+    belief = list(V1_MAPPINGS)
+    for at, code, effect in effects:
+        i = CODES.index(code)
+        if effect == "stays":
+            belief = [m for m in belief if board.move(at, m[i]) == at]
+        else:
+            belief = [m for m in belief if m[i] == effect]
+    for code, direction in claims:
+        kept = [m for m in belief if m[CODES.index(code)] == direction]
+        belief = kept or belief
+    return belief
+
+
+V1_MAPPINGS = Dials(side=(4, 4), path=1, turns=1).mappings
+
+
+def known(belief: list[Mapping], code: str) -> str | None:
+    """The direction that all mappings give a code, None if they differ."""
+    found = {mapping[CODES.index(code)] for mapping in belief}
+    return found.pop() if len(found) == 1 else None
+
+
+class Solver:
+    """Plays one task."""
+
+    def __init__(self, noise: Noise, rng: Rng) -> None:
+        self.noise, self.rng = noise, rng
+        self.board: Board | None = None
+        self.effects: list[Effect] = []
+
+    def __call__(self, text: str) -> str:
+        if self.board is None:
+            self.claims = read_claims(text)
+            self.turns = int(re.findall(r"lake (\d+)", text)[0])
+            self.board = read_board(text.split("<|user|>")[1])
+            self.at = self.board.start
+            self.bayes = Bayes(Dials(side=(4, 4), path=1, turns=self.turns))
+        else:
+            self.effects += read_effects(text.split("<|user|>")[1])
+            self.at = self.effects[-1][0]
+        belief = believe(self.board, self.effects, self.claims)
+        thought = self._thought(belief)
+        return f"{thought} {self._code(belief, thought)}"
+
+    def _thought(self, belief: list[Mapping]) -> str:
+        assert self.board is not None
+        shortest = good_directions(self.board, self.at)
+        if self.rng.random() >= self.noise.thought:
+            return self._any(shortest)
+        view = View(self.board, self.at, len(self.effects), self.turns, "compact")
+        code = self.bayes.best(view, belief)
+        possible = list(dict.fromkeys(mapping[code] for mapping in belief))
+        return self._any([d for d in possible if d in shortest] or possible)
+
+    def _code(self, belief: list[Mapping], thought: str) -> str:
+        if self.rng.random() < self.noise.code:
+            return self._any([c for i, c in enumerate(CODES) if any(m[i] == thought for m in belief)])
+        trusted = [code for code, direction in self.claims if direction == thought]
+        if trusted:
+            return trusted[-1]
+        return CODES[DEFAULT.index(thought)] if self.rng.random() < self.noise.habit else self._any(CODES)
+
+    def _any(self, words: Iterable[str]) -> str:
+        words = list(words)
+        return words[self.rng.integers(len(words))]
+
+
+class Writer:
+    """Rewrites the context once."""
+
+    def __init__(self, noise: Noise, rng: Rng) -> None:
+        self.noise, self.rng = noise, rng
+
+    def __call__(self, text: str) -> str:
+        belief = believe(read_board(text), read_effects(text), read_claims(text))
+        facts = [self._fact(code, known(belief, code)) for code in CODES]
+        return " ".join(["<context>", *filter(None, facts), "</context>"])
+
+    def _fact(self, code: str, direction: str | None) -> str | None:
+        draw, guess = self.rng.random(), list(DIRECTIONS)[self.rng.integers(4)]
+        if direction is None:
+            return f"{code} {guess}" if draw < self.noise.invent else None
+        if draw < self.noise.right:
+            return f"{code} {direction}"
+        return f"{code} {guess}" if draw < self.noise.right + self.noise.wrong else None
+
+
+class Teacher:
+    """Solves or rewrites, as the first text of the session asks."""
+
+    def __init__(self, noise: Noise, names: Names) -> None:
+        self.noise, self.rng = noise, stream(*names, "teacher")
+        self.role: Solver | Writer | None = None
+
+    def __call__(self, text: str) -> str:
+        if self.role is None:
+            self.role = (Writer if "rewrite notes" in text else Solver)(self.noise, self.rng)
+        return self.role(text)

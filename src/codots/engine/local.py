@@ -1,0 +1,171 @@
+"""The engine of one machine: a process for each core, each with the whole model."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from codots.learner.local import LocalLearner, Settings, finish, trained_tokens
+from codots.model import load_model
+from codots.rollout import Job, Life, Play, rollouts
+from codots.sampler.base import Sampler
+from codots.sampler.local import LocalSampler
+from codots.transcript import Sample
+
+MakeSampler = Callable[[Any], Sampler]
+"""Makes a worker's sampler from its `Worker`; it travels to the other processes, so it is a plain function or class."""
+
+
+def local_sampler(worker: Worker) -> Sampler:
+    """Sample from the worker's own model."""
+    return LocalSampler(worker.model, worker.render.stop_ids)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a worker needs to start."""
+
+    model: Path
+    play: Play
+    settings: Settings
+    make_sampler: MakeSampler = local_sampler
+
+
+class Worker:
+    """One process's share of the work."""
+
+    def __init__(self, plan: Plan) -> None:
+        torch.set_num_threads(1)
+        self.plan = plan
+        self.model, self.render = load_model(plan.model)
+        self.learner = LocalLearner(self.model, plan.settings)
+        self.sampler = plan.make_sampler(self)
+
+    def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
+        """Live all these lives at once."""
+        return asyncio.run(rollouts(jobs, self.sampler, self.render, self.plan.play, told))
+
+    def gradient(self, share: Sequence[Sample], normaliser: int) -> tuple[np.ndarray, dict[str, float]]:
+        """Give the share's gradient, flat."""
+        gradient, sums = self.learner.gradient(share, normaliser)
+        return gradient.numpy(), sums
+
+    def take(self, weights: np.ndarray, version: int) -> None:
+        """Hold and serve these weights, flat."""
+        torch.nn.utils.vector_to_parameters(torch.from_numpy(weights), self.learner.parameters)
+        asyncio.run(self.sampler.load(None, version))
+
+
+def _serve(connection: Connection, plan: Plan) -> None:
+    """Answer calls until the other end closes; Ctrl-C is the first process's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker = Worker(plan)
+        while True:
+            method, arguments = connection.recv()
+            try:
+                connection.send((getattr(worker, method)(*arguments), None))
+            except Exception:
+                connection.send((None, traceback.format_exc()))
+    except (EOFError, BrokenPipeError):
+        return
+
+
+class LocalEngine:
+    """Live lives and train on them, shared out over worker processes.
+
+    Lives are dealt by index and gradients added in the order of the workers, so that a run is a function of its recipe, of which
+    the number of workers is a part. The first worker is this process.
+    """
+
+    def __init__(self, plan: Plan, workers: int = 1) -> None:
+        self.first = Worker(plan)
+        self.version = 0
+        spawn = multiprocessing.get_context("spawn")
+        self._others: list[tuple[Any, Connection]] = []
+        for _ in range(workers - 1):
+            here, there = spawn.Pipe()
+            process = spawn.Process(target=_serve, args=(there, plan), daemon=True)
+            process.start()
+            there.close()
+            self._others.append((process, here))
+
+    def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
+        """Live lives; `told` hears of those of this process as they end."""
+        n = 1 + len(self._others)
+        for i, (_, connection) in enumerate(self._others, start=1):
+            connection.send(("live", (list(jobs[i::n]),)))
+        shares = [self.first.live(jobs[0::n], told), *self._answers()]
+        return [shares[i % n][i // n] for i in range(len(jobs))]
+
+    def step(self, batch: Sequence[Sample]) -> dict[str, float]:
+        """Take exactly one optimiser step over the batch, then serve the new weights."""
+        normaliser = trained_tokens(batch)
+        ordered = sorted(batch, key=lambda sample: len(sample.ids))
+        n = 1 + len(self._others)
+        for i, (_, connection) in enumerate(self._others, start=1):
+            connection.send(("gradient", (ordered[i::n], normaliser)))
+        parts = [self.first.gradient(ordered[0::n], normaliser), *self._answers()]
+        sums = _added([sums for _, sums in parts])
+        gradient = torch.from_numpy(sum(part for part, _ in parts))
+        metrics = finish(sums, normaliser) | self.first.learner.apply(gradient)
+        self._publish(self.version + 1)
+        return metrics
+
+    def save(self, folder: Path) -> None:
+        """Write the weights as a Hugging Face folder, and the optimiser."""
+        self.first.model.save_pretrained(folder / "model")
+        self.first.render.tokenizer.save_pretrained(folder / "model")
+        self.first.learner.save(folder)
+
+    def load(self, folder: Path, version: int) -> None:
+        """Take up the weights and the optimiser of a checkpoint."""
+        saved, _ = load_model(folder / "model")
+        self.first.model.load_state_dict(saved.state_dict())
+        self.first.learner.load(folder)
+        self._publish(version)
+
+    def close(self) -> None:
+        """End the other processes."""
+        for process, connection in self._others:
+            connection.close()
+            process.join(timeout=10)
+        self._others = []
+
+    def _publish(self, version: int) -> None:
+        weights = torch.nn.utils.parameters_to_vector(self.first.learner.parameters).detach().numpy()
+        for _, connection in self._others:
+            connection.send(("take", (weights, version)))
+        self.first.take(weights, version)
+        self._answers()
+        self.version = version
+
+    def _answers(self) -> list[Any]:
+        answers = []
+        for process, connection in self._others:
+            try:
+                answer, error = connection.recv()
+            except EOFError as gone:
+                raise RuntimeError(f"a worker process ended with exit code {process.exitcode}") from gone
+            if error:
+                raise RuntimeError(f"a worker process failed:\n{error}")
+            answers.append(answer)
+        return answers
+
+
+def _added(parts: list[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for sums in parts:
+        for name, value in sums.items():
+            total[name] = max(total.get(name, 0.0), value) if name.endswith("max") else total.get(name, 0.0) + value
+    return total

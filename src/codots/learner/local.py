@@ -1,0 +1,170 @@
+"""A learner in this process: AdamW over micro-batches cut by a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codots.loss import policy_loss
+from codots.transcript import Sample
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the learner learns."""
+
+    lr: float = 3e-4
+    warmup: int = 10
+    """Steps over which the rate rises from nothing."""
+    decay_to: float = 1.0
+    """Fraction of the rate left at the last step; 1 is a constant rate."""
+    steps: int = 0
+    """Steps of the whole run, which only the decay needs."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    """Greatest norm of the gradient."""
+    micro_tokens: int = 8192
+    """Greatest number of ids, padding included, in one pass."""
+    loss: str = "rec-oneside-nois"
+    choices: dict[str, float] = field(default_factory=dict)
+    """Of the loss, by name."""
+
+
+def micro_batches(batch: Sequence[Sample], budget: int) -> Iterator[list[Sample]]:
+    """Cut a batch, shortest first, so that no micro-batch padded to its longest passes the budget."""
+    part: list[Sample] = []
+    for sample in sorted(batch, key=lambda sample: len(sample.ids)):
+        if part and len(sample.ids) * (len(part) + 1) > budget:
+            yield part
+            part = []
+        part.append(sample)
+    if part:
+        yield part
+
+
+def trained_tokens(batch: Sequence[Sample]) -> int:
+    """Count the ids that the policy sampled."""
+    return sum(sum(sample.mask) for sample in batch)
+
+
+def _padded(rows: list[list[Any]], dtype: torch.dtype) -> Tensor:
+    most = max(map(len, rows))
+    return torch.tensor([row + [0] * (most - len(row)) for row in rows], dtype=dtype)
+
+
+class LocalLearner:
+    """Train one causal LM.
+
+    Gradients and the optimiser step are apart, so that several processes can each take a share of a batch.
+    """
+
+    def __init__(self, model: Any, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        self.steps = 0
+
+    def step(self, batch: Sequence[Sample]) -> dict[str, float]:
+        """Take one optimiser step over the batch."""
+        normaliser = trained_tokens(batch)
+        gradient, sums = self.gradient(batch, normaliser)
+        return finish(sums, normaliser) | self.apply(gradient)
+
+    def gradient(self, batch: Sequence[Sample], normaliser: int) -> tuple[Tensor, dict[str, float]]:
+        """Give this share's gradient, flat, and the sums that the metrics are made of."""
+        self.model.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for part in micro_batches(batch, self.settings.micro_tokens):
+            for name, value in self._backward(part, normaliser).items():
+                sums[name] = max(sums.get(name, 0.0), value) if name.endswith("max") else sums.get(name, 0.0) + value
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return torch.cat([g.reshape(-1) for g in grads]), sums
+
+    def apply(self, gradient: Tensor) -> dict[str, float]:
+        """Clip, and take one optimiser step with a flat gradient."""
+        norm = float(gradient.norm())
+        if not torch.isfinite(gradient).all():
+            raise FloatingPointError(f"the gradient of step {self.steps + 1} is not finite; the weights are untouched")
+        gradient = gradient * min(1.0, self.settings.clip / (norm + 1e-12))
+        pieces = gradient.split([p.numel() for p in self.parameters])
+        for parameter, piece in zip(self.parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate()
+        self.optimiser.step()
+        self.steps += 1
+        return {"learner/grad_norm": norm, "learner/lr": self.optimiser.param_groups[0]["lr"]}
+
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        s = self.settings
+        rise = min(1.0, (self.steps + 1) / s.warmup) if s.warmup else 1.0
+        left = max(0.0, 1 - self.steps / s.steps) if s.steps else 1.0
+        return s.lr * rise * (s.decay_to + (1 - s.decay_to) * left)
+
+    def logprobs(self, batch: Sequence[Sample]) -> list[list[float]]:
+        """Score the sampled ids under the weights as they are."""
+        rows: dict[int, list[float]] = {}
+        with torch.no_grad():
+            for part in micro_batches(batch, self.settings.micro_tokens):
+                logprobs, _, mask = self._score(part)
+                scored = torch.where(mask, logprobs, 0.0).tolist()
+                for sample, row in zip(part, scored, strict=True):
+                    rows[id(sample)] = [0.0, *row[: len(sample.ids) - 1]]
+        return [rows[id(sample)] for sample in batch]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights themselves, not a copy."""
+        state: dict[str, Tensor] = self.model.state_dict()
+        return state
+
+    def save(self, folder: Path) -> None:
+        """Write the optimiser's state."""
+        torch.save({"optimiser": self.optimiser.state_dict(), "steps": self.steps}, folder / "optimiser.pt")
+
+    def load(self, folder: Path) -> None:
+        """Read the optimiser's state."""
+        state = torch.load(folder / "optimiser.pt", weights_only=True)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps = state["steps"]
+
+    def _score(self, part: list[Sample]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logprob and entropy where the next id was sampled, and that mask, each (B, T-1)."""
+        ids = _padded([sample.ids for sample in part], torch.long)
+        mask = _padded([sample.mask for sample in part], torch.bool)[:, 1:]
+        # Padding is on the right and attention looks left, so no real id ever sees it.
+        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits[mask].float().log_softmax(-1)
+        chosen = logits.gather(1, ids[:, 1:][mask][:, None])[:, 0]
+        entropy = -(logits.exp() * logits).sum(-1).detach()
+        blank = torch.zeros(mask.shape, dtype=chosen.dtype)
+        return blank.masked_scatter(mask, chosen), blank.masked_scatter(mask, entropy), mask
+
+    def _backward(self, part: list[Sample], normaliser: int) -> dict[str, float]:
+        logprobs, entropy, mask = self._score(part)
+        old = _padded([sample.logprobs for sample in part], torch.float32)[:, 1:]
+        advantages = _padded([sample.advantages for sample in part], torch.float32)[:, 1:]
+        loss, metrics = policy_loss(
+            logprobs, old, advantages, mask, self.settings.loss, normaliser=normaliser, **self.settings.choices
+        )
+        loss.backward()
+        gap = (logprobs.detach() - old)[mask].abs()
+        return {
+            "learner/loss": float(loss.detach()) * normaliser,
+            "learner/entropy": float(entropy[mask].sum()),
+            "learner/logprob_gap": float(gap.sum()),
+            "learner/logprob_gap_max": float(gap.max()) if gap.numel() else 0.0,
+            "learner/clip_fraction": float(metrics["loss/clip_fraction"]) * normaliser,
+        }
+
+
+def finish(sums: dict[str, float], normaliser: int) -> dict[str, float]:
+    """Turn sums over tokens into means; maxima stay."""
+    return {name: value if name.endswith("max") else value / max(normaliser, 1) for name, value in sums.items()}

@@ -1,0 +1,192 @@
+"""The life: solve a task, rewrite the context, solve the next; many lives at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from codots.context import Prompt, Strategy, Trajectory, Turn
+from codots.domain import Env, Step
+from codots.pack import Names, Pack, Task
+from codots.render import Render
+from codots.sampler.base import Params, Sampler, Session
+from codots.transcript import StopReason, Transcript
+
+Kind = Literal["solve", "update"]
+TRIES = 3
+"""A life hit by a failure of the infrastructure is tried this often in all."""
+FORMAT_PENALTY = 0.1
+"""What an update loses whose reply cannot be read (arXiv 2606.20002, table 1)."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """How a model plays: what it is asked in, and how long it may answer."""
+
+    style: str
+    solve: Params
+    update: Params
+
+
+@dataclass(frozen=True)
+class Own:
+    """A life that writes its own contexts."""
+
+    strategy: Strategy
+
+
+@dataclass(frozen=True)
+class Given:
+    """A life that is handed a context for each position, and writes none."""
+
+    strategy: Strategy
+    contexts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One solve or update that was played."""
+
+    kind: Kind
+    position: int
+    reward: float
+    context: str
+    """What it was given."""
+    written: str | None
+    """What an update left behind."""
+    stop: str
+    """How it ended, in the domain's word; of an update: `ok` or `malformed`."""
+    turns: tuple[Turn, ...]
+    outcome: str
+    """The answer to the last action."""
+    transcript: Transcript
+
+
+@dataclass(frozen=True)
+class Life:
+    """One rollout of a pack."""
+
+    names: Names
+    episodes: tuple[Episode, ...]
+    failure: str | None = None
+    """Why the life is missing as a whole, None if it is there."""
+
+    def of(self, kind: Kind) -> list[Episode]:
+        """The episodes of one kind in order."""
+        return [episode for episode in self.episodes if episode.kind == kind]
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """The context that each solve was given."""
+        return tuple(episode.context for episode in self.of("solve"))
+
+
+async def rollout(
+    pack: Pack, sampler: Sampler, render: Render, contexts: Own | Given, play: Play, names: Names
+) -> Life:
+    """Live one life; a failure of the infrastructure is tried again, then the life is missing as a whole."""
+    failure = ""
+    for _ in range(TRIES):
+        try:
+            return Life(names, tuple([e async for e in _episodes(pack, sampler, render, contexts, play, names)]))
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+    return Life(names, (), failure)
+
+
+async def _episodes(
+    pack: Pack, sampler: Sampler, render: Render, contexts: Own | Given, play: Play, names: Names
+) -> AsyncIterator[Episode]:
+    strategy = contexts.strategy
+    memory = pack.domain.make_memory(pack.world)
+    z = strategy.initial()
+    for task in pack.tasks:
+        j = task.position
+        if isinstance(contexts, Given):
+            z = contexts.contexts[j]
+        env = task.env(style=play.style, memory=memory)
+        async with sampler.session((*names, j, "solve")) as session:
+            solved, end = await solve(task, env, session, render, strategy, z, play)
+        yield solved
+        if isinstance(contexts, Own) and j + 1 < len(pack.tasks):
+            trajectory = _trajectory(task, solved, end, play.style)
+            async with sampler.session((*names, j, "update")) as session:
+                updated = await update(j, trajectory, session, render, strategy, z, play)
+            yield updated
+            z = updated.written or ""
+
+
+async def solve(
+    task: Task, env: Env, session: Session, render: Render, strategy: Strategy, z: str, play: Play
+) -> tuple[Episode, Step]:
+    """Play one task to its end."""
+    observation = env.observe()
+    prompt = strategy.solve(task.domain.rules_text(task, play.style), z, observation, play.style)
+    transcript, turns = Transcript(), []
+    ids = render.opening(prompt.system, prompt.user)
+    while True:
+        text, stop = await _answer(session, render, transcript, ids, play.solve)
+        turns.append(Turn(observation, text))
+        step = await asyncio.to_thread(env.step, text) if task.domain.blocking else env.step(text)
+        if step.done:
+            break
+        observation = step.observation
+        ids = render.turn(observation, stop)
+    ended = step.stop or "done"
+    return Episode(
+        "solve", task.position, step.reward, z, None, ended, tuple(turns), step.observation, transcript
+    ), step
+
+
+async def update(
+    position: int, trajectory: Trajectory, session: Session, render: Render, strategy: Strategy, z: str, play: Play
+) -> Episode:
+    """Rewrite the context once."""
+    prompt: Prompt = strategy.prompt(trajectory, z, play.style)
+    transcript = Transcript()
+    text, _ = await _answer(session, render, transcript, render.opening(prompt.system, prompt.user), play.update)
+    parsed = strategy.parse(text, z)
+    reward, stop = (0.0, "ok") if parsed.failure is None else (-FORMAT_PENALTY, "malformed")
+    turns = (Turn(prompt.user, text),)
+    return Episode("update", position, reward, z, parsed.context, stop, turns, parsed.failure or "", transcript)
+
+
+async def _answer(
+    session: Session, render: Render, transcript: Transcript, ids: list[int], params: Params
+) -> tuple[str, StopReason]:
+    sampled = await session.sample(ids, params)
+    if sampled.stop is not StopReason.FULL or sampled.ids:
+        transcript.read(ids)
+        transcript.wrote(sampled)
+    return render.text(sampled.ids), sampled.stop
+
+
+def _trajectory(task: Task, solved: Episode, end: Step, style: str) -> Trajectory:
+    rules = task.domain.rules_text(task, style)
+    reward = solved.reward if task.domain.reveals_reward else None
+    return Trajectory(rules, solved.turns, solved.outcome, reward, end.feedback)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One life to live."""
+
+    pack: Pack
+    contexts: Own | Given
+    names: Names
+    """Everything random about the life is drawn under this name."""
+
+
+async def rollouts(
+    jobs: Sequence[Job], sampler: Sampler, render: Render, play: Play, told: Callable[[Life], None] = lambda _: None
+) -> list[Life]:
+    """Live many lives at once, and tell of each as it ends."""
+
+    async def live(job: Job) -> Life:
+        life = await rollout(job.pack, sampler, render, job.contexts, play, job.names)
+        told(life)
+        return life
+
+    return list(await asyncio.gather(*map(live, jobs)))

@@ -1,0 +1,47 @@
+"""A sampler that answers from a script: it reads the same text as a model, and its words become the same ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from codots.pack import Names
+from codots.render import Render
+from codots.sampler.base import Params
+from codots.transcript import Sampled, StopReason
+
+Player = Callable[[str], str]
+"""Answers the new text of a session; one player serves one session."""
+
+
+class ScriptedSession:
+    """One player at work."""
+
+    def __init__(self, render: Render, player: Player, version: int) -> None:
+        self.render, self.player, self.version = render, player, version
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        return None
+
+    async def sample(self, ids: list[int], params: Params) -> Sampled:
+        """Decode, ask the player, encode; the logprob of a scripted id is 0."""
+        reply = self.render.reply(self.player(self.render.text(ids)))
+        return Sampled(reply, [0.0] * len(reply), StopReason.STOP, self.version)
+
+
+class ScriptedSampler:
+    """Give each session its own player, made from the session's name."""
+
+    def __init__(self, render: Render, make_player: Callable[[Names], Player]) -> None:
+        self.render, self.make_player, self.version = render, make_player, 0
+
+    def session(self, names: Names) -> ScriptedSession:
+        """Open a session with a fresh player."""
+        return ScriptedSession(self.render, self.make_player(names), self.version)
+
+    async def load(self, weights: Any, version: int) -> None:
+        """A script has no weights; only the version moves on."""
+        self.version = version

@@ -1,0 +1,77 @@
+"""A language model small enough for a laptop's core: its tokenizer, its chat template, its shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if m.role == 'system' %}<|system|>{{ m.content }}"
+    "{% elif m.role == 'user' %}<|user|>{{ m.content }}"
+    "{% else %}<|assistant|>{{ m.content }}<|end|>{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+MARKS = ("", "_", "O", "G")
+"""What a board's cell may be: the player's own, ice, a hole, the goal."""
+WORDS = (
+    *(f"{mark}{column}{row}" for mark in MARKS for column in "abcdefg" for row in range(1, 8)),
+    *("up", "down", "left", "right", "stays", "goal", "hole", "late", "malformed"),
+    *("lake", "moves", "notes", "rewrite", "reward", "<context>", "</context>"),
+)
+
+
+def make_tokenizer() -> Any:
+    """Build a tokenizer of whole words, printable ASCII and bytes: any string encodes, and decodes to itself."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    ascii_ = [chr(code) for code in range(32, 127)] + ["\n"]
+    words = dict.fromkeys(piece for word in WORDS for piece in (word, f" {word}"))
+    words |= dict.fromkeys(f" {digit}" for digit in range(10))
+    # A whole word beats any way to spell it; a byte is the last resort. The markers stay outside, so that text cannot spell one.
+    pieces = [(f"<0x{byte:02X}>", -100.0) for byte in range(256)]
+    pieces += [(char, -10.0) for char in ascii_ if char not in words]
+    pieces += [(word, -1.0) for word in words]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_model(tokenizer: Any, *, width: int, layers: int, heads: int, seed: int, length: int = 1024) -> Any:
+    """Make a randomly initialised Qwen3 of this shape."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=8 * (width // 3),
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=width // heads,
+        max_position_embeddings=length,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen3ForCausalLM(config).eval()
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write an ordinary Hugging Face folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
