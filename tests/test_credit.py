@@ -13,6 +13,7 @@ from codots.credit import (
     PRESETS,
     advantages,
     earlier_rewards,
+    group_mean,
     leave_one_out,
     red,
     red_temperature,
@@ -235,6 +236,19 @@ def test_regression_with_one_pack_is_leave_one_out():
     rng = np.random.default_rng(0)
     values, used = rng.normal(size=(1, 4, 5)), np.ones((1, 4, 1), dtype=bool)
     np.testing.assert_array_equal(regression(values, rng.normal(size=(1, 4, 5)), used), leave_one_out(values, used))
+
+
+def test_regression_learns_nothing_from_features_that_differ_by_rounding():
+    rng = np.random.default_rng(0)
+    returns, used = rng.normal(size=(3, 7, 5)), np.ones((3, 7, 1), dtype=bool)
+    features = 0.93 + 1e-15 * rng.integers(-1, 2, size=(3, 7, 5))
+    np.testing.assert_allclose(regression(returns, features, used), leave_one_out(returns, used), atol=1e-12)
+
+
+def test_baselines_look_at_used_lives_alone():
+    values, used = np.array([[[1.0], [2.0], [99.0], [6.0]]]), np.array([[[True], [True], [False], [True]]])
+    assert group_mean(values, used).ravel().tolist() == [-2, -1, 0, 3]
+    assert leave_one_out(values, used).ravel().tolist() == [-3, -1.5, 0, 4.5]
 
 
 def test_features_are_known_before_the_episode():

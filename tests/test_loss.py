@@ -46,6 +46,12 @@ def part(tensors, rows):
     return {name: tensor[rows] for name, tensor in tensors.items()}
 
 
+def count(tensors, aggregation):
+    """Return the trained tokens of a batch, or the episodes with at least one, and never less than 1."""
+    trained = tensors["segments"][tensors["mask"]]
+    return max(len(trained if aggregation == "token-mean" else trained.unique()), 1)
+
+
 def slow_push(kind, rho, A, c):
     """Return w * A * M of one token, straight from the definition."""
     inside = 1 - c.eps_low <= rho <= 1 + c.eps_high
@@ -112,17 +118,15 @@ def test_every_kind_equals_a_slow_loop(kind, aggregation, seed, kl_coef, tight):
 @given(seed=seeds, cuts=st.integers(1, 4))
 def test_micro_batches_add_up_to_the_batch(kind, aggregation, seed, cuts):
     tensors = batch(seed)
-    choices = {"aggregation": aggregation, "kl_coef": 0.1}
-    _, c = choose(kind, **choices)
-    N = tensors["mask"].sum() if aggregation == "token-mean" else len(tensors["segments"][tensors["mask"]].unique())
-    whole, whole_metrics = policy_loss(**tensors, kind=kind, normaliser=max(int(N), 1), **choices)
+    choices = {"aggregation": aggregation, "kl_coef": 0.1, "normaliser": count(tensors, aggregation)}
+    whole, whole_metrics = policy_loss(**tensors, kind=kind, **choices)
     expected = torch.autograd.grad(whole, tensors["logprobs"])[0]
 
     by_token = aggregation == "token-mean" and not KINDS[kind].by_episode
     unit = torch.arange(len(tensors["mask"])) if by_token else tensors["segments"].unique(return_inverse=True)[1]
     home = torch.randint(0, cuts, (len(unit),), generator=torch.Generator().manual_seed(seed))[unit]
     parts = [part(tensors, home == m) for m in range(cuts) if (home == m).any()]
-    outputs = [policy_loss(**rows, kind=kind, normaliser=max(int(N), 1), **choices) for rows in parts]
+    outputs = [policy_loss(**rows, kind=kind, **choices) for rows in parts]
     total = sum(loss for loss, _ in outputs)
     got = torch.autograd.grad(total, tensors["logprobs"])[0]
     assert (got - expected).norm() <= 1e-6 * expected.norm()
@@ -137,12 +141,9 @@ def test_micro_batches_add_up_to_the_batch(kind, aggregation, seed, cuts):
 @both_aggregations
 def test_without_a_normaliser_the_call_counts_its_own_tokens_or_episodes(kind, aggregation):
     tensors = batch(3)
-    counted = (
-        tensors["mask"].sum() if aggregation == "token-mean" else tensors["segments"][tensors["mask"]].unique().numel()
-    )
     own, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation)
-    given_, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation, normaliser=float(counted))
-    torch.testing.assert_close(own, given_)
+    told, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation, normaliser=count(tensors, aggregation))
+    torch.testing.assert_close(own, told)
 
 
 @pytest.mark.parametrize("kind", ["grpo", "ppo"])
@@ -266,7 +267,9 @@ def test_an_unknown_choice_is_one_line_that_names_the_nearest(choices, line):
     assert "\n" not in str(error.value)
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_those_of_the_papers():
     assert choose("rec-oneside-nois")[1] == Choices(eps_low=0.2, eps_high=0.2, kl_coef=0.0, aggregation="token-mean")
+    assert choose("rec-ring-nois")[1] == Choices(eps_low_ring=0.6, eps_high_ring=2.0)
+    assert choose("gspo")[1] == Choices(eps_low=3e-4, eps_high=4e-4, aggregation="episode-mean")
     tensors = batch(7)
     assert policy_loss(**tensors) == policy_loss(**tensors, kind="rec-oneside-nois")

@@ -192,8 +192,8 @@ KINDS = {
 
 
 def episode_mean(values: Tensor, trained: Tensor, segments: Tensor | None) -> Tensor:
-    """Give each token the mean of the values over the trained tokens (1, others 0) of its episode, any shape."""
-    return episode_sum(values * trained, segments) / episode_sum(trained, segments).clamp(min=1)
+    """Give each token the mean over the trained tokens of its episode, any shape; both are 0 where not trained."""
+    return episode_sum(values, segments) / episode_sum(trained, segments).clamp(min=1)
 
 
 def episode_sum(values: Tensor, segments: Tensor | None) -> Tensor:

@@ -1,24 +1,89 @@
-"""Reading a model folder."""
+"""A model folder: a Hugging Face folder, and beside it how the model wants to be spoken to."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from codots.context import Rewrite
 from codots.render import Render
+from codots.rollout import Play
+from codots.sampler.base import Params
+
+PROFILE = "codots.json"
+BASE = "base"
+"""Names the tiny model that comes with the package."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `codots.json` says; a folder without one is spoken to in plain words."""
+
+    style: str = "natural"
+    solve_tokens: int = 1024
+    """Greatest length of a reply in a task."""
+    update_tokens: int = 1024
+    """Greatest length of a rewrite."""
+    cap: int = 4000
+    """Greatest length of a context in characters."""
+    temperature: float = 1.0
+
+    def play(self) -> Play:
+        """How episodes are sampled."""
+        return Play(
+            self.style, Params(self.solve_tokens, self.temperature), Params(self.update_tokens, self.temperature)
+        )
+
+    def strategy(self, on_parse_failure: Any = "keep") -> Rewrite:
+        """How contexts are written."""
+        return Rewrite(on_parse_failure, self.cap)
+
+    def save(self, folder: Path) -> None:
+        """Write it beside the weights."""
+        (folder / PROFILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def model_folder(name: str | Path) -> Path:
+    """Find a model: `base`, or a folder; a run or a checkpoint leads to its model. ValueError says what is missing."""
+    if str(name) == BASE:
+        return Path(str(files("codots") / "base"))
+    folder = Path(name)
+    for inner in (folder, folder / "model"):
+        if (inner / "config.json").is_file():
+            return inner
+    if not folder.exists():
+        raise ValueError(f"no model at {str(name)!r}; expected a Hugging Face folder, or {BASE!r} for the one shipped")
+    raise ValueError(f"{folder} is not a model folder: it has no config.json")
+
+
+def load_profile(folder: Path) -> Profile:
+    """Read `codots.json`; ValueError if it is not readable."""
+    path = folder / PROFILE
+    if not path.is_file():
+        return Profile()
+    try:
+        return Profile(**json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a profile: {error}") from error
 
 
 def load_model(folder: Path) -> tuple[Any, Render]:
-    """Load a causal LM and its renderer from a Hugging Face folder; ValueError says what is missing."""
+    """Load a causal LM and its renderer; ValueError says what is missing or does not fit."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} is not a model folder: it has no config.json")
+    logging.disable_progress_bar()
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} has no weights: expected a .safetensors file beside config.json")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"{folder} has a foreign tokenizer: it knows {len(tokenizer)} ids, the model {model.config.vocab_size}"

@@ -29,7 +29,7 @@ class Settings:
     weight_decay: float = 0.0
     clip: float = 1.0
     """Greatest norm of the gradient."""
-    micro_tokens: int = 8192
+    micro_tokens: int = 2048
     """Greatest number of ids, padding included, in one pass."""
     loss: str = "rec-oneside-nois"
     choices: dict[str, float] = field(default_factory=dict)
@@ -71,6 +71,7 @@ class LocalLearner:
             self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self.steps = 0
+        self._head = self._plain_head()
 
     def step(self, batch: Sequence[Sample]) -> dict[str, float]:
         """Take one optimiser step over the batch."""
@@ -136,12 +137,27 @@ class LocalLearner:
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps = state["steps"]
 
+    def _plain_head(self) -> Any | None:
+        """The output layer, if the model's logits are just that of its last hidden state."""
+        head, probe = self.model.get_output_embeddings(), torch.arange(4)[None]
+        with torch.no_grad():
+            same = torch.equal(head(self.model.base_model(probe)[0]), self.model(probe).logits)
+        return head if same else None
+
+    def _logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits where the mask is True, (N, vocabulary); the output layer sees no other token if that can be helped."""
+        if self._head is None:
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[mask]
+            return logits
+        hidden: Tensor = self._head(self.model.base_model(input_ids=ids, use_cache=False)[0][mask])
+        return hidden
+
     def _score(self, part: list[Sample]) -> tuple[Tensor, Tensor, Tensor]:
         """Logprob and entropy where the next id was sampled, and that mask, each (B, T-1)."""
         ids = _padded([sample.ids for sample in part], torch.long)
         mask = _padded([sample.mask for sample in part], torch.bool)[:, 1:]
         # Padding is on the right and attention looks left, so no real id ever sees it.
-        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits[mask].float().log_softmax(-1)
+        logits = self._logits(ids[:, :-1], mask).float().log_softmax(-1)
         chosen = logits.gather(1, ids[:, 1:][mask][:, None])[:, 0]
         entropy = -(logits.exp() * logits).sum(-1).detach()
         blank = torch.zeros(mask.shape, dtype=chosen.dtype)

@@ -1,0 +1,238 @@
+"""Recipes: one YAML file that says a whole experiment, checked before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from codots.domain import get_domain, nearest
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class LearnerConfig(Section):
+    """How the weights are changed."""
+
+    lr: float = Field(3e-4, gt=0)
+    """Learning rate of AdamW."""
+    warmup: int = Field(5, ge=0)
+    """Steps over which the rate rises from nothing."""
+    decay_to: float = Field(1.0, ge=0, le=1)
+    """Fraction of the rate that is left at the last step; 1 keeps it constant."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of AdamW."""
+    clip: float = Field(1.0, gt=0)
+    """Greatest norm of the gradient."""
+    micro_tokens: int = Field(2048, ge=1)
+    """Greatest number of ids, padding included, in one forward pass."""
+    loss: str = "rec-oneside-nois"
+    """Kind of policy loss."""
+    loss_choices: dict[str, float] = {}
+    """Numbers of the loss by name, such as `eps_low`."""
+
+
+class CreditConfig(Section):
+    """How rewards become advantages."""
+
+    preset: str = "codots"
+    """Estimator: `codots`, `paper`, `leave-one-out`, `sum`, `discounted`, `length-neutral`, `coarse`."""
+    choices: dict[str, str | float] = {}
+    """Parts of the estimator that differ from the preset, such as `baseline`."""
+
+
+class World(Section):
+    """Which packs."""
+
+    domain: str = "frozen-lake-v1"
+    """Versioned id of the domain."""
+    preset: str = "easy"
+    """Dials of the domain."""
+    size: int = Field(4, ge=1)
+    """Tasks in a pack, S."""
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        presets = get_domain(self.domain).presets
+        if self.preset not in presets:
+            raise ValueError(nearest(self.preset, list(presets), f"preset of {self.domain}"))
+        return self
+
+
+class TrainConfig(World):
+    """CoD-Train: lives in packs, and RL on every episode of them."""
+
+    model: str = "base"
+    """Where to start: a model folder, or `base`, the tiny model of the package."""
+    run: str = "runs/train"
+    """Folder of the run."""
+    seed: int = 0
+    """Of everything random."""
+    steps: int = Field(60, ge=1)
+    """Optimiser rounds; the run ends after them whatever the curves say."""
+    packs: int = Field(16, ge=1)
+    """Packs of a step."""
+    group: int = Field(8, ge=2)
+    """Lives of each pack, G."""
+    minibatches: int = Field(1, ge=1)
+    """Optimiser steps on the lives of a step, cut by pack."""
+    contexts: Literal["own", "none"] = "own"
+    """`none` trains task by task: contexts stay empty and nothing is rewritten."""
+    on_parse_failure: Literal["keep", "wipe"] = "keep"
+    """Whether a rewrite that cannot be read leaves the old context or none (the paper's)."""
+    credit: CreditConfig = CreditConfig()
+    """How rewards become advantages."""
+    learner: LearnerConfig = LearnerConfig()
+    """How the weights are changed."""
+    workers: int = Field(2, ge=1)
+    """Processes, one a core; part of what makes two runs equal."""
+    save_every: int = Field(20, ge=1)
+    """Steps between checkpoints; the last step is always saved."""
+    keep: int = Field(2, ge=1)
+    """Checkpoints kept."""
+    look_every: int = Field(20, ge=0)
+    """Steps between looks at `dev`, 0 for none; a look changes nothing."""
+    look_packs: int = Field(32, ge=2)
+    """Packs of a look."""
+    record_every: int = Field(10, ge=1)
+    """Steps between recorded rollouts."""
+
+    @field_validator("packs")
+    @classmethod
+    def _some(cls, packs: int) -> int:
+        return packs
+
+    @model_validator(mode="after")
+    def _cuts(self) -> Self:
+        if self.packs % self.minibatches:
+            raise ValueError(f"{self.packs} packs cannot be cut into {self.minibatches} equal mini-batches")
+        from codots import credit  # here: a recipe is read before it is known what it needs
+
+        credit.choose(self.credit.preset, **self.credit.choices)
+        return self
+
+
+class NoiseConfig(Section):
+    """How often each decision of the scripted player is skilled; see `codots.domains.frozen_lake_teacher.Noise`."""
+
+    thought: float = Field(1.0, ge=0, le=1)
+    """The intended direction is the optimum's."""
+    code: float = Field(1.0, ge=0, le=1)
+    """The code uses what the episode has shown."""
+    habit: float = Field(0.7, ge=0, le=1)
+    """A guess follows plain FrozenLake's codes."""
+    right: float = Field(1.0, ge=0, le=1)
+    """A known fact is written as it is."""
+    wrong: float = Field(0.0, ge=0, le=1)
+    """A fact is written at random."""
+    invent: float = Field(0.0, ge=0, le=1)
+    """An unknown fact is written at random."""
+
+
+class Stage(Section):
+    """One stretch of imitation."""
+
+    steps: int = Field(ge=1)
+    """Optimiser steps."""
+    packs: int = Field(48, ge=1)
+    """Scripted lives of a step, one a pack."""
+    lr: float = Field(2e-3, gt=0)
+    """Greatest learning rate."""
+    decay_to: float = Field(0.05, ge=0, le=1)
+    """Fraction of the rate that is left at the end of the stage."""
+    noise: NoiseConfig = NoiseConfig()
+    """Of the scripted player."""
+    presets: list[str] = ["easy"]
+    """Presets that the packs come from, in turn."""
+
+
+class PretrainConfig(Section):
+    """A tiny model from nothing, by imitation of a scripted player."""
+
+    run: str = "runs/tiny-base"
+    """Folder of the run; the model is left in its `model`."""
+    domain: str = "frozen-lake-v1"
+    """Versioned id of the domain."""
+    seed: int = 0
+    """Of everything random."""
+    width: int = Field(64, ge=8)
+    """Width of the model."""
+    layers: int = Field(4, ge=1)
+    """Layers of the model."""
+    heads: int = Field(4, ge=1)
+    """Attention heads of a layer."""
+    size: int = Field(4, ge=2)
+    """Tasks in a life."""
+    stages: list[Stage]
+    """One after the other."""
+    workers: int = Field(2, ge=1)
+    """Processes, one a core."""
+
+
+C = TypeVar("C", bound=Section)
+
+
+def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> C:
+    """Read a recipe and apply `key=value` changes; ValueError is one line that names the nearest key."""
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is not a recipe: expected keys and values, got {type(values).__name__}")
+    for change in changes or []:
+        _change(values, change)
+    return validate(kind, values, str(path))
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    if not equals or not key:
+        raise ValueError(f"{change!r} is not a change; expected key=value, such as steps=10 or learner.lr=1e-3")
+    *outer, last = key.split(".")
+    for name in outer:
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"{change!r}: {name} holds no keys")
+        values = inner
+    values[last] = yaml.safe_load(value)
+
+
+def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
+    """Check values against a kind of recipe."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            raise ValueError(f"{where}: {nearest('.'.join(path), known_keys(kind), 'key')}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(first["input"], dict) or not path else f", got {first['input']!r}"
+        raise ValueError(f"{where}: {'.'.join(path)}{': ' if path else ''}{message}{given}") from error
+
+
+def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """Name every key of a kind of recipe, those of its sections with a dot."""
+    keys = []
+    for name, info in kind.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys += known_keys(info.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def fingerprint(config: Section, *, without: frozenset[str] = frozenset()) -> str:
+    """Hash what a recipe says, so that a run is never taken up with another."""
+    said = json.dumps(config.model_dump(mode="json", exclude=set(without)), sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
