@@ -120,7 +120,11 @@ class Domain(ABC):
 
     def twin(self, world: World, rng: Rng) -> World:
         """Draw a world with the same public face and another hidden rule."""
-        return replace(world, hidden=self.make_world(rng, world.dials))
+        for _ in range(100):  # where little is hidden, a draw may be the same again
+            hidden = self.make_world(rng, world.dials)
+            if hidden != world.hidden:
+                break
+        return replace(world, hidden=hidden)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int] | None:
         """Count a context's claims: (right, wrong, knowable), or None where the domain cannot tell."""

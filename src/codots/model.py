@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ class Profile:
     def strategy(self, on_parse_failure: Any = "keep") -> Rewrite:
         """How contexts are written."""
         return Rewrite(on_parse_failure, self.cap)
+
+    def at(self, temperature: float) -> Profile:
+        """The same at another temperature."""
+        return replace(self, temperature=temperature)
 
     def save(self, folder: Path) -> None:
         """Write it beside the weights."""

@@ -18,7 +18,8 @@ MARKS = ("", "_", "O", "G")
 """What a board's cell may be: the player's own, ice, a hole, the goal."""
 WORDS = (
     *(f"{mark}{column}{row}" for mark in MARKS for column in "abcdefg" for row in range(1, 8)),
-    *("up", "down", "left", "right", "stays", "goal", "hole", "late", "malformed"),
+    *(f"{code}={effect}" for code in range(1, 5) for effect in ("up", "down", "left", "right", "stays")),
+    *("up", "down", "left", "right", "goal", "hole", "late", "malformed"),
     *("lake", "moves", "notes", "rewrite", "reward", "<context>", "</context>"),
 )
 

@@ -205,7 +205,7 @@ class LakeEnv:
         moved = direction_of(view.came_from, view.at)
         if self.style == "compact":
             ending = f" {stop}" if stop in ("goal", "hole") else ""
-            return f"{name(view.at)} {view.code} {moved or 'stays'}{ending}"
+            return f"{name(view.at)} {view.code}={moved or 'stays'}{ending}"
         effect = (
             f"Code {view.code} moved you {moved}, from {name(view.came_from)} to {name(view.at)}."
             if moved
@@ -402,7 +402,7 @@ class FrozenLake(Domain):
         dials: Dials = task.world.dials
         known = dict(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
         if style == "compact":
-            return " ".join([f"lake {dials.turns} moves", *(f"{c} {d}" for c, d in known.items())])
+            return " ".join([f"lake {dials.turns} moves", *(f"{c}={d}" for c, d in known.items())])
         told = "".join(f" Code {code} moves you {direction}." for code, direction in known.items())
         return RULES.format(turns=dials.turns, known=told)
 
@@ -420,7 +420,7 @@ class FrozenLake(Domain):
         """Write the mapping down."""
         facts = zip(CODES, world.hidden, strict=True)
         if style == "compact":
-            return " ".join(f"{code} {direction}" for code, direction in facts)
+            return " ".join(f"{code}={direction}" for code, direction in facts)
         return "\n".join(f"- code {code} moves you {direction}" for code, direction in facts)
 
     def floor(self, task: Task) -> float:

@@ -28,7 +28,7 @@ from codots.domains.frozen_lake import (
 from codots.pack import Names, stream
 
 CELL = re.compile(r"([_OG])([a-z])(\d+)")
-EFFECT = re.compile(r"^([a-z]\d+) ([1-4]) (up|down|left|right|stays)\b", re.M)
+EFFECT = re.compile(r"^([a-z]\d+) ([1-4])=(up|down|left|right|stays)\b", re.M)
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,10 @@ class Writer:
     def _fact(self, code: str, direction: str | None) -> str | None:
         draw, guess = self.rng.random(), list(DIRECTIONS)[self.rng.integers(4)]
         if direction is None:
-            return f"{code} {guess}" if draw < self.noise.invent else None
+            return f"{code}={guess}" if draw < self.noise.invent else None
         if draw < self.noise.right:
-            return f"{code} {direction}"
-        return f"{code} {guess}" if draw < self.noise.right + self.noise.wrong else None
+            return f"{code}={direction}"
+        return f"{code}={guess}" if draw < self.noise.right + self.noise.wrong else None
 
 
 class Teacher:

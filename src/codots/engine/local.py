@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from codots.learner.local import LocalLearner, Settings, finish, trained_tokens
-from codots.model import load_model
-from codots.rollout import Job, Life, Play, rollouts
+from codots.model import Profile, load_model
+from codots.rollout import Job, Life, rollouts
 from codots.sampler.base import Sampler
 from codots.sampler.local import LocalSampler
 from codots.transcript import Sample
@@ -36,8 +36,8 @@ class Plan:
     """All that a worker needs to start."""
 
     model: Path
-    play: Play
-    settings: Settings
+    profile: Profile
+    settings: Settings = Settings()
     make_sampler: MakeSampler = local_sampler
 
 
@@ -46,14 +46,14 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         torch.set_num_threads(1)
-        self.plan = plan
+        self.play = plan.profile.play()
         self.model, self.render = load_model(plan.model)
         self.learner = LocalLearner(self.model, plan.settings)
         self.sampler = plan.make_sampler(self)
 
     def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
         """Live all these lives at once."""
-        return asyncio.run(rollouts(jobs, self.sampler, self.render, self.plan.play, told))
+        return asyncio.run(rollouts(jobs, self.sampler, self.render, self.play, told))
 
     def gradient(self, share: Sequence[Sample], normaliser: int) -> tuple[np.ndarray, dict[str, float]]:
         """Give the share's gradient, flat."""
@@ -90,6 +90,7 @@ class LocalEngine:
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
         self.first = Worker(plan)
+        self.profile = plan.profile
         self.version = 0
         spawn = multiprocessing.get_context("spawn")
         self._others: list[tuple[Any, Connection]] = []
@@ -116,17 +117,21 @@ class LocalEngine:
         for i, (_, connection) in enumerate(self._others, start=1):
             connection.send(("gradient", (ordered[i::n], normaliser)))
         parts = [self.first.gradient(ordered[0::n], normaliser), *self._answers()]
-        sums = _added([sums for _, sums in parts])
         gradient = torch.from_numpy(sum(part for part, _ in parts))
-        metrics = finish(sums, normaliser) | self.first.learner.apply(gradient)
+        metrics = finish([sums for _, sums in parts]) | self.first.learner.apply(gradient)
         self._publish(self.version + 1)
         return metrics
 
     def save(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder, and the optimiser."""
-        self.first.model.save_pretrained(folder / "model")
-        self.first.render.tokenizer.save_pretrained(folder / "model")
+        self.save_model(folder / "model")
         self.first.learner.save(folder)
+
+    def save_model(self, folder: Path) -> None:
+        """Write the weights as a Hugging Face folder that `codots.json` stands beside."""
+        self.first.model.save_pretrained(folder)
+        self.first.render.tokenizer.save_pretrained(folder)
+        self.profile.save(folder)
 
     def load(self, folder: Path, version: int) -> None:
         """Take up the weights and the optimiser of a checkpoint."""
@@ -162,10 +167,3 @@ class LocalEngine:
             answers.append(answer)
         return answers
 
-
-def _added(parts: list[dict[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for sums in parts:
-        for name, value in sums.items():
-            total[name] = max(total.get(name, 0.0), value) if name.endswith("max") else total.get(name, 0.0) + value
-    return total

@@ -75,15 +75,19 @@ class LocalLearner:
 
     def step(self, batch: Sequence[Sample]) -> dict[str, float]:
         """Take one optimiser step over the batch."""
-        normaliser = trained_tokens(batch)
-        gradient, sums = self.gradient(batch, normaliser)
-        return finish(sums, normaliser) | self.apply(gradient)
+        gradient, sums = self.gradient(batch, trained_tokens(batch))
+        return finish([sums]) | self.apply(gradient)
 
     def gradient(self, batch: Sequence[Sample], normaliser: int) -> tuple[Tensor, dict[str, float]]:
-        """Give this share's gradient, flat, and the sums that the metrics are made of."""
+        """Give this share's gradient, flat, and the sums that the metrics are made of.
+
+        The normaliser counts every trained token of the whole batch. An episode whose advantage is 0 is not run: it adds
+        nothing to the gradient.
+        """
         self.model.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        for part in micro_batches(batch, self.settings.micro_tokens):
+        moving = [sample for sample in batch if any(sample.advantages)]
+        for part in micro_batches(moving, self.settings.micro_tokens):
             for name, value in self._backward(part, normaliser).items():
                 sums[name] = max(sums.get(name, 0.0), value) if name.endswith("max") else sums.get(name, 0.0) + value
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
@@ -173,6 +177,7 @@ class LocalLearner:
         loss.backward()
         gap = (logprobs.detach() - old)[mask].abs()
         return {
+            "tokens": float(mask.sum()),
             "learner/loss": float(loss.detach()) * normaliser,
             "learner/entropy": float(entropy[mask].sum()),
             "learner/logprob_gap": float(gap.sum()),
@@ -181,6 +186,11 @@ class LocalLearner:
         }
 
 
-def finish(sums: dict[str, float], normaliser: int) -> dict[str, float]:
-    """Turn sums over tokens into means; maxima stay."""
-    return {name: value if name.endswith("max") else value / max(normaliser, 1) for name, value in sums.items()}
+def finish(shares: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Turn the sums of all shares into means over the tokens that were run; maxima stay."""
+    tokens = sum(share.get("tokens", 0.0) for share in shares)
+    metrics = {}
+    for name in dict.fromkeys(name for share in shares for name in share if name != "tokens"):
+        values = [share.get(name, 0.0) for share in shares]
+        metrics[name] = max(values) if name.endswith("max") else sum(values) / max(tokens, 1.0)
+    return metrics

@@ -1,0 +1,52 @@
+# `make demo` and `make test` set up all they need in .venv; what is already there is not done again.
+PYTHON ?= python3
+
+# Linux gets the CPU build of torch, which PyTorch serves from an index of its own; macOS has only one build. Where no
+# index that pip knows has that build, the default one is taken, and make says so. For a GPU: `make TORCH_BUILD= ...`,
+# or the build that fits your driver, such as TORCH_BUILD=+cu130 with TORCH_INDEX=https://download.pytorch.org/whl/cu130.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_BUILD ?= $(if $(filter Linux,$(shell uname -s)),+cpu)
+VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH := $(VERSION)$(TORCH_BUILD)
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# One thread, so that numbers repeat; offline, because nothing here needs a model from elsewhere.
+export OMP_NUM_THREADS := 1
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test setup clean
+
+demo: $(STAMP)
+	@$(BIN)/codots demo
+
+test: $(STAMP)
+	@echo "ruff: style and format"
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@echo "mypy: types, strictly"
+	@$(BIN)/mypy
+	@echo "import-linter: the rows of the house"
+	@$(BIN)/lint-imports
+	@echo "pytest: the promises"
+	@$(BIN)/pytest
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setup: a virtual environment in .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv --clear .venv
+	@echo "setup: torch $(TORCH)"
+	@$(PIP) install --no-deps --retries 1 --timeout 15 --extra-index-url "$(TORCH_INDEX)" "torch==$(TORCH)" || { \
+		echo "setup: torch $(TORCH) is out of reach; taking $(VERSION) as the default index has it"; \
+		$(PIP) install --no-deps "torch==$(VERSION)"; }
+	@echo "setup: codots and what it needs, at the versions of constraints.txt"
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	@echo "clean: .venv and every cache; runs stay"
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,238 @@
+"""The command line: every command is a thin door to a function of the package."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from codots.config import TrainConfig
+
+app = typer.Typer(
+    name="codots",
+    help="Connect the Dots: agents that get better the longer they live in a world.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Recipe = Annotated[Path, typer.Argument(help="A recipe, such as recipes/lake.yaml.")]
+Changes = Annotated[list[str] | None, typer.Argument(help="Changes to it: key=value ...", show_default=False)]
+DomainId = Annotated[str, typer.Option("--domain", help="Versioned id of a domain.")]
+Preset = Annotated[str, typer.Option(help="Preset of the domain.")]
+Packs = Annotated[int, typer.Option(min=2, help="Number of packs; 500 for a claim.")]
+Size = Annotated[int, typer.Option(min=1, help="Tasks in a pack.")]
+Split = Annotated[str, typer.Option(help="Which packs: train, dev, test, or any held-out name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes, one a core.")]
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    changes: Changes = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print it in full, run nothing.")] = False,
+) -> None:
+    """Train a model by a recipe."""
+    from codots.config import TrainConfig, load_recipe
+
+    config = load_recipe(TrainConfig, recipe, changes)
+    if dry_run:
+        return _dry_run(config)
+    run_training(config, resume=resume)
+    typer.echo(f"the model is in {config.run}/model, the run in {config.run}")
+
+
+def run_training(config: TrainConfig, *, resume: bool = False) -> None:
+    """Train, show it, and end well on Ctrl-C: the step is finished and saved."""
+    from codots.display import TrainDisplay, watch_training
+    from codots.train import train
+
+    stopped = False
+
+    def stop(*_: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        display.told("Ctrl-C: finishing this step, then saving")
+
+    display = TrainDisplay(config.steps, config.size)
+    before = signal.signal(signal.SIGINT, stop)
+    steps = train(config, resume=resume, told=display.told)
+    try:
+        for report in watch_training(steps, display):
+            if stopped and report.step < config.steps:
+                steps.close()
+                typer.echo(f"stopped after step {report.step}, saved; the same command with --resume goes on", err=True)
+                raise typer.Exit(130)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _dry_run(config: TrainConfig) -> None:
+    import yaml
+
+    from codots.model import load_profile, model_folder
+
+    folder = model_folder(config.model)
+    typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
+    lives = config.packs * config.group
+    episodes = lives * (2 * config.size - 1 if config.contexts == "own" else config.size)
+    typer.echo(f"# a step: {config.packs} packs x {config.group} lives = {lives} lives, {episodes} episodes")
+    typer.echo(f"# {config.steps} steps from {folder.name!r} in style {load_profile(folder).style!r}; nothing was run")
+
+
+@app.command()
+def pretrain(recipe: Recipe, changes: Changes = None) -> None:
+    """Make a tiny base model from nothing by imitation."""
+    from codots.config import PretrainConfig, load_recipe
+    from codots.display import bar
+    from codots.pretrain import pretrain
+
+    config = load_recipe(PretrainConfig, recipe, changes)
+    with bar() as progress:
+        task = progress.add_task("imitating", total=sum(stage.steps for stage in config.stages))
+        for report in pretrain(config):
+            words = f"imitating, stage {report.stage}, loss {report.metrics['learner/loss']:.3f}"
+            progress.update(task, completed=report.step, description=words)
+    typer.echo(f"the model is in {config.run}/model")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model folder, a run, or base.")],
+    domain: DomainId = "frozen-lake-v1",
+    preset: Preset = "easy",
+    split: Split = "dev",
+    packs: Packs = 100,
+    size: Size = 4,
+    arms: Annotated[str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.")] = "own,null",
+    writer: Annotated[str | None, typer.Option(help="A model whose contexts this one reads.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
+    workers: Workers = 2,
+    rows: Annotated[Path | None, typer.Option(help="Write one JSON line per episode here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model: position curves of every arm on the same packs."""
+    from codots.display import counting, report_table
+    from codots.evaluate import as_json as plain
+    from codots.evaluate import evaluate
+
+    with counting("living") as told:
+        report = evaluate(
+            model,
+            domain=domain,
+            preset=preset,
+            split=split,
+            packs=packs,
+            size=size,
+            arms=tuple(filter(None, arms.split(","))),
+            writer=writer,
+            seed=seed,
+            temperature=temperature,
+            workers=workers,
+            rows=rows,
+            told=told,
+        )
+    if as_json:
+        typer.echo(json.dumps(plain(report), indent=2))
+    else:
+        _show(report_table(report))
+
+
+@app.command()
+def reference(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Versioned id of a domain.")],
+    preset: Preset = "easy",
+    packs: Packs = 500,
+    size: Size = 4,
+    split: Split = "dev",
+    as_json: AsJson = False,
+) -> None:
+    """Play scripted policies: what chance, the best honest player and one who knows the world reach."""
+    from codots.display import plain_table
+    from codots.evaluate import POLICIES, reference
+
+    found = reference(id, preset=preset, packs=packs, size=size, split=split)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        exact = "exact" if found["exact"] else "a scripted learner"
+        _show(plain_table(f"{id} {preset} {split}, {packs} packs; bayes is {exact}", {n: found[n] for n in POLICIES}))
+
+
+@app.command()
+def play(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Versioned id of a domain.")],
+    preset: Preset = "easy",
+    split: Split = "dev",
+    index: Annotated[int, typer.Option(min=0, help="Which pack.")] = 0,
+    size: Size = 4,
+) -> None:
+    """Live a life yourself: solve the tasks, and write your own notes between them."""
+    from codots.domain import make_pack
+
+    pack = make_pack(id, preset, split, index, size)
+    memory, rewards, notes = pack.domain.make_memory(pack.world), [], ""
+    for task in pack.tasks:
+        typer.echo(f"\n=== task {task.position + 1} of {size}\n{pack.domain.rules_text(task, 'natural')}\n")
+        typer.echo(f"your notes: {notes or 'none'}\n")
+        env = task.env(style="natural", memory=memory)
+        typer.echo(env.observe())
+        while True:
+            step = env.step(_reply())
+            if step.done:
+                break
+            typer.echo(step.observation)
+        rewards.append(step.reward)
+        typer.echo(f"{step.observation}\n{step.feedback} reward {step.reward:.2f}")
+        if task.position + 1 < size:
+            notes = typer.prompt("notes for the next task", default=notes, show_default=False)
+    typer.echo("\nrewards: " + " ".join(f"{reward:.2f}" for reward in rewards))
+
+
+def _reply() -> str:
+    """A bare word is taken for an action."""
+    text = str(typer.prompt(">", prompt_suffix=" "))
+    return text if "<" in text else f"<action>{text}</action>"
+
+
+@app.command()
+def demo() -> None:
+    """Watch a tiny model learn to learn: train, evaluate before and after, write runs/demo/report.html."""
+    from codots.demo import demo
+
+    demo()
+
+
+def _show(what: Any) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 140).print(what)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from codots import __version__
+
+        typer.echo(f"codots {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command; what goes wrong is one line on stderr and exit code 2, Ctrl-C is 130."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("codots: stopped", err=True)
+        sys.exit(130)
+    except Exception as error:
+        typer.echo(f"codots: {' '.join(str(error).split()) or type(error).__name__}", err=True)
+        sys.exit(2)

@@ -1,0 +1,149 @@
+"""What a person sees while a command works: always on stderr, so that stdout stays clean."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from codots.evaluate import Report
+    from codots.train import StepReport
+
+SPARKS = "▁▂▃▄▅▆▇█"
+errors = Console(stderr=True)
+
+
+def bar() -> Progress:
+    """A progress bar with what it does, how far, how long still."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=errors,
+    )
+
+
+class TrainDisplay:
+    """Reward by position, lift, speed, and what the run waits for."""
+
+    def __init__(self, steps: int, size: int, done: int = 0) -> None:
+        self.bar = bar()
+        self.task = self.bar.add_task("training", total=steps, completed=done)
+        self.curves: list[deque[float]] = [deque(maxlen=30) for _ in range(size)]
+        self.values: dict[str, float] = {}
+        self.lift: float | None = None
+        self.waiting, self.since = "starting", time.monotonic()
+
+    def told(self, stage: str) -> None:
+        """Hear what is being waited for."""
+        self.waiting, self.since = stage, time.monotonic()
+
+    def step(self, report: StepReport) -> None:
+        """Take in a step."""
+        self.values = report.metrics
+        self.lift = report.metrics.get("look/lift", self.lift)
+        for j, curve in enumerate(self.curves):
+            curve.append(report.metrics.get(f"reward/{j}", float("nan")))
+        self.bar.update(self.task, completed=report.step)
+
+    def __rich__(self) -> Group:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for j, curve in enumerate(self.curves):
+            if curve:
+                table.add_row(f"position {j}", f"{curve[-1]:.3f}", sparkline(curve))
+        v = self.values
+        words = [f"{v['tokens/sampled'] / v['clock/step']:,.0f} sampled tokens/s" if v else ""]
+        words += [f"entropy {v['learner/entropy']:.3f}"] if "learner/entropy" in v else []
+        words += [f"facts right {v['facts/right']:.2f} wrong {v['facts/wrong']:.2f}"] if "facts/right" in v else []
+        words += [f"lift on dev {self.lift:+.3f}"] if self.lift is not None else []
+        waited = time.monotonic() - self.since
+        return Group(self.bar, table, Text("  ".join(filter(None, words))), Text(f"{self.waiting} ({waited:.0f} s)", "dim"))
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """Draw values of 0 to 1 as little bars."""
+    return "".join(SPARKS[min(7, max(0, int(value * 8)))] if value == value else " " for value in values)
+
+
+def watch_training(steps: Iterator[StepReport], display: TrainDisplay) -> Iterator[StepReport]:
+    """Show a run while it goes; without a terminal, say a line now and then."""
+    if not errors.is_terminal:
+        for report in steps:
+            display.step(report)
+            if report.step % 10 == 0 or report.step == report.steps:
+                errors.print(line(report), highlight=False)
+            yield report
+        return
+    with Live(display, console=errors, refresh_per_second=4):
+        for report in steps:
+            display.step(report)
+            yield report
+
+
+def line(report: StepReport) -> str:
+    """One step in one line."""
+    v = report.metrics
+    curve = " ".join(f"{v[key]:.2f}" for key in v if key.startswith("reward/"))
+    facts = f"  facts right {v['facts/right']:.2f}" if "facts/right" in v else ""
+    lift = f"  lift on dev {v['look/lift']:+.2f}" if "look/lift" in v else ""
+    return f"step {report.step}/{report.steps}  reward by position {curve}{facts}{lift}  {v['clock/step']:.1f} s"
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far each arm of an evaluation is."""
+    with bar() as progress:
+        tasks: dict[str, Any] = {}
+
+        def told(arm: str, done: int, total: int) -> None:
+            if arm not in tasks:
+                tasks[arm] = progress.add_task(f"{what} {arm}", total=total)
+            progress.update(tasks[arm], completed=done)
+
+        yield told
+
+
+def report_table(report: Report) -> Table:
+    """The curves of an evaluation."""
+    by = f", contexts by {report.writer}" if report.writer else ""
+    table = Table(title=f"{report.model} on {report.domain} {report.preset} {report.split}, {report.n_packs} packs{by}")
+    table.add_column("")
+    for j in range(report.size):
+        table.add_column(f"position {j}", justify="right")
+    for arm, curves in report.arms.items():
+        cells = [f"{r:.3f} [{low:.2f}, {high:.2f}]" for r, (low, high) in zip(curves.reward, curves.ci95, strict=True)]
+        table.add_row(f"{arm} reward", *cells)
+        table.add_row(f"{arm} success", *(f"{s:.3f}" for s in curves.success), style="dim")
+    table.add_section()
+    for name in ("lift", "share", "shuffled_lift"):
+        values, intervals = getattr(report, name), getattr(report, f"{name}_ci95")
+        if values is not None:
+            cells = [f"{v:+.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
+            table.add_row(name.replace("_", " "), *cells)
+    table.add_section()
+    for name in ("floor", "bayes", "ceiling"):
+        table.add_row(name, *(f"{value:.3f}" for value in getattr(report, name)))
+    return table
+
+
+def plain_table(title: str, rows: dict[str, list[float]]) -> Table:
+    """Rows of numbers by position."""
+    table = Table(title=title)
+    table.add_column("")
+    for j in range(max(map(len, rows.values()))):
+        table.add_column(f"position {j}", justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *(f"{value:.3f}" for value in values))
+    return table

@@ -1,0 +1,91 @@
+"""A tiny base model from nothing: skill first, then noise on every single decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from codots.checkpoint import open_run
+from codots.config import PretrainConfig, Stage
+from codots.context import Rewrite
+from codots.domain import make_pack
+from codots.domains.frozen_lake_teacher import Noise, Teacher
+from codots.engine.local import LocalEngine, Plan, Worker
+from codots.learner.local import Settings
+from codots.model import Profile
+from codots.pack import Names
+from codots.rollout import Job, Own
+from codots.sampler.scripted import ScriptedSampler
+from codots.tiny import make_model, make_tokenizer, save
+from codots.transcript import Sample
+
+PROFILE = Profile(style="compact", solve_tokens=4, update_tokens=14, cap=200)
+
+
+@dataclass(frozen=True)
+class PretrainReport:
+    """What one step of imitation did."""
+
+    step: int
+    steps: int
+    stage: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Makes a worker's scripted sampler."""
+
+    noise: Noise
+
+    def __call__(self, worker: Worker) -> ScriptedSampler:
+        return ScriptedSampler(worker.render, self._player)
+
+    def _player(self, names: Names) -> Teacher:
+        return Teacher(self.noise, names)
+
+
+def pretrain(config: PretrainConfig) -> Iterator[PretrainReport]:
+    """Make a model, teach it stage by stage, and leave it in `run/model`."""
+    run = open_run(Path(config.run), config, resume=False)
+    folder = run / "start"
+    tokenizer = make_tokenizer()
+    model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
+    save(model, tokenizer, folder)
+    total, before = sum(stage.steps for stage in config.stages), 0
+    for number, stage in enumerate(config.stages):
+        plan = Plan(folder, PROFILE, imitation(stage), Teaching(Noise(**stage.noise.model_dump())))
+        engine = LocalEngine(plan, config.workers)
+        try:
+            for step in range(1, stage.steps + 1):
+                metrics = engine.step(lesson(engine, config, stage, number, step))
+                yield PretrainReport(before + step, total, number, metrics)
+            before += stage.steps
+            last = number + 1 == len(config.stages)
+            folder = run / ("model" if last else f"stage-{number}")
+            engine.save_model(folder)
+        finally:
+            engine.close()
+
+
+def imitation(stage: Stage) -> Settings:
+    """Maximum likelihood is REINFORCE where every advantage is 1."""
+    return Settings(
+        lr=stage.lr, warmup=50, decay_to=stage.decay_to, steps=stage.steps, weight_decay=0.01, loss="reinforce"
+    )
+
+
+def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: int, step: int) -> list[Sample]:
+    """The scripted lives of one step, as samples."""
+    jobs = []
+    for i in range(stage.packs):
+        index = (step - 1) * stage.packs + i
+        preset = stage.presets[i % len(stage.presets)]
+        pack = make_pack(config.domain, preset, "train", index, config.size)
+        jobs.append(Job(pack, Own(Rewrite(cap=PROFILE.cap)), ("pretrain", config.seed, number, step, i)))
+    lives = engine.live(jobs)
+    failure = next((life.failure for life in lives if life.failure), None)
+    if failure:
+        raise RuntimeError(f"the scripted player failed: {failure}")
+    return [episode.transcript.sample(1.0) for life in lives for episode in life.episodes]

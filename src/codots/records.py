@@ -1,0 +1,123 @@
+"""What a run leaves behind to be read: one row per episode, one line of numbers per step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from codots.checkpoint import write_atomically
+from codots.pack import Names, Pack
+from codots.rollout import Life
+
+
+@dataclass(frozen=True)
+class Row:
+    """One episode of one life, as JSON holds it."""
+
+    pack: list[str | int]
+    """The name of the pack: domain, preset, split, index."""
+    arm: str
+    life: int
+    position: int
+    kind: str
+    reward: float
+    stop: str
+    context: str
+    """What the episode was given."""
+    written: str | None
+    """What an update left behind."""
+    turns: list[list[str]]
+    """Pairs of observation and reply."""
+    outcome: str
+    tokens: int
+    """Sampled ids."""
+    advantage: float | None = None
+    step: int | None = None
+
+
+def life_rows(
+    pack: Pack, life: Life, *, arm: str = "own", index: int = 0, step: int | None = None, credit: Any = None
+) -> list[Row]:
+    """Write a life down; `credit` gives the advantage of (kind, position)."""
+    return [
+        Row(
+            list(pack.names),
+            arm,
+            index,
+            e.position,
+            e.kind,
+            e.reward,
+            e.stop,
+            e.context,
+            e.written,
+            [[turn.observation, turn.reply] for turn in e.turns],
+            e.outcome,
+            e.transcript.tokens,
+            None if credit is None else float(credit(e.kind, e.position)),
+            step,
+        )
+        for e in life.episodes
+    ]
+
+
+def dump(rows: Iterable[Row]) -> str:
+    """Write rows as JSON lines."""
+    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read a file of rows; ValueError names the line that is not one."""
+    known = {field.name for field in fields(Row)}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield Row(**{key: value for key, value in json.loads(line).items() if key in known})
+            except (TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"{path}, line {number}: not a row of a rollout ({error})") from error
+
+
+def load_rollouts(path: str | Path) -> list[Row]:
+    """Read the recorded episodes of a run folder, of its `rollouts`, or of one JSONL file."""
+    path = Path(path)
+    folder = path / "rollouts" if (path / "rollouts").is_dir() else path
+    found = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
+    if not found or not all(file.is_file() for file in found):
+        raise ValueError(f"no rollouts at {path}; expected a run folder or a .jsonl file")
+    return [row for file in found for row in read_rows(file)]
+
+
+class Metrics:
+    """The numbers of each step: `metrics.jsonl`, and TensorBoard beside it."""
+
+    def __init__(self, run: Path, done: int) -> None:
+        """Open a run that has `done` steps behind it; what was written past them is dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = run / "metrics.jsonl"
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= done]
+        write_atomically(self.path, "".join(line + "\n" for line in kept))
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1 if done else None)
+
+    def _lines(self) -> list[str]:
+        """The whole lines; a last one that was cut off does not count."""
+        text = self.path.read_text() if self.path.exists() else ""
+        return text[: text.rfind("\n") + 1].splitlines()
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Write one step."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Finish writing."""
+        self.board.close()
+
+
+def names_of(row: Row) -> Names:
+    """The name of the pack of a row."""
+    return tuple(row.pack)

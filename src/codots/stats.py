@@ -1,0 +1,54 @@
+"""Intervals that never claim more than the data can."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or a ratio, and its 95% interval."""
+
+    mean: float
+    interval: list[float]
+
+
+def mean_ci(values: np.ndarray, span: float) -> Estimate:
+    """Mean and t interval of one value per pack, NaN left out.
+
+    Equal values have no spread to go by; then the interval is as wide as that of a success rate that never missed
+    (Wilson), times `span`, the distance from the least possible value to the greatest.
+    """
+    values = values[~np.isnan(values)]
+    n = len(values)
+    if n == 0:
+        return Estimate(float("nan"), [float("nan"), float("nan")])
+    mean = float(values.mean())
+    spread = float(values.std(ddof=1)) if n > 1 else 0.0
+    if spread > 0:
+        half = float(stats.t.ppf(0.975, n - 1)) * spread / n**0.5
+    else:
+        half = span * (1 - stats.binomtest(n, n).proportion_ci(method="wilson").low)
+    return Estimate(mean, [round(mean - half, 4), round(mean + half, 4)])
+
+
+def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimate:
+    """Ratio of two means paired by pack, with a BCa bootstrap interval over packs (Efron 1987)."""
+    there = ~(np.isnan(above) | np.isnan(below))
+    above, below = above[there], below[there]
+
+    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        result: np.ndarray = a.mean(axis=axis) / b.mean(axis=axis)
+        return result
+
+    if len(above) < 3 or above.std() == 0 or abs(below.mean()) < 1e-9:
+        value = float(above.mean() / below.mean()) if len(above) and abs(below.mean()) > 1e-9 else float("nan")
+        return Estimate(value, [float("nan"), float("nan")])
+    found = stats.bootstrap(
+        (above, below), ratio, paired=True, vectorized=True, n_resamples=draws, method="BCa", rng=np.random.default_rng(0)
+    )
+    low, high = (round(float(end), 4) for end in found.confidence_interval)
+    return Estimate(float(ratio(above, below)), [low, high])

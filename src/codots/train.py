@@ -1,0 +1,260 @@
+"""CoD-Train: live lives in packs, credit every episode, learn, again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from codots.checkpoint import last_checkpoint, open_run, save_checkpoint, write_atomically
+from codots.config import LearnerConfig, TrainConfig
+from codots.credit import Advantages, advantages
+from codots.domain import make_pack
+from codots.engine.local import LocalEngine, Plan
+from codots.learner.local import Settings
+from codots.model import Profile, load_profile, model_folder
+from codots.pack import Pack
+from codots.records import Metrics, dump, life_rows
+from codots.rollout import Given, Job, Kind, Life, Own
+from codots.transcript import Sample
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did."""
+
+    step: int
+    steps: int
+    metrics: dict[str, float]
+    lives: Sequence[Life] = field(repr=False)
+    packs: Sequence[Pack] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Rewards and sampled ids of P packs x G lives; a missing life is a row of NaN."""
+
+    solve_PGS: np.ndarray  # noqa: N815
+    update_PGS: np.ndarray  # noqa: N815
+    solve_tokens_PGS: np.ndarray  # noqa: N815
+    update_tokens_PGS: np.ndarray  # noqa: N815
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, told: Callable[[str], None] = lambda stage: None
+) -> Iterator[StepReport]:
+    """Train by a recipe, one report a step.
+
+    The run folder holds `config.yaml`, `metrics.jsonl`, `tensorboard/`, `rollouts/`, `checkpoints/` and, at the end,
+    `model/`. Closing the iterator saves a checkpoint; `resume` goes on from the last one, bit for bit. `told` hears what is being
+    waited for. Raises ValueError for what cannot be run.
+    """
+    start = model_folder(config.model)
+    profile = load_profile(start)
+    told("starting")
+    run = open_run(Path(config.run), config, resume=resume)
+    saved = last_checkpoint(run) if resume else None
+    done, tokens = (saved[1]["step"], saved[1]["tokens"]) if saved else (0, 0)
+    settings = learner_settings(config.learner, config.steps * config.minibatches)
+    engine = LocalEngine(Plan(start, profile, settings), config.workers)
+    metrics = Metrics(run, done)
+    saved_at = done
+
+    def save(step: int) -> None:
+        nonlocal saved_at
+        if step > saved_at:
+            told(f"saving checkpoint {step}")
+            save_checkpoint(run, step, config, {"tokens": tokens}, engine.save, config.keep)
+            saved_at = step
+
+    step = done
+    try:
+        if saved:
+            engine.load(saved[0], done * config.minibatches)
+        for step in range(done + 1, config.steps + 1):
+            clock = time.perf_counter()
+            packs = step_packs(config, step)
+            told(f"living {config.packs * config.group} lives")
+            lives = engine.live(step_jobs(config, profile, packs, step))
+            lived = time.perf_counter() - clock
+            rewards = collect(lives, config.packs, config.group, config.size)
+            credit = credit_of(config, rewards)
+            told("learning from them")
+            learned = learn(engine, config, lives, credit)
+            if step % config.record_every == 0 or step == 1:
+                record(run, step, packs, lives, credit, config.group)
+            sampled = int(np.nansum(rewards.solve_tokens_PGS) + np.nansum(rewards.update_tokens_PGS))
+            tokens += sampled
+            values = summary(rewards, lives, packs) | credit.metrics | learned
+            values |= {"tokens/sampled": sampled, "tokens/total": tokens}
+            values |= {"clock/live": lived, "clock/step": time.perf_counter() - clock}
+            if config.look_every and (step % config.look_every == 0 or step == config.steps):
+                told(f"looking at {config.look_packs} dev packs")
+                values |= look(engine, config, profile)
+            metrics.add(step, values)
+            yield StepReport(step, config.steps, values, lives, packs)
+            if step % config.save_every == 0 or step == config.steps:
+                save(step)
+        engine.save_model(run / "model")
+    except GeneratorExit:
+        save(step)
+        raise
+    finally:
+        metrics.close()
+        engine.close()
+
+
+def learner_settings(config: LearnerConfig, steps: int) -> Settings:
+    """What the learner needs of a recipe."""
+    return Settings(
+        lr=config.lr,
+        warmup=config.warmup,
+        decay_to=config.decay_to,
+        steps=steps,
+        weight_decay=config.weight_decay,
+        clip=config.clip,
+        micro_tokens=config.micro_tokens,
+        loss=config.loss,
+        choices=config.loss_choices,
+    )
+
+
+def step_packs(config: TrainConfig, step: int) -> list[Pack]:
+    """Draw the packs of a step; no pack is met twice."""
+    first = (step - 1) * config.packs
+    return [make_pack(config.domain, config.preset, "train", first + i, config.size) for i in range(config.packs)]
+
+
+def step_jobs(config: TrainConfig, profile: Profile, packs: Sequence[Pack], step: int) -> list[Job]:
+    """The lives of a step, the group of each pack side by side."""
+    strategy = profile.strategy(config.on_parse_failure)
+    contexts = Own(strategy) if config.contexts == "own" else Given(strategy, ("",) * config.size)
+    return [
+        Job(pack, contexts, ("train", config.seed, step, i, g))
+        for i, pack in enumerate(packs)
+        for g in range(config.group)
+    ]
+
+
+def collect(lives: Sequence[Life], packs: int, group: int, size: int) -> Rewards:
+    """Lay lives out as arrays: solves (P, G, S), updates (P, G, S-1)."""
+    solve, solve_tokens = np.full((2, packs * group, size), np.nan)
+    update, update_tokens = np.full((2, packs * group, size - 1), np.nan)
+    for i, life in enumerate(lives):
+        if life.failure is None:
+            update[i] = update_tokens[i] = 0.0  # a life that was given its contexts rewrites nothing
+        for episode in life.episodes:
+            values, counts = (solve, solve_tokens) if episode.kind == "solve" else (update, update_tokens)
+            values[i, episode.position] = episode.reward
+            counts[i, episode.position] = episode.transcript.tokens
+    return Rewards(*(array.reshape(packs, group, -1) for array in (solve, update, solve_tokens, update_tokens)))
+
+
+def credit_of(config: TrainConfig, rewards: Rewards) -> Advantages:
+    """Turn rewards into one advantage an episode."""
+    r = rewards
+    if config.contexts == "none":
+        return task_by_task(config, r)
+    return advantages(
+        r.solve_PGS,
+        r.update_PGS,
+        r.solve_tokens_PGS,
+        r.update_tokens_PGS,
+        config.credit.preset,
+        **config.credit.choices,
+    )
+
+
+def task_by_task(config: TrainConfig, r: Rewards) -> Advantages:
+    """Credit every solve by its own reward alone: each position is a pack of one task."""
+    P, G, S = r.solve_PGS.shape
+    solve, tokens = (array.transpose(0, 2, 1).reshape(P * S, G, 1) for array in (r.solve_PGS, r.solve_tokens_PGS))
+    none = np.zeros((P * S, G, 0))
+    credit = advantages(solve, none, tokens, none, config.credit.preset, **config.credit.choices)
+    return Advantages(credit.solve_PGS.reshape(P, S, G).transpose(0, 2, 1), np.zeros((P, G, S - 1)), credit.metrics)
+
+
+def learn(engine: LocalEngine, config: TrainConfig, lives: Sequence[Life], credit: Advantages) -> dict[str, float]:
+    """Take the optimiser steps of one batch of lives, mini-batches cut by pack."""
+    per_cut = config.packs // config.minibatches * config.group
+    reports = []
+    for first in range(0, len(lives), per_cut):
+        batch = [
+            sample
+            for i in range(first, first + per_cut)
+            for sample in samples(lives[i], credit, *divmod(i, config.group))
+        ]
+        if batch:
+            reports.append(engine.step(batch))
+    return {name: float(np.mean([report[name] for report in reports])) for name in (reports[0] if reports else {})}
+
+
+def samples(life: Life, credit: Advantages, p: int, g: int) -> list[Sample]:
+    """Give the episodes of a life their advantages; one without any has nothing to teach."""
+    scored = [(e, advantage_of(credit, p, g, e.kind, e.position)) for e in life.episodes]
+    return [episode.transcript.sample(advantage) for episode, advantage in scored if episode.transcript.tokens]
+
+
+def advantage_of(credit: Advantages, p: int, g: int, kind: Kind, position: int) -> float:
+    """Look up one episode's advantage."""
+    array = credit.solve_PGS if kind == "solve" else credit.update_PGS
+    return float(array[p, g, position])
+
+
+def summary(rewards: Rewards, lives: Sequence[Life], packs: Sequence[Pack]) -> dict[str, float]:
+    """Reward, success and failures of a step, by position where it matters."""
+    values: dict[str, float] = {}
+    by_position = np.nanmean(rewards.solve_PGS, axis=(0, 1)) if any(life.episodes for life in lives) else []
+    for j, reward in enumerate(by_position):
+        values[f"reward/{j}"] = float(reward)
+    solves = [episode for life in lives for episode in life.of("solve")]
+    updates = [episode for life in lives for episode in life.of("update")]
+    values["malformed/solve"] = float(np.mean([e.stop == "malformed" for e in solves] or [0]))
+    values["malformed/update"] = float(np.mean([e.stop == "malformed" for e in updates] or [0]))
+    values["lives/missing"] = float(sum(life.failure is not None for life in lives))
+    return values | last_facts(lives, packs)
+
+
+def last_facts(lives: Sequence[Life], packs: Sequence[Pack]) -> dict[str, float]:
+    """Claims of the last contexts: right and wrong ones, as fractions of what can be known."""
+    group = len(lives) // len(packs)
+    counts = []
+    for i, life in enumerate(lives):
+        pack = packs[i // group]
+        if life.contexts and (facts := pack.domain.facts(pack.world, life.contexts[-1])):
+            counts.append(facts)
+    if not counts:
+        return {}
+    right, wrong, knowable = np.mean(counts, axis=0)
+    return {"facts/right": float(right / knowable), "facts/wrong": float(wrong / knowable)}
+
+
+def look(engine: LocalEngine, config: TrainConfig, profile: Profile) -> dict[str, float]:
+    """Own and null contexts on the same `dev` packs; the last position's difference is the lift."""
+    packs = [make_pack(config.domain, config.preset, "dev", i, config.size) for i in range(config.look_packs)]
+    strategy = profile.strategy(config.on_parse_failure)
+    arms = {"own": Own(strategy), "null": Given(strategy, ("",) * config.size)}
+    jobs = [Job(pack, arm, ("look", config.seed, i)) for arm in arms.values() for i, pack in enumerate(packs)]
+    lives = engine.live(jobs)
+    rewards_APS = collect(lives, len(arms), len(packs), config.size).solve_PGS
+    by_arm = dict(zip(arms, np.nanmean(rewards_APS, axis=1), strict=True))
+    values = {f"look/{arm}_{j}": float(reward) for arm, curve in by_arm.items() for j, reward in enumerate(curve)}
+    return values | {"look/lift": float(by_arm["own"][-1] - by_arm["null"][-1])}
+
+
+def record(run: Path, step: int, packs: Sequence[Pack], lives: Sequence[Life], credit: Advantages, group: int) -> None:
+    """Write down the first two packs of a step, every life of them."""
+    (run / "rollouts").mkdir(exist_ok=True)
+    rows = []
+    for i in range(min(2, len(packs)) * group):
+        p, g = divmod(i, group)
+
+        def credited(kind: Kind, position: int, p: int = p, g: int = g) -> float:
+            return advantage_of(credit, p, g, kind, position)
+
+        rows += life_rows(packs[p], lives[i], index=g, step=step, credit=credited)
+    write_atomically(run / "rollouts" / f"step-{step:06d}.jsonl", dump(rows))
+

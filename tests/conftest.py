@@ -1,0 +1,55 @@
+"""Shared by all tests: one thread, no network, repeatable draws, and the smallest model there is."""
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+import pytest
+import torch
+from hypothesis import settings
+
+from codots import domain, tiny
+from codots.render import Render
+
+torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return tiny.make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def render(tokenizer):
+    return Render(tokenizer)
+
+
+@pytest.fixture
+def make_model(tokenizer):
+    """Make random models whose choices are far from even, so that a wrong attention shows in a logprob."""
+
+    def make(seed=0, length=256):
+        model = tiny.make_model(tokenizer, width=24, layers=2, heads=2, seed=seed, length=length)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(12)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def registry():
+    """Let a test register domains of its own, and forget them after it."""
+    before = dict(domain._registry)
+    yield domain._registry
+    domain._registry.clear()
+    domain._registry.update(before)

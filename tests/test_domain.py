@@ -1,0 +1,70 @@
+"""The registry finds domains by name, and the optional parts of a domain fall back."""
+
+import pickle
+
+import pytest
+
+from codots.domain import domain_ids, get_domain, make_pack, nearest, register
+from codots.pack import stream
+from tests.toy import Guess
+
+
+def test_installed_domains_are_found_by_their_versioned_id():
+    assert {"frozen-lake-v0", "frozen-lake-v1"} <= set(domain_ids())
+    assert get_domain("frozen-lake-v1").id == "frozen-lake-v1"
+
+
+@pytest.mark.parametrize("wrong", ["frozen-lake-v9", "frozenlake-v1", "frozen-lake", "no-such-thing-at-all", ""])
+def test_an_unknown_domain_is_one_line_that_names_what_there_is(wrong):
+    with pytest.raises(ValueError, match=f"unknown domain '{wrong}'; expected one of .*frozen-lake-v1") as error:
+        get_domain(wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_a_near_miss_is_told_the_nearest_name():
+    with pytest.raises(ValueError, match="the nearest is 'frozen-lake-v1'"):
+        get_domain("frozen-lake-v11")
+    with pytest.raises(ValueError, match="unknown preset of frozen-lake-v1 'eazy'.*the nearest is 'easy'"):
+        make_pack("frozen-lake-v1", "eazy", "train", 0, 2)
+    assert "nearest" not in nearest("zzz", ["easy"], "preset")
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_pack_has_at_least_one_task(size):
+    with pytest.raises(ValueError, match=f"a pack of {size} tasks; expected at least 1"):
+        make_pack("frozen-lake-v1", "easy", "train", 0, size)
+
+
+def test_a_domain_travels_between_processes_by_its_name():
+    domain = get_domain("frozen-lake-v1")
+    assert pickle.loads(pickle.dumps(domain)) is domain
+    pack = make_pack("frozen-lake-v1", "easy", "train", 0, 2)
+    there = pickle.loads(pickle.dumps(pack))
+    assert there == pack
+    assert there.domain is domain
+
+
+def test_a_registered_domain_is_found_and_drawn(registry):
+    domain = register(Guess())
+    assert get_domain("guess-v0") is domain
+    assert "guess-v0" in domain_ids()
+    assert len(make_pack("guess-v0", "few", "train", 0, 3).tasks) == 3
+
+
+def test_the_optional_parts_of_a_domain_fall_back(registry):
+    domain = register(Guess())
+    pack = make_pack("guess-v0", "many", "train", 0, 1)
+    task, world = pack.tasks[0], pack.world
+    assert domain.make_memory(world) is None
+    assert domain.oracle_context(world, "natural") == ""
+    assert (domain.floor(task), domain.ceiling(task)) == domain.bounds == (0.0, 1.0)
+    assert domain.facts(world, "anything") is None
+    assert domain.draw(None) is None
+    assert domain.twin(world, stream("twin")).dials == world.dials
+
+
+def test_positions_count_from_zero_and_names_tell_the_tasks_apart():
+    pack = make_pack("frozen-lake-v1", "easy", "dev", 4, 5)
+    assert [task.position for task in pack.tasks] == [0, 1, 2, 3, 4]
+    assert len({task.names for task in pack.tasks}) == 5
+    assert pack.names == pack.world.names == ("frozen-lake-v1", "easy", "dev", 4)

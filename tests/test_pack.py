@@ -1,0 +1,75 @@
+"""Random streams depend on their name and on nothing else."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from codots.domain import make_pack
+from codots.pack import digest, stream
+
+SHOW = """
+from codots.domain import make_pack
+from codots.pack import digest, stream
+print(digest("pack", 3, "x"), stream("pack", 3).integers(0, 2**62, 3).tolist())
+for id in ("frozen-lake-v0", "frozen-lake-v1"):
+    pack = make_pack(id, "easy", "dev", 11, 3)
+    print(pack.world.hidden, [(t.content.side, sorted(t.content.holes), t.content.goal) for t in pack.tasks])
+"""
+
+
+def other_process(salt):
+    """Print what streams give in a process whose `hash()` is salted otherwise."""
+    environment = os.environ | {"PYTHONHASHSEED": salt}
+    return subprocess.run([sys.executable, "-c", SHOW], env=environment, capture_output=True, check=True).stdout
+
+
+def test_names_give_the_same_draws_in_every_process():
+    first = other_process("1")
+    assert first
+    assert first == other_process("2")
+
+
+def test_the_draws_of_a_name_never_change():
+    """Published numbers hang on these: a change of them is a change of every world."""
+    assert digest("pack", 3) == 242503190866312868281951299406837396216
+    assert stream("pack", 3).integers(0, 1000, 4).tolist() == [0, 0, 0, 0]
+
+
+def test_a_stream_does_not_depend_on_what_was_drawn_before():
+    alone = stream("a").random(4).tolist()
+    stream("b").random(100)
+    half = stream("a")
+    half.random(2)
+    assert stream("a").random(4).tolist() == alone
+
+
+@pytest.mark.parametrize("other", [("a", 2), ("a", "1"), ("1", "a"), ("a",), ("a", 1, 1), ("a1",)])
+def test_other_names_give_other_draws(other):
+    assert stream("a", 1).random(4).tolist() != stream(*other).random(4).tolist()
+
+
+def test_a_pack_does_not_depend_on_the_packs_drawn_before():
+    alone = make_pack("frozen-lake-v1", "easy", "train", 5, 3)
+    for index in (0, 9, 5):
+        make_pack("frozen-lake-v1", "easy", "train", index, 2)
+    assert make_pack("frozen-lake-v1", "easy", "train", 5, 3) == alone
+
+
+def test_a_longer_pack_begins_with_the_shorter_one():
+    short, long = (make_pack("frozen-lake-v1", "hard", "test", 2, size) for size in (2, 6))
+    assert long.tasks[:2] == short.tasks
+    assert long.world == short.world
+
+
+@pytest.mark.parametrize("change", [{"split": "test"}, {"index": 8}, {"preset": "hard"}, {"id": "frozen-lake-v0"}])
+def test_every_part_of_a_packs_name_counts(change):
+    name = {"id": "frozen-lake-v1", "preset": "easy", "split": "dev", "index": 7}
+    boards = [task.content for task in make_pack(**name, size=4).tasks]
+    assert boards != [task.content for task in make_pack(**name | change, size=4).tasks]
+
+
+def test_equal_tasks_open_equal_environments():
+    task = make_pack("frozen-lake-v1", "easy", "train", 0, 1).tasks[0]
+    assert task.env().observe() == task.env().observe()

@@ -1,0 +1,78 @@
+"""A whole domain in a few lines: guess the number that holds for the world."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from codots.domain import Domain, Step
+from codots.pack import stream
+
+
+@dataclass(frozen=True)
+class View:
+    """What a player sees: the guess just made, whether it hit, and how many are left."""
+
+    numbers: int
+    left: int
+    guess: int | None = None
+    hit: bool = False
+
+
+@dataclass
+class GuessEnv:
+    """Two guesses."""
+
+    hidden: int
+    view: View
+
+    def observe(self) -> str:
+        return f"Guess a number below {self.view.numbers}."
+
+    def step(self, text: str) -> Step:
+        if len(text) > 1 or text not in "0123456789"[: self.view.numbers] or not text:
+            return Step("", 0.0, True, "not a number", "malformed", self.view)
+        hit, left = int(text) == self.hidden, self.view.left - 1
+        self.view = View(self.view.numbers, left, int(text), hit)
+        stop = "hit" if hit else "late" if left == 0 else None
+        return Step("yes" if hit else "no", float(hit), stop is not None, stop or "", stop, self.view)
+
+
+class Player:
+    """Guesses among what it still holds possible."""
+
+    def __init__(self, possible: list[int], learns: bool, rng: Any) -> None:
+        self.possible, self.learns, self.rng = possible, learns, rng
+
+    def act(self, view: View) -> str:
+        self.see(view)
+        return str(self.possible[self.rng.integers(len(self.possible))])
+
+    def end(self, step: Step) -> None:
+        self.see(step.view)
+
+    def see(self, view: View) -> None:
+        if self.learns and view.guess is not None:
+            self.possible = [n for n in self.possible if (n == view.guess) == view.hit]
+
+
+class Guess(Domain):
+    """Keeps every promise, so that a child can break one."""
+
+    id = "guess-v0"
+    presets = {"few": 4, "many": 8}  # noqa: RUF012
+    exact = True
+
+    def make_world(self, rng, dials):
+        return int(rng.integers(dials))
+
+    def make_task(self, world, position, rng):
+        return int(rng.integers(1, 3))
+
+    def make_env(self, task, *, style="natural", memory=None, rng):
+        return GuessEnv(task.world.hidden, View(task.world.dials, task.content))
+
+    def rules_text(self, task, style):
+        return "Find the hidden number. It is the same in every task of this world."
+
+    def policy(self, name, world):
+        possible = [world.hidden] if name == "informed" else list(range(world.dials))
+        return Player(possible, name == "bayes", stream(*world.names, name))
