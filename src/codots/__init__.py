@@ -23,7 +23,21 @@ _HOMES = {
     "reference": "codots.evaluate",
     "load_rollouts": "codots.records",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "Domain",
+    "Step",
+    "TrainConfig",
+    "__version__",
+    "check_domain",
+    "evaluate",
+    "get_domain",
+    "load_recipe",
+    "load_rollouts",
+    "make_pack",
+    "reference",
+    "register",
+    "train",
+]
 
 if TYPE_CHECKING:
     from codots.check import check_domain

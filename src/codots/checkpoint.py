@@ -64,7 +64,9 @@ def save_checkpoint(
         part.rename(whole)
     except Exception as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise OSError(f"checkpoint {step} could not be written to {folder}: {error}; the ones before are whole") from error
+        raise OSError(
+            f"checkpoint {step} could not be written to {folder}: {error}; the ones before are whole"
+        ) from error
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old)
     return whole

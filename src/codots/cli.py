@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,41 +36,22 @@ def train(
     recipe: Recipe,
     changes: Changes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print it in full, run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe, print it in full, run nothing.")
+    ] = False,
 ) -> None:
     """Train a model by a recipe."""
     from codots.config import TrainConfig, load_recipe
+    from codots.display import run_training
 
     config = load_recipe(TrainConfig, recipe, changes)
     if dry_run:
         return _dry_run(config)
-    run_training(config, resume=resume)
+    stopped = run_training(config, resume=resume)
+    if stopped is not None:
+        typer.echo(f"stopped after step {stopped}, saved; the same command with --resume goes on", err=True)
+        raise typer.Exit(130)
     typer.echo(f"the model is in {config.run}/model, the run in {config.run}")
-
-
-def run_training(config: TrainConfig, *, resume: bool = False) -> None:
-    """Train, show it, and end well on Ctrl-C: the step is finished and saved."""
-    from codots.display import TrainDisplay, watch_training
-    from codots.train import train
-
-    stopped = False
-
-    def stop(*_: Any) -> None:
-        nonlocal stopped
-        stopped = True
-        display.told("Ctrl-C: finishing this step, then saving")
-
-    display = TrainDisplay(config.steps, config.size)
-    before = signal.signal(signal.SIGINT, stop)
-    steps = train(config, resume=resume, told=display.told)
-    try:
-        for report in watch_training(steps, display):
-            if stopped and report.step < config.steps:
-                steps.close()
-                typer.echo(f"stopped after step {report.step}, saved; the same command with --resume goes on", err=True)
-                raise typer.Exit(130)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _dry_run(config: TrainConfig) -> None:
@@ -204,11 +184,23 @@ def _reply() -> str:
 
 
 @app.command()
-def demo() -> None:
-    """Watch a tiny model learn to learn: train, evaluate before and after, write runs/demo/report.html."""
+def demo(
+    recipe: Recipe,
+    changes: Changes = None,
+    packs: Packs = 500,
+) -> None:
+    """Watch a tiny model learn to learn: measure, train, measure again, and write a report."""
+    from codots.config import TrainConfig, load_recipe
     from codots.demo import demo
+    from codots.display import report_table
 
-    demo()
+    shown = demo(load_recipe(TrainConfig, recipe, changes), packs=packs)
+    if shown is None:
+        typer.echo("stopped before the end; the demo starts again from the beginning", err=True)
+        raise typer.Exit(130)
+    for report in (shown.before, shown.after):
+        _show(report_table(report))
+    typer.echo(f"took {sum(shown.seconds.values()):.0f} s; look at {shown.page}")
 
 
 def _show(what: Any) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from codots.credit import choose
 from codots.domain import get_domain, nearest
 
 
@@ -88,9 +89,9 @@ class TrainConfig(World):
     """`none` trains task by task: contexts stay empty and nothing is rewritten."""
     on_parse_failure: Literal["keep", "wipe"] = "keep"
     """Whether a rewrite that cannot be read leaves the old context or none (the paper's)."""
-    credit: CreditConfig = CreditConfig()
+    credit: CreditConfig = Field(default_factory=CreditConfig)
     """How rewards become advantages."""
-    learner: LearnerConfig = LearnerConfig()
+    learner: LearnerConfig = Field(default_factory=lambda: LearnerConfig.model_validate({}))
     """How the weights are changed."""
     workers: int = Field(2, ge=1)
     """Processes, one a core; part of what makes two runs equal."""
@@ -105,18 +106,11 @@ class TrainConfig(World):
     record_every: int = Field(10, ge=1)
     """Steps between recorded rollouts."""
 
-    @field_validator("packs")
-    @classmethod
-    def _some(cls, packs: int) -> int:
-        return packs
-
     @model_validator(mode="after")
     def _cuts(self) -> Self:
         if self.packs % self.minibatches:
             raise ValueError(f"{self.packs} packs cannot be cut into {self.minibatches} equal mini-batches")
-        from codots import credit  # here: a recipe is read before it is known what it needs
-
-        credit.choose(self.credit.preset, **self.credit.choices)
+        choose(self.credit.preset, **self.credit.choices)
         return self
 
 
@@ -148,7 +142,7 @@ class Stage(Section):
     """Greatest learning rate."""
     decay_to: float = Field(0.05, ge=0, le=1)
     """Fraction of the rate that is left at the end of the stage."""
-    noise: NoiseConfig = NoiseConfig()
+    noise: NoiseConfig = Field(default_factory=lambda: NoiseConfig.model_validate({}))
     """Of the scripted player."""
     presets: list[str] = ["easy"]
     """Presets that the packs come from, in turn."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from codots.config import TrainConfig
     from codots.evaluate import Report
     from codots.train import StepReport
 
@@ -69,7 +71,9 @@ class TrainDisplay:
         words += [f"facts right {v['facts/right']:.2f} wrong {v['facts/wrong']:.2f}"] if "facts/right" in v else []
         words += [f"lift on dev {self.lift:+.3f}"] if self.lift is not None else []
         waited = time.monotonic() - self.since
-        return Group(self.bar, table, Text("  ".join(filter(None, words))), Text(f"{self.waiting} ({waited:.0f} s)", "dim"))
+        return Group(
+            self.bar, table, Text("  ".join(filter(None, words))), Text(f"{self.waiting} ({waited:.0f} s)", "dim")
+        )
 
 
 def sparkline(values: Iterable[float]) -> str:
@@ -77,7 +81,7 @@ def sparkline(values: Iterable[float]) -> str:
     return "".join(SPARKS[min(7, max(0, int(value * 8)))] if value == value else " " for value in values)
 
 
-def watch_training(steps: Iterator[StepReport], display: TrainDisplay) -> Iterator[StepReport]:
+def watch_training(steps: Iterable[StepReport], display: TrainDisplay) -> Iterator[StepReport]:
     """Show a run while it goes; without a terminal, say a line now and then."""
     if not errors.is_terminal:
         for report in steps:
@@ -90,6 +94,30 @@ def watch_training(steps: Iterator[StepReport], display: TrainDisplay) -> Iterat
         for report in steps:
             display.step(report)
             yield report
+
+
+def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
+    """Train and show it; on Ctrl-C finish the step, save, and give its number."""
+    from codots.train import train
+
+    stopped = False
+    display = TrainDisplay(config.steps, config.size)
+
+    def stop(*_: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        display.told("Ctrl-C: finishing this step, then saving")
+
+    before = signal.signal(signal.SIGINT, stop)
+    steps = train(config, resume=resume, told=display.told)
+    try:
+        for report in watch_training(steps, display):
+            if stopped and report.step < config.steps:
+                steps.close()
+                return report.step
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return None
 
 
 def line(report: StepReport) -> str:

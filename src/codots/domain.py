@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Policy(Protocol):
 class Domain(ABC):
     """A family of worlds; the optional parts fall back, so a small domain stays small."""
 
-    id: ClassVar[str] | str
+    id: str
     """Versioned: `frozen-lake-v1`."""
     presets: dict[str, Any]
     """Dials by name."""

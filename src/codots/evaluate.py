@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from codots.checkpoint import write_atomically
-from codots.context import Strategy
 from codots.domain import Domain, make_pack, nearest
 from codots.engine.local import LocalEngine, Plan
 from codots.model import load_profile, model_folder
@@ -92,8 +91,8 @@ def evaluate(
 ) -> Report:
     """Measure a model on held-out packs, every arm on the same ones.
 
-    With `writer`, the contexts of `own` and of the arms made from them are another model's, lived by that model and only read
-    here. `rows` takes one JSON line per episode. Raises ValueError for an unknown arm, model, domain or preset.
+    With `writer`, the contexts of `own` and of the arms made from them are another model's, lived by that model and only
+    read here. `rows` takes one JSON line per episode. Raises ValueError for an unknown arm, model, domain or preset.
     """
     for arm in arms:
         if arm not in ARMS:
@@ -239,7 +238,9 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Life], domain: Domain) -> 
     malformed = [[e.stop == "malformed" for e in life.of("solve")] for life in there]
     updates = [e.stop == "malformed" for life in there for e in life.of("update")]
     facts = [
-        [domain.facts(pack.world, z) for z in life.contexts] for pack, life in zip(packs, lives, strict=True) if life in there
+        [domain.facts(pack.world, z) for z in life.contexts]
+        for pack, life in zip(packs, lives, strict=True)
+        if life in there
     ]
     told = np.array(facts, dtype=float) if facts and facts[0][0] is not None else None
     return ArmReport(
@@ -247,7 +248,7 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Life], domain: Domain) -> 
         ci95=[ci.interval for ci in cis],
         success=rounded(np.nanmean(reward_PS > 0, axis=0)) if there else [],
         malformed=rounded(np.mean(malformed, axis=0)) if there else [],
-        malformed_updates=round(float(np.mean(updates or [0])), 4),
+        malformed_updates=round(sum(updates) / max(len(updates), 1), 4),
         missing=len(lives) - len(there),
         right=None if told is None else rounded((told[..., 0] / told[..., 2]).mean(0)),
         wrong=None if told is None else rounded((told[..., 1] / told[..., 2]).mean(0)),

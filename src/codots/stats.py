@@ -48,7 +48,13 @@ def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimat
         value = float(above.mean() / below.mean()) if len(above) and abs(below.mean()) > 1e-9 else float("nan")
         return Estimate(value, [float("nan"), float("nan")])
     found = stats.bootstrap(
-        (above, below), ratio, paired=True, vectorized=True, n_resamples=draws, method="BCa", rng=np.random.default_rng(0)
+        (above, below),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=draws,
+        method="BCa",
+        rng=np.random.default_rng(0),
     )
     low, high = (round(float(end), 4) for end in found.confidence_interval)
     return Estimate(float(ratio(above, below)), [low, high])

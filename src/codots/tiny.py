@@ -32,7 +32,8 @@ def make_tokenizer() -> Any:
     ascii_ = [chr(code) for code in range(32, 127)] + ["\n"]
     words = dict.fromkeys(piece for word in WORDS for piece in (word, f" {word}"))
     words |= dict.fromkeys(f" {digit}" for digit in range(10))
-    # A whole word beats any way to spell it; a byte is the last resort. The markers stay outside, so that text cannot spell one.
+    # A whole word beats any way to spell it; a byte is the last resort. The markers stay outside:
+    # no text can spell one.
     pieces = [(f"<0x{byte:02X}>", -100.0) for byte in range(256)]
     pieces += [(char, -10.0) for char in ascii_ if char not in words]
     pieces += [(word, -1.0) for word in words]

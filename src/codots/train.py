@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,12 +45,12 @@ class Rewards:
 
 def train(
     config: TrainConfig, *, resume: bool = False, told: Callable[[str], None] = lambda stage: None
-) -> Iterator[StepReport]:
+) -> Generator[StepReport, None, None]:
     """Train by a recipe, one report a step.
 
     The run folder holds `config.yaml`, `metrics.jsonl`, `tensorboard/`, `rollouts/`, `checkpoints/` and, at the end,
-    `model/`. Closing the iterator saves a checkpoint; `resume` goes on from the last one, bit for bit. `told` hears what is being
-    waited for. Raises ValueError for what cannot be run.
+    `model/`. Closing the iterator saves a checkpoint; `resume` goes on from the last one, bit for bit. `told` hears
+    what is being waited for. Raises ValueError for what cannot be run.
     """
     start = model_folder(config.model)
     profile = load_profile(start)
@@ -212,10 +212,16 @@ def summary(rewards: Rewards, lives: Sequence[Life], packs: Sequence[Pack]) -> d
         values[f"reward/{j}"] = float(reward)
     solves = [episode for life in lives for episode in life.of("solve")]
     updates = [episode for life in lives for episode in life.of("update")]
-    values["malformed/solve"] = float(np.mean([e.stop == "malformed" for e in solves] or [0]))
-    values["malformed/update"] = float(np.mean([e.stop == "malformed" for e in updates] or [0]))
+    values["malformed/solve"] = share(e.stop == "malformed" for e in solves)
+    values["malformed/update"] = share(e.stop == "malformed" for e in updates)
     values["lives/missing"] = float(sum(life.failure is not None for life in lives))
     return values | last_facts(lives, packs)
+
+
+def share(hits: Iterable[bool]) -> float:
+    """The fraction of hits, 0 of none."""
+    found = list(hits)
+    return sum(found) / len(found) if found else 0.0
 
 
 def last_facts(lives: Sequence[Life], packs: Sequence[Pack]) -> dict[str, float]:
@@ -236,7 +242,7 @@ def look(engine: LocalEngine, config: TrainConfig, profile: Profile) -> dict[str
     """Own and null contexts on the same `dev` packs; the last position's difference is the lift."""
     packs = [make_pack(config.domain, config.preset, "dev", i, config.size) for i in range(config.look_packs)]
     strategy = profile.strategy(config.on_parse_failure)
-    arms = {"own": Own(strategy), "null": Given(strategy, ("",) * config.size)}
+    arms: dict[str, Own | Given] = {"own": Own(strategy), "null": Given(strategy, ("",) * config.size)}
     jobs = [Job(pack, arm, ("look", config.seed, i)) for arm in arms.values() for i, pack in enumerate(packs)]
     lives = engine.live(jobs)
     rewards_APS = collect(lives, len(arms), len(packs), config.size).solve_PGS
@@ -257,4 +263,3 @@ def record(run: Path, step: int, packs: Sequence[Pack], lives: Sequence[Life], c
 
         rows += life_rows(packs[p], lives[i], index=g, step=step, credit=credited)
     write_atomically(run / "rollouts" / f"step-{step:06d}.jsonl", dump(rows))
-

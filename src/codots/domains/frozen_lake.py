@@ -14,7 +14,8 @@ Reward:
 Episode end:
     goal, hole, out of turns (`late`), or malformed text.
 Presets:
-    `easy`, `hard` (larger boards), `tiny` (tests). Dials: side, frozen, path, turns, hidden (how many codes are secret).
+    `easy`, `hard` (larger boards), `tiny` (tests).
+    Dials: side, frozen, path, turns, hidden (how many codes are secret).
 Reference policies:
     `random`; `informed`, shortest path under the true mapping; `bayes`, exact maximum of the current task's expected
     reward under the posterior over mappings, given everything seen in the life.
@@ -30,7 +31,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import permutations
 from typing import Any
 
@@ -100,8 +101,8 @@ class Board:
     @property
     def split(self) -> str:
         """The side of the wall that this content falls on."""
-        content = (self.side, *map(name, sorted(self.holes)), name(self.start), name(self.goal))
-        return "held-out" if digest("board", *content) % 4 == 0 else "train"
+        cells = [*sorted(self.holes), self.start, self.goal]
+        return "held-out" if digest("board", self.side, *map(name, cells)) % 4 == 0 else "train"
 
 
 def name(cell: Cell) -> str:
@@ -251,7 +252,7 @@ def write_code(code: str, thought: str, style: str) -> str:
 def draw(view: View) -> str:
     """Draw the lake: P player, G goal, O hole, _ ice."""
     board = view.board
-    marks = {cell: "O" for cell in board.holes} | {board.goal: "G", view.at: "P"}
+    marks = dict.fromkeys(board.holes, "O") | {board.goal: "G", view.at: "P"}
     rows = [
         f"{row + 1} " + " ".join(marks.get((row, col), "_") for col in range(board.side)) for row in range(board.side)
     ]
@@ -261,7 +262,7 @@ def draw(view: View) -> str:
 def compact_board(view: View) -> str:
     """Write the lake as one word a cell, and the player's cell after them."""
     board = view.board
-    marks = {cell: "O" for cell in board.holes} | {board.goal: "G"}
+    marks = dict.fromkeys(board.holes, "O") | {board.goal: "G"}
     cells = [(row, col) for row in range(board.side) for col in range(board.side)]
     return " ".join(marks.get(cell, "_") + name(cell) for cell in cells) + "\n" + name(view.at)
 
@@ -425,9 +426,10 @@ class FrozenLake(Domain):
 
     def floor(self, task: Task) -> float:
         """The expected reward of codes drawn evenly."""
-        board, turns = task.content, task.world.dials.turns
+        board: Board = task.content
+        turns: int = task.world.dials.turns
 
-        @lru_cache(maxsize=None)
+        @cache
         def value(at: Cell, turn: int) -> float:
             if at == board.goal:
                 return 1 - 0.1 * turn / turns
@@ -439,7 +441,9 @@ class FrozenLake(Domain):
 
     def ceiling(self, task: Task) -> float:
         """The reward of a shortest path."""
-        return 1 - 0.1 * distances(task.content)[task.content.start] / task.world.dials.turns
+        board: Board = task.content
+        turns: int = task.world.dials.turns
+        return 1 - 0.1 * distances(board)[board.start] / turns
 
     def twin(self, world: World, rng: Rng) -> World:
         """Draw another mapping."""
@@ -461,8 +465,8 @@ RULES = """\
 You stand on a frozen lake. Walk from your cell to the goal G over ice (_) and keep out of the holes (O), which end the
 task. P is you. Columns are letters, rows are numbers from the top. You have {turns} moves.
 You move by codes: 1, 2, 3 and 4. Each code always moves you one cell in one direction (up, down, left or right), a
-different direction for each code. Which code means which direction is not known beforehand.{known} At the edge of the lake a
-move outwards leaves you where you are.
+different direction for each code. Which code means which direction is not known beforehand.{known} At the edge of the
+lake a move outwards leaves you where you are.
 Think briefly, then name one code like this: <action>2</action>"""
 
 V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_told=False)

@@ -16,7 +16,6 @@ from codots.domains.frozen_lake import (
     CODES,
     DEFAULT,
     DIRECTIONS,
-    V1,
     Bayes,
     Board,
     Cell,

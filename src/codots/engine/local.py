@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Plan:
 
     model: Path
     profile: Profile
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     make_sampler: MakeSampler = local_sampler
 
 
@@ -84,8 +84,8 @@ def _serve(connection: Connection, plan: Plan) -> None:
 class LocalEngine:
     """Live lives and train on them, shared out over worker processes.
 
-    Lives are dealt by index and gradients added in the order of the workers, so that a run is a function of its recipe, of which
-    the number of workers is a part. The first worker is this process.
+    Lives are dealt by index and gradients added in the order of the workers, so that a run is a function of its recipe,
+    of which the number of workers is a part. The first worker is this process.
     """
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
@@ -166,4 +166,3 @@ class LocalEngine:
                 raise RuntimeError(f"a worker process failed:\n{error}")
             answers.append(answer)
         return answers
-

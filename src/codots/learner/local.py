@@ -32,7 +32,7 @@ class Settings:
     micro_tokens: int = 2048
     """Greatest number of ids, padding included, in one pass."""
     loss: str = "rec-oneside-nois"
-    choices: dict[str, float] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
     """Of the loss, by name."""
 
 
@@ -81,8 +81,8 @@ class LocalLearner:
     def gradient(self, batch: Sequence[Sample], normaliser: int) -> tuple[Tensor, dict[str, float]]:
         """Give this share's gradient, flat, and the sums that the metrics are made of.
 
-        The normaliser counts every trained token of the whole batch. An episode whose advantage is 0 is not run: it adds
-        nothing to the gradient.
+        The normaliser counts every trained token of the whole batch. An episode whose advantage is 0 is not run: it
+        adds nothing to the gradient.
         """
         self.model.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
@@ -99,7 +99,7 @@ class LocalLearner:
         if not torch.isfinite(gradient).all():
             raise FloatingPointError(f"the gradient of step {self.steps + 1} is not finite; the weights are untouched")
         gradient = gradient * min(1.0, self.settings.clip / (norm + 1e-12))
-        pieces = gradient.split([p.numel() for p in self.parameters])
+        pieces = torch.split(gradient, [p.numel() for p in self.parameters])
         for parameter, piece in zip(self.parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter)
         for group in self.optimiser.param_groups:
@@ -149,7 +149,7 @@ class LocalLearner:
         return head if same else None
 
     def _logits(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits where the mask is True, (N, vocabulary); the output layer sees no other token if that can be helped."""
+        """Logits where the mask is True, (N, vocabulary); no other token goes through the output layer if possible."""
         if self._head is None:
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[mask]
             return logits
@@ -174,7 +174,7 @@ class LocalLearner:
         loss, metrics = policy_loss(
             logprobs, old, advantages, mask, self.settings.loss, normaliser=normaliser, **self.settings.choices
         )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         gap = (logprobs.detach() - old)[mask].abs()
         return {
             "tokens": float(mask.sum()),

@@ -18,8 +18,8 @@ from codots.transcript import Sampled, StopReason
 class SlotCache:
     """Keys and values of all sessions, a row each, written at any position.
 
-    It stands in for a transformers `Cache`: `update` stores what a forward pass computed and gives back all the pass may look
-    at. Rows are ragged; the attention mask of the pass keeps each within its own length.
+    It stands in for a transformers `Cache`: `update` stores what a forward pass computed and gives back all that
+    the pass may look at. Rows are ragged; the attention mask of the pass keeps each within its own length.
     """
 
     def __init__(self) -> None:
@@ -102,8 +102,8 @@ class LocalSession:
 class LocalSampler:
     """Sample from a causal LM held in this process.
 
-    The batch decodes whenever every open session waits for it, rows in the order they were opened, so that equal seeds give
-    equal numbers. Sessions past `max_sessions` queue.
+    The batch decodes whenever every open session waits for it, rows in the order they were opened, so that equal
+    seeds give equal numbers. Sessions past `max_sessions` queue.
     """
 
     def __init__(self, model: Any, stop_ids: frozenset[int], *, max_sessions: int = 256) -> None:
