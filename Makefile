@@ -20,7 +20,8 @@ export HF_HUB_OFFLINE := 1
 .PHONY: demo test setup clean
 
 demo: $(STAMP)
-	@$(BIN)/codots demo
+	@echo "demo: a tiny model learns to learn, measured before and after"
+	@$(BIN)/codots demo recipes/demo.yaml
 
 test: $(STAMP)
 	@echo "ruff: style and format"

@@ -35,7 +35,7 @@ def make_model(tokenizer):
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
-                    parameter.mul_(12)
+                    parameter.mul_(30)
         return model
 
     return make

@@ -65,26 +65,47 @@ unequal = iter(range(10**9))
 nameless = [lambda: 0]
 
 BROKEN = {
-    "a world of its own every time": (breaks("make_world", lambda *_: next(unequal)), "a_name_is_one_pack.*expected the"),
-    "tasks of their own every time": (breaks("make_task", lambda *_: next(unequal)), "a_name_is_one_pack.*expected the"),
+    "a world of its own every time": (
+        breaks("make_world", lambda *_: next(unequal)),
+        "a_name_is_one_pack.*expected the",
+    ),
+    "tasks of their own every time": (
+        breaks("make_task", lambda *_: next(unequal)),
+        "a_name_is_one_pack.*expected the",
+    ),
     "the global generator": (breaks("make_task", draws), "got a draw from a global random generator"),
     "numpy's global generator": (breaks("rules_text", legacy), "got a draw from a global random generator"),
     "a world that cannot travel": (breaks("make_world", lambda *_: nameless[0]), "packs_travel: got .*expected no exc"),
     "a twin that is the same": (breaks("twin", lambda _, world, rng: world), "expected a twin that hides something"),
-    "a twin of other dials": (breaks("twin", lambda t, *_: replace(t, dials=9, hidden=10)), "expected a twin of the same"),
-    "rules that tell": (breaks("rules_text", lambda _, task, style: f"It is {task.world.hidden}"), "the same in a twin"),
+    "a twin of other dials": (
+        breaks("twin", lambda t, *_: replace(t, dials=9, hidden=10)),
+        "expected a twin of the same",
+    ),
+    "rules that tell": (
+        breaks("rules_text", lambda _, task, style: f"It is {task.world.hidden}"),
+        "the same in a twin",
+    ),
     "the position in the rules": (
         breaks("rules_text", lambda text, task, style: f"{text} Task {task.position}."),
         "prompts_hide_the_position: .*expected one prompt at every position",
     ),
     "an exception on garbage": (answers(raises), "garbage_is_malformed: got KeyError: .*expected no exception"),
-    "garbage taken for a move": (answers(lambda s, _: replace(s, stop="late" if s.done else None)), "stops as 'malformed'"),
+    "garbage taken for a move": (
+        answers(lambda s, _: replace(s, stop="late" if s.done else None)),
+        "stops as 'malformed'",
+    ),
     "no end": (answers(lambda s, text: s if s.stop == "malformed" else Step("", 0.0, False)), "expected an end"),
     "a reward out of bounds": (answers(lambda s, _: replace(s, reward=s.reward * 2)), "expected a reward within"),
-    "a reward that is not a number": (answers(lambda s, _: replace(s, reward=float("nan"))), "expected a reward within"),
+    "a reward that is not a number": (
+        answers(lambda s, _: replace(s, reward=float("nan"))),
+        "expected a reward within",
+    ),
     "a reward on the way": (answers(lambda s, _: replace(s, reward=0.5)), "only the last one counts"),
     "an observation that is no text": (answers(lambda s, _: replace(s, observation=None)), "got None, expected text"),
-    "an environment that remembers": (answers(lambda s, _: replace(s, feedback=str(next(unequal)))), "replays_are_equal"),
+    "an environment that remembers": (
+        answers(lambda s, _: replace(s, feedback=str(next(unequal)))),
+        "replays_are_equal",
+    ),
     "an informed player that is not": (
         breaks("policy", lambda right, name, world: Guess().policy({"informed": "random"}.get(name, name), world)),
         "knowledge_pays: .*expected informed to reach bayes",

@@ -24,7 +24,7 @@ def test_an_unknown_domain_is_one_line_that_names_what_there_is(wrong):
 def test_a_near_miss_is_told_the_nearest_name():
     with pytest.raises(ValueError, match="the nearest is 'frozen-lake-v1'"):
         get_domain("frozen-lake-v11")
-    with pytest.raises(ValueError, match="unknown preset of frozen-lake-v1 'eazy'.*the nearest is 'easy'"):
+    with pytest.raises(ValueError, match=r"unknown preset of frozen-lake-v1 'eazy'.*the nearest is 'easy'"):
         make_pack("frozen-lake-v1", "eazy", "train", 0, 2)
     assert "nearest" not in nearest("zzz", ["easy"], "preset")
 

@@ -33,8 +33,8 @@ def test_names_give_the_same_draws_in_every_process():
 
 def test_the_draws_of_a_name_never_change():
     """Published numbers hang on these: a change of them is a change of every world."""
-    assert digest("pack", 3) == 242503190866312868281951299406837396216
-    assert stream("pack", 3).integers(0, 1000, 4).tolist() == [0, 0, 0, 0]
+    assert digest("pack", 3) == 174684848485289942312644035952744410692
+    assert stream("pack", 3).integers(0, 1000, 4).tolist() == [970, 527, 85, 195]
 
 
 def test_a_stream_does_not_depend_on_what_was_drawn_before():

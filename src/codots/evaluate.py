@@ -91,8 +91,9 @@ def evaluate(
 ) -> Report:
     """Measure a model on held-out packs, every arm on the same ones.
 
-    With `writer`, the contexts of `own` and of the arms made from them are another model's, lived by that model and only
-    read here. `rows` takes one JSON line per episode. Raises ValueError for an unknown arm, model, domain or preset.
+    With `writer`, the contexts of `own` and of the arms made from them are another model's, lived by that model and
+    only read here. `rows` takes one JSON line per episode. Raises ValueError for an unknown arm, model, domain or
+    preset.
     """
     for arm in arms:
         if arm not in ARMS:

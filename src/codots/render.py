@@ -65,6 +65,8 @@ class Render:
             raise ValueError(
                 "the tokenizer's chat template rewrites earlier turns when a chat grows; expected one that only adds"
             )
+        if any(long.count(message) != 1 for message in (SYSTEM, USER, NEXT)):
+            raise ValueError("the tokenizer's chat template does not write every message exactly once")
         head, rest = short.split(SYSTEM)
         middle, prompt = rest.split(USER)
         turn_head, turn_tail = long.removeprefix(short + REPLY).split(NEXT)

@@ -236,10 +236,10 @@ def direction_of(before: Cell, after: Cell) -> str | None:
 def read_code(text: str, style: str) -> str | None:
     """Read the action in a reply, None if it is malformed."""
     if style == "natural":
-        found = re.findall(r"<action>\s*(\S*?)\s*</action>", text)
-        if len(found) != 1 or text.count("<action>") != 1 or text.count("</action>") != 1:
+        if text.count("<action>") != 1 or text.count("</action>") != 1:
             return None
-        return found[0] if found[0] in CODES else None
+        inside, closed, _ = text.partition("<action>")[2].partition("</action>")
+        return inside.strip() if closed and inside.strip() in CODES else None
     words = text.split()
     return words[-1] if words and words[-1] in CODES else None
 

@@ -159,6 +159,9 @@ class LocalSampler:
         self._moved.set()
 
     async def _sample(self, session: LocalSession, ids: list[int], params: Params) -> Sampled:
+        # Refused here: inside the batch, one caller's mistake would be everybody's failure.
+        if params.max_tokens < 1 or not (ids or session.pending):
+            raise ValueError(f"{params.max_tokens} ids to sample after {len(ids)} new ones; expected at least 1 of each")
         room = self.max_length - session.length - len(session.pending) - len(ids)
         if room < 1:
             return Sampled([], [], StopReason.FULL, self.version)
@@ -185,7 +188,8 @@ class LocalSampler:
                 self._active = [request for request in batch if not self._finish(request)]
             except Exception as error:
                 for request in batch:
-                    request.done.set_exception(error)
+                    if not request.done.done():
+                        request.done.set_exception(error)
             await asyncio.sleep(0)
 
     def _advance(self, batch: list[Request]) -> None:

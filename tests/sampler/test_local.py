@@ -1,0 +1,387 @@
+"""The local sampler samples from the model it holds, serves ragged sessions at once, and never hangs."""
+
+import asyncio
+import math
+
+import pytest
+import torch
+
+from codots.pack import stream
+from codots.sampler.base import Params
+from codots.sampler.local import LocalSampler
+from codots.transcript import StopReason, Transcript
+
+STOPS = frozenset(range(0, 900, 9))
+"""So many that a random model meets one now and then."""
+PATIENCE = 60
+"""Seconds after which a test calls it a hang."""
+
+
+def run(awaitable):
+    """Run to the end, or fail rather than hang."""
+
+    async def bounded():
+        return await asyncio.wait_for(awaitable, PATIENCE)
+
+    return asyncio.run(bounded())
+
+
+async def talk(sampler, names, turns):
+    """Hold one session, and give its transcript and answers."""
+    transcript, answers = Transcript(), []
+    async with sampler.session(names) as session:
+        for ids, params in turns:
+            answers.append(await session.sample(ids, params))
+            transcript.read(ids)
+            transcript.wrote(answers[-1])
+    return transcript, answers
+
+
+def plan(count, temperature=1.0, turns=4, max_tokens=9):
+    """Draw ragged sessions: prompts of 1 to 30 ids, of 1 to 4 turns, of answers of 1 to 9 ids."""
+    rng, sessions = stream("ragged"), {}
+    for i in range(count):
+        sessions["life", i] = [
+            (
+                rng.integers(0, 800, rng.integers(1, 31)).tolist(),
+                Params(int(rng.integers(1, max_tokens + 1)), temperature),
+            )
+            for _ in range(rng.integers(1, turns + 1))
+        ]
+    return sessions
+
+
+def live(sampler, sessions, order=None):
+    """Hold all sessions at once, and give transcripts and answers by name."""
+
+    async def all_at_once():
+        names = order or list(sessions)
+        held = await asyncio.gather(*(talk(sampler, name, sessions[name]) for name in names))
+        return dict(zip(names, held, strict=True))
+
+    return run(all_at_once())
+
+
+def full_pass(model, ids, temperature=1.0):
+    """Score each id given those before it by one plain forward pass."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
+    return (logits / temperature).log_softmax(-1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("max_sessions", [3, 12])
+def test_logprobs_are_those_of_a_full_forward_pass(model, temperature, max_sessions):
+    sampler = LocalSampler(model, STOPS, max_sessions=max_sessions)
+    for transcript, _ in live(sampler, plan(12, temperature)).values():
+        logprobs = full_pass(model, transcript.ids, temperature)
+        for at in range(1, len(transcript.ids)):
+            if transcript.mask[at]:
+                assert logprobs[at - 1, transcript.ids[at]].item() == pytest.approx(transcript.logprobs[at], abs=1e-4)
+
+
+def test_a_wrong_position_or_a_foreign_row_would_show_in_the_logprobs(model):
+    """The tolerance above means something: this model minds where an id stands and what stands around it."""
+    ids = stream("sensitive").integers(0, 800, 40).tolist()
+    swapped = [ids[1], ids[0], *ids[2:]]
+    there, here = full_pass(model, ids), full_pass(model, swapped)
+    assert (there[-1] - here[-1]).abs().max() > 0.01
+    assert there.exp().mul(-there).sum(-1).mean() < 5.5  # nats; an even choice of all ids has 6.7
+
+
+def test_ids_are_drawn_as_often_as_their_probability_says(model):
+    sampler = LocalSampler(model, STOPS)
+    prompt = [5, 6, 7]
+    held = live(sampler, {("draw", i): [(prompt, Params(1))] for i in range(250)})
+    probabilities = full_pass(model, [*prompt, 0])[-1].exp()
+    drawn = torch.tensor([transcript.ids[-1] for transcript, _ in held.values()])
+    for id in probabilities.topk(5).indices:
+        expected = probabilities[id].item()
+        assert abs((drawn == id).double().mean().item() - expected) < 4 * math.sqrt(expected / 250)
+
+
+def numbers(held):
+    return {name: (t.ids, t.mask, t.logprobs, [a.stop for a in answers]) for name, (t, answers) in held.items()}
+
+
+def test_equal_seeds_give_equal_numbers_bit_for_bit(model):
+    first = numbers(live(LocalSampler(model, STOPS, max_sessions=5), plan(10)))
+    used = LocalSampler(model, STOPS, max_sessions=5)
+    live(used, plan(7))
+    for sampler in (LocalSampler(model, STOPS, max_sessions=5), used):
+        assert numbers(live(sampler, plan(10))) == first
+
+
+def test_the_order_of_creation_and_the_company_change_no_id(model):
+    sessions = plan(10)
+    first = live(LocalSampler(model, STOPS), sessions)
+    backwards = live(LocalSampler(model, STOPS), sessions, list(reversed(sessions)))
+    alone = {name: live(LocalSampler(model, STOPS), {name: turns})[name] for name, turns in sessions.items()}
+    for other in (backwards, alone):
+        for name in sessions:
+            assert other[name][0].ids == first[name][0].ids
+            assert other[name][0].logprobs == pytest.approx(first[name][0].logprobs, abs=1e-4)
+
+
+def test_other_names_draw_other_ids(model):
+    turns = [([5, 6, 7], Params(9))]
+    held = live(LocalSampler(model, frozenset()), {("a", 1): turns, ("a", 2): turns, ("b", 1): turns})
+    assert len({tuple(transcript.ids) for transcript, _ in held.values()}) == 3
+
+
+def test_zero_temperature_takes_the_likeliest_id_and_tells_its_logprob_at_one(model):
+    for transcript, _ in live(LocalSampler(model, STOPS), plan(5, temperature=0.0)).values():
+        logprobs = full_pass(model, transcript.ids)
+        for at in (at for at, sampled in enumerate(transcript.mask) if sampled):
+            assert transcript.ids[at] == logprobs[at - 1].argmax()
+            assert transcript.logprobs[at] == pytest.approx(logprobs[at - 1].max().item(), abs=1e-4)
+
+
+def test_an_answer_ends_with_its_stop_or_at_its_limit(model):
+    sampler, seen = LocalSampler(model, STOPS), set()
+    for name, (_, answers) in live(sampler, plan(12)).items():
+        for (_, params), answer in zip(plan(12)[name], answers, strict=True):
+            seen.add(answer.stop)
+            assert not STOPS & set(answer.ids[:-1])
+            assert (answer.ids[-1] in STOPS) == (answer.stop is StopReason.STOP)
+            assert len(answer.ids) <= params.max_tokens
+            assert answer.stop is StopReason.STOP or len(answer.ids) == params.max_tokens
+            assert len(answer.logprobs) == len(answer.ids)
+    assert seen == {StopReason.STOP, StopReason.LENGTH}
+
+
+@pytest.mark.parametrize("size", [1, 30, 46, 47])
+def test_a_session_that_holds_all_the_model_can_read_says_full(make_model, size):
+    model, turn = make_model(length=48), (list(range(20, 20 + size)), Params(40))
+    transcript, answers = live(LocalSampler(model, frozenset()), {("life",): [turn] * 3})["life",]
+    assert [answer.stop for answer in answers][-1] is StopReason.FULL
+    assert answers[-1].ids == []
+    last = max(at for at, sampled in enumerate(transcript.mask) if sampled)
+    assert last == 47
+    logprobs = full_pass(model, transcript.ids[:48])
+    for at in (at for at, sampled in enumerate(transcript.mask) if sampled):
+        assert logprobs[at - 1, transcript.ids[at]].item() == pytest.approx(transcript.logprobs[at], abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [48, 49, 300])
+def test_a_prompt_longer_than_the_model_reads_gives_an_empty_full_answer(make_model, size):
+    sampler = LocalSampler(make_model(length=48), frozenset())
+    _, answers = live(sampler, {("long",): [([7] * size, Params(3))], ("short",): [([7], Params(3))]})[("long",)]
+    assert (answers[0].ids, answers[0].logprobs, answers[0].stop) == ([], [], StopReason.FULL)
+
+
+def test_sessions_past_the_limit_queue_and_finish(model):
+    sampler, inside, most = LocalSampler(model, STOPS, max_sessions=2), 0, 0
+
+    async def one(i):
+        nonlocal inside, most
+        async with sampler.session(("life", i)) as session:
+            inside += 1
+            most = max(most, inside)
+            await session.sample([i + 1], Params(3))
+            inside -= 1
+
+    async def many():
+        await asyncio.gather(*map(one, range(9)))
+
+    run(many())
+    assert most == 2
+
+
+def serves(sampler, sessions):
+    """Whether this many sessions can still be held at once."""
+    held = live(sampler, {("after", i): [([i + 1], Params(2))] for i in range(sessions)})
+    return len(held) == sessions
+
+
+@pytest.mark.parametrize("when", range(4))
+def test_a_cancelled_session_frees_its_place_and_the_others_go_on(model, when):
+    sampler, sessions = LocalSampler(model, frozenset(), max_sessions=3), {}
+    for i in range(3):
+        sessions["life", i] = [([i + 1] * 4, Params(8)), ([9], Params(8))]
+    expected = numbers(live(LocalSampler(model, frozenset(), max_sessions=3), sessions))
+
+    async def some():
+        tasks = [asyncio.create_task(talk(sampler, name, turns)) for name, turns in sessions.items()]
+        for _ in range(3 * when):
+            await asyncio.sleep(0)
+        tasks[1].cancel()
+        held = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(held[1], asyncio.CancelledError)
+        return {("life", i): held[i] for i in (0, 2)}
+
+    for name, (ids, *_) in numbers(run(some())).items():
+        assert ids == expected[name][0]
+    assert serves(sampler, 3)
+
+
+def test_a_session_cancelled_in_the_queue_takes_no_place(model):
+    sampler = LocalSampler(model, frozenset(), max_sessions=1)
+
+    async def queue():
+        first = asyncio.create_task(talk(sampler, ("first",), [([1], Params(6))]))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(talk(sampler, ("second",), [([1], Params(6))]))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+
+    run(queue())
+    assert serves(sampler, 1)
+
+
+def test_a_session_left_by_an_exception_frees_its_place(model):
+    sampler = LocalSampler(model, frozenset(), max_sessions=2)
+
+    async def raises():
+        async with sampler.session(("bad",)) as session:
+            await session.sample([1, 2], Params(3))
+            raise KeyError("in the middle")
+
+    async def both():
+        return await asyncio.gather(
+            raises(), talk(sampler, ("good",), [([1], Params(9)), ([2], Params(9))]), return_exceptions=True
+        )
+
+    bad, good = run(both())
+    assert isinstance(bad, KeyError)
+    assert len(good[1]) == 2
+    assert serves(sampler, 2)
+
+
+class Faulty:
+    """A model that fails at chosen calls."""
+
+    def __init__(self, model, bad, fault):
+        self.model, self.bad, self.fault, self.calls, self.config = model, bad, fault, 0, model.config
+
+    def __call__(self, **inputs):
+        self.calls += 1
+        output = self.model(**inputs)
+        return self.fault(output) if self.calls in self.bad else output
+
+
+def out_of_memory(output):
+    raise MemoryError("no room")
+
+
+def not_finite(output):
+    output.logits[:] = float("nan")
+    return output
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(out_of_memory, MemoryError), (not_finite, FloatingPointError)], ids=["raises", "nan"]
+)
+@pytest.mark.parametrize("call", [1, 2, 5])
+def test_a_failure_of_the_model_reaches_every_caller_and_the_next_are_served(model, fault, error, call):
+    sampler = LocalSampler(Faulty(model, {call}, fault), frozenset(), max_sessions=4)
+
+    async def all_at_once():
+        lives = [talk(sampler, ("life", i), [([i + 1] * (i + 1), Params(6))]) for i in range(4)]
+        return await asyncio.gather(*lives, return_exceptions=True)
+
+    assert [type(answer) for answer in run(all_at_once())] == [error] * 4
+    assert serves(sampler, 4)
+
+
+def test_a_failure_of_the_model_reaches_the_others_even_when_one_caller_was_just_cancelled(model):
+    def cancel_and_raise(output):
+        tasks[0].cancel()
+        raise MemoryError("no room")
+
+    sampler = LocalSampler(Faulty(model, {3}, cancel_and_raise), frozenset(), max_sessions=3)
+    tasks = []
+
+    async def all_at_once():
+        tasks.extend(asyncio.create_task(talk(sampler, ("life", i), [([i + 1], Params(6))])) for i in range(3))
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(answer) for answer in run(all_at_once())] == [asyncio.CancelledError, MemoryError, MemoryError]
+    assert serves(sampler, 3)
+
+
+def test_new_weights_are_served_under_their_version_and_no_cache_is_left(model, make_model):
+    sampler, other = LocalSampler(model, STOPS), make_model(seed=1)
+    old = live(sampler, plan(3))
+    run(sampler.load(other.state_dict(), 5))
+    new = live(sampler, plan(3))
+    for name in old:
+        transcript, answers = new[name]
+        assert {answer.version for answer in answers} == {5}
+        assert transcript.ids != old[name][0].ids
+        logprobs = full_pass(other, transcript.ids)
+        for at in (at for at, sampled in enumerate(transcript.mask) if sampled):
+            assert logprobs[at - 1, transcript.ids[at]].item() == pytest.approx(transcript.logprobs[at], abs=1e-4)
+
+
+def test_weights_never_change_under_an_open_session(model):
+    sampler = LocalSampler(model, STOPS)
+
+    async def load_inside():
+        async with sampler.session(("open",)):
+            await sampler.load(None, 1)
+
+    with pytest.raises(RuntimeError, match="1 sessions are open; an episode never spans two versions"):
+        run(load_inside())
+    assert sampler.version == 0
+    run(sampler.load(None, 1))
+    assert sampler.version == 1
+
+
+def test_a_closed_session_answers_no_more(model):
+    sampler = LocalSampler(model, STOPS)
+
+    async def late():
+        async with sampler.session(("closed",)) as session:
+            await session.sample([1], Params(2))
+        await session.sample([1], Params(2))
+
+    with pytest.raises(RuntimeError, match="this session is closed"):
+        run(late())
+
+
+def test_a_session_with_nothing_to_read_is_an_error_for_its_caller_alone(model):
+    sampler = LocalSampler(model, STOPS)
+
+    async def both():
+        empty, good = talk(sampler, ("empty",), [([], Params(2))]), talk(sampler, ("good",), [([1], Params(2))])
+        return await asyncio.gather(empty, good, return_exceptions=True)
+
+    empty, good = run(both())
+    assert isinstance(empty, ValueError)
+    assert good[1][0].ids
+
+
+@pytest.mark.parametrize("max_tokens", [0, -3])
+def test_an_answer_of_no_ids_is_an_error_for_its_caller_alone(model, max_tokens):
+    sampler = LocalSampler(model, STOPS)
+
+    async def both():
+        none, good = talk(sampler, ("none",), [([1], Params(max_tokens))]), talk(sampler, ("good",), [([1], Params(2))])
+        return await asyncio.gather(none, good, return_exceptions=True)
+
+    none, good = run(both())
+    assert isinstance(none, ValueError)
+    assert good[1][0].ids
+
+
+def test_a_sampler_outlives_event_loops_that_were_broken_off(model):
+    sampler = LocalSampler(model, frozenset(), max_sessions=2)
+
+    async def broken_off():
+        tasks = [asyncio.create_task(talk(sampler, ("life", i), [([1], Params(9))])) for i in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        raise KeyError(len(tasks))
+
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            run(broken_off())
+        assert serves(sampler, 2)
+
+
+def test_sampled_tokens_are_counted(model):
+    sampler = LocalSampler(model, STOPS)
+    held = live(sampler, plan(6))
+    assert sampler.sampled_tokens == sum(transcript.tokens for transcript, _ in held.values())
