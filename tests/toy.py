@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codots.domain import Domain, Step
-from codots.pack import stream
+from codots.pack import digest, stream
 
 
 @dataclass(frozen=True)
@@ -76,3 +76,29 @@ class Guess(Domain):
     def policy(self, name, world):
         possible = [world.hidden] if name == "informed" else list(range(world.dials))
         return Player(possible, name == "bayes", stream(*world.names, name))
+
+
+@dataclass
+class TalkEnv:
+    """Hears anything, three times."""
+
+    view: int = 0
+    said: str = ""
+
+    def observe(self) -> str:
+        return "Say something."
+
+    def step(self, text: str) -> Step:
+        self.view, self.said = self.view + 1, self.said + text
+        done = self.view == 3
+        reward = digest(self.said) % 101 / 100 if done else 0.0
+        return Step(f"I heard {len(text)} letters.", reward, done, "Enough." if done else "", "end" if done else None)
+
+
+class Talk(Guess):
+    """Gives a model that babbles an episode of three turns; nothing is malformed."""
+
+    id = "talk-v0"
+
+    def make_env(self, task, *, style="natural", memory=None, rng):
+        return TalkEnv()

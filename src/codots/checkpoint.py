@@ -15,6 +15,8 @@ import yaml
 from codots.config import Section, fingerprint
 
 STATE = "state.json"
+ELSEWHERE = frozenset({"run"})
+"""A run that was moved or renamed is still the same run."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -31,14 +33,18 @@ def open_run(folder: Path, config: Section, *, resume: bool) -> Path:
     """Make a run's folder, or find it again; ValueError if it is another run's."""
     recipe = folder / "config.yaml"
     if not resume:
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(file.suffix != ".part" for file in folder.iterdir()):
             raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or give run=ANOTHER")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(recipe, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         return folder
     if not recipe.is_file():
         raise ValueError(f"there is no run to resume at {folder}: it has no config.yaml")
-    then, now = yaml.safe_load(recipe.read_text()), config.model_dump(mode="json")
+    try:
+        then = dict(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{recipe} cannot be read; is {folder} a run?") from error
+    now = config.model_dump(mode="json", exclude=set(ELSEWHERE))
     changed = [key for key in now if then.get(key) != now[key]]
     if changed:
         key = changed[0]
@@ -57,7 +63,7 @@ def save_checkpoint(
         part.mkdir(parents=True)
         save(part)
         digests = {str(file.relative_to(part)): _digest(file) for file in sorted(part.rglob("*")) if file.is_file()}
-        said = {"step": step, "recipe": fingerprint(config), "files": digests, **state}
+        said = {"step": step, "recipe": fingerprint(config, without=ELSEWHERE), "files": digests, **state}
         write_atomically(part / STATE, json.dumps(said, indent=2))
         if whole.exists():
             shutil.rmtree(whole)
@@ -77,7 +83,7 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
-def last_checkpoint(run: Path) -> tuple[Path, dict[str, Any]] | None:
+def last_checkpoint(run: Path, config: Section) -> tuple[Path, dict[str, Any]] | None:
     """Find the newest checkpoint and check it file by file; ValueError says what is wrong with it."""
     found = checkpoints(run)
     if not found:
@@ -85,9 +91,11 @@ def last_checkpoint(run: Path) -> tuple[Path, dict[str, Any]] | None:
     folder = found[-1]
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text())
-        files = dict(state["files"])
+        files, recipe = dict(state["files"]), state["recipe"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(_corrupt(folder, found, f"{STATE} cannot be read")) from error
+    if recipe != fingerprint(config, without=ELSEWHERE):
+        raise ValueError(_corrupt(folder, found, "it is another run's"))
     for name, digest in files.items():
         if not (folder / name).is_file():
             raise ValueError(_corrupt(folder, found, f"{name} is missing"))

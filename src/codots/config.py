@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,9 +15,9 @@ from codots.domain import get_domain, nearest
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, and without unknown keys."""
+    """A part of a recipe: frozen, without unknown keys, every number finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class LearnerConfig(Section):
@@ -39,6 +39,16 @@ class LearnerConfig(Section):
     """Kind of policy loss."""
     loss_choices: dict[str, float] = {}
     """Numbers of the loss by name, such as `eps_low`."""
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        if self.model_fields_set & {"loss", "loss_choices"}:
+            from codots.loss import choose  # torch, which a recipe without these keys does not wait for
+
+            kind, chosen = choose(self.loss, **self.loss_choices)
+            if kind.by_episode or chosen.kl_coef:
+                raise ValueError(f"loss {self.loss!r} with kl_coef {chosen.kl_coef} needs what no recipe can give it")
+        return self
 
 
 class CreditConfig(Section):
@@ -62,10 +72,14 @@ class World(Section):
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
-        presets = get_domain(self.domain).presets
-        if self.preset not in presets:
-            raise ValueError(nearest(self.preset, list(presets), f"preset of {self.domain}"))
+        _preset_exists(self.domain, self.preset)
         return self
+
+
+def _preset_exists(domain: str, preset: str) -> None:
+    presets = get_domain(domain).presets
+    if preset not in presets:
+        raise ValueError(nearest(preset, list(presets), f"preset of {domain}"))
 
 
 class TrainConfig(World):
@@ -144,7 +158,9 @@ class Stage(Section):
     """Fraction of the rate that is left at the end of the stage."""
     noise: NoiseConfig = Field(default_factory=lambda: NoiseConfig.model_validate({}))
     """Of the scripted player."""
-    presets: list[str] = ["easy"]
+    given_every: int = Field(0, ge=0)
+    """Every n-th life is given the true context and writes none; 0 for no such life."""
+    presets: list[str] = Field(["easy"], min_length=1)
     """Presets that the packs come from, in turn."""
 
 
@@ -165,10 +181,18 @@ class PretrainConfig(Section):
     """Attention heads of a layer."""
     size: int = Field(4, ge=2)
     """Tasks in a life."""
-    stages: list[Stage]
+    stages: list[Stage] = Field(min_length=1)
     """One after the other."""
     workers: int = Field(2, ge=1)
     """Processes, one a core."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for preset in (preset for stage in self.stages for preset in stage.presets):
+            _preset_exists(self.domain, preset)
+        if self.width % (2 * self.heads):
+            raise ValueError(f"a width of {self.width} cannot be cut into {self.heads} heads of even width")
+        return self
 
 
 C = TypeVar("C", bound=Section)
@@ -177,16 +201,22 @@ C = TypeVar("C", bound=Section)
 def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> C:
     """Read a recipe and apply `key=value` changes; ValueError is one line that names the nearest key."""
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the recipe {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    values = _read(text, str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a recipe: expected keys and values, got {type(values).__name__}")
     for change in changes or []:
         _change(values, change)
     return validate(kind, values, str(path))
+
+
+def _read(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # besides YAMLError, whatever the constructor of a tag happens to raise
+        raise ValueError(f"{what} is not YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def _change(values: dict[str, Any], change: str) -> None:
@@ -199,7 +229,7 @@ def _change(values: dict[str, Any], change: str) -> None:
         if not isinstance(inner, dict):
             raise ValueError(f"{change!r}: {name} holds no keys")
         values = inner
-    values[last] = yaml.safe_load(value)
+    values[last] = _read(value, repr(change))
 
 
 def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
@@ -208,12 +238,13 @@ def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
-            raise ValueError(f"{where}: {nearest('.'.join(path), known_keys(kind), 'key')}") from error
+            named = ".".join(part for part in first["loc"] if isinstance(part, str))
+            raise ValueError(f"{where}: {nearest(named, known_keys(kind), 'key')}") from error
+        path = " ".join(".".join(map(str, first["loc"])).split())
         message = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], dict) or not path else f", got {first['input']!r}"
-        raise ValueError(f"{where}: {'.'.join(path)}{': ' if path else ''}{message}{given}") from error
+        given = "" if isinstance(first["input"], dict | BaseModel) or not path else f", got {first['input']!r}"
+        raise ValueError(f"{where}: {path}{': ' if path else ''}{message}{given}") from error
 
 
 def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
@@ -221,8 +252,9 @@ def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, info in kind.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            keys += known_keys(info.annotation, f"{prefix}{name}.")
+        for part in (info.annotation, *get_args(info.annotation)):  # a section, or a list of them
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                keys += known_keys(part, f"{prefix}{name}.")
     return keys
 
 

@@ -109,13 +109,15 @@ def advantages(
     return Advantages(balanced_PGE[..., :S], balanced_PGE[..., S:], metrics)
 
 
-def choose(preset: str, **choices: Any) -> Choices:
+def choose(preset: str, /, **choices: Any) -> Choices:
     """Return the preset with these choices in place of its own; ValueError names what is unknown."""
     _known("preset", preset, tuple(PRESETS))
     for name, value in choices.items():
         _known("choice", name, tuple(field.name for field in fields(Choices)))
         if name in OPTIONS:
             _known(name, value, OPTIONS[name])
+        elif isinstance(value, str):
+            raise ValueError(f"{name} must be a number, got {value!r}")
     chosen = replace(PRESETS[preset], **choices)
     if chosen.window < 1 or not 0 <= chosen.gamma <= 1:
         raise ValueError(f"need window >= 1 and 0 <= gamma <= 1, got {chosen.window} and {chosen.gamma}")

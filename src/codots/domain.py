@@ -79,8 +79,8 @@ class Domain(ABC):
     """Whether `bayes` is the true optimum of the task under the posterior."""
 
     def __reduce__(self) -> Any:
-        """Travel between processes by name."""
-        return get_domain, (self.id,)
+        """Travel between processes by name, and by that of the module that registers it."""
+        return _arrived, (self.id, type(self).__module__)
 
     @abstractmethod
     def make_world(self, rng: Rng, dials: Any) -> Any:
@@ -167,6 +167,12 @@ def get_domain(id: str) -> Domain:
     if id not in _registry:
         raise ValueError(nearest(id, domain_ids(), "domain"))
     return _registry[id]
+
+
+def _arrived(id: str, module: str) -> Domain:
+    if id not in _registry:
+        import_module(module)
+    return get_domain(id)
 
 
 def domain_ids() -> list[str]:

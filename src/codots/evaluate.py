@@ -98,6 +98,10 @@ def evaluate(
     for arm in arms:
         if arm not in ARMS:
             raise ValueError(nearest(arm, list(ARMS), "arm"))
+    if not arms:
+        raise ValueError(f"no arms; expected some of {', '.join(ARMS)}")
+    if rows is not None and not rows.parent.is_dir():
+        raise ValueError(f"cannot write {rows}: there is no folder {rows.parent}")
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
     reader = _Player(model, seed, temperature, workers, told)
     lives: dict[str, list[Life]] = {}
@@ -247,7 +251,7 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Life], domain: Domain) -> 
     return ArmReport(
         reward=[round(ci.mean, 4) for ci in cis],
         ci95=[ci.interval for ci in cis],
-        success=rounded(np.nanmean(reward_PS > 0, axis=0)) if there else [],
+        success=rounded((reward_PS[~np.isnan(reward_PS[:, 0])] > 0).mean(0)) if there else [],
         malformed=rounded(np.mean(malformed, axis=0)) if there else [],
         malformed_updates=round(sum(updates) / max(len(updates), 1), 4),
         missing=len(lives) - len(there),
@@ -290,5 +294,14 @@ def reference(domain: str, *, preset: str, packs: int, size: int, split: str = "
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """A report as plain data."""
-    return asdict(report)
+    """A report as plain data; JSON has no NaN, so what could not be computed is None."""
+    plain: dict[str, Any] = _without_nan(asdict(report))
+    return plain
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and value != value else value

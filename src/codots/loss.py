@@ -112,7 +112,7 @@ def surrogate(rule: Kind, c: Choices, logprobs: Tensor, ratio: Tensor, advantage
     return push.where(kept, 0.0) * logprobs, kept  # `where`: the weight of a dropped token may have overflowed
 
 
-def choose(kind: str, **choices: Any) -> tuple[Kind, Choices]:
+def choose(kind: str, /, **choices: Any) -> tuple[Kind, Choices]:
     """Return the kind and its defaults with these choices in their place; ValueError names what is unknown."""
     _known("kind", kind, tuple(KINDS))
     for name in choices:

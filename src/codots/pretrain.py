@@ -8,14 +8,13 @@ from pathlib import Path
 
 from codots.checkpoint import open_run
 from codots.config import PretrainConfig, Stage
-from codots.context import Rewrite
 from codots.domain import make_pack
 from codots.domains.frozen_lake_teacher import Noise, Teacher
 from codots.engine.local import LocalEngine, Plan, Worker
 from codots.learner.local import Settings
 from codots.model import Profile
-from codots.pack import Names
-from codots.rollout import Job, Own
+from codots.pack import Names, Pack
+from codots.rollout import Given, Job, Own
 from codots.sampler.scripted import ScriptedSampler
 from codots.tiny import make_model, make_tokenizer, save
 from codots.transcript import Sample
@@ -83,9 +82,18 @@ def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: in
         index = (step - 1) * stage.packs + i
         preset = stage.presets[i % len(stage.presets)]
         pack = make_pack(config.domain, preset, "train", index, config.size)
-        jobs.append(Job(pack, Own(Rewrite(cap=PROFILE.cap)), ("pretrain", config.seed, number, step, i)))
+        jobs.append(Job(pack, contexts(pack, stage, i), ("pretrain", config.seed, number, step, i)))
     lives = engine.live(jobs)
     failure = next((life.failure for life in lives if life.failure), None)
     if failure:
         raise RuntimeError(f"the scripted player failed: {failure}")
     return [episode.transcript.sample(1.0) for life in lives for episode in life.episodes]
+
+
+def contexts(pack: Pack, stage: Stage, i: int) -> Own | Given:
+    """Lives write their own contexts, but for those that are given the true one."""
+    strategy = PROFILE.strategy()
+    if stage.given_every and i % stage.given_every == 0:
+        truth = pack.domain.oracle_context(pack.world, PROFILE.style)
+        return Given(strategy, (truth,) * len(pack.tasks))
+    return Own(strategy)

@@ -87,6 +87,8 @@ async def rollout(
     pack: Pack, sampler: Sampler, render: Render, contexts: Own | Given, play: Play, names: Names
 ) -> Life:
     """Live one life; a failure of the infrastructure is tried again, then the life is missing as a whole."""
+    if isinstance(contexts, Given) and len(contexts.contexts) < len(pack.tasks):
+        raise ValueError(f"{len(contexts.contexts)} contexts given for {len(pack.tasks)} tasks")
     failure = ""
     for _ in range(TRIES):
         try:

@@ -28,10 +28,10 @@ def mean_ci(values: np.ndarray, span: float) -> Estimate:
         return Estimate(float("nan"), [float("nan"), float("nan")])
     mean = float(values.mean())
     spread = float(values.std(ddof=1)) if n > 1 else 0.0
-    if spread > 0:
+    if spread > 1e-9:  # less is rounding
         half = float(stats.t.ppf(0.975, n - 1)) * spread / n**0.5
     else:
-        half = span * (1 - stats.binomtest(n, n).proportion_ci(method="wilson").low)
+        half = span * (1 - float(stats.binomtest(n, n).proportion_ci(method="wilson").low))
     return Estimate(mean, [round(mean - half, 4), round(mean + half, 4)])
 
 
@@ -44,7 +44,7 @@ def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimat
         result: np.ndarray = a.mean(axis=axis) / b.mean(axis=axis)
         return result
 
-    if len(above) < 3 or above.std() == 0 or abs(below.mean()) < 1e-9:
+    if len(above) < 3 or above.std() < 1e-9 or abs(below.mean()) < 1e-9:
         value = float(above.mean() / below.mean()) if len(above) and abs(below.mean()) > 1e-9 else float("nan")
         return Estimate(value, [float("nan"), float("nan")])
     found = stats.bootstrap(

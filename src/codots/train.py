@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,23 +56,19 @@ def train(
     start = model_folder(config.model)
     profile = load_profile(start)
     told("starting")
-    run = open_run(Path(config.run), config, resume=resume)
-    saved = last_checkpoint(run) if resume else None
-    done, tokens = (saved[1]["step"], saved[1]["tokens"]) if saved else (0, 0)
     settings = learner_settings(config.learner, config.steps * config.minibatches)
-    engine = LocalEngine(Plan(start, profile, settings), config.workers)
-    metrics = Metrics(run, done)
-    saved_at = done
+    with ExitStack() as stack:
+        # A model that does not fit is refused before anything is written.
+        engine = stack.enter_context(closing(LocalEngine(Plan(start, profile, settings), config.workers)))
+        run = open_run(Path(config.run), config, resume=resume)
+        saved = last_checkpoint(run, config) if resume else None
+        done, tokens = (saved[1]["step"], saved[1]["tokens"]) if saved else (0, 0)
+        metrics = stack.enter_context(closing(Metrics(run, done)))
 
-    def save(step: int) -> None:
-        nonlocal saved_at
-        if step > saved_at:
+        def save(step: int) -> None:
             told(f"saving checkpoint {step}")
             save_checkpoint(run, step, config, {"tokens": tokens}, engine.save, config.keep)
-            saved_at = step
 
-    step = done
-    try:
         if saved:
             engine.load(saved[0], done * config.minibatches)
         for step in range(done + 1, config.steps + 1):
@@ -95,16 +92,14 @@ def train(
                 told(f"looking at {config.look_packs} dev packs")
                 values |= look(engine, config, profile)
             metrics.add(step, values)
-            yield StepReport(step, config.steps, values, lives, packs)
+            try:
+                yield StepReport(step, config.steps, values, lives, packs)
+            except GeneratorExit:
+                save(step)
+                raise
             if step % config.save_every == 0 or step == config.steps:
                 save(step)
         engine.save_model(run / "model")
-    except GeneratorExit:
-        save(step)
-        raise
-    finally:
-        metrics.close()
-        engine.close()
 
 
 def learner_settings(config: LearnerConfig, steps: int) -> Settings:

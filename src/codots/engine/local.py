@@ -72,11 +72,13 @@ def _serve(connection: Connection, plan: Plan) -> None:
     try:
         worker = Worker(plan)
         while True:
-            method, arguments = connection.recv()
             try:
+                method, arguments = connection.recv()
                 connection.send((getattr(worker, method)(*arguments), None))
+            except (EOFError, BrokenPipeError):
+                raise
             except Exception:
-                connection.send((None, traceback.format_exc()))
+                connection.send((None, f"a worker process failed:\n{traceback.format_exc()}"))
     except (EOFError, BrokenPipeError):
         return
 
@@ -104,9 +106,7 @@ class LocalEngine:
     def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
         """Live lives; `told` hears of those of this process as they end."""
         n = 1 + len(self._others)
-        for i, (_, connection) in enumerate(self._others, start=1):
-            connection.send(("live", (list(jobs[i::n]),)))
-        shares = [self.first.live(jobs[0::n], told), *self._answers()]
+        shares = self._all("live", [(list(jobs[i::n]),) for i in range(n)], told)
         return [shares[i % n][i // n] for i in range(len(jobs))]
 
     def step(self, batch: Sequence[Sample]) -> dict[str, float]:
@@ -114,9 +114,7 @@ class LocalEngine:
         normaliser = trained_tokens(batch)
         ordered = sorted(batch, key=lambda sample: len(sample.ids))
         n = 1 + len(self._others)
-        for i, (_, connection) in enumerate(self._others, start=1):
-            connection.send(("gradient", (ordered[i::n], normaliser)))
-        parts = [self.first.gradient(ordered[0::n], normaliser), *self._answers()]
+        parts = self._all("gradient", [(ordered[i::n], normaliser) for i in range(n)])
         gradient = torch.from_numpy(sum(part for part, _ in parts))
         metrics = finish([sums for _, sums in parts]) | self.first.learner.apply(gradient)
         self._publish(self.version + 1)
@@ -149,20 +147,37 @@ class LocalEngine:
 
     def _publish(self, version: int) -> None:
         weights = torch.nn.utils.parameters_to_vector(self.first.learner.parameters).detach().numpy()
-        for _, connection in self._others:
-            connection.send(("take", (weights, version)))
-        self.first.take(weights, version)
-        self._answers()
+        self._all("take", [(weights, version)] * (1 + len(self._others)))
         self.version = version
 
+    def _all(self, method: str, shares: Sequence[tuple[Any, ...]], *own: Any) -> list[Any]:
+        """Let every worker do its share at once; the one in this process is given `own` besides."""
+        for (process, connection), share in zip(self._others, shares[1:], strict=True):
+            try:
+                connection.send((method, share))
+            except OSError as gone:
+                raise RuntimeError(_ended(process)) from gone
+        try:
+            first = getattr(self.first, method)(*shares[0], *own)
+        except Exception:
+            self._answers()  # the next call would take them for its own
+            raise
+        return [first, *self._answers()]
+
     def _answers(self) -> list[Any]:
-        answers = []
+        answers, errors = [], []
         for process, connection in self._others:
             try:
                 answer, error = connection.recv()
-            except EOFError as gone:
-                raise RuntimeError(f"a worker process ended with exit code {process.exitcode}") from gone
-            if error:
-                raise RuntimeError(f"a worker process failed:\n{error}")
+            except (EOFError, OSError):
+                answer, error = None, _ended(process)
             answers.append(answer)
+            errors += [error] if error else []
+        if errors:
+            raise RuntimeError(errors[0])
         return answers
+
+
+def _ended(process: Any) -> str:
+    process.join(timeout=10)
+    return f"a worker process ended with exit code {process.exitcode}"

@@ -36,6 +36,13 @@ class Settings:
     """Of the loss, by name."""
 
 
+SUMS = (
+    "tokens",
+    *(f"learner/{name}" for name in ("loss", "entropy", "logprob_gap", "logprob_gap_max", "clip_fraction")),
+)
+"""What a share reports; all of it even where no episode moved, so that every step has the same metrics."""
+
+
 def micro_batches(batch: Sequence[Sample], budget: int) -> Iterator[list[Sample]]:
     """Cut a batch, shortest first, so that no micro-batch padded to its longest passes the budget."""
     part: list[Sample] = []
@@ -85,11 +92,11 @@ class LocalLearner:
         adds nothing to the gradient.
         """
         self.model.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
+        sums = dict.fromkeys(SUMS, 0.0)
         moving = [sample for sample in batch if any(sample.advantages)]
         for part in micro_batches(moving, self.settings.micro_tokens):
             for name, value in self._backward(part, normaliser).items():
-                sums[name] = max(sums.get(name, 0.0), value) if name.endswith("max") else sums.get(name, 0.0) + value
+                sums[name] = max(sums[name], value) if name.endswith("max") else sums[name] + value
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         return torch.cat([g.reshape(-1) for g in grads]), sums
 
@@ -171,6 +178,9 @@ class LocalLearner:
         logprobs, entropy, mask = self._score(part)
         old = _padded([sample.logprobs for sample in part], torch.float32)[:, 1:]
         advantages = _padded([sample.advantages for sample in part], torch.float32)[:, 1:]
+        # The loss takes a ratio or an advantage that is not a number for a clipped token, and would say nothing.
+        if not (torch.isfinite(old).all() and torch.isfinite(advantages).all()):
+            raise FloatingPointError("an advantage or a sampler's logprob is not finite; the weights are untouched")
         loss, metrics = policy_loss(
             logprobs, old, advantages, mask, self.settings.loss, normaliser=normaliser, **self.settings.choices
         )

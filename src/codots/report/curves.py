@@ -12,8 +12,8 @@ from html import escape
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-WIDTH, HEIGHT = 560, 380
-LEFT, RIGHT, TOP, BOTTOM = 46, 424, 62, 322
+WIDTH, HEIGHT = 520, 370
+LEFT, RIGHT, TOP, BOTTOM = 46, 380, 62, 314
 """The edges of the plot; labels stand right of it."""
 GAP = 19
 """Least distance between the baselines of two labels."""
@@ -209,7 +209,7 @@ def label(name: str, values: Sequence[float], points: Sequence[Point], kind: str
     """Name a line by its last value; a line without any has no name to show."""
     there = [value for value in values if math.isfinite(value)]
     ends = [point for point in points if not math.isnan(point[1])]
-    return [Label(f"{name} {there[-1]:.2f}", ends[-1], kind)] if there else []
+    return [Label(f"{there[-1]:.2f} {name}", ends[-1], kind)] if there else []
 
 
 def end_labels(labels: Sequence[Label]) -> str:
@@ -219,7 +219,7 @@ def end_labels(labels: Sequence[Label]) -> str:
     heights = nudge([one.end[1] for one in shown], TOP, BOTTOM)
     drawn = []
     for one, height in zip(shown, heights, strict=True):
-        start = f"M{max(one.end[0] + 7, RIGHT - 8):.1f} {one.end[1]:.1f}"
+        start = f"M{one.end[0] + 7:.1f} {one.end[1]:.1f}H{max(one.end[0] + 7, RIGHT - 8):.1f}"
         drawn.append(f'<path class="tie {one.kind}" d="{start}L{RIGHT + 8} {height:.1f}h4"/>')
         drawn.append(words(RIGHT + 17, height + 5, one.text, "soft" if one.kind == "ref" else "ink"))
     return "".join(drawn)
@@ -237,12 +237,12 @@ def xml(text: str) -> str:
 
 def document(title: str, told: Iterable[tuple[str, Sequence[float]]], marks: Iterable[str]) -> str:
     """Put a figure together; the description says the numbers to those who do not see it."""
-    spoken = " ".join(f"{name}: {', '.join(f'{v:.2f}' for v in values)}." for name, values in told)
-    id = f"codots-{zlib.crc32(f'{title} {spoken}'.encode()):08x}"
+    spoken = xml(" ".join(f"{name}: {', '.join(f'{v:.2f}' for v in values)}." for name, values in told))
+    id = f"codots-{zlib.crc32(f'{xml(title)} {spoken}'.encode()):08x}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
         f' aria-labelledby="{id}-t {id}-d"><title id="{id}-t">{xml(title)}</title>'
-        f'<desc id="{id}-d">{xml(spoken)}</desc><style>{STYLE}</style>'
+        f'<desc id="{id}-d">{spoken}</desc><style>{STYLE}</style>'
         f'<rect class="paper" x=".5" y=".5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10"/>'
         f"{words(14, 26, title, 'ink head')}{''.join(marks)}</svg>\n"
     )
@@ -259,6 +259,7 @@ def colours(palette: Sequence[str], paper: str, edge: str, grid: str, ink: str, 
 
 STYLE = (
     ".codots{font:15px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}"
+    ".codots text{font-variant-numeric:tabular-nums}"
     ".codots path{fill:none;stroke-linecap:round;stroke-linejoin:round}.codots .head{font-weight:650;font-size:16px}"
     ".codots .line{stroke-width:2.6}.codots .line.dotted{stroke-dasharray:.1 6}.codots .thin{opacity:.3}"
     ".codots .ref{stroke-width:1.5;stroke-dasharray:6 5}.codots .tie{stroke-width:1;opacity:.65;stroke-dasharray:none}"

@@ -161,7 +161,7 @@ class LocalSampler:
     async def _sample(self, session: LocalSession, ids: list[int], params: Params) -> Sampled:
         # Refused here: inside the batch, one caller's mistake would be everybody's failure.
         if params.max_tokens < 1 or not (ids or session.pending):
-            raise ValueError(f"{params.max_tokens} ids to sample after {len(ids)} new ones; expected at least 1 of each")
+            raise ValueError(f"{params.max_tokens} ids wanted after {len(ids)} new ones; expected at least 1 of each")
         room = self.max_length - session.length - len(session.pending) - len(ids)
         if room < 1:
             return Sampled([], [], StopReason.FULL, self.version)

@@ -1,0 +1,231 @@
+"""The local learner takes exactly one optimiser step over a batch, however it is cut, and none over a broken one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from codots.learner.local import LocalLearner, Settings, micro_batches
+from codots.pack import stream
+from codots.transcript import Sample, Sampled, StopReason, Transcript
+
+
+def sample_of(rng, advantage, version=0):
+    """Draw an episode of one to three turns."""
+    transcript = Transcript()
+    for _ in range(rng.integers(1, 4)):
+        transcript.read(rng.integers(0, 800, rng.integers(1, 12)).tolist())
+        ids = rng.integers(0, 800, rng.integers(1, 9)).tolist()
+        transcript.wrote(Sampled(ids, (-7 + rng.normal(size=len(ids))).tolist(), StopReason.STOP, version))
+    return transcript.sample(advantage)
+
+
+def make_batch(count=9, seed=0):
+    rng = stream("batch", seed)
+    return [sample_of(rng, float(rng.normal())) for _ in range(count)]
+
+
+def on_policy(learner, batch):
+    """The same ids as if the learner's own weights had sampled them."""
+    return [replace(s, logprobs=row) for s, row in zip(batch, learner.logprobs(batch), strict=True)]
+
+
+def flat(model):
+    return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()]).clone()
+
+
+def tokens(batch):
+    return sum(sum(sample.mask) for sample in batch)
+
+
+@pytest.fixture
+def learner(model):
+    return LocalLearner(model, Settings(warmup=0))
+
+
+@pytest.mark.parametrize("budget", [1, 40, 100])
+def test_the_budget_of_a_micro_batch_does_not_change_the_gradient(make_model, budget):
+    batch = make_batch()
+    whole, cut = (LocalLearner(make_model(), Settings(micro_tokens=n)) for n in (10**6, budget))
+    expected, sums = whole.gradient(batch, tokens(batch))
+    gradient, cut_sums = cut.gradient(batch, tokens(batch))
+    assert (gradient - expected).norm() < 1e-5 * expected.norm()
+    assert cut_sums == pytest.approx(sums, rel=1e-4)
+
+
+@pytest.mark.parametrize("budget", [1, 40, 100, 10**6])
+def test_no_micro_batch_passes_the_budget_unless_it_is_one_episode(budget):
+    batch = make_batch(20)
+    parts = list(micro_batches(batch, budget))
+    for part in parts:
+        assert len(part) == 1 or len(part) * max(len(sample.ids) for sample in part) <= budget
+    assert sorted(map(id, batch)) == sorted(id(sample) for part in parts for sample in part)
+    assert list(micro_batches([], budget)) == []
+
+
+def test_the_gradient_is_that_of_the_definition(learner, model):
+    """While the weights are the sampler's own, the loss is the mean over tokens of -A log pi."""
+    batch = on_policy(learner, make_batch())
+    gradient, _ = learner.gradient(batch, tokens(batch))
+    model.zero_grad()
+    for sample in batch:
+        logprobs = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0, :-1].log_softmax(-1)
+        for at in (at for at, sampled in enumerate(sample.mask) if sampled):
+            (-sample.advantages[at] * logprobs[at - 1, sample.ids[at]] / tokens(batch)).backward(retain_graph=True)
+    slow = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
+    assert (gradient - slow).norm() < 1e-5 * slow.norm()
+
+
+def test_shares_of_a_batch_add_up_to_its_gradient(learner):
+    batch = make_batch()
+    whole, _ = learner.gradient(batch, tokens(batch))
+    shares = sum(learner.gradient(batch[i::3], tokens(batch))[0] for i in range(3))
+    assert (shares - whole).norm() < 1e-5 * whole.norm()
+
+
+def test_an_episode_without_advantage_adds_nothing_but_its_tokens_to_the_mean(learner):
+    batch, idle = make_batch(5), [sample_of(stream("idle", i), 0.0) for i in range(3)]
+    alone, _ = learner.gradient(batch, tokens(batch))
+    among, _ = learner.gradient(batch + idle, tokens(batch + idle))
+    assert (among * tokens(batch + idle) - alone * tokens(batch)).norm() < 1e-5 * alone.norm() * tokens(batch)
+
+
+@pytest.mark.parametrize("budget", [1, 10**6])
+def test_a_step_is_one_step_of_the_optimiser(make_model, budget, monkeypatch):
+    learner, calls = LocalLearner(make_model(), Settings(micro_tokens=budget)), []
+    take = learner.optimiser.step
+    monkeypatch.setattr(learner.optimiser, "step", lambda: calls.append(take()))
+    before = flat(learner.model)
+    learner.step(make_batch())
+    assert len(calls) == learner.steps == 1
+    assert not torch.equal(flat(learner.model), before)
+
+
+def test_a_step_makes_good_episodes_likelier_and_bad_ones_less_likely(learner):
+    rng = stream("direction")
+    good, bad = on_policy(learner, [sample_of(rng, 1.0), sample_of(rng, -1.0)])
+    learner.step([good, bad])
+    now = learner.logprobs([good, bad])
+    assert sum(now[0]) > sum(good.logprobs)
+    assert sum(now[1]) < sum(bad.logprobs)
+
+
+def test_the_rate_warms_up_and_decays_as_asked(make_model):
+    batch = make_batch(1)
+    constant = LocalLearner(make_model(), Settings(lr=0.001, warmup=4))
+    assert [constant.step(batch)["learner/lr"] for _ in range(6)] == pytest.approx(
+        [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001]
+    )
+    decaying = LocalLearner(make_model(), Settings(lr=0.001, warmup=0, steps=4, decay_to=0.5))
+    assert [decaying.step(batch)["learner/lr"] for _ in range(4)] == pytest.approx([0.001, 0.000875, 0.00075, 0.000625])
+
+
+def test_the_gradient_is_clipped_and_its_norm_told_unclipped(make_model):
+    batch = [replace(sample, advantages=[1000 * a for a in sample.advantages]) for sample in make_batch()]
+    learner = LocalLearner(make_model(), Settings(clip=0.5))
+    metrics = learner.step(batch)
+    left = torch.cat([parameter.grad.reshape(-1) for parameter in learner.parameters]).norm()
+    assert metrics["learner/grad_norm"] > 1
+    assert left == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("field", ["advantages", "logprobs"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_stops_before_the_weights_change(learner, model, field, value):
+    batch, before = make_batch(), flat(model)
+    numbers = list(getattr(batch[4], field))
+    numbers[batch[4].mask.index(True)] = value
+    with pytest.raises(FloatingPointError):
+        learner.step([*batch[:4], replace(batch[4], **{field: numbers}), *batch[5:]])
+    assert torch.equal(flat(model), before)
+    assert learner.steps == 0
+    assert all(value == value and abs(value) < float("inf") for value in learner.step(batch).values())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(learner, model):
+    before = flat(model)
+    gradient = torch.zeros_like(before)
+    gradient[3] = float("nan")
+    with pytest.raises(FloatingPointError, match="the gradient of step 1 is not finite; the weights are untouched"):
+        learner.apply(gradient)
+    assert torch.equal(flat(model), before)
+    assert learner.steps == 0
+
+
+def test_every_step_tells_the_same_metrics_and_they_are_finite(learner):
+    idle = [sample_of(stream("idle", i), 0.0) for i in range(3)]
+    names = set(learner.step(make_batch()))
+    assert {"learner/loss", "learner/entropy", "learner/grad_norm", "learner/lr", "learner/clip_fraction"} < names
+    for batch in (idle, make_batch(1)):
+        metrics = learner.step(batch)
+        assert set(metrics) == names
+        assert all(value == value and abs(value) < float("inf") for value in metrics.values())
+
+
+def test_logprobs_are_those_of_a_plain_forward_pass_in_the_order_of_the_batch(make_model):
+    batch = make_batch()
+    model = make_model()
+    for row, sample in zip(LocalLearner(model, Settings(micro_tokens=60)).logprobs(batch), batch, strict=True):
+        with torch.no_grad():
+            full = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0].log_softmax(-1)
+        assert len(row) == len(sample.ids)
+        for at, sampled in enumerate(sample.mask):
+            expected = full[at - 1, sample.ids[at]].item() if sampled else 0.0
+            assert row[at] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_gap_to_the_sampler_is_told(learner):
+    batch = on_policy(learner, make_batch())
+    assert learner.step(batch)["learner/logprob_gap_max"] < 1e-4
+    drifted = [replace(s, logprobs=[p + 0.25 for p in s.logprobs]) for s in on_policy(learner, batch)]
+    metrics = learner.step(drifted)
+    assert metrics["learner/logprob_gap"] == pytest.approx(0.25, abs=1e-3)
+    assert metrics["learner/logprob_gap_max"] == pytest.approx(0.25, abs=1e-3)
+
+
+def test_a_saved_and_loaded_learner_goes_on_bit_for_bit(make_model, tmp_path):
+    settings = Settings(warmup=3)
+    through, first = LocalLearner(make_model(), settings), LocalLearner(make_model(), settings)
+    for seed in range(4):
+        through.step(make_batch(seed=seed))
+    for seed in range(2):
+        first.step(make_batch(seed=seed))
+    first.save(tmp_path)
+    second = LocalLearner(make_model(seed=7), settings)
+    second.model.load_state_dict(first.weights())
+    second.load(tmp_path)
+    for seed in range(2, 4):
+        second.step(make_batch(seed=seed))
+    assert second.steps == through.steps == 4
+    assert torch.equal(flat(second.model), flat(through.model))
+
+
+def test_a_model_whose_head_does_more_than_a_product_is_scored_by_itself(make_model):
+    class Cool(torch.nn.Module):
+        """Divides its logits, as some families do after the output layer."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.base_model = inner, inner.base_model
+
+        def get_output_embeddings(self):
+            return self.inner.get_output_embeddings()
+
+        def forward(self, *args, **kwargs):
+            output = self.inner(*args, **kwargs)
+            output.logits = output.logits / 2
+            return output
+
+    model, sample = Cool(make_model()), make_batch(1)[0]
+    at = sample.mask.index(True)
+    with torch.no_grad():
+        full = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0].log_softmax(-1)
+    row = LocalLearner(model, Settings()).logprobs([sample])[0]
+    assert row[at] == pytest.approx(full[at - 1, sample.ids[at]].item(), abs=1e-4)
+
+
+def test_a_sample_is_not_changed_by_learning_from_it(learner):
+    sample = make_batch(1)[0]
+    copy = Sample(list(sample.ids), list(sample.mask), list(sample.advantages), list(sample.logprobs), sample.version)
+    learner.step([sample])
+    assert sample == copy

@@ -1,0 +1,48 @@
+"""A tiny model that draws from few words: it often plays, often writes, seldom well, and it can learn."""
+
+from pathlib import Path
+
+import torch
+
+from codots import tiny
+from codots.model import Profile
+
+PROFILE = Profile("compact", 4, 14, 200)
+KINDS = (
+    ("<|assistant|>",),
+    ("<|end|>",),
+    (" <context>",),
+    (" </context>",),
+    (" 1", " 2", " 3", " 4"),
+    (" 1=up", " 2=down", " 3=left", " 4=right"),
+)
+AFTER = torch.tensor(
+    [  # how likely a word of one kind is after a word of another, as logits over all other words
+        [0.0, 5.0, 8.5, 6.0, 9.0, 4.0],
+        [5.0, 0.0, 7.0, 13.0, 9.5, 6.0],
+        [8.5, 7.0, 3.0, 9.0, 6.5, 8.0],
+        [6.0, 13.0, 9.0, 3.0, 6.0, 9.0],
+        [9.0, 9.5, 6.5, 6.0, 6.0, 4.0],
+        [4.0, 6.0, 8.0, 9.0, 4.0, 6.5],
+    ]
+)
+
+
+def make_lively(folder: Path, *, seed: int = 0, length: int = 256) -> Path:
+    """Write a model folder; the embedding is the output layer too, hence a symmetric table and its square root."""
+    tokenizer = tiny.make_tokenizer()
+    model = tiny.make_model(tokenizer, width=24, layers=2, heads=2, seed=seed, length=length)
+    values, vectors = torch.linalg.eigh(AFTER)
+    with torch.no_grad():
+        rows, scale = model.get_input_embeddings().weight, model.model.norm.weight
+        for parameter in model.model.layers.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(5)  # what stands further back is heard too
+        rows[:, :6] = 0.0
+        for kind, row in zip(KINDS, vectors * values.abs().sqrt(), strict=True):
+            ids = tokenizer.convert_tokens_to_ids(list(kind))
+            rows[ids, :6] = row
+        scale[:6] = values.sign() * rows[:, :6].norm(dim=1).max() / 24**0.5
+    tiny.save(model, tokenizer, folder)
+    PROFILE.save(folder)
+    return folder

@@ -1,0 +1,225 @@
+"""A recipe says a whole experiment, and a wrong one is one line before anything starts."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from codots.config import LearnerConfig, PretrainConfig, TrainConfig, fingerprint, known_keys, load_recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+STAGES = "stages: [{steps: 1}]\n"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Write a recipe and read it as a kind of recipe."""
+
+    def read(text, changes=None, kind=TrainConfig):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_recipe(kind, path, changes)
+
+    return read
+
+
+def one_line(error):
+    return len(str(error.value).splitlines()) == 1
+
+
+def kind_of(path):
+    return PretrainConfig if "stages:" in path.read_text() else TrainConfig
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_house_is_valid(path):
+    config = load_recipe(kind_of(path), path)
+    assert kind_of(path).model_validate(config.model_dump(mode="json")) == config
+
+
+def test_there_are_recipes():
+    assert {"demo", "tiny-base"} <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "given", "nearest"),
+    [
+        ("stepz: 3", TrainConfig, "stepz", "steps"),
+        ("learner: {lrr: 0.1}", TrainConfig, "learner.lrr", "learner.lr"),
+        ("credit: {presets: paper}", TrainConfig, "credit.presets", "credit.preset"),
+        (STAGES + "heights: 3", PretrainConfig, "heights", "heads"),
+        ("stages: [{steps: 1, pack: 3}]", PretrainConfig, "stages.pack", "stages.packs"),
+        ("stages: [{steps: 1, noise: {wrongs: 0.1}}]", PretrainConfig, "stages.noise.wrongs", "stages.noise.wrong"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
+    with pytest.raises(ValueError, match=f"unknown key '{given}'; expected one of .*; the nearest is '{nearest}'") as e:
+        recipe(text, kind=kind)
+    assert one_line(e)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("steps: many", "steps: Input should be a valid integer.*got 'many'"),
+        ("steps: 0", "steps: Input should be greater than or equal to 1, got 0"),
+        ("steps: 1.5", "steps: .*integer.*got 1.5"),
+        ("group: 1", "group: .*greater than or equal to 2, got 1"),
+        ("learner: {lr: 0}", "learner.lr: .*greater than 0, got 0"),
+        ("learner: {lr: .inf}", "learner.lr: .*finite number, got inf"),
+        ("learner: {lr: .nan}", "learner.lr: .*finite number, got nan"),
+        ("learner: {decay_to: 2}", "learner.decay_to: .*less than or equal to 1, got 2"),
+        ("learner: 3", "learner: .*got 3"),
+        ("learner:", "learner: .*got None"),
+        ("contexts: mine", "contexts: .*'own' or 'none', got 'mine'"),
+        ("domain: frozen-lake-v9", "unknown domain 'frozen-lake-v9'.*nearest is 'frozen-lake-v1'"),
+        ("preset: eazy", "unknown preset of frozen-lake-v1 'eazy'.*nearest is 'easy'"),
+        ("{packs: 5, minibatches: 2}", "5 packs cannot be cut into 2 equal mini-batches"),
+        ("credit: {preset: papers}", "unknown preset 'papers'.*nearest: 'paper'"),
+        ("credit: {choices: {baseline: groups}}", "unknown baseline 'groups'.*nearest: 'group'"),
+        ("credit: {choices: {windows: 3}}", "unknown choice 'windows'.*nearest: 'window'"),
+        ("credit: {choices: {window: wide}}", "window must be a number, got 'wide'"),
+        ("credit: {choices: {window: 0}}", "need window >= 1"),
+        ("credit: {choices: {preset: paper}}", "unknown choice 'preset'"),
+        ("credit: {choices: {gamma: .nan}}", "credit.choices.gamma.*got nan"),
+        ("learner: {loss: rec}", "learner: unknown kind 'rec'"),
+        ("learner: {loss_choices: {eps: 0.1}}", "learner: unknown choice 'eps'.*nearest: 'eps_low'"),
+        ("learner: {loss: gspo}", "learner: loss 'gspo' .*needs what no recipe can give"),
+        ("learner: {loss_choices: {kl_coef: 0.1}}", "kl_coef 0.1 needs what no recipe can give"),
+        ("- steps", "is not a recipe: expected keys and values, got list"),
+        ("steps: [", "is not YAML: .*expected the node content"),
+        ("seed: !!timestamp now", "is not YAML"),
+        ("seed: !!bool maybe", "is not YAML"),
+        ("seed: 2020-13-01", "is not YAML: month"),
+        ("[" * 5000, "is not YAML: .*recursion"),
+        ('learner: {loss_choices: {"a\\nb\\u2028c": x}}', "learner.loss_choices.a b c: .*valid number"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(recipe, text, line):
+    with pytest.raises(ValueError, match=line) as error:
+        recipe(text)
+    assert one_line(error)
+    assert "recipe.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("stages: []", "stages: List should have at least 1 item"),
+        ("seed: 1", "stages: Field required"),
+        ("stages: [{steps: 1}, {steps: 0}]", r"stages.1.steps: .*greater than or equal to 1, got 0"),
+        ("stages: [{steps: 1, presets: [easy, eazy]}]", "unknown preset of frozen-lake-v1 'eazy'"),
+        ("stages: [{steps: 1, presets: []}]", r"stages.0.presets: .*at least 1 item"),
+        (STAGES + "domain: lake", "unknown domain 'lake'"),
+        (STAGES + "width: 24\nheads: 5", "a width of 24 cannot be cut into 5 heads"),
+        (STAGES + "width: 24\nheads: 8", "24 cannot be cut into 8 heads of even"),
+    ],
+)
+def test_what_does_not_fit_a_tiny_model_is_one_line(recipe, text, line):
+    with pytest.raises(ValueError, match=line) as error:
+        recipe(text, kind=PretrainConfig)
+    assert one_line(error)
+
+
+def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("run: caf\xe9".encode("latin-1"))
+    for name in ("latin.yaml", "nowhere.yaml", "."):
+        with pytest.raises(ValueError, match="cannot read the recipe") as error:
+            load_recipe(TrainConfig, tmp_path / name)
+        assert one_line(error)
+
+
+def test_an_empty_recipe_is_the_default(recipe):
+    assert recipe("") == recipe("# nothing") == TrainConfig()
+
+
+def test_changes_reach_every_depth(recipe):
+    changes = ["steps=7", "learner.lr=1e-3", "credit.choices.baseline=group", "model=some/folder", "seed=-3"]
+    config = recipe("{steps: 3, learner: {clip: 2}}", changes)
+    assert (config.steps, config.model, config.seed) == (7, "some/folder", -3)
+    assert config.learner == LearnerConfig(lr=1e-3, clip=2)
+    assert config.credit.choices == {"baseline": "group"}
+
+
+def test_the_last_of_two_changes_counts(recipe):
+    assert recipe("steps: 3", ["steps=4", "steps=5"]).steps == 5
+
+
+def test_a_value_may_hold_an_equals_sign(recipe):
+    assert recipe("", ["run=a=b"]).run == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("steps", "'steps' is not a change; expected key=value"),
+        ("=3", "'=3' is not a change"),
+        ("stepz=3", "unknown key 'stepz'.*nearest is 'steps'"),
+        ("learner.lrr=3", "unknown key 'learner.lrr'.*nearest is 'learner.lr'"),
+        ("steps.more=3", "steps holds no keys"),
+        ("steps=[", "is not YAML"),
+        ("steps=!!int ''", "is not YAML"),
+        ("steps=soon", "steps: .*got 'soon'"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_one_line(recipe, change, line):
+    with pytest.raises(ValueError, match=line) as error:
+        recipe("steps: 3", [change])
+    assert one_line(error)
+
+
+KEYS = st.sampled_from([*known_keys(TrainConfig), "stepz", "a\nb", "", "é"]).map(lambda key: key.rpartition(".")[2])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates()
+TREES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=10
+)
+FLOW = st.text(alphabet="ab1: -[]{},&*!?|>'\"%@#\n\t\\~.=<_x\ud7ff\u2028", max_size=40)
+
+
+@example("? [a]\n: b")
+@example("a: &a [*a]")
+@example("&a {learner: *a}")
+@example("!!python/object:os.system x")
+@example("1: 2")
+@example("seed: !!int ''")
+@example("seed: " + "9" * 5000)
+@example('run: "\\ud800"')
+@given(FLOW | st.text(max_size=60) | TREES.map(lambda tree: repr(tree).replace("None", "null")))
+def test_any_text_is_a_recipe_or_one_line(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    for kind in (TrainConfig, PretrainConfig):
+        try:
+            assert isinstance(load_recipe(kind, path), kind)
+        except ValueError as error:
+            assert len(str(error).splitlines()) == 1
+
+
+@given(st.lists(st.text(max_size=20) | st.tuples(KEYS, st.text(max_size=20)).map("=".join), max_size=3))
+def test_any_changes_fit_or_are_one_line(tmp_path_factory, changes):
+    path = tmp_path_factory.getbasetemp() / "plain.yaml"
+    path.write_text("steps: 3")
+    try:
+        assert isinstance(load_recipe(TrainConfig, path, changes), TrainConfig)
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1
+
+
+def test_a_recipe_cannot_be_changed_once_read():
+    with pytest.raises(ValueError, match="frozen"):
+        TrainConfig().steps = 3
+
+
+def test_fingerprints_tell_recipes_apart():
+    one = TrainConfig(seed=1)
+    assert fingerprint(one) == fingerprint(TrainConfig(seed=1))
+    assert fingerprint(one) != fingerprint(TrainConfig(seed=2))
+    assert fingerprint(one) != fingerprint(TrainConfig(seed=1, learner={"lr": 1e-5}))
+    without = frozenset({"seed"})
+    assert fingerprint(one, without=without) == fingerprint(TrainConfig(seed=2), without=without)
+
+
+def test_every_key_has_a_word_of_explanation():
+    for kind in (TrainConfig, PretrainConfig):
+        assert all(info.description for info in kind.model_fields.values())

@@ -1,0 +1,369 @@
+"""A life solves, rewrites and solves again; its record is exact, and its failures stay its own."""
+
+import asyncio
+import re
+import threading
+
+import pytest
+
+from codots.context import Rewrite
+from codots.domain import make_pack, register
+from codots.pack import stream
+from codots.rollout import FORMAT_PENALTY, TRIES, Given, Job, Own, Play, rollouts
+from codots.sampler.base import Params
+from codots.sampler.local import LocalSampler
+from codots.sampler.scripted import ScriptedSampler
+from tests.toy import Guess, GuessEnv, Talk
+
+PLAY = Play("natural", Params(6), Params(9))
+PATIENCE = 60
+"""Seconds after which a test calls it a hang."""
+
+
+def learner_of(names):
+    """A player that guesses what its notes say, else anything, and notes down what hit."""
+    rng, update = stream(*names, "player"), names[-1] == "update"
+
+    def solve(text):
+        known = re.findall(r"It is (\d)\.", text)
+        return known[-1] if known else str(rng.integers(4))
+
+    def rewrite(text):
+        hit = re.findall(r"## Reply \d+\n(\d)\n+## Outcome of the last reply\nyes", text)
+        known = re.findall(r"It is (\d)\.", text)
+        found = (hit or known)[-1:]
+        return f"<context>{f'It is {found[0]}.' if found else ''}</context>"
+
+    return rewrite if update else solve
+
+
+def says(solve, update="<context></context>"):
+    """Make players that always say the same."""
+    return lambda names: lambda text: update if names[-1] == "update" else solve
+
+
+@pytest.fixture
+def guess(registry):
+    return register(Guess())
+
+
+@pytest.fixture
+def talk(registry):
+    return register(Talk())
+
+
+def jobs(id="guess-v0", lives=1, size=4, contexts=None, strategy=None):
+    strategy = strategy or Rewrite()
+    contexts = Own(strategy) if contexts is None else Given(strategy, tuple(contexts))
+    return [Job(make_pack(id, "few", "dev", i, size), contexts, ("test", i)) for i in range(lives)]
+
+
+def live(jobs, sampler, render, play=PLAY, **kwargs):
+    async def bounded():
+        return await asyncio.wait_for(rollouts(jobs, sampler, render, play, **kwargs), PATIENCE)
+
+    return asyncio.run(bounded())
+
+
+# The life.
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_life_of_s_tasks_has_s_solves_and_one_update_between_each_two(guess, render, size):
+    (life,) = live(jobs(size=size), ScriptedSampler(render, learner_of), render)
+    expected = [(kind, j) for j in range(size) for kind in ("solve", "update")][:-1]
+    assert [(episode.kind, episode.position) for episode in life.episodes] == expected
+    assert life.failure is None
+    assert (len(life.of("solve")), len(life.of("update"))) == (size, size - 1)
+
+
+def test_each_solve_is_given_what_the_update_before_it_wrote(guess, render):
+    (life,) = live(jobs(size=6), ScriptedSampler(render, learner_of), render)
+    assert life.contexts[0] == ""
+    assert list(life.contexts[1:]) == [update.written for update in life.of("update")]
+    for solve, update in zip(life.of("solve"), life.of("update"), strict=False):
+        assert update.context == solve.context
+
+
+def test_what_a_life_finds_out_it_uses_ever_after(guess, render):
+    lives = live(jobs(lives=8, size=8), ScriptedSampler(render, learner_of), render)
+    for life in lives:
+        rewards = [episode.reward for episode in life.of("solve")]
+        assert rewards == sorted(rewards)
+        assert rewards[-1] == 1.0
+    assert any(life.of("solve")[0].reward == 0.0 for life in lives)
+
+
+def test_a_life_that_is_given_its_contexts_writes_none(guess, render):
+    given = ("", "It is 1.", "It is 2.", "It is 1.")
+    (life,) = live(jobs(contexts=given), ScriptedSampler(render, learner_of), render)
+    assert life.of("update") == []
+    assert life.contexts == given
+    assert [episode.turns[0].reply for episode in life.of("solve")][1:] == ["1", "2", "1"]
+
+
+def test_too_few_given_contexts_are_an_error_of_the_caller(guess, render):
+    with pytest.raises(ValueError, match="3 contexts given for 4 tasks"):
+        live(jobs(contexts=("", "", "")), ScriptedSampler(render, learner_of), render)
+
+
+def record_of(episode):
+    t = episode.transcript
+    return (t.ids, t.mask, t.logprobs, t.version, episode.reward, episode.turns, episode.stop)
+
+
+def test_the_first_solve_of_a_life_is_bit_for_bit_that_of_a_life_given_nothing(talk, render, model):
+    """A fair control differs from the life it controls only where a context was written."""
+    own, null = (
+        live(jobs("talk-v0", contexts=contexts), LocalSampler(model, render.stop_ids), render)[0]
+        for contexts in (None, ("",) * 4)
+    )
+    assert record_of(own.of("solve")[0]) == record_of(null.of("solve")[0])
+    assert len(own.of("solve")[0].turns) == 3
+
+
+def test_the_first_solves_of_a_group_agree_in_every_id(talk, render, model):
+    own, null = (
+        live(jobs("talk-v0", lives=5, contexts=contexts), LocalSampler(model, render.stop_ids), render)
+        for contexts in (None, ("",) * 4)
+    )
+    for mine, other in zip(own, null, strict=True):
+        first, second = mine.of("solve")[0].transcript, other.of("solve")[0].transcript
+        assert first.ids == second.ids
+        assert first.logprobs == pytest.approx(second.logprobs, abs=1e-4)
+
+
+def test_equal_names_give_equal_lives_bit_for_bit(talk, render, model):
+    first, again = (live(jobs("talk-v0", lives=4), LocalSampler(model, render.stop_ids), render) for _ in range(2))
+    assert first == again
+    assert len({tuple(life.episodes[0].transcript.ids) for life in first}) == 4
+
+
+# The record.
+
+
+class Tapped:
+    """A sampler that writes down what every session is given and what it answers."""
+
+    def __init__(self, sampler):
+        self.sampler, self.tapes = sampler, {}
+
+    def session(self, names):
+        return TappedSession(self.sampler.session(names), self.tapes.setdefault(names, []))
+
+
+class TappedSession:
+    def __init__(self, session, tape):
+        self.session, self.tape = session, tape
+
+    async def __aenter__(self):
+        await self.session.__aenter__()
+        return self
+
+    async def __aexit__(self, *error):
+        await self.session.__aexit__(*error)
+
+    async def sample(self, ids, params):
+        sampled = await self.session.sample(ids, params)
+        self.tape.append((list(ids), params, sampled))
+        return sampled
+
+
+def test_a_transcript_is_exactly_the_prompts_and_the_sampled_ids(talk, render, make_model):
+    sampler = Tapped(LocalSampler(make_model(length=2048), render.stop_ids | set(range(0, 800, 7))))
+    for life in live(jobs("talk-v0", lives=3), sampler, render):
+        for episode in life.episodes:
+            tape = sampler.tapes[(*life.names, episode.position, episode.kind)]
+            transcript = episode.transcript
+            assert transcript.ids == [id for ids, _, sampled in tape for id in [*ids, *sampled.ids]]
+            assert transcript.mask == [
+                m for ids, _, sampled in tape for m in [False] * len(ids) + [True] * len(sampled.ids)
+            ]
+            assert [p for p, m in zip(transcript.logprobs, transcript.mask, strict=True) if m] == [
+                p for _, _, sampled in tape for p in sampled.logprobs
+            ]
+            assert [turn.reply for turn in episode.turns] == [render.text(sampled.ids) for _, _, sampled in tape]
+            assert {params for _, params, _ in tape} == {PLAY.solve if episode.kind == "solve" else PLAY.update}
+
+
+def test_a_later_turn_reads_only_what_is_new(talk, render, model):
+    sampler = Tapped(LocalSampler(model, render.stop_ids))
+    (life,) = live(jobs("talk-v0", size=1), sampler, render)
+    tape = sampler.tapes[("test", 0, 0, "solve")]
+    turns = life.episodes[0].turns
+    assert len(tape) == len(turns) == 3
+    for before, (ids, _, _), turn in zip(tape, tape[1:], turns[1:], strict=False):
+        assert ids == render.turn(turn.observation, before[2].stop)
+
+
+def test_an_update_reads_the_rules_the_turns_and_the_answer_to_the_last(guess, render):
+    sampler = Tapped(ScriptedSampler(render, says("3")))
+    (life,) = live(jobs(size=2), sampler, render)
+    solve, update = life.episodes[:2]
+    told = update.turns[0].observation
+    for part in (
+        "Find the hidden number.",
+        "Guess a number below 4.",
+        solve.outcome,
+        solve.stop,
+        f"{solve.reward:.3f}",
+    ):
+        assert part in told
+
+
+def test_a_hidden_reward_stays_hidden_from_the_update(guess, render, monkeypatch):
+    monkeypatch.setattr(Guess, "reveals_reward", False)
+    (life,) = live(jobs(size=2), ScriptedSampler(render, says("3")), render)
+    assert "Reward" not in life.of("update")[0].turns[0].observation
+
+
+# Failures of the policy: rewarded, trained on, counted.
+
+
+def test_a_malformed_reply_gets_the_domains_reward_and_is_trained_on(guess, render):
+    (life,) = live(jobs(size=2), ScriptedSampler(render, says("one, I think")), render)
+    for episode in life.of("solve"):
+        assert (episode.stop, episode.reward, life.failure) == ("malformed", 0.0, None)
+        assert render.text([i for i, m in zip(episode.transcript.ids, episode.transcript.mask, strict=True) if m]) == (
+            "one, I think"
+        )
+        assert episode.transcript.sample(-1.0).advantages.count(-1.0) == episode.transcript.tokens > 0
+
+
+@pytest.mark.parametrize(("choice", "left"), [("keep", "It is 2."), ("wipe", "")])
+def test_a_malformed_update_is_fined_and_keeps_or_wipes_the_context(guess, render, choice, left):
+    def players(names):
+        if names[-2:] == (0, "update"):
+            return lambda text: "<context>It is 2.</context>"
+        return lambda text: "no tags" if names[-1] == "update" else "2"
+
+    (life,) = live(jobs(size=3, strategy=Rewrite(choice)), ScriptedSampler(render, players), render)
+    good, bad = life.of("update")
+    assert (good.stop, good.reward, good.written) == ("ok", 0.0, "It is 2.")
+    assert (bad.stop, bad.reward, bad.written) == ("malformed", -FORMAT_PENALTY, left)
+    assert life.contexts == ("", "It is 2.", left)
+    assert bad.transcript.tokens > 0
+    assert "expected exactly one <context>" in bad.outcome
+
+
+def test_a_prompt_longer_than_the_model_reads_ends_the_task_as_malformed(guess, render, make_model):
+    lives = live(jobs(lives=3, size=2), LocalSampler(make_model(length=32), render.stop_ids), render)
+    for life in lives:
+        assert life.failure is None
+        for episode in life.episodes:
+            assert episode.stop == "malformed"
+            assert episode.transcript.tokens == 0
+
+
+def test_an_episode_that_fills_the_model_is_cut_off_and_trained_on(talk, render, make_model):
+    sizes = set()
+    (life,) = live(jobs("talk-v0", size=1), LocalSampler(make_model(length=256), render.stop_ids), render)
+    enough = len(life.episodes[0].transcript.ids)
+    for length in range(enough - 30, enough, 7):
+        model = make_model(length=length)
+        (life,) = live(jobs("talk-v0", size=1), LocalSampler(model, render.stop_ids), render)
+        assert life.failure is None
+        sizes.add(len(life.episodes[0].transcript.ids))
+        assert len(life.episodes[0].transcript.ids) <= length
+        assert life.episodes[0].transcript.tokens > 0
+    assert len(sizes) > 1
+
+
+# Failures of the infrastructure: tried again, then the life is missing.
+
+
+class Flaky(Guess):
+    """Its environments break at chosen openings or steps, counted over the whole test."""
+
+    id = "flaky-v0"
+
+    def __init__(self, bad_openings=(), bad_steps=(), bad_world=None):
+        self.bad_openings, self.bad_steps, self.bad_world = bad_openings, bad_steps, bad_world
+        self.openings = self.steps = 0
+
+    def make_env(self, task, *, style="natural", memory=None, rng):
+        self.openings += 1
+        if self.openings in self.bad_openings:
+            raise ConnectionError("no answer")
+        env = super().make_env(task, style=style, memory=memory, rng=rng)
+        return FlakyEnv(env.hidden, env.view, self, task.world.names[-1] == self.bad_world)
+
+
+class FlakyEnv(GuessEnv):
+    def __init__(self, hidden, view, domain, bad):
+        super().__init__(hidden, view)
+        self.domain, self.bad = domain, bad
+
+    def step(self, text):
+        self.domain.steps += 1
+        if self.bad or self.domain.steps in self.domain.bad_steps:
+            raise TimeoutError("too slow")
+        return super().step(text)
+
+
+@pytest.mark.parametrize("faults", [{"bad_openings": (1,)}, {"bad_steps": (1, 3)}, {"bad_openings": (2, 4)}])
+def test_an_environment_that_breaks_once_or_twice_is_tried_again_from_the_start(registry, render, faults):
+    register(Flaky())
+    (expected,) = live(jobs("flaky-v0"), ScriptedSampler(render, learner_of), render)
+    register(Flaky(**faults))
+    (life,) = live(jobs("flaky-v0"), ScriptedSampler(render, learner_of), render)
+    assert life == expected
+
+
+def test_a_life_that_cannot_be_lived_is_missing_as_a_whole_and_says_why(registry, render):
+    domain = register(Flaky(bad_openings=(2, 4, 6, 8)))
+    (life,) = live(jobs("flaky-v0"), ScriptedSampler(render, says("0")), render)
+    assert life.episodes == ()
+    assert life.failure == "ConnectionError: no answer"
+    assert domain.openings == 2 * TRIES
+
+
+def test_one_bad_life_never_kills_the_others(registry, render, model):
+    register(Flaky(bad_world=2))
+    for sampler in (
+        ScriptedSampler(render, learner_of),
+        LocalSampler(model, frozenset(range(0, 900, 3)), max_sessions=3),
+    ):
+        told = []
+        lives = live(jobs("flaky-v0", lives=5), sampler, render, told=told.append)
+        assert [life.failure for life in lives] == [None, None, "TimeoutError: too slow", None, None]
+        assert [len(life.episodes) for life in lives] == [7, 7, 0, 7, 7]
+        assert sorted(life.names for life in told) == [life.names for life in lives]
+        assert [life.names for life in lives] == [("test", i) for i in range(5)]
+
+
+def test_a_failing_sampler_leaves_the_lives_missing_and_does_not_hang(guess, render, model):
+    class Broken:
+        config, calls = model.config, 0
+
+        def __call__(self, **inputs):
+            self.calls += 1
+            raise MemoryError("no room")
+
+    lives = live(jobs(lives=3), LocalSampler(Broken(), render.stop_ids, max_sessions=2), render)
+    assert [life.failure for life in lives] == ["MemoryError: no room"] * 3
+
+
+def test_a_bug_in_the_teller_is_an_error(guess, render):
+    def tell(life):
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        live(jobs(), ScriptedSampler(render, learner_of), render, told=tell)
+
+
+def test_a_domain_that_waits_for_the_outside_steps_in_a_thread(guess, render, monkeypatch):
+    threads, step = [], GuessEnv.step
+
+    def spy(self, text):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return step(self, text)
+
+    monkeypatch.setattr(GuessEnv, "step", spy)
+    (here,) = live(jobs(size=2), ScriptedSampler(render, learner_of), render)
+    assert set(threads) == {True}
+    threads.clear()
+    monkeypatch.setattr(Guess, "blocking", True)
+    (there,) = live(jobs(size=2), ScriptedSampler(render, learner_of), render)
+    assert set(threads) == {False}
+    assert here == there

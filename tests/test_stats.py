@@ -1,0 +1,96 @@
+"""Intervals are those of the textbook, hold what they claim, and never claim to know everything."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from codots.stats import mean_ci, ratio_ci
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = np.random.default_rng(0).normal(3, 2, 40)
+    low, high = stats.t.interval(0.95, 39, loc=values.mean(), scale=stats.sem(values))
+    estimate = mean_ci(values, 1.0)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.interval == pytest.approx([low, high], abs=1e-4)
+
+
+def test_missing_values_are_left_out():
+    values = np.array([0.0, 1.0, np.nan, 0.5, np.nan])
+    assert mean_ci(values, 1.0) == mean_ci(values[[0, 1, 3]], 1.0)
+
+
+def test_no_values_give_no_number():
+    estimate = mean_ci(np.array([np.nan, np.nan]), 1.0)
+    assert np.isnan([estimate.mean, *estimate.interval]).all()
+
+
+@given(st.integers(1, 600), st.sampled_from([0.0, 0.1, 0.3, 0.7, 0.9625, 1.0]), st.sampled_from([0.5, 1.0, 2.0]))
+def test_equal_values_are_no_certainty(n, value, span):
+    """Among them sums of tenths, whose mean is not exactly a tenth."""
+    low, high = mean_ci(np.full(n, value), span).interval
+    wilson = stats.binomtest(n, n).proportion_ci(method="wilson")
+    assert high - low == pytest.approx(2 * span * (1 - wilson.low), abs=2e-4)
+    assert high - low >= 2 * span * 3.8 / (n + 4)
+
+
+def test_more_packs_make_a_narrower_interval():
+    widths = [np.diff(mean_ci(np.tile([0.0, 1.0], n), 1.0).interval)[0] for n in (2, 20, 200)]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_what_is_found_is_plain_floats():
+    for estimate in (
+        mean_ci(np.ones(5), 1.0),
+        mean_ci(np.arange(5.0), 1.0),
+        ratio_ci(np.arange(9.0), np.arange(9.0) + 2),
+    ):
+        assert [type(value) for value in (estimate.mean, *estimate.interval)] == [float] * 3
+
+
+def test_the_interval_of_a_ratio_covers_the_truth():
+    """95 times in 100; of 120 draws fewer than 105 would be a wonder (p < 0.001)."""
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(120):
+        below = rng.uniform(0.2, 1.0, 60)
+        above = 0.4 * below + rng.normal(0, 0.3, 60)
+        low, high = ratio_ci(above, below, draws=400).interval
+        covered += low <= 0.4 <= high
+    assert 105 <= covered < 120
+
+
+def test_a_ratio_is_paired_by_pack():
+    below = np.random.default_rng(2).uniform(0.1, 1.0, 50)
+    noise = np.random.default_rng(3).normal(0, 0.01, 50)
+    paired = ratio_ci(0.5 * below + noise, below)
+    loose = ratio_ci(0.5 * below[::-1] + noise, below)
+    assert np.diff(paired.interval)[0] < np.diff(loose.interval)[0] / 5
+
+
+def test_the_same_values_give_the_same_interval():
+    above, below = np.random.default_rng(4).uniform(0.1, 1.0, (2, 30))
+    assert ratio_ci(above, below) == ratio_ci(above.copy(), below.copy())
+
+
+def test_a_pack_without_either_value_is_left_out():
+    above, below = np.random.default_rng(5).uniform(0.1, 1.0, (2, 30))
+    more = ratio_ci(np.append(above, [np.nan, 9.0]), np.append(below, [9.0, np.nan]))
+    assert more == ratio_ci(above, below)
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "mean"),
+    [
+        ([], [], np.nan),
+        ([1.0], [2.0], 0.5),
+        ([1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 3.0, 4.0], 0.4),
+        ([0.1] * 7, [0.2] * 7, 0.5),
+        ([1.0, 2.0, 3.0], [1.0, -1.0, 0.0], np.nan),
+    ],
+)
+def test_where_a_ratio_has_no_interval_none_is_claimed(above, below, mean):
+    estimate = ratio_ci(np.array(above), np.array(below))
+    assert estimate.mean == pytest.approx(mean, nan_ok=True)
+    assert np.isnan(estimate.interval).all()
