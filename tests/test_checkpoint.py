@@ -198,7 +198,7 @@ def test_a_run_whose_recipe_cannot_be_read_is_one_line(run, config, content):
 
 
 def test_nothing_to_resume_is_one_line(tmp_path, config):
-    with pytest.raises(ValueError, match="no run to resume at .*nowhere: it has no config.yaml"):
+    with pytest.raises(ValueError, match=r"no run to resume at .*nowhere: it has no config\.yaml"):
         open_run(tmp_path / "nowhere", config, resume=True)
     assert not (tmp_path / "nowhere").exists()
 
@@ -219,9 +219,7 @@ def test_a_write_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
 def nothing_of_it_remains(run, config, save):
     save_steps(run, config, [1, 2])
     before = tree(run)
-    with pytest.raises(
-        OSError, match="checkpoint 3 could not be written to .*No space left.*the ones before are whole"
-    ):
+    with pytest.raises(OSError, match=r"checkpoint 3 could not be written to .*No space left.*before are whole"):
         save_checkpoint(run, 3, config, {}, save, 1)
     assert tree(run) == before
     assert sorted(os.listdir(run / "checkpoints")) == ["step-000001", "step-000002"]

@@ -71,15 +71,13 @@ def _dry_run(config: TrainConfig) -> None:
 def pretrain(recipe: Recipe, changes: Changes = None) -> None:
     """Make a tiny base model from nothing by imitation."""
     from codots.config import PretrainConfig, load_recipe
-    from codots.display import bar
+    from codots.display import counting
     from codots.pretrain import pretrain
 
     config = load_recipe(PretrainConfig, recipe, changes)
-    with bar() as progress:
-        task = progress.add_task("imitating", total=sum(stage.steps for stage in config.stages))
+    with counting("imitating, stage") as told:
         for report in pretrain(config):
-            words = f"imitating, stage {report.stage}, loss {report.metrics['learner/loss']:.3f}"
-            progress.update(task, completed=report.step, description=words)
+            told(f"{report.stage}", report.step, report.steps)
     typer.echo(f"the model is in {config.run}/model")
 
 

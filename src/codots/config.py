@@ -129,7 +129,7 @@ class TrainConfig(World):
 
 
 class NoiseConfig(Section):
-    """How often each decision of the scripted player is skilled; see `codots.domains.frozen_lake_teacher.Noise`."""
+    """How often each decision of the scripted player is skilled; see `codots.domains.frozen_lake.teacher.Noise`."""
 
     thought: float = Field(1.0, ge=0, le=1)
     """The intended direction is the optimum's."""

@@ -131,7 +131,15 @@ def line(report: StepReport) -> str:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far each arm of an evaluation is."""
+    """Show how far each part of a long piece of work is; without a terminal, say a line at each tenth."""
+    if not errors.is_terminal:
+
+        def said(part: str, done: int, total: int) -> None:
+            if done * 10 // total > (done - 1) * 10 // total:
+                errors.print(f"{what} {part}: {done} of {total}", highlight=False)
+
+        yield said
+        return
     with bar() as progress:
         tasks: dict[str, Any] = {}
 

@@ -103,12 +103,12 @@ def evaluate(
     if rows is not None and not rows.parent.is_dir():
         raise ValueError(f"cannot write {rows}: there is no folder {rows.parent}")
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
-    reader = _Player(model, seed, temperature, workers, told)
+    reader = _Player(model, domain, seed, temperature, workers, told)
     lives: dict[str, list[Life]] = {}
     try:
         own = needed_own(arms)
         if own and writer is not None:
-            other = _Player(writer, seed, temperature, workers, told)
+            other = _Player(writer, domain, seed, temperature, workers, told)
             try:
                 written = other.live("writer", drawn, [Own(other.strategy)] * packs)
             finally:
@@ -149,10 +149,16 @@ class _Player:
     """A model at work on packs."""
 
     def __init__(
-        self, model: str | Path, seed: int, temperature: float, workers: int, told: Callable[[str, int, int], None]
+        self,
+        model: str | Path,
+        domain: str,
+        seed: int,
+        temperature: float,
+        workers: int,
+        told: Callable[[str, int, int], None],
     ) -> None:
         folder = model_folder(model)
-        profile = load_profile(folder).at(temperature)
+        profile = load_profile(folder).fits(domain).at(temperature)
         self.style, self.strategy = profile.style, profile.strategy()
         self.engine = LocalEngine(Plan(folder, profile), workers)
         self.seed, self.told = seed, told

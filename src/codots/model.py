@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.context import Rewrite
+from codots.domain import STYLES, get_domain, nearest
 from codots.render import Render
 from codots.rollout import Play
 from codots.sampler.base import Params
@@ -30,6 +31,20 @@ class Profile:
     cap: int = 4000
     """Greatest length of a context in characters."""
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no model can be spoken to with."""
+        if self.style not in STYLES:
+            raise ValueError(nearest(str(self.style), list(STYLES), "prompt style"))
+        for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("temperature", 0)):
+            if not isinstance(value := getattr(self, name), int | float) or not value >= least:
+                raise ValueError(f"{name} is {value!r}; expected a number of at least {least}")
+
+    def fits(self, domain: str) -> Profile:
+        """The same, if this domain has its style; ValueError if not."""
+        if self.style not in get_domain(domain).styles:
+            raise ValueError(f"the model is spoken to in style {self.style!r}, which {domain} does not have")
+        return self
 
     def play(self) -> Play:
         """How episodes are sampled."""
@@ -81,15 +96,20 @@ def load_model(folder: Path) -> tuple[Any, Render]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what is wrong is said here, in one line
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} has no weights: expected a .safetensors file beside config.json")
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}")
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"{folder} has a foreign tokenizer: it knows {len(tokenizer)} ids, the model {model.config.vocab_size}"
         )
-    return model, Render(tokenizer)
+    return model.eval(), Render(tokenizer)

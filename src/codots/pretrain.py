@@ -9,7 +9,7 @@ from pathlib import Path
 from codots.checkpoint import open_run
 from codots.config import PretrainConfig, Stage
 from codots.domain import make_pack
-from codots.domains.frozen_lake_teacher import Noise, Teacher
+from codots.domains.frozen_lake.teacher import Noise, Teacher
 from codots.engine.local import LocalEngine, Plan, Worker
 from codots.learner.local import Settings
 from codots.model import Profile
@@ -26,9 +26,10 @@ PROFILE = Profile(style="compact", solve_tokens=4, update_tokens=14, cap=200)
 class PretrainReport:
     """What one step of imitation did."""
 
-    step: int
-    steps: int
     stage: int
+    step: int
+    """Of the stage."""
+    steps: int
     metrics: dict[str, float]
 
 
@@ -52,15 +53,13 @@ def pretrain(config: PretrainConfig) -> Iterator[PretrainReport]:
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
     save(model, tokenizer, folder)
-    total, before = sum(stage.steps for stage in config.stages), 0
     for number, stage in enumerate(config.stages):
         plan = Plan(folder, PROFILE, imitation(stage), Teaching(Noise(**stage.noise.model_dump())))
         engine = LocalEngine(plan, config.workers)
         try:
             for step in range(1, stage.steps + 1):
                 metrics = engine.step(lesson(engine, config, stage, number, step))
-                yield PretrainReport(before + step, total, number, metrics)
-            before += stage.steps
+                yield PretrainReport(number, step, stage.steps, metrics)
             last = number + 1 == len(config.stages)
             folder = run / ("model" if last else f"stage-{number}")
             engine.save_model(folder)

@@ -75,5 +75,8 @@ def make_model(tokenizer: Any, *, width: int, layers: int, heads: int, seed: int
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write an ordinary Hugging Face folder."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -54,7 +54,7 @@ def train(
     what is being waited for. Raises ValueError for what cannot be run.
     """
     start = model_folder(config.model)
-    profile = load_profile(start)
+    profile = load_profile(start).fits(config.domain)
     told("starting")
     settings = learner_settings(config.learner, config.steps * config.minibatches)
     with ExitStack() as stack:
@@ -77,6 +77,8 @@ def train(
             told(f"living {config.packs * config.group} lives")
             lives = engine.live(step_jobs(config, profile, packs, step))
             lived = time.perf_counter() - clock
+            if all(life.failure for life in lives):
+                raise RuntimeError(f"every life of step {step} is missing: {lives[0].failure}")
             rewards = collect(lives, config.packs, config.group, config.size)
             credit = credit_of(config, rewards)
             told("learning from them")

@@ -12,30 +12,29 @@ from hypothesis import strategies as st
 
 from codots.context import Rewrite, Trajectory, Turn
 from codots.domain import get_domain, make_pack
-from codots.domains.frozen_lake import (
-    CODES,
-    DEFAULT,
+from codots.domains.frozen_lake import TINY, V0, V1, FrozenLake
+from codots.domains.frozen_lake.board import (
     DIRECTIONS,
-    FEEDBACK,
-    TINY,
-    V0,
-    V1,
-    Bayes,
     Board,
-    Dials,
-    FrozenLake,
-    LakeEnv,
-    View,
-    compact_board,
     direction_of,
     distances,
-    draw,
     good_directions,
     name,
     quirky_reach,
+)
+from codots.domains.frozen_lake.env import (
+    CODES,
+    DEFAULT,
+    FEEDBACK,
+    Dials,
+    LakeEnv,
+    View,
+    compact_board,
+    draw,
     read_code,
     write_code,
 )
+from codots.domains.frozen_lake.players import Bayes
 from codots.pack import World, stream
 
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])

@@ -100,6 +100,19 @@ def test_ids_are_drawn_as_often_as_their_probability_says(model):
         assert abs((drawn == id).double().mean().item() - expected) < 4 * math.sqrt(expected / 250)
 
 
+def test_every_id_is_the_one_that_the_draw_of_its_session_turn_and_place_falls_on(model):
+    sessions = plan(6)
+    for name, (transcript, answers) in live(LocalSampler(model, STOPS), sessions).items():
+        cumulative, read = full_pass(model, transcript.ids).double().exp().cumsum(-1), 0
+        for turn, (answer, (prompt, params)) in enumerate(zip(answers, sessions[name], strict=True)):
+            read += len(prompt)
+            draws = stream(*name, turn).random(params.max_tokens)
+            for id, draw in zip(answer.ids, draws, strict=False):
+                below = cumulative[read - 1, id - 1].item() if id else 0.0
+                assert below - 1e-5 <= draw <= cumulative[read - 1, id].item() + 1e-5
+                read += 1
+
+
 def numbers(held):
     return {name: (t.ids, t.mask, t.logprobs, [a.stop for a in answers]) for name, (t, answers) in held.items()}
 

@@ -14,6 +14,9 @@ from codots.pack import Names, stream
 from codots.sampler.base import Params
 from codots.transcript import Sampled, StopReason
 
+SHORT = 16
+"""Ids that a move's answer rarely passes; longer prompts are read apart."""
+
 
 class SlotCache:
     """Keys and values of all sessions, a row each, written at any position.
@@ -69,6 +72,15 @@ class Request:
     done: asyncio.Future[Sampled]
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+
+
+def alike(batch: list[Request]) -> list[list[Request]]:
+    """Part requests by how many ids they read, so that a move is not padded to a whole prompt."""
+    parts: dict[int, list[Request]] = {}
+    for request in batch:
+        # One id to decode, a few to hear of a move, a prompt.
+        parts.setdefault((len(request.new) > 0) + (len(request.new) > SHORT), []).append(request)
+    return [parts[size] for size in sorted(parts)]
 
 
 class LocalSession:
@@ -194,12 +206,8 @@ class LocalSampler:
 
     def _advance(self, batch: list[Request]) -> None:
         """Run one pass over all who wait: new requests read their prompt, the others their last id."""
-        reading = [request for request in batch if request.new]
-        decoding = [request for request in batch if not request.new]
-        # A prompt is longer than one id, so the two kinds are not padded to each other.
-        for part in (reading, decoding):
-            if part:
-                self._choose(part, self._forward(part))
+        for part in alike(batch):
+            self._choose(part, self._forward(part))
 
     @torch.inference_mode()
     def _forward(self, batch: list[Request]) -> torch.Tensor:

@@ -11,19 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from codots.domain import Rng
-from codots.domains.frozen_lake import (
-    CLAIM,
-    CODES,
-    DEFAULT,
-    DIRECTIONS,
-    Bayes,
-    Board,
-    Cell,
-    Dials,
-    Mapping,
-    View,
-    good_directions,
-)
+from codots.domains.frozen_lake import CLAIM
+from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, good_directions
+from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, Mapping, View
+from codots.domains.frozen_lake.players import Bayes
 from codots.pack import Names, stream
 
 CELL = re.compile(r"([_OG])([a-z])(\d+)")
@@ -83,7 +74,7 @@ def read_effects(text: str) -> list[Effect]:
 
 def believe(board: Board, effects: Iterable[Effect], claims: Iterable[Fact]) -> list[Mapping]:
     """Keep the mappings that agree with what was seen, and with as many claims as agree with that."""
-    belief = list(V1_MAPPINGS)
+    belief = list(ALL)
     for at, code, effect in effects:
         i = CODES.index(code)
         if effect == "stays":
@@ -96,7 +87,7 @@ def believe(board: Board, effects: Iterable[Effect], claims: Iterable[Fact]) -> 
     return belief
 
 
-V1_MAPPINGS = Dials(side=(4, 4), path=1, turns=1).mappings
+ALL = Dials(side=(4, 4), path=1, turns=1).mappings
 
 
 def known(belief: list[Mapping], code: str) -> str | None:

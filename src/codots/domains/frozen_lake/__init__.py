@@ -1,0 +1,170 @@
+"""FrozenLake-Obscure: cross the ice with four codes whose meaning is hidden.
+
+Description:
+    A square lake of ice and holes, a start and a goal. The four actions are opaque codes; which code moves which way
+    is hidden, and holds for the whole world.
+Hidden and shared:
+    A permutation code -> direction. Boards are public and independent of it.
+Observation:
+    The board and the player's cell, then the effect of each move. Columns are letters, rows are numbers: `b3`.
+Action:
+    One code. `natural` reads exactly one `<action>3</action>`; `compact` reads the last word: `right 3`.
+Reward:
+    Reaching the goal at turn k of H gives 1 - 0.1 k/H, anything else 0.
+Episode end:
+    goal, hole, out of turns (`late`), or malformed text.
+Presets:
+    `easy`, `hard` (larger boards), `tiny` (tests).
+    Dials: side, frozen, path, turns, hidden (how many codes are secret).
+Reference policies:
+    `random`; `informed`, shortest path under the true mapping; `bayes`, exact maximum of the current task's expected
+    reward under the posterior over mappings, given everything seen in the life.
+Version history:
+    v0: the rules of arXiv 2606.20002: paths of one step, a depth-first filter that refuses some solvable boards, boards
+    not split, and the updater is not told what the last move did.
+    v1: paths of at least two steps, every board that fits is kept, boards split by content between `train` and
+    held-out, and the last move's outcome reaches the updater.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances, quirky_reach
+from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, LakeEnv, Mapping, Rules, draw
+from codots.domains.frozen_lake.players import Bayes, Informed, Random
+from codots.pack import Task, World, stream
+
+CLAIM = re.compile(r"\b([1-4])\b(?:\W+(?!up\b|down\b|left\b|right\b)[a-z]+){0,4}?\W+(up|down|left|right)\b", re.I)
+
+
+class FrozenLake(Domain):
+    """The family, under one set of rules."""
+
+    styles = ("natural", "compact")
+    exact = True
+
+    def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
+        self.id = id
+        self.rules = rules
+        self.presets = presets
+
+    def make_world(self, rng: Rng, dials: Dials) -> Mapping:
+        """Draw the mapping."""
+        mappings = dials.mappings
+        return mappings[rng.integers(len(mappings))]
+
+    def make_task(self, world: World, position: int, rng: Rng) -> Board:
+        """Draw boards until one is solvable in the allowed steps and belongs to this split."""
+        dials: Dials = world.dials
+        side = int(rng.integers(dials.side[0], dials.side[1] + 1))
+        frozen = rng.uniform(*dials.frozen)
+        while True:
+            board = self._board(rng, side, frozen)
+            if self._accept(board, dials) and self._on_side(board, world.split):
+                return board
+
+    def _board(self, rng: Rng, side: int, frozen: float) -> Board:
+        ice = rng.random((side, side)) < frozen
+        start, goal = (divmod(int(i), side) for i in rng.choice(side * side, 2, replace=False))
+        cells = [(row, col) for row in range(side) for col in range(side)]
+        holes = frozenset(cell for cell in cells if not ice[cell] and cell not in (start, goal))
+        return Board(side, holes, start, goal)
+
+    def _accept(self, board: Board, dials: Dials) -> bool:
+        if self.rules.quirky_filter:
+            return quirky_reach(board, dials.path - 1)
+        return self.rules.shortest <= distances(board).get(board.start, 99) <= dials.path
+
+    def _on_side(self, board: Board, split: str) -> bool:
+        return not self.rules.split_boards or (board.split == "train") == (split == "train")
+
+    def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
+        """Open a crossing."""
+        if style not in self.styles:
+            raise ValueError(nearest(style, list(self.styles), "prompt style"))
+        return LakeEnv(task.content, task.world.hidden, self.rules, task.world.dials.turns, style)
+
+    def rules_text(self, task: Task, style: str) -> str:
+        """Say the rules."""
+        dials: Dials = task.world.dials
+        known = dict(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
+        if style == "compact":
+            return " ".join([f"lake {dials.turns} moves", *(f"{c}={d}" for c, d in known.items())])
+        told = "".join(f" Code {code} moves you {direction}." for code, direction in known.items())
+        return RULES.format(turns=dials.turns, known=told)
+
+    def policy(self, name: str, world: World) -> Policy:
+        """Give a scripted player."""
+        if name == "random":
+            return Random(stream(*world.names, "random"))
+        if name == "informed":
+            return Informed(world.hidden)
+        if name == "bayes":
+            return Bayes(world.dials)
+        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+
+    def oracle_context(self, world: World, style: str) -> str:
+        """Write the mapping down."""
+        facts = zip(CODES, world.hidden, strict=True)
+        if style == "compact":
+            return " ".join(f"{code}={direction}" for code, direction in facts)
+        return "\n".join(f"- code {code} moves you {direction}" for code, direction in facts)
+
+    def floor(self, task: Task) -> float:
+        """The expected reward of codes drawn evenly."""
+        board: Board = task.content
+        turns: int = task.world.dials.turns
+
+        @cache
+        def value(at: Cell, turn: int) -> float:
+            if at == board.goal:
+                return 1 - 0.1 * turn / turns
+            if at in board.holes or turn == turns:
+                return 0.0
+            return sum(value(board.move(at, d), turn + 1) for d in DIRECTIONS) / 4
+
+        return value(board.start, 0)
+
+    def ceiling(self, task: Task) -> float:
+        """The reward of a shortest path."""
+        board: Board = task.content
+        turns: int = task.world.dials.turns
+        return 1 - 0.1 * distances(board)[board.start] / turns
+
+    def twin(self, world: World, rng: Rng) -> World:
+        """Draw another mapping."""
+        others = [m for m in world.dials.mappings if m != world.hidden] or [world.hidden]
+        return replace(world, hidden=others[rng.integers(len(others))])
+
+    def facts(self, world: World, context: str) -> tuple[int, int, int]:
+        """Count claims of the form code ... direction; a code claimed twice counts twice."""
+        claims = [(code, direction.lower()) for code, direction in CLAIM.findall(context)]
+        right = sum(world.hidden[CODES.index(code)] == direction for code, direction in claims)
+        return right, len(claims) - right, len(CODES)
+
+    def draw(self, view: Any) -> str:
+        """Draw the lake."""
+        return draw(view)
+
+
+RULES = """\
+You stand on a frozen lake. Walk from your cell to the goal G over ice (_) and keep out of the holes (O), which end the
+task. P is you. Columns are letters, rows are numbers from the top. You have {turns} moves.
+You move by codes: 1, 2, 3 and 4. Each code always moves you one cell in one direction (up, down, left or right), a
+different direction for each code. Which code means which direction is not known beforehand.{known} At the edge of the
+lake a move outwards leaves you where you are.
+Think briefly, then name one code like this: <action>2</action>"""
+
+V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_told=False)
+V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_told=True)
+EASY = Dials(side=(4, 5), path=7, turns=8)
+HARD = Dials(side=(6, 7), path=9, turns=10)
+TINY = Dials(side=(3, 3), path=3, turns=5)
+
+register(FrozenLake("frozen-lake-v0", V0, {"easy": EASY, "hard": HARD}))
+register(FrozenLake("frozen-lake-v1", V1, {"easy": EASY, "hard": HARD, "tiny": TINY}))

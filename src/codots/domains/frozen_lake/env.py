@@ -1,0 +1,166 @@
+"""One crossing: what is shown, what is read, how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import permutations
+
+from codots.domain import Step
+from codots.domains.frozen_lake.board import Board, Cell, direction_of, name
+
+CODES = ("1", "2", "3", "4")
+DEFAULT = ("left", "down", "right", "up")
+"""What the codes mean where they are not secret."""
+
+Mapping = tuple[str, ...]
+"""Direction of each code, in the order of CODES."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What differs between the versions."""
+
+    shortest: int
+    """Least number of steps from start to goal."""
+    quirky_filter: bool
+    """Accept a board by the paper's depth-first search, which misses some short paths."""
+    split_boards: bool
+    """Whether a board belongs either to `train` or to the held-out splits."""
+    last_move_told: bool
+    """Whether the updater reads what the last move did."""
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What differs between presets."""
+
+    side: tuple[int, int]
+    """Least and greatest side of a board."""
+    path: int
+    """Greatest number of steps from start to goal."""
+    turns: int
+    """Moves of an episode, H."""
+    frozen: tuple[float, float] = (0.6, 0.7)
+    """Range of the chance that a cell is ice."""
+    hidden: int = 4
+    """How many codes are secret: 0, 2, 3 or 4, hence 1, 2, 6 or 24 mappings."""
+
+    @property
+    def mappings(self) -> tuple[Mapping, ...]:
+        """Every mapping that the rules leave possible, equally likely."""
+        known = DEFAULT[self.hidden :]
+        return tuple(rest + known for rest in permutations(DEFAULT[: self.hidden]))
+
+
+@dataclass(frozen=True)
+class View:
+    """The public state of an episode."""
+
+    board: Board
+    at: Cell
+    turn: int
+    """Moves made so far."""
+    turns: int
+    style: str
+    code: str | None = None
+    """The last code."""
+    came_from: Cell | None = None
+
+
+@dataclass
+class LakeEnv:
+    """One crossing."""
+
+    board: Board
+    mapping: Mapping
+    rules: Rules
+    turns: int
+    style: str
+    view: View = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.view = View(self.board, self.board.start, 0, self.turns, self.style)
+
+    def observe(self) -> str:
+        """Show the board."""
+        if self.style == "compact":
+            return compact_board(self.view)
+        return f"Move 1 of {self.turns}.\n{self._situation()}"
+
+    def step(self, text: str) -> Step:
+        """Make the move that the text names."""
+        code = read_code(text, self.style)
+        if code is None:
+            word = f"a code {', '.join(CODES)}" + (" in one <action></action>" if self.style == "natural" else "")
+            feedback = "malformed" if self.style == "compact" else f"The reply did not hold {word}; the task is lost."
+            return Step("", 0.0, True, feedback, "malformed", self.view)
+        before = self.view
+        at = self.board.move(before.at, self.mapping[CODES.index(code)])
+        turn = before.turn + 1
+        self.view = View(self.board, at, turn, self.turns, self.style, code, before.at)
+        stop = "goal" if at == self.board.goal else "hole" if at in self.board.holes else None
+        stop = stop or ("late" if turn == self.turns else None)
+        reward = 1 - 0.1 * turn / self.turns if stop == "goal" else 0.0
+        told = self._effect(stop) if stop is None or self.rules.last_move_told else ""
+        feedback = "" if stop is None else stop if self.style == "compact" else FEEDBACK[stop]
+        return Step(told, reward, stop is not None, feedback, stop, self.view)
+
+    def _effect(self, stop: str | None) -> str:
+        view = self.view
+        assert view.came_from is not None
+        moved = direction_of(view.came_from, view.at)
+        if self.style == "compact":
+            ending = f" {stop}" if stop in ("goal", "hole") else ""
+            return f"{name(view.at)} {view.code}={moved or 'stays'}{ending}"
+        effect = (
+            f"Code {view.code} moved you {moved}, from {name(view.came_from)} to {name(view.at)}."
+            if moved
+            else f"Code {view.code} left you at {name(view.at)}: the edge of the lake held you back."
+        )
+        if stop:
+            return effect
+        return f"{effect}\nMove {view.turn + 1} of {self.turns}.\n{self._situation()}"
+
+    def _situation(self) -> str:
+        return f"{draw(self.view)}\nYou are at {name(self.view.at)}, the goal is at {name(self.board.goal)}."
+
+
+FEEDBACK = {
+    "goal": "You reached the goal.",
+    "hole": "You fell into a hole.",
+    "late": "You ran out of moves before the goal.",
+}
+
+
+def read_code(text: str, style: str) -> str | None:
+    """Read the action in a reply, None if it is malformed."""
+    if style == "natural":
+        if text.count("<action>") != 1 or text.count("</action>") != 1:
+            return None
+        inside, closed, _ = text.partition("<action>")[2].partition("</action>")
+        return inside.strip() if closed and inside.strip() in CODES else None
+    words = text.split()
+    return words[-1] if words and words[-1] in CODES else None
+
+
+def write_code(code: str, thought: str, style: str) -> str:
+    """Write a reply with this action."""
+    return f"{thought} {code}" if style == "compact" else f"I want to go {thought}. <action>{code}</action>"
+
+
+def draw(view: View) -> str:
+    """Draw the lake: P player, G goal, O hole, _ ice."""
+    board = view.board
+    marks = dict.fromkeys(board.holes, "O") | {board.goal: "G", view.at: "P"}
+    rows = [
+        f"{row + 1} " + " ".join(marks.get((row, col), "_") for col in range(board.side)) for row in range(board.side)
+    ]
+    return "\n".join(["  " + " ".join("abcdefghijklmnopqrstuvwxyz"[: board.side]), *rows])
+
+
+def compact_board(view: View) -> str:
+    """Write the lake as one word a cell, and the player's cell after them."""
+    board = view.board
+    marks = dict.fromkeys(board.holes, "O") | {board.goal: "G"}
+    cells = [(row, col) for row in range(board.side) for col in range(board.side)]
+    return " ".join(marks.get(cell, "_") + name(cell) for cell in cells) + "\n" + name(view.at)

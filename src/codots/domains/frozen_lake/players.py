@@ -1,0 +1,88 @@
+"""The reference policies."""
+
+from __future__ import annotations
+
+from codots.domain import Rng, Step
+from codots.domains.frozen_lake.board import Board, Cell, distances, good_directions
+from codots.domains.frozen_lake.env import CODES, Dials, Mapping, View, write_code
+
+
+class Random:
+    """Codes drawn evenly."""
+
+    def __init__(self, rng: Rng) -> None:
+        self.rng = rng
+
+    def act(self, view: View) -> str:
+        return write_code(CODES[self.rng.integers(4)], "anywhere", view.style)
+
+    def end(self, step: Step) -> None:
+        """Random play learns nothing."""
+
+
+class Informed:
+    """A shortest path under the true mapping."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        self.mapping = mapping
+
+    def act(self, view: View) -> str:
+        direction = good_directions(view.board, view.at)[0]
+        return write_code(CODES[self.mapping.index(direction)], direction, view.style)
+
+    def end(self, step: Step) -> None:
+        """There is nothing left to learn."""
+
+
+class Bayes:
+    """The exact optimum of each task given everything seen before."""
+
+    def __init__(self, dials: Dials) -> None:
+        self.mappings = list(dials.mappings)
+        self._plan: dict[tuple[Cell, tuple[Mapping, ...], int], tuple[float, int]] = {}
+        self._board: Board | None = None
+
+    def act(self, view: View) -> str:
+        self._learn(view)
+        code = self.best(view, self.mappings)
+        direction = {mapping[code] for mapping in self.mappings}
+        return write_code(CODES[code], direction.pop() if len(direction) == 1 else "anywhere", view.style)
+
+    def best(self, view: View, belief: list[Mapping]) -> int:
+        """The index of the code with the best expected reward, the first of equals."""
+        if view.board != self._board:
+            self._board, self._plan = view.board, {}
+        return self._value(view.board, view.at, tuple(belief), view.turn, view.turns)[1]
+
+    def end(self, step: Step) -> None:
+        self._learn(step.view)
+
+    def _learn(self, view: View) -> None:
+        if view.code is not None and view.came_from is not None:
+            i, board, before = CODES.index(view.code), view.board, view.came_from
+            self.mappings = [m for m in self.mappings if board.move(before, m[i]) == view.at]
+
+    def _value(self, board: Board, at: Cell, belief: tuple[Mapping, ...], turn: int, turns: int) -> tuple[float, int]:
+        """The best expected reward from here, and the first code that reaches it."""
+        if distances(board)[at] > turns - turn:
+            return 0.0, 0
+        key = (at, belief, turn)
+        if key not in self._plan:
+            values = [self._code_value(board, at, belief, turn, turns, code) for code in range(len(CODES))]
+            best = max(values)
+            self._plan[key] = best, values.index(best)
+        return self._plan[key]
+
+    def _code_value(self, board: Board, at: Cell, belief: tuple[Mapping, ...], turn: int, turns: int, i: int) -> float:
+        outcomes: dict[Cell, list[Mapping]] = {}
+        for mapping in belief:
+            outcomes.setdefault(board.move(at, mapping[i]), []).append(mapping)
+        if len(outcomes) == 1 and at in outcomes:
+            return 0.0  # a move that surely leads nowhere is never better than the others
+        total = 0.0
+        for to, left in outcomes.items():
+            if to == board.goal:
+                total += len(left) * (1 - 0.1 * (turn + 1) / turns)
+            elif to not in board.holes and to in distances(board):
+                total += len(left) * self._value(board, to, tuple(left), turn + 1, turns)[0]
+        return total / len(belief)

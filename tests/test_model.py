@@ -1,0 +1,149 @@
+"""A model is found by any of its names, spoken to as it wants, and refused in one line if it does not fit."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from codots import register, tiny
+from codots.model import PROFILE, Profile, load_model, load_profile, model_folder
+from tests.lively import make_lively
+from tests.toy import Guess
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return make_lively(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "model")
+
+
+def refused(folder, line):
+    with pytest.raises(ValueError, match=line) as error:
+        load_model(folder)
+    assert len(str(error.value).splitlines()) == 1
+    assert str(folder) in str(error.value)
+
+
+def test_a_folder_loads_as_it_was_saved(folder):
+    model, render = load_model(folder)
+    saved = load_file(folder / "model.safetensors")
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in saved.items())
+    assert not model.training
+    assert render.text(render.encode("2=up")) == "2=up"
+
+
+def test_weights_of_half_precision_are_trained_in_full(folder):
+    halves = {name: weight.half() for name, weight in load_file(folder / "model.safetensors").items()}
+    save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+    model, _ = load_model(folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_model_goes_by_its_folder_its_run_and_its_checkpoint(folder):
+    assert model_folder(folder) == model_folder(str(folder)) == model_folder(folder.parent) == folder
+
+
+def test_base_is_the_model_of_the_package():
+    assert model_folder("base").parent.name == "codots"
+
+
+def test_nothing_there_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"no model at '.*nowhere'; expected a Hugging Face folder, or 'base'"):
+        model_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"is not a model folder: it has no config\.json"):
+        model_folder(tmp_path)
+
+
+def test_no_weights_is_one_line(folder):
+    (folder / "model.safetensors").unlink()
+    refused(folder, r"has no weights: expected a \.safetensors file beside config\.json")
+
+
+def test_a_foreign_tokenizer_is_one_line(folder, tokenizer):
+    words = tiny.make_tokenizer()
+    words.add_tokens(["one", "two", "three"])
+    words.save_pretrained(folder)
+    refused(folder, f"has a foreign tokenizer: it knows {len(tokenizer) + 3} ids, the model {len(tokenizer)}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{}"),
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": "nobody-knows"}'),
+        ("tokenizer.json", b"{"),
+    ],
+)
+def test_a_broken_file_is_one_line(folder, name, content):
+    (folder / name).write_bytes(content)
+    refused(folder, "cannot be loaded: .+")
+
+
+def test_a_tokenizer_without_a_chat_template_is_one_line(folder):
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="chat template") as error:
+        load_model(folder)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_weights_of_another_shape_are_one_line(folder, tokenizer):
+    other = tiny.make_model(tokenizer, width=16, layers=2, heads=2, seed=0)
+    other.save_pretrained(folder.parent / "other")
+    shutil.copy(folder.parent / "other" / "model.safetensors", folder)
+    refused(folder, "cannot be loaded: .+")
+
+
+def test_missing_weights_are_not_made_up(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(folder, r"lacks 1 of the model's weights, such as model\.layers\.1\.mlp\.up_proj\.weight")
+
+
+def test_a_profile_comes_back_as_it_went(tmp_path):
+    profile = Profile("compact", 3, 5, 77, 0.5)
+    profile.save(tmp_path)
+    assert load_profile(tmp_path) == profile
+    play, strategy = profile.play(), profile.strategy("wipe")
+    assert (play.style, play.solve.max_tokens, play.update.max_tokens) == ("compact", 3, 5)
+    assert (play.solve.temperature, play.update.temperature) == (0.5, 0.5)
+    assert (strategy.cap, strategy.on_parse_failure) == (77, "wipe")
+    assert profile.at(0).play().solve.temperature == 0
+
+
+def test_a_folder_without_a_profile_is_spoken_to_in_plain_words(tmp_path):
+    assert load_profile(tmp_path) == Profile()
+    assert load_profile(tmp_path).style == "natural"
+
+
+def test_a_style_that_a_domain_does_not_have_is_one_line(registry):
+    register(Guess())
+    assert Profile("compact").fits("frozen-lake-v1") == Profile("compact")
+    with pytest.raises(ValueError, match="spoken to in style 'compact', which guess-v0 does not have"):
+        Profile("compact").fits("guess-v0")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", '{"stile": "compact"}', "\x00"])
+def test_a_profile_that_cannot_be_read_is_one_line(tmp_path, content):
+    (tmp_path / PROFILE).write_text(content)
+    with pytest.raises(ValueError, match=r"codots\.json is not a profile") as error:
+        load_profile(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"style": "loud"}, {"style": 3}, {"solve_tokens": 0}, {"update_tokens": "many"}, {"temperature": -1}]
+)
+def test_a_profile_that_makes_no_sense_is_one_line(tmp_path, wrong):
+    (tmp_path / PROFILE).write_text(json.dumps(wrong))
+    with pytest.raises(ValueError, match=r"codots\.json is not a profile") as error:
+        load_profile(tmp_path)
+    assert len(str(error.value).splitlines()) == 1

@@ -1,0 +1,102 @@
+"""A tiny base model is made by imitation, stage by stage, and equal recipes make equal models."""
+
+import pytest
+from safetensors.torch import load_file
+
+from codots.config import PretrainConfig, Stage
+from codots.domain import make_pack
+from codots.model import load_model, load_profile
+from codots.pretrain import PROFILE, contexts, pretrain
+from codots.rollout import Given, Own
+
+FEW = {
+    "width": 16,
+    "layers": 1,
+    "heads": 2,
+    "size": 2,
+    "workers": 1,
+    "stages": [
+        {"steps": 16, "packs": 2, "lr": 0.2, "presets": ["tiny", "easy"], "given_every": 2},
+        {"steps": 2, "packs": 1, "lr": 0.01, "presets": ["tiny"], "noise": {"thought": 0.3, "wrong": 0.5}},
+    ],
+}
+
+
+def made(run, **changes):
+    config = PretrainConfig.model_validate(FEW | {"run": str(run)} | changes)
+    return list(pretrain(config))
+
+
+def same_weights(one, other):
+    one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
+    return all((one[name] == other[name]).all() for name in one)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tmp_path_factory.mktemp("pretrain") / "run"
+
+
+@pytest.fixture(scope="module")
+def reports(run):
+    return made(run)
+
+
+def test_every_step_is_reported(reports):
+    assert [(report.stage, report.step, report.steps) for report in reports] == [
+        *((0, step, 16) for step in range(1, 17)),
+        *((1, step, 2) for step in range(1, 3)),
+    ]
+
+
+def test_the_player_is_imitated(reports):
+    assert reports[15].metrics["learner/loss"] < 0.8 * reports[0].metrics["learner/loss"]
+
+
+def test_what_is_left_is_a_model_folder(run, reports):
+    assert load_profile(run / "model") == PROFILE
+    model, _ = load_model(run / "model")
+    assert model.config.hidden_size == 16
+
+
+def test_a_stage_goes_on_from_the_one_before(run, reports):
+    assert reports[16].metrics["learner/loss"] < reports[0].metrics["learner/loss"]
+    assert not same_weights(run / "start", run / "stage-0")
+    assert not same_weights(run / "stage-0", run / "model")
+
+
+def test_equal_recipes_make_equal_models(run, reports, tmp_path):
+    again = made(tmp_path / "again")
+    assert [report.metrics for report in again] == [report.metrics for report in reports]
+    assert same_weights(tmp_path / "again" / "model", run / "model")
+
+
+def test_another_seed_makes_another_model(run, reports, tmp_path):
+    made(tmp_path / "other", seed=1, stages=[{"steps": 1, "packs": 1, "presets": ["tiny"]}])
+    assert not same_weights(tmp_path / "other" / "start", run / "start")
+
+
+def test_some_lives_are_given_the_truth():
+    stage = Stage(steps=1, packs=4, presets=["tiny"], given_every=3)
+    packs = [make_pack("frozen-lake-v1", "tiny", "train", i, 2) for i in range(4)]
+    lives = [contexts(pack, stage, i) for i, pack in enumerate(packs)]
+    assert [type(life) for life in lives] == [Given, Own, Own, Given]
+    for i in (0, 3):
+        facts = [packs[i].domain.facts(packs[i].world, text) for text in lives[i].contexts]
+        assert facts == [(4, 0, 4)] * 2
+
+
+def test_what_is_there_is_left_alone(run, reports):
+    before = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
+    with pytest.raises(ValueError, match="already holds a run"):
+        made(run)
+    assert {path: path.read_bytes() for path in run.rglob("*.safetensors")} == before
+
+
+def test_a_player_that_fails_is_said(monkeypatch, tmp_path):
+    def lost(text):
+        raise KeyError("lost")
+
+    monkeypatch.setattr("codots.pretrain.Teacher", lambda noise, names: lost)
+    with pytest.raises(RuntimeError, match="the scripted player failed: KeyError: 'lost'"):
+        made(tmp_path / "run")

@@ -1,0 +1,158 @@
+"""What a run leaves behind can be read again, and says what happened."""
+
+import json
+import struct
+from dataclasses import replace
+
+import pytest
+
+from codots.context import Turn
+from codots.domain import make_pack
+from codots.records import Metrics, Row, dump, life_rows, load_rollouts, names_of, read_rows
+from codots.rollout import Episode, Life
+from codots.transcript import Sampled, StopReason, Transcript
+
+
+@pytest.fixture
+def pack():
+    return make_pack("frozen-lake-v1", "tiny", "dev", 3, 2)
+
+
+def episode(kind, position, reward, tokens, *, context="", written=None):
+    transcript = Transcript()
+    transcript.read([1, 2, 3])
+    transcript.wrote(Sampled([4] * tokens, [-0.5] * tokens, StopReason.STOP, 0))
+    turns = (Turn("a1\nb2", "go \u2028 1"), Turn("é \ud7ff", ""))
+    return Episode(kind, position, reward, context, written, "goal", turns, "the end", transcript)
+
+
+@pytest.fixture
+def life():
+    return Life(
+        ("a", 1),
+        (
+            episode("solve", 0, 0.5, 7),
+            episode("update", 0, -0.1, 3, written="note"),
+            episode("solve", 1, 1.0, 2, context="note"),
+        ),
+    )
+
+
+def test_every_episode_is_one_row(pack, life):
+    rows = life_rows(
+        pack, life, arm="own", index=4, step=9, credit=lambda kind, j: {"solve": 1, "update": -1}[kind] * (j + 2)
+    )
+    assert [(row.kind, row.position, row.reward, row.tokens, row.advantage) for row in rows] == [
+        ("solve", 0, 0.5, 7, 2.0),
+        ("update", 0, -0.1, 3, -2.0),
+        ("solve", 1, 1.0, 2, 3.0),
+    ]
+    assert {(row.arm, row.life, row.step, row.outcome, row.stop) for row in rows} == {("own", 4, 9, "the end", "goal")}
+    assert [(row.context, row.written) for row in rows] == [("", None), ("", "note"), ("note", None)]
+    assert rows[0].turns == [["a1\nb2", "go \u2028 1"], ["é \ud7ff", ""]]
+    assert names_of(rows[0]) == pack.names == ("frozen-lake-v1", "tiny", "dev", 3)
+
+
+def test_a_missing_life_has_no_rows(pack):
+    assert life_rows(pack, Life(("a",), (), "the endpoint is gone")) == []
+
+
+def test_rows_come_back_as_they_went(pack, life, tmp_path):
+    rows = life_rows(pack, life)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(dump(rows), encoding="utf-8")
+    assert path.read_bytes().count(b"\n") == len(rows)
+    assert [json.loads(line)["kind"] for line in path.read_bytes().split(b"\n")[:-1]] == ["solve", "update", "solve"]
+    assert list(read_rows(path)) == load_rollouts(path) == rows
+
+
+def test_a_run_its_rollouts_and_one_file_can_all_be_read(pack, life, tmp_path):
+    rollouts = tmp_path / "run" / "rollouts"
+    rollouts.mkdir(parents=True)
+    for step in (10, 1, 2):
+        (rollouts / f"step-{step:06d}.jsonl").write_text(dump(life_rows(pack, life, step=step)), encoding="utf-8")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
+    whole = load_rollouts(tmp_path / "run")
+    assert [row.step for row in whole] == [1] * 3 + [2] * 3 + [10] * 3
+    assert load_rollouts(str(rollouts)) == whole
+    assert load_rollouts(rollouts / "step-000002.jsonl") == whole[3:6]
+
+
+def test_a_row_of_a_later_version_can_be_read(pack, life, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(dump(life_rows(pack, life)).replace('"arm"', '"mood": "good", "arm"'), encoding="utf-8")
+    assert load_rollouts(path) == life_rows(pack, life)
+
+
+@pytest.mark.parametrize("line", ["{", "3", "[]", "null", '{"arm": "own"}', "\x00", ""])
+def test_a_line_that_is_no_row_is_named(pack, life, tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(dump(life_rows(pack, life)[:2]) + line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 3: not a row of a rollout") as error:
+        load_rollouts(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_where_nothing_was_recorded_is_one_line(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=f"no rollouts at .*{name}; expected a run folder or a .jsonl file"):
+        load_rollouts(tmp_path / name)
+
+
+def test_a_row_says_what_a_row_is(pack, life):
+    row = life_rows(pack, life)[0]
+    assert replace(row, reward=0.0) != row
+    assert set(json.loads(dump([row]))) == set(Row.__dataclass_fields__)
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_step_is_one_line(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    metrics.add(1, {"reward/0": 0.5, "tokens/total": 7})
+    assert lines(tmp_path) == [{"step": 1, "reward/0": 0.5, "tokens/total": 7}]
+    metrics.add(2, {"reward/0": 0.25})
+    metrics.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_a_resumed_run_drops_what_was_written_past_its_checkpoint(tmp_path):
+    first = Metrics(tmp_path, 0)
+    for step in (1, 2, 3):
+        first.add(step, {"reward/0": step / 10})
+    first.close()
+    second = Metrics(tmp_path, 2)
+    second.add(3, {"reward/0": 9.0})
+    second.close()
+    assert [(line["step"], line["reward/0"]) for line in lines(tmp_path)] == [(1, 0.1), (2, 0.2), (3, 9.0)]
+
+
+def test_a_line_that_was_cut_off_does_not_count(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "rew')
+    Metrics(tmp_path, 2).close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def events(run):
+    """Read TensorBoard's own files: records of length, checksum, bytes, checksum."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    for file in sorted((run / "tensorboard").iterdir()):
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            (size,) = struct.unpack_from("<Q", content, at)
+            yield Event.FromString(content[at + 12 : at + 12 + size])
+            at += size + 16
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    metrics.add(1, {"reward/0": 0.5, "credit/solve_abs": 2.0})
+    metrics.close()
+    written = {
+        value.tag: (event.step, value.simple_value) for event in events(tmp_path) for value in event.summary.value
+    }
+    assert written == {"reward/0": (1, 0.5), "credit/solve_abs": (1, 2.0)}

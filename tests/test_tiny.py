@@ -1,0 +1,106 @@
+"""The tiny model's tokenizer loses nothing, its markers cannot be spelled, and its folder is an ordinary one."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from codots import tiny
+from codots.domain import make_pack
+from codots.domains.frozen_lake import CODES, DIRECTIONS
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+PIECES = st.lists(st.sampled_from([*tiny.SPECIAL, *tiny.WORDS, " ", "\n", "<0x41>", "▁", "é"]), max_size=12).map(
+    "".join
+)
+
+
+def encode(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def decode(tokenizer, ids):
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+@example("")
+@example(" \t\r\n\x00\x7f  ")
+@example("<|end|><0x41>\u2581e\u0301\ufb01\U0001f9ca")
+@given(TEXTS | PIECES)
+def test_any_text_comes_back(tokenizer, text):
+    assert decode(tokenizer, encode(tokenizer, text)) == text
+
+
+@given(TEXTS | PIECES)
+def test_no_text_spells_a_marker(tokenizer, text):
+    assert not set(encode(tokenizer, text)) & set(tokenizer.convert_tokens_to_ids(list(tiny.SPECIAL)))
+
+
+def test_there_is_no_unknown_token(tokenizer):
+    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x3000 + 0xD800), 0x1F9CA, 0x10FFFF]))[:60_000]
+    assert decode(tokenizer, encode(tokenizer, every)) == every
+
+
+@pytest.mark.parametrize("word", tiny.WORDS)
+def test_a_word_of_the_lake_is_one_token_wherever_it_stands(tokenizer, word):
+    assert len(encode(tokenizer, word)) == 1
+    assert len(encode(tokenizer, f" {word}")) == 1
+    assert encode(tokenizer, f"{word} {word}\n{word}") == [
+        *encode(tokenizer, word),
+        *encode(tokenizer, f" {word}"),
+        *encode(tokenizer, "\n"),
+        *encode(tokenizer, word),
+    ]
+
+
+@pytest.mark.parametrize("preset", ["easy", "hard", "tiny"])
+def test_a_compact_board_is_one_token_a_cell(tokenizer, preset):
+    for task in make_pack("frozen-lake-v1", preset, "train", 1, 4).tasks:
+        text = task.env(style="compact").observe()
+        assert len(encode(tokenizer, text)) == task.content.side**2 + 2
+
+
+def test_what_a_player_says_is_one_token_a_word(tokenizer):
+    for code in CODES:
+        for direction in DIRECTIONS:
+            assert len(encode(tokenizer, f"{direction} {code}")) == 2
+            assert len(encode(tokenizer, f"<context> {code}={direction} </context>")) == 3
+
+
+def test_equal_seeds_make_equal_models_and_leave_the_generator_alone(tokenizer):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, same, other = (
+        tiny.make_model(tokenizer, width=16, layers=1, heads=2, seed=seed).state_dict() for seed in (3, 3, 4)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_model_has_the_shape_asked_for(tokenizer):
+    model = tiny.make_model(tokenizer, width=32, layers=3, heads=4, seed=0, length=99)
+    config = model.config
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (32, 3, 4)
+    assert (config.vocab_size, config.max_position_embeddings) == (len(tokenizer), 99)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert not model.training
+
+
+def test_a_folder_is_one_that_transformers_loads(tokenizer, tmp_path):
+    model = tiny.make_model(tokenizer, width=16, layers=1, heads=2, seed=0)
+    tiny.save(model, tokenizer, tmp_path)
+    loaded, words = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in model.state_dict().items())
+    chat = [{"role": "system", "content": "lake"}, {"role": "user", "content": "_a1\na1"}]
+    for one in (tokenizer, words):
+        assert one.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == (
+            "<|system|>lake<|user|>_a1\na1<|assistant|>"
+        )
+    text = "2=up <context> é"
+    assert encode(words, text) == encode(tokenizer, text)
+    assert words.eos_token == "<|end|>"
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen3"
