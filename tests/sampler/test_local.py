@@ -243,6 +243,30 @@ def test_a_session_cancelled_in_the_queue_takes_no_place(model):
     assert serves(sampler, 1)
 
 
+def test_a_request_that_was_given_up_ends_its_session_and_no_other(model):
+    sampler = LocalSampler(model, frozenset(), max_sessions=2)
+    turns = [([3, 4], Params(8)), ([9], Params(8))]
+    expected = live(sampler, {("good",): turns})["good",][0]
+
+    async def gives_up():
+        async with sampler.session(("bad",)) as session:
+            request = asyncio.create_task(session.sample([1, 2], Params(200)))
+            for _ in range(6):
+                await asyncio.sleep(0)
+            request.cancel()
+            await asyncio.wait([request])
+            await session.sample([5], Params(3))
+
+    async def both():
+        return await asyncio.gather(gives_up(), talk(sampler, ("good",), turns), return_exceptions=True)
+
+    bad, good = run(both())
+    assert isinstance(bad, RuntimeError)
+    assert "was cancelled" in str(bad)
+    assert good[0].ids == expected.ids
+    assert serves(sampler, 2)
+
+
 def test_a_session_left_by_an_exception_frees_its_place(model):
     sampler = LocalSampler(model, frozenset(), max_sessions=2)
 

@@ -107,7 +107,7 @@ class LocalSession:
     async def sample(self, ids: list[int], params: Params) -> Sampled:
         """Read new ids and sample an answer; logprobs are those of the distribution sampled from."""
         if self.slot < 0 or self.opened_at != self.sampler.generation:
-            raise RuntimeError("this session is closed, or its cache was dropped when other weights came")
+            raise RuntimeError("this session is closed, was cancelled, or lost its cache when other weights came")
         return await self.sampler._sample(self, ids, params)
 
 
@@ -162,13 +162,16 @@ class LocalSampler:
         self._open += 1
 
     def _leave(self, session: LocalSession) -> None:
-        self._waiting = [r for r in self._waiting if r.session is not session]
-        self._active = [r for r in self._active if r.session is not session]
+        self._forget(session)
         heapq.heappush(self._free, session.slot)
         session.slot = -1
         self._open -= 1
         self._room.release()
         self._moved.set()
+
+    def _forget(self, session: LocalSession) -> None:
+        self._waiting = [request for request in self._waiting if request.session is not session]
+        self._active = [request for request in self._active if request.session is not session]
 
     async def _sample(self, session: LocalSession, ids: list[int], params: Params) -> Sampled:
         # Refused here: inside the batch, one caller's mistake would be everybody's failure.
@@ -184,7 +187,12 @@ class LocalSampler:
         self._moved.set()
         if self._server is None or self._server.done():
             self._server = asyncio.create_task(self._serve())
-        return await request.done
+        try:
+            return await request.done
+        except asyncio.CancelledError:
+            self._forget(session)
+            session.opened_at = -1  # half an answer is nothing to go on from
+            raise
 
     async def _serve(self) -> None:
         """Prefill and decode until nobody waits."""

@@ -1,0 +1,76 @@
+"""What the README and the recipes tell a newcomer to run does run, here at a quick scale."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for language, block in BLOCKS
+    if language == "sh"
+    for line in block.splitlines()
+    if line.startswith("codots")
+]
+CODOTS = str(Path(sys.executable).with_name("codots"))
+SMALL = "steps=2 packs=2 group=2 workers=1 look_packs=2 save_every=1"
+
+
+def quick(command: str, run: Path) -> list[str]:
+    """The same command at a scale of seconds."""
+    words = [CODOTS, *shlex.split(command.replace("runs/mine", str(run)))[1:]]
+    if words[1] == "train":
+        changes = SMALL.split() + ([] if any(w.startswith("run=") for w in words) else [f"run={run}-other"])
+        return words[:3] + changes + words[3:]
+    words = [re.sub(r"^(100|500)$", "4", word) for word in words]
+    return words + (["--workers", "1"] if words[1] == "eval" else [])
+
+
+def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
+    assert len(COMMANDS) >= 6
+    for command in COMMANDS:
+        words = quick(command, tmp_path / "mine")
+        answers = "1\n" * 80 if words[1] == "play" else ""
+        done = subprocess.run(words, cwd=ROOT, input=answers, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    code = "\n".join(block for language, block in BLOCKS if language == "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_runs_for_two_steps(recipe: Path, tmp_path: Path) -> None:
+    command = "pretrain" if "stages:" in recipe.read_text() else "train"
+    changes = SMALL.split() if command == "train" else ["stages=[{steps: 2, packs: 2}]", "workers=1"]
+    words = [CODOTS, command, str(recipe), f"run={tmp_path / 'run'}", *changes]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_every_recipe_is_in_the_readme() -> None:
+    for recipe in (ROOT / "recipes").glob("*.yaml"):
+        assert f"recipes/{recipe.name}" in README
+
+
+def test_every_file_the_readme_points_to_is_there() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
