@@ -1,11 +1,18 @@
-"""A tiny model that draws from few words: it often plays, often writes, seldom well, and it can learn."""
+"""A tiny model that draws from few words: it often plays, often writes, seldom well, and it can learn.
+
+Beside it, what else tests of whole runs need: lives that are made up, and an environment that is down at times.
+"""
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from codots import tiny
 from codots.model import Profile
+from codots.rollout import Episode, Life
+from codots.transcript import Sampled, StopReason, Transcript
+from tests.toy import Guess
 
 PROFILE = Profile("compact", 4, 14, 200)
 KINDS = (
@@ -46,3 +53,37 @@ def make_lively(folder: Path, *, seed: int = 0, length: int = 256) -> Path:
     tiny.save(model, tokenizer, folder)
     PROFILE.save(folder)
     return folder
+
+
+def some_lives(count, size, missing=(), given=False, seed=0):
+    """Make lives up; the ids of an episode tell it from all others."""
+    rng = np.random.default_rng(seed)
+    return [
+        Life(("life", i), (), "gone") if i in missing else made_up(rng, size, given, first_id=100 * i)
+        for i in range(count)
+    ]
+
+
+def made_up(rng, size, given, first_id):
+    episodes = []
+    for j in range(size):
+        for kind in ("solve",) if given or j + 1 == size else ("solve", "update"):
+            transcript, tokens = Transcript(), int(rng.integers(1, 6))
+            transcript.read([0, 0])
+            transcript.wrote(Sampled([first_id + len(episodes)] * tokens, [-1.0] * tokens, StopReason.STOP, 0))
+            reward, stop = max(0.0, float(rng.normal(0.5, 0.4))), str(rng.choice(["goal", "hole", "malformed"]))
+            episodes.append(Episode(kind, j, reward, "", None, stop, (), "", transcript))
+    return Life(("life", first_id), tuple(episodes))
+
+
+class Flaky(Guess):
+    """An environment that is down for some packs."""
+
+    id = "flaky-v0"
+    styles = ("compact",)
+    down = ()
+
+    def make_env(self, task, *, style="natural", memory=None, rng):
+        if task.names[3] in self.down:
+            raise ConnectionError("the house is down")
+        return super().make_env(task, style=style, memory=memory, rng=rng)

@@ -87,6 +87,7 @@ def test_a_pack_without_either_value_is_left_out():
         ([1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 3.0, 4.0], 0.4),
         ([0.1] * 7, [0.2] * 7, 0.5),
         ([1.0, 2.0, 3.0], [1.0, -1.0, 0.0], np.nan),
+        ([0.0, 0.9, 0.0, 0.1], [0.0, 0.0, 0.0, 1.0], 1.0),
     ],
 )
 def test_where_a_ratio_has_no_interval_none_is_claimed(above, below, mean):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from codots.stats import mean_ci, ratio_ci
 
 ARMS = ("own", "null", "shuffled", "frozen", "oracle")
 POLICIES = ("random", "bayes", "informed")
+RANDOM_LIVES = 8
+"""Lives of the random policy on each pack: luck is most of what it has."""
 CHUNK = 100
 """Packs lived at once."""
 
@@ -294,9 +296,15 @@ def played(name: str, pack: Pack) -> Iterator[float]:
 def reference(domain: str, *, preset: str, packs: int, size: int, split: str = "dev") -> dict[str, Any]:
     """What scripted policies reach by position on these packs, and whether `bayes` is exact."""
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
-    curves = {name: rounded(play(name, drawn).mean(0)) for name in POLICIES}
+    curves = {name: rounded(play(name, drawn).mean(0)) for name in POLICIES[1:]}
+    chance = np.mean([play("random", [reseeded(pack, k) for pack in drawn]) for k in range(RANDOM_LIVES)], axis=0)
     head = {"domain": domain, "preset": preset, "split": split, "n_packs": packs, "size": size}
-    return {**head, **curves, "exact": drawn[0].domain.exact}
+    return {**head, "random": rounded(chance.mean(0)), **curves, "exact": drawn[0].domain.exact}
+
+
+def reseeded(pack: Pack, k: int) -> Pack:
+    """The same pack, for a policy that draws other numbers."""
+    return replace(pack, world=replace(pack.world, names=(*pack.world.names, k)))
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,14 +48,16 @@ def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimat
     if len(above) < 3 or above.std() < 1e-9 or abs(below.mean()) < 1e-9:
         value = float(above.mean() / below.mean()) if len(above) and abs(below.mean()) > 1e-9 else float("nan")
         return Estimate(value, [float("nan"), float("nan")])
-    found = stats.bootstrap(
-        (above, below),
-        ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=draws,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    )
-    low, high = (round(float(end), 4) for end in found.confidence_interval)
-    return Estimate(float(ratio(above, below)), [low, high])
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few packs may be drawn whose mean below is 0: there is no interval then
+        found = stats.bootstrap(
+            (above, below),
+            ratio,
+            paired=True,
+            vectorized=True,
+            n_resamples=draws,
+            method="BCa",
+            rng=np.random.default_rng(0),
+        )
+    ends = [round(float(end), 4) for end in found.confidence_interval]
+    return Estimate(float(ratio(above, below)), ends if np.isfinite(ends).all() else [float("nan")] * 2)

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Every figure of docs/results/loop.md: `bash benchmarks/loop.sh PART [SEED]`, parts below; tables by loop_table.py.
+set -euo pipefail
+out=runs/loop
+mkdir -p "$out"
+part=$1
+seed=${2:-0}
+
+measure() { # NAME, then the words of `codots eval`
+    local name=$1
+    shift
+    codots eval "$@" --split test --json >"$out/$name.json"
+}
+
+clocked() { # NAME, then a command: writes its seconds to NAME.seconds
+    local name=$1 start=$SECONDS
+    shift
+    "$@"
+    echo $((SECONDS - start)) >"$out/$name.seconds"
+}
+
+case $part in
+base)
+    measure base base --packs 500 --arms own,null,shuffled,frozen,oracle
+    measure base-greedy base --packs 500 --arms own,null,shuffled,frozen,oracle --temperature 0
+    measure base-v0 base --packs 500 --domain frozen-lake-v0
+    ;;
+demo)
+    clocked "demo-$seed" codots demo recipes/demo.yaml seed="$seed" run="$out/demo-$seed"
+    ;;
+lake)
+    clocked "lake-$seed" codots train recipes/lake.yaml seed="$seed" run="$out/lake-$seed"
+    measure "lake-$seed" "$out/lake-$seed" --packs 500 --arms own,null,shuffled,frozen,oracle
+    measure "lake-$seed-base-reads" base --writer "$out/lake-$seed" --packs 500
+    measure "lake-$seed-reads-base" "$out/lake-$seed" --writer base --packs 500
+    measure "lake-$seed-hard" "$out/lake-$seed" --preset hard --size 8 --packs 500
+    ;;
+v0)
+    clocked "v0-$seed" codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
+    measure "v0-$seed" "$out/v0-$seed" --domain frozen-lake-v0 --packs 500
+    ;;
+controls) # each at three rates, all of the same number of sampled ids as nearly as steps allow; the rate is chosen on `dev`
+    for recipe in demo coarse task-by-task; do
+        for lr in 2.5e-4 5.0e-4 1.0e-3; do
+            run=$out/$recipe-$lr
+            codots train "recipes/$recipe.yaml" learner.lr="$lr" seed="$seed" run="$run"
+            codots eval "$run" --split dev --packs 100 --json >"$run-dev.json"
+        done
+    done
+    ;;
+reference)
+    for preset in easy hard; do
+        for version in 0 1; do
+            codots reference frozen-lake-v$version --preset $preset --packs 500 --size 5 --json >"$out/reference-v$version-$preset.json"
+        done
+    done
+    ;;
+*)
+    echo "unknown part '$part': expected base, demo, lake, v0, controls or reference" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,366 @@
+"""Every arm meets the same packs with the contexts it says, and every number is what a slow loop makes of the rows."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from codots.domain import make_pack, register
+from codots.evaluate import ARMS, POLICIES, as_json, compare, contexts_of, evaluate, play, reference, stranger
+from codots.model import Profile
+from codots.records import load_rollouts
+from codots.stats import mean_ci
+from tests.lively import Flaky, make_lively, some_lives
+from tests.toy import Guess
+
+LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "size": 3, "workers": 1}
+PACKS = 20
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_lively(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return make_lively(tmp_path_factory.mktemp("other"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def all_arms(base, tmp_path_factory):
+    """A report on every arm, and its rows."""
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    return evaluate(base, **LAKE, packs=PACKS, arms=ARMS, rows=path), load_rollouts(path), path
+
+
+@pytest.fixture(scope="module")
+def packs():
+    return [make_pack("frozen-lake-v1", "tiny", "dev", i, 3) for i in range(PACKS)]
+
+
+def contexts(rows, arm):
+    """The contexts that an arm gave, by pack and position."""
+    found = {}
+    for row in rows:
+        if row.arm == arm and row.kind == "solve":
+            found.setdefault(row.pack[3], []).append(row.context)
+    return [tuple(found[i]) for i in range(len(found))]
+
+
+def solves(rows, arm):
+    """Rewards by pack and position."""
+    found = np.full((PACKS, 3), np.nan)
+    for row in rows:
+        if row.arm == arm and row.kind == "solve":
+            found[row.pack[3], row.position] = row.reward
+    return found
+
+
+def test_own_and_null_start_equal_row_by_row(all_arms):
+    _, rows, _ = all_arms
+    first = {
+        arm: [replace(row, arm="") for row in rows if (row.arm, row.position, row.kind) == (arm, 0, "solve")]
+        for arm in ARMS
+    }
+    assert len(first["own"]) == PACKS
+    assert first["own"] == first["null"] == first["frozen"] == first["shuffled"]
+    assert first["own"] != first["oracle"]
+
+
+def test_every_arm_is_given_what_it_says(all_arms, packs):
+    _, rows, _ = all_arms
+    own = contexts(rows, "own")
+    assert any(z[2] for z in own)
+    for i, pack in enumerate(packs):
+        assert own[i][0] == ""
+        assert contexts(rows, "null")[i] == ("", "", "")
+        assert contexts(rows, "frozen")[i] == ("", own[i][1], own[i][1])
+        assert contexts(rows, "oracle")[i] == (pack.domain.oracle_context(pack.world, "compact"),) * 3
+        strangers = [k for k, p in enumerate(packs) if p.world.hidden != pack.world.hidden]
+        assert contexts(rows, "shuffled")[i] in [own[k] for k in strangers]
+
+
+def test_own_contexts_are_those_that_were_written(all_arms):
+    _, rows, _ = all_arms
+    own = contexts(rows, "own")
+    written = [(row.pack[3], row.position, row.written) for row in rows if row.arm == "own" and row.kind == "update"]
+    assert len(written) == PACKS * 2
+    for i, j, text in written:
+        assert own[i][j + 1] == text
+
+
+def test_shuffled_contexts_are_another_worlds_and_always_the_same(packs):
+    lives = [
+        replace(life, episodes=tuple(replace(e, context=f"{i} {e.position}") for e in life.episodes))
+        for i, life in enumerate(some_lives(PACKS, 3))
+    ]
+    for i, pack in enumerate(packs):
+        k = stranger(i, packs)
+        assert packs[k].world.hidden != pack.world.hidden
+        assert contexts_of("shuffled", i, packs, lives, "compact") == (f"{k} 0", f"{k} 1", f"{k} 2")
+        assert stranger(i, packs) == k
+    assert len({stranger(i, packs) for i in range(PACKS)}) > PACKS / 3
+
+
+def test_shuffling_needs_two_worlds(packs):
+    with pytest.raises(ValueError, match="shuffled contexts need packs of at least two different worlds"):
+        stranger(0, [packs[0]] * 5)
+
+
+def test_the_contexts_of_a_missing_life_are_empty(packs):
+    lives = some_lives(PACKS, 3, missing=range(PACKS))
+    for arm in ("frozen", "shuffled"):
+        assert contexts_of(arm, 0, packs, lives, "compact") == ("", "", "")
+
+
+def test_only_own_rewrites(all_arms):
+    _, rows, _ = all_arms
+    assert {row.arm for row in rows if row.kind == "update"} == {"own"}
+
+
+def test_rows_are_one_json_line_an_episode(all_arms):
+    report, rows, path = all_arms
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == len(rows) == PACKS * (5 + 4 * 3)
+    assert [json.loads(line)["arm"] for line in lines] == [row.arm for row in rows]
+    assert [row.arm for row in rows[:: PACKS * 3]] == sorted((row.arm for row in rows[:: PACKS * 3]), key=ARMS.index)
+    assert sum(row.tokens for row in rows) == report.tokens
+
+
+def test_the_report_is_what_the_rows_say(all_arms, packs):
+    report, rows, _ = all_arms
+    assert (report.n_packs, report.size, report.split, report.seed) == (PACKS, 3, "dev", 0)
+    assert tuple(report.arms) == ARMS
+    for arm, found in report.arms.items():
+        own = [row for row in rows if row.arm == arm]
+        for j in range(3):
+            here = [row for row in own if row.kind == "solve" and row.position == j]
+            rewards = np.array([row.reward for row in here])
+            assert found.reward[j] == pytest.approx(rewards.mean(), abs=1e-4)
+            assert found.ci95[j] == mean_ci(rewards, 1.0).interval
+            assert found.success[j] == pytest.approx(np.mean(rewards > 0), abs=1e-4)
+            assert found.malformed[j] == pytest.approx(np.mean([row.stop == "malformed" for row in here]), abs=1e-4)
+            facts = [packs[row.pack[3]].domain.facts(packs[row.pack[3]].world, row.context) for row in here]
+            assert found.right[j] == pytest.approx(np.mean([right / 4 for right, _, _ in facts]), abs=1e-4)
+            assert found.wrong[j] == pytest.approx(np.mean([wrong / 4 for _, wrong, _ in facts]), abs=1e-4)
+        updates = [row.stop == "malformed" for row in own if row.kind == "update"]
+        assert found.malformed_updates == pytest.approx(np.mean(updates) if updates else 0, abs=1e-4)
+        assert found.missing == 0
+    assert report.arms["oracle"].right == [1, 1, 1]
+    lift = (solves(rows, "own") - solves(rows, "null")).mean(0)
+    assert report.lift == pytest.approx(list(lift), abs=1e-4)
+
+
+def test_a_lift_is_the_difference_paired_by_pack(packs):
+    lives = {arm: some_lives(PACKS, 3, seed=i, missing=(i,)) for i, arm in enumerate(("own", "null", "shuffled"))}
+    found = compare(packs, lives)
+    for name, arm in (("lift", "own"), ("shuffled_lift", "shuffled")):
+        for j in range(3):
+            pairs = [
+                a.of("solve")[j].reward - b.of("solve")[j].reward
+                for a, b in zip(lives[arm], lives["null"], strict=True)
+                if a.failure is None and b.failure is None
+            ]
+            assert len(pairs) == PACKS - 2
+            assert found[name][j] == pytest.approx(np.mean(pairs), abs=1e-4)
+            assert found[f"{name}_ci95"][j] == mean_ci(np.array(pairs), 2.0).interval
+
+
+def test_a_share_is_the_part_of_what_only_a_context_can_give(packs):
+    lives = {"own": some_lives(PACKS, 3, missing=(4,))}
+    found = compare(packs, lives)
+    bayes, domain = play("bayes", packs), packs[0].domain
+    for j in range(3):
+        gained, possible = [], []
+        for i, pack in enumerate(packs):
+            if lives["own"][i].failure is None:
+                gained.append(lives["own"][i].of("solve")[j].reward - bayes[i, 0])
+                possible.append(domain.ceiling(pack.tasks[j]) - bayes[i, 0])
+        assert found["share"][j] == pytest.approx(sum(gained) / sum(possible), abs=1e-4)
+        low, high = found["share_ci95"][j]
+        assert low < found["share"][j] < high
+    assert found["lift"] is None
+
+
+def test_knowing_everything_is_a_share_of_one_and_knowing_nothing_of_none(packs):
+    """At the first position: bayes_0 itself has a share of 0."""
+    lives = some_lives(PACKS, 3)
+
+    def playing(rewards):
+        return {
+            "own": [
+                replace(life, episodes=tuple(replace(e, reward=float(rewards[i, e.position])) for e in life.of("solve")))
+                for i, life in enumerate(lives)
+            ]
+        }
+
+    assert compare(packs, playing(play("informed", packs)))["share"] == pytest.approx([1, 1, 1])
+    assert compare(packs, playing(play("bayes", packs)))["share"][0] == pytest.approx(0)
+
+
+def test_missing_lives_are_outside_every_mean(packs):
+    lives = some_lives(PACKS, 3, missing=(0, 7))
+    found, alone = compare(packs, {"own": lives}), [life for life in lives if life.failure is None]
+    own = found["arms"]["own"]
+    assert own.missing == 2
+    for j in range(3):
+        rewards = [life.of("solve")[j].reward for life in alone]
+        assert own.reward[j] == pytest.approx(np.mean(rewards), abs=1e-4)
+        assert own.success[j] == pytest.approx(np.mean([reward > 0 for reward in rewards]), abs=1e-4)
+        stops = [life.of("solve")[j].stop for life in alone]
+        assert own.malformed[j] == pytest.approx(np.mean([stop == "malformed" for stop in stops]), abs=1e-4)
+
+
+def test_an_environment_that_is_down_is_counted(base, registry):
+    domain = register(Flaky())
+    domain.down = (0, 3)
+    guess = {"domain": "flaky-v0", "preset": "few", "size": 2, "packs": 6, "workers": 1}
+    report = evaluate(base, **guess)
+    assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 2]
+    assert report.arms["own"].right is None
+    domain.down = range(6)
+    report = evaluate(base, **guess)
+    assert report.arms["own"].missing == 6
+    assert all(map(math.isnan, report.arms["own"].reward))
+    assert as_json(report)["arms"]["own"]["reward"] == [None, None]
+
+
+def test_a_domain_without_an_exact_optimum_has_no_share(base, registry):
+    register(type("Loose", (Flaky,), {"id": "loose-v0", "exact": False})())
+    report = evaluate(base, domain="loose-v0", preset="few", size=2, packs=4, workers=1)
+    assert report.share is None
+    assert report.share_ci95 is None
+
+
+def test_a_report_is_plain_json(all_arms):
+    report, _, _ = all_arms
+    plain = json.loads(json.dumps(as_json(report), allow_nan=False))
+    assert list(plain) == list(report.__dataclass_fields__)
+    assert plain["arms"]["own"]["reward"] == report.arms["own"].reward
+    unknown = replace(report, share_ci95=[[float("nan"), 1.0]])
+    assert json.loads(json.dumps(as_json(unknown), allow_nan=False))["share_ci95"] == [[None, 1.0]]
+
+
+def test_the_same_question_gets_the_same_answer(all_arms, base, monkeypatch, tmp_path):
+    """However many packs are lived at once, and whichever other arms are asked for."""
+    report, rows, _ = all_arms
+    assert evaluate(base, **LAKE, packs=PACKS, arms=ARMS) == report
+    again = evaluate(base, **LAKE, packs=PACKS, arms=("shuffled",), rows=tmp_path / "rows.jsonl")
+    assert again.arms == {"shuffled": report.arms["shuffled"]}
+    assert load_rollouts(tmp_path / "rows.jsonl") == [row for row in rows if row.arm == "shuffled"]
+    heard = []
+    monkeypatch.setattr(sys.modules["codots.evaluate"], "CHUNK", 8)
+    assert evaluate(base, **LAKE, packs=PACKS, arms=("null",), told=lambda *a: heard.append(a)).arms["null"]
+    assert heard == [("null", 8, PACKS), ("null", 16, PACKS), ("null", PACKS, PACKS)]
+
+
+def test_another_seed_is_another_sampling_of_the_same_packs(all_arms, base):
+    report, _, _ = all_arms
+    seeded = evaluate(base, **LAKE, packs=PACKS, seed=1)
+    assert seeded.arms["null"] != report.arms["null"]
+    assert (seeded.floor, seeded.bayes, seeded.ceiling) == (report.floor, report.bayes, report.ceiling)
+
+
+def test_at_temperature_0_no_seed_matters(base):
+    one, other = (evaluate(base, **LAKE, packs=5, seed=seed, temperature=0.0) for seed in (0, 1))
+    assert one.arms == other.arms
+    assert one.temperature == 0
+
+
+def test_a_model_reads_what_another_wrote(base, other, tmp_path):
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("base", "other", "both")}
+    alone = evaluate(base, **LAKE, packs=8, arms=("own", "null"), rows=files["base"])
+    evaluate(other, **LAKE, packs=8, arms=("own",), rows=files["other"])
+    both = evaluate(base, **LAKE, packs=8, arms=("own", "null", "frozen"), writer=other, rows=files["both"])
+    rows = {name: load_rollouts(file) for name, file in files.items()}
+    assert contexts(rows["both"], "own") == contexts(rows["other"], "own") != contexts(rows["base"], "own")
+    assert contexts(rows["both"], "frozen") == [("", z[1], z[1]) for z in contexts(rows["other"], "own")]
+    assert {row.kind for row in rows["both"]} == {"solve"}
+    assert both.writer == str(other)
+    assert alone.writer is None
+    assert both.arms["null"] == alone.arms["null"]
+
+
+def test_reading_what_it_wrote_itself_changes_nothing(base, tmp_path):
+    evaluate(base, **LAKE, packs=8, arms=("own",), rows=tmp_path / "own.jsonl")
+    evaluate(base, **LAKE, packs=8, arms=("own",), writer=base, rows=tmp_path / "read.jsonl")
+    own, read = (load_rollouts(tmp_path / name) for name in ("own.jsonl", "read.jsonl"))
+    assert [row for row in own if row.kind == "solve"] == read
+
+
+def test_splits_are_other_packs(base, tmp_path):
+    for split in ("dev", "test"):
+        evaluate(base, **LAKE, split=split, packs=3, arms=("null",), rows=tmp_path / f"{split}.jsonl")
+    dev, test = (load_rollouts(tmp_path / f"{split}.jsonl") for split in ("dev", "test"))
+    assert {row.pack[2] for row in dev} == {"dev"}
+    assert {row.turns[0][0] for row in dev} != {row.turns[0][0] for row in test}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"arms": ("own", "nul")}, "unknown arm 'nul'; .*nearest is 'null'"),
+        ({"arms": ()}, "no arms; expected some of own, null"),
+        ({"domain": "frozen-lake"}, "unknown domain 'frozen-lake'; .*nearest is 'frozen-lake-v"),
+        ({"preset": "tinny"}, "unknown preset of frozen-lake-v1 'tinny'; .*nearest is 'tiny'"),
+        ({"size": 0}, "a pack of 0 tasks; expected at least 1"),
+        ({"model": "nowhere"}, "no model at 'nowhere'"),
+        ({"writer": "nowhere"}, "no model at 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(base, tmp_path, change, line):
+    asked = {"model": base, **LAKE, "packs": 3, "rows": tmp_path / "rows.jsonl"} | change
+    with pytest.raises(ValueError, match=line) as error:
+        evaluate(asked.pop("model"), **asked)
+    assert len(str(error.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_could_not_be_written_are_refused_beforehand(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["codots.evaluate"], "LocalEngine", None)
+    with pytest.raises(ValueError, match=r"cannot write .*rows\.jsonl: there is no folder .*nowhere"):
+        evaluate(base, **LAKE, packs=3, rows=tmp_path / "nowhere" / "rows.jsonl")
+
+
+def test_a_style_that_the_domain_does_not_have_is_one_line(base, registry):
+    register(Guess())
+    assert Profile("compact") == Profile("compact")
+    with pytest.raises(ValueError, match="spoken to in style 'compact', which guess-v0 does not have"):
+        evaluate(base, domain="guess-v0", preset="few", packs=2)
+
+
+def slowly(name, pack):
+    """Play a pack by hand."""
+    policy, rewards = pack.domain.policy(name, pack.world), []
+    for task in pack.tasks:
+        env = task.env(style="natural", memory=pack.domain.make_memory(pack.world))
+        step = env.step(policy.act(env.view))
+        while not step.done:
+            step = env.step(policy.act(env.view))
+        policy.end(step)
+        rewards.append(step.reward)
+    return rewards
+
+
+def test_the_reference_is_what_playing_by_hand_reaches(packs):
+    found = reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)
+    for name in POLICIES:
+        assert found[name] == pytest.approx(list(np.mean([slowly(name, pack) for pack in packs], axis=0)), abs=1e-4)
+    assert found["exact"] is True
+    assert found["random"][0] < found["bayes"][0] < found["bayes"][2] <= found["informed"][2]
+    assert reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3, split="test")["bayes"] != found["bayes"]
+
+
+def test_floors_and_ceilings_are_those_of_the_same_packs(all_arms, packs):
+    report, _, _ = all_arms
+    domain = packs[0].domain
+    for j in range(3):
+        tasks = [pack.tasks[j] for pack in packs]
+        assert report.floor[j] == pytest.approx(np.mean([domain.floor(task) for task in tasks]), abs=1e-4)
+        assert report.ceiling[j] == pytest.approx(np.mean([domain.ceiling(task) for task in tasks]), abs=1e-4)
+    assert report.bayes == reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)["bayes"]
