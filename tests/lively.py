@@ -77,13 +77,13 @@ def made_up(rng, size, given, first_id):
 
 
 class Flaky(Guess):
-    """An environment that is down for some packs."""
+    """An environment that is down for some packs, when it is a model that asks."""
 
     id = "flaky-v0"
-    styles = ("compact",)
+    styles = ("natural", "compact")
     down = ()
 
     def make_env(self, task, *, style="natural", memory=None, rng):
-        if task.names[3] in self.down:
+        if style == "compact" and task.names[3] in self.down:
             raise ConnectionError("the house is down")
         return super().make_env(task, style=style, memory=memory, rng=rng)

@@ -9,8 +9,19 @@ import numpy as np
 import pytest
 
 from codots.domain import make_pack, register
-from codots.evaluate import ARMS, POLICIES, as_json, compare, contexts_of, evaluate, play, reference, stranger
-from codots.model import Profile
+from codots.evaluate import (
+    ARMS,
+    POLICIES,
+    RANDOM_LIVES,
+    as_json,
+    compare,
+    contexts_of,
+    evaluate,
+    play,
+    reference,
+    reseeded,
+    stranger,
+)
 from codots.records import load_rollouts
 from codots.stats import mean_ci
 from tests.lively import Flaky, make_lively, some_lives
@@ -194,7 +205,9 @@ def test_knowing_everything_is_a_share_of_one_and_knowing_nothing_of_none(packs)
     def playing(rewards):
         return {
             "own": [
-                replace(life, episodes=tuple(replace(e, reward=float(rewards[i, e.position])) for e in life.of("solve")))
+                replace(
+                    life, episodes=tuple(replace(e, reward=float(rewards[i, e.position])) for e in life.of("solve"))
+                )
                 for i, life in enumerate(lives)
             ]
         }
@@ -329,7 +342,6 @@ def test_rows_that_could_not_be_written_are_refused_beforehand(base, tmp_path, m
 
 def test_a_style_that_the_domain_does_not_have_is_one_line(base, registry):
     register(Guess())
-    assert Profile("compact") == Profile("compact")
     with pytest.raises(ValueError, match="spoken to in style 'compact', which guess-v0 does not have"):
         evaluate(base, domain="guess-v0", preset="few", packs=2)
 
@@ -349,11 +361,20 @@ def slowly(name, pack):
 
 def test_the_reference_is_what_playing_by_hand_reaches(packs):
     found = reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)
-    for name in POLICIES:
-        assert found[name] == pytest.approx(list(np.mean([slowly(name, pack) for pack in packs], axis=0)), abs=1e-4)
+    lives = {"bayes": packs, "informed": packs, "random": [reseeded(p, k) for k in range(RANDOM_LIVES) for p in packs]}
+    assert set(lives) == set(POLICIES)
+    for name, played in lives.items():
+        assert found[name] == pytest.approx(list(np.mean([slowly(name, pack) for pack in played], axis=0)), abs=1e-4)
     assert found["exact"] is True
     assert found["random"][0] < found["bayes"][0] < found["bayes"][2] <= found["informed"][2]
     assert reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3, split="test")["bayes"] != found["bayes"]
+
+
+def test_chance_is_the_floor(packs):
+    """The floor of the lake is the expected reward of codes drawn evenly."""
+    rewards = np.array([slowly("random", reseeded(pack, k)) for pack in packs for k in range(20)]).ravel()
+    floor = np.mean([pack.domain.floor(task) for pack in packs for task in pack.tasks])
+    assert abs(rewards.mean() - floor) < 3 * rewards.std() / len(rewards) ** 0.5
 
 
 def test_floors_and_ceilings_are_those_of_the_same_packs(all_arms, packs):

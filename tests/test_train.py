@@ -186,7 +186,10 @@ def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["codots.train", "torch.utils.tensorboard"]
-        + [f"transformers.models.{name}" for name in ("qwen3.modeling_qwen3", "auto.modeling_auto", "auto.tokenization_auto")]
+        + [
+            f"transformers.models.{name}"
+            for name in ("qwen3.modeling_qwen3", "auto.modeling_auto", "auto.tokenization_auto")
+        ]
     )
     return context
 
@@ -414,7 +417,9 @@ def test_the_facts_of_the_last_contexts_are_counted():
     truths = [pack.domain.oracle_context(pack.world, "compact") for pack in packs]
     lives = []
     for i, context in enumerate([truths[0], "", truths[1], " ".join(truths[1].split()[:2])]):
-        solves = (Episode("solve", j, 0.0, z, None, "goal", (), "", Transcript()) for j, z in enumerate(["1=up", context]))
+        solves = (
+            Episode("solve", j, 0.0, z, None, "goal", (), "", Transcript()) for j, z in enumerate(["1=up", context])
+        )
         lives.append(Life(("life", i), tuple(solves)))
     values = summary(collect(lives, 2, 2, 2), lives, packs)
     assert (values["facts/right"], values["facts/wrong"]) == ((1 + 0 + 1 + 0.5) / 4, 0.0)
@@ -502,7 +507,9 @@ def test_a_corrupt_checkpoint_stops_before_anything_changes(whole, config):
     content[100] ^= 1
     file.write_bytes(content)
     before = metrics(config.run)
-    with pytest.raises(ValueError, match=r"optimiser\.pt is not what was written; remove it to resume from step-000003"):
+    with pytest.raises(
+        ValueError, match=r"optimiser\.pt is not what was written; remove it to resume from step-000003"
+    ):
         next(train(config, resume=True))
     assert metrics(config.run) == before
     shutil.rmtree(file.parent)

@@ -60,11 +60,12 @@ def _dry_run(config: TrainConfig) -> None:
     from codots.model import load_profile, model_folder
 
     folder = model_folder(config.model)
+    profile = load_profile(folder).fits(config.domain)
     typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
     lives = config.packs * config.group
     episodes = lives * (2 * config.size - 1 if config.contexts == "own" else config.size)
     typer.echo(f"# a step: {config.packs} packs x {config.group} lives = {lives} lives, {episodes} episodes")
-    typer.echo(f"# {config.steps} steps from {folder.name!r} in style {load_profile(folder).style!r}; nothing was run")
+    typer.echo(f"# {config.steps} steps from {folder.name!r} in style {profile.style!r}; nothing was run")
 
 
 @app.command()

@@ -33,12 +33,12 @@ def demo(config: TrainConfig, *, packs: int = 500) -> Shown | None:
     An earlier demonstration in that folder is set aside, not overwritten.
     """
     folder = Path(config.run)
-    set_aside(folder)
     seconds: dict[str, float] = {}
     with timed("evaluate before", seconds):
         before = measure(
             config, config.model, packs, ("own", "null"), "before", folder.parent / f".{folder.name}.jsonl"
         )
+    set_aside(folder)
     with timed("train", seconds):
         if run_training(config) is not None:
             return None

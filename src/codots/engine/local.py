@@ -6,8 +6,10 @@ import asyncio
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,7 @@ class Worker:
 
 
 def _serve(connection: Connection, plan: Plan) -> None:
-    """Answer calls until the other end closes; Ctrl-C is the first process's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Answer calls until the other end closes."""
     try:
         worker = Worker(plan)
         while True:
@@ -81,6 +82,17 @@ def _serve(connection: Connection, plan: Plan) -> None:
                 connection.send((None, f"a worker process failed:\n{traceback.format_exc()}"))
     except (EOFError, BrokenPipeError):
         return
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is the first process's to handle; one that is started in here never hears of it, not even at first."""
+    resource_tracker.ensure_running()  # which multiprocessing would do in here, and let Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class LocalEngine:
@@ -99,7 +111,8 @@ class LocalEngine:
         for _ in range(workers - 1):
             here, there = spawn.Pipe()
             process = spawn.Process(target=_serve, args=(there, plan), daemon=True)
-            process.start()
+            with _deaf_to_ctrl_c():
+                process.start()
             there.close()
             self._others.append((process, here))
 

@@ -1,0 +1,395 @@
+"""Every command says what it did; what goes wrong is one line, leaves nothing behind and ends with code 2."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from codots.checkpoint import checkpoints
+from codots.cli import main
+from codots.domain import make_pack
+from codots.model import load_profile
+from codots.records import load_rollouts
+from tests.lively import make_lively
+
+RECIPE = {
+    "preset": "tiny",
+    "size": 2,
+    "steps": 3,
+    "packs": 2,
+    "group": 2,
+    "workers": 1,
+    "save_every": 1,
+    "look_every": 0,
+    "run": "run",
+    "model": "model",
+}
+PRETRAIN = {"run": "run", "width": 16, "layers": 1, "heads": 2, "size": 2, "workers": 1}
+PRETRAIN |= {"stages": [{"steps": 2, "packs": 2, "presets": ["tiny"]}]}
+COMMAND = [sys.executable, "-c", "from codots.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_lively(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def home(base, tmp_path, monkeypatch):
+    """A folder to work in, with a model and recipes."""
+    shutil.copytree(base, tmp_path / "model")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump(PRETRAIN))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def codots(home, monkeypatch, capsys):
+    """Run the command in this process."""
+
+    def run(*args, typed=""):
+        monkeypatch.setattr(sys, "argv", ["codots", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=end.value.code or 0, out=out, err=err)
+
+    return run
+
+
+def tree(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in Path(folder).rglob("*")}
+
+
+@pytest.fixture
+def refused(codots, home):
+    """Run the command, which is to fail with this one line and change nothing."""
+
+    def run(line, *args):
+        before = tree(home)
+        ended = codots(*args)
+        assert ended.code == 2
+        assert ended.out == ""
+        assert len(ended.err.splitlines()) == 1
+        assert ended.err.startswith("codots: ")
+        assert re.search(line, ended.err)
+        assert tree(home) == before
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "args"),
+    [
+        (r"cannot read the recipe nowhere\.yaml", ["train", "nowhere.yaml"]),
+        ("unknown key 'stepz'.*nearest is 'steps'", ["train", "recipe.yaml", "stepz=3"]),
+        ("unknown key 'learner.lrr'.*nearest is 'learner.lr'", ["train", "recipe.yaml", "learner.lrr=3"]),
+        ("unknown preset of frozen-lake-v1 'eazy'.*nearest is 'easy'", ["train", "recipe.yaml", "preset=eazy"]),
+        ("unknown domain 'frozen-lake-v7'.*nearest is", ["train", "recipe.yaml", "domain=frozen-lake-v7"]),
+        ("steps: .*greater than or equal to 1, got 0", ["train", "recipe.yaml", "steps=0"]),
+        ("'steps' is not a change; expected key=value", ["train", "recipe.yaml", "steps"]),
+        ("unknown key 'heads'", ["train", "pretrain.yaml"]),
+        ("unknown key 'stepz'", ["train", "recipe.yaml", "stepz=3", "--dry-run"]),
+        ("no model at 'nowhere'", ["train", "recipe.yaml", "model=nowhere"]),
+        ("no model at 'nowhere'", ["train", "recipe.yaml", "model=nowhere", "--dry-run"]),
+        ("no run to resume at run", ["train", "recipe.yaml", "--resume"]),
+        ("stages: Field required", ["pretrain", "recipe.yaml"]),
+        (
+            "unknown preset of frozen-lake-v1 'eazy'",
+            ["pretrain", "pretrain.yaml", "stages=[{steps: 1, presets: [eazy]}]"],
+        ),
+        ("cannot be cut into 3 heads", ["pretrain", "pretrain.yaml", "heads=3"]),
+        ("unknown arm 'shufled'.*nearest is 'shuffled'", ["eval", "model", "--arms", "own,shufled"]),
+        ("no arms", ["eval", "model", "--arms", ""]),
+        ("unknown preset of frozen-lake-v1 'eazy'", ["eval", "model", "--preset", "eazy"]),
+        ("unknown domain 'lake'", ["eval", "model", "--domain", "lake"]),
+        ("no model at 'nowhere'", ["eval", "nowhere"]),
+        ("no model at 'nowhere'", ["eval", "model", "--writer", "nowhere", "--preset", "tiny", "--workers", "1"]),
+        ("there is no folder gone", ["eval", "model", "--rows", "gone/rows.jsonl"]),
+        ("unknown domain 'lake'", ["reference", "lake"]),
+        ("unknown preset of frozen-lake-v1 'eazy'", ["reference", "frozen-lake-v1", "--preset", "eazy", "--json"]),
+        ("unknown domain 'lake'", ["play", "lake"]),
+        ("unknown preset of frozen-lake-v1 'eazy'", ["play", "frozen-lake-v1", "--preset", "eazy"]),
+        ("unknown key 'stepz'", ["demo", "recipe.yaml", "stepz=3"]),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(refused, line, args):
+    refused(line, *args)
+
+
+MODEL_COMMANDS = pytest.mark.parametrize(
+    "command", [["train", "recipe.yaml"], ["eval", "model", "--preset", "tiny", "--workers", "1"]], ids=lambda c: c[0]
+)
+
+
+@MODEL_COMMANDS
+def test_a_model_folder_without_weights_is_one_line(refused, home, command):
+    (home / "model" / "model.safetensors").unlink()
+    refused("model has no weights: expected a .safetensors file", *command)
+
+
+@MODEL_COMMANDS
+def test_a_foreign_tokenizer_is_one_line(refused, home, tokenizer, command):
+    from codots.tiny import make_tokenizer
+
+    words = make_tokenizer()
+    words.add_tokens(["another", "word"])
+    words.save_pretrained(home / "model")
+    refused(f"model has a foreign tokenizer: it knows {len(tokenizer) + 2} ids, the model {len(tokenizer)}", *command)
+
+
+@MODEL_COMMANDS
+def test_weights_that_are_missing_are_one_line(refused, home, command):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(home / "model" / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, home / "model" / "model.safetensors", metadata={"format": "pt"})
+    refused(r"lacks 1 of the model's weights, such as model\.norm\.weight", *command)
+
+
+@MODEL_COMMANDS
+def test_a_profile_that_makes_no_sense_is_one_line(refused, home, command):
+    (home / "model" / "codots.json").write_text('{"style": "loud"}')
+    refused("codots.json is not a profile: unknown prompt style 'loud'", *command)
+
+
+def test_training_leaves_a_model(codots, home):
+    ended = codots("train", "recipe.yaml")
+    assert (ended.code, ended.out) == (0, "the model is in run/model, the run in run\n")
+    assert load_profile(home / "run" / "model").style == "compact"
+    assert re.search(r"^step 3/3  reward by position \d\.\d\d \d\.\d\d", ended.err, re.M)
+
+
+def test_another_runs_folder_is_one_line(codots, refused):
+    codots("train", "recipe.yaml", "steps=1")
+    refused("run already holds a run; add --resume to go on with it", "train", "recipe.yaml", "steps=1")
+    refused("run is another run: there seed is 0, here 5", "train", "recipe.yaml", "steps=1", "seed=5", "--resume")
+    refused("run is another run: there steps is 1, here 3", "train", "recipe.yaml", "--resume")
+    refused("run already holds a run", "pretrain", "pretrain.yaml")
+
+
+def test_a_corrupt_checkpoint_is_one_line_and_its_cure_works(codots, refused, home):
+    codots("train", "recipe.yaml")
+    last = checkpoints(home / "run")[-1]
+    (last / "state.json").write_text("{")
+    cure = "step-000003 is corrupt: state.json cannot be read; remove it to resume from step-000002"
+    refused(cure, "train", "recipe.yaml", "--resume")
+    shutil.rmtree(last)
+    assert codots("train", "recipe.yaml", "--resume").code == 0
+
+
+def test_a_dry_run_writes_nothing(codots, home):
+    before = tree(home)
+    ended = codots("train", "recipe.yaml", "group=8", "--dry-run")
+    assert (ended.code, ended.err) == (0, "")
+    assert tree(home) == before
+    assert yaml.safe_load(ended.out)["group"] == 8
+    assert "# a step: 2 packs x 8 lives = 16 lives, 48 episodes" in ended.out
+    assert "# 3 steps from 'model' in style 'compact'; nothing was run" in ended.out
+
+
+def test_what_a_dry_run_prints_is_a_recipe(codots, home):
+    (home / "full.yaml").write_text(codots("train", "recipe.yaml", "--dry-run").out)
+    assert codots("train", "full.yaml", "--dry-run").out == codots("train", "recipe.yaml", "--dry-run").out
+
+
+def strict(text):
+    """Read JSON as another language would: NaN is none."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
+def test_an_evaluation_as_json_is_json_alone(codots, home):
+    args = ["model", "--preset", "tiny", "--packs", "2", "--size", "2", "--workers", "1", "--arms", "own,null,oracle"]
+    found = strict(codots("eval", *args, "--json", "--rows", "rows.jsonl").out)
+    assert list(found["arms"]) == ["own", "null", "oracle"]
+    assert found["arms"]["own"]["reward"][0] == found["arms"]["null"]["reward"][0]
+    assert len(load_rollouts(home / "rows.jsonl")) == 2 * (3 + 2 + 2)
+
+
+def test_an_evaluation_is_a_table(codots):
+    ended = codots("eval", "model", "--preset", "tiny", "--packs", "3", "--size", "2", "--workers", "1")
+    assert ended.code == 0
+    for words in ("own reward", "null success", "lift", "share", "floor", "bayes", "ceiling", "position 1"):
+        assert words in ended.out
+
+
+def test_a_run_and_a_checkpoint_can_be_evaluated(codots, home):
+    codots("train", "recipe.yaml")
+    args = ["--preset", "tiny", "--packs", "2", "--size", "2", "--workers", "1", "--json"]
+    found = [strict(codots("eval", name, *args).out) for name in ("run", "run/checkpoints/step-000003")]
+    assert found[0]["arms"] == found[1]["arms"]
+
+
+def test_a_reference_is_a_table_or_json(codots):
+    args = ["frozen-lake-v1", "--preset", "tiny", "--packs", "4", "--size", "2"]
+    found = strict(codots("reference", *args, "--json").out)
+    assert found["informed"][0] > found["random"][0]
+    table = codots("reference", *args).out
+    assert all(words in table for words in ("random", "informed", "bayes is exact", f"{found['bayes'][1]:.3f}"))
+
+
+def test_a_tiny_model_is_made(codots, home):
+    ended = codots("pretrain", "pretrain.yaml")
+    assert (ended.code, ended.out) == (0, "the model is in run/model\n")
+    assert load_profile(home / "run" / "model").style == "compact"
+
+
+def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, home):
+    ended = codots("demo", "recipe.yaml", "--packs", "3")
+    assert ended.code == 0
+    left = {"summary.json", "report.html", "model", "before.jsonl", "after.jsonl", "metrics.jsonl"}
+    assert {path.name for path in (home / "run").iterdir()} >= left
+    assert (home / "run" / "report.html").stat().st_size > 1000
+    first = (home / "run" / "summary.json").read_bytes()
+    refused("no model at 'nowhere'", "demo", "recipe.yaml", "model=nowhere")
+    assert codots("demo", "recipe.yaml", "seed=1", "--packs", "3").code == 0
+    assert (home / "run-1" / "summary.json").read_bytes() == first
+    assert (home / "run" / "summary.json").read_bytes() != first
+
+
+def informed(pack):
+    """What somebody who knows the world would type, and what it is worth."""
+    policy = pack.domain.policy("informed", pack.world)
+    lives = []
+    for task in pack.tasks:
+        env, codes, done = task.env(), [], False
+        while not done:
+            text = policy.act(env.view)
+            codes.append(text.partition("<action>")[2].partition("<")[0])
+            step = env.step(text)
+            done = step.done
+        lives.append((codes, step.reward))
+    return lives
+
+
+def test_a_pack_is_played_from_what_is_typed(codots):
+    pack = make_pack("frozen-lake-v1", "tiny", "test", 3, 2)
+    (first, one), (second, two) = informed(pack)
+    ended = codots(
+        "play", "frozen-lake-v1", "--preset", "tiny", "--split", "test", "--index", "3", "--size", "2",
+        typed="\n".join([*first, "code 2 goes up", *second]) + "\n",
+    )  # fmt: skip
+    assert ended.code == 0
+    assert ended.out.endswith(f"rewards: {one:.2f} {two:.2f}\n")
+    assert "your notes: none" in ended.out
+    assert "your notes: code 2 goes up" in ended.out
+    assert pack.tasks[0].env().observe() in ended.out
+    assert ended.err == ""
+
+
+def test_nonsense_loses_a_task_and_no_notes_are_kept(codots):
+    ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--size", "2", typed="north\n\n<action>9</action>\n")
+    assert ended.code == 0
+    assert ended.out.endswith("rewards: 0.00 0.00\n")
+    assert ended.out.count("your notes: none") == 2
+
+
+def test_typing_that_ends_early_ends_the_play(codots):
+    ended = codots("play", "frozen-lake-v1", "--preset", "tiny", typed="1")
+    assert ended.code not in (0, 2)
+    assert "Traceback" not in ended.err + ended.out
+
+
+def test_ctrl_c_in_any_command_is_130(codots, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["codots.evaluate"], "LocalEngine", interrupted)
+    ended = codots("eval", "model", "--preset", "tiny")
+    assert ended.code == 130
+    assert "Traceback" not in ended.err + ended.out
+
+
+def test_wrong_usage_shows_no_traceback(codots):
+    for args in (["train"], ["trane"], ["eval", "model", "--packs", "1"], ["play", "frozen-lake-v1", "--size", "x"]):
+        ended = codots(*args)
+        assert ended.code == 2
+        assert "Traceback" not in ended.err
+        assert ended.out == ""
+
+
+def test_the_version_is_said(codots):
+    from codots import __version__
+
+    assert codots("--version").out == f"codots {__version__}\n"
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def interrupted(home, sign, *args):
+    """Run the command, and send Ctrl-C as a terminal does, to every process of it, once a file has something in it."""
+    process = subprocess.Popen(
+        [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
+    )
+    while process.poll() is None and not ((home / sign).exists() and (home / sign).read_bytes()):
+        pass
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == b""
+    assert b"Traceback" not in err
+    said = re.fullmatch(
+        r"stopped after step (\d+), saved; the same command with --resume goes on", err.decode().split("\n")[-2]
+    )
+    return int(said[1])
+
+
+def test_ctrl_c_saves_and_resume_finishes(codots, home):
+    args = ["train", "recipe.yaml", "steps=20", "save_every=20"]
+    stopped = interrupted(home, "run/metrics.jsonl", *args)
+    assert [folder.name for folder in checkpoints(home / "run")] == [f"step-{stopped:06d}"]
+    assert codots(*args, "--resume").code == 0
+    lines = (home / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
+
+
+def test_ctrl_c_while_the_workers_still_start_is_no_different(home):
+    assert interrupted(home, "run/config.yaml", "train", "recipe.yaml", "steps=20", "workers=2") == 1
+
+
+LIGHT = """
+import sys
+import codots
+light = set(sys.modules)
+from codots.cli import main
+for args in (["--help"], ["train", "--help"], ["eval", "--help"], ["--version"], ["train", "nowhere.yaml"]):
+    sys.argv = ["codots", *args]
+    try:
+        main()
+    except SystemExit:
+        pass
+heavy = {"torch", "transformers", "scipy", "plotly", "tensorboard"}
+sys.exit(f"loaded {(heavy | {'numpy'}) & light} and {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
+"""
+
+
+def test_the_package_and_its_help_load_nothing_heavy(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT], capture_output=True, text=True, cwd=tmp_path, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Train a model by a recipe" in done.stdout
+
+
+def test_public_names_are_there_when_asked_for():
+    import codots as package
+
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = package.nothing
