@@ -39,12 +39,13 @@ v0)
     clocked "v0-$seed" codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
     measure "v0-$seed" "$out/v0-$seed" --domain frozen-lake-v0 --packs 500
     ;;
-controls) # each at three rates, all of the same number of sampled ids as nearly as steps allow; the rate is chosen on `dev`
+controls) # about as many sampled ids each; the best of three rates is chosen on `dev`, and that one opened on `test`
     for recipe in demo coarse task-by-task; do
-        for lr in 2.5e-4 5.0e-4 1.0e-3; do
+        for lr in 5.0e-4 1.0e-3 2.0e-3; do
             run=$out/$recipe-$lr
-            codots train "recipes/$recipe.yaml" learner.lr="$lr" seed="$seed" run="$run"
-            codots eval "$run" --split dev --packs 100 --json >"$run-dev.json"
+            codots train "recipes/$recipe.yaml" learner.lr=$lr seed="$seed" workers=1 run="$run"
+            codots eval "$run" --split dev --packs 200 --workers 1 --json >"$run-dev.json"
+            measure "$recipe-$lr" "$run" --packs 500 --workers 1
         done
     done
     ;;

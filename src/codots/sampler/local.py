@@ -76,11 +76,9 @@ class Request:
 
 def alike(batch: list[Request]) -> list[list[Request]]:
     """Part requests by how many ids they read, so that a move is not padded to a whole prompt."""
-    parts: dict[int, list[Request]] = {}
-    for request in batch:
-        # One id to decode, a few to hear of a move, a prompt.
-        parts.setdefault((len(request.new) > 0) + (len(request.new) > SHORT), []).append(request)
-    return [parts[size] for size in sorted(parts)]
+    short = [request for request in batch if len(request.new) <= SHORT]
+    long = [request for request in batch if len(request.new) > SHORT]
+    return [part for part in (short, long) if part]
 
 
 class LocalSession:
