@@ -39,15 +39,17 @@ v0)
     clocked "v0-$seed" codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
     measure "v0-$seed" "$out/v0-$seed" --domain frozen-lake-v0 --packs 500
     ;;
-controls) # about as many sampled ids each; the best of three rates is chosen on `dev`, and that one opened on `test`
+controls) # about as many sampled ids each, at three rates
     for recipe in demo coarse task-by-task; do
         for lr in 5.0e-4 1.0e-3 2.0e-3; do
             run=$out/$recipe-$lr
             codots train "recipes/$recipe.yaml" learner.lr=$lr seed="$seed" workers=1 run="$run"
             codots eval "$run" --split dev --packs 200 --workers 1 --json >"$run-dev.json"
-            measure "$recipe-$lr" "$run" --packs 500 --workers 1
         done
     done
+    ;;
+best) # RECIPE-RATE: the best of the three on `dev`, opened on `test`
+    measure "$seed" "$out/$seed" --packs 500
     ;;
 reference)
     for preset in easy hard; do
@@ -57,7 +59,7 @@ reference)
     done
     ;;
 *)
-    echo "unknown part '$part': expected base, demo, lake, v0, controls or reference" >&2
+    echo "unknown part '$part': expected base, demo, lake, v0, controls, best or reference" >&2
     exit 2
     ;;
 esac

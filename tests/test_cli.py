@@ -248,8 +248,9 @@ def test_a_tiny_model_is_made(codots, home):
 
 
 def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, home):
-    ended = codots("demo", "recipe.yaml", "--packs", "3")
+    ended = codots("demo", "recipe.yaml", "--packs", "2")
     assert ended.code == 0
+    assert strict((home / "run" / "summary.json").read_text())["after"]["share_ci95"][0] == [None, None]
     left = {"summary.json", "report.html", "model", "before.jsonl", "after.jsonl", "metrics.jsonl"}
     assert {path.name for path in (home / "run").iterdir()} >= left
     assert (home / "run" / "report.html").stat().st_size > 1000
@@ -258,6 +259,19 @@ def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, h
     assert codots("demo", "recipe.yaml", "seed=1", "--packs", "3").code == 0
     assert (home / "run-1" / "summary.json").read_bytes() == first
     assert (home / "run" / "summary.json").read_bytes() != first
+
+
+@pytest.mark.parametrize("stage", ["codots.evaluate.LocalEngine", "codots.demo.run_training"])
+def test_a_demo_that_is_stopped_leaves_no_trace_before_it_trains(codots, home, monkeypatch, stage):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    module, _, name = stage.rpartition(".")
+    before = tree(home)
+    monkeypatch.setattr(sys.modules[module], name, stopped)
+    monkeypatch.setattr("tempfile.tempdir", str(home))
+    assert codots("demo", "recipe.yaml", "--packs", "2").code == 130
+    assert tree(home) == before
 
 
 def informed(pack):

@@ -7,22 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from codots import comparison
+from codots.arms import contexts_of, stranger
+from codots.comparison import play
 from codots.domain import make_pack, register
-from codots.evaluate import (
-    ARMS,
-    POLICIES,
-    RANDOM_LIVES,
-    as_json,
-    compare,
-    contexts_of,
-    evaluate,
-    play,
-    reference,
-    reseeded,
-    stranger,
-)
-from codots.records import load_rollouts
+from codots.evaluate import ARMS, POLICIES, RANDOM_LIVES, as_json, evaluate, reference, reseeded
+from codots.records import life_rows, load_rollouts, missing_row
 from codots.stats import mean_ci
 from tests.lively import Flaky, make_lively, some_lives
 from tests.toy import Guess
@@ -51,6 +43,15 @@ def all_arms(base, tmp_path_factory):
 @pytest.fixture(scope="module")
 def packs():
     return [make_pack("frozen-lake-v1", "tiny", "dev", i, 3) for i in range(PACKS)]
+
+
+def compare(packs, lives):
+    """What is said of lives, once they are written down."""
+    rows = {
+        arm: [life_rows(p, life, arm=arm) or [missing_row(p, life, arm=arm)] for p, life in zip(packs, of, strict=True)]
+        for arm, of in lives.items()
+    }
+    return comparison.compare(packs, rows)
 
 
 def contexts(rows, arm):
@@ -105,14 +106,11 @@ def test_own_contexts_are_those_that_were_written(all_arms):
 
 
 def test_shuffled_contexts_are_another_worlds_and_always_the_same(packs):
-    lives = [
-        replace(life, episodes=tuple(replace(e, context=f"{i} {e.position}") for e in life.episodes))
-        for i, life in enumerate(some_lives(PACKS, 3))
-    ]
+    own = [(f"{i} 0", f"{i} 1", f"{i} 2") for i in range(PACKS)]
     for i, pack in enumerate(packs):
         k = stranger(i, packs)
         assert packs[k].world.hidden != pack.world.hidden
-        assert contexts_of("shuffled", i, packs, lives, "compact") == (f"{k} 0", f"{k} 1", f"{k} 2")
+        assert contexts_of("shuffled", i, packs, own, "compact") == own[k]
         assert stranger(i, packs) == k
     assert len({stranger(i, packs) for i in range(PACKS)}) > PACKS / 3
 
@@ -123,9 +121,8 @@ def test_shuffling_needs_two_worlds(packs):
 
 
 def test_the_contexts_of_a_missing_life_are_empty(packs):
-    lives = some_lives(PACKS, 3, missing=range(PACKS))
     for arm in ("frozen", "shuffled"):
-        assert contexts_of(arm, 0, packs, lives, "compact") == ("", "", "")
+        assert contexts_of(arm, 0, packs, [()] * PACKS, "compact") == ("", "", "")
 
 
 def test_only_own_rewrites(all_arms):
@@ -133,9 +130,10 @@ def test_only_own_rewrites(all_arms):
     assert {row.arm for row in rows if row.kind == "update"} == {"own"}
 
 
-def test_rows_are_one_json_line_an_episode(all_arms):
+def test_rows_are_one_json_line_an_episode_after_one_that_says_of_what(all_arms):
     report, rows, path = all_arms
-    lines = path.read_text(encoding="utf-8").split("\n")
+    head, *lines = path.read_text(encoding="utf-8").split("\n")
+    assert json.loads(head)["evaluation"]["arms"] == list(ARMS)
     assert lines.pop() == ""
     assert len(lines) == len(rows) == PACKS * (5 + 4 * 3)
     assert [json.loads(line)["arm"] for line in lines] == [row.arm for row in rows]
@@ -155,6 +153,8 @@ def test_the_report_is_what_the_rows_say(all_arms, packs):
             assert found.reward[j] == pytest.approx(rewards.mean(), abs=1e-4)
             assert found.ci95[j] == mean_ci(rewards, 1.0).interval
             assert found.success[j] == pytest.approx(np.mean(rewards > 0), abs=1e-4)
+            wilson = stats.binomtest(int(sum(rewards > 0)), PACKS).proportion_ci(method="wilson")
+            assert found.success_ci95[j] == pytest.approx([wilson.low, wilson.high], abs=1e-4)
             assert found.malformed[j] == pytest.approx(np.mean([row.stop == "malformed" for row in here]), abs=1e-4)
             facts = [packs[row.pack[3]].domain.facts(packs[row.pack[3]].world, row.context) for row in here]
             assert found.right[j] == pytest.approx(np.mean([right / 4 for right, _, _ in facts]), abs=1e-4)
@@ -265,7 +265,7 @@ def test_the_same_question_gets_the_same_answer(all_arms, base, monkeypatch, tmp
     assert evaluate(base, **LAKE, packs=PACKS, arms=ARMS) == report
     again = evaluate(base, **LAKE, packs=PACKS, arms=("shuffled",), rows=tmp_path / "rows.jsonl")
     assert again.arms == {"shuffled": report.arms["shuffled"]}
-    assert load_rollouts(tmp_path / "rows.jsonl") == [row for row in rows if row.arm == "shuffled"]
+    assert load_rollouts(tmp_path / "rows.jsonl") == [row for row in rows if row.arm in ("own", "shuffled")]
     heard = []
     monkeypatch.setattr(sys.modules["codots.evaluate"], "CHUNK", 8)
     assert evaluate(base, **LAKE, packs=PACKS, arms=("null",), told=lambda *a: heard.append(a)).arms["null"]
@@ -293,7 +293,10 @@ def test_a_model_reads_what_another_wrote(base, other, tmp_path):
     rows = {name: load_rollouts(file) for name, file in files.items()}
     assert contexts(rows["both"], "own") == contexts(rows["other"], "own") != contexts(rows["base"], "own")
     assert contexts(rows["both"], "frozen") == [("", z[1], z[1]) for z in contexts(rows["other"], "own")]
-    assert {row.kind for row in rows["both"]} == {"solve"}
+    assert {(row.arm, row.kind) for row in rows["both"]} == {
+        *((arm, "solve") for arm in ("writer", "own", "null", "frozen")),
+        ("writer", "update"),
+    }
     assert both.writer == str(other)
     assert alone.writer is None
     assert both.arms["null"] == alone.arms["null"]
@@ -303,7 +306,8 @@ def test_reading_what_it_wrote_itself_changes_nothing(base, tmp_path):
     evaluate(base, **LAKE, packs=8, arms=("own",), rows=tmp_path / "own.jsonl")
     evaluate(base, **LAKE, packs=8, arms=("own",), writer=base, rows=tmp_path / "read.jsonl")
     own, read = (load_rollouts(tmp_path / name) for name in ("own.jsonl", "read.jsonl"))
-    assert [row for row in own if row.kind == "solve"] == read
+    assert [row for row in own if row.kind == "solve"] == [row for row in read if row.arm == "own"]
+    assert own == [replace(row, arm="own") for row in read if row.arm == "writer"]
 
 
 def test_splits_are_other_packs(base, tmp_path):

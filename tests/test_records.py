@@ -8,7 +8,7 @@ import pytest
 
 from codots.context import Turn
 from codots.domain import make_pack
-from codots.records import Metrics, Row, dump, life_rows, load_rollouts, names_of, read_rows
+from codots.records import Metrics, Row, contexts, dump, life_rows, load_rollouts, missing_row, names_of, read_rows
 from codots.rollout import Episode, Life
 from codots.transcript import Sampled, StopReason, Transcript
 
@@ -55,6 +55,27 @@ def test_every_episode_is_one_row(pack, life):
 
 def test_a_missing_life_has_no_rows(pack):
     assert life_rows(pack, Life(("a",), (), "the endpoint is gone")) == []
+
+
+def test_that_a_life_is_missing_is_one_row_and_says_why(pack, tmp_path):
+    row = missing_row(pack, Life(("a",), (), "the endpoint is gone"), arm="null")
+    path = tmp_path / "rows.jsonl"
+    path.write_text(dump([row]))
+    assert load_rollouts(path) == [row]
+    assert (row.arm, row.kind, row.outcome, row.tokens) == ("null", "missing", "the endpoint is gone", 0)
+    assert contexts([row]) == ()
+
+
+def test_a_last_line_that_was_cut_off_does_not_count(pack, life, tmp_path):
+    """Wherever the cut is, even in the middle of a letter."""
+    rows, path = life_rows(pack, life), tmp_path / "rows.jsonl"
+    whole = dump(rows).encode()
+    last = whole[:-1].rindex(b"\n") + 1
+    for cut in range(last, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert load_rollouts(path) == rows[:2]
+    path.write_bytes(whole[:-1])
+    assert load_rollouts(path) == rows
 
 
 def test_rows_come_back_as_they_went(pack, life, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from codots.stats import mean_ci, ratio_ci
+from codots.stats import mean_ci, rate_ci, ratio_ci
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -47,6 +47,16 @@ def test_what_is_found_is_plain_floats():
         ratio_ci(np.arange(9.0), np.arange(9.0) + 2),
     ):
         assert [type(value) for value in (estimate.mean, *estimate.interval)] == [float] * 3
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (0, 30), (7, 10), (500, 500)])
+def test_the_interval_of_a_rate_is_wilsons(hits, n):
+    """Newcombe 1998, method 3."""
+    p, z = hits / n, stats.norm.ppf(0.975)
+    middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    expected = [(middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)]
+    assert rate_ci(np.arange(n) < hits) == pytest.approx(expected, abs=1e-4)
+    assert np.isnan(rate_ci(np.array([], dtype=bool))).all()
 
 
 def test_the_interval_of_a_ratio_covers_the_truth():

@@ -274,6 +274,24 @@ def test_a_look_gives_own_and_null_the_same_start(whole):
         assert line["look/lift"] == line["look/own_2"] - line["look/null_2"]
 
 
+class Shut(Flaky):
+    """Down for whoever looks."""
+
+    id = "shut-v0"
+
+    def make_env(self, task, *, style="natural", memory=None, rng):
+        if style == "compact" and task.names[2] == "dev":
+            raise ConnectionError("the house is down")
+        return super().make_env(task, style=style, memory=memory, rng=rng)
+
+
+def test_a_look_that_meets_nobody_has_no_numbers(config, registry):
+    register(Shut())
+    (report,) = train(changed(config, domain="shut-v0", preset="few", steps=1, look_every=1))
+    assert report.metrics["lives/missing"] == 0
+    assert not any(key.startswith("look/") for key in report.metrics)
+
+
 def test_no_pack_is_met_twice_and_none_is_held_out(config):
     packs = [pack for step in (1, 2, 3) for pack in step_packs(config, step)]
     assert len({pack.names for pack in packs}) == 6

@@ -95,7 +95,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
     workers: Workers = 2,
-    rows: Annotated[Path | None, typer.Option(help="Write one JSON line per episode here.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="One JSON line per episode; a stopped evaluation goes on from it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model: position curves of every arm on the same packs."""

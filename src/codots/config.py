@@ -158,8 +158,8 @@ class Stage(Section):
     """Fraction of the rate that is left at the end of the stage."""
     noise: NoiseConfig = Field(default_factory=lambda: NoiseConfig.model_validate({}))
     """Of the scripted player."""
-    given_every: int = Field(0, ge=0)
-    """Every n-th life is given the true context and writes none; 0 for no such life."""
+    given: float = Field(0.0, ge=0, le=1)
+    """Share of lives, in quarters, that are given the true context and write none."""
     presets: list[str] = Field(["easy"], min_length=1)
     """Presets that the packs come from, in turn."""
 

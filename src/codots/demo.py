@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from codots.checkpoint import write_atomically
 from codots.config import TrainConfig
 from codots.display import counting, run_training
-from codots.evaluate import ARMS, Report, evaluate
+from codots.evaluate import ARMS, Report, evaluate, without_nan
 from codots.report.page import write_report
 
 
@@ -34,25 +36,24 @@ def demo(config: TrainConfig, *, packs: int = 500) -> Shown | None:
     """
     folder = Path(config.run)
     seconds: dict[str, float] = {}
-    with timed("evaluate before", seconds):
-        before = measure(
-            config, config.model, packs, ("own", "null"), "before", folder.parent / f".{folder.name}.jsonl"
-        )
-    set_aside(folder)
-    with timed("train", seconds):
-        if run_training(config) is not None:
-            return None
+    with TemporaryDirectory() as spare:  # training starts in an empty folder
+        rows = Path(spare) / "before.jsonl"
+        with timed("evaluate before", seconds):
+            before = measure(config, config.model, packs, ("own", "null"), "before", rows)
+        set_aside(folder)
+        with timed("train", seconds):
+            if run_training(config) is not None:
+                return None
+        shutil.move(rows, folder)
     with timed("evaluate after", seconds):
         after = measure(config, folder / "model", packs, ARMS, "after", folder / "after.jsonl")
-    (folder.parent / f".{folder.name}.jsonl").rename(folder / "before.jsonl")
     summary = summarise(config, before, after, seconds)
-    write_atomically(folder / "summary.json", json.dumps(summary, indent=2))
+    write_atomically(folder / "summary.json", json.dumps(without_nan(summary), indent=2, allow_nan=False))
     return Shown(before, after, seconds, write_report(folder, summary))
 
 
 def measure(config: TrainConfig, model: str | Path, packs: int, arms: tuple[str, ...], when: str, rows: Path) -> Report:
     """Evaluate on `test`."""
-    rows.parent.mkdir(parents=True, exist_ok=True)
     with counting(when) as told:
         return evaluate(
             model,

@@ -159,19 +159,22 @@ def report_table(report: Report) -> Table:
     for j in range(report.size):
         table.add_column(f"position {j}", justify="right")
     for arm, curves in report.arms.items():
-        cells = [f"{r:.3f} [{low:.2f}, {high:.2f}]" for r, (low, high) in zip(curves.reward, curves.ci95, strict=True)]
-        table.add_row(f"{arm} reward", *cells)
-        table.add_row(f"{arm} success", *(f"{s:.3f}" for s in curves.success), style="dim")
+        table.add_row(f"{arm} reward", *with_intervals(curves.reward, curves.ci95))
+        table.add_row(f"{arm} success", *with_intervals(curves.success, curves.success_ci95), style="dim")
     table.add_section()
     for name in ("lift", "share", "shuffled_lift"):
         values, intervals = getattr(report, name), getattr(report, f"{name}_ci95")
         if values is not None:
-            cells = [f"{v:+.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
-            table.add_row(name.replace("_", " "), *cells)
+            table.add_row(name.replace("_", " "), *with_intervals(values, intervals, "+"))
     table.add_section()
     for name in ("floor", "bayes", "ceiling"):
         table.add_row(name, *(f"{value:.3f}" for value in getattr(report, name)))
     return table
+
+
+def with_intervals(values: list[float], intervals: list[list[float]], sign: str = "") -> list[str]:
+    """Write numbers, each with its interval."""
+    return [f"{v:{sign}.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
 
 
 def plain_table(title: str, rows: dict[str, list[float]]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
@@ -76,6 +77,15 @@ def model_folder(name: str | Path) -> Path:
     if not folder.exists():
         raise ValueError(f"no model at {str(name)!r}; expected a Hugging Face folder, or {BASE!r} for the one shipped")
     raise ValueError(f"{folder} is not a model folder: it has no config.json")
+
+
+def identity(folder: Path) -> str:
+    """Tell models apart: a hash of everything in the folder, weights, words and profile."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != "."):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def load_profile(folder: Path) -> Profile:

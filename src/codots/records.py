@@ -12,6 +12,11 @@ from codots.checkpoint import write_atomically
 from codots.pack import Names, Pack
 from codots.rollout import Life
 
+HEAD = "evaluation"
+"""Key of the first line of an evaluation's file, which says which one it is."""
+MISSING = "missing"
+"""Kind of the one row that stands for a life lost to the infrastructure."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -63,19 +68,38 @@ def life_rows(
     ]
 
 
+def missing_row(pack: Pack, life: Life, *, arm: str) -> Row:
+    """Write down that a life is missing, and why."""
+    return Row(list(pack.names), arm, 0, 0, MISSING, 0.0, MISSING, "", None, [], life.failure or "", 0)
+
+
+def solves(rows: Iterable[Row]) -> list[Row]:
+    """The solve episodes of a life in order, none if it is missing."""
+    return sorted((row for row in rows if row.kind == "solve"), key=lambda row: row.position)
+
+
+def contexts(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The context that each solve of a life was given."""
+    return tuple(row.context for row in solves(rows))
+
+
 def dump(rows: Iterable[Row]) -> str:
     """Write rows as JSON lines."""
     return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Read a file of rows; ValueError names the line that is not one."""
+    """Read a file of rows; ValueError names the line that is not one, a last one that was cut off does not count."""
     known = {field.name for field in fields(Row)}
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:  # a cut may go through a letter
         for number, line in enumerate(lines, start=1):
             try:
-                yield Row(**{key: value for key, value in json.loads(line).items() if key in known})
+                values = json.loads(line)
+                if HEAD not in values:
+                    yield Row(**{key: value for key, value in values.items() if key in known})
             except (TypeError, ValueError, AttributeError) as error:
+                if not line.endswith(b"\n"):
+                    return
                 raise ValueError(f"{path}, line {number}: not a row of a rollout ({error})") from error
 
 

@@ -36,6 +36,14 @@ def mean_ci(values: np.ndarray, span: float) -> Estimate:
     return Estimate(mean, [round(mean - half, 4), round(mean + half, 4)])
 
 
+def rate_ci(hits: np.ndarray) -> list[float]:
+    """Wilson interval of a share of hits, one per pack."""
+    if not len(hits):
+        return [float("nan"), float("nan")]
+    found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return [round(float(found.low), 4), round(float(found.high), 4)]
+
+
 def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimate:
     """Ratio of two means paired by pack, with a BCa bootstrap interval over packs (Efron 1987)."""
     there = ~(np.isnan(above) | np.isnan(below))

@@ -236,16 +236,21 @@ def last_facts(lives: Sequence[Life], packs: Sequence[Pack]) -> dict[str, float]
 
 
 def look(engine: LocalEngine, config: TrainConfig, profile: Profile) -> dict[str, float]:
-    """Own and null contexts on the same `dev` packs; the last position's difference is the lift."""
+    """Own and null contexts on the same `dev` packs; the last position's difference is the lift.
+
+    An arm whose lives are all missing has no numbers.
+    """
     packs = [make_pack(config.domain, config.preset, "dev", i, config.size) for i in range(config.look_packs)]
     strategy = profile.strategy(config.on_parse_failure)
     arms: dict[str, Own | Given] = {"own": Own(strategy), "null": Given(strategy, ("",) * config.size)}
     jobs = [Job(pack, arm, ("look", config.seed, i)) for arm in arms.values() for i, pack in enumerate(packs)]
     lives = engine.live(jobs)
     rewards_APS = collect(lives, len(arms), len(packs), config.size).solve_PGS
-    by_arm = dict(zip(arms, np.nanmean(rewards_APS, axis=1), strict=True))
+    there = {arm: r_PS for arm, r_PS in zip(arms, rewards_APS, strict=True) if not np.isnan(r_PS).all()}
+    by_arm = {arm: np.nanmean(r_PS, axis=0) for arm, r_PS in there.items()}
     values = {f"look/{arm}_{j}": float(reward) for arm, curve in by_arm.items() for j, reward in enumerate(curve)}
-    return values | {"look/lift": float(by_arm["own"][-1] - by_arm["null"][-1])}
+    lift = {"look/lift": float(by_arm["own"][-1] - by_arm["null"][-1])} if len(by_arm) == len(arms) else {}
+    return values | lift
 
 
 def record(run: Path, step: int, packs: Sequence[Pack], lives: Sequence[Life], credit: Advantages, group: int) -> None:

@@ -112,9 +112,10 @@ def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair)
     bad_there = replace(long, ids=[10**6] * len(long.ids))
     with pytest.raises(FloatingPointError, match="not finite; the weights are untouched"):
         pair.step([bad_here, long])
-    with pytest.raises(RuntimeError, match=r"(?s)a worker process failed:\n.*IndexError") as error:
+    with pytest.raises(RuntimeError, match="a worker process failed: IndexError: index out of range") as error:
         pair.step([short, bad_there])
-    assert "Traceback" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "Traceback" in error.value.__notes__[0]
     assert torch.equal(weights(pair), before)
     assert pair.version == version
     assert pair.live(jobs()) == lives

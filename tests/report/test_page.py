@@ -9,15 +9,17 @@ import pytest
 
 from codots.domain import make_pack
 from codots.evaluate import ArmReport, Report
-from codots.records import Row, dump
+from codots.records import Row, dump, missing_row
 from codots.report.page import changes, headline, number, read_story, signed, span, write_report
+from codots.rollout import Life
 
 EVIL = "1=up </script><b>bold</b> <!-- & ]]> {{ 7 * 7 }} \u202egnol"
 
 
 def arm(reward, half=0.03, **changed):
     ones = [1.0] * len(reward)
-    whole = ArmReport(reward, [[r - half, r + half] for r in reward], ones, [0.0] * len(reward), 0.25, 0, ones, ones)
+    around, sure = [[r - half, r + half] for r in reward], [[0.9, 1.0]] * len(reward)
+    whole = ArmReport(reward, around, ones, sure, [0.0] * len(reward), 0.25, 0, ones, ones)
     return replace(whole, **changed)
 
 
@@ -175,6 +177,14 @@ def test_the_first_life_that_got_better_is_chosen_and_its_choice_is_told(tmp_pat
     assert "of 3 lives 2 got better, 1 worse, 0 neither" in story.chosen
     (tmp_path / "after.jsonl").write_text(dump(life(0, [1, 1, 0])))
     assert "none got better" in read_story(tmp_path / "after.jsonl").chosen
+
+
+def test_a_life_that_is_missing_is_not_told(tmp_path):
+    gone = missing_row(make_pack("frozen-lake-v1", "easy", "dev", 0, 3), Life((), (), "gone"), arm="own")
+    (tmp_path / "after.jsonl").write_text(dump([gone]))
+    assert read_story(tmp_path / "after.jsonl") is None
+    (tmp_path / "after.jsonl").write_text(dump([gone, *life(1, [0, 1, 1])]))
+    assert "of 1 lives 1 got better" in read_story(tmp_path / "after.jsonl").chosen
 
 
 def test_a_life_is_drawn_as_it_was_lived(tmp_path):

@@ -78,8 +78,9 @@ def _serve(connection: Connection, plan: Plan) -> None:
                 connection.send((getattr(worker, method)(*arguments), None))
             except (EOFError, BrokenPipeError):
                 raise
-            except Exception:
-                connection.send((None, f"a worker process failed:\n{traceback.format_exc()}"))
+            except Exception as error:
+                said = " ".join(f"a worker process failed: {type(error).__name__}: {error}".split())
+                connection.send((None, f"{said}\n{traceback.format_exc()}"))
     except (EOFError, BrokenPipeError):
         return
 
@@ -187,7 +188,10 @@ class LocalEngine:
             answers.append(answer)
             errors += [error] if error else []
         if errors:
-            raise RuntimeError(errors[0])
+            said, _, trace = errors[0].partition("\n")
+            failure = RuntimeError(said)
+            failure.add_note(trace)  # for whoever looks further than the message
+            raise failure
         return answers
 
 

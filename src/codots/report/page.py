@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from codots.checkpoint import write_atomically
 from codots.domain import Env, get_domain, make_pack
 from codots.pack import Pack
-from codots.records import Row, names_of, read_rows
+from codots.records import Row, names_of, read_rows, solves
 from codots.report.curves import Curve, position_curves, training_curves
 
 DASH, MINUS = "\u2013", "\u2212"
@@ -182,7 +182,7 @@ def read_story(path: Path) -> Story | None:
     for row in read_rows(path) if path.is_file() else ():
         if row.arm == "own":
             by_name.setdefault((*names_of(row), row.life), []).append(row)
-    lives = list(by_name.values())
+    lives = [life for life in by_name.values() if solves(life)]
     if not lives:
         return None
     gains = [solves(life)[-1].reward - solves(life)[0].reward for life in lives]
@@ -195,11 +195,6 @@ def choice(gains: Sequence[float], better: bool) -> str:
     how = "the first that got better from its first task to its last" if better else "the first, for none got better"
     up, down = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     return f"{how}; of {len(gains)} lives {up} got better, {down} worse, {len(gains) - up - down} neither"
-
-
-def solves(rows: Sequence[Row]) -> list[Row]:
-    """The solve episodes of a life in order."""
-    return sorted((row for row in rows if row.kind == "solve"), key=lambda row: row.position)
 
 
 def tell(rows: Sequence[Row], chosen: str) -> Story:

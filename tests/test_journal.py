@@ -1,0 +1,199 @@
+"""A stopped evaluation goes on where it was, ends as one that never was stopped, and never mixes with another."""
+
+import sys
+
+import pytest
+
+from codots.domain import register
+from codots.evaluate import as_json, evaluate
+from codots.records import load_rollouts
+from tests.lively import Flaky, make_lively
+
+LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "size": 2, "packs": 5, "workers": 1}
+CHUNK = 2
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_lively(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return make_lively(tmp_path_factory.mktemp("other"), seed=1)
+
+
+@pytest.fixture(autouse=True)
+def chunks(monkeypatch):
+    monkeypatch.setattr(sys.modules["codots.evaluate"], "CHUNK", CHUNK)
+
+
+@pytest.fixture
+def lived(monkeypatch):
+    """How many lives each call of an engine is asked for."""
+    module, counts = sys.modules["codots.evaluate"], []
+
+    class Counted(module.LocalEngine):
+        def live(self, jobs, *args):
+            counts.append(len(jobs))
+            return super().live(jobs, *args)
+
+    monkeypatch.setattr(module, "LocalEngine", Counted)
+    return counts
+
+
+@pytest.fixture
+def no_engine(monkeypatch):
+    monkeypatch.setattr(sys.modules["codots.evaluate"], "LocalEngine", None)
+
+
+def stopping(after):
+    """Hear of so many chunks, then stop the evaluation."""
+    heard = []
+
+    def told(*said):
+        heard.append(said)
+        if len(heard) == after:
+            raise KeyboardInterrupt
+
+    return told
+
+
+@pytest.fixture(scope="module")
+def whole(base, tmp_path_factory):
+    """An evaluation that nothing happened to: its report, its file."""
+    path = tmp_path_factory.mktemp("whole") / "rows.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["codots.evaluate"], "CHUNK", CHUNK)
+        return as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)), path.read_bytes()
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+def test_a_stopped_evaluation_goes_on_where_it_was(base, whole, lived, tmp_path, after):
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(base, **LAKE, arms=("null", "own"), rows=path, told=stopping(after))
+    assert path.read_bytes() == whole[1][: path.stat().st_size]
+    assert len({(row.arm, row.pack[-1]) for row in load_rollouts(path)}) == sum(lived)
+    heard = []
+    report = evaluate(base, **LAKE, arms=("null", "own"), rows=path, told=lambda *said: heard.append(said))
+    assert (as_json(report), path.read_bytes()) == whole
+    assert lived == [2, 2, 1, 2, 2, 1]
+    assert heard == [(arm, done, 5) for arm in ("own", "null") for done in (2, 4, 5)]
+
+
+@pytest.mark.parametrize("after", [2, 4, 8])
+def test_the_contexts_of_a_writer_are_not_written_twice(base, other, lived, tmp_path, after):
+    """Nor are those that only another arm is made from."""
+    asked = {**LAKE, "arms": ("shuffled",), "writer": other}
+    expected = evaluate(base, **asked, rows=tmp_path / "whole.jsonl")
+    lived.clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(base, **asked, rows=tmp_path / "rows.jsonl", told=stopping(after))
+    assert evaluate(base, **asked, rows=tmp_path / "rows.jsonl") == expected == evaluate(base, **asked)
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert lived == [2, 2, 1] * 3 + [2, 2, 1] * 3
+    assert list(expected.arms) == ["shuffled"]
+
+
+def test_a_chunk_that_was_cut_off_is_lived_again(base, whole, lived, tmp_path):
+    """Wherever the cut is: in the first line, between two rows, in the middle of one."""
+    report, rows = whole
+    path = tmp_path / "rows.jsonl"
+    for cut in (0, 1, rows.index(b"\n"), rows.index(b"\n") + 1, *range(1000, len(rows), len(rows) // 7), len(rows) - 1):
+        path.write_bytes(rows[:cut])
+        assert as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)) == report
+        assert path.read_bytes() == rows
+    assert lived[:6] == [2, 2, 1, 2, 2, 1]
+    assert lived[-1:] == [1]
+
+
+def test_rows_that_stand_twice_count_once(base, whole, tmp_path):
+    """Two processes that wrote the same file at once, say."""
+    report, rows = whole
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(rows + b"".join(rows.splitlines(keepends=True)[1:9]))
+    assert as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)) == report
+    assert sorted(path.read_bytes().splitlines()) == sorted(rows.splitlines())
+
+
+def test_what_is_all_there_is_not_lived_again(base, whole, no_engine, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(whole[1])
+    assert as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)) == whole[0]
+    assert path.read_bytes() == whole[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"seed": 1}, "there seed is 0, here 1"),
+        ({"temperature": 0.5}, "there temperature is 1.0, here 0.5"),
+        ({"domain": "frozen-lake-v0", "preset": "easy"}, "there domain is 'frozen-lake-v1', here 'frozen-lake-v0'"),
+        ({"preset": "easy"}, "there preset is 'tiny', here 'easy'"),
+        ({"split": "test"}, "there split is 'dev', here 'test'"),
+        ({"size": 3, "packs": 6}, "there size is 2, here 3"),
+        ({"packs": 6}, "there packs is 5, here 6"),
+        ({"arms": ("own",)}, r"there arms is \['null', 'own'\], here \['own'\]"),
+        ({"workers": 2}, "there workers is 1, here 2"),
+        ({"writer": "other"}, "there writer is None, here '[0-9a-f]{16}'"),
+        ({"model": "other"}, "there model is '[0-9a-f]{16}', here '[0-9a-f]{16}'"),
+    ],
+)
+def test_the_rows_of_another_evaluation_are_refused_and_kept(base, other, whole, no_engine, tmp_path, change, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(whole[1])
+    asked = {"model": base, **LAKE, "arms": ("null", "own"), "rows": path} | change
+    asked |= {key: other for key in ("model", "writer") if asked.get(key) == "other"}
+    with pytest.raises(ValueError, match=rf"rows\.jsonl is of another evaluation: {line}; give another name") as error:
+        evaluate(asked.pop("model"), **asked)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == whole[1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_model_that_moved_is_the_same_and_one_that_changed_is_not(whole, base, no_engine, tmp_path):
+    path, model = tmp_path / "rows.jsonl", make_lively(tmp_path / "model")
+    path.write_bytes(whole[1])
+    assert as_json(evaluate(model, **LAKE, arms=("null", "own"), rows=path)) == {**whole[0], "model": str(model)}
+    (model / "codots.json").write_text((model / "codots.json").read_text().replace("200", "100"))
+    with pytest.raises(ValueError, match="there model is"):
+        evaluate(model, **LAKE, arms=("null", "own"), rows=path)
+
+
+@pytest.mark.parametrize("content", [b"notes\n", b"[]\n", b'{"pack": []}\n', b"\xff\xfe\x00", b'{"evaluation": 3}\n'])
+def test_a_file_that_is_no_evaluations_is_refused_and_kept(base, no_engine, tmp_path, content):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"rows\.jsonl is there already and is no evaluation's; give another name"):
+        evaluate(base, **LAKE, rows=path)
+    assert path.read_bytes() == content
+
+
+def test_missing_lives_stay_missing(base, registry, tmp_path):
+    domain = register(Flaky())
+    domain.down = (0, 3)
+    guess = {
+        "domain": "flaky-v0",
+        "preset": "few",
+        "size": 2,
+        "packs": 6,
+        "workers": 1,
+        "rows": tmp_path / "rows.jsonl",
+    }
+    report = evaluate(base, **guess)
+    rows = guess["rows"].read_bytes()
+    domain.down = ()
+    again = evaluate(base, **guess)
+    assert as_json(again) == as_json(report)
+    assert guess["rows"].read_bytes() == rows
+    assert [again.arms[arm].missing for arm in ("own", "null")] == [2, 2]
+    gone = [row for row in load_rollouts(guess["rows"]) if row.kind == "missing"]
+    assert {(row.arm, row.pack[-1]) for row in gone} == {(arm, i) for arm in ("own", "null") for i in (0, 3)}
+    assert {row.outcome for row in gone} == {"ConnectionError: the house is down"}
+
+
+def test_without_rows_nothing_is_written(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluate(base, **LAKE)
+    assert list(tmp_path.iterdir()) == []
