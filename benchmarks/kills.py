@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-RECIPE = ["codots", "train", "recipes/demo.yaml", "steps=12", "packs=4", "group=4", "save_every=2", "look_every=0"]
+CODOTS = str(Path(sys.executable).with_name("codots"))
+RECIPE = [CODOTS, "train", "recipes/demo.yaml", "steps=12", "packs=4", "group=4", "save_every=2", "look_every=0"]
 
 
 def main() -> None:

@@ -56,8 +56,8 @@ PRESETS = {
 class Advantages:
     """One advantage per episode: solve (P, G, S), update (P, G, S-1), and flat metrics named `credit/...`."""
 
-    solve_PGS: Floats  # noqa: N815
-    update_PGS: Floats  # noqa: N815
+    solve_PGS: Floats
+    update_PGS: Floats
     metrics: dict[str, float]
 
 

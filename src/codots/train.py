@@ -38,10 +38,10 @@ class StepReport:
 class Rewards:
     """Rewards and sampled ids of P packs x G lives; a missing life is a row of NaN."""
 
-    solve_PGS: np.ndarray  # noqa: N815
-    update_PGS: np.ndarray  # noqa: N815
-    solve_tokens_PGS: np.ndarray  # noqa: N815
-    update_tokens_PGS: np.ndarray  # noqa: N815
+    solve_PGS: np.ndarray
+    update_PGS: np.ndarray
+    solve_tokens_PGS: np.ndarray
+    update_tokens_PGS: np.ndarray
 
 
 def train(
