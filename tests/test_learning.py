@@ -9,7 +9,7 @@ from codots.evaluate import Report, evaluate
 from codots.train import train
 
 GAIN = 0.15
-"""Least rise of own reward at the last position; twenty steps gave about twice that when this was written."""
+"""Least rise of own reward at the last position, on 100 packs of `dev`."""
 
 
 def measure(model: str | Path) -> Report:
