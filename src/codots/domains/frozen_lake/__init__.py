@@ -164,7 +164,8 @@ V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_told=Fa
 V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_told=True)
 EASY = Dials(side=(4, 5), path=7, turns=8)
 HARD = Dials(side=(6, 7), path=9, turns=10)
+WIDE = Dials(side=(6, 7), path=5, turns=8)  # boards as large as the hard ones, ways as short as the easy ones
 TINY = Dials(side=(3, 3), path=3, turns=5)
 
 register(FrozenLake("frozen-lake-v0", V0, {"easy": EASY, "hard": HARD}))
-register(FrozenLake("frozen-lake-v1", V1, {"easy": EASY, "hard": HARD, "tiny": TINY}))
+register(FrozenLake("frozen-lake-v1", V1, {"easy": EASY, "hard": HARD, "wide": WIDE, "tiny": TINY}))

@@ -39,17 +39,17 @@ class Bayes:
 
     def __init__(self, dials: Dials) -> None:
         self.mappings = list(dials.mappings)
-        self._plan: dict[tuple[Cell, tuple[Mapping, ...], int], tuple[float, int]] = {}
+        self._plan: dict[tuple[Cell, tuple[Mapping, ...], int], tuple[float, list[int]]] = {}
         self._board: Board | None = None
 
     def act(self, view: View) -> str:
         self._learn(view)
-        code = self.best(view, self.mappings)
+        code = self.best(view, self.mappings)[0]
         direction = {mapping[code] for mapping in self.mappings}
         return write_code(CODES[code], direction.pop() if len(direction) == 1 else "anywhere", view.style)
 
-    def best(self, view: View, belief: list[Mapping]) -> int:
-        """The index of the code with the best expected reward, the first of equals."""
+    def best(self, view: View, belief: list[Mapping]) -> list[int]:
+        """The indices of the codes with the best expected reward."""
         if view.board != self._board:
             self._board, self._plan = view.board, {}
         return self._value(view.board, view.at, tuple(belief), view.turn, view.turns)[1]
@@ -62,15 +62,15 @@ class Bayes:
             i, board, before = CODES.index(view.code), view.board, view.came_from
             self.mappings = [m for m in self.mappings if board.move(before, m[i]) == view.at]
 
-    def _value(self, board: Board, at: Cell, belief: tuple[Mapping, ...], turn: int, turns: int) -> tuple[float, int]:
-        """The best expected reward from here, and the first code that reaches it."""
+    def _value(self, board: Board, at: Cell, belief: tuple[Mapping, ...], turn: int, turns: int) -> tuple[float, list[int]]:
+        """The best expected reward from here, and the codes that reach it."""
         if distances(board)[at] > turns - turn:
-            return 0.0, 0
+            return 0.0, list(range(len(CODES)))
         key = (at, belief, turn)
         if key not in self._plan:
             values = [self._code_value(board, at, belief, turn, turns, code) for code in range(len(CODES))]
             best = max(values)
-            self._plan[key] = best, values.index(best)
+            self._plan[key] = best, [i for i, value in enumerate(values) if value > best - 1e-9]
         return self._plan[key]
 
     def _code_value(self, board: Board, at: Cell, belief: tuple[Mapping, ...], turn: int, turns: int, i: int) -> float:
