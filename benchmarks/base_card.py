@@ -20,7 +20,7 @@ def curves(model: str, packs: int) -> None:
     """Reward by position of every arm, at temperature 1 and greedy."""
     print("| temperature | arm | position 0 | 1 | 2 | 3 | success at 3 |\n|---|---|---|---|---|---|---|")
     for temperature in (1.0, 0.0):
-        report = evaluate(model, **LAKE, split="test", packs=packs, arms=ARMS, temperature=temperature)
+        report = evaluate(model, **LAKE, split="final", packs=packs, arms=ARMS, temperature=temperature)
         for arm, found in report.arms.items():
             cells = " | ".join(f"{reward:.3f}" for reward in found.reward)
             print(f"| {temperature:g} | {arm} | {cells} | {found.success[3]:.3f} |")
@@ -30,7 +30,7 @@ def groups(model: str, packs: int, size: int = 8) -> tuple[list[Pack], list[list
     """Lives of each pack, several of them."""
     folder = model_folder(model)
     profile = load_profile(folder)
-    drawn = [make_pack(LAKE["domain"], LAKE["preset"], "test", i, 4) for i in range(packs)]
+    drawn = [make_pack(LAKE["domain"], LAKE["preset"], "final", i, 4) for i in range(packs)]
     engine = LocalEngine(Plan(folder, profile), 2)
     lives = [
         engine.live([Job(p, Own(profile.strategy()), ("card", i, g)) for g in range(size)]) for i, p in enumerate(drawn)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Every figure of docs/results/loop.md: `bash benchmarks/loop.sh PART [SEED]`, parts below; tables by loop_table.py.
+# `final` is a held-out split that nothing but these commands ever opens.
 set -euo pipefail
 out=runs/loop
 mkdir -p "$out"
@@ -9,7 +10,7 @@ seed=${2:-0}
 measure() { # NAME, then the words of `codots eval`
     local name=$1
     shift
-    codots eval "$@" --split test --json >"$out/$name.json"
+    codots eval "$@" --split final --json >"$out/$name.json"
 }
 
 clocked() { # NAME, then a command: writes its seconds to NAME.seconds
@@ -27,6 +28,7 @@ base)
     ;;
 demo)
     clocked "demo-$seed" codots demo recipes/demo.yaml seed="$seed" run="$out/demo-$seed"
+    measure "demo-$seed" "$out/demo-$seed" --packs 500 --arms own,null,shuffled
     ;;
 lake)
     clocked "lake-$seed" codots train recipes/lake.yaml seed="$seed" run="$out/lake-$seed"
@@ -48,7 +50,7 @@ controls) # about as many sampled ids each, at three rates
         done
     done
     ;;
-best) # RECIPE-RATE: the best of the three on `dev`, opened on `test`
+best) # RECIPE-RATE: the best of the three on `dev`, opened on `final`
     measure "$seed" "$out/$seed" --packs 500
     ;;
 reference)

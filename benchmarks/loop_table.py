@@ -88,7 +88,8 @@ def main() -> None:
     head("demo, seed", *columns)
     for seed in SEEDS:
         summary = read(out / f"demo-{seed}" / "summary.json")
-        measured(str(seed), summary and summary["after"], clock(f"demo-{seed}"))
+        measured(f"{seed}, test", summary and summary["after"], clock(f"demo-{seed}"))
+        measured(f"{seed}, final", read(out / f"demo-{seed}.json"))
     head("lake, seed", *columns)
     for seed in SEEDS:
         measured(str(seed), read(out / f"lake-{seed}.json"), clock(f"lake-{seed}"))
@@ -115,7 +116,7 @@ def main() -> None:
     head("control on dev", *columns)
     for path in sorted(out.glob("*-dev.json")):
         measured(path.stem.removesuffix("-dev"), read(path))
-    head("control on test", *columns)
+    head("control on final", *columns)
     for recipe in ("demo", "coarse", "task-by-task"):
         for path in sorted(out.glob(f"{recipe}-*e-*.json")):
             if not path.stem.endswith("-dev"):

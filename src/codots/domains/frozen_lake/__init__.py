@@ -14,7 +14,8 @@ Reward:
 Episode end:
     goal, hole, out of turns (`late`), or malformed text.
 Presets:
-    `easy`, `hard` (larger boards), `tiny` (tests).
+    `easy`; `hard` (larger boards, longer ways, more moves); of v1 also `wide` (boards of `hard`, short ways: the base
+    model learns to read on them) and `tiny` (tests).
     Dials: side, frozen, path, turns, hidden (how many codes are secret).
 Reference policies:
     `random`; `informed`, shortest path under the true mapping; `bayes`, exact maximum of the current task's expected
@@ -164,7 +165,7 @@ V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_told=Fa
 V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_told=True)
 EASY = Dials(side=(4, 5), path=7, turns=8)
 HARD = Dials(side=(6, 7), path=9, turns=10)
-WIDE = Dials(side=(6, 7), path=5, turns=8)  # boards as large as the hard ones, ways as short as the easy ones
+WIDE = Dials(side=(6, 7), path=5, turns=8)
 TINY = Dials(side=(3, 3), path=3, turns=5)
 
 register(FrozenLake("frozen-lake-v0", V0, {"easy": EASY, "hard": HARD}))
