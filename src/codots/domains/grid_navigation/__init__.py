@@ -22,8 +22,8 @@ Presets:
     Dials: side, hills, scale, rounds, sight, memory.
 Reference policies:
     `random`, even among the moves that keep the goal in reach; `informed`, the exact least mean cost; `bayes`, a
-    scripted learner: before each move the exact optimum, with every cost it has not seen in its life taken for the mean
-    of those it has. The optimum under the posterior over maps cannot be computed.
+    scripted learner: before each move the exact optimum, with every cost that it has not seen in its life taken for the
+    mean of those that it has, and an aimless first move. The optimum under the posterior over maps cannot be computed.
 Version history:
     v0: the rules of arXiv 2606.20002: the environment remembers the map over tasks and shows it, whatever the context
     holds; a reward squeezed between 0.7 and 0.93, and on some trips nearly the same whatever one does; trips not split;
@@ -108,7 +108,7 @@ class GridNavigation(Domain):
         if name == "informed":
             return Informed(world.hidden)
         if name == "bayes":
-            return Learner()
+            return Learner(Random(stream(*world.names, "bayes")))
         raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
 
     def oracle_context(self, world: World, style: str) -> str:

@@ -193,7 +193,7 @@ def _templates() -> Environment:
 
 
 def _render(template: str, **values: object) -> str:
-    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip()
+    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip("\n")
 
 
 def rules_text(trip: Trip, rules: Rules, dials: Dials, style: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from codots.domain import Rng, Step
 from codots.domains.grid_navigation.env import View, write_move
-from codots.domains.grid_navigation.ground import UNKNOWN, Ground, Ints
+from codots.domains.grid_navigation.ground import UNKNOWN, Cell, Ground, Ints
 from codots.domains.grid_navigation.route import best_route, in_reach, moves
 
 
@@ -53,17 +55,17 @@ class Informed(Planner):
 
 
 class Learner(Planner):
-    """Remembers every cost it ever saw, and takes the others for the mean of these."""
+    """Remembers every cost it ever saw and takes the others for the mean of these; before the first, moves aimlessly."""
 
-    MEAN = 26
-    """What it expects of a cell before it has seen one."""
+    def __init__(self, aimless: Random, known: Mapping[Cell, int] | None = None) -> None:
+        self.aimless, self.known = aimless, dict(known or {})
 
-    def __init__(self, known: dict[int, int] | None = None) -> None:
-        self.known = dict(known or {})
+    def act(self, view: View) -> str:
+        self._learn(view)
+        return super().act(view) if self.known else self.aimless.act(view)
 
     def costs(self, view: View) -> Ints:
-        self._learn(view)
-        mean = round(sum(self.known.values()) / len(self.known)) if self.known else self.MEAN
+        mean = round(sum(self.known.values()) / len(self.known))
         return np.array([self.known.get(cell, mean) for cell in range(view.trip.side**2)], dtype=np.int64)
 
     def end(self, step: Step) -> None:
