@@ -11,8 +11,8 @@ Observation:
 Action:
     The cell to move to. `natural` reads exactly one `<action>c5</action>`; `compact` reads the last word: `to c5`.
 Reward:
-    Nothing unless the last move ends on the goal. v0: 1 - mean cost / 100. v1: 0.2 for arriving, and up to 0.8 for the
-    mean cost, from none where it is that of aimless moves to all where it is the least possible.
+    Nothing unless the last move ends on the goal. v0: 1 - mean cost / 100. v1: linear in the mean cost, 1 where it is
+    the least possible, 0.5 where it is what aimless moves have in expectation, and never below 0.
 Episode end:
     After the last move `goal` or `missed`; at once a move that no rook could make (`illegal`) or malformed text.
 Presets:
@@ -28,9 +28,9 @@ Version history:
     v0: the rules of arXiv 2606.20002: the environment remembers the map over tasks and shows it, whatever the context
     holds; a reward squeezed between 0.7 and 0.93, and on some trips nearly the same whatever one does; trips not split;
     the prompt says when to explore.
-    v1: the map is remembered by the context alone unless the dial `memory` is `environment`; the reward spans the
-    distance from aimless moves to the optimum of the trip, and trips where that is small are left out; trips split by
-    content between `train` and held-out; no advice.
+    v1: the map is remembered by the context alone unless the dial `memory` is `environment`; each trip is judged by its
+    own optimum and by aimless moves, and left out where these are close; trips split by content between `train` and
+    held-out; no advice.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ def _blank(ground: Ground) -> bytearray:
     return bytearray([UNKNOWN]) * len(ground.costs)
 
 
-V0 = Rules(advice=True, scaled=False, arrival=0.0, spread=0.0, split_trips=False)
-V1 = Rules(advice=False, scaled=True, arrival=0.2, spread=5.0, split_trips=True)
+V0 = Rules(advice=True, aimless=None, spread=0.0, split_trips=False)
+V1 = Rules(advice=False, aimless=0.5, spread=5.0, split_trips=True)
 EASY = Dials(side=(8, 12), hills=4, rounds=(3, 5))
 HARD = Dials(side=(10, 14), hills=5, rounds=(3, 5))
 SIGHT = Dials(side=(8, 12), hills=4, rounds=(4, 6), scale=(0.10, 0.35), sight=2)

@@ -29,10 +29,9 @@ class Rules:
 
     advice: bool
     """Whether the rules tell the player to explore early in a life and to exploit later."""
-    scaled: bool
-    """Whether a trip is judged between what aimless moves cost and the least cost, else by its cost alone."""
-    arrival: float
-    """What standing on the goal at the end pays, whatever the way cost."""
+    aimless: float | None
+    """What arriving pays at the mean cost that aimless moves have in expectation, where 1 is for the least possible;
+    None pays by the cost alone, whatever the trip."""
     spread: float
     """Least distance between the mean cost of aimless moves and the least one."""
     split_trips: bool
@@ -40,11 +39,11 @@ class Rules:
 
     def reward(self, ground: Ground, trip: Trip, mean: float) -> float:
         """What arriving at this mean cost pays."""
-        if not self.scaled:
-            return self.arrival + (1 - self.arrival) * (1 - mean / 100)
+        if self.aimless is None:
+            return 1 - mean / 100
         between = ends(ground, trip)
-        saved = (between.aimless - mean) / max(between.aimless - between.least, 1e-9)
-        return self.arrival + (1 - self.arrival) * min(max(saved, 0.0), 1.0)
+        wasted = (mean - between.least) / max(between.aimless - between.least, 1e-9)
+        return max(0.0, 1 - (1 - self.aimless) * wasted)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Informed(Planner):
 
 
 class Learner(Planner):
-    """Remembers every cost it ever saw and takes the others for the mean of these; before the first, moves aimlessly."""
+    """Remembers every cost it saw and takes the others for the mean of these; before the first it moves aimlessly."""
 
     def __init__(self, aimless: Random, known: Mapping[Cell, int] | None = None) -> None:
         self.aimless, self.known = aimless, dict(known or {})
