@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from codots.domains.grid_navigation.players import Learner, Random
 from codots.domains.grid_navigation.route import Paid, aimless_mean, best_route, ends, in_reach, moves
 from codots.pack import World, stream
 
+DOCS = Path(__file__).parents[2] / "docs/domains/grid_navigation.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])
 both_versions = pytest.mark.parametrize("id", ["grid-navigation-v0", "grid-navigation-v1"])
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -622,23 +624,32 @@ class Reader:
         self.view = replace(self.view, at=at, turn=self.view.turn + 1, paid=paid)
 
 
-def life(pack, contexts):
+def life(pack, contexts, told=lambda line: None):
     """Live by text alone; without contexts, write down every cost that was read."""
     rewards, z = [], ""
     for j, task in enumerate(pack.tasks):
         z = z if contexts is None else contexts[j]
-        env, rules = task.env(style="compact"), task.domain.rules_text(task, "compact")
-        prompt = Rewrite().solve(rules, z, env.observe(), "compact")
-        reader, step, read = Reader(prompt, stream("reader", j)), None, prompt.system + "\n" + prompt.user
+        env, side = task.env(style="compact"), task.content.side
+        prompt = Rewrite().solve(task.domain.rules_text(task, "compact"), z, env.observe(), "compact")
+        reader, step, read = Reader(prompt, stream("reader", j)), None, f"{prompt.system}\n{prompt.user}"
+        told(read)
         while step is None or not step.done:
-            step = env.step(reader.act())
+            reply = reader.act()
+            step = env.step(reply)
             reader.hear(step.observation)
-            read += "\n" + step.observation
+            read += f"\n{step.observation}"
+            told(f"> {reply}\n{step.observation}")
+        told(f"{step.feedback}, reward {step.reward:.2f}")
         rewards.append(step.reward)
-        side = task.content.side
-        z = " ".join(f"{name(cell, side)}={cost}" for cell, cost in read_claims(read, side).items())
+        z = " ".join(f"{name(cell, side)}={cost}" for cell, cost in sorted(read_claims(read, side).items()))
         assert len(z) <= Rewrite().cap
     return rewards
+
+
+def test_the_life_in_the_docs_is_what_happens():
+    lines = []
+    life(make_pack("grid-navigation-v1", "tiny", "dev", 8, 2), None, lines.append)
+    assert "\n".join(lines) in DOCS.read_text()
 
 
 @pytest.mark.parametrize("preset", ["easy", "hard"])
