@@ -363,10 +363,10 @@ def test_no_text_leads_out_of_the_world(style, lines, v1):
 @both_styles
 @pytest.mark.parametrize("filler", [" ", "\n", "a1 ", "<action>", "</action>", "<", "a"])
 def test_a_huge_reply_is_read_in_no_time(filler, style):
-    start = time.perf_counter()
+    start = time.process_time()
     trip(style=style).step("<action>" + filler * 100_000)
     trip(style=style).step("<action>" + filler * 100_000 + "x</action>")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 # Worlds and trips.
@@ -720,9 +720,9 @@ def test_any_context_can_be_counted(context):
 
 @pytest.mark.parametrize("filler", [" ", "a1", "a1 ", "a1=", "a1=1", "a1 costs "])
 def test_a_huge_context_is_counted_in_no_time(filler):
-    start = time.perf_counter()
+    start = time.process_time()
     get_domain("grid-navigation-v1").facts(World(GROUND, TINY), filler * 50_000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_view_can_be_drawn():

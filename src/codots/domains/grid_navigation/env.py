@@ -162,7 +162,7 @@ def read_move(text: str, side: int, style: str) -> Cell | None:
             return None
         inside, closed, _ = text.partition("<action>")[2].partition("</action>")
         return read_name(inside.strip(), side) if closed else None
-    words = text.split()
+    words = text.rsplit(maxsplit=1)
     return read_name(words[-1], side) if words else None
 
 
