@@ -102,6 +102,10 @@ class Domain(ABC):
     def policy(self, name: str, world: World) -> Policy:
         """Give a scripted policy: `random`, `informed` (knows the world) or `bayes` (knows only what it saw)."""
 
+    def belongs(self, hidden: Any, split: str) -> bool:
+        """Whether what is hidden may be met in this split; what may not is drawn again."""
+        return True
+
     def make_memory(self, world: World) -> object | None:
         """Make what an environment may carry over the tasks of one life."""
         return None
@@ -194,7 +198,11 @@ def make_pack(id: str, preset: str, split: str, index: int, size: int) -> Pack:
         raise ValueError(f"a pack of {size} tasks; expected at least 1")
     names = (id, preset, split, index)
     dials = domain.presets[preset]
-    world = World(domain.make_world(stream(*names, "world"), dials), dials, split, names)
+    rng = stream(*names, "world")
+    hidden = domain.make_world(rng, dials)
+    while not domain.belongs(hidden, split):
+        hidden = domain.make_world(rng, dials)
+    world = World(hidden, dials, split, names)
     tasks = []
     for j in range(size):
         content = domain.make_task(world, j, stream(*names, "task", j))

@@ -1,0 +1,186 @@
+"""One order for an element: what is shown, what is read, how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import NamedTuple
+
+from codots.domain import Step
+from codots.domains.alchemy.book import Book, Pair, Table, opening_stock, ordered
+from codots.domains.alchemy.draw import Dials, Rules
+from codots.domains.alchemy.prompts import render
+
+LETTERS = frozenset(ascii_lowercase)
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Order:
+    """The content of a task."""
+
+    target: int
+    copies: int
+    """Of every base element; 1 where they are not used up."""
+
+
+class View(NamedTuple):
+    """The public state of an episode; a tuple, as one is made every round."""
+
+    table: Table
+    target: int
+    rounds: int
+    limited: bool
+    style: str
+    stock: tuple[int, ...]
+    """Copies held of each element."""
+    turn: int = 0
+    """Rounds used so far."""
+    pair: Pair | None = None
+    """What was tried last, None if nothing or if the stock lacked it."""
+    made: int | None = None
+    """What it made."""
+
+
+class AlchemyEnv:
+    """One order."""
+
+    def __init__(self, order: Order, book: Book, rules: Rules, dials: Dials, style: str) -> None:
+        self.book, self.rules, self.dials, self.style = book, rules, dials, style
+        table = book.table
+        self.names = table.names(style)
+        self.stock = list(opening_stock(table, order.copies))
+        self.turn = 0
+        self.view = View(table, order.target, dials.rounds, dials.limited, style, tuple(self.stock))
+
+    def observe(self) -> str:
+        """Show the target and the stock."""
+        if self.style == "compact":
+            return f"make {self.names[self.view.target]}\n{have(self.view)}"
+        return render("turn", view=self.view, effect="", held=held(self.view))
+
+    def step(self, text: str) -> Step:
+        """Combine what the text names."""
+        named = read_pair(text, self.style)
+        if named is None:
+            how = "malformed" if self.style == "compact" else MALFORMED
+            return Step("", 0.0, True, how, "malformed", self.view)
+        self.turn += 1
+        pair, lacking = self._find(named)
+        made = None
+        if lacking is None:
+            made = self.book.products.get(pair)
+            self._take(pair, made)
+        was = self.view
+        self.view = view = View(*was[:5], tuple(self.stock), self.turn, pair if lacking is None else None, made)
+        stop = self._stop(made)
+        if stop is None or self.rules.last_round_told:
+            told = self._tell(named, lacking, made, stop)
+        else:
+            told = ""
+        if stop is None:
+            return Step(told, 0.0, False, "", None, view)
+        reward = 1 - 0.1 * self.turn / self.dials.rounds if stop == "made" else 0.0
+        return Step(told, reward, True, self._feedback(stop), stop, view)
+
+    def _find(self, named: tuple[str, str]) -> tuple[Pair, int | None]:
+        """The pair of these names, and what the stock lacks of it: UNKNOWN if there is no such element."""
+        numbers = self.book.table.numbers
+        a, b = numbers.get(named[0], UNKNOWN), numbers.get(named[1], UNKNOWN)
+        for e, name in ((a, named[0]), (b, named[1])):
+            if e == UNKNOWN or self.names[e] != name:
+                return (0, 0), UNKNOWN
+            if not self.stock[e]:
+                return (0, 0), e
+        if a == b and self.dials.limited and self.stock[a] < 2:
+            return (0, 0), a
+        return ordered(a, b), None
+
+    def _take(self, pair: Pair, made: int | None) -> None:
+        if self.dials.limited:
+            for e in pair:
+                self.stock[e] -= 1
+            if made is not None:
+                self.stock[made] += 1
+        elif made is not None:
+            self.stock[made] = 1
+
+    def _stop(self, made: int | None) -> str | None:
+        if made == self.view.target:
+            return "made"
+        if self.turn == self.dials.rounds:
+            return "late"
+        return "spent" if self.dials.limited and sum(self.stock) < 2 else None
+
+    def _tell(self, named: tuple[str, str], lacking: int | None, made: int | None, stop: str | None) -> str:
+        if self.style == "compact":
+            result = "nothing" if made is None else self.names[made]
+            if lacking is not None:
+                result = "unknown" if lacking == UNKNOWN else f"lacks {self.names[lacking]}"
+            return f"{named[0]} {named[1]} = {result}\n{have(self.view)}"
+        effect = self._effect(named, lacking, made)
+        return effect if stop else render("turn", view=self.view, effect=effect, held=held(self.view))
+
+    def _effect(self, named: tuple[str, str], lacking: int | None, made: int | None) -> str:
+        if lacking == UNKNOWN:  # hostile text is not said again
+            return "Nothing was tried: there is no element of that name."
+        if lacking is not None:
+            return f"Nothing was tried: that needs more {self.names[lacking]}, of which you hold {self.stock[lacking]}."
+        tried = f"{named[0]} + {named[1]}"
+        if made is not None:
+            return f"{tried} makes {self.names[made]}."
+        gone = " The two copies are gone." if self.dials.limited else ""
+        return f"{tried} makes nothing.{gone}"
+
+    def _feedback(self, stop: str) -> str:
+        if self.style == "compact":
+            return stop
+        return FEEDBACK[stop].format(target=self.names[self.view.target], turn=self.turn, rounds=self.dials.rounds)
+
+
+MALFORMED = "The reply did not hold two elements, like <action>this + that</action>; the task is lost."
+FEEDBACK = {
+    "made": "You made {target}.",
+    "late": "All rounds are used ({turn} of {rounds}), and {target} was not made.",
+    "spent": "After {turn} rounds too little is left to combine, and {target} was not made.",
+}
+
+
+def read_pair(text: str, style: str) -> tuple[str, str] | None:
+    """Read the two names in a reply, None if it is malformed."""
+    if style == "compact":
+        words = text.rsplit(maxsplit=2)[-2:]
+        return (words[0], words[1]) if len(words) == 2 and LETTERS.issuperset(words) else None
+    if text.count("<action>") != 1 or text.count("</action>") != 1:
+        return None
+    inside, closed, _ = text.partition("<action>")[2].partition("</action>")
+    one, plus, other = (part.strip().lower() for part in inside.partition("+"))
+    return (one, other) if closed and plus and one and other and "+" not in other else None
+
+
+def write_pair(pair: Pair, aim: int | None, view: View) -> str:
+    """Write a reply that combines these, `aim` being what it is hoped to make."""
+    names = view.table.names(view.style)
+    one, other = (names[e] for e in pair)
+    hoped = "any" if aim is None else names[aim]
+    if view.style == "compact":
+        return f"{hoped} {one} {other}"
+    return f"I hope for {hoped}. <action>{one} + {other}</action>"
+
+
+def have(view: View) -> str:
+    """Write the stock in the compact style, with the copies where they count."""
+    stock = sorted((name, n) for name, n in zip(view.table.letters, view.stock, strict=True) if n)
+    return " ".join(["have", *(f"{name} {n}" if view.limited else name for name, n in stock)])
+
+
+def held(view: View) -> list[tuple[str, int]]:
+    """The stock by name."""
+    return sorted((name, n) for name, n in zip(view.table.words, view.stock, strict=True) if n)
+
+
+def feasible(view: View) -> list[Pair]:
+    """The pairs that the stock allows, in the order of the table."""
+    shown = [e for elements in view.table.tiers for e in elements if view.stock[e]]
+    pairs = [ordered(a, b) for i, a in enumerate(shown) for b in shown[i:]]
+    return [(a, b) for a, b in pairs if a != b or not view.limited or view.stock[a] > 1]

@@ -1,0 +1,120 @@
+"""The reference policies."""
+
+from __future__ import annotations
+
+from codots.domain import Rng, Step
+from codots.domains.alchemy.book import Book, Pair, ordered, plan, ways_of
+from codots.domains.alchemy.draw import Dials
+from codots.domains.alchemy.env import View, feasible, write_pair
+
+HASTE = 0.9
+"""What a step on the way counts, where the target itself counts 1."""
+
+
+class Random:
+    """A feasible pair, drawn evenly."""
+
+    def __init__(self, rng: Rng) -> None:
+        self.rng = rng
+
+    def act(self, view: View) -> str:
+        pairs = feasible(view)
+        return write_pair(pairs[int(self.rng.random() * len(pairs))], None, view)
+
+    def end(self, step: Step) -> None:
+        """Random play learns nothing."""
+
+
+class Informed:
+    """A shortest way by the true recipes."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
+
+    def act(self, view: View) -> str:
+        way = plan(self.book.ways, view.stock, view.target, view.limited)
+        pair = way[0] if way else feasible(view)[0]  # some tasks of v0 cannot be solved
+        return write_pair(pair, self.book.products.get(pair), view)
+
+    def end(self, step: Step) -> None:
+        """There is nothing left to learn."""
+
+
+class Learner:
+    """Remembers every pair; follows the recipes it knows, else tries what most likely helps this task.
+
+    A heuristic, not the optimum: it looks one attempt ahead. The chance that an untried pair makes an element is the
+    prior of the dials among the pairs not tried yet; what helps is the target, and what the target or something
+    else that helps is likely made of.
+    """
+
+    def __init__(self, dials: Dials, rng: Rng) -> None:
+        self.dials, self.rng = dials, rng
+        self.products: dict[Pair, int] = {}
+        """What pairs are known to make."""
+        self.dead: set[Pair] = set()
+        """Pairs known to make nothing."""
+
+    def act(self, view: View) -> str:
+        self._learn(view)
+        way = plan(ways_of(self.products), view.stock, view.target, view.limited)
+        if way and len(way) <= view.rounds - view.turn:
+            return write_pair(way[0], self.products[way[0]], view)
+        worth = self._worth(view)
+        pairs = feasible(view)
+        pairs = [pairs[i] for i in self.rng.permutation(len(pairs))]  # nothing may hang on how elements are numbered
+        pair = max(pairs, key=lambda pair: worth.get(pair, 0.0))
+        return write_pair(pair, self.products.get(pair), view)
+
+    def end(self, step: Step) -> None:
+        self._learn(step.view)
+
+    def _learn(self, view: View) -> None:
+        if view.pair is not None and view.made is not None:
+            self.products[view.pair] = view.made
+        elif view.pair is not None:
+            self.products.pop(view.pair, None)
+            self.dead.add(view.pair)
+
+    def _worth(self, view: View) -> dict[Pair, float]:
+        """How much trying each pair is hoped to help."""
+        need = [0.0] * len(view.stock)
+        need[view.target] = 1.0
+        known, worth = ways_of(self.products), dict.fromkeys(self.products, 0.0)
+        for tier in range(view.table.tier[view.target], 0, -1):
+            wanted = 0.0
+            for e in view.table.tiers[tier]:
+                if e not in known:
+                    wanted += need[e]
+                    continue
+                for pair in known[e]:
+                    worth[pair] = need[e]
+                    self._pass_on(need, pair, need[e], view)
+            if wanted:
+                for pair, chance in self._chances(view, tier):
+                    worth[pair] = wanted * chance
+                    self._pass_on(need, pair, wanted * chance, view)
+        return worth
+
+    def _pass_on(self, need: list[float], pair: Pair, worth: float, view: View) -> None:
+        enough = 2 if pair[0] == pair[1] and view.limited else 1
+        for e in set(pair):
+            if view.stock[e] < enough:
+                need[e] += HASTE * worth
+
+    def _chances(self, view: View, tier: int) -> list[tuple[Pair, float]]:
+        """The chance of each untried pair to make one certain element of this tier."""
+        table, cross = view.table, sum(self.dials.cross) / 2
+        upper, lower = table.tiers[tier - 1], range(max(0, tier - self.dials.gap), tier - 1)
+        cross = cross if lower else 0.0
+        prior: dict[Pair, float] = {}
+        for a in upper:
+            for b in upper:
+                pair = ordered(a, b)
+                prior[pair] = prior.get(pair, 0.0) + (1 - cross) / len(upper)
+            for low in lower:
+                for b in table.tiers[low]:
+                    prior[ordered(a, b)] = cross / len(lower) / len(table.tiers[low])
+        untried = {p: chance for p, chance in prior.items() if p not in self.dead and p not in self.products}
+        total = sum(untried.values())
+        return [(pair, chance / total) for pair, chance in untried.items()]
