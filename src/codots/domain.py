@@ -126,7 +126,7 @@ class Domain(ABC):
         """Draw a world with the same public face and another hidden rule."""
         for _ in range(100):  # where little is hidden, a draw may be the same again
             hidden = self.make_world(rng, world.dials)
-            if hidden != world.hidden:
+            if hidden != world.hidden and self.belongs(hidden, world.split):
                 break
         return replace(world, hidden=hidden)
 

@@ -1,21 +1,54 @@
-"""stub"""
+"""Alchemy-Random: combine elements into the one that is asked for, by recipes that are hidden.
+
+Description:
+    Elements stand in tiers; those of tier 0 are given. A pair of elements makes one of a higher tier, or nothing. Each
+    task asks for one element.
+Hidden and shared:
+    The recipe book: which pair makes what. Elements and their tiers are public; their names are drawn for each world.
+Observation:
+    The target and the stock, then what each attempt made and the stock after it. Elements are made-up words in
+    `natural`, letters in `compact`.
+Action:
+    Two elements. `natural` reads exactly one `<action>this + that</action>`; `compact` reads the last two words:
+    `e a c` hopes for e and combines a with c. To name what is not in stock costs the round.
+Reward:
+    Holding the target after round k of H gives 1 - 0.1 k/H, anything else 0.
+Episode end:
+    the target (`made`), out of rounds (`late`), too little left to combine (`spent`), or malformed text.
+Presets:
+    v0 has the paper's `easy` and `hard`. v1 turns one dial of its `easy` at a time: `tall` (another tier), `wide`
+    (more elements), `double` (second recipes), `noisy` (elements good for nothing), `limited` (attempts use up copies,
+    of which there are plenty) and from there `scarce` (few copies). `hard` turns all of them; `tiny` is for tests.
+    Dials: rounds, tiers, base, growth, recipes, gap, cross, noise, depth, limited, copies, targets.
+Reference policies:
+    `random`, an even draw of the pairs that the stock allows; `informed`, a shortest way under the true book; `bayes`,
+    a scripted learner, not the optimum: it remembers every pair of the life, follows a shortest way of recipes it
+    knows, else tries the pair that by the prior most likely helps. `floor` is the mean of 32 random plays of the task.
+Version history:
+    v0: the rules of arXiv 2606.20002: few targets, which return within a pack; recipes never cross a tier; below a
+    tier of one element a recipe can be read off the table; noise stands last in its tier; some tasks of `hard` cannot
+    be solved; the updater is not told what the last round did; the natural prompt advises to explore. The paper draws
+    as many targets as a pack has tasks; here they are 8, the size of its evaluation packs.
+    v1: more elements than targets, 8 different targets before one returns, recipes that cross tiers, tiers of at
+    least two, a mixed table, every task proved solvable by a search, books split by content between `train` and
+    held-out, the last round told, no advice.
+"""
+
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import Any
 
 from codots.domain import Domain, Env, Policy, Rng, nearest, register
-from codots.domains.alchemy.book import Book, Pair, counted_copies, least_copies, opening_stock, ordered, plan
+from codots.domains.alchemy.book import Book, counted_copies, least_copies, opening_stock, plan
 from codots.domains.alchemy.draw import Dials, Rules, draw_book
 from codots.domains.alchemy.env import AlchemyEnv, Order, View, held
+from codots.domains.alchemy.notes import claims, write_down
 from codots.domains.alchemy.players import Informed, Learner, Random
 from codots.domains.alchemy.prompts import render
 from codots.pack import Task, World, stream
 
-CLAIM = re.compile(r"\b([a-z]{1,5})(?: ?\+ ?| and | with | )([a-z]{1,5}) ?(?:=|->|:|makes|gives) ?([a-z]{1,5})\b")
 LUCK = 32
-"""Plays of the random policy that the floor of a task is taken from."""
+"""Random plays that the floor of a task is the mean of."""
 
 
 class Alchemy(Domain):
@@ -38,21 +71,23 @@ class Alchemy(Domain):
 
     def make_task(self, world: World, position: int, rng: Rng) -> Order:
         """Ask for the next target, and count out what it takes."""
-        book: Book = world.hidden
+        book, dials = world.hidden, world.dials
         target = book.targets[position % len(book.targets)]
-        needed = self._copies(book, target, world.dials)
-        spare = rng.uniform(*world.dials.copies)
-        return Order(target, max(needed, int(needed * spare + 0.5)) if world.dials.limited else 1)
-
-    def _copies(self, book: Book, target: int, dials: Dials) -> int:
         if not dials.limited:
-            return 1
+            return Order(target, 1)
+        needed = self._needed(book, target)
+        return Order(target, max(needed, int(needed * rng.uniform(*dials.copies) + 0.5)))
+
+    def _needed(self, book: Book, target: int) -> int:
         return (least_copies(book, target) or 1) if self.rules.proved else counted_copies(book, target)
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Open a laboratory."""
+        """Open the laboratory."""
         if style not in self.styles:
             raise ValueError(nearest(style, list(self.styles), "prompt style"))
+        return self._env(task, style)
+
+    def _env(self, task: Task, style: str) -> AlchemyEnv:
         return AlchemyEnv(task.content, task.world.hidden, self.rules, task.world.dials, style)
 
     def rules_text(self, task: Task, style: str) -> str:
@@ -73,69 +108,93 @@ class Alchemy(Domain):
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write the whole book down."""
-        book: Book = world.hidden
-        names = book.table.names(style)
-        written = "{} {} = {}" if style == "compact" else "- {} + {} makes {}"
-        return "\n".join(written.format(*(names[e] for e in recipe)) for recipe in sorted(book.recipes))
+        return write_down(world.hidden.table, sorted(world.hidden.recipes), style)
 
     def floor(self, task: Task) -> float:
-        """The mean reward of some random plays, always the same ones."""
-        player, rewards = Random(stream(*task.names, "floor")), 0.0
+        """The mean reward of some random plays, the same ones every time."""
+        player, total = Random(stream(*task.names, "floor")), 0.0
         for _ in range(LUCK):
-            env = AlchemyEnv(task.content, task.world.hidden, self.rules, task.world.dials, "compact")
+            env = self._env(task, "compact")
             step = env.step(player.act(env.view))
             while not step.done:
                 step = env.step(player.act(step.view))
-            rewards += step.reward
-        return min(rewards / LUCK, self.ceiling(task))
+            total += step.reward
+        return min(total / LUCK, self.ceiling(task))  # no more than the ceiling, but for the rounding of a sum
 
     def ceiling(self, task: Task) -> float:
         """The reward of a shortest way, 0 where there is none."""
         book, dials, order = task.world.hidden, task.world.dials, task.content
-        stock = opening_stock(book.table, order.copies)
-        way = plan(book.ways, stock, order.target, dials.limited)
+        way = plan(book.ways, opening_stock(book.table, order.copies), order.target, dials.limited)
         return 0.0 if way is None or len(way) > dials.rounds else 1 - 0.1 * len(way) / dials.rounds
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Let elements change places that look alike: of one tier, and in need of as many copies."""
+        """Let elements of one tier that take as many copies to make change places, so that no task gets harder."""
         book: Book = world.hidden
-        copies = [self._copies(book, e, world.dials) for e in range(len(book.table.tier))]
-        classes = [(tier, e in book.noise, copies[e]) for e, tier in enumerate(book.table.tier)]
-        for _ in range(100):
+        needed = [self._needed(book, e) if world.dials.limited else 1 for e in range(len(book.table.tier))]
+        classes = [(tier, e in book.noise, needed[e]) for e, tier in enumerate(book.table.tier)]
+        for _ in range(100):  # where little is hidden, a shuffled book may be the same again
             twin = book.shuffled(rng, classes)
             if twin.products != book.products:
                 break
         return replace(world, hidden=twin)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count recipes that are claimed, each once, by whatever names; what makes nothing is not counted."""
+        """Count recipes that are claimed, each once; what makes nothing is not counted."""
         book: Book = world.hidden
-        claimed = claims(book, context)
+        claimed = claims(book.table, context)
         right = sum(book.products.get(pair) == product for pair, product in claimed)
         return right, len(claimed) - right, len(book.recipes)
 
-    def draw(self, view: Any) -> str:
-        return draw(view)
-
-
-def claims(book: Book, context: str) -> set[tuple[Pair, int]]:
-    """The recipes that a text claims: two names and what they make."""
-    numbers = book.table.numbers
-    found = (tuple(numbers.get(name, -1) for name in claim) for claim in CLAIM.findall(context.lower()))
-    return {(ordered(a, b), product) for a, b, product in found if min(a, b, product) >= 0}
-
-def draw(view: View) -> str:
-    return ""
+    def draw(self, view: View) -> str:
+        """List the stock and the target."""
+        names = view.table.names(view.style)
+        stock = " ".join(f"{name}x{n}" if view.limited else name for name, n in held(view))
+        return f"round {view.turn} of {view.rounds}, target {names[view.target]}\n{stock}"
 
 
 V0 = Rules(
-    least=1, refuse=False, mixed=False, proved=False, split=False, last_round_told=False, advice=True
+    least=1,
+    refuse=False,
+    mixed=False,
+    proved=False,
+    split=False,
+    last_round_told=False,
+    advice=True,
 )
-V1 = Rules(least=2, refuse=True, mixed=True, proved=True, split=True, last_round_told=True, advice=False)
-EASY_V0 = Dials(rounds=8, tiers=(3, 4), base=(3, 4), shrink=(0.4, 0.6), cross=(0.0, 0.1))
-HARD_V0 = Dials(
-    rounds=15, tiers=(3, 4), base=(4, 6), shrink=(0.4, 0.8), recipes=(1, 2), cross=(0.0, 0.05), noise=(0.0, 0.3), limited=True
+V1 = Rules(
+    least=2,
+    refuse=True,
+    mixed=True,
+    proved=True,
+    split=True,
+    last_round_told=True,
+    advice=False,
 )
-EASY = Dials(rounds=8, tiers=(4, 4), base=(4, 5), shrink=(0.8, 1.0), gap=3, cross=(0.2, 0.4))
-register(Alchemy("alchemy-v0", V0, {"easy": EASY_V0, "hard": HARD_V0}))
-register(Alchemy("alchemy-v1", V1, {"easy": EASY, "limited": replace(EASY, limited=True)}))
+V0_EASY = Dials(rounds=8, tiers=(3, 4), base=(3, 4), growth=(0.4, 0.6), cross=(0.0, 0.1))
+V0_HARD = Dials(
+    rounds=15,
+    tiers=(3, 4),
+    base=(4, 6),
+    growth=(0.4, 0.8),
+    recipes=(1, 2),
+    cross=(0.0, 0.05),
+    noise=(0.0, 0.3),
+    limited=True,
+)
+EASY = Dials(rounds=8, tiers=(3, 3), base=(4, 4), growth=(1.0, 1.3), gap=3, cross=(0.1, 0.3))
+LIMITED = replace(EASY, limited=True, copies=(4.0, 4.0))  # plenty: the rounds are what runs out
+HARD = replace(V0_HARD, growth=(0.7, 1.0), gap=3, cross=(0.1, 0.3))
+ONE_DIAL_EACH = {
+    "easy": EASY,
+    "tall": replace(EASY, tiers=(4, 4)),
+    "wide": replace(EASY, base=(6, 6)),
+    "double": replace(EASY, recipes=(1, 2)),
+    "noisy": replace(EASY, noise=(0.2, 0.4)),
+    "limited": LIMITED,
+    "scarce": replace(LIMITED, copies=(1.5, 2.0)),
+    "hard": HARD,
+    "tiny": replace(EASY, rounds=6, base=(3, 3), targets=4),
+}
+
+register(Alchemy("alchemy-v0", V0, {"easy": V0_EASY, "hard": V0_HARD}))
+register(Alchemy("alchemy-v1", V1, ONE_DIAL_EACH))

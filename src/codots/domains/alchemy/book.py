@@ -86,7 +86,7 @@ class Book:
 
     def shuffled(self, rng: Rng, classes: Sequence[object]) -> Book:
         """Relabel at random, elements only by others of their class."""
-        to = {}
+        to: dict[int, int] = {}
         for kind in dict.fromkeys(classes):
             members = [e for e, other in enumerate(classes) if other == kind]
             to |= dict(zip(members, map(int, rng.permutation(members)), strict=True))

@@ -10,6 +10,10 @@ from codots.domains.alchemy.book import Book, Pair, Recipe, Table, least_copies,
 
 TRIES = 50
 """Draws for a recipe whose pair is not taken yet."""
+DRAWS = 10_000
+"""Books that are drawn before dials are given up."""
+MOST = len(ascii_lowercase)
+"""Elements of a world at most: each has a letter in the compact style."""
 RESERVED = frozenset({"and", "with", "makes", "gives"})
 """Words that a claim is worded with."""
 
@@ -25,8 +29,8 @@ class Dials:
     tiers: tuple[int, int]
     base: tuple[int, int]
     """Elements that are given."""
-    shrink: Span
-    """Size of a tier by that of the tier below."""
+    growth: Span
+    """Size of a tier, as a multiple of the tier below."""
     recipes: tuple[int, int] = (1, 1)
     """Recipes of an element."""
     gap: int = 1
@@ -52,7 +56,7 @@ class Rules:
     least: int
     """Least size of a tier; below a tier of one, recipes can be read off the table."""
     refuse: bool
-    """Refuse a world with too few targets, or with one that has no recipe or takes too many rounds."""
+    """Refuse a world that has no more elements than targets, or a target without a way within the rounds."""
     mixed: bool
     """Show the elements of a tier in any order, which does not tell noise by its place."""
     proved: bool
@@ -67,24 +71,27 @@ class Rules:
 
 def draw_book(rng: Rng, dials: Dials, rules: Rules) -> Book:
     """Draw a book, and again until the rules accept it."""
-    while True:
+    for _ in range(DRAWS):
         book = _Draft(rng, dials, rules).book()
-        if not rules.refuse or acceptable(book, dials):
+        if len(book.table.tier) <= MOST and (not rules.refuse or acceptable(book, dials)):
             return book
+    raise ValueError(f"{DRAWS} books of {dials} were refused; expected dials that give more targets or more rounds")
 
 
 def acceptable(book: Book, dials: Dials) -> bool:
-    """Whether there are enough targets, each with a recipe and a way within the rounds."""
-    if len(book.targets) < dials.targets:
+    """Whether there are more elements to ask for than targets, and a way to each target within the rounds."""
+    if sum(map(len, book.table.tiers[1:])) - len(book.noise) <= dials.targets:
         return False
-    for target in book.targets:
-        copies = least_copies(book, target) if dials.limited else 1
-        if copies is None:
-            return False
-        way = plan(book.ways, opening_stock(book.table, copies), target, dials.limited)
-        if way is None or len(way) > dials.rounds:
-            return False
-    return True
+    return all(solvable(book, target, dials) for target in book.targets)
+
+
+def solvable(book: Book, target: int, dials: Dials) -> bool:
+    """Whether the fewest copies that are enough allow a way within the rounds, found by search."""
+    copies = least_copies(book, target) if dials.limited else 1
+    if copies is None:
+        return False
+    way = plan(book.ways, opening_stock(book.table, copies), target, dials.limited)
+    return way is not None and len(way) <= dials.rounds
 
 
 class _Draft:
@@ -93,10 +100,12 @@ class _Draft:
     def __init__(self, rng: Rng, dials: Dials, rules: Rules) -> None:
         self.rng, self.dials, self.rules = rng, dials, rules
         count, base = self._between(dials.tiers), self._between(dials.base)
-        shrink, self.cross, self.noise = (float(rng.uniform(*span)) for span in (dials.shrink, dials.cross, dials.noise))
+        growth, self.cross, self.noise = (
+            float(rng.uniform(*span)) for span in (dials.growth, dials.cross, dials.noise)
+        )
         sizes = [base]
         while len(sizes) < count:
-            sizes.append(max(rules.least, round(sizes[-1] * shrink)))
+            sizes.append(max(rules.least, round(sizes[-1] * growth)))
         self.tier = [t for t, size in enumerate(sizes) for _ in range(size)]
         self.real = [[e for e, t in enumerate(self.tier) if t == tier] for tier in range(count)]
         self.products: dict[Pair, int] = {}
@@ -157,7 +166,7 @@ class _Draft:
         shown = [[e for e, t in enumerate(tiers) if t == tier] for tier in range(len(self.real))]
         if self.rules.mixed:
             shown = [[int(e) for e in self.rng.permutation(elements)] for elements in shown]
-        letters = [ascii_lowercase[i] for i in self.rng.permutation(26)[: len(tiers)]]
+        letters = [ascii_lowercase[i % MOST] for i in self.rng.permutation(max(MOST, len(tiers)))[: len(tiers)]]
         return Table(tuple(map(tuple, shown)), tuple(self._words(len(tiers))), tuple(letters))
 
     def _words(self, count: int) -> list[str]:

@@ -74,10 +74,7 @@ class AlchemyEnv:
         was = self.view
         self.view = view = View(*was[:5], tuple(self.stock), self.turn, pair if lacking is None else None, made)
         stop = self._stop(made)
-        if stop is None or self.rules.last_round_told:
-            told = self._tell(named, lacking, made, stop)
-        else:
-            told = ""
+        told = self._tell(named, lacking, made, stop) if stop is None or self.rules.last_round_told else ""
         if stop is None:
             return Step(told, 0.0, False, "", None, view)
         reward = 1 - 0.1 * self.turn / self.dials.rounds if stop == "made" else 0.0
@@ -170,13 +167,12 @@ def write_pair(pair: Pair, aim: int | None, view: View) -> str:
 
 def have(view: View) -> str:
     """Write the stock in the compact style, with the copies where they count."""
-    stock = sorted((name, n) for name, n in zip(view.table.letters, view.stock, strict=True) if n)
-    return " ".join(["have", *(f"{name} {n}" if view.limited else name for name, n in stock)])
+    return " ".join(["have", *(f"{name} {n}" if view.limited else name for name, n in held(view))])
 
 
 def held(view: View) -> list[tuple[str, int]]:
     """The stock by name."""
-    return sorted((name, n) for name, n in zip(view.table.words, view.stock, strict=True) if n)
+    return sorted((name, n) for name, n in zip(view.table.names(view.style), view.stock, strict=True) if n)
 
 
 def feasible(view: View) -> list[Pair]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from codots.domain import Rng, Step
-from codots.domains.alchemy.book import Book, Pair, ordered, plan, ways_of
+from codots.domains.alchemy.book import Book, Pair, Table, ordered, plan, ways_of
 from codots.domains.alchemy.draw import Dials
 from codots.domains.alchemy.env import View, feasible, write_pair
+from codots.domains.alchemy.notes import claims
 
-HASTE = 0.9
-"""What a step on the way counts, where the target itself counts 1."""
+STEP = 0.3
+"""What an input counts, where that which it may be good for counts 1; found by trying on `dev`."""
 
 
 class Random:
@@ -69,6 +70,10 @@ class Learner:
     def end(self, step: Step) -> None:
         self._learn(step.view)
 
+    def read(self, table: Table, context: str) -> None:
+        """Trust the recipes that a context claims, until a try says otherwise."""
+        self.products |= dict(claims(table, context))
+
     def _learn(self, view: View) -> None:
         if view.pair is not None and view.made is not None:
             self.products[view.pair] = view.made
@@ -77,30 +82,21 @@ class Learner:
             self.dead.add(view.pair)
 
     def _worth(self, view: View) -> dict[Pair, float]:
-        """How much trying each pair is hoped to help."""
-        need = [0.0] * len(view.stock)
-        need[view.target] = 1.0
+        """How much trying each pair is hoped to help, from the target down."""
         known, worth = ways_of(self.products), dict.fromkeys(self.products, 0.0)
+        needs = _Needs(view)
         for tier in range(view.table.tier[view.target], 0, -1):
-            wanted = 0.0
+            open_ = [e for e in view.table.tiers[tier] if e not in known and needs.worth[e]]
             for e in view.table.tiers[tier]:
-                if e not in known:
-                    wanted += need[e]
-                    continue
-                for pair in known[e]:
-                    worth[pair] = need[e]
-                    self._pass_on(need, pair, need[e], view)
-            if wanted:
+                for pair in known.get(e, ()):
+                    worth[pair] = needs.worth[e]
+                    needs.add(pair, needs.worth[e], needs.far[e])
+            if open_:
+                wanted, far = sum(needs.worth[e] for e in open_), min(needs.far[e] for e in open_)
                 for pair, chance in self._chances(view, tier):
                     worth[pair] = wanted * chance
-                    self._pass_on(need, pair, wanted * chance, view)
+                    needs.add(pair, wanted * chance, far)
         return worth
-
-    def _pass_on(self, need: list[float], pair: Pair, worth: float, view: View) -> None:
-        enough = 2 if pair[0] == pair[1] and view.limited else 1
-        for e in set(pair):
-            if view.stock[e] < enough:
-                need[e] += HASTE * worth
 
     def _chances(self, view: View, tier: int) -> list[tuple[Pair, float]]:
         """The chance of each untried pair to make one certain element of this tier."""
@@ -118,3 +114,25 @@ class Learner:
         untried = {p: chance for p, chance in prior.items() if p not in self.dead and p not in self.products}
         total = sum(untried.values())
         return [(pair, chance / total) for pair, chance in untried.items()]
+
+
+class _Needs:
+    """What would help a task if it were held."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.worth = [0.0] * len(view.stock)
+        self.far = [view.rounds] * len(view.stock)
+        """Rounds it takes at least from holding an element to holding the target."""
+        self.worth[view.target], self.far[view.target] = 1.0, 0
+
+    def add(self, pair: Pair, worth: float, far: int) -> None:
+        """Need the inputs of something of this worth, if there is time to make them first."""
+        view = self.view
+        if far + 2 > view.rounds - view.turn:
+            return
+        enough = 2 if pair[0] == pair[1] and view.limited else 1
+        for e in set(pair):
+            if view.stock[e] < enough:
+                self.worth[e] += STEP * worth
+                self.far[e] = min(self.far[e], far + 1)
