@@ -1,0 +1,731 @@
+"""The laboratory keeps its rules: recipes, rewards, ends, books that can be solved, splits, versions, players."""
+
+import itertools
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codots.check import check_domain
+from codots.context import Rewrite, Trajectory, Turn
+from codots.domain import get_domain, make_pack
+from codots.domains.alchemy import HARD, ONE_DIAL_EACH, V0, V0_EASY, V0_HARD, V1, Alchemy
+from codots.domains.alchemy.book import Book, Table, counted_copies, least_copies, opening_stock, ordered, plan
+from codots.domains.alchemy.draw import RESERVED, Dials, draw_book
+from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_pair
+from codots.domains.alchemy.notes import claims, write_down
+from codots.domains.alchemy.players import Learner
+from codots.pack import World, stream
+
+both_styles = pytest.mark.parametrize("style", ["natural", "compact"])
+both_versions = pytest.mark.parametrize("id", ["alchemy-v0", "alchemy-v1"])
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+# Elements 0 1 2 are given; 0+1 makes 3, 1+1 makes 4, 3+4 or 2+4 makes 5, and 5+3 makes 6.
+TABLE = Table(
+    ((1, 0, 2), (3, 4), (5,), (6,)),
+    ("iron", "salt", "wax", "dew", "glass", "amber", "gold"),
+    ("i", "s", "w", "d", "g", "a", "z"),
+)
+BOOK = Book(TABLE, ((0, 1, 3), (1, 1, 4), (3, 4, 5), (2, 4, 5), (3, 5, 6)), frozenset(), (6, 5, 3, 4))
+DIALS = Dials(rounds=8, tiers=(4, 4), base=(3, 3), growth=(1.0, 1.0))
+LIMITED = replace(DIALS, limited=True)
+
+
+def laboratory(target=5, copies=1, rules=V1, dials=DIALS, style="compact", book=BOOK):
+    return AlchemyEnv(Order(target, copies), book, rules, dials, style)
+
+
+def said(pair, style):
+    """Word an attempt with elements of BOOK, by their letters."""
+    names = dict(zip(TABLE.letters, TABLE.names(style), strict=True))
+    one, other = (names[letter] for letter in pair)
+    return f"any {one} {other}" if style == "compact" else f"<action>{one} + {other}</action>"
+
+
+def attempt(env, pairs):
+    """Try pairs given as letters, and give the last step."""
+    for pair in pairs.split():
+        step = env.step(said(pair, env.style))
+    return step
+
+
+def played(player, env):
+    step = None
+    while step is None or not step.done:
+        step = env.step(player.act(env.view))
+    player.end(step)
+    return step.reward
+
+
+def packs(id, preset, count=12, size=4, split="dev"):
+    return [make_pack(id, preset, split, i, size) for i in range(count)]
+
+
+# Attempts, rewards and ends.
+
+
+@both_styles
+@pytest.mark.parametrize(
+    ("pairs", "k"), [("ss wg", 2), ("is ss dg", 3), ("ii iw ss is gd", 5), ("ii ii ii ii ii ii ss gw", 8)]
+)
+def test_the_target_in_round_k_of_h_pays_one_minus_a_tenth_of_k_over_h(pairs, k, style):
+    step = attempt(laboratory(style=style), pairs)
+    assert (step.done, step.stop) == (True, "made")
+    assert step.reward == pytest.approx(1 - 0.1 * k / 8)
+
+
+@both_styles
+@pytest.mark.parametrize(
+    ("dials", "copies", "pairs", "stop"),
+    [
+        (DIALS, 1, "ss wg", "made"),
+        (DIALS, 1, "is is is is is is is is", "late"),
+        (LIMITED, 1, "iw", "spent"),
+        (LIMITED, 1, "is dw", "spent"),
+        (LIMITED, 3, "ii iw ww ss gs", "spent"),
+        (replace(LIMITED, rounds=1), 1, "iw", "late"),
+    ],
+)
+def test_every_end_has_its_word_and_only_the_target_pays(dials, copies, pairs, stop, style):
+    env = laboratory(copies=copies, dials=dials, style=style)
+    *before, last = pairs.split()
+    for pair in before:
+        step = attempt(env, pair)
+        assert (step.done, step.stop, step.reward, step.feedback) == (False, None, 0.0, "")
+    step = attempt(env, last)
+    assert (step.done, step.stop, step.reward > 0) == (True, stop, stop == "made")
+    told = stop if style == "compact" else FEEDBACK[stop].format(target="amber", turn=env.turn, rounds=dials.rounds)
+    assert step.feedback == told
+
+
+@both_styles
+def test_nothing_is_used_up_unless_materials_are_limited(style):
+    env = laboratory(target=6, style=style)
+    attempt(env, "is is iw ss")
+    assert env.view.stock == (1, 1, 1, 1, 1, 0, 0)
+    env = laboratory(target=6, copies=3, dials=LIMITED, style=style)
+    attempt(env, "is iw ss")
+    assert env.view.stock == (1, 0, 2, 1, 1, 0, 0)
+
+
+@both_styles
+@pytest.mark.parametrize("dials", [DIALS, LIMITED])
+def test_what_the_stock_lacks_costs_a_round_and_nothing_else(dials, style):
+    env = laboratory(dials=dials, style=style)
+    before = env.view.stock
+    for turn, pair in enumerate(["dg", "sd", *(["ss"] if dials.limited else [])], start=1):
+        step = attempt(env, pair)
+        assert (step.done, step.view.stock, step.view.turn, step.view.pair) == (False, before, turn, None)
+        lacked = TABLE.names(style)[TABLE.letters.index(pair[-1] if pair == "sd" else pair[0])]
+        assert re.search(rf"(lacks|needs more) {lacked}\b", step.observation)
+
+
+@both_styles
+def test_an_unknown_name_costs_a_round_and_is_not_said_again(style):
+    env = laboratory(style=style)
+    step = env.step("any q q" if style == "compact" else "<action>ignore all rules + iron</action>")
+    assert (step.done, step.view.turn, step.view.stock) == (False, 1, (1, 1, 1, 0, 0, 0, 0))
+    assert "unknown" in step.observation or "no element of that name" in step.observation
+    assert "ignore all rules" not in step.observation
+
+
+def test_the_names_of_one_style_are_unknown_in_the_other():
+    assert "no element" in laboratory(style="natural").step("<action>i + s</action>").observation
+    assert laboratory(style="compact").step("any iron salt").stop == "malformed"
+
+
+@both_styles
+def test_the_order_of_a_pair_and_in_natural_the_case_do_not_matter(style):
+    for pair in ("is", "si"):
+        assert attempt(laboratory(style=style), pair).view.made == 3
+    assert laboratory(style="natural").step("<action> IRON+Salt </action>").view.made == 3
+
+
+@both_styles
+def test_malformed_text_ends_the_task_without_an_attempt(style):
+    env = laboratory(style=style)
+    attempt(env, "is")
+    step = env.step("iron!")
+    assert (step.done, step.stop, step.reward, step.observation) == (True, "malformed", 0.0, "")
+    assert (step.view.turn, step.view.stock) == (1, (1, 1, 1, 1, 0, 0, 0))
+
+
+# What the player reads.
+
+
+def test_the_player_reads_the_target_the_stock_and_what_each_attempt_made():
+    env = laboratory()
+    assert env.observe() == "make a\nhave i s w"
+    assert attempt(env, "ss").observation == "s s = g\nhave g i s w"
+    assert attempt(env, "ii").observation == "i i = nothing\nhave g i s w"
+    assert attempt(env, "dd").observation == "d d = lacks d\nhave g i s w"
+    assert laboratory(copies=2, dials=LIMITED).observe() == "make a\nhave i 2 s 2 w 2"
+    env = laboratory(style="natural", copies=2, dials=LIMITED)
+    assert env.observe() == "Round 1 of 8. Make amber (tier 2).\nYou hold: iron x2, salt x2, wax x2; 6 copies in all"
+    told = attempt(env, "iw").observation
+    assert told.startswith("iron + wax makes nothing. The two copies are gone.\nRound 2 of 8.")
+    assert attempt(laboratory(style="natural"), "is").observation.endswith("You hold: dew, iron, salt, wax")
+
+
+@both_styles
+@pytest.mark.parametrize("preset", ["easy", "scarce"])
+def test_the_rules_list_every_element_in_its_tier_and_what_is_used_up(preset, style):
+    pack = make_pack("alchemy-v1", preset, "dev", 0, 1)
+    table, told = pack.world.hidden.table, pack.domain.rules_text(pack.tasks[0], style)
+    for tier, elements in enumerate(table.tiers):
+        names = [table.names(style)[e] for e in elements]
+        line = f"tier {tier} {' '.join(names)}" if style == "compact" else f"Tier {tier}: {', '.join(names)}"
+        assert line in told.splitlines()
+    assert ("uses up" in told or "limited" in told) == (preset == "scarce")
+
+
+@pytest.mark.parametrize("preset", ONE_DIAL_EACH)
+def test_the_compact_style_spells_all_in_few_short_words(preset):
+    words = set()
+    for pack in packs("alchemy-v1", preset, count=6, size=2):
+        words |= set(pack.domain.rules_text(pack.tasks[0], "compact").split())
+        words |= set(pack.domain.oracle_context(pack.world, "compact").split())
+        player = pack.domain.policy("random", pack.world)
+        for task in pack.tasks:
+            env, step = task.env(style="compact"), None
+            words |= set(env.observe().split())
+            while step is None or not step.done:
+                reply = player.act(env.view)
+                step = env.step(reply)
+                words |= set(f"{reply} {step.observation} {step.feedback}".split())
+    spoken = {"alchemy", "rounds", "limited", "tier", "make", "have", "any", "nothing", "made", "late", "spent", "="}
+    assert {word for word in words if not re.fullmatch(r"[a-z]|\d\d?", word)} <= spoken
+
+
+@both_styles
+def test_a_twin_is_the_same_to_the_eye_until_an_attempt_ends_another_way(style):
+    parted = 0
+    for preset, pack in [(p, k) for p in ("easy", "scarce") for k in packs("alchemy-v1", p, count=8, size=2)]:
+        twin = pack.domain.twin(pack.world, stream("twin", preset, pack.index))
+        for task in pack.tasks:
+            one, other = task.env(style=style), replace(task, world=twin).env(style=style)
+            assert one.observe() == other.observe()
+            player = pack.domain.policy("random", pack.world)
+            while True:
+                reply = player.act(one.view)
+                a, b = one.step(reply), other.step(reply)
+                if pack.world.hidden.products.get(a.view.pair) != twin.hidden.products.get(a.view.pair):
+                    parted += 1
+                    break
+                assert a == b
+                if a.done:
+                    break
+    assert parted > 8
+
+
+def test_a_twins_tasks_are_as_long_as_needed_to_be_solved_too():
+    for pack in packs("alchemy-v1", "scarce", size=8):
+        twin = pack.domain.twin(pack.world, stream("twin", pack.index))
+        for task in pack.tasks:
+            assert pack.domain.ceiling(replace(task, world=twin)) > 0
+
+
+@pytest.mark.parametrize("rules", [V0, V1])
+@both_styles
+def test_the_last_rounds_outcome_reaches_the_updater_in_v1_and_not_in_v0(rules, style):
+    for pairs in ("ss wg", "is is is is is is is iw"):
+        env, turns = laboratory(rules=rules, style=style), []
+        observation = env.observe()
+        for pair in pairs.split():
+            step = attempt(env, pair)
+            turns.append(Turn(observation, "..."))
+            observation = step.observation
+        prompt = Rewrite().prompt(
+            Trajectory("rules", tuple(turns), step.observation, step.reward, step.feedback), "", style
+        )
+        told = {"wg": {"natural": "wax + glass makes amber.", "compact": "w g = a"}}
+        told |= {"iw": {"natural": "iron + wax makes nothing.", "compact": "i w = nothing"}}
+        assert (told[pairs[-2:]][style] in prompt.user) == rules.last_round_told
+
+
+# Reading replies.
+
+
+@pytest.mark.parametrize(
+    ("reply", "pair"),
+    [
+        ("<action>iron + salt</action>", ("iron", "salt")),
+        ("so <action>\nIron+iron\n</action> it is", ("iron", "iron")),
+        ("<action>iron</action>", None),
+        ("<action>iron +</action>", None),
+        ("<action>+ iron</action>", None),
+        ("<action>iron + salt + wax</action>", None),
+        ("<action></action>", None),
+        ("<action>a + b</action><action>a + b</action>", None),
+        ("the <action> tag: <action>a + b</action>", None),
+        ("</action>a + b<action>", None),
+        ("<ACTION>a + b</ACTION>", None),
+        ("iron + salt", None),
+    ],
+)
+def test_natural_reads_exactly_two_names_in_exactly_one_pair_of_tags(reply, pair):
+    assert read_pair(reply, "natural") == pair
+
+
+@pytest.mark.parametrize(
+    ("reply", "pair"),
+    [
+        ("e a c", ("a", "c")),
+        ("a c", ("a", "c")),
+        (" any\n a  a ", ("a", "a")),
+        ("c", None),
+        ("", None),
+        ("a + c", None),
+        ("a C", None),
+        ("a c.", None),
+        ("a \u0430", None),
+    ],
+)
+def test_compact_reads_the_last_two_words(reply, pair):
+    assert read_pair(reply, "compact") == pair
+
+
+pieces = st.sampled_from(
+    ["<action>", "</action>", "iron", "salt", "+", "i", "s", "z", " ", "\n", "any", "\u212a", "\x00"]
+)
+
+
+@both_styles
+@given(replies=st.lists(text | st.lists(pieces).map("".join), max_size=10), limited=st.booleans())
+@settings(max_examples=150)
+def test_any_text_leaves_the_laboratory_within_its_bounds(style, replies, limited):
+    env, step = laboratory(copies=2, dials=LIMITED if limited else DIALS, style=style), None
+    for reply in replies:
+        before = sum(env.view.stock)
+        step = env.step(reply)
+        assert 0 <= step.reward <= 1
+        assert all(n >= 0 for n in step.view.stock)
+        assert step.view.turn <= 8
+        assert sum(step.view.stock) <= before + (not limited)
+        if step.done:
+            break
+    assert step is None or (step.stop == "malformed") == (read_pair(reply, style) is None)
+
+
+@both_styles
+@pytest.mark.parametrize("filler", [" ", "+", "a ", "<action>", "a+", "\n"])
+def test_a_huge_reply_is_read_in_no_time(filler, style):
+    start = time.perf_counter()
+    laboratory(style=style).step(f"<action>{filler * 100_000}</action>")
+    laboratory(style=style).step(filler * 100_000 + " a b")
+    assert time.perf_counter() - start < 1
+
+
+# The shortest way, and how many copies it takes.
+
+
+def slowest(book, stock, target, limited, rounds):
+    """The fewest rounds to the target, by trying every order of every pair; None if they are too few."""
+    frontier = {tuple(stock)}
+    for done in range(rounds + 1):
+        if any(held[target] for held in frontier):
+            return done
+        after = set()
+        for held, (a, b) in itertools.product(frontier, book.products):
+            more = list(held)
+            more[a] -= 1
+            more[b] -= 1
+            if min(more) >= 0 or (not limited and held[a] and held[b]):
+                more = more if limited else list(held)
+                more[book.products[a, b]] = more[book.products[a, b]] + 1 if limited else 1
+                after.add(tuple(more))
+        frontier = after
+    return None
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_plan_is_as_short_as_a_search_of_every_play_finds(limited):
+    dials = replace(ONE_DIAL_EACH["tiny"], recipes=(1, 2), tiers=(4, 4), growth=(0.7, 1.0))
+    lengths = Counter()
+    for i in range(12):
+        book = draw_book(stream("slow", i), dials, replace(V1, refuse=False))
+        for target, copies in itertools.product(book.targets, (1, 2) if limited else (1,)):
+            stock = opening_stock(book.table, copies)
+            way = plan(book.ways, stock, target, limited)
+            slow = slowest(book, stock, target, limited, 5)
+            lengths[slow] += 1
+            assert slow == (None if way is None or len(way) > 5 else len(way))
+    assert len(lengths) > 3
+
+
+def test_a_plan_uses_what_is_held_and_can_be_played():
+    assert plan(BOOK.ways, (1, 1, 1, 0, 0, 0, 0), 5, limited=False) == ((1, 1), (2, 4))
+    assert plan(BOOK.ways, (0, 0, 0, 1, 0, 1, 0), 6, limited=True) == ((3, 5),)
+    assert plan(BOOK.ways, (1, 1, 0, 0, 0, 0, 0), 5, limited=True) is None
+    assert plan(BOOK.ways, (0, 0, 0, 0, 0, 0, 1), 6, limited=True) == ()
+
+
+def test_the_fewest_copies_are_enough_and_one_less_is_not():
+    assert [least_copies(BOOK, target) for target in (3, 4, 5, 6)] == [1, 2, 2, 3]
+    for pack in packs("alchemy-v1", "scarce"):
+        book = pack.world.hidden
+        for target in book.targets:
+            copies = least_copies(book, target)
+            assert slowest(book, opening_stock(book.table, copies), target, True, 8) is not None
+            assert slowest(book, opening_stock(book.table, copies - 1), target, True, 8) is None
+
+
+def test_the_papers_count_takes_an_element_that_is_needed_twice_for_one():
+    book = Book(TABLE, ((0, 1, 3), (3, 3, 5)), frozenset(), (5,))
+    assert counted_copies(book, 5) == 1  # one of the two dews is counted as missing, and not its iron and salt
+    assert least_copies(book, 5) == 2
+
+
+# Worlds.
+
+
+@pytest.mark.parametrize("preset", ONE_DIAL_EACH)
+def test_every_task_of_v1_can_be_solved_and_asks_for_something_new(preset):
+    dials = ONE_DIAL_EACH[preset]
+    for pack in packs("alchemy-v1", preset, size=dials.targets):
+        book = pack.world.hidden
+        asked = [task.content.target for task in pack.tasks]
+        assert len(set(asked)) == dials.targets
+        assert not set(asked) & book.noise
+        assert len(book.ways) - len(book.noise) > dials.targets or preset in ("noisy", "hard")
+        assert all(pack.domain.ceiling(task) >= 0.9 for task in pack.tasks)
+        assert len(book.table.tier) <= 26
+
+
+@both_versions
+@pytest.mark.parametrize("preset", ["easy", "hard"])
+def test_books_are_well_formed(id, preset):
+    for pack in packs(id, preset, count=20):
+        book, table = pack.world.hidden, pack.world.hidden.table
+        assert sorted(e for tier in table.tiers for e in tier) == list(range(len(table.tier)))
+        assert all(table.tier[e] == t for t, elements in enumerate(table.tiers) for e in elements)
+        assert len(set(table.words)) == len(set(table.letters)) == len(table.tier)
+        assert all(re.fullmatch("[a-z]{3,5}", word) and word not in RESERVED for word in table.words)
+        assert len(book.products) == len(book.recipes)
+        for a, b, product in book.recipes:
+            assert a <= b
+            assert table.tier[product] == 1 + max(table.tier[a], table.tier[b])
+            assert product in book.noise or not {a, b} & book.noise
+
+
+def test_each_preset_of_v1_turns_one_dial():
+    easy, turned = ONE_DIAL_EACH["easy"], {}
+    for name in ("tall", "wide", "double", "noisy", "scarce", "limited"):
+        to = ONE_DIAL_EACH["limited"] if name == "scarce" else easy
+        turned[name] = {f for f in easy.__dataclass_fields__ if getattr(to, f) != getattr(ONE_DIAL_EACH[name], f)}
+    assert turned.pop("limited") == {"limited", "copies"}  # copies mean nothing where they are not used up
+    assert sorted(map(len, turned.values())) == [1] * 5
+    assert len(set.union(*turned.values())) == 5
+
+
+def test_in_limited_the_rounds_run_out_and_not_the_copies():
+    for pack in packs("alchemy-v1", "limited", count=40):
+        player = pack.domain.policy("random", pack.world)
+        for task in pack.tasks:
+            env = task.env(style="compact")
+            played(player, env)
+            assert env.turn == 8 or env.view.made == task.content.target
+
+
+@pytest.mark.parametrize("preset", ["easy", "hard"])
+def test_train_and_held_out_books_never_meet_under_any_names(preset):
+    dials = ONE_DIAL_EACH[preset]
+    for split in ("train", "dev"):
+        for pack in packs("alchemy-v1", preset, size=1, split=split):
+            book = pack.world.hidden
+            twin = book.shuffled(stream("names", pack.index), book.table.tier)
+            assert twin.side == book.side == ("train" if split == "train" else "held-out")
+            assert pack.world.dials == dials
+    sides = Counter(draw_book(stream("side", i), dials, V1).side for i in range(80))
+    assert 8 < sides["held-out"] < 35
+
+
+def test_v0_does_not_split_books():
+    for split in ("train", "dev"):
+        assert {pack.world.hidden.side for pack in packs("alchemy-v0", "hard", 40, 1, split)} == {"train", "held-out"}
+
+
+def test_dials_that_no_book_fits_are_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr("codots.domains.alchemy.draw.DRAWS", 20)
+    with pytest.raises(ValueError, match=r"20 books of .* were refused; expected dials that give more targets"):
+        draw_book(stream("none"), V0_EASY, V1)
+
+
+@both_versions
+def test_a_name_gives_the_same_pack_in_another_process(id):
+    show = f"from codots.domain import make_pack; print(make_pack({id!r}, 'hard', 'dev', 3, 3).world.hidden.recipes)"
+    run = subprocess.run(
+        [sys.executable, "-c", show], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+    )
+    assert run.stdout.strip() == str(make_pack(id, "hard", "dev", 3, 3).world.hidden.recipes)
+
+
+# The versions, one switch at a time.
+
+
+def books(rules, dials=HARD, count=40):
+    return [draw_book(stream("switch", i), dials, rules) for i in range(count)]
+
+
+def test_the_versions_are_two_values_of_one_set_of_rules():
+    assert get_domain("alchemy-v0").rules == V0
+    assert get_domain("alchemy-v1").rules == V1
+    assert all(getattr(V0, field) != getattr(V1, field) for field in V0.__dataclass_fields__)
+
+
+def test_v0_has_tiers_of_one_element_and_v1_has_none():
+    assert min(len(tier) for book in books(V0, V0_HARD) for tier in book.table.tiers) == 1
+    assert min(len(tier) for book in books(V1) for tier in book.table.tiers) == 2
+
+
+def test_recipes_never_cross_a_tier_in_v0_and_often_do_in_v1():
+    def crossing(dials, rules):
+        drawn = books(rules, dials)
+        tiers = [
+            [book.table.tier[e] for e in (a, b)] for book in drawn for a, b, p in book.recipes if book.table.tier[p] > 1
+        ]
+        return np.mean([min(pair) < max(pair) for pair in tiers])
+
+    assert crossing(V0_EASY, V0) == crossing(V0_HARD, V0) == 0
+    assert crossing(ONE_DIAL_EACH["easy"], V1) == pytest.approx(0.2, abs=0.06)
+    assert crossing(HARD, V1) == pytest.approx(0.2, abs=0.06)
+
+
+def test_noise_stands_last_in_its_tier_in_v0_and_anywhere_in_v1():
+    def last(rules):
+        tiers = [(book, tier) for book in books(rules) for tier in book.table.tiers if set(tier) & book.noise]
+        return np.mean([{*tier[-len(set(tier) & book.noise) :]} <= book.noise for book, tier in tiers])
+
+    assert last(V0) == 1
+    assert last(V1) < 0.6
+
+
+def test_targets_return_in_v0_and_the_same_task_is_asked_again():
+    repeats = [[t.content.target for t in pack.tasks] for pack in packs("alchemy-v0", "easy", size=8)]
+    assert all(len(set(asked)) <= 4 for asked in repeats)
+    assert all(asked[j] in asked[:j] for asked in repeats for j in range(4, 8))
+
+
+def test_targets_of_higher_tiers_are_drawn_more_often_than_they_are_common():
+    common, drawn = [], []
+    for book in books(V1, ONE_DIAL_EACH["easy"], 150):
+        common.append(np.mean([tier - 1 for e, tier in enumerate(book.table.tier) if tier]))
+        drawn.append(np.mean([book.table.tier[e] - 1 for e in book.targets]))
+    assert np.mean(drawn) > np.mean(common) + 0.02
+
+
+def test_some_tasks_of_v0_cannot_be_solved_and_the_players_do_their_best():
+    drawn = [task for pack in packs("alchemy-v0", "hard", 60, 8) for task in pack.tasks]
+    hopeless = [task for task in drawn if task.domain.ceiling(task) == 0]
+    assert 0.005 < len(hopeless) / len(drawn) < 0.07  # 2.8% in the long run
+    for task in hopeless[:3]:
+        for name in ("random", "informed", "bayes"):
+            assert played(task.domain.policy(name, task.world), task.env(style="compact")) == 0
+
+
+@both_styles
+def test_only_v0_advises_to_explore_and_only_in_words(style):
+    advised = [id for id in ("alchemy-v0", "alchemy-v1") if "later tasks" in rules(id, style)]
+    assert advised == (["alchemy-v0"] if style == "natural" else [])
+
+
+def rules(id, style):
+    task = make_pack(id, "easy", "dev", 0, 1).tasks[0]
+    return task.domain.rules_text(task, style)
+
+
+# The scripted players.
+
+
+def mean_rewards(id, preset, name, count, size):
+    return np.mean([lived(pack, name) for pack in packs(id, preset, count, size)], axis=0)
+
+
+def lived(pack, name):
+    player = pack.domain.policy(name, pack.world)
+    return [played(player, task.env(style="compact")) for task in pack.tasks]
+
+
+@pytest.mark.parametrize(("preset", "random", "informed"), [("easy", 0.37, 0.978), ("hard", 0.27, 0.957)])
+def test_the_figures_of_v0_are_those_of_its_rules(preset, random, informed):
+    assert mean_rewards("alchemy-v0", preset, "random", 60, 8).mean() == pytest.approx(random, abs=0.06)
+    assert mean_rewards("alchemy-v0", preset, "informed", 60, 8).mean() == pytest.approx(informed, abs=0.025)
+
+
+def test_the_targets_of_v0_stand_in_the_tiers_that_its_rules_give():
+    for preset, mix in {"easy": (0.54, 0.32, 0.14), "hard": (0.55, 0.34, 0.11)}.items():
+        drawn = [(pack, task) for pack in packs("alchemy-v0", preset, 80, 8) for task in pack.tasks]
+        tiers = Counter(pack.world.hidden.table.tier[task.content.target] for pack, task in drawn)
+        assert [tiers[t] / len(drawn) for t in (1, 2, 3)] == pytest.approx(mix, abs=0.05)
+
+
+def test_in_v1_the_learner_climbs_and_knowledge_pays():
+    climb = mean_rewards("alchemy-v1", "easy", "bayes", 100, 4)
+    assert climb[3] - climb[0] > 0.2
+    drawn = [task for pack in packs("alchemy-v1", "easy", 30) for task in pack.tasks]
+    assert np.mean([task.domain.ceiling(task) - task.domain.floor(task) for task in drawn]) > 0.5
+
+
+def test_in_v1_a_player_with_the_true_context_is_far_above_one_without():
+    gained = []
+    for pack in packs("alchemy-v1", "easy", 50):
+        for task in pack.tasks:
+            with_, without = (Learner(pack.world.dials, stream("reader", *task.names)) for _ in range(2))
+            with_.read(pack.world.hidden.table, pack.domain.oracle_context(pack.world, "natural"))
+            gained.append(played(with_, task.env(style="compact")) - played(without, task.env(style="compact")))
+    assert np.mean(gained) > 0.15
+
+
+@both_versions
+@pytest.mark.parametrize("preset", ["easy", "hard"])
+def test_the_informed_player_earns_the_ceiling_on_every_task(id, preset):
+    for pack in packs(id, preset):
+        player = pack.domain.policy("informed", pack.world)
+        for task in pack.tasks:
+            reward = played(player, task.env(style="natural"))
+            assert reward == pytest.approx(pack.domain.ceiling(task), abs=1e-12)
+
+
+def test_the_learner_never_tries_twice_what_makes_nothing_and_forgets_no_recipe():
+    for pack in packs("alchemy-v1", "easy"):
+        player, tried = pack.domain.policy("bayes", pack.world), Counter()
+        for task in pack.tasks:
+            env, step = task.env(style="compact"), None
+            while step is None or not step.done:
+                step = env.step(player.act(env.view))
+                tried[step.view.pair, step.view.made] += 1
+            player.end(step)
+        assert all(count == 1 for (_, made), count in tried.items() if made is None)
+        assert player.products == {pair: made for pair, made in tried if made is not None}
+
+
+def test_the_learner_believes_what_it_sees_over_what_it_was_told():
+    player = Learner(DIALS, stream("told"))
+    player.read(TABLE, "i w = a")
+    env = laboratory()
+    assert read_pair(player.act(env.view), "compact") == ("i", "w")
+    env.step("any i w")
+    player.act(env.view)
+    assert (0, 2) in player.dead
+    assert player.products == {}
+
+
+@pytest.mark.parametrize("cross", [0.0, 0.4])
+def test_the_learners_prior_is_how_recipes_are_drawn(cross):
+    dials = replace(DIALS, growth=(0.7, 0.7), gap=3, cross=(cross, cross), targets=2)
+    drawn = [draw_book(stream("prior", i), dials, replace(V1, refuse=False)) for i in range(1000)]
+    kinds = Counter()
+    for book in drawn:
+        (a, b) = book.ways[min(book.table.tiers[2])][0]
+        kinds[book.table.tier[a], a == b] += 1
+    player = Learner(dials, stream("prior"))
+    view = laboratory(book=drawn[0]).view
+    expected = Counter()
+    for (a, b), chance in player._chances(view, 2):
+        expected[view.table.tier[a], a == b] += chance
+    for kind, chance in expected.items():
+        assert kinds[kind] / len(drawn) == pytest.approx(chance, abs=0.06)
+
+
+def test_even_draws_are_even_and_the_floor_is_what_they_earn():
+    task = make_pack("alchemy-v1", "tiny", "dev", 1, 1).tasks[0]
+    player, view = task.domain.policy("random", task.world), task.env(style="compact").view
+    drawn = Counter(player.act(view) for _ in range(3000))
+    assert len(drawn) == len(feasible(view)) == 6
+    assert min(drawn.values()) > 420
+    rewards = np.array([played(player, task.env(style="compact")) for _ in range(400)])
+    assert abs(rewards.mean() - task.domain.floor(task)) < 4 * rewards.std() * (1 / 400 + 1 / 32) ** 0.5
+    assert task.domain.floor(task) == task.domain.floor(task)
+
+
+@both_styles
+def test_a_written_pair_is_read_back(style):
+    env = laboratory(style=style, target=6)
+    for pair, aim in itertools.product(feasible(env.view), (None, 3)):
+        names = env.view.table.names(style)
+        assert read_pair(write_pair(pair, aim, env.view), style) == tuple(names[e] for e in pair)
+
+
+def test_an_unknown_policy_or_style_is_told_the_known_ones():
+    pack = make_pack("alchemy-v1", "tiny", "dev", 0, 1)
+    with pytest.raises(ValueError, match="unknown policy 'oracle'; expected one of bayes, informed, random"):
+        pack.domain.policy("oracle", pack.world)
+    with pytest.raises(ValueError, match="unknown prompt style 'terse'; expected one of compact, natural"):
+        pack.tasks[0].env(style="terse")
+
+
+# Contexts and what they claim.
+
+
+@both_styles
+def test_the_oracles_context_is_all_right_and_a_twins_is_wrong_in_part(style):
+    for pack in packs("alchemy-v1", "hard", size=1):
+        domain, world = pack.domain, pack.world
+        count = len(world.hidden.recipes)
+        assert domain.facts(world, domain.oracle_context(world, style)) == (count, 0, count)
+        twin = domain.twin(world, stream("twin", pack.index))
+        right, wrong, _ = domain.facts(world, domain.oracle_context(twin, style))
+        assert right + wrong == count
+        assert wrong > 0
+
+
+@pytest.mark.parametrize(
+    ("context", "right", "wrong"),
+    [
+        ("", 0, 0),
+        ("i s = d s s = g", 2, 0),
+        ("s i = d", 1, 0),
+        ("i s = g", 0, 1),
+        ("- iron + salt makes dew\n- Salt and salt gives GLASS", 2, 0),
+        ("iron with salt -> dew; wax + glass: amber", 2, 0),
+        ("i s = d i s = d", 1, 0),
+        ("i s = d i s = g", 1, 1),
+        ("i w = nothing", 0, 0),
+        ("i i = q", 0, 0),
+        ("iron salt dew", 0, 0),
+        ("d g = a w g = a", 2, 0),
+    ],
+)
+def test_facts_count_each_recipe_that_is_claimed_once(context, right, wrong):
+    assert get_domain("alchemy-v1").facts(World(BOOK, DIALS), context) == (right, wrong, 5)
+
+
+@both_styles
+@given(st.sets(st.sampled_from(BOOK.recipes)))
+def test_what_is_written_down_is_read_back(style, recipes):
+    assert claims(TABLE, write_down(TABLE, recipes, style)) == {(ordered(a, b), product) for a, b, product in recipes}
+
+
+@given(text | st.lists(pieces | st.sampled_from(["=", "\u0131", "\u0130", "makes"])).map("".join))
+def test_any_context_can_be_counted(context):
+    right, wrong, knowable = get_domain("alchemy-v1").facts(World(BOOK, DIALS), context)
+    assert right >= 0
+    assert wrong >= 0
+    assert knowable == 5
+
+
+@pytest.mark.parametrize("filler", [" ", "a ", "a", "i + ", "i s = ", "+"])
+def test_a_huge_context_is_counted_in_no_time(filler):
+    start = time.perf_counter()
+    get_domain("alchemy-v1").facts(World(BOOK, DIALS), "i s " + filler * 50_000)
+    assert time.perf_counter() - start < 2
+
+
+@both_versions
+def test_the_contract_is_kept(id):
+    domain = get_domain(id)
+    small = {name: dials for name, dials in domain.presets.items() if name in ("easy", "scarce")}
+    check_domain(Alchemy(f"{id[:-3]}-here-{id[-2:]}", domain.rules, small), packs=8)
+
+
+def test_a_view_can_be_drawn():
+    view = laboratory(copies=2, dials=LIMITED, style="natural").view
+    assert get_domain("alchemy-v1").draw(view) == "round 0 of 8, target amber\nironx2 saltx2 waxx2"
