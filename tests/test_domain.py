@@ -68,3 +68,17 @@ def test_positions_count_from_zero_and_names_tell_the_tasks_apart():
     assert [task.position for task in pack.tasks] == [0, 1, 2, 3, 4]
     assert len({task.names for task in pack.tasks}) == 5
     assert pack.names == pack.world.names == ("frozen-lake-v1", "easy", "dev", 4)
+
+
+def test_what_may_not_be_met_in_a_split_is_drawn_again(registry):
+    class Parted(Guess):
+        id = "parted-v0"
+
+        def belongs(self, hidden, split):
+            return (hidden % 2 == 0) == (split == "train")
+
+    domain = register(Parted())
+    for split, rest in (("train", 0), ("dev", 1), ("test", 1)):
+        worlds = [make_pack("parted-v0", "many", split, i, 1).world for i in range(20)]
+        twins = [domain.twin(world, stream("twin", i)) for i, world in enumerate(worlds)]
+        assert {world.hidden % 2 for world in worlds + twins} == {rest}

@@ -17,7 +17,7 @@ from codots.check import check_domain
 from codots.context import Rewrite, Trajectory, Turn
 from codots.domain import get_domain, make_pack
 from codots.domains.alchemy import HARD, ONE_DIAL_EACH, V0, V0_EASY, V0_HARD, V1, Alchemy
-from codots.domains.alchemy.book import Book, Table, counted_copies, least_copies, opening_stock, ordered, plan
+from codots.domains.alchemy.book import Book, Table, counted_copies, least_copies, opening_stock, ordered, plan, ways_of
 from codots.domains.alchemy.draw import RESERVED, Dials, draw_book
 from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_pair
 from codots.domains.alchemy.notes import claims, write_down
@@ -565,6 +565,38 @@ def test_the_targets_of_v0_stand_in_the_tiers_that_its_rules_give():
         drawn = [(pack, task) for pack in packs("alchemy-v0", preset, 80, 8) for task in pack.tasks]
         tiers = Counter(pack.world.hidden.table.tier[task.content.target] for pack, task in drawn)
         assert [tiers[t] / len(drawn) for t in (1, 2, 3)] == pytest.approx(mix, abs=0.05)
+
+
+class Plain:
+    """Remembers all, and tries any new pair within a tier below the target's: a learner with a known score in v0."""
+
+    def __init__(self, rng):
+        self.rng, self.products, self.dead = rng, {}, set()
+
+    def act(self, view):
+        self.end(view)
+        way = plan(ways_of(self.products), view.stock, view.target, view.limited)
+        if way and len(way) <= view.rounds - view.turn:
+            return write_pair(way[0], None, view)
+        tier = view.table.tier
+        new = [p for p in feasible(view) if tier[p[0]] == tier[p[1]] < tier[view.target] and p not in self.dead]
+        new = [p for p in new if p not in self.products or not view.stock[self.products[p]]] or feasible(view)
+        return write_pair(new[self.rng.integers(len(new))], None, view)
+
+    def end(self, view):
+        view = getattr(view, "view", view)
+        if view.pair is not None and view.made is not None:
+            self.products[view.pair] = view.made
+        elif view.pair is not None:
+            self.dead.add(view.pair)
+
+
+def test_a_plain_searcher_scores_in_v0_what_its_rules_give():
+    curves = []
+    for pack in packs("alchemy-v0", "easy", 80):
+        player = Plain(stream("plain", pack.index))
+        curves.append([played(player, task.env(style="compact")) for task in pack.tasks])
+    assert np.mean(curves, axis=0) == pytest.approx([0.74, 0.94, 0.97, 0.975], abs=0.08)
 
 
 def test_in_v1_the_learner_climbs_and_knowledge_pays():
