@@ -21,7 +21,7 @@ from codots.domains.alchemy.book import Book, Table, counted_copies, least_copie
 from codots.domains.alchemy.draw import RESERVED, Dials, draw_book
 from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_pair
 from codots.domains.alchemy.notes import claims, write_down
-from codots.domains.alchemy.players import Learner
+from codots.domains.alchemy.players import Learner, prior
 from codots.pack import World, stream
 
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])
@@ -658,11 +658,10 @@ def test_the_learners_prior_is_how_recipes_are_drawn(cross):
     for book in drawn:
         (a, b) = book.ways[min(book.table.tiers[2])][0]
         kinds[book.table.tier[a], a == b] += 1
-    player = Learner(dials, stream("prior"))
-    view = laboratory(book=drawn[0]).view
-    expected = Counter()
-    for (a, b), chance in player._chances(view, 2):
-        expected[view.table.tier[a], a == b] += chance
+    expected, table = Counter(), drawn[0].table
+    for (a, b), chance in prior(table, dials, 2):
+        expected[table.tier[a], a == b] += chance
+    assert sum(expected.values()) == pytest.approx(1)
     for kind, chance in expected.items():
         assert kinds[kind] / len(drawn) == pytest.approx(chance, abs=0.06)
 

@@ -34,7 +34,7 @@ class Dials:
     recipes: tuple[int, int] = (1, 1)
     """Recipes of an element."""
     gap: int = 1
-    """How many tiers below its product an input may lie, less one: at 1, recipes never cross a tier."""
+    """How many tiers below its product an input may lie: at 1, recipes never cross a tier."""
     cross: Span = (0.0, 0.0)
     """Chance that a second input comes from lower down, where the gap allows it."""
     noise: Span = (0.0, 0.0)
@@ -166,7 +166,7 @@ class _Draft:
         shown = [[e for e, t in enumerate(tiers) if t == tier] for tier in range(len(self.real))]
         if self.rules.mixed:
             shown = [[int(e) for e in self.rng.permutation(elements)] for elements in shown]
-        letters = [ascii_lowercase[i % MOST] for i in self.rng.permutation(max(MOST, len(tiers)))[: len(tiers)]]
+        letters = [ascii_lowercase[i] for i in self.rng.permutation(MOST)[: len(tiers)]]
         return Table(tuple(map(tuple, shown)), tuple(self._words(len(tiers))), tuple(letters))
 
     def _words(self, count: int) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from codots.domain import Rng, Step
 from codots.domains.alchemy.book import Book, Pair, Table, ordered, plan, ways_of
 from codots.domains.alchemy.draw import Dials
 from codots.domains.alchemy.env import View, feasible, write_pair
 from codots.domains.alchemy.notes import claims
 
-STEP = 0.3
-"""What an input counts, where that which it may be good for counts 1; found by trying on `dev`."""
+STEP = 0.2
+"""What an input counts, where that which it may be good for counts 1; found by trying."""
 
 
 class Random:
@@ -46,7 +48,7 @@ class Learner:
 
     A heuristic, not the optimum: it looks one attempt ahead. The chance that an untried pair makes an element is the
     prior of the dials among the pairs not tried yet; what helps is the target, and what the target or something
-    else that helps is likely made of.
+    else that helps is likely made of. Where nothing helps any more, it tries what is new.
     """
 
     def __init__(self, dials: Dials, rng: Rng) -> None:
@@ -64,7 +66,8 @@ class Learner:
         worth = self._worth(view)
         pairs = feasible(view)
         pairs = [pairs[i] for i in self.rng.permutation(len(pairs))]  # nothing may hang on how elements are numbered
-        pair = max(pairs, key=lambda pair: worth.get(pair, 0.0))
+        new = set(pairs) - self.dead - self.products.keys()
+        pair = max(pairs, key=lambda pair: (worth.get(pair, 0.0), pair in new))
         return write_pair(pair, self.products.get(pair), view)
 
     def end(self, step: Step) -> None:
@@ -100,20 +103,27 @@ class Learner:
 
     def _chances(self, view: View, tier: int) -> list[tuple[Pair, float]]:
         """The chance of each untried pair to make one certain element of this tier."""
-        table, cross = view.table, sum(self.dials.cross) / 2
-        upper, lower = table.tiers[tier - 1], range(max(0, tier - self.dials.gap), tier - 1)
-        cross = cross if lower else 0.0
-        prior: dict[Pair, float] = {}
-        for a in upper:
-            for b in upper:
-                pair = ordered(a, b)
-                prior[pair] = prior.get(pair, 0.0) + (1 - cross) / len(upper)
-            for low in lower:
-                for b in table.tiers[low]:
-                    prior[ordered(a, b)] = cross / len(lower) / len(table.tiers[low])
-        untried = {p: chance for p, chance in prior.items() if p not in self.dead and p not in self.products}
-        total = sum(untried.values())
-        return [(pair, chance / total) for pair, chance in untried.items()]
+        untried = [
+            p for p in prior(view.table, self.dials, tier) if p[0] not in self.dead and p[0] not in self.products
+        ]
+        total = sum(chance for _, chance in untried)
+        return [(pair, chance / total) for pair, chance in untried]
+
+
+@lru_cache(maxsize=256)
+def prior(table: Table, dials: Dials, tier: int) -> tuple[tuple[Pair, float], ...]:
+    """How likely each pair is the recipe of one certain element of this tier, before anything was tried."""
+    upper, lower = table.tiers[tier - 1], range(max(0, tier - dials.gap), tier - 1)
+    cross = sum(dials.cross) / 2 if lower else 0.0
+    chances: dict[Pair, float] = {}
+    for a in upper:
+        for b in upper:
+            pair = ordered(a, b)
+            chances[pair] = chances.get(pair, 0.0) + (1 - cross) / len(upper) ** 2
+        for low in lower:
+            for b in table.tiers[low]:
+                chances[ordered(a, b)] = cross / len(upper) / len(lower) / len(table.tiers[low])
+    return tuple(chances.items())
 
 
 class _Needs:
