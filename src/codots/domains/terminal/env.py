@@ -1,0 +1,236 @@
+"""One task at the terminal: what is shown, what is read, how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from codots.domain import Step
+from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, grown
+from codots.domains.terminal.shell import Manners, Shell
+from codots.domains.terminal.site import BIN, ROOTS, Site
+from codots.domains.terminal.tasks import Brief, Check, Scene
+
+LINE = 2000  # characters of a command line
+SHOWN = 2000  # characters of what a line prints
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What differs between the versions."""
+
+    hidden: bool
+    """Whether a server has ways of its own. If so, its face (system, host, user) stays over the tasks, every task is
+    about it, and paths there are told from the document root on, which is not told."""
+    goals_told: bool
+    """Whether the name and the place of an archive are always told."""
+    failure_told: bool
+    """Whether the feedback names the check that failed."""
+    strict: bool
+    """Whether an archive has to be of its kind, and everything that no goal is about has to stay as it was."""
+    count_commands: bool
+    """Whether each command of a line counts, else each line."""
+    step_cost: float
+    """What a success loses over all turns."""
+    start: str
+    """The machine where a task begins."""
+    split_tasks: bool
+    """Whether the content of a task belongs either to `train` or to the held-out splits."""
+    last_output_told: bool
+    """Whether the updater reads what the last line printed."""
+    manners: Manners
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What differs between presets."""
+
+    composite: float = 0.5
+    """Share of tasks that are made of several."""
+    turns: int = 0
+    """Commands of an episode, where the number is fixed."""
+    slack: int = 0
+    """Commands beyond the shortest way, where it is not."""
+    tools: int = 0
+    """How many tools of the server go by local names, from the first of TOOLS on."""
+    roots: int = 1
+    """How many folders may be the document root."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The public state of an episode."""
+
+    brief: Brief
+    side: str
+    """The machine where one stands."""
+    used: int
+    turns: int
+    line: str = ""
+    """The last line."""
+    output: str = ""
+
+
+def shortest(scene: Scene, start: str) -> int:
+    """The number of commands of a plan, with those that change sides."""
+    return len(connected(scene.plan, start, scene.brief))
+
+
+def connected(plan: list[tuple[str, ...]], side: str, brief: Brief) -> list[tuple[str, ...]]:
+    """Put `ssh` and `exit` where a plan changes sides."""
+    steps = []
+    for do in plan:
+        if do[0] != side:
+            crossing = ("local", "ssh", f"{brief.user}@{brief.host}") if side == "local" else ("remote", "exit")
+            steps.append(crossing)
+            side = do[0]
+        steps.append(do)
+    return steps
+
+
+@dataclass
+class TerminalEnv:
+    """One task at the terminal."""
+
+    brief: Brief
+    site: Site
+    rules: Rules
+    dials: Dials
+    view: View = field(init=False)
+    shell: Shell = field(init=False)
+
+    def __post_init__(self) -> None:
+        brief, rules = self.brief, self.rules
+        scene = Scene(brief, self.site, rules.manners.real)
+        self.checks: list[Check] = scene.checks
+        local = Machine(brief.os, "user", "laptop", brief.home, local_nodes(brief, scene.local))
+        remote = Machine("linux", brief.user, brief.host, f"/home/{brief.user}", remote_nodes(scene, self.dials))
+        self.shell = Shell(local, remote, self.site, rules.manners)
+        if rules.start == "remote":
+            self.shell.here = remote
+        self.before = {"local": dict(local.nodes), "remote": dict(remote.nodes)} if rules.strict else {}
+        turns = self.dials.turns or shortest(scene, rules.start) + self.dials.slack
+        self.view = View(brief, rules.start, 0, turns)
+
+    def observe(self) -> str:
+        """Give the task."""
+        template = "task_site.jinja" if self.rules.hidden else "task_paths.jinja"
+        scene = Scene(self.brief, Site() if self.rules.hidden else self.site, self.rules.manners.real)
+        machines = {"local": self.shell.local, "remote": self.shell.remote}
+        return f"{render(template, s=scene, b=self.brief, **machines)}\n\n{self._situation()}"
+
+    def step(self, text: str) -> Step:
+        """Run the line that the text names."""
+        line = read_line(text)
+        if line is None:
+            feedback = "The reply did not hold one command line in one <action></action>; the task is lost."
+            return Step("", 0.0, True, feedback, "malformed", self.view)
+        used, reached, output = self._run(line)
+        side = "remote" if self.shell.here is self.shell.remote else "local"
+        self.view = View(self.brief, side, used, self.view.turns, line[:LINE], output)
+        stop = "goal" if reached else "late" if used >= self.view.turns else None
+        reward = 1 - self.rules.step_cost * used / self.view.turns if reached else 0.0
+        if stop is None:
+            return Step(f"{output or '(no output)'}\n\n{self._situation()}", 0.0, False, view=self.view)
+        told = (output or "(no output)") if self.rules.last_output_told else ""
+        return Step(told, reward, True, self._feedback(reached), stop, self.view)
+
+    def _run(self, line: str) -> tuple[int, bool, str]:
+        """Commands used up by now, whether the goal is reached, and what was printed."""
+        before, used, printed = self.view.used, self.view.used, 0
+        if len(line) > LINE:
+            return before + 1, False, f"the line is longer than {LINE} characters"
+        outputs = []
+        for output in self.shell.run(line):
+            used += self.rules.count_commands
+            if output and printed <= SHOWN:
+                outputs.append(output)
+                printed += len(output)
+            if self.rules.count_commands and (used >= self.view.turns or self.reached()):
+                break
+        text = "\n".join(outputs)
+        text = text if len(text) <= SHOWN else text[:SHOWN] + "\n... cut off"
+        return max(used, before + 1), self.reached(), text
+
+    def reached(self) -> bool:
+        """Whether the goal is reached."""
+        return self.failing() is None
+
+    def failing(self) -> str | None:
+        """The first thing that is not as it has to be."""
+        machines = {"local": self.shell.local, "remote": self.shell.remote}
+        for check in self.checks:
+            if not check.holds(machines[check.side], self.rules.strict):
+                return check.told(machines[check.side])
+        named = {(check.side, check.path) for check in self.checks}
+        for side, before in self.before.items():
+            nodes = machines[side].nodes
+            for path, node in before.items():
+                if nodes.get(path) != node and (side, path) not in named:
+                    return f"{machines[side].shown(path)} should have stayed as it was"
+        return None
+
+    def _feedback(self, reached: bool) -> str:
+        if reached:
+            return "The goal was reached."
+        if not self.rules.failure_told:
+            return "The goal was not reached."
+        return f"The goal was not reached. The first check that failed: {self.failing()}."
+
+    def _situation(self) -> str:
+        view = self.view
+        if self.rules.count_commands:
+            return f"Commands used: {view.used} of {view.turns}.\n{self.shell.prompt}"
+        return f"Step {view.used + 1} of {view.turns}.\n{self.shell.prompt}"
+
+
+def local_nodes(brief: Brief, files: Nodes) -> Nodes:
+    """The local machine at the start."""
+    return grown("C:" if brief.os == "windows" else "", {brief.home: FOLDER, **files})
+
+
+def remote_nodes(scene: Scene, dials: Dials) -> Nodes:
+    """The server at the start: the folders of any server, its own tools, and the pages under its root."""
+    site = scene.site
+    places = dict.fromkeys((f"/home/{scene.brief.user}", "/var/www/html", "/opt", "/tmp"), FOLDER)
+    if site.root:
+        places |= dict.fromkeys((*ROOTS[: dials.roots], BIN), FOLDER)
+        places |= {f"{BIN}/{local}": Node("", "755", "program") for local, _ in site.tools}
+        places |= {f"{site.root}/{site.named(page)}": Node(f"[{page}]") for page in ("index.html", "about.html")}
+    return grown("", {**places, **scene.remote})
+
+
+def read_line(text: str) -> str | None:
+    """Read the command line in a reply, None if it is malformed."""
+    if text.count("<action>") != 1 or text.count("</action>") != 1:
+        return None
+    inside, closed, _ = text.partition("<action>")[2].partition("</action>")
+    return inside.strip() or None if closed else None
+
+
+def write_line(line: str, thought: str = "") -> str:
+    """Write a reply with this line."""
+    return f"{thought} <action>{line}</action>".strip()
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("codots.domains.terminal", "prompts"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _template(name: str) -> Any:
+    return _templates().get_template(name)
+
+
+def render(name: str, **values: object) -> str:
+    """Fill a template."""
+    return str(_template(name).render(**values)).strip()

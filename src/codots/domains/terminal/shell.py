@@ -1,0 +1,209 @@
+"""The shell: reads a line, expands it, runs its commands on the machine where it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+from codots.domains.terminal.machine import Machine, Refused
+from codots.domains.terminal.site import TOOLS, Site
+
+UNIX = re.compile(
+    r"""\s*(?:(?P<join>&&|;)|(?P<bad>[|<>&])|(?P<word>(?:'[^']*'|"[^"]*"|\\.|[^\s;&|<>'"\\])+)|(?P<open>\S))""", re.S
+)
+WINDOWS = re.compile(
+    r"""\s*(?:(?P<join>&&|;)|(?P<bad>[|<>&])|(?P<word>(?:'[^']*'|"[^"]*"|[^\s;&|<>'"])+)|(?P<open>\S))""", re.S
+)
+PIECE = re.compile(r"""'([^']*)'|"([^"]*)"|\\(.)|([^'"\\]+|\\)""", re.S)
+VARIABLE = re.compile(r"\$\{(\w{1,40})\}|\$(\w{1,40})")
+PERCENT = re.compile(r"%(\w{1,40})%")
+TILDE = re.compile(r"(?<!\S)~(?=[/\s;&]|$)")
+
+Command = Callable[["Shell", list[str]], str]
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How the simulated shell behaves; the values of v0 are its quirks."""
+
+    real: bool
+    """As real shells do: inline ssh runs, `~` in a remote path is the home there, quotes work on Windows, `tar -C`,
+    `ren` stays in the folder, `mkdir` on Windows makes what lies above, `chmod -R` takes the folder too, `&&` stops on
+    every failure, variables are expanded command by command, a user is checked wherever one is named."""
+    windows_lacks: frozenset[str]
+    """Commands that a Windows machine does not have."""
+
+
+@dataclass
+class Shell:
+    """One session: two machines, and where one stands on them."""
+
+    local: Machine
+    remote: Machine
+    site: Site
+    manners: Manners
+    here: Machine = field(init=False)
+    cwds: dict[str, str] = field(init=False)
+    """By host: where one was stays where one is, over a disconnection too."""
+    called: str = ""
+    """The name by which the running command was called."""
+    inline: str | None = None
+    """What `ssh` was asked to run over there."""
+
+    def __post_init__(self) -> None:
+        self.here = self.local
+        self.cwds = {self.local.host: self.local.home, self.remote.host: self.remote.home}
+
+    @property
+    def cwd(self) -> str:
+        return self.cwds[self.here.host]
+
+    @property
+    def prompt(self) -> str:
+        """What stands before the cursor."""
+        at = self.here.shown(self.cwd)
+        if self.here.os == "windows":
+            return f"{at}>"
+        return f"{self.here.user}@{self.here.host}:{at}{'%' if self.here.os == 'macos' else '$'}"
+
+    def path(self, text: str) -> str:
+        """Read a path from where one stands."""
+        return self.here.path(text, self.cwd)
+
+    def run(self, line: str) -> Generator[str, None, bool]:
+        """Run a line; yields after each command what it printed, returns whether the last one worked."""
+        try:
+            commands = self._parse(line if self.manners.real else self._expanded(line))
+        except Refused as refused:
+            yield refused.text
+            return False
+        worked = True
+        for join, raw in commands:
+            if join == "&&" and not worked:
+                continue
+            printed, worked = self._run_one(raw)
+            yield printed
+            if self.inline is not None:
+                worked = yield from self._run_there()
+        return worked
+
+    def _run_there(self) -> Generator[str, None, bool]:
+        line, self.inline = self.inline or "", None
+        self.here = self.remote
+        try:
+            return (yield from self.run(line))
+        finally:
+            self.here = self.local
+
+    def _run_one(self, raw: list[str]) -> tuple[str, bool]:
+        words = [self._word(word) for word in raw]
+        self.called = words[0]
+        try:
+            standard = self._standard(words[0])
+            if words[1:] == ["--help"]:
+                return f"{self.called}: {USAGE[standard]}", True
+            return COMMANDS[standard](self, words[1:]), True
+        except Refused as refused:
+            return refused.text, not refused.noticed and not self.manners.real
+
+    def _standard(self, name: str) -> str:
+        """The usual name of a command, as it is called here."""
+        standard = name
+        if self.here is self.remote:
+            standard = self.site.standard(name)
+        elif self.here.os == "windows" and name in self.manners.windows_lacks:
+            standard = ""
+        if standard not in COMMANDS:
+            raise Refused(NOT_FOUND[self.here.os].format(name))
+        return standard
+
+    def fail(self, text: str, *, noticed: bool = True) -> Refused:
+        """Word a failure under the name that was called."""
+        return Refused(f"{self.called}: {text}", noticed=noticed)
+
+    def _parse(self, line: str) -> list[tuple[str, list[str]]]:
+        commands: list[tuple[str, list[str]]] = [(";", [])]
+        for found in (WINDOWS if self.here.os == "windows" else UNIX).finditer(line):
+            join, bad, word, _ = found.groups()
+            if word is not None:
+                commands[-1][1].append(word)
+            elif join is None:
+                raise Refused(f"this shell has no pipes and no redirection: {bad}" if bad else "a quote is left open")
+            elif not commands[-1][1]:
+                raise Refused(f"syntax error near {join}")
+            else:
+                commands.append((join, []))
+        if not commands[-1][1]:
+            if commands[-1][0] == "&&" or len(commands) == 1:
+                raise Refused("syntax error: a command is missing")
+            commands.pop()
+        return commands
+
+    def _word(self, raw: str) -> str:
+        windows, real = self.here.os == "windows", self.manners.real
+        if real and raw[0] == "~":
+            raw = self._tilde(raw)
+        if not any(mark in raw for mark in "'\"\\$%"):
+            return raw
+        if windows:
+            raw = re.sub("[\"']", "", raw) if real else raw  # v0 takes a quote for a part of the name
+            return self._variables(raw) if real else raw
+        pieces = []
+        for single, double, escaped, plain in PIECE.findall(raw):
+            text = double or plain
+            pieces.append(single + escaped + (self._variables(text) if real else text))
+        return "".join(pieces)
+
+    def _expanded(self, line: str) -> str:
+        return self._variables(self._tilde(line))
+
+    def _tilde(self, text: str) -> str:
+        home = self.here.home
+        return text if self.here.os == "windows" else TILDE.sub(lambda _: home, text)
+
+    def _variables(self, text: str) -> str:
+        here = self.here
+        if here.os == "windows":
+            known = {"USERPROFILE": here.shown(here.home), "USERNAME": here.user}
+            return PERCENT.sub(lambda found: known.get(found[1].upper(), found[0]), text)
+        known = {"HOME": here.home, "USER": here.user, "PWD": here.shown(self.cwd)}
+        return VARIABLE.sub(lambda found: known.get(found[1] or found[2], ""), text)
+
+
+NOT_FOUND = {
+    "windows": "'{}' is not recognized as an internal or external command.",
+    "macos": "zsh: command not found: {}",
+    "linux": "bash: {}: command not found",
+}
+
+COMMANDS: dict[str, Command] = {}
+USAGE: dict[str, str] = {}
+
+
+def command(*names: str, usage: str) -> Callable[[Command], Command]:
+    """Make a function known as a command."""
+
+    def known(function: Command) -> Command:
+        for name in names:
+            COMMANDS[name], USAGE[name] = function, usage
+        return function
+
+    return known
+
+
+def options(shell: Shell, args: list[str], known: str) -> tuple[set[str], list[str]]:
+    """Part one-letter options from the rest."""
+    letters: set[str] = set()
+    rest = []
+    for arg in args:
+        if len(arg) > 1 and arg[0] == "-":
+            letters |= set(arg[1:])
+        else:
+            rest.append(arg)
+    if letters - set(known):
+        raise shell.fail(f"unknown option -{min(letters - set(known))}; {shell.called} --help says more")
+    return letters, rest
+
+
+__all__ = ["COMMANDS", "TOOLS", "USAGE", "Manners", "Shell", "command", "options"]
