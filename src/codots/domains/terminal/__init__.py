@@ -22,7 +22,7 @@ Presets:
     Dials: composite, turns or slack (commands beyond the shortest way), tools, roots.
 Reference policies:
     `random`; `informed`, the shortest plan; `bayes`, a scripted learner. In v0 it reads a goal that is not told in
-    one way after another. In v1 it looks things up while commands are to spare, and gambles on a name when they are not.
+    one way after another. In v1 it looks things up while commands are to spare, and gambles on a name when none are.
 Version history:
     v0: the rules of arXiv 2606.20002: no world behind the tasks of a pack, some goals not told, checks that overlook
     damage, no cost of steps, a shell with quirks, and the updater is not told what the last line printed.
@@ -36,7 +36,7 @@ from dataclasses import replace
 
 from codots.domain import Domain, Env, Policy, Rng, nearest, register
 from codots.domains.terminal import archives, files, network  # noqa: F401, they make their commands known
-from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, shortest
+from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, turns
 from codots.domains.terminal.players import Chained, Learner, Random
 from codots.domains.terminal.shell import Manners
 from codots.domains.terminal.site import BIN, TOOLS, Site, claims, draw_site, other_seed, told, truth
@@ -86,12 +86,12 @@ class Terminal(Domain):
             tools=", ".join(TOOLS[: dials.tools]),
             bin=BIN,
             count=rules.count_commands,
-            turns=dials.turns or self._shortest(task) + dials.slack,
+            turns=self._turns(task),
         )
 
-    def _shortest(self, task: Task) -> int:
+    def _turns(self, task: Task) -> int:
         scene = Scene(task.content, task.world.hidden, self.rules.manners.real)
-        return shortest(scene, self.rules.start)
+        return turns(scene, task.world.dials, self.rules.start)
 
     def policy(self, name: str, world: World) -> Policy:
         """Give a scripted player."""
@@ -109,10 +109,9 @@ class Terminal(Domain):
 
     def ceiling(self, task: Task) -> float:
         """The reward of the shortest plan."""
-        if not self.rules.count_commands:
-            return 1 - self.rules.step_cost / task.world.dials.turns
-        shortest = self._shortest(task)
-        return 1 - self.rules.step_cost * shortest / (shortest + task.world.dials.slack)
+        dials: Dials = task.world.dials
+        turns = self._turns(task)
+        return 1 - self.rules.step_cost * (turns - dials.slack if self.rules.count_commands else 1) / turns
 
     def twin(self, world: World, rng: Rng) -> World:
         """Draw another server behind the same face."""

@@ -72,7 +72,7 @@ def _tar_words(shell: Shell, args: list[str]) -> tuple[set[str], str | None, str
         word = words.pop(0)
         if word == "-C" and shell.manners.real:
             into = shell.path(words.pop(0)) if words else into
-        elif word[:1] == "-" and set(word[1:]) <= set("cxtzfv") or (not letters and set(word) <= set("cxtzfv")):
+        elif (word[:1] == "-" or not letters) and set(word.removeprefix("-")) <= set("cxtzfv"):
             letters |= set(word)
             if "f" in word:
                 archive = words.pop(0) if words else None
@@ -126,10 +126,8 @@ def gunzip(shell: Shell, args: list[str]) -> str:
     path, node = _one(shell, args)
     if node.kind not in ("gz", "tar.gz") or not path.endswith(".gz") or base(path) == ".gz":
         raise shell.fail(f"{args[0]}: not a gzip file")
-    if node.kind == "gz":
-        new = Node(node.entries[0][1], node.mode)
-    else:
-        new = Node("", node.mode, "tar", node.entries)
+    content, kind, held = (node.entries[0][1], "", ()) if node.kind == "gz" else ("", "tar", node.entries)
+    new = Node(content, node.mode, kind, held)
     return _instead(shell, path, path[:-3], new)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ from codots.domain import Step
 from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, grown
 from codots.domains.terminal.shell import Manners, Shell
 from codots.domains.terminal.site import BIN, ROOTS, Site
-from codots.domains.terminal.tasks import Brief, Check, Scene
+from codots.domains.terminal.tasks import Brief, Check, Do, Scene
 
 LINE = 2000  # characters of a command line
 SHOWN = 2000  # characters of what a line prints
@@ -74,18 +75,17 @@ class View:
     output: str = ""
 
 
-def shortest(scene: Scene, start: str) -> int:
-    """The number of commands of a plan, with those that change sides."""
-    return len(connected(scene.plan, start, scene.brief))
+def turns(scene: Scene, dials: Dials, start: str) -> int:
+    """How many turns a task has: a fixed number, or those of the shortest plan and some to spare."""
+    return dials.turns or len(connected(scene.plan, start, scene.brief)) + dials.slack
 
 
-def connected(plan: list[tuple[str, ...]], side: str, brief: Brief) -> list[tuple[str, ...]]:
+def connected(plan: list[Do], side: str, brief: Brief) -> list[Do]:
     """Put `ssh` and `exit` where a plan changes sides."""
-    steps = []
+    steps: list[Do] = []
     for do in plan:
         if do[0] != side:
-            crossing = ("local", "ssh", f"{brief.user}@{brief.host}") if side == "local" else ("remote", "exit")
-            steps.append(crossing)
+            steps.append(("local", "ssh", f"{brief.user}@{brief.host}") if side == "local" else ("remote", "exit"))
             side = do[0]
         steps.append(do)
     return steps
@@ -100,27 +100,24 @@ class TerminalEnv:
     rules: Rules
     dials: Dials
     view: View = field(init=False)
+    scene: Scene = field(init=False)
     shell: Shell = field(init=False)
 
     def __post_init__(self) -> None:
         brief, rules = self.brief, self.rules
-        scene = Scene(brief, self.site, rules.manners.real)
-        self.checks: list[Check] = scene.checks
+        self.scene = scene = Scene(brief, self.site, rules.manners.real)
         local = Machine(brief.os, "user", "laptop", brief.home, local_nodes(brief, scene.local))
         remote = Machine("linux", brief.user, brief.host, f"/home/{brief.user}", remote_nodes(scene, self.dials))
         self.shell = Shell(local, remote, self.site, rules.manners)
         if rules.start == "remote":
             self.shell.here = remote
         self.before = {"local": dict(local.nodes), "remote": dict(remote.nodes)} if rules.strict else {}
-        turns = self.dials.turns or shortest(scene, rules.start) + self.dials.slack
-        self.view = View(brief, rules.start, 0, turns)
+        self.view = View(brief, rules.start, 0, turns(scene, self.dials, rules.start))
 
     def observe(self) -> str:
         """Give the task."""
         template = "task_site.jinja" if self.rules.hidden else "task_paths.jinja"
-        scene = Scene(self.brief, Site() if self.rules.hidden else self.site, self.rules.manners.real)
-        machines = {"local": self.shell.local, "remote": self.shell.remote}
-        return f"{render(template, s=scene, b=self.brief, **machines)}\n\n{self._situation()}"
+        return f"{render(template, s=self.scene, b=self.brief, local=self.shell.local)}\n\n{self._situation()}"
 
     def step(self, text: str) -> Step:
         """Run the line that the text names."""
@@ -140,45 +137,49 @@ class TerminalEnv:
 
     def _run(self, line: str) -> tuple[int, bool, str]:
         """Commands used up by now, whether the goal is reached, and what was printed."""
-        before, used, printed = self.view.used, self.view.used, 0
+        before, used, printed, reached = self.view.used, self.view.used, 0, False
         if len(line) > LINE:
             return before + 1, False, f"the line is longer than {LINE} characters"
         outputs = []
         for output in self.shell.run(line):
-            used += self.rules.count_commands
             if output and printed <= SHOWN:
                 outputs.append(output)
                 printed += len(output)
-            if self.rules.count_commands and (used >= self.view.turns or self.reached()):
-                break
+            if self.rules.count_commands:
+                used, reached = used + 1, self.reached()
+                if reached or used >= self.view.turns:
+                    break
+        if not self.rules.count_commands:
+            used, reached = before + 1, self.reached()
         text = "\n".join(outputs)
         text = text if len(text) <= SHOWN else text[:SHOWN] + "\n... cut off"
-        return max(used, before + 1), self.reached(), text
+        return used, reached, text
 
     def reached(self) -> bool:
         """Whether the goal is reached."""
-        return self.failing() is None
+        return next(self._unmet(), None) is None and next(self._disturbed(), None) is None
 
-    def failing(self) -> str | None:
-        """The first thing that is not as it has to be."""
-        machines = {"local": self.shell.local, "remote": self.shell.remote}
-        for check in self.checks:
-            if not check.holds(machines[check.side], self.rules.strict):
-                return check.told(machines[check.side])
-        named = {(check.side, check.path) for check in self.checks}
+    def _unmet(self) -> Iterator[Check]:
+        machines = self.shell.machines
+        return (check for check in self.scene.checks if not check.holds(machines[check.side], self.rules.strict))
+
+    def _disturbed(self) -> Iterator[str]:
+        """What was there before, is no part of the goal, and has changed."""
+        named = {(check.side, check.path) for check in self.scene.checks}
         for side, before in self.before.items():
-            nodes = machines[side].nodes
+            machine = self.shell.machines[side]
             for path, node in before.items():
-                if nodes.get(path) != node and (side, path) not in named:
-                    return f"{machines[side].shown(path)} should have stayed as it was"
-        return None
+                if machine.nodes.get(path) != node and (side, path) not in named:
+                    yield machine.shown(path)
 
     def _feedback(self, reached: bool) -> str:
         if reached:
             return "The goal was reached."
         if not self.rules.failure_told:
             return "The goal was not reached."
-        return f"The goal was not reached. The first check that failed: {self.failing()}."
+        unmet = next(self._unmet(), None)
+        failed = unmet.told(self.shell.machines[unmet.side]) if unmet else f"{next(self._disturbed())} has changed"
+        return f"The goal was not reached. The first check that failed: {failed}."
 
     def _situation(self) -> str:
         view = self.view

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from codots.domain import Rng, Step
 from codots.domains.terminal.env import Dials, View, connected, write_line
 from codots.domains.terminal.site import BIN, NAMINGS, ROOTS, TOOLS, TRANSFERS, Claim, Site, truth
-from codots.domains.terminal.tasks import Brief, Do, Scene
+from codots.domains.terminal.tasks import Brief, Do, Scene, kind_of
 
-COMMANDS = "ls cd cat pwd mkdir chmod cp mv rm touch echo scp ssh exit tar zip unzip".split()
+COMMANDS = (
+    "ls", "cd", "cat", "pwd", "mkdir", "chmod", "cp", "mv", "rm", "touch", "echo", "scp", "ssh", "exit", "tar",
+    "zip", "unzip",
+)  # fmt: skip
 
 
 class Random:
@@ -25,8 +28,8 @@ class Random:
             self.brief, self.words = view.brief, words(view.brief)
         tool, first, second = self.rng.random(3).tolist()
         count = len(self.words)
-        line = f"{COMMANDS[int(tool * len(COMMANDS))]} {self.words[int(first * count)]} {self.words[int(second * count)]}"
-        return write_line(line)
+        name = COMMANDS[int(tool * len(COMMANDS))]
+        return write_line(f"{name} {self.words[int(first * count)]} {self.words[int(second * count)]}")
 
     def end(self, step: Step) -> None:
         """Random play learns nothing."""
@@ -43,7 +46,7 @@ def words(brief: Brief) -> list[str]:
 class Chained:
     """Where nothing is hidden: the whole plan in one line.
 
-    `readings`: an archive whose name or place is not told is first given those that come to mind, a line each.
+    `readings`: an archive whose name is not told is given a plain one first, and that of its folder next.
     """
 
     def __init__(self, readings: bool) -> None:
@@ -51,11 +54,10 @@ class Chained:
 
     def act(self, view: View) -> str:
         brief = view.brief
-        guesses = {"pack": [f"{brief.folder}/{brief.archive}"], "pack_upload": [brief.archive.replace(brief.folder, "archive")]}
-        tries = guesses.get(brief.kind, []) if self.readings else []
-        name = [*tries, brief.archive][min(view.used, len(tries))]
-        plan = Scene(replace(brief, archive=name), Site(), real=False).plan
-        return write_line(" && ".join(" ".join(worded(do, "scp")) for do in connected(plan, view.side, brief)))
+        if self.readings and brief.kind == "pack_upload" and view.used == 0:
+            brief = replace(brief, archive="archive." + kind_of(brief.archive))
+        plan = connected(Scene(brief, Site(), real=False).plan, view.side, brief)
+        return write_line(" && ".join(" ".join(worded(do, "scp")) for do in plan))
 
     def end(self, step: Step) -> None:
         """Trying costs nothing, so there is nothing to keep."""
@@ -113,8 +115,8 @@ class Knowledge:
 class Learner:
     """Plans with what it knows; what it lacks it looks up while there are commands to spare, then it gambles.
 
-    First one `ls` of all places where something can be; then `--help`, name by name; with none to spare, an unknown name
-    is tried on the task itself. Once a task is lost the rest of it goes into `--help`.
+    First one `ls` of all places where something can be; then `--help`, name by name; with none to spare, an unknown
+    name is tried on the task itself. Once a task is lost the rest of it goes into `--help`.
     """
 
     def __init__(self, dials: Dials, claims: Iterable[Claim] = ()) -> None:
@@ -135,9 +137,9 @@ class Learner:
         self._hear(view)
         plan = connected(Scene(view.brief, self.know.site(), real=True).plan[self.done :], view.side, view.brief)
         needed = {do[1] for do in plan if do[0] == "remote"} & set(self.know.hidden) - set(self.know.facts)
-        if not {"root", "naming"} <= set(self.know.facts) or (needed and not self.know.names):
-            if view.side == "remote":
-                return self._look(needed)
+        lost = not {"root", "naming"} <= set(self.know.facts) or (needed and not self.know.names)
+        if lost and view.side == "remote":
+            return self._look()
         spare = view.turns - view.used - len(plan)
         names = self.know.open_names
         if names and (spare < 0 or not plan or (needed and spare > 0)) and view.side == "remote":
@@ -148,7 +150,7 @@ class Learner:
         self._hear(step.view)
         self.done = 0
 
-    def _look(self, needed: set[str]) -> str:
+    def _look(self) -> str:
         self.asked = "ls"
         return write_line(" ".join(["ls", *ROOTS[: self.know.dials.roots], BIN]), "Where is what?")
 

@@ -16,6 +16,7 @@ WINDOWS = re.compile(
     r"""\s*(?:(?P<join>&&|;)|(?P<bad>[|<>&])|(?P<word>(?:'[^']*'|"[^"]*"|[^\s;&|<>'"])+)|(?P<open>\S))""", re.S
 )
 PIECE = re.compile(r"""'([^']*)'|"([^"]*)"|\\(.)|([^'"\\]+|\\)""", re.S)
+SPECIAL = re.compile(r"""['"\\$%]""")
 VARIABLE = re.compile(r"\$\{(\w{1,40})\}|\$(\w{1,40})")
 PERCENT = re.compile(r"%(\w{1,40})%")
 TILDE = re.compile(r"(?<!\S)~(?=[/\s;&]|$)")
@@ -52,6 +53,7 @@ class Shell:
     """What `ssh` was asked to run over there."""
 
     def __post_init__(self) -> None:
+        self.machines = {"local": self.local, "remote": self.remote}
         self.here = self.local
         self.cwds = {self.local.host: self.local.home, self.remote.host: self.remote.home}
 
@@ -144,7 +146,7 @@ class Shell:
         windows, real = self.here.os == "windows", self.manners.real
         if real and raw[0] == "~":
             raw = self._tilde(raw)
-        if not any(mark in raw for mark in "'\"\\$%"):
+        if not SPECIAL.search(raw):
             return raw
         if windows:
             raw = re.sub("[\"']", "", raw) if real else raw  # v0 takes a quote for a part of the name

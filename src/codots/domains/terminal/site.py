@@ -13,10 +13,11 @@ TOOLS = ("mv", "rm", "chmod", "cp", "mkdir", "tar", "unzip")
 SAME = {"move": "mv", "ren": "mv", "rename": "mv", "del": "rm", "copy": "cp"}
 """Other standard names: where a tool is renamed, they are gone too."""
 LOCAL_NAMES = (
-    "brint crale dovel drusk fenk flomp gart glim grost hux jask jorl kolv klav lorn lusk melk mirt morv nalk nesk "
-    "nolt olp pelm plork quen rask relp rolm sarn skiv snelt stolm tarv tirl trosk ulm varn velk vorn wask wilp yarl "
-    "yent zelk zorp"
-).split()
+    "brint", "crale", "dovel", "drusk", "fenk", "flomp", "gart", "glim", "grost", "hux", "jask", "jorl", "kolv",
+    "klav", "lorn", "lusk", "melk", "mirt", "morv", "nalk", "nesk", "nolt", "olp", "pelm", "plork", "quen",
+    "rask", "relp", "rolm", "sarn", "skiv", "snelt", "stolm", "tarv", "tirl", "trosk", "ulm", "varn", "velk",
+    "vorn", "wask", "wilp", "yarl", "yent", "zelk", "zorp",
+)  # fmt: skip
 ROOTS = (
     "/srv/www",
     "/var/www/html",
@@ -97,7 +98,7 @@ def told(site: Site) -> str:
     lines = [f"`{local}` is the local name of `{standard}`" for local, standard in site.tools]
     lines.append(f"the document root is {site.root}")
     lines.append(f"under it, a file X.txt is named {site.named('X.txt')}")
-    lines.append(f"{site.transfer} works, {TRANSFERS[site.transfer == 'scp']} is broken")
+    lines.append(f"{site.transfer} works, the other one does not")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -111,7 +112,8 @@ QUIRKS = """\
 NAME = re.compile(r"\b(?:" + "|".join(LOCAL_NAMES) + r")\b")
 TOOL = re.compile(r"\b(?:" + "|".join(TOOLS) + r")\b")
 ROOT = re.compile(r"\broot\b(?:[ :=`*'\"]{1,5}(?!not\b)[a-z]{1,12}){0,4}[ :=`*'\"]{1,5}(/[\w/-]{1,40}\w)", re.I)
-MARK = re.compile(rf"(?<![\w/-])(?:({'|'.join(MARKS)})([-_])[A-Za-z]{{1,20}}(?=\.)|[A-Za-z]{{1,20}}([-_])({'|'.join(MARKS)})(?=\.))")
+_MARKS = "|".join(MARKS)
+MARK = re.compile(rf"(?<![\w/-])(?:({_MARKS})([-_])[A-Za-z]{{1,20}}(?=\.)|[A-Za-z]{{1,20}}([-_])({_MARKS})(?=\.))")
 WORKS = re.compile(r"\b(scp|rsync)\b[` ]{1,3}(works|is broken|does not work|fails)")
 
 Claim = tuple[str, str]

@@ -87,13 +87,16 @@ class Check:
 
     def told(self, machine: Machine) -> str:
         """Say what ought to be so."""
-        return f"{machine.shown(self.path)} {'on the server' if self.side == 'remote' else 'on your machine'} " + {
-            "file": f"should hold {self.value}",
-            "absent": "should be gone",
-            "folder": "should be a folder",
-            "mode": f"should have mode {self.value}",
-            "archive": f"should be a {self.kind} archive of {', '.join(name for name, _ in self.entries)}",
-        }[self.what]
+        return (
+            f"{machine.shown(self.path)} {'on the server' if self.side == 'remote' else 'on your machine'} "
+            + {
+                "file": f"should hold {self.value}",
+                "absent": "should be gone",
+                "folder": "should be a folder",
+                "mode": f"should have mode {self.value}",
+                "archive": f"should be a {self.kind} archive of {', '.join(name for name, _ in self.entries)}",
+            }[self.what]
+        )
 
 
 @dataclass
@@ -366,17 +369,18 @@ COMPOSITE = (
 KINDS: dict[str, Callable[[Scene, Brief], None]] = {kind.__name__: kind for kind in (*SINGLE, *COMPOSITE)}
 
 NAMES = (
-    "notes.txt report.pdf budget.csv plan.md photo.jpg invoice.pdf draft.txt index.html style.css app.py data.json "
-    "config.yaml readme.md letter.txt summary.txt table.csv logo.png script.sh backup.sql todo.txt minutes.md "
-    "contract.pdf results.csv slides.pdf main.js"
-).split()
+    "notes.txt", "report.pdf", "budget.csv", "plan.md", "photo.jpg", "invoice.pdf", "draft.txt", "index.html",
+    "style.css", "app.py", "data.json", "config.yaml", "readme.md", "letter.txt", "summary.txt", "table.csv",
+    "logo.png", "script.sh", "backup.sql", "todo.txt", "minutes.md", "contract.pdf", "results.csv",
+    "slides.pdf", "main.js",
+)  # fmt: skip
 FOLDERS = (
-    "work docs photos music projects reports letters drafts assets records exports imports lab studio garden kitchen "
-    "travel school taxes recipes"
-).split()
-USERS = "anna bruno chloe diego emma felix greta".split()
-MODES = "644 600 755 700 640 664 750 444".split()
-UPLOAD_MODES = "755 700 600 444".split()
+    "work", "docs", "photos", "music", "projects", "reports", "letters", "drafts", "assets", "records",
+    "exports", "imports", "lab", "studio", "garden", "kitchen", "travel", "school", "taxes", "recipes",
+)  # fmt: skip
+USERS = ("anna", "bruno", "chloe", "diego", "emma", "felix", "greta")
+MODES = ("644", "600", "755", "700", "640", "664", "750", "444")
+UPLOAD_MODES = ("755", "700", "600", "444")
 ARCHIVES = ("tar", "tar.gz", "zip")
 SYSTEMS = ("windows", "macos", "linux")
 
@@ -388,10 +392,10 @@ def draw_face(rng: Rng) -> tuple[str, str, str]:
 
 def draw_brief(rng: Rng, face: tuple[str, str, str], composite: float, hidden: bool) -> Brief:
     """Draw a task; where something is hidden of the server, every task is about it."""
-    system, host, user = face
+    (system, host, user), far = face, f"/home/{face[2]}"
     kinds = COMPOSITE if rng.random() < composite else SINGLE
     kind = kinds[rng.integers(len(kinds))].__name__
-    folder, beside, there, yonder, *deep = _some(rng, FOLDERS, 8)
+    folder, beside, below, beyond, *deep = _some(rng, FOLDERS, 8)
     name, new, *rest = _some(rng, NAMES, 9)
     side = "remote" if hidden or rng.random() < 0.5 or (kind == "chmod" and system == "windows") else "local"
     modes = _some(rng, UPLOAD_MODES if kind == "upload_chmod" else MODES, 2)
@@ -399,8 +403,8 @@ def draw_brief(rng: Rng, face: tuple[str, str, str], composite: float, hidden: b
     ending = "zip" if system == "windows" and ending != "zip" and (kind != "pack" or side == "local") else ending
     brief = Brief(
         kind, system, host, user, int(rng.integers(10**7)), side, folder, beside,
-        there=there if hidden else _one(rng, (f"/home/{user}/{there}", "/var/www/html", f"/opt/{there}", f"/home/{user}")),
-        yonder=yonder if hidden else f"/home/{user}/{yonder}",
+        there=below if hidden else _one(rng, (f"{far}/{below}", "/var/www/html", f"/opt/{below}", far)),
+        yonder=beyond if hidden else f"{far}/{beyond}",
         deep="/".join(deep[: rng.integers(2, 5 if kind == "mkdir" else 4)]),
         name=name, new=new, mode=modes[0], old_mode=modes[1],
         archive=f"{folder}.{ending}", files=tuple(rest[: rng.integers(2, 5)]), others=tuple(rest[4:]),
@@ -422,9 +426,9 @@ def _placed(brief: Brief, hidden: bool) -> Brief:
     return brief
 
 
-def _one(rng: Rng, pool: tuple[str, ...] | list[str]) -> str:
+def _one(rng: Rng, pool: tuple[str, ...]) -> str:
     return pool[rng.integers(len(pool))]
 
 
-def _some(rng: Rng, pool: list[str], count: int) -> list[str]:
+def _some(rng: Rng, pool: tuple[str, ...], count: int) -> list[str]:
     return [pool[i] for i in rng.choice(len(pool), count, replace=False)]
