@@ -37,10 +37,11 @@ from dataclasses import replace
 from codots.domain import Domain, Env, Policy, Rng, nearest, register
 from codots.domains.terminal import archives, files, network  # noqa: F401, they make their commands known
 from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, turns
+from codots.domains.terminal.kinds import Scene
 from codots.domains.terminal.players import Chained, Learner, Random
 from codots.domains.terminal.shell import Manners
 from codots.domains.terminal.site import BIN, TOOLS, Site, claims, draw_site, other_seed, told, truth
-from codots.domains.terminal.tasks import Brief, Scene, draw_brief, draw_face
+from codots.domains.terminal.tasks import Brief, draw_brief, draw_face
 from codots.pack import Task, World, stream
 
 SYSTEMS = {"windows": "Windows", "macos": "macOS", "linux": "Linux"}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from codots.domain import Step
+from codots.domains.terminal.kinds import Do, Scene
 from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, grown
 from codots.domains.terminal.shell import Manners, Shell
 from codots.domains.terminal.site import BIN, ROOTS, Site
-from codots.domains.terminal.tasks import Brief, Check, Do, Scene
+from codots.domains.terminal.tasks import Brief, Check
 
 LINE = 2000  # characters of a command line
 SHOWN = 2000  # characters of what a line prints
@@ -106,8 +107,11 @@ class TerminalEnv:
     def __post_init__(self) -> None:
         brief, rules = self.brief, self.rules
         self.scene = scene = Scene(brief, self.site, rules.manners.real)
-        local = Machine(brief.os, "user", "laptop", brief.home, local_nodes(brief, scene.local))
-        remote = Machine("linux", brief.user, brief.host, f"/home/{brief.user}", remote_nodes(scene, self.dials))
+        local = Machine(
+            brief.os, "user", "laptop", brief.home, grown({brief.root: FOLDER}, {brief.home: FOLDER, **scene.local})
+        )
+        server = bare_server(self.site, brief.user, self.dials.roots)
+        remote = Machine("linux", brief.user, brief.host, f"/home/{brief.user}", grown(server, scene.remote))
         self.shell = Shell(local, remote, self.site, rules.manners)
         if rules.start == "remote":
             self.shell.here = remote
@@ -188,20 +192,15 @@ class TerminalEnv:
         return f"Step {view.used + 1} of {view.turns}.\n{self.shell.prompt}"
 
 
-def local_nodes(brief: Brief, files: Nodes) -> Nodes:
-    """The local machine at the start."""
-    return grown("C:" if brief.os == "windows" else "", {brief.home: FOLDER, **files})
-
-
-def remote_nodes(scene: Scene, dials: Dials) -> Nodes:
-    """The server at the start: the folders of any server, its own tools, and the pages under its root."""
-    site = scene.site
-    places = dict.fromkeys((f"/home/{scene.brief.user}", "/var/www/html", "/opt", "/tmp"), FOLDER)
+@lru_cache(maxsize=1024)
+def bare_server(site: Site, user: str, roots: int) -> Nodes:
+    """A server before any task: the folders of all, its own tools, and the pages under its root."""
+    places = dict.fromkeys((f"/home/{user}", "/var/www/html", "/opt", "/tmp"), FOLDER)
     if site.root:
-        places |= dict.fromkeys((*ROOTS[: dials.roots], BIN), FOLDER)
+        places |= dict.fromkeys((*ROOTS[:roots], BIN), FOLDER)
         places |= {f"{BIN}/{local}": Node("", "755", "program") for local, _ in site.tools}
         places |= {f"{site.root}/{site.named(page)}": Node(f"[{page}]") for page in ("index.html", "about.html")}
-    return grown("", {**places, **scene.remote})
+    return grown({"": FOLDER}, places)
 
 
 def read_line(text: str) -> str | None:

@@ -51,9 +51,9 @@ def base(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def grown(root: str, files: Nodes) -> Nodes:
-    """Give files the folders that they lie in."""
-    nodes = {root: FOLDER}
+def grown(nodes: Nodes, files: Nodes) -> Nodes:
+    """Add files, and the folders that they lie in; the root is there already."""
+    nodes = dict(nodes)
     for path, node in files.items():
         above = parent(path)
         while above not in nodes:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from codots.domain import Rng, Step
 from codots.domains.terminal.env import Dials, View, connected, write_line
+from codots.domains.terminal.kinds import Do, Scene
 from codots.domains.terminal.site import BIN, NAMINGS, ROOTS, TOOLS, TRANSFERS, Claim, Site, truth
-from codots.domains.terminal.tasks import Brief, Do, Scene, kind_of
+from codots.domains.terminal.tasks import Brief, kind_of
 
 COMMANDS = (
     "ls", "cd", "cat", "pwd", "mkdir", "chmod", "cp", "mv", "rm", "touch", "echo", "scp", "ssh", "exit", "tar",
