@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from codots.domains.terminal.machine import FOLDER, Node, Nodes, parent
 from codots.domains.terminal.site import Site
-from codots.domains.terminal.tasks import Brief, Check, kind_of
+from codots.domains.terminal.tasks import COMPOSITE, SINGLE, Brief, Check, kind_of
 
 Do = tuple[str, ...]
 """A command of a plan: side, tool (`send` for a transfer), arguments."""
@@ -264,11 +264,4 @@ def backup_replace(s: Scene, b: Brief) -> None:
     s.send(s.here(b.name), target)
 
 
-KINDS: dict[str, Callable[[Scene, Brief], None]] = {
-    kind.__name__: kind
-    for kind in (
-        (upload, download, rename, move, chmod, delete, copy, pack, mkdir)
-        + (pack_upload, download_extract, mkdir_upload, upload_chmod, upload_delete_source)
-        + (pack_upload_extract, download_rename, backup_replace)
-    )
-}
+KINDS: dict[str, Callable[[Scene, Brief], None]] = {name: globals()[name] for name in (*SINGLE, *COMPOSITE)}

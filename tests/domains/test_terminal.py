@@ -1,0 +1,816 @@
+"""The terminal keeps its rules: a shell in memory, kinds of tasks, hidden ways, checks, players, and nothing real."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codots.check import check_domain
+from codots.context import Rewrite, Trajectory, Turn
+from codots.domain import get_domain, make_pack
+from codots.domains.terminal import EASY, HARD, STANDARD, TINY, V0, V1, Terminal
+from codots.domains.terminal.env import LINE, TerminalEnv, connected, grown, read_line, write_line
+from codots.domains.terminal.kinds import KINDS, Scene
+from codots.domains.terminal.machine import NODES, PATH, Machine, Node
+from codots.domains.terminal.players import Learner
+from codots.domains.terminal.shell import COMMANDS, Shell
+from codots.domains.terminal.site import (
+    LOCAL_NAMES,
+    NAMINGS,
+    ROOTS,
+    TOOLS,
+    Naming,
+    Site,
+    claims,
+    draw_site,
+    told,
+    truth,
+)
+from codots.domains.terminal.tasks import COMPOSITE, FOLDERS, NAMES, SINGLE, draw_brief, draw_face
+from codots.pack import World, stream
+
+IDS = ("terminal-v0", "terminal-v1")
+both_versions = pytest.mark.parametrize("id", IDS)
+SYSTEMS = ("windows", "macos", "linux")
+SITE = Site(
+    root="/srv/http",
+    naming=Naming("live", "-", front=False),
+    transfer="rsync",
+    tools=tuple(zip(("zorp", "brint", "fenk", "hux", "glim", "olp", "wask"), TOOLS, strict=True)),
+)
+AT = "emma@192.168.1.20"
+
+
+def shell(manners=V1.manners, system="linux", site=None, files=(), there=()):
+    """Open a session with some files at home; each holds its own name."""
+    home = {"windows": "C:/Users/user", "macos": "/Users/user", "linux": "/home/user"}[system]
+    root = "C:" if system == "windows" else ""
+    local = grown({root: Node(None, "755")}, {f"{home}/{f}": Node(f) for f in files} | {f"{home}/.rc": Node("")})
+    remote = grown({"": Node(None, "755")}, {f"/home/emma/{f}": Node(f) for f in there} | {"/home/emma/.rc": Node("")})
+    here = Machine(system, "user", "laptop", home, local)
+    return Shell(here, Machine("linux", "emma", "192.168.1.20", "/home/emma", remote), site or Site(), manners)
+
+
+def printed(sh, line):
+    return "\n".join(filter(None, sh.run(line)))
+
+
+def worked(sh, line):
+    """Whether the shell takes the last command for a success."""
+
+    def outcome():
+        ends.append((yield from sh.run(line)))
+
+    ends = []
+    list(outcome())
+    return ends[0]
+
+
+def held(sh, side="local"):
+    """The files at home, with what they hold."""
+    machine = getattr(sh, side)
+    start = len(machine.home) + 1
+    return {
+        p[start:]: n.content
+        for p, n in machine.nodes.items()
+        if p.startswith(machine.home + "/") and n.content is not None and not p.endswith(".rc")
+    }
+
+
+def briefs(kind, count=6, hidden=False):
+    """Draw tasks of one kind."""
+    found, i = [], 0
+    while len(found) < count:
+        rng = stream("brief", kind, i)
+        brief = draw_brief(rng, draw_face(rng), 0.5, hidden)
+        found += [brief] if brief.kind == kind else []
+        i += 1
+    return found
+
+
+def session(brief, rules=V1, site=None, dials=EASY):
+    return TerminalEnv(brief, (SITE if rules.hidden else Site()) if site is None else site, rules, dials)
+
+
+def sent(env, *lines):
+    """Send lines and give the last step."""
+    for line in lines:
+        step = env.step(write_line(line))
+    return step
+
+
+# The contract, and the figures.
+
+
+@both_versions
+def test_the_terminal_keeps_its_contract(id):
+    check_domain(id, packs=16)
+
+
+def lived(pack, player):
+    rewards = []
+    for task in pack.tasks:
+        env, step = task.env(), None
+        while step is None or not step.done:
+            step = env.step(player.act(env.view))
+        player.end(step)
+        rewards.append(step.reward)
+    return rewards
+
+
+def curve(id, preset, policy, packs=60):
+    drawn = [make_pack(id, preset, "dev", i, 4) for i in range(packs)]
+    return np.mean([lived(pack, pack.domain.policy(policy, pack.world)) for pack in drawn], axis=0)
+
+
+def test_in_v0_the_informed_and_the_learner_always_succeed_and_chance_never_does():
+    assert curve("terminal-v0", "standard", "informed").tolist() == [1.0] * 4
+    assert curve("terminal-v0", "standard", "bayes").tolist() == [1.0] * 4
+    assert curve("terminal-v0", "standard", "random").mean() < 0.03
+
+
+def test_in_v1_there_is_something_to_learn_and_it_pays():
+    bayes, informed, chance = (curve("terminal-v1", "easy", name) for name in ("bayes", "informed", "random"))
+    assert bayes[3] - bayes[0] > 0.2
+    assert informed.mean() - chance.mean() > 0.9
+    assert (bayes <= informed + 0.02).all()
+
+
+def test_in_v1_a_reader_of_the_perfect_context_is_far_above_one_without():
+    lifts = []
+    for i in range(60):
+        pack = make_pack("terminal-v1", "easy", "dev", i, 4)
+        z = pack.domain.oracle_context(pack.world, "natural")
+        for task in pack.tasks:
+            alone = replace(pack, tasks=(task,))
+            read, blank = (lived(alone, Learner(EASY, claims(context)))[0] for context in (z, ""))
+            lifts.append(read - blank)
+    assert np.mean(lifts) > 0.15
+
+
+@both_versions
+def test_the_informed_player_earns_the_ceiling_on_every_task(id):
+    domain = get_domain(id)
+    for preset, i in product(domain.presets, range(12)):
+        pack = make_pack(id, preset, "dev", i, 3)
+        rewards = lived(pack, domain.policy("informed", pack.world))
+        assert rewards == pytest.approx([domain.ceiling(task) for task in pack.tasks])
+
+
+# Kinds of tasks.
+
+
+def test_every_kind_is_drawn_about_as_often_as_it_should_be():
+    rng = stream("kinds")
+    drawn = [draw_brief(rng, ("linux", "h", "u"), 0.5, False).kind for _ in range(3600)]
+    for kinds in (SINGLE, COMPOSITE):
+        for kind in kinds:
+            assert abs(drawn.count(kind) - 1800 / len(kinds)) < 5 * (1800 / len(kinds)) ** 0.5
+
+
+def test_the_pools_have_the_sizes_of_the_paper():
+    assert (len(set(NAMES)), len(set(FOLDERS))) == (25, 20)
+    assert (len(SINGLE), len(COMPOSITE)) == (9, 8)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_v0_every_task_is_open_at_first_and_done_by_one_line(kind):
+    for brief in briefs(kind, 12):
+        env = session(brief, V0, dials=STANDARD)
+        assert not env.reached()
+        plan = connected(env.scene.plan, "local", brief)
+        line = " && ".join(" ".join(["scp" if do[1] == "send" else do[1], *do[2:]]) for do in plan)
+        step = sent(env, line)
+        assert (step.reward, step.stop, step.observation, step.feedback) == (1.0, "goal", "", "The goal was reached.")
+
+
+def commands_near(env):
+    """Many commands on the paths of a task."""
+    b, scene = env.brief, env.scene
+    paths = {check.path for check in scene.checks} | set(scene.local) | set(scene.remote)
+    paths |= {path.rpartition("/")[0] for path in paths}
+    there = sorted(path for path in paths if path.startswith(SITE.root))
+    here = sorted(paths - set(there))
+    at = f"{b.user}@{b.host}:"
+    lines = ["exit", f"ssh {b.user}@{b.host}"]
+    for names, side in ((there, "remote"), (here, "local")):
+        called = {std: (local if side == "remote" else std) for local, std in SITE.tools}
+        pairs = [f"{one} {two}" for one, two in product(names, repeat=2)]
+        lines += [f"{called[tool]} {pair}" for tool in ("mv", "cp") for pair in pairs]
+        lines += [
+            f"{tool} {pair}" for tool in (f"{called['tar']} -czf", f"{called['tar']} -cf", "zip -r") for pair in pairs
+        ]
+        lines += [f"{called['rm']} -r {path}" for path in names] + [f"{called['mkdir']} -p {path}" for path in names]
+        lines += [f"{called['chmod']} {b.mode} {path}" for path in names]
+    lines += [f"rsync {one} {at}{two}" for one in here for two in there]
+    return [*lines, *(f"rsync {at}{one} {two}" for one in there for two in here)]
+
+
+def search(env, depth):
+    """Whether some commands reach the goal, by trying all of those near."""
+    sh, lines = env.shell, commands_near(env)
+
+    def state():
+        return (dict(sh.local.nodes), dict(sh.remote.nodes), sh.here)
+
+    level, seen = [state()], set()
+    for _ in range(depth):
+        after = []
+        for local, remote, here in level:
+            for line in lines:
+                sh.local.nodes, sh.remote.nodes, sh.here = dict(local), dict(remote), here
+                list(sh.run(line))
+                if env.reached():
+                    return True
+                key = (frozenset(sh.local.nodes.items()), frozenset(sh.remote.nodes.items()), sh.here.host)
+                if key not in seen:
+                    seen.add(key)
+                    after.append(state())
+        level = after
+    return False
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_no_way_is_shorter_than_the_plan_that_sets_the_ceiling(kind):
+    brief = replace(briefs(kind, 1, hidden=True)[0], os="linux", others=(), files=("a.txt",))
+    env = session(brief)
+    steps = env.view.turns - EASY.slack
+    assert not search(env, min(steps - 1, 1))
+    if steps <= 2:
+        assert search(session(brief), steps)
+
+
+# What the shell does.
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("manners", [V0.manners, V1.manners])
+def test_the_usual_commands_do_the_usual_things(system, manners):
+    sh = shell(manners, system, files=("a.txt", "d/b.txt"))
+    assert printed(sh, "ls").split() == ["a.txt", "d"]
+    assert printed(sh, "cat a.txt d/b.txt && echo x  y") == "a.txt\nd/b.txt\nx y"
+    assert printed(sh, "cp a.txt d && mv d/b.txt c.txt && mkdir -p n/m && cp -r d n/m && rm a.txt") == ""
+    assert held(sh) == {"d/a.txt": "a.txt", "c.txt": "d/b.txt", "n/m/d/a.txt": "a.txt"}
+    assert printed(sh, "zip -r q.zip d && unzip q.zip -d u && cd u/d && cat a.txt") == "a.txt"
+    assert printed(sh, "whoami") == "user"
+    assert sh.prompt.startswith(
+        {"windows": "C:\\Users\\user\\u\\d>", "macos": "user@laptop:/Users/user/u/d%"}.get(system, "user@")
+    )
+
+
+def test_tar_and_gzip_pack_and_unpack():
+    sh = shell(files=("d/a.txt", "d/e/b.txt", "f.txt"))
+    assert printed(sh, "tar -czf x.tar.gz d f.txt && tar -tf x.tar.gz").split() == ["d/a.txt", "d/e/b.txt", "f.txt"]
+    assert printed(sh, "mkdir o && tar xzf x.tar.gz -C o && cat o/d/e/b.txt") == "d/e/b.txt"
+    assert printed(sh, "gzip f.txt && ls && gunzip f.txt.gz && cat f.txt").split() == [
+        "d",
+        "f.txt.gz",
+        "o",
+        "x.tar.gz",
+        "f.txt",
+    ]
+    assert printed(sh, "tar -cf y.tar d; gzip y.tar; mkdir p; cd p; tar -xzf ../y.tar.gz; cat d/a.txt") == "d/a.txt"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("ls | cat", "no pipes"),
+        ("echo a > b", "no redirection"),
+        ("ls &", "no pipes"),
+        ("cat 'a", "quote is left open"),
+        ("&& ls", "syntax error"),
+        ("ls &&", "syntax error"),
+        (";", "syntax error"),
+        ("reboot", "command not found"),
+        ("cd nowhere", "no such"),
+        ("cp d x", "needs -r"),
+        ("cp -r d d/x", "one inside the other"),
+        ("mv d d/x", "one inside the other"),
+        ("rm -r /", "you stand in it"),
+        ("cp -r / x", "needs -r"),
+        ("zip -r z /", "needs -r"),
+        ("cp a.txt q/r", "no such directory"),
+        ("chmod u+x a.txt", "three octal digits"),
+        ("mkdir a.txt", "is there already"),
+        ("mkdir q/r", "no such directory"),
+        ("mkdir -p a.txt/q", "is not a directory"),
+        ("ls -Z", "unknown option"),
+        ("scp a.txt nobody@10.0.0.1:x", "could not resolve"),
+        ("ssh root@192.168.1.20", "permission denied"),
+        ("exit", "own machine"),
+        (f"mkdir {'x' * (PATH + 1)}", "too long"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_changes_nothing(line, says):
+    sh = shell(files=("a.txt", "d/b.txt"))
+    before = dict(sh.local.nodes), dict(sh.remote.nodes)
+    assert says in printed(sh, line)
+    assert (sh.local.nodes, sh.remote.nodes) == before
+
+
+def test_and_stops_at_a_failure_and_a_semicolon_does_not():
+    sh = shell(files=("a.txt",))
+    assert "no such" in printed(sh, "cat b && rm a.txt")
+    assert held(sh)
+    printed(sh, "cat b ; rm a.txt")
+    assert not held(sh)
+
+
+def test_variables_quotes_and_the_tilde():
+    sh = shell(files=("a b.txt", "c.txt"))
+    assert printed(sh, "cat 'a b.txt' \"a b.txt\" a\\ b.txt ~/c.txt $HOME/c.txt ${HOME}/c.txt").count("txt") == 6
+    assert printed(sh, "echo '$HOME' $USER $NOTHING x~") == "$HOME user  x~"
+    assert printed(shell(system="windows"), "echo %USERNAME% %NOTHING% $HOME") == "user %NOTHING% $HOME"
+
+
+QUIRKS = [  # line, system, whether v0 does it, whether v1 does it
+    ("cat 'a.txt'", "windows", False, True),
+    ("mkdir n/m && cd n/m", "windows", False, True),
+    ("tar -cf d.tar d && tar -tf d.tar", "windows", False, True),
+    ("cd d && ren ../a.txt e.txt && cat ../e.txt", "linux", False, True),
+    ("mkdir o && tar -cf d.tar d && tar -xf d.tar -C o && cat o/d/b.txt", "linux", False, True),
+    (f"ssh {AT} 'mkdir o' && scp a.txt {AT}:o/a.txt && scp {AT}:o/a.txt e.txt && cat e.txt", "linux", False, True),
+    (f"scp a.txt {AT}:~/a.txt", "linux", False, True),
+    ("scp a.txt bob@192.168.1.20:a.txt", "linux", True, False),
+    ("ssh root@192.168.1.20 && cat a.txt", "linux", True, False),
+    ("zip z d ; zip z && cat a.txt", "linux", True, False),
+    ("chmod 777 a.txt && rsync -r d emma@192.168.1.20:d", "linux", True, True),
+    ("chmod 777 a.txt", "windows", False, False),
+]
+
+
+@pytest.mark.parametrize(("line", "system", "in_v0", "in_v1"), QUIRKS)
+def test_the_quirks_of_v0_are_gone_in_v1(line, system, in_v0, in_v1):
+    for manners, works in ((V0.manners, in_v0), (V1.manners, in_v1)):
+        assert worked(shell(manners, system, files=("a.txt", "d/b.txt")), line) == works
+
+
+def test_in_v0_chmod_r_leaves_the_folder_itself_and_in_v1_it_does_not():
+    for manners, mode in ((V0.manners, "755"), (V1.manners, "700")):
+        sh = shell(manners, files=("d/b.txt",))
+        printed(sh, "chmod -R 700 d")
+        assert (sh.local.nodes["/home/user/d"].mode, sh.local.nodes["/home/user/d/b.txt"].mode) == (mode, "700")
+
+
+def test_in_v0_a_command_on_the_ssh_line_is_ignored_and_one_stays_there():
+    sh = shell(V0.manners)
+    printed(sh, f"ssh {AT} 'mkdir o'")
+    assert sh.here is sh.remote
+    assert "/home/emma/o" not in sh.remote.nodes
+    sh = shell(V1.manners)
+    assert printed(sh, f"ssh {AT} 'mkdir o; ls; pwd'") == "o\n/home/emma"
+    assert sh.here is sh.local
+
+
+def test_where_one_stood_on_the_server_outlives_the_connection():
+    sh = shell(there=("d/a.txt",))
+    assert printed(sh, f"ssh {AT} && cd d && exit && ssh {AT} && pwd") == "/home/emma/d"
+
+
+def test_what_is_sent_has_the_usual_mode():
+    sh = shell(files=("a.txt",))
+    printed(sh, f"chmod 700 a.txt && scp a.txt {AT}:b.txt")
+    assert sh.remote.nodes["/home/emma/b.txt"] == Node("a.txt")
+
+
+# The hidden ways of a server.
+
+
+def test_a_tool_goes_by_its_local_name_on_the_server_alone():
+    sh = shell(site=SITE, there=("a.txt",), files=("a.txt",))
+    assert "not found" in printed(sh, "zorp a.txt b.txt")
+    printed(sh, f"mv a.txt b.txt && ssh {AT}")
+    for usual in ("mv", "move", "ren", "rename", "rm", "del", "cp", "copy", "tar", "unzip", "mkdir", "chmod"):
+        assert printed(sh, f"{usual} a.txt c.txt") == f"bash: {usual}: command not found"
+    assert printed(sh, "zorp --help") == "zorp: moves or renames files and folders: NAME SOURCE... TARGET"
+    assert printed(sh, "zorp a.txt b.txt && ls") == "b.txt"
+
+
+def test_no_message_of_a_renamed_tool_gives_its_usual_name_away():
+    for local, usual in SITE.tools:
+        for args in ("", "a", "a b", "-Z", "a b c", "--help", "-c", "-d"):
+            sh = shell(site=SITE, there=("a",))
+            assert f"{usual} " not in printed(sh, f"ssh {AT} && {local} {args}").replace(f"{local} ", "")
+
+
+def test_the_programs_of_a_server_look_alike():
+    env = session(briefs("rename", 1, hidden=True)[0])
+    listing = next(env.shell.run("ls -l /usr/local/bin")).splitlines()
+    assert [line.split()[-1] for line in listing] == sorted(local for local, _ in SITE.tools)
+    assert len({line.rpartition(" ")[0] for line in listing}) == 1
+    assert set(printed(env.shell, "cat /usr/local/bin/zorp /usr/local/bin/hux").split()) == {"(binary)"}
+
+
+@pytest.mark.parametrize(("works", "fails"), [("scp", "rsync"), ("rsync", "scp")])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_one_of_the_transfers_is_broken(works, fails, system):
+    sh = shell(system=system, site=replace(SITE, transfer=works), files=("a.txt",))
+    assert "protocol not supported" in printed(sh, f"{fails} a.txt {AT}:a.txt")
+    assert printed(sh, f"{works} a.txt {AT}:a.txt") == ""
+    assert held(sh, "remote") == {"a.txt": "a.txt"}
+
+
+def test_every_house_name_is_another_one():
+    assert len({naming("a.tar.gz") for naming in NAMINGS}) == len(NAMINGS) == 32
+    assert Naming("pub", "_", True)("a.tar.gz") == "pub_a.tar.gz"
+    assert Naming("pub", "_", False)("a.tar.gz") == "a_pub.tar.gz"
+
+
+def test_hidden_ways_are_drawn_evenly():
+    sites = [draw_site(stream("site", i), 4, 5) for i in range(800)]
+    for values, count in (
+        ([s.root for s in sites], 4),
+        ([s.naming for s in sites], 32),
+        ([s.transfer for s in sites], 2),
+    ):
+        assert len(set(values)) == count
+        assert max(values.count(value) for value in set(values)) < 800 / count + 5 * (800 / count) ** 0.5
+    assert {len({local for local, _ in site.tools}) for site in sites} == {5}
+    assert {site.root for site in sites} == set(ROOTS[:4])
+    assert not set(LOCAL_NAMES) & set(COMMANDS)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_task_of_v1_tells_nothing_hidden(kind):
+    for brief in briefs(kind, 4, hidden=True):
+        others = [
+            replace(SITE, root=ROOTS[5]),
+            replace(SITE, naming=NAMINGS[0]),
+            replace(SITE, tools=()),
+            draw_site(stream("x"), 8, 7),
+        ]
+        assert len({session(brief, site=site).observe() for site in (SITE, *others)}) == 1
+        assert len({session(brief, site=site).view.turns for site in (SITE, *others)}) == 1
+
+
+LOOKS = (
+    "pwd",
+    "whoami",
+    "ls -a",
+    "cd ..",
+    "ls /usr/local",
+    "mv a b",
+    "tar --help",
+    "exit",
+    "ls -l",
+    "cat x.txt",
+    "ssh " + AT,
+)
+
+
+def test_twin_worlds_answer_alike_until_a_command_meets_what_is_hidden():
+    domain = Terminal("terminal-of-this-test", replace(V1, manners=V1.manners), {"p": replace(HARD, slack=20)})
+    for i in range(8):
+        world = World(domain.make_world(stream("w", i), domain.presets["p"]), domain.presets["p"], "dev", ("twin", i))
+        twin = domain.twin(world, stream("t", i))
+        task = make_pack("terminal-v1", "hard", "dev", i, 1).tasks[0]
+        both = [replace(task, domain=domain, world=w).env() for w in (world, twin)]
+        assert both[0].observe() == both[1].observe()
+        for line in LOOKS:
+            one, two = (sent(env, line) for env in both)
+            assert replace(one, view=None) == replace(two, view=None)
+        one, two = (
+            printed(env.shell, f"ssh {task.content.user}@{task.content.host} ; ls {' '.join(ROOTS)} /usr/local/bin")
+            for env in both
+        )
+        assert one != two
+
+
+# Checks, rewards, ends.
+
+
+def test_a_success_costs_a_tenth_of_the_commands_used_in_v1_and_nothing_in_v0():
+    brief = replace(briefs("rename", 1, hidden=True)[0], name="a.txt", new="b.txt")
+    line = f"zorp /srv/http/{brief.there}/a-live.txt /srv/http/{brief.there}/b-live.txt"
+    assert sent(session(brief), line).reward == pytest.approx(1 - 0.1 * 1 / 3)
+    assert sent(session(brief), "pwd", line).reward == pytest.approx(1 - 0.1 * 2 / 3)
+    assert sent(session(brief), f"pwd ; {line} ; ls").reward == pytest.approx(1 - 0.1 * 2 / 3)
+    late = sent(session(brief), f"pwd; ls; pwd; {line}")
+    assert (late.reward, late.stop, late.done) == (0.0, "late", True)
+    v0 = briefs("delete", 1)[0]
+    env = session(v0, V0, dials=STANDARD)
+    path = env.scene.checks[0].path
+    where = f"ssh {v0.user}@{v0.host} && " if v0.side == "remote" else ""
+    assert sent(env, *["pwd ; ls"] * 11, f"{where}rm {path}").reward == 1.0
+
+
+def test_the_feedback_of_v1_names_the_check_that_failed_and_that_of_v0_does_not():
+    brief = replace(briefs("upload", 1, hidden=True)[0], name="a.txt", there="docs")
+    step = sent(session(brief), "pwd; pwd; pwd; pwd")
+    assert step.feedback.endswith(f"/srv/http/docs/a-live.txt on the server should hold [a.txt {brief.seed}].")
+    assert (
+        sent(session(briefs("upload", 1)[0], V0, dials=STANDARD), *["pwd"] * 12).feedback == "The goal was not reached."
+    )
+
+
+def test_damage_fails_a_task_of_v1_and_is_overlooked_in_v0():
+    brief = replace(briefs("delete", 1, hidden=True)[0], name="a.txt", there="docs", others=("b.txt",))
+    step = sent(session(brief), "brint -r /srv/http/docs", "pwd", "pwd")
+    assert (step.reward, step.stop) == (0.0, "late")
+    assert step.feedback.endswith("/srv/http/docs has changed.")
+    assert sent(session(brief, replace(V1, strict=False)), "brint -r /srv/http/docs").stop == "goal"
+
+
+def test_an_archive_of_the_wrong_kind_fails_in_v1_and_is_overlooked_in_v0():
+    brief = replace(briefs("pack", 1, hidden=True)[0], there="docs", folder="docs", archive="docs.tar")
+    wrong = "olp -czf /srv/http/docs-live.tar /srv/http/docs"
+    assert sent(session(brief), wrong).stop is None
+    assert sent(session(brief, replace(V1, strict=False)), wrong).stop == "goal"
+    assert sent(session(brief), wrong.replace("-czf", "-cf")).stop == "goal"
+
+
+def test_v0_leaves_the_name_of_an_archive_untold_and_v1_tells_it():
+    for brief in briefs("pack_upload", 4):
+        assert brief.archive not in session(brief, V0, dials=STANDARD).observe()
+    for brief in briefs("pack_upload", 4, hidden=True):
+        assert brief.archive in session(brief).observe()
+
+
+def updater_reads(rules):
+    brief = briefs("rename", 1, hidden=True)[0]
+    step = sent(session(brief, rules), "pwd", "pwd", "ls /usr/local/bin")
+    turn = Turn("task", "line")
+    return (
+        Rewrite().prompt(Trajectory("rules", (turn,), step.observation, step.reward, step.feedback), "", "natural").user
+    )
+
+
+def test_what_the_last_line_printed_reaches_the_updater_in_v1_and_not_in_v0():
+    assert "zorp" in updater_reads(V1)
+    assert "zorp" not in updater_reads(replace(V1, last_output_told=False))
+
+
+def test_every_switch_differs_between_the_versions():
+    for name in V0.__dataclass_fields__:
+        assert getattr(V0, name) != getattr(V1, name)
+    assert (get_domain("terminal-v0").rules, get_domain("terminal-v1").rules) == (V0, V1)
+
+
+# Worlds and splits.
+
+
+def test_train_and_held_out_tasks_never_meet_in_v1():
+    def bare(split):
+        packs = [make_pack("terminal-v1", "easy", split, i, 4) for i in range(60)]
+        return {replace(t.content, seed=0, os="", host="", user="") for pack in packs for t in pack.tasks}
+
+    train, held_out = bare("train"), bare("dev") | bare("test")
+    assert not train & held_out
+    assert {brief.split for brief in train} == {"train"}
+    assert {brief.split for brief in held_out} == {"held-out"}
+
+
+def test_a_server_keeps_its_face_over_the_tasks_of_v1_and_not_in_v0():
+    faces = [
+        {(t.content.os, t.content.host, t.content.user) for t in make_pack(id, p, "dev", 1, 6).tasks}
+        for id, p in zip(IDS, ("standard", "easy"), strict=True)
+    ]
+    assert len(faces[0]) > 1
+    assert len(faces[1]) == 1
+
+
+def test_another_process_draws_the_same_worlds():
+    code = (
+        "from codots.domain import make_pack; p = make_pack('terminal-v1', 'hard', 'dev', 5, 3)\n"
+        "print(p.world.hidden, [t.content for t in p.tasks], [t.env().observe() for t in p.tasks])"
+    )
+    runs = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+    pack = make_pack("terminal-v1", "hard", "dev", 5, 3)
+    here = f"{pack.world.hidden} {[t.content for t in pack.tasks]} {[t.env().observe() for t in pack.tasks]}\n"
+    assert runs == {here}
+
+
+# Replies and hostile lines.
+
+
+@pytest.mark.parametrize(
+    ("reply", "line"),
+    [
+        ("<action>ls -l</action>", "ls -l"),
+        ("I look. <action>\n ls \n</action> done", "ls"),
+        ("<action></action>", None),
+        ("<action> \n</action>", None),
+        ("<action>ls</action><action>ls</action>", None),
+        ("the <action> tag <action>ls</action>", None),
+        ("</action>ls<action>", None),
+        ("ls", None),
+    ],
+)
+def test_a_line_is_read_from_exactly_one_pair_of_tags(reply, line):
+    assert read_line(reply) == line
+    step = session(briefs("rename", 1, hidden=True)[0]).step(reply)
+    assert (step.stop == "malformed") == (line is None)
+
+
+PATHS = [
+    "/",
+    "..",
+    ".",
+    "~",
+    "/srv/http",
+    "C:\\Users",
+    "a",
+    "docs",
+    "/etc/passwd",
+    "x.tar.gz",
+    f"{AT}:~",
+    f"{AT}:/",
+    AT,
+    "x.gz",
+    "''",
+    "/home/user",
+    "/usr/local/bin/zorp",
+]
+WORDS = [
+    *COMMANDS,
+    *(local for local, _ in SITE.tools),
+    *PATHS,
+    "-r",
+    "-rf",
+    "-p",
+    "-czf",
+    "-xzf",
+    "-tf",
+    "-C",
+    "-d",
+    "--help",
+    "-",
+    "--",
+    "777",
+    "000",
+]
+SIGNS = [
+    "&&",
+    ";",
+    "|",
+    ">",
+    "'",
+    '"',
+    "\\",
+    "$HOME",
+    "${",
+    "$",
+    "%USERNAME%",
+    "`",
+    "$(rm)",
+    "\n",
+    "\x00",
+    "*",
+    "\u202e",
+    "\U0001f9ca",
+    "é" * 50,
+]
+hostile = st.lists(
+    st.sampled_from(WORDS + SIGNS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=30
+).map(" ".join)
+scenes = [
+    (brief, rules)
+    for rules in (V0, V1)
+    for kind in ("delete", "pack", "backup_replace")
+    for brief in briefs(kind, 3, rules.hidden)
+]
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(scenes), st.lists(hostile, min_size=1, max_size=6))
+def test_no_line_breaks_out_of_the_simulator(scene, lines):
+    brief, rules = scene
+    env = session(brief, rules, replace(SITE, transfer="") if rules.hidden else None, STANDARD)
+    env.observe()
+    for line in lines:
+        step = env.step(f"<action>{line}</action>")
+        assert 0 <= step.reward <= 1
+        assert len(step.observation) < 4000
+        for machine in env.shell.machines.values():
+            assert len(machine.nodes) <= NODES
+            for path, node in machine.nodes.items():
+                above = path.rpartition("/")[0]
+                assert path == machine.root or machine.nodes[above].content is None
+                assert len(path) <= PATH
+                assert path == machine.root or path.split("/")[-1] not in ("", ".", "..")
+                assert node.kind in ("", "tar", "tar.gz", "zip", "gz", "program")
+            assert machine.has_folder(env.shell.cwds[machine.host])
+        if step.done:
+            break
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x" * 10**6,
+        "cp -r a a2 && " * 140 + "ls",
+        "mkdir a; " + ";".join(f"cp -r a b{i}; cp -r b{i} a" for i in range(70)),
+        "zip -r z.zip . ; " + "; ".join("zip z.zip z.zip" for _ in range(100)),
+        "mkdir -p " + "a/" * 400,
+        "'" * 1999,
+        "\\" * 1999,
+        "$HOME" * 390,
+        "ls " * 600,
+        "ls / ; " * 280,
+        "ssh " * 400,
+        "tar -c" + "f" * 1900,
+    ],
+)
+@pytest.mark.parametrize("rules", [V0, V1])
+def test_a_huge_line_costs_a_turn_and_little_time(line, rules):
+    env, start = session(scenes[0][0] if rules is V0 else scenes[-1][0], rules, dials=STANDARD), time.process_time()
+    step = env.step(write_line(line))
+    assert time.process_time() - start < 2
+    assert env.view.used >= 1
+    assert step.reward == 0.0
+    assert len(env.view.line) <= LINE
+
+
+# Contexts and what they claim.
+
+
+@pytest.mark.parametrize("preset", [EASY, HARD, TINY])
+def test_the_oracles_context_is_all_right_and_a_twins_is_wrong(preset):
+    domain = get_domain("terminal-v1")
+    for i in range(40):
+        world = World(domain.make_world(stream("facts", i), preset), preset, "dev", ())
+        known = preset.tools + 3
+        assert domain.facts(world, told(world.hidden)) == (known, 0, known)
+        twin = domain.twin(world, stream("twin", i))
+        right, wrong, _ = domain.facts(world, told(twin.hidden))
+        assert right + wrong == known
+        assert wrong > 0
+
+
+@pytest.mark.parametrize(
+    ("context", "right", "wrong"),
+    [
+        ("", 0, 0),
+        ("zorp=mv, brint=rm", 2, 0),
+        ("mv is called zorp there; cp is brint", 1, 1),
+        ("The document root: /srv/http", 1, 0),
+        ("document root is `/srv/www`", 0, 1),
+        ("the root is not /srv/www", 0, 0),
+        ("files are named like report-live.txt", 1, 0),
+        ("files are named like live-report.txt", 0, 1),
+        ("rsync works", 1, 0),
+        ("scp is broken", 1, 0),
+        ("scp works here", 0, 1),
+        ("nothing of this: rm -r /srv/http", 0, 0),
+    ],
+)
+def test_facts_count_each_claim(context, right, wrong):
+    assert get_domain("terminal-v1").facts(World(SITE, HARD), context) == (right, wrong, 10)
+
+
+def test_v0_has_no_facts_to_claim():
+    pack = make_pack("terminal-v0", "standard", "dev", 0, 1)
+    assert pack.domain.facts(pack.world, "anything") is None
+
+
+@given(
+    st.text(max_size=200)
+    | st.lists(st.sampled_from(["root", "/srv/http", "zorp", "mv", "X-live.txt", "scp works", "\n", " is "])).map(
+        "".join
+    )
+)
+def test_any_context_can_be_read(context):
+    right, wrong, knowable = get_domain("terminal-v1").facts(World(SITE, HARD), context)
+    assert right >= 0
+    assert wrong >= 0
+    assert knowable == len(truth(SITE))
+    Learner(HARD, claims(context))
+
+
+@pytest.mark.parametrize(
+    "filler", ["a", " ", "root ", "root is ", "/srv", "a-live", "-live.", "zorp mv ", "scp ", "live_"]
+)
+def test_a_huge_context_is_read_in_no_time(filler):
+    start = time.process_time()
+    list(claims(filler * 50_000))
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("context", ["root is /srv/www\nzorp=rm\nscp works", "nesk=mv nesk=rm", "root is /nowhere"])
+def test_a_player_who_trusts_a_wrong_context_still_ends_its_tasks(context):
+    pack = make_pack("terminal-v1", "hard", "dev", 3, 4)
+    assert all(0 <= reward <= 1 for reward in lived(pack, Learner(HARD, claims(context))))
+
+
+def test_unknown_names_are_told_the_known_ones():
+    pack = make_pack("terminal-v1", "tiny", "dev", 0, 1)
+    with pytest.raises(ValueError, match="unknown policy 'oracle'; expected one of bayes, informed, random"):
+        pack.domain.policy("oracle", pack.world)
+    with pytest.raises(ValueError, match="unknown prompt style 'compact'; expected one of natural"):
+        pack.tasks[0].env(style="compact")
+
+
+def test_the_plan_of_every_kind_is_as_long_on_every_site():
+    for kind in KINDS:
+        for brief in briefs(kind, 3, hidden=True):
+            assert len({len(Scene(brief, draw_site(stream("plan", i), 8, 7), True).plan) for i in range(10)}) == 1
