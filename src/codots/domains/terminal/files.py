@@ -21,7 +21,7 @@ def ls(shell: Shell, args: list[str]) -> str:
         except Refused as refused:
             listing = refused.text
         shown.append(f"{text}:\n{listing}" if len(paths) > 1 else listing)
-    return "\n".join(shown)
+    return "\n\n".join(shown)
 
 
 def _listing(shell: Shell, text: str, letters: set[str]) -> str:

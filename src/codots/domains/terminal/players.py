@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from codots.domain import Rng, Step
 from codots.domains.terminal.env import Dials, View, connected, write_line
 from codots.domains.terminal.kinds import Do, Scene
+from codots.domains.terminal.shell import helping
 from codots.domains.terminal.site import BIN, NAMINGS, ROOTS, TOOLS, TRANSFERS, Claim, Site, truth
 from codots.domains.terminal.tasks import Brief, kind_of
 
@@ -178,14 +179,5 @@ class Learner:
             self.done -= refused
         elif asked is not None:
             for tool in self.know.hidden:
-                if view.output == f"{asked}: {HELP[tool]}":
+                if view.output == helping(tool, asked):
                     self.know.learn(tool, asked)
-
-
-def _help() -> dict[str, str]:
-    from codots.domains.terminal.shell import USAGE
-
-    return USAGE
-
-
-HELP = _help()

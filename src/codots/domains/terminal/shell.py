@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from codots.domains.terminal.machine import Machine, Refused
-from codots.domains.terminal.site import TOOLS, Site
+from codots.domains.terminal.site import Site
 
 UNIX = re.compile(
     r"""\s*(?:(?P<join>&&|;)|(?P<bad>[|<>&])|(?P<word>(?:'[^']*'|"[^"]*"|\\.|[^\s;&|<>'"\\])+)|(?P<open>\S))""", re.S
@@ -104,7 +104,7 @@ class Shell:
         try:
             standard = self._standard(words[0])
             if words[1:] == ["--help"]:
-                return f"{self.called}: {USAGE[standard]}", True
+                return helping(standard, self.called), True
             return COMMANDS[standard](self, words[1:]), True
         except Refused as refused:
             return refused.text, not refused.noticed and not self.manners.real
@@ -194,6 +194,11 @@ def command(*names: str, usage: str) -> Callable[[Command], Command]:
     return known
 
 
+def helping(standard: str, called: str) -> str:
+    """What a command says of itself."""
+    return f"{called}: {USAGE[standard].replace('NAME', called)}"
+
+
 def options(shell: Shell, args: list[str], known: str) -> tuple[set[str], list[str]]:
     """Part one-letter options from the rest."""
     letters: set[str] = set()
@@ -206,6 +211,3 @@ def options(shell: Shell, args: list[str], known: str) -> tuple[set[str], list[s
     if letters - set(known):
         raise shell.fail(f"unknown option -{min(letters - set(known))}; {shell.called} --help says more")
     return letters, rest
-
-
-__all__ = ["COMMANDS", "TOOLS", "USAGE", "Manners", "Shell", "command", "options"]
