@@ -526,7 +526,13 @@ def test_an_archive_of_the_wrong_kind_fails_in_v1_and_is_overlooked_in_v0():
     assert sent(session(brief), wrong.replace("-czf", "-cf")).stop == "goal"
 
 
-def test_v0_leaves_the_name_of_an_archive_untold_and_v1_tells_it():
+def test_v0_leaves_the_name_or_the_place_of_an_archive_untold_and_v1_tells_it():
+    for kind, hidden in product(("pack", "pack_upload"), (False, True)):
+        rules, brief = (V1 if hidden else V0), briefs(kind, 1, hidden)[0]
+        untold, told_ = (
+            session(brief, replace(rules, goals_told=told), dials=STANDARD).observe() for told in (False, True)
+        )
+        assert len(untold) < len(told_)
     for brief in briefs("pack_upload", 4):
         assert brief.archive not in session(brief, V0, dials=STANDARD).observe()
     for brief in briefs("pack_upload", 4, hidden=True):

@@ -121,7 +121,7 @@ class TerminalEnv:
     def observe(self) -> str:
         """Give the task."""
         template = "task_site.jinja" if self.rules.hidden else "task_paths.jinja"
-        return f"{render(template, s=self.scene, b=self.brief, local=self.shell.local)}\n\n{self._situation()}"
+        return f"{render(template, s=self.scene, b=self.brief, told=self.rules.goals_told, local=self.shell.local)}\n\n{self._situation()}"
 
     def step(self, text: str) -> Step:
         """Run the line that the text names."""
