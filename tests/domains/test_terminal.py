@@ -297,6 +297,7 @@ def test_tar_and_gzip_pack_and_unpack():
         ("cp -r / x", "needs -r"),
         ("zip -r z /", "needs -r"),
         ("cp a.txt q/r", "no such directory"),
+        ("zip z.zip a.txt; gzip z.zip; rm z.zip", "packed already"),
         ("chmod u+x a.txt", "three octal digits"),
         ("mkdir a.txt", "is there already"),
         ("mkdir q/r", "no such directory"),

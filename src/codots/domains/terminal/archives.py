@@ -114,6 +114,8 @@ def unzip(shell: Shell, args: list[str]) -> str:
 @command("gzip", usage="packs one file in its place, as FILE.gz: NAME FILE")
 def gzip(shell: Shell, args: list[str]) -> str:
     path, node = _one(shell, args)
+    if node.kind not in ("", "tar"):
+        raise shell.fail(f"{args[0]}: is packed already")
     if node.kind == "tar":
         new = Node("", node.mode, "tar.gz", node.entries)
     else:

@@ -121,7 +121,9 @@ class TerminalEnv:
     def observe(self) -> str:
         """Give the task."""
         template = "task_site.jinja" if self.rules.hidden else "task_paths.jinja"
-        return f"{render(template, s=self.scene, b=self.brief, told=self.rules.goals_told, local=self.shell.local)}\n\n{self._situation()}"
+        told, local = self.rules.goals_told, self.shell.local
+        task = render(template, s=self.scene, b=self.brief, told=told, local=local)
+        return f"{task}\n\n{self._situation()}"
 
     def step(self, text: str) -> Step:
         """Run the line that the text names."""
