@@ -7,20 +7,17 @@ from itertools import pairwise
 
 import pytest
 
-from codots.report.curves import (
+from codots.report.curves import Curve, moving_mean, position_curves, step_curves
+from codots.report.svg import (
     BOTTOM,
     GAP,
     HEIGHT,
     RIGHT,
     TOP,
     WIDTH,
-    Curve,
     Frame,
-    moving_mean,
     nudge,
-    position_curves,
     ticks,
-    training_curves,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -30,6 +27,10 @@ REFERENCES = {"floor": [0.1, 0.1, 0.1], "bayes": [0.5, 0.9, 0.93], "ceiling": [0
 
 def drawn(series, references=REFERENCES, title="a figure"):
     return ET.fromstring(position_curves(series, title=title, references=references))
+
+
+def over_steps(steps, values, **how):
+    return step_curves(steps, [Curve(f"position {j}", of, colour=j) for j, of in enumerate(values)], **how)
 
 
 def texts(svg):
@@ -159,7 +160,7 @@ def test_a_figure_stands_alone_and_equal_numbers_draw_equal_figures():
 def test_training_draws_every_position_as_measured_and_as_a_mean():
     steps = list(range(1, 61))
     rewards = [[0.3 + 0.005 * t for t in steps], [0.2 + 0.01 * t for t in steps]]
-    svg = ET.fromstring(training_curves(steps, rewards, title="training"))
+    svg = ET.fromstring(over_steps(steps, rewards, title="training"))
     assert len(paths(svg, "line")) == len(paths(svg, "thin")) == 2
     assert [label.text.split(maxsplit=1)[1] for label in labels(svg)] == ["position 0", "position 1"]
     assert "60" in texts(svg)
@@ -170,14 +171,14 @@ def test_training_draws_every_position_as_measured_and_as_a_mean():
     [([], []), ([1], [[0.5]]), ([3], [[0.5], [NAN]]), ([1, 2, 3], [[0.1, NAN, 0.3]]), ([1, 2], [[NAN, NAN]])],
 )
 def test_training_of_no_or_few_or_missing_steps_is_drawn(steps, rewards):
-    svg = ET.fromstring(training_curves(steps, rewards, title="training"))
+    svg = ET.fromstring(over_steps(steps, rewards, title="training"))
     there = sum(any(map(math.isfinite, values)) for values in rewards)
     assert len(labels(svg)) == there
     assert all(map(math.isfinite, numbers(svg)))
 
 
 def test_a_value_without_neighbours_is_seen_as_a_dot():
-    svg = ET.fromstring(training_curves([1, 2, 3], [[0.1, NAN, 0.3]], title="training"))
+    svg = ET.fromstring(over_steps([1, 2, 3], [[0.1, NAN, 0.3]], title="training"))
     assert len(list(svg.iter(f"{SVG}circle"))) == 2
 
 

@@ -1,128 +1,128 @@
-"""Figures as SVG text that stands alone: reward by position, and over the steps of a training."""
+"""The two kinds of figure: reward by position in a life, and anything over the steps of a training."""
 
 from __future__ import annotations
 
 import math
-import re
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
-import numpy as np
-from scipy.optimize import isotonic_regression
+from codots.report.svg import (
+    LEFT,
+    LIGHT,
+    RIGHT,
+    Frame,
+    Point,
+    Series,
+    assembled,
+    axes,
+    document,
+    dot,
+    label,
+    line,
+    lone_dots,
+    ticks,
+    y_range,
+)
 
-WIDTH, HEIGHT = 520, 370
-LEFT, RIGHT, TOP, BOTTOM = 46, 380, 62, 314
-"""The edges of the plot; labels stand right of it."""
-GAP = 19
-"""Least distance between the baselines of two labels."""
-LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5F6B76")
-DARK = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#AEB9C4")
-"""Colours of Okabe and Ito, which colour-blind readers tell apart, and a grey."""
-FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML may not hold, not even escaped."""
-
-Point = tuple[float, float]
+FEW = 20
+"""Up to so many steps each is drawn as a dot, and nothing is smoothed."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a figure: one value per position."""
+    """A line of a figure: one value per position, or per step."""
 
     name: str
-    reward: Sequence[float]
+    values: Sequence[float]
     ci95: Sequence[Sequence[float]] | None = None
     """Least and greatest end of each value's interval."""
     colour: int = 0
     """Place in the palette."""
     dotted: bool = False
 
-
-@dataclass(frozen=True)
-class Label:
-    """Words at the end of a line."""
-
-    text: str
-    end: Point
-    kind: str
-    """CSS class that gives the colour."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where numbers fall on the drawing."""
-
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-
-    def x(self, value: float) -> float:
-        """Place a value across; a single one stands in the middle."""
-        low, high = self.x_range
-        return LEFT + 18 + (RIGHT - LEFT - 36) * (0.5 if low == high else (value - low) / (high - low))
-
-    def y(self, value: float) -> float:
-        """Place a value up, never outside of the plot."""
-        low, high = self.y_range
-        return BOTTOM - (BOTTOM - TOP) * min(1.0, max(0.0, (value - low) / (high - low)))
-
-    def points(self, xs: Iterable[float], ys: Iterable[float]) -> list[Point]:
-        """Place a line, NaN where there is no value."""
-        return [(self.x(x), self.y(y) if math.isfinite(y) else math.nan) for x, y in zip(xs, ys, strict=True)]
+    @property
+    def kind(self) -> str:
+        """CSS class of the colour."""
+        return f"c{self.colour % len(LIGHT)}"
 
 
 def position_curves(series: Sequence[Curve], *, title: str, references: Mapping[str, Sequence[float]]) -> str:
     """Draw reward by position, with intervals, and with reference lines that are dashed and labelled at their end."""
-    size = max((len(values) for values in [*(c.reward for c in series), *references.values()]), default=1)
-    frame = Frame((0, size - 1), y_range([*(curve.reward for curve in series), *references.values()]))
-    marks, labels = [axes(frame, range(size), "position: tasks lived before this one")], []
-    for name, values in references.items():
-        points = frame.points(range(len(values)), values)
-        if len(points) == 1:
-            points = [(LEFT, points[0][1]), (RIGHT, points[0][1])]
-        marks.append(line(points, "ref"))
-        labels += label(name, values, points, "ref")
+    lines = [*(curve.values for curve in series), *references.values()]
+    size = max(map(len, lines), default=1)
+    frame = Frame((0, size - 1), y_range(lines))
+    drawn = [reference(name, values, frame, range(size)) for name, values in references.items()]
     for i, curve in enumerate(series):
-        kind, shift = f"c{curve.colour % len(LIGHT)}", 5 * (i - (len(series) - 1) / 2)
-        points = [(x + shift, y) for x, y in frame.points(range(len(curve.reward)), curve.reward)]
-        marks.append(line(points, f"line {kind}" + " dotted" * curve.dotted))
-        marks.append(whiskers(curve, points, frame, kind) + dots(curve, points, kind))
-        labels += label(curve.name, curve.reward, points, kind)
-    told = [(curve.name, curve.reward) for curve in series] + list(references.items())
-    return document(title, told, [*marks, end_labels(labels)])
+        shift = 5 * (i - (len(series) - 1) / 2)
+        points = [(x + shift, y) for x, y in frame.points(range(len(curve.values)), curve.values)]
+        marks = line(points, f"line {curve.kind}" + " dotted" * curve.dotted)
+        marks += whiskers(curve, points, frame) + dots(curve, points, "position", range(size))
+        drawn.append(Series(marks, label(curve.name, curve.values, points, curve.kind)))
+    told = [(curve.name, curve.values) for curve in series] + list(references.items())
+    return document(
+        title, told, [axes(frame, range(size), "position: tasks lived before this one", "mean reward"), assembled(drawn)]
+    )
 
 
-def training_curves(steps: Sequence[int], reward_by_position: Sequence[Sequence[float]], *, title: str) -> str:
-    """Draw the reward of each position over training steps: thin as measured, bold as a moving mean of few steps."""
-    frame = Frame((min(steps, default=0), max(steps, default=0)), y_range(reward_by_position))
-    marks, labels, told = [axes(frame, ticks(*frame.x_range), "training step")], [], []
-    width = 2 * (len(steps) // 20) + 1
-    for j, values in enumerate(reward_by_position):
-        kind, name = f"c{COLOUR_OF[j % len(COLOUR_OF)]}", f"position {j}"
-        smooth = moving_mean(values, width)
+def step_curves(
+    steps: Sequence[float],
+    series: Sequence[Curve],
+    *,
+    title: str,
+    unit: str = "mean reward",
+    references: Mapping[str, float] | None = None,
+    least_top: float = 1.0,
+) -> str:
+    """Draw values over training steps: thin as measured, bold as a moving mean of few steps."""
+    fixed = {name: [value] * len(steps) for name, value in (references or {}).items() if steps}
+    frame = Frame(
+        (min(steps, default=0), max(steps, default=0)), y_range([*(c.values for c in series), *fixed.values()], least_top)
+    )
+    top, width = frame.y_range[1], 2 * (len(steps) // FEW) + 1
+    drawn = [reference(name, values, frame, steps) for name, values in fixed.items()]
+    told: list[tuple[str, Sequence[float]]] = []
+    for curve in series:
+        smooth = moving_mean(curve.values, width)
         points = frame.points(steps, smooth)
-        marks.append(line(frame.points(steps, values), f"thin {kind}") if width > 1 else "")
-        marks.append(line(points, f"line {kind}") + (lone_dots(points, kind)))
-        labels += label(name, smooth, points, kind)
-        told.append((name, [smooth[0], smooth[-1]] if smooth else []))
-    return document(title, told, [*marks, end_labels(labels)])
+        marks = line(frame.points(steps, curve.values), f"thin {curve.kind}") if width > 1 else ""
+        marks += line(points, f"line {curve.kind}" + " dotted" * curve.dotted)
+        marks += dots(curve, points, "step", steps) if len(steps) <= FEW else lone_dots(points, curve.kind)
+        drawn.append(Series(marks, label(curve.name, smooth, points, curve.kind, top)))
+        told.append((curve.name, [smooth[0], smooth[-1]] if smooth else []))
+    return document(
+        title, told, [axes(frame, ticks(*frame.x_range), "training step", unit), assembled(drawn)]
+    )
 
 
-COLOUR_OF = (5, 3, 2, 0, 1, 4)
-"""Colour of each position: the first is grey, the fourth is the main one."""
+def reference(name: str, values: Sequence[float], frame: Frame, across: Sequence[float]) -> Series:
+    """Draw a dashed line to compare with; a single value goes through the whole plot."""
+    points = frame.points(list(across)[: len(values)], values)
+    if len(points) == 1:
+        points = [(LEFT, points[0][1]), (RIGHT, points[0][1])]
+    return Series(line(points, "ref"), label(name, values, points, "ref", frame.y_range[1]))
 
 
-def y_range(lines: Iterable[Sequence[float]]) -> tuple[float, float]:
-    """Show 0 to 1, and more only where values need it."""
-    values = [value for line in lines for value in line if math.isfinite(value)]
-    return min([0.0, *values]), max([1.0, *values])
+def whiskers(curve: Curve, points: Sequence[Point], frame: Frame) -> str:
+    """Draw the interval of each value."""
+    drawn = []
+    for (x, y), interval in zip(points, curve.ci95 or [], strict=False):
+        if not math.isnan(y) and all(map(math.isfinite, interval)):
+            top, bottom = frame.y(interval[1]), frame.y(interval[0])
+            caps = "".join(f"M{x - 4:.1f} {end:.1f}h8" for end in (top, bottom))
+            drawn.append(f'<path class="whisker {curve.kind}" d="M{x:.1f} {top:.1f}V{bottom:.1f}{caps}"/>')
+    return "".join(drawn)
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Whole numbers at round distances."""
-    sizes = (base * 10**power for power in range(12) for base in (1, 2, 5))
-    size = next(size for size in sizes if (high - low) / size < most)
-    return [float(at) for at in range(math.ceil(low / size) * size, math.floor(high) + 1, size)]
+def dots(curve: Curve, points: Sequence[Point], what: str, across: Sequence[float]) -> str:
+    """Draw each value as a dot that says its number when pointed at."""
+    drawn = []
+    for i, (x, y) in enumerate(points):
+        if not math.isnan(y):
+            told = f"{curve.name}, {what} {across[i]:.0f}: {curve.values[i]:.3f}"
+            if curve.ci95:
+                told += " [{:.3f}, {:.3f}]".format(*curve.ci95[i])
+            drawn.append(dot(x, y, curve.kind, told))
+    return "".join(drawn)
 
 
 def moving_mean(values: Sequence[float], width: int) -> list[float]:
@@ -130,140 +130,3 @@ def moving_mean(values: Sequence[float], width: int) -> list[float]:
     near = [values[max(0, i - width // 2) : i + width // 2 + 1] for i in range(len(values))]
     there = [[value for value in part if math.isfinite(value)] for part in near]
     return [sum(part) / len(part) if part else math.nan for part in there]
-
-
-def nudge(wanted: Sequence[float], low: float, high: float) -> list[float]:
-    """Move heights apart to at least GAP, as little as least squares allows, within low and high."""
-    if not wanted:
-        return []
-    order, steps = np.argsort(wanted, kind="stable"), GAP * np.arange(len(wanted))
-    apart = isotonic_regression(np.asarray(wanted, dtype=float)[order] - steps).x
-    placed = np.empty(len(wanted))
-    placed[order] = np.clip(apart, low, max(low, high - steps[-1])) + steps
-    return [float(height) for height in placed]
-
-
-def axes(frame: Frame, across: Sequence[float], title: str) -> str:
-    """Draw grid, ticks and their words."""
-    every = math.ceil(len(across) / 12)
-    heights = np.linspace(*frame.y_range, 5)
-    return "".join(
-        [
-            *(f'<path class="grid" d="M{LEFT} {frame.y(v):.1f}H{RIGHT}"/>' for v in heights),
-            *(words(LEFT - 8, frame.y(v) + 5, f"{v:.2f}", "soft", "end") for v in heights),
-            *(words(frame.x(v), BOTTOM + 22, f"{v:.0f}", "soft", "middle") for v in across[::every]),
-            words((LEFT + RIGHT) / 2, BOTTOM + 44, title, "soft", "middle"),
-            words(14, TOP - 14, "mean reward", "soft"),
-        ]
-    )
-
-
-def line(points: Sequence[Point], kind: str) -> str:
-    """Draw a line that is broken where a value is missing."""
-    parts, pen = [], "M"
-    for x, y in points:
-        if math.isnan(y):
-            pen = "M"
-        else:
-            parts.append(f"{pen}{x:.1f} {y:.1f}")
-            pen = "L"
-    return f'<path class="{kind}" d="{"".join(parts)}"/>' if parts else ""
-
-
-def whiskers(curve: Curve, points: Sequence[Point], frame: Frame, kind: str) -> str:
-    """Draw the interval of each value."""
-    drawn = []
-    for (x, y), interval in zip(points, curve.ci95 or [], strict=False):
-        if not math.isnan(y) and all(map(math.isfinite, interval)):
-            top, bottom = frame.y(interval[1]), frame.y(interval[0])
-            caps = "".join(f"M{x - 4:.1f} {end:.1f}h8" for end in (top, bottom))
-            drawn.append(f'<path class="whisker {kind}" d="M{x:.1f} {top:.1f}V{bottom:.1f}{caps}"/>')
-    return "".join(drawn)
-
-
-def dots(curve: Curve, points: Sequence[Point], kind: str) -> str:
-    """Draw each value as a dot that says its number when pointed at."""
-    drawn = []
-    for j, (x, y) in enumerate(points):
-        if not math.isnan(y):
-            told = f"{curve.name}, position {j}: {curve.reward[j]:.3f}"
-            if curve.ci95:
-                told += " [{:.3f}, {:.3f}]".format(*curve.ci95[j])
-            drawn.append(dot(x, y, kind, f"<title>{xml(told)}</title>"))
-    return "".join(drawn)
-
-
-def lone_dots(points: Sequence[Point], kind: str) -> str:
-    """Draw the values that have no neighbour, and so no line."""
-    gone = [True, *(math.isnan(y) for _, y in points), True]
-    alone = [p for i, p in enumerate(points) if gone[i] and not gone[i + 1] and gone[i + 2]]
-    return "".join(dot(x, y, kind) for x, y in alone)
-
-
-def dot(x: float, y: float, kind: str, inside: str = "") -> str:
-    """Draw a dot."""
-    return f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{inside}</circle>'
-
-
-def label(name: str, values: Sequence[float], points: Sequence[Point], kind: str) -> list[Label]:
-    """Name a line by its last value; a line without any has no name to show."""
-    there = [value for value in values if math.isfinite(value)]
-    ends = [point for point in points if not math.isnan(point[1])]
-    return [Label(f"{there[-1]:.2f} {name}", ends[-1], kind)] if there else []
-
-
-def end_labels(labels: Sequence[Label]) -> str:
-    """Write the labels beside the plot, each tied to its line's end; where too many would overlap, only some."""
-    most = (BOTTOM - TOP + GAP) // GAP
-    shown = [labels[round(i)] for i in np.linspace(0, len(labels) - 1, min(most, len(labels)))]
-    heights = nudge([one.end[1] for one in shown], TOP, BOTTOM)
-    drawn = []
-    for one, height in zip(shown, heights, strict=True):
-        start = f"M{one.end[0] + 7:.1f} {one.end[1]:.1f}H{max(one.end[0] + 7, RIGHT - 8):.1f}"
-        drawn.append(f'<path class="tie {one.kind}" d="{start}L{RIGHT + 8} {height:.1f}h4"/>')
-        drawn.append(words(RIGHT + 17, height + 5, one.text, "soft" if one.kind == "ref" else "ink"))
-    return "".join(drawn)
-
-
-def words(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
-    """Write text."""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{xml(text)}</text>'
-
-
-def xml(text: str) -> str:
-    """Escape text, and drop what XML may not hold at all."""
-    return escape(FORBIDDEN.sub("", text))
-
-
-def document(title: str, told: Iterable[tuple[str, Sequence[float]]], marks: Iterable[str]) -> str:
-    """Put a figure together; the description says the numbers to those who do not see it."""
-    spoken = xml(" ".join(f"{name}: {', '.join(f'{v:.2f}' for v in values)}." for name, values in told))
-    id = f"codots-{zlib.crc32(f'{xml(title)} {spoken}'.encode()):08x}"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-        f' aria-labelledby="{id}-t {id}-d"><title id="{id}-t">{xml(title)}</title>'
-        f'<desc id="{id}-d">{spoken}</desc><style>{STYLE}</style>'
-        f'<rect class="paper" x=".5" y=".5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10"/>'
-        f"{words(14, 26, title, 'ink head')}{''.join(marks)}</svg>\n"
-    )
-
-
-def colours(palette: Sequence[str], paper: str, edge: str, grid: str, ink: str, soft: str) -> str:
-    """Write the colours of one scheme as CSS."""
-    own = "".join(f".codots .c{i}{{stroke:{c}}}.codots .dot.c{i}{{fill:{c}}}" for i, c in enumerate(palette))
-    return (
-        f"{own}.codots .paper{{fill:{paper};stroke:{edge}}}.codots .dot{{stroke:{paper}}}.codots .grid{{stroke:{grid}}}"
-        f".codots .ink{{fill:{ink}}}.codots .soft{{fill:{soft}}}.codots .ref{{stroke:{soft}}}"
-    )
-
-
-STYLE = (
-    ".codots{font:15px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}"
-    ".codots text{font-variant-numeric:tabular-nums}"
-    ".codots path{fill:none;stroke-linecap:round;stroke-linejoin:round}.codots .head{font-weight:650;font-size:16px}"
-    ".codots .line{stroke-width:2.6}.codots .line.dotted{stroke-dasharray:.1 6}.codots .thin{opacity:.3}"
-    ".codots .ref{stroke-width:1.5;stroke-dasharray:6 5}.codots .tie{stroke-width:1;opacity:.65;stroke-dasharray:none}"
-    ".codots .whisker{stroke-width:1.5;opacity:.8}.codots .dot{stroke-width:1.5}"
-    + colours(LIGHT, "#ffffff", "#d5dae0", "#e8ebef", "#1c2127", "#59636e")
-    + f"@media(prefers-color-scheme:dark){{{colours(DARK, '#12171d', '#323a43', '#252c34', '#eef1f4', '#a3adb8')}}}"
-)

@@ -1,102 +1,149 @@
-"""The page that tells a whole run: what it reached, beside what chance and knowledge reach, and one life to read."""
+"""The page that tells a run, or several: what was reached beside what chance and knowledge reach, and every life."""
 
 from __future__ import annotations
 
-import difflib
+import base64
+import hashlib
 import json
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from codots.checkpoint import write_atomically
-from codots.domain import Env, get_domain, make_pack
-from codots.pack import Pack
-from codots.records import Row, names_of, read_rows, solves
-from codots.report.curves import Curve, position_curves, training_curves
+from codots.report.figures import Figure, figures, side_by_side, write_figures
+from codots.report.lives import Shelf, chosen, index, packed, read_lives
+from codots.report.run import Evaluation, Run, grounds, is_exact, read_run, references_of
+from codots.report.svg import STYLE, bare
 
 DASH, MINUS = "\u2013", "\u2212"
-Piece = tuple[str, str]
-"""`same`, `new` or `gone`, and the words."""
+SCRIPTS = ("diff.js", "board.js", "list.js", "reader.js", "page.js")
 
 
 @dataclass(frozen=True)
-class Move:
-    """One exchange of a solve episode."""
+class Headline:
+    """What the first sentences say, all of the last position but `alone`."""
 
-    board: str
-    """The drawing before the move; where there is none, what the model read."""
-    said: str
-    answer: str
+    before: float | None
+    """None where nothing was measured before training."""
+    after: float
+    trained: bool
+    """Whether these are the rewards of training lives, for nothing better is there."""
+    alone: float | None
+    """What the best play without a context reaches: bayes at position 0."""
+    exact: bool
+    """Whether nobody can expect more than `alone`."""
+    share_ci95: Sequence[float] | None
+    worked: bool
+    """Whether the rise is beyond both intervals, and part of it is owed to the contexts."""
+
+    @property
+    def needs_contexts(self) -> bool:
+        """Whether reward is surely above what is possible without a context."""
+        return self.exact and self.share_ci95 is not None and (self.share_ci95[0] or 0) > 0
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One task of a life, and the context after it."""
+    """One run on the page."""
 
-    position: int
-    reward: float
-    stop: str
-    moves: list[Move]
-    last_board: str
-    unread: str
-    """Why the rewrite did not count, empty if it did."""
-    context: str | None
-    """What the next task was given, None after the last."""
-    pieces: list[Piece]
-    """The same, word by word against the context before it."""
-    facts: str
+    run: Run
+    head: Headline | None
+    figures: list[Figure]
+    grounds: list[list[Evaluation]]
+    matrix: list[list[str]]
+    """Writer by reader: a row of names, then a row per writer; empty where no evaluation had another writer."""
+    shelf: Shelf
+    first: int
+    """The life to open with."""
+    why: str
 
 
-@dataclass(frozen=True)
-class Story:
-    """One life to read."""
+def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = False) -> list[Path]:
+    """Write one page about run folders, and with it the figures as files in `figures/` beside it; give what was written.
 
-    pack: str
-    hidden: str
-    """The world's secret, in the domain's own words."""
-    chapters: list[Chapter]
-    chosen: str
-    """How this life was chosen."""
-
-
-def write_report(folder: Path, summary: dict[str, Any]) -> Path:
-    """Write `curves.svg` and `report.html` into a run folder and give the page's path.
-
-    The page needs nothing but itself. What the folder lacks of `metrics.jsonl` and `after.jsonl`, the page leaves out.
+    Raises ValueError for a folder that is no run, and for files that cannot be read.
     """
-    figure = position_curves(
-        curves(summary),
-        title="Reward by position, before and after training",
-        references={name: summary[name] for name in ("floor", "bayes", "ceiling")},
-    )
-    write_atomically(folder / "curves.svg", figure)
-    page = _template().render(
-        s=summary,
-        head=headline(summary),
-        figure=figure,
-        training=training_figure(folder / "metrics.jsonl"),
-        story=read_story(folder / "after.jsonl"),
-    )
-    path = folder / "report.html"
-    write_atomically(path, page)
-    return path
+    runs = [read_run(folder) for folder in folders]
+    page = build([chapter(run) for run in runs])
+    if not to.parent.is_dir():
+        raise ValueError(f"cannot write {to}: there is no folder {to.parent}")
+    written = []
+    if with_figures:
+        several = side_by_side(runs) if len(runs) > 1 else []
+        for name, shown in [("", several), *((run.name * (len(runs) > 1), figures(run)) for run in runs)]:
+            place = to.parent / "figures"
+            place.mkdir(exist_ok=True)
+            written += write_figures(place / name, shown) if shown else []
+    write_atomically(to, page)
+    return [to, *written]
 
 
-def _template() -> Any:
+def chapter(run: Run) -> Chapter:
+    """Gather what the page says of one run."""
+    shelf = read_lives(run.rows)
+    first, why = chosen(shelf.lives)
+    evaluated = list(grounds(run))
+    return Chapter(run, headline(run), figures(run), evaluated, matrix(run, evaluated), shelf, first, why)
+
+
+def build(chapters: Sequence[Chapter], live: str = "") -> str:
+    """Put the page together; it needs nothing but itself. `live` is where it asks for news, empty for never."""
+    script = "\n".join(asset(name) for name in SCRIPTS)
+    style = asset("page.css") + STYLE
+    data = {
+        "runs": [
+            {"name": c.run.name, "first": c.first, "every": c.shelf.shown, **index(c.shelf.lives)} for c in chapters
+        ],
+        "live": live,
+    }
+    return str(
+        _template("page.html.jinja").render(
+            chapters=chapters,
+            several=side_by_side([c.run for c in chapters]) if len(chapters) > 1 else [],
+            data=Markup(safe_json(data)),
+            pieces=[[Markup(piece) for piece in packed(c.shelf.lives)] for c in chapters],
+            style=Markup(style),
+            style_hash=hashed(style),
+            script=Markup(script),
+            script_hash=hashed(script),
+            live=live,
+        )
+    )
+
+
+def asset(name: str) -> str:
+    """Read a file of the page."""
+    return (files("codots.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def hashed(text: str) -> str:
+    """What the page's own policy lets run: this text and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def safe_json(value: Any) -> str:
+    """Write JSON that can stand in a script element: no `<` in it ends or opens anything."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}).encode("utf-8", "replace").decode()
+
+
+def _template(name: str) -> Any:
     environment = Environment(
-        loader=PackageLoader("codots", "report"),
+        loader=PackageLoader("codots.report", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "signed": signed, "interval": interval, "span": span}
-    return environment.get_template("page.html.jinja")
+    environment.filters["drawn"] = lambda figure: Markup(bare(figure.svg))
+    return environment.get_template(name)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -110,7 +157,7 @@ def signed(value: float | None) -> str:
     return text if text[0] in (DASH, MINUS) else f"+{text}"
 
 
-def interval(ends: Sequence[float]) -> str:
+def interval(ends: Sequence[float | None]) -> str:
     """Write an interval."""
     return f"[{number(ends[0])}, {number(ends[1])}]"
 
@@ -120,145 +167,61 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
-"""The curves of the first figure: name, report, arm, colour."""
-
-
-def curves(summary: dict[str, Any]) -> list[Curve]:
-    """Pick what the first figure shows: own contexts before and after, and empty ones after."""
-    return [
-        Curve(name, arms[arm]["reward"], arms[arm]["ci95"], colour, dotted=arm == "null")
-        for name, when, arm, colour in SHOWN
-        if arm in (arms := summary[when]["arms"])
-    ]
-
-
-@dataclass(frozen=True)
-class Headline:
-    """What the first sentences say, all of the last position but `alone`."""
-
-    before: float
-    after: float
-    alone: float
-    """What the best play without a context reaches: bayes at position 0."""
-    exact: bool
-    """Whether nobody can expect more than `alone`."""
-    share_ci95: Sequence[float] | None
-    worked: bool
-    """Whether the rise is beyond both intervals, and part of it is owed to the contexts."""
-
-    @property
-    def needs_contexts(self) -> bool:
-        """Whether reward is surely above what is possible without a context."""
-        return self.exact and self.share_ci95 is not None and self.share_ci95[0] > 0
-
-
-def headline(summary: dict[str, Any]) -> Headline:
-    """Judge a run by its last position."""
-    before, after = (summary[when]["arms"]["own"] for when in ("before", "after"))
-    lift, share = (summary["after"][key] for key in ("lift_ci95", "share_ci95"))
+def headline(run: Run) -> Headline | None:
+    """Judge a run by its last position: evaluated if it was, else by its training lives."""
+    own = {e.when: e for e in reversed(run.evaluations) if "own" in e.report["arms"] and e.report["writer"] is None}
+    after = own.get("after")
+    if after is None:
+        return training_headline(run)
+    before = own.get("before")
+    if before is not None and before.ground != after.ground:
+        before = None
+    reached, share = after.report["arms"]["own"], after.report["share_ci95"]
     return Headline(
-        before=before["reward"][-1],
-        after=after["reward"][-1],
-        alone=summary["bayes"][0],
-        exact=get_domain(summary["domain"]).exact,
+        before=before.report["arms"]["own"]["reward"][-1] if before else None,
+        after=reached["reward"][-1],
+        trained=False,
+        alone=after.report["bayes"][0],
+        exact=is_exact(after.report["domain"]),
         share_ci95=share and share[-1],
-        worked=bool(after["ci95"][-1][0] > before["ci95"][-1][1] and lift and lift[-1][0] > 0),
+        worked=before is not None and rose(before.report["arms"]["own"], reached, after.report["lift_ci95"]),
     )
 
 
-def training_figure(path: Path) -> str:
-    """Draw the rewards of a metrics file, nothing if it holds none."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    rows = [json.loads(row) for row in text[: text.rfind("\n") + 1].splitlines()]
-    size = 1 + max((int(key.partition("/")[2]) for row in rows for key in row if key.startswith("reward/")), default=-1)
-    rewards = [[row.get(f"reward/{j}", math.nan) for row in rows] for j in range(size)]
-    return training_curves([row["step"] for row in rows], rewards, title="Reward while training") if size else ""
+def rose(before: dict[str, Any], after: dict[str, Any], lift: Sequence[Sequence[float]] | None) -> bool:
+    """Whether reward at the last position rose beyond both intervals, and surely above that of empty contexts."""
+    low, high = after["ci95"][-1][0], before["ci95"][-1][1]
+    return bool(None not in (low, high) and low > high and lift and (lift[-1][0] or 0) > 0)
 
 
-def read_story(path: Path) -> Story | None:
-    """Choose the first life that got better from its first task to its last, else the first."""
-    by_name: dict[tuple[str | int, ...], list[Row]] = {}
-    for row in read_rows(path) if path.is_file() else ():
-        if row.arm == "own":
-            by_name.setdefault((*names_of(row), row.life), []).append(row)
-    lives = [life for life in by_name.values() if solves(life)]
-    if not lives:
+def training_headline(run: Run) -> Headline | None:
+    """Compare the first tenth of the steps with the last, None before any step."""
+    rewards = [v for v in run.column(f"reward/{run.size - 1}") if math.isfinite(v)]
+    if not rewards:
         return None
-    gains = [solves(life)[-1].reward - solves(life)[0].reward for life in lives]
-    first = next((i for i, gain in enumerate(gains) if gain > 0), 0)
-    return tell(lives[first], choice(gains, gains[first] > 0))
+    few, bayes = max(1, len(rewards) // 10), references_of(run).get("bayes")
+    first, last = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
+    exact = is_exact(str(run.config.get("domain", "")))
+    return Headline(first if len(rewards) > 1 else None, last, True, bayes[0] if bayes else None, exact, None, False)
 
 
-def choice(gains: Sequence[float], better: bool) -> str:
-    """Say how a life was chosen, and how usual it is."""
-    how = "the first that got better from its first task to its last" if better else "the first, for none got better"
-    up, down = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    return f"{how}; of {len(gains)} lives {up} got better, {down} worse, {len(gains) - up - down} neither"
+def matrix(run: Run, evaluated: Sequence[Sequence[Evaluation]]) -> list[list[str]]:
+    """Reward of own contexts at the last position, by who wrote them and who read them."""
+    ground = next((g for g in evaluated if any(e.report["writer"] is not None for e in g)), None)
+    if ground is None:
+        return []
+    cells: dict[tuple[str, str], str] = {}
+    for e in ground:
+        reader = player(run, e.report["model"])
+        writer = reader if e.report["writer"] is None else player(run, e.report["writer"])
+        if own := e.report["arms"].get("own"):
+            cells[writer, reader] = f"{number(own['reward'][-1])} {interval(own['ci95'][-1])}"
+    names = list(dict.fromkeys(name for pair in cells for name in pair))
+    return [["", *names], *([writer, *(cells.get((writer, reader), DASH) for reader in names)] for writer in names)]
 
 
-def tell(rows: Sequence[Row], chosen: str) -> Story:
-    """Make a recorded life readable."""
-    solved = solves(rows)
-    domain, preset, split, index = names_of(solved[0])
-    pack = make_pack(str(domain), str(preset), str(split), int(index), len(solved))
-    style = spoken(pack, solved[0])
-    unread = {row.position: row.outcome for row in rows if row.kind == "update" and row.stop == "malformed"}
-    contexts: list[str | None] = [*(row.context for row in solved[1:]), None]
-    boards = replay(pack, solved, style)
-    chapters = [
-        chapter(pack, row, drawn, after, unread.get(row.position, ""))
-        for row, drawn, after in zip(solved, boards, contexts, strict=True)
-    ]
-    hidden = pack.domain.oracle_context(pack.world, style)
-    return Story(" ".join(map(str, pack.names)), hidden, chapters, chosen)
-
-
-def chapter(pack: Pack, row: Row, boards: Sequence[str | None], context: str | None, unread: str) -> Chapter:
-    """Lay out one task, and what was noted after it."""
-    answers = [*(observation for observation, _ in row.turns[1:]), row.outcome]
-    moves = [
-        Move(board or observation, reply, answer)
-        for board, (observation, reply), answer in zip(boards, row.turns, answers, strict=False)
-    ]
-    pieces = [] if context is None else changes(row.context, context)
-    told = None if context is None else pack.domain.facts(pack.world, context)
-    facts = "" if told is None else f"{told[0]} of {told[2]} facts right, {told[1]} wrong"
-    return Chapter(row.position, row.reward, row.stop, moves, boards[-1] or "", unread, context, pieces, facts)
-
-
-def spoken(pack: Pack, first: Row) -> str:
-    """Find the prompt style of a recorded life by its first observation."""
-    for style in pack.domain.styles:
-        env = pack.tasks[0].env(style=style, memory=pack.domain.make_memory(pack.world))
-        if first.turns and env.observe() == first.turns[0][0]:
-            return style
-    return pack.domain.styles[0]
-
-
-def replay(pack: Pack, solved: Sequence[Row], style: str) -> list[list[str | None]]:
-    """Play a recorded life again and draw it: before every move of a task, and after the last."""
-    memory = pack.domain.make_memory(pack.world)
-    pairs = zip(pack.tasks, solved, strict=True)
-    return [list(_drawings(pack, task.env(style=style, memory=memory), row)) for task, row in pairs]
-
-
-def _drawings(pack: Pack, env: Env, row: Row) -> Iterator[str | None]:
-    """Draw an episode; where the environment answers otherwise than recorded, no drawing is better than a wrong one."""
-    seen, faithful = env.observe(), True
-    for observation, reply in row.turns:
-        faithful = faithful and seen == observation
-        yield pack.domain.draw(env.view) if faithful else None
-        seen = env.step(reply).observation if faithful else ""
-    yield pack.domain.draw(env.view) if faithful and seen == row.outcome else None
-
-
-def changes(before: str, after: str) -> list[Piece]:
-    """Tell the words of a text that were kept, added and dropped, in reading order."""
-    old, new = (re.findall(r"\s+|\S+", text) for text in (before, after))
-    pieces: list[Piece] = []
-    for _, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        same = old[a:b] == new[c:d]
-        pairs = [("same", new[c:d])] if same else [("gone", old[a:b]), ("new", new[c:d])]
-        pieces += [(kind, "".join(words)) for kind, words in pairs if words]
-    return pieces
+def player(run: Run, model: str) -> str:
+    """How a model is called beside a run."""
+    if run.name in (Path(model).name, Path(model).parent.name):
+        return "trained"
+    return "base" if model == run.config.get("model") else Path(model).name

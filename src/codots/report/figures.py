@@ -1,0 +1,180 @@
+"""Which figures a run has, each only if its numbers are there; the page shows them, `--figures` writes them as files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codots.checkpoint import write_atomically
+from codots.report.curves import Curve, position_curves, step_curves
+from codots.report.run import REFERENCES, Evaluation, Run, grounds, references_of
+
+SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
+"""The curves that say it at a glance: name, when, arm, colour."""
+COLOUR_OF = (5, 3, 2, 0, 1, 4)
+"""Colour of each position: the first is grey, the fourth is the main one."""
+ARM_COLOUR = {"own": 0, "null": 5, "shuffled": 1, "frozen": 3, "oracle": 2}
+NUMBERS = {
+    "facts": ("Facts in the last context", "share of what can be known"),
+    "malformed": ("What could not be read", "share of replies"),
+    "tokens": ("Sampled tokens of a step", "tokens"),
+    "seconds": ("Time of a step", "seconds"),
+}
+"""Title and unit of the figures of other numbers than reward."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing and what to know to read it."""
+
+    name: str
+    svg: str
+    caption: str = ""
+
+
+def figures(run: Run) -> list[Figure]:
+    """All figures of a run, the telling ones first."""
+    evaluated = list(grounds(run))
+    found = [*([at_a_glance(evaluated[0])] if evaluated else []), *training(run)]
+    for i, ground in enumerate(evaluated):
+        found += [arms(evaluation, f"-{i}" * bool(i)) for evaluation in ground if len(evaluation.report["arms"]) > 2]
+    return [*found, *numbers(run)]
+
+
+def real(values: Sequence[Any] | None) -> list[Any]:
+    """Numbers as JSON holds them, with NaN for null, also inside of intervals."""
+    return [real(value) if isinstance(value, list) else math.nan if value is None else value for value in values or []]
+
+
+def references(evaluation: Evaluation) -> dict[str, list[float]]:
+    """The dashed lines of an evaluation."""
+    return {name: real(evaluation.report[name]) for name in REFERENCES}
+
+
+def curve(name: str, evaluation: Evaluation, arm: str, colour: int, dotted: bool = False) -> Curve:
+    """One arm of an evaluation."""
+    of = evaluation.report["arms"][arm]
+    return Curve(name, real(of["reward"]), real(of["ci95"]), colour, dotted)
+
+
+def at_a_glance(ground: Sequence[Evaluation]) -> Figure:
+    """Draw own contexts before and after training, and empty ones after."""
+    own = [e for e in ground if e.report["writer"] is None]
+    by_when = {e.when: e for e in reversed(own)} or {ground[0].when: ground[0]}
+    shown = [
+        curve(name, by_when[when], arm, colour, dotted=arm == "null")
+        for name, when, arm, colour in SHOWN
+        if when in by_when and arm in by_when[when].report["arms"]
+    ]
+    if not shown:
+        first = next(iter(by_when.values()))
+        shown = [curve(f"{first.name}, {arm}", first, arm, ARM_COLOUR[arm]) for arm in first.report["arms"]]
+    both = {"before", "after"} <= by_when.keys()
+    title = "Reward by position, before and after training" if both else "Reward by position"
+    return Figure("positions", position_curves(shown, title=title, references=references(ground[0])), "positions")
+
+
+def arms(evaluation: Evaluation, suffix: str) -> Figure:
+    """Draw every arm of an evaluation."""
+    shown = [curve(arm, evaluation, arm, ARM_COLOUR[arm]) for arm in reversed(evaluation.report["arms"])]
+    drawn = position_curves(shown, title=f"Every arm, {evaluation.name}", references=references(evaluation))
+    return Figure(f"arms-{evaluation.name}{suffix}", drawn, "arms")
+
+
+def training(run: Run) -> Iterator[Figure]:
+    """Draw reward over the steps: of the training lives, and of the looks at `dev`."""
+    bounds = references_of(run)
+    last = {
+        name: values[at]
+        for name, values, at in (
+            ("floor", bounds.get("floor"), -1),
+            ("bayes, alone", bounds.get("bayes"), 0),
+            ("ceiling", bounds.get("ceiling"), -1),
+        )
+        if values
+    }
+    size = positions(run, "reward/")
+    if size:
+        curves = [
+            Curve(f"position {j}", run.column(f"reward/{j}"), colour=COLOUR_OF[j % len(COLOUR_OF)]) for j in range(size)
+        ]
+        drawn = step_curves(run.steps, curves, title="Reward while training", references=last)
+        yield Figure("training", drawn, "training")
+    looked = positions(run, "look/own_")
+    if looked:
+        seen = [i for i, value in enumerate(run.column(f"look/own_{looked - 1}")) if math.isfinite(value)]
+        own, null = ([run.column(f"look/{arm}_{looked - 1}")[i] for i in seen] for arm in ("own", "null"))
+        curves = [Curve("null", null, colour=5, dotted=True), Curve("own", own)]
+        title = f"Looks at dev, position {looked - 1}"
+        yield Figure("looks", step_curves([run.steps[i] for i in seen], curves, title=title, references=last), "looks")
+
+
+def positions(run: Run, prefix: str) -> int:
+    """How many positions a metric is there of."""
+    found = [int(name.removeprefix(prefix)) for name in run.metrics if name.startswith(prefix)]
+    return 1 + max(found, default=-1)
+
+
+def numbers(run: Run) -> Iterator[Figure]:
+    """Draw facts, failures, tokens and seconds over the steps."""
+    right, wrong = run.column("facts/right"), run.column("facts/wrong")
+    missing = [rest if (rest := 1 - r - w) > 0 or math.isnan(rest) else 0.0 for r, w in zip(right, wrong, strict=True)]
+    for name, curves in {
+        "facts": [Curve("right", right, colour=2), Curve("wrong", wrong, colour=1), Curve("missing", missing, colour=5)],
+        "malformed": [
+            Curve("answers", run.column("malformed/solve"), colour=0),
+            Curve("rewrites", run.column("malformed/update"), colour=1),
+        ],
+        "tokens": [Curve("sampled", run.column("tokens/sampled"), colour=0)],
+        "seconds": [
+            Curve("all", run.column("clock/step"), colour=0),
+            Curve("living", run.column("clock/live"), colour=2),
+        ],
+    }.items():
+        if any(math.isfinite(value) for one in curves for value in one.values):
+            title, unit = NUMBERS[name]
+            least_top = 1.0 if name in ("facts", "malformed") else 1e-9
+            yield Figure(name, step_curves(run.steps, curves, title=title, unit=unit, least_top=least_top), name)
+
+
+def side_by_side(runs: Sequence[Run]) -> list[Figure]:
+    """Draw what several runs reached in one figure, where they lived the same kind of life."""
+    by_ground: dict[tuple[Any, ...], list[Curve]] = {}
+    bounds: dict[tuple[Any, ...], Evaluation] = {}
+    for i, run in enumerate(runs):
+        after = next((e for e in run.evaluations if e.when == "after" and "own" in e.report["arms"]), None)
+        if after is not None:
+            bounds[after.ground] = after
+            by_ground.setdefault(after.ground, []).append(curve(run.name, after, "own", i))
+    found = [
+        Figure(f"runs-{i}", position_curves(curves, title="After training, own", references=references(bounds[ground])))
+        for i, (ground, curves) in enumerate(by_ground.items())
+    ]
+    steps = sorted({step for run in runs for step in run.steps})
+    curves = [
+        Curve(run.name, [at.get(step, math.nan) for step in steps], colour=i)
+        for i, run in enumerate(runs)
+        if (at := dict(zip(run.steps, run.column(f"reward/{positions(run, 'reward/') - 1}"), strict=True)))
+    ]
+    if curves:
+        found.append(Figure("runs-training", step_curves(steps, curves, title="Training, last position")))
+    return found
+
+
+def write_figures(folder: Path, shown: Sequence[Figure]) -> list[Path]:
+    """Write figures as SVG, and as PNG of twice the size; without the extra `figures` ValueError says what to install."""
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise ValueError("PNG files need the extra 'figures': pip install 'codots[figures]'") from error
+    folder.mkdir(exist_ok=True)
+    written = []
+    for figure in shown:
+        svg, png = folder / f"{figure.name}.svg", folder / f"{figure.name}.png"
+        write_atomically(svg, figure.svg)
+        write_atomically(png, bytes(resvg_py.svg_to_bytes(svg_string=figure.svg, zoom=2)))
+        written += [svg, png]
+    return written

@@ -1,0 +1,245 @@
+"""What a run folder holds, whatever part of it is there yet: recipe, numbers by step, evaluations, recorded lives."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from codots.comparison import compare
+from codots.domain import get_domain, make_pack, nearest
+from codots.records import HEAD
+
+POINTS = 400
+"""More steps than these are shown as means of neighbours."""
+REFERENCES = ("floor", "bayes", "ceiling")
+REFERENCE_PACKS = 50
+"""Packs of `dev` that the references are taken from where no evaluation brings its own."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A report of `evaluate`, as JSON holds it."""
+
+    name: str
+    when: str
+    """`before` or `after` training, or `other` of another model."""
+    report: dict[str, Any]
+
+    @property
+    def ground(self) -> tuple[Any, ...]:
+        """What two evaluations share that may be compared."""
+        return tuple(self.report[key] for key in ("domain", "preset", "split", "n_packs", "size"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read."""
+
+    folder: Path
+    config: dict[str, Any]
+    """The recipe, empty if there is none."""
+    steps: list[int]
+    metrics: dict[str, list[float]]
+    """By name, one value per entry of `steps`, NaN where there is none."""
+    last_step: int
+    totals: dict[str, float]
+    """Sampled ids and seconds of the whole training."""
+    evaluations: list[Evaluation]
+    seconds: dict[str, float]
+    """Of each stage of a demonstration."""
+    rows: list[tuple[str, Path]] = field(default_factory=list)
+    """Files of recorded lives, and what to call them."""
+
+    @property
+    def name(self) -> str:
+        """How the run is called."""
+        return self.folder.resolve().name
+
+    @property
+    def size(self) -> int:
+        """Tasks in a life, 0 if nothing says so."""
+        last = max(self.evaluations, key=lambda e: e.when == "after", default=None)
+        return int(last.report["size"] if last else self.config.get("size", 0))
+
+    @property
+    def running(self) -> bool:
+        """Whether steps of the recipe are still to come."""
+        return 0 < self.last_step < int(self.config.get("steps", 0))
+
+    def column(self, name: str) -> list[float]:
+        """The values of a metric, NaN all over if it was never written."""
+        return self.metrics.get(name, [math.nan] * len(self.steps))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds what a report can be made of."""
+    return any((folder / name).exists() for name in ("config.yaml", "metrics.jsonl", "summary.json", "rollouts"))
+
+
+def find_runs(root: Path, depth: int = 3) -> dict[str, Path]:
+    """The runs in a folder by relative name, the folder itself if it is one."""
+    if is_run(root):
+        return {root.resolve().name: root}
+    found: dict[str, Path] = {}
+    for folder in sorted(root.iterdir()) if depth else ():
+        if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
+            inner = {"": folder} if is_run(folder) else find_runs(folder, depth - 1)
+            found |= {f"{folder.name}/{name}".rstrip("/"): path for name, path in inner.items()}
+    return found
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder, also one that is still being written; ValueError says what is no run or cannot be read."""
+    if not folder.is_dir() or not (is_run(folder) or row_files(folder)):
+        raise ValueError(no_run(folder))
+    config = read_recipe(folder / "config.yaml")
+    metrics = read_metrics(folder / "metrics.jsonl")
+    evaluations, seconds = read_evaluations(folder, config)
+    return Run(
+        folder=folder,
+        config=config,
+        last_step=metrics[-1]["step"] if metrics else 0,
+        totals={
+            "tokens": sum(row.get("tokens/sampled", 0) for row in metrics),
+            "seconds": sum(row.get("clock/step", 0.0) for row in metrics),
+        },
+        evaluations=evaluations,
+        seconds=seconds,
+        rows=row_files(folder),
+        **columns(metrics),
+    )
+
+
+def no_run(folder: Path) -> str:
+    """Word why a folder is no run, with the nearest name that is one."""
+    beside = folder.parent
+    known = [str(path) for path in sorted(beside.iterdir()) if path.is_dir() and is_run(path)] if beside.is_dir() else []
+    expected = "expected a folder with config.yaml, metrics.jsonl, summary.json or rollouts"
+    return f"no run at {folder}; {expected}" + (f" ({nearest(str(folder), known, 'run')})" if known else "")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a run's recipe as plain data."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is no recipe: expected keys and values") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read the lines of numbers; one that is being written does not count."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    rows = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            rows.append({"step": int(row["step"]), **{key: value for key, value in row.items() if key != "step"}})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number}: expected the numbers of a step as JSON") from error
+    return rows
+
+
+def columns(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Lay metrics out by name, many steps as means of neighbours."""
+    names = sorted({key for row in rows for key in row} - {"step"})
+    cut = [part for part in np.array_split(np.arange(len(rows)), min(POINTS, len(rows))) if len(part)] if rows else []
+    found = {name: np.array([row.get(name, math.nan) for row in rows], dtype=float) for name in names}
+    return {
+        "steps": [int(rows[part[-1]]["step"]) for part in cut],
+        "metrics": {name: [mean(values[part]) for part in cut] for name, values in found.items()},
+    }
+
+
+def mean(values: np.ndarray) -> float:
+    """Mean of what is there, NaN of nothing."""
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else math.nan
+
+
+def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluation], dict[str, float]]:
+    """Read `summary.json` of a demonstration, and every file that `codots eval --json` was written to."""
+    found, seconds = [], {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
+        if path.name == "summary.json":
+            found += [Evaluation(when, when, said[when]) for when in ("before", "after")]
+            seconds = said["seconds"]
+        elif isinstance(said, dict) and {"arms", "model", "writer", *REFERENCES} <= said.keys():
+            found.append(Evaluation(path.stem, moment(folder, config, said["model"]), said))
+    return sorted(found, key=lambda e: ("before", "after", "other").index(e.when)), seconds
+
+
+def moment(folder: Path, config: dict[str, Any], model: str) -> str:
+    """Tell whether a model is the run's own, or the one that it started from."""
+    name = folder.resolve().name
+    if name in (Path(model).name, Path(model).parent.name):
+        return "after"
+    return "before" if model == config.get("model") else "other"
+
+
+def row_files(folder: Path) -> list[tuple[str, Path]]:
+    """The files of recorded lives: of evaluations, those after training first, then of training steps."""
+    lives = [path for path in folder.glob("*.jsonl") if holds_rows(path)]
+    lives.sort(key=lambda path: (("after", "before").index(path.stem) if path.stem in ("after", "before") else 2, path))
+    steps = sorted((folder / "rollouts").glob("step-*.jsonl"))
+    return [(path.stem, path) for path in lives] + [(f"step {int(path.stem[5:])}", path) for path in steps]
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether a file begins like one of episodes."""
+    with path.open("rb") as file:
+        try:
+            first = json.loads(file.readline())
+        except ValueError:
+            return False
+    return isinstance(first, dict) and (HEAD in first or {"pack", "arm", "turns"} <= first.keys())
+
+
+def references_of(run: Run) -> dict[str, list[float]]:
+    """Floor, bayes and ceiling by position: of an evaluation, else of packs of `dev`, else none."""
+    for evaluation in reversed(run.evaluations):
+        if evaluation.when != "other":
+            return {name: evaluation.report[name] for name in REFERENCES}
+    c = run.config
+    try:
+        return dict(_references(c["domain"], c["preset"], c["size"]))
+    except (KeyError, ValueError):  # another kind of recipe, or a domain that is not installed here
+        return {}
+
+
+@lru_cache(maxsize=32)
+def _references(domain: str, preset: str, size: int) -> Any:
+    packs = [make_pack(domain, preset, "dev", i, size) for i in range(REFERENCE_PACKS)]
+    found = compare(packs, {})
+    return {name: found[name] for name in REFERENCES}
+
+
+def is_exact(domain: str) -> bool:
+    """Whether nobody can expect more than `bayes` in a domain; not if it is not installed here."""
+    try:
+        return get_domain(domain).exact
+    except ValueError:
+        return False
+
+
+def grounds(run: Run) -> Iterator[list[Evaluation]]:
+    """Evaluations that may be compared side by side, those after training first."""
+    by_ground: dict[tuple[Any, ...], list[Evaluation]] = {}
+    for evaluation in sorted(run.evaluations, key=lambda e: e.when != "after"):
+        by_ground.setdefault(evaluation.ground, [])
+    for evaluation in run.evaluations:
+        by_ground[evaluation.ground].append(evaluation)
+    yield from by_ground.values()

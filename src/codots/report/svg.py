@@ -1,0 +1,215 @@
+"""Drawing as SVG text that stands alone: a frame, lines with labels at their ends, colours that everybody tells apart."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+WIDTH, HEIGHT = 520, 370
+LEFT, RIGHT, TOP, BOTTOM = 46, 380, 62, 314
+"""The edges of the plot; labels stand right of it."""
+GAP = 19
+"""Least distance between the baselines of two labels."""
+LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B85C91", "#B87A00", "#5F6B76")
+DARK = ("#56B4E9", "#E69F00", "#2FBF94", "#CC79A7", "#F0E442", "#AEB9C4")
+"""Colours of Okabe and Ito, which colour-blind readers tell apart, and a grey; on white the pale ones are darkened."""
+FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML may not hold, not even escaped."""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Label:
+    """Words at the end of a line."""
+
+    text: str
+    end: Point
+    kind: str
+    """CSS class that gives the colour."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """All marks of one line, and its label if it has any value."""
+
+    marks: str
+    label: Label | None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where numbers fall on the drawing."""
+
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+
+    def x(self, value: float) -> float:
+        """Place a value across; a single one stands in the middle."""
+        low, high = self.x_range
+        return LEFT + 18 + (RIGHT - LEFT - 36) * (0.5 if low == high else (value - low) / (high - low))
+
+    def y(self, value: float) -> float:
+        """Place a value up, never outside of the plot."""
+        low, high = self.y_range
+        return BOTTOM - (BOTTOM - TOP) * min(1.0, max(0.0, (value - low) / (high - low)))
+
+    def points(self, xs: Iterable[float], ys: Iterable[float]) -> list[Point]:
+        """Place a line, NaN where there is no value."""
+        return [(self.x(x), self.y(y) if math.isfinite(y) else math.nan) for x, y in zip(xs, ys, strict=True)]
+
+
+def y_range(lines: Iterable[Sequence[float]], least_top: float = 1.0) -> tuple[float, float]:
+    """Show 0 to `least_top`, and more only where values need it."""
+    values = [value for line in lines for value in line if math.isfinite(value)]
+    return min([0.0, *values]), max([least_top, *values])
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Whole numbers at round distances."""
+    sizes = (base * 10**power for power in range(12) for base in (1, 2, 5))
+    size = next(size for size in sizes if (high - low) / size < most)
+    return [float(at) for at in range(math.ceil(low / size) * size, math.floor(high) + 1, size)]
+
+
+def short(value: float, top: float) -> str:
+    """Write a number of a plot that reaches up to `top`."""
+    if top <= 20:
+        return f"{value:.2f}"
+    return f"{value:.0f}" if top < 10_000 else f"{value / 1000:.3g}k"
+
+
+def nudge(wanted: Sequence[float], low: float, high: float) -> list[float]:
+    """Move heights apart to at least GAP, as little as least squares allows, within low and high."""
+    if not wanted:
+        return []
+    order, steps = np.argsort(wanted, kind="stable"), GAP * np.arange(len(wanted))
+    apart = isotonic_regression(np.asarray(wanted, dtype=float)[order] - steps).x
+    placed = np.empty(len(wanted))
+    placed[order] = np.clip(apart, low, max(low, high - steps[-1])) + steps
+    return [float(height) for height in placed]
+
+
+def axes(frame: Frame, across: Sequence[float], title: str, unit: str) -> str:
+    """Draw grid, ticks and their words."""
+    every = math.ceil(len(across) / 12)
+    top = frame.y_range[1]
+    heights = np.linspace(*frame.y_range, 5)
+    return "".join(
+        [
+            *(f'<path class="grid" d="M{LEFT} {frame.y(v):.1f}H{RIGHT}"/>' for v in heights),
+            *(words(LEFT - 8, frame.y(v) + 5, short(v, top), "soft", "end") for v in heights),
+            *(words(frame.x(v), BOTTOM + 22, f"{v:.0f}", "soft", "middle") for v in across[::every]),
+            words((LEFT + RIGHT) / 2, BOTTOM + 44, title, "soft", "middle"),
+            words(14, TOP - 14, unit, "soft"),
+        ]
+    )
+
+
+def line(points: Sequence[Point], kind: str) -> str:
+    """Draw a line that is broken where a value is missing."""
+    parts, pen = [], "M"
+    for x, y in points:
+        if math.isnan(y):
+            pen = "M"
+        else:
+            parts.append(f"{pen}{x:.1f} {y:.1f}")
+            pen = "L"
+    return f'<path class="{kind}" d="{"".join(parts)}"/>' if parts else ""
+
+
+def lone_dots(points: Sequence[Point], kind: str) -> str:
+    """Draw the values that have no neighbour, and so no line."""
+    gone = [True, *(math.isnan(y) for _, y in points), True]
+    alone = [p for i, p in enumerate(points) if gone[i] and not gone[i + 1] and gone[i + 2]]
+    return "".join(dot(x, y, kind) for x, y in alone)
+
+
+def dot(x: float, y: float, kind: str, told: str = "") -> str:
+    """Draw a dot that says something when pointed at."""
+    inside = f"<title>{xml(told)}</title>" if told else ""
+    return f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{inside}</circle>'
+
+
+def label(name: str, values: Sequence[float], points: Sequence[Point], kind: str, top: float = 1.0) -> Label | None:
+    """Name a line by its last value; a line without any has no name to show."""
+    there = [value for value in values if math.isfinite(value)]
+    ends = [point for point in points if not math.isnan(point[1])]
+    return Label(f"{short(there[-1], top)} {name}", ends[-1], kind) if there else None
+
+
+def assembled(series: Sequence[Series]) -> str:
+    """Put lines together, each with its label beside the plot; where too many labels would overlap, only some."""
+    labels = [one.label for one in series if one.label]
+    most = (BOTTOM - TOP + GAP) // GAP
+    shown = [labels[round(i)] for i in np.linspace(0, len(labels) - 1, min(most, len(labels)))]
+    heights = dict(zip(map(id, shown), nudge([one.end[1] for one in shown], TOP, BOTTOM), strict=True))
+    groups = []
+    for one in series:
+        height = heights.get(id(one.label))
+        named = "" if one.label is None or height is None else end_label(one.label, height)
+        groups.append(f'<g class="series">{one.marks}{named}</g>')
+    return "".join(groups)
+
+
+def end_label(one: Label, height: float) -> str:
+    """Write a label, tied to its line's end."""
+    start = f"M{one.end[0] + 7:.1f} {one.end[1]:.1f}H{max(one.end[0] + 7, RIGHT - 8):.1f}"
+    tie = f'<path class="tie {one.kind}" d="{start}L{RIGHT + 8} {height:.1f}h4"/>'
+    return tie + words(RIGHT + 17, height + 5, one.text, "soft" if one.kind == "ref" else "ink")
+
+
+def words(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+    """Write text."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{xml(text)}</text>'
+
+
+def xml(text: str) -> str:
+    """Escape text, and drop what XML may not hold at all."""
+    return escape(FORBIDDEN.sub("", text))
+
+
+def document(title: str, told: Iterable[tuple[str, Sequence[float]]], marks: Iterable[str]) -> str:
+    """Put a figure together; the description says the numbers to those who do not see it."""
+    spoken = xml(" ".join(f"{name}: {', '.join(f'{v:.2f}' for v in values)}." for name, values in told))
+    id = f"codots-{zlib.crc32(f'{xml(title)} {spoken}'.encode()):08x}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+        f' aria-labelledby="{id}-t {id}-d"><title id="{id}-t">{xml(title)}</title>'
+        f'<desc id="{id}-d">{spoken}</desc><style>{STYLE}</style>'
+        f'<rect class="paper" x=".5" y=".5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10"/>'
+        f"{words(14, 26, title, 'ink head')}{''.join(marks)}</svg>\n"
+    )
+
+
+def bare(svg: str) -> str:
+    """A figure for a page that holds STYLE itself."""
+    return svg.replace(f"<style>{STYLE}</style>", "")
+
+
+def colours(palette: Sequence[str], paper: str, edge: str, grid: str, ink: str, soft: str) -> str:
+    """Write the colours of one scheme as CSS."""
+    own = "".join(f".codots .c{i}{{stroke:{c}}}.codots .dot.c{i}{{fill:{c}}}" for i, c in enumerate(palette))
+    return (
+        f"{own}.codots .paper{{fill:{paper};stroke:{edge}}}.codots .dot{{stroke:{paper}}}.codots .grid{{stroke:{grid}}}"
+        f".codots .ink{{fill:{ink}}}.codots .soft{{fill:{soft}}}.codots .ref{{stroke:{soft}}}"
+    )
+
+
+STYLE = (
+    ".codots{font:15px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}"
+    ".codots text{font-variant-numeric:tabular-nums}"
+    ".codots path{fill:none;stroke-linecap:round;stroke-linejoin:round}.codots .head{font-weight:650;font-size:16px}"
+    ".codots .line{stroke-width:2.6}.codots .line.dotted{stroke-dasharray:.1 6}.codots .thin{opacity:.3}"
+    ".codots .ref{stroke-width:1.5;stroke-dasharray:6 5}.codots .tie{stroke-width:1;opacity:.65;stroke-dasharray:none}"
+    ".codots .whisker{stroke-width:1.5;opacity:.8}.codots .dot{stroke-width:1.5}"
+    + colours(LIGHT, "#ffffff", "#d5dae0", "#e8ebef", "#1c2127", "#59636e")
+    + f"@media(prefers-color-scheme:dark){{{colours(DARK, '#12171d', '#323a43', '#252c34', '#eef1f4', '#a3adb8')}}}"
+)
