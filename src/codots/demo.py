@@ -16,7 +16,7 @@ from codots.checkpoint import write_atomically
 from codots.config import TrainConfig
 from codots.display import counting, run_training
 from codots.evaluate import ARMS, Report, evaluate, without_nan
-from codots.report.page import write_report
+from codots.report.page import REPORT, write_report
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def demo(config: TrainConfig, *, packs: int = 500) -> Shown | None:
         after = measure(config, folder / "model", packs, ARMS, "after", folder / "after.jsonl")
     summary = summarise(config, before, after, seconds)
     write_atomically(folder / "summary.json", json.dumps(without_nan(summary), indent=2, allow_nan=False))
-    return Shown(before, after, seconds, write_report(folder, summary))
+    [page] = write_report([folder], folder / REPORT)
+    return Shown(before, after, seconds, page)
 
 
 def measure(config: TrainConfig, model: str | Path, packs: int, arms: tuple[str, ...], when: str, rows: Path) -> Report:

@@ -60,7 +60,9 @@ def position_curves(series: Sequence[Curve], *, title: str, references: Mapping[
         drawn.append(Series(marks, label(curve.name, curve.values, points, curve.kind)))
     told = [(curve.name, curve.values) for curve in series] + list(references.items())
     return document(
-        title, told, [axes(frame, range(size), "position: tasks lived before this one", "mean reward"), assembled(drawn)]
+        title,
+        told,
+        [axes(frame, range(size), "position: tasks lived before this one", "mean reward"), assembled(drawn)],
     )
 
 
@@ -76,7 +78,8 @@ def step_curves(
     """Draw values over training steps: thin as measured, bold as a moving mean of few steps."""
     fixed = {name: [value] * len(steps) for name, value in (references or {}).items() if steps}
     frame = Frame(
-        (min(steps, default=0), max(steps, default=0)), y_range([*(c.values for c in series), *fixed.values()], least_top)
+        (min(steps, default=0), max(steps, default=0)),
+        y_range([*(c.values for c in series), *fixed.values()], least_top),
     )
     top, width = frame.y_range[1], 2 * (len(steps) // FEW) + 1
     drawn = [reference(name, values, frame, steps) for name, values in fixed.items()]
@@ -89,9 +92,7 @@ def step_curves(
         marks += dots(curve, points, "step", steps) if len(steps) <= FEW else lone_dots(points, curve.kind)
         drawn.append(Series(marks, label(curve.name, smooth, points, curve.kind, top)))
         told.append((curve.name, [smooth[0], smooth[-1]] if smooth else []))
-    return document(
-        title, told, [axes(frame, ticks(*frame.x_range), "training step", unit), assembled(drawn)]
-    )
+    return document(title, told, [axes(frame, ticks(*frame.x_range), "training step", unit), assembled(drawn)])
 
 
 def reference(name: str, values: Sequence[float], frame: Frame, across: Sequence[float]) -> Series:

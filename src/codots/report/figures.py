@@ -1,4 +1,4 @@
-"""Which figures a run has, each only if its numbers are there; the page shows them, `--figures` writes them as files."""
+"""The figures of a run, each only if its numbers are there: for the page, or as files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from codots.report.run import REFERENCES, Evaluation, Run, grounds, references_o
 
 SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
 """The curves that say it at a glance: name, when, arm, colour."""
+FIRST = ("positions", "arms", "training", "facts")
+"""What the page shows unfolded, by caption."""
 COLOUR_OF = (5, 3, 2, 0, 1, 4)
 """Colour of each position: the first is grey, the fourth is the main one."""
 ARM_COLOUR = {"own": 0, "null": 5, "shuffled": 1, "frozen": 3, "oracle": 2}
@@ -28,7 +30,7 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing and what to know to read it."""
+    """A drawing, and by which caption it is explained."""
 
     name: str
     svg: str
@@ -38,10 +40,11 @@ class Figure:
 def figures(run: Run) -> list[Figure]:
     """All figures of a run, the telling ones first."""
     evaluated = list(grounds(run))
-    found = [*([at_a_glance(evaluated[0])] if evaluated else []), *training(run)]
+    found = [at_a_glance(evaluated[0])] if evaluated else []
     for i, ground in enumerate(evaluated):
         found += [arms(evaluation, f"-{i}" * bool(i)) for evaluation in ground if len(evaluation.report["arms"]) > 2]
-    return [*found, *numbers(run)]
+    found += [*training(run), *numbers(run)]
+    return sorted(found, key=lambda figure: FIRST.index(figure.caption) if figure.caption in FIRST else len(FIRST))
 
 
 def real(values: Sequence[Any] | None) -> list[Any]:
@@ -80,7 +83,8 @@ def at_a_glance(ground: Sequence[Evaluation]) -> Figure:
 def arms(evaluation: Evaluation, suffix: str) -> Figure:
     """Draw every arm of an evaluation."""
     shown = [curve(arm, evaluation, arm, ARM_COLOUR[arm]) for arm in reversed(evaluation.report["arms"])]
-    drawn = position_curves(shown, title=f"Every arm, {evaluation.name}", references=references(evaluation))
+    named = f"{evaluation.name} training" if evaluation.name == evaluation.when else evaluation.name
+    drawn = position_curves(shown, title=f"Every arm, {named}", references=references(evaluation))
     return Figure(f"arms-{evaluation.name}{suffix}", drawn, "arms")
 
 
@@ -91,7 +95,7 @@ def training(run: Run) -> Iterator[Figure]:
         name: values[at]
         for name, values, at in (
             ("floor", bounds.get("floor"), -1),
-            ("bayes, alone", bounds.get("bayes"), 0),
+            ("bayes at 0", bounds.get("bayes"), 0),
             ("ceiling", bounds.get("ceiling"), -1),
         )
         if values
@@ -123,7 +127,11 @@ def numbers(run: Run) -> Iterator[Figure]:
     right, wrong = run.column("facts/right"), run.column("facts/wrong")
     missing = [rest if (rest := 1 - r - w) > 0 or math.isnan(rest) else 0.0 for r, w in zip(right, wrong, strict=True)]
     for name, curves in {
-        "facts": [Curve("right", right, colour=2), Curve("wrong", wrong, colour=1), Curve("missing", missing, colour=5)],
+        "facts": [
+            Curve("right", right, colour=2),
+            Curve("wrong", wrong, colour=1),
+            Curve("missing", missing, colour=5),
+        ],
         "malformed": [
             Curve("answers", run.column("malformed/solve"), colour=0),
             Curve("rewrites", run.column("malformed/update"), colour=1),
@@ -165,7 +173,7 @@ def side_by_side(runs: Sequence[Run]) -> list[Figure]:
 
 
 def write_figures(folder: Path, shown: Sequence[Figure]) -> list[Path]:
-    """Write figures as SVG, and as PNG of twice the size; without the extra `figures` ValueError says what to install."""
+    """Write figures as SVG, and as PNG of twice the size; ValueError if the extra `figures` is not installed."""
     try:
         import resvg_py
     except ImportError as error:

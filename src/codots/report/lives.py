@@ -155,9 +155,7 @@ def story(rows: Sequence[Row]) -> Story:
         style = spoken(pack, solved[0])
     updates = {row.position: row for row in rows if row.kind == "update"}
     boards = replay(pack, solved, style)
-    tasks = [
-        task(pack, row, drawn, updates.get(row.position)) for row, drawn in zip(solved, boards, strict=True)
-    ]
+    tasks = [task(pack, row, drawn, updates.get(row.position)) for row, drawn in zip(solved, boards, strict=True)]
     if pack is None:
         return Story("", "", "", tasks, "")
     hidden = pack.domain.oracle_context(pack.world, style)
@@ -206,9 +204,7 @@ def replay(pack: Pack | None, solved: Sequence[Row], style: str) -> list[list[st
     if pack is None or pack.domain.blocking:
         return [[None] * (len(row.turns) + 1) for row in solved]
     memory = pack.domain.make_memory(pack.world)
-    return [
-        list(_drawings(pack, pack.tasks[row.position].env(style=style, memory=memory), row)) for row in solved
-    ]
+    return [list(_drawings(pack, pack.tasks[row.position].env(style=style, memory=memory), row)) for row in solved]
 
 
 def _drawings(pack: Pack, env: Env, row: Row) -> Iterator[str | None]:
@@ -228,7 +224,12 @@ def index(lives: Sequence[Told]) -> dict[str, Any]:
         name: {value: i for i, value in enumerate(values)}.__getitem__ for name, values in tables.items()
     }
     rows = [
-        [*(places[name](getattr(one, name)) for name in tables), one.life, one.flags, *(round(r, 4) for r in one.rewards)]
+        [
+            *(places[name](getattr(one, name)) for name in tables),
+            one.life,
+            one.flags,
+            *(round(r, 4) for r in one.rewards),
+        ]
         for one in lives
     ]
     return {**tables, "lives": rows, "together": TOGETHER}

@@ -16,12 +16,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from codots.checkpoint import write_atomically
-from codots.report.figures import Figure, figures, side_by_side, write_figures
+from codots.report.figures import FIRST, Figure, figures, side_by_side, write_figures
 from codots.report.lives import Shelf, chosen, index, packed, read_lives
 from codots.report.run import Evaluation, Run, grounds, is_exact, read_run, references_of
 from codots.report.svg import STYLE, bare
 
 DASH, MINUS = "\u2013", "\u2212"
+REPORT = "report.html"
+"""The page of a run, in its folder."""
 SCRIPTS = ("diff.js", "board.js", "list.js", "reader.js", "page.js")
 
 
@@ -63,9 +65,21 @@ class Chapter:
     """The life to open with."""
     why: str
 
+    @property
+    def telling(self) -> list[Figure]:
+        """The figures that are shown unfolded: one of each kind, of an evaluation the first."""
+        return list({figure.caption: figure for figure in reversed(self.figures) if figure.caption in FIRST}.values())[
+            ::-1
+        ]
+
+    @property
+    def further(self) -> list[Figure]:
+        """All other figures."""
+        return [figure for figure in self.figures if figure not in self.telling]
+
 
 def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = False) -> list[Path]:
-    """Write one page about run folders, and with it the figures as files in `figures/` beside it; give what was written.
+    """Write one page about run folders, with their figures as files in `figures/` beside it; give what was written.
 
     Raises ValueError for a folder that is no run, and for files that cannot be read.
     """
@@ -102,18 +116,17 @@ def build(chapters: Sequence[Chapter], live: str = "") -> str:
         ],
         "live": live,
     }
-    return str(
-        _template("page.html.jinja").render(
-            chapters=chapters,
-            several=side_by_side([c.run for c in chapters]) if len(chapters) > 1 else [],
-            data=Markup(safe_json(data)),
-            pieces=[[Markup(piece) for piece in packed(c.shelf.lives)] for c in chapters],
-            style=Markup(style),
-            style_hash=hashed(style),
-            script=Markup(script),
-            script_hash=hashed(script),
-            live=live,
-        )
+    return render(
+        "page.html.jinja",
+        chapters=chapters,
+        several=side_by_side([c.run for c in chapters]) if len(chapters) > 1 else [],
+        data=safe_json(data),
+        pieces=[packed(c.shelf.lives) for c in chapters],
+        style=style,
+        style_hash=hashed(style),
+        script=script,
+        script_hash=hashed(script),
+        live=live,
     )
 
 
@@ -130,10 +143,15 @@ def hashed(text: str) -> str:
 def safe_json(value: Any) -> str:
     """Write JSON that can stand in a script element: no `<` in it ends or opens anything."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}).encode("utf-8", "replace").decode()
+    return (
+        text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
+        .encode("utf-8", "replace")
+        .decode()
+    )
 
 
-def _template(name: str) -> Any:
+def render(name: str, **said: Any) -> str:
+    """Fill a template; what it is told is escaped, its style and script are not."""
     environment = Environment(
         loader=PackageLoader("codots.report", "assets"),
         autoescape=True,
@@ -143,7 +161,8 @@ def _template(name: str) -> Any:
     )
     environment.filters |= {"number": number, "signed": signed, "interval": interval, "span": span}
     environment.filters["drawn"] = lambda figure: Markup(bare(figure.svg))
-    return environment.get_template(name)
+    ready = {key: Markup(value) if key in ("style", "script", "data") else value for key, value in said.items()}
+    return str(environment.get_template(name).render(**ready))
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -106,7 +106,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         config=config,
-        last_step=metrics[-1]["step"] if metrics else 0,
+        last_step=int(metrics[-1]["step"]) if metrics else 0,
         totals={
             "tokens": sum(row.get("tokens/sampled", 0) for row in metrics),
             "seconds": sum(row.get("clock/step", 0.0) for row in metrics),
@@ -121,7 +121,9 @@ def read_run(folder: Path) -> Run:
 def no_run(folder: Path) -> str:
     """Word why a folder is no run, with the nearest name that is one."""
     beside = folder.parent
-    known = [str(path) for path in sorted(beside.iterdir()) if path.is_dir() and is_run(path)] if beside.is_dir() else []
+    known = (
+        [str(path) for path in sorted(beside.iterdir()) if path.is_dir() and is_run(path)] if beside.is_dir() else []
+    )
     expected = "expected a folder with config.yaml, metrics.jsonl, summary.json or rollouts"
     return f"no run at {folder}; {expected}" + (f" ({nearest(str(folder), known, 'run')})" if known else "")
 

@@ -1,4 +1,4 @@
-"""Drawing as SVG text that stands alone: a frame, lines with labels at their ends, colours that everybody tells apart."""
+"""Drawing as SVG text that stands alone: a frame, lines labelled at their ends, colours that everybody tells apart."""
 
 from __future__ import annotations
 

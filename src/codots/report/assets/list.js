@@ -20,7 +20,7 @@ class Lives {
     return (await this.stories.get(piece))[i % this.together];
   }
 
-  name(i) {
+  label(i) {
     const [where, arm, pack, life] = this.lives[i];
     const several = this.byPack.get(pack).some((k) => k !== i && this.lives[k][WHERE] === where && this.lives[k][ARM] === arm);
     return { where: this.where[where], arm: this.arm[arm], pack: this.pack[pack].slice(this.shared), life: several ? `life ${life}` : "" };
@@ -48,7 +48,7 @@ class Lives {
   async read() {
     const words = [];
     for (let i = 0; i < this.lives.length; i++) {
-      const name = this.name(i);
+      const name = this.label(i);
       words.push(`${Object.values(name).join(" ")} ${spoken(await this.story(i))}`.toLowerCase());
     }
     return words;
@@ -95,7 +95,7 @@ function drawList(list, lives, chosen) {
 
 function listRow(lives, place, chosen) {
   const i = lives.found[place];
-  const name = lives.name(i);
+  const name = lives.label(i);
   const row = el(
     "div",
     { class: "row", role: "option", id: `at-${i}`, "data-life": i, "aria-selected": i === chosen ? "true" : "false",

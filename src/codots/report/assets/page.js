@@ -87,7 +87,7 @@ function controls(lives, i, others, beside) {
     button.addEventListener("click", () => move(by));
     return button;
   };
-  const back = el("button", { type: "button", class: "back" }, "to the list");
+  const back = el("button", { type: "button", class: "back" }, "List");
   back.addEventListener("click", () => $("lives").scrollIntoView());
   return el("div", { class: "controls" }, step(-1, "\u2191", "Previous life"), step(1, "\u2193", "Next life"), back, select);
 }

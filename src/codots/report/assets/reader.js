@@ -4,7 +4,7 @@ async function drawLife(lives, i, beside) {
   const told = [{ i, story: await lives.story(i) }];
   if (beside !== null) told.push({ i: beside, story: await lives.story(beside) });
   const [first] = told;
-  const name = lives.name(i);
+  const name = lives.label(i);
   const head = el(
     "header",
     { class: "life-head" },
@@ -26,14 +26,14 @@ async function drawLife(lives, i, beside) {
 }
 
 function columnName(lives, i) {
-  const name = lives.name(i);
+  const name = lives.label(i);
   return [name.arm, name.where, name.life].filter(Boolean).join(", ");
 }
 
 function drawTask(lives, { i, story }, j, paired) {
   const task = story.tasks[j];
   if (!task) return el("section", { class: "task empty" });
-  const name = lives.name(i);
+  const name = lives.label(i);
   const numbers = [task.stop, `${task.tokens} tokens`];
   if (task.advantage !== null) numbers.push(`advantage ${signed(task.advantage)}`);
   const head = el(
@@ -100,7 +100,7 @@ function drawContext(lives, { i, story }, j) {
   const { rewrite } = now;
   if (rewrite && rewrite.advantage !== null) told.push(`advantage ${signed(rewrite.advantage)}`);
   if (rewrite) told.push(`${rewrite.tokens} tokens`);
-  else told.push(`given by the arm ${lives.name(i).arm}`);
+  else told.push(`given by the arm ${lives.label(i).arm}`);
   const pre = el("pre", { class: "context" });
   for (const [kind, text] of changes(now.context, next.context)) {
     pre.append(kind === "same" ? text : el(kind === "new" ? "ins" : "del", {}, text));

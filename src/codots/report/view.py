@@ -1,0 +1,147 @@
+"""Reports of many runs served to this machine alone, made again whenever a run has something new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from codots.domain import nearest
+from codots.report.page import asset, build, chapter, hashed, headline, render
+from codots.report.run import Run, find_runs, read_run
+
+HOST = "127.0.0.1"
+KEPT = 8
+"""Pages kept in memory."""
+NEWS = "/news"
+Answer = tuple[HTTPStatus, str, str]
+"""Status, content type and content."""
+
+
+class Viewer:
+    """What to answer; a run is found by its name among those that are there, so no path can lead elsewhere."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise ValueError(f"no folder {root}; expected one that holds runs, such as runs")
+        self.root, self.lock = root, Lock()
+        self.pages: dict[tuple[str, ...], tuple[str, str]] = {}
+
+    def answer(self, target: str) -> Answer:
+        """Answer a request: the list of runs, a page of one or several, or what tells that one is out of date."""
+        path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
+        names = tuple(query.get("run", ()))
+        routes: dict[str, Callable[[dict[str, Path]], Answer]] = {
+            "/": self._overview,
+            "/report": lambda found: self._page(names, [found[name] for name in names]),
+            NEWS: lambda found: (HTTPStatus.OK, "text/plain", stamp([found[name] for name in names])),
+        }
+        if unquote(path) not in routes:
+            return HTTPStatus.NOT_FOUND, "text/plain", f"nothing is here; the runs are listed at http://{HOST}/"
+        found = find_runs(self.root)
+        for name in names:
+            if name not in found:
+                return HTTPStatus.NOT_FOUND, "text/plain", nearest(name, list(found), "run")
+        if path != "/" and not names:
+            return HTTPStatus.BAD_REQUEST, "text/plain", "no run was named; expected ?run=NAME"
+        return routes[path](found)
+
+    def _overview(self, found: dict[str, Path]) -> Answer:
+        lines = [overview_line(name, folder) for name, folder in found.items()]
+        parts = {"style": asset("page.css"), "script": asset("runs.js")}
+        hashes = {f"{kind}_hash": hashed(text) for kind, text in parts.items()}
+        text = render("runs.html.jinja", root=str(self.root), lines=lines, **parts, **hashes)
+        return HTTPStatus.OK, "text/html", text
+
+    def _page(self, names: tuple[str, ...], folders: Sequence[Path]) -> Answer:
+        with self.lock:  # two windows on one run wait for one page
+            now = stamp(folders)
+            made, page = self.pages.pop(names, ("", ""))
+            if made != now:
+                page = build([chapter(read_run(folder)) for folder in folders], live=address(NEWS, names))
+            self.pages[names] = now, page
+            for oldest in list(self.pages)[:-KEPT]:
+                del self.pages[oldest]
+        return HTTPStatus.OK, "text/html", page
+
+
+def address(path: str, names: Sequence[str]) -> str:
+    """Where runs are asked for."""
+    return f"{path}?{'&'.join(f'run={quote(name)}' for name in names)}"
+
+
+def overview_line(name: str, folder: Path) -> dict[str, Any]:
+    """What the list says of a run; one that cannot be read is told, and hides no other."""
+    said: dict[str, Any] = {"name": name, "link": address("/report", [name]), "run": None, "head": None, "wrong": ""}
+    try:
+        run: Run = read_run(folder)
+        return said | {"run": run, "head": headline(run)}
+    except (ValueError, KeyError, OSError) as error:
+        return said | {"wrong": str(error)}
+
+
+def stamp(folders: Sequence[Path]) -> str:
+    """What changes whenever a report would."""
+    files = [
+        file for folder in folders for kind in ("*.json*", "*.yaml", "rollouts/*.jsonl") for file in folder.glob(kind)
+    ]
+    found = []
+    for file in sorted(files):
+        try:
+            state = file.stat()
+        except FileNotFoundError:  # taken away since
+            continue
+        found.append(f"{file.name} {state.st_size} {state.st_mtime_ns}")
+    return hashed("\n".join(found))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Only reads, and only for a browser on this machine."""
+
+    viewer: Viewer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer one request; what cannot be read is said in one line."""
+        try:
+            if (self.headers.get("Host") or "").partition(":")[0] not in (HOST, "localhost"):
+                status, kind, text = HTTPStatus.FORBIDDEN, "text/plain", "only this machine is answered"
+            else:
+                status, kind, text = self.viewer.answer(self.path)
+        except (ValueError, KeyError, OSError) as error:
+            status, kind, text = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", " ".join(str(error).split())
+        body = text.encode("utf-8", "replace")
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing of each request."""
+
+
+class Server(ThreadingHTTPServer):
+    """On the loopback interface only."""
+
+    daemon_threads = True
+
+
+def serve(root: Path, port: int) -> Server:
+    """Open the server; ValueError if there is no such folder, or the port is taken."""
+    handler = type("BoundHandler", (Handler,), {"viewer": Viewer(root)})
+    try:
+        return Server((HOST, port), handler)
+    except OSError as error:
+        raise ValueError(
+            f"port {port} of {HOST} cannot be had ({error.strerror}); give --port 0 for a free one"
+        ) from error
