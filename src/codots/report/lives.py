@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -238,7 +238,7 @@ def index(lives: Sequence[Told]) -> dict[str, Any]:
 def packed(lives: Sequence[Told]) -> list[str]:
     """The stories of lives in pieces: JSON, gzip, base64, so that a page of many long lives stays small."""
     pieces = [lives[first : first + TOGETHER] for first in range(0, len(lives), TOGETHER)]
-    texts = [json.dumps([asdict(one.story) for one in piece], ensure_ascii=False) for piece in pieces]
+    texts = [json.dumps([one.story for one in piece], default=vars, ensure_ascii=False) for piece in pieces]
     return [base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode() for text in texts]
 
 

@@ -66,8 +66,20 @@ class Run:
     @property
     def size(self) -> int:
         """Tasks in a life, 0 if nothing says so."""
-        last = max(self.evaluations, key=lambda e: e.when == "after", default=None)
+        last = self.after or next(iter(self.evaluations), None)
         return int(last.report["size"] if last else self.config.get("size", 0))
+
+    @property
+    def after(self) -> Evaluation | None:
+        """The evaluation after training, None if there was none."""
+        return next((e for e in self.evaluations if e.when == "after"), None)
+
+    @property
+    def world(self) -> list[str]:
+        """What the recipe says of where the lives were lived."""
+        c = self.config
+        seed = [f"seed {c['seed']}"] if "seed" in c else []
+        return [" ".join(str(c[key]) for key in ("domain", "preset") if key in c), *seed] if c else []
 
     @property
     def running(self) -> bool:

@@ -1,0 +1,171 @@
+"""How long a report takes to build and to show: `python benchmarks/report.py [EPISODES] [STYLE] [FOLDER]`.
+
+It lives EPISODES (10,000) episodes with scripted players on packs of frozen-lake-v1: half of the packs with own
+contexts and with none, as after training, half as a training writes them down. In style `natural` the player also
+thinks aloud, 40 words at every move. Then it builds the page and opens it in Chromium, five times each, one process
+each, and prints JSON: medians of seconds to build (by the clock, and of the processor), megabytes, seconds to the first paint and until a life is read.
+Building again in the same place takes the run that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import yaml
+
+from codots.config import TrainConfig
+from codots.domain import make_pack
+from codots.pack import Pack, stream
+from codots.records import Row, dump
+
+ROUNDS = 5
+WORDS = "first look at the board then choose what moves me closer to G and away from every hole that could end this".split()
+STEPS = 400
+BUILD = """
+import sys, time
+from pathlib import Path
+start = time.perf_counter()
+from codots.report.page import write_report
+write_report([Path(sys.argv[1])], Path(sys.argv[1]) / "report.html")
+print(time.perf_counter() - start, time.process_time())
+"""
+
+
+def live(pack: Pack, arm: str, life: int, style: str, step: int | None) -> list[Row]:
+    """One life of a player who knows the world, or draws at random, task by task."""
+    draws = stream("report", *pack.names, arm, life)
+    rows: list[Row] = []
+    context = ""
+    for task in pack.tasks:
+        skilled = draws.random() < (0.3 + 0.2 * task.position if arm == "own" else 0.3)
+        player = pack.domain.policy("informed" if skilled else "random", pack.world)
+        env = task.env(style=style)
+        seen, turns = env.observe(), []
+        while True:
+            said = player.act(env.view)
+            if style == "natural":
+                said = " ".join(draws.choice(WORDS, 40)) + f"\n{said}"
+            turns.append([seen, said])
+            step_taken = env.step(said)
+            seen = step_taken.observation
+            if step_taken.done:
+                break
+        told: dict = {"pack": list(pack.names), "arm": arm, "life": life, "position": task.position, "step": step}
+        credit = None if step is None else float(draws.normal())
+        rows.append(
+            Row(
+                **told,
+                kind="solve",
+                reward=step_taken.reward,
+                stop=step_taken.stop or "done",
+                context=context,
+                written=None,
+                turns=turns,
+                outcome=seen,
+                tokens=3 * len(turns),
+                advantage=credit,
+            )
+        )
+        if arm == "own" and task is not pack.tasks[-1]:
+            lines = pack.domain.oracle_context(pack.world, style).split("\n" if style == "natural" else " ")
+            kept = "\n".join(draws.permutation(lines)[: draws.integers(len(lines) + 1)])
+            asked = "\n".join(part for turn in turns for part in turn)
+            rows.append(
+                Row(
+                    **told,
+                    kind="update",
+                    reward=0.0,
+                    stop="ok",
+                    context=context,
+                    written=kept,
+                    turns=[[asked, f"<context>{kept}</context>"]],
+                    outcome="",
+                    tokens=20,
+                    advantage=credit,
+                )
+            )
+            context = kept
+    return rows
+
+
+def make_run(folder: Path, episodes: int, style: str) -> None:
+    """Write the run folder."""
+    folder.mkdir(parents=True)
+    config = TrainConfig(run=str(folder), steps=STEPS)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    left = episodes // 2
+    with (folder / "after.jsonl").open("w", encoding="utf-8") as file:
+        for i in count():
+            rows = [
+                row
+                for arm in ("own", "null")
+                for row in live(make_pack("frozen-lake-v1", "easy", "bench", i, 4), arm, 0, style, None)
+            ]
+            file.write(dump(rows))
+            if (left := left - len(rows)) <= 0:
+                break
+    (folder / "rollouts").mkdir()
+    left = episodes - episodes // 2
+    for step in count(1):
+        packs = [make_pack("frozen-lake-v1", "easy", "train", 2 * step + k, 4) for k in range(2)]
+        rows = [row for pack in packs for g in range(8) for row in live(pack, "own", g, style, step)]
+        (folder / "rollouts" / f"step-{step:06d}.jsonl").write_text(dump(rows), encoding="utf-8")
+        if (left := left - len(rows)) <= 0:
+            break
+    rng = np.random.default_rng(0)
+    names = [f"reward/{j}" for j in range(4)] + ["facts/right", "facts/wrong", "clock/step", "clock/live", "tokens/sampled"]
+    lines = [{"step": t, **dict(zip(names, rng.random(len(names)).tolist(), strict=True))} for t in range(1, STEPS + 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def show(page: Path) -> tuple[float, float]:
+    """Open a page in a fresh browser: seconds to the first paint, and until a life can be read."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page()
+        start = time.perf_counter()
+        tab.goto(page.resolve().as_uri(), wait_until="commit")
+        tab.wait_for_selector("html[data-ready]", state="attached")
+        ready = time.perf_counter() - start
+        paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        browser.close()
+    return paint / 1000, ready
+
+
+def main() -> None:
+    """Make the run, then measure."""
+    episodes, style = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, sys.argv[2] if len(sys.argv) > 2 else "compact"
+    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(mkdtemp()) / "run"
+    if not folder.exists():
+        make_run(folder, episodes, style)
+    command = [sys.executable, "-c", BUILD, str(folder)]
+    built = [
+        tuple(map(float, subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()))
+        for _ in range(ROUNDS)
+    ]
+    shown = [show(folder / "report.html") for _ in range(ROUNDS)]
+    found = {
+        "episodes": sum(path.read_text().count("\n") for path in folder.rglob("*.jsonl")) - STEPS,
+        "recorded_mb": sum(path.stat().st_size for path in folder.rglob("*.jsonl")) / 1e6,
+        "build_s": statistics.median(wall for wall, _ in built),
+        "build_cpu_s": statistics.median(cpu for _, cpu in built),
+        "page_mb": (folder / "report.html").stat().st_size / 1e6,
+        "first_paint_s": statistics.median(paint for paint, _ in shown),
+        "life_shown_s": statistics.median(ready for _, ready in shown),
+    }
+    print(json.dumps({name: round(value, 2) for name, value in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
