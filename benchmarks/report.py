@@ -28,7 +28,9 @@ from codots.pack import Pack, stream
 from codots.records import Row, dump
 
 ROUNDS = 5
-WORDS = "first look at the board then choose what moves me closer to G and away from every hole that could end this".split()
+WORDS = (
+    "first look at the board then choose what moves me closer to G and away from every hole that could end this".split()
+)
 STEPS = 400
 BUILD = """
 import sys, time
@@ -122,7 +124,13 @@ def make_run(folder: Path, episodes: int, style: str) -> None:
         if (left := left - len(rows)) <= 0:
             break
     rng = np.random.default_rng(0)
-    names = [f"reward/{j}" for j in range(4)] + ["facts/right", "facts/wrong", "clock/step", "clock/live", "tokens/sampled"]
+    names = [f"reward/{j}" for j in range(4)] + [
+        "facts/right",
+        "facts/wrong",
+        "clock/step",
+        "clock/live",
+        "tokens/sampled",
+    ]
     lines = [{"step": t, **dict(zip(names, rng.random(len(names)).tolist(), strict=True))} for t in range(1, STEPS + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 

@@ -120,7 +120,7 @@ def dots(curve: Curve, points: Sequence[Point], what: str, across: Sequence[floa
     for i, (x, y) in enumerate(points):
         if not math.isnan(y):
             told = f"{curve.name}, {what} {across[i]:.0f}: {curve.values[i]:.3f}"
-            if curve.ci95:
+            if curve.ci95 and all(map(math.isfinite, curve.ci95[i])):
                 told += " [{:.3f}, {:.3f}]".format(*curve.ci95[i])
             drawn.append(dot(x, y, curve.kind, told))
     return "".join(drawn)

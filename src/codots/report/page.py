@@ -231,7 +231,7 @@ def matrix(run: Run, evaluated: Sequence[Sequence[Evaluation]]) -> list[list[str
         return []
     cells: dict[tuple[str, str], str] = {}
     for e in ground:
-        reader = player(run, e.report["model"])
+        reader = {"before": "base", "after": "trained"}.get(e.when) or Path(e.report["model"]).name
         writer = reader if e.report["writer"] is None else player(run, e.report["writer"])
         if own := e.report["arms"].get("own"):
             cells[writer, reader] = f"{number(own['reward'][-1])} {interval(own['ci95'][-1])}"

@@ -17,6 +17,8 @@ from codots.comparison import compare
 from codots.domain import get_domain, make_pack, nearest
 from codots.records import HEAD
 
+SUMMARY = "summary.json"
+"""What a demonstration found."""
 POINTS = 400
 """More steps than these are shown as means of neighbours."""
 REFERENCES = ("floor", "bayes", "ceiling")
@@ -183,12 +185,12 @@ def mean(values: np.ndarray) -> float:
 def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluation], dict[str, float]]:
     """Read `summary.json` of a demonstration, and every file that `codots eval --json` was written to."""
     found, seconds = [], {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda path: (path.name != SUMMARY, path.name)):
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
-        if path.name == "summary.json":
+        if path.name == SUMMARY:
             found += [Evaluation(when, when, said[when]) for when in ("before", "after")]
             seconds = said["seconds"]
         elif isinstance(said, dict) and {"arms", "model", "writer", *REFERENCES} <= said.keys():

@@ -178,7 +178,11 @@ def xml(text: str) -> str:
 
 def document(title: str, told: Iterable[tuple[str, Sequence[float]]], marks: Iterable[str]) -> str:
     """Put a figure together; the description says the numbers to those who do not see it."""
-    spoken = xml(" ".join(f"{name}: {', '.join(f'{v:.2f}' for v in values)}." for name, values in told))
+    spoken = xml(
+        " ".join(
+            f"{name}: {', '.join(f'{v:.2f}' if math.isfinite(v) else 'none' for v in values)}." for name, values in told
+        )
+    )
     id = f"codots-{zlib.crc32(f'{xml(title)} {spoken}'.encode()):08x}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'

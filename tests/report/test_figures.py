@@ -1,0 +1,67 @@
+"""A run has the figures that its numbers allow, and they can be had as files."""
+
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+from PIL import Image
+
+from codots.report.figures import figures, side_by_side, write_figures
+from codots.report.page import write_report
+from codots.report.run import read_run
+from tests.report.made import full_run, make_run, steps
+
+ALL = ["positions", "arms-after", "training", "facts", "looks", "malformed", "tokens", "seconds"]
+
+
+def test_a_run_has_the_figures_that_its_numbers_allow(tmp_path):
+    assert [f.name for f in figures(read_run(full_run(tmp_path / "all")))] == ALL
+    bare = [{"step": 1, "reward/0": 0.5}]
+    assert [f.name for f in figures(read_run(make_run(tmp_path / "one", metrics=bare, size=1)))] == ["training"]
+    assert figures(read_run(make_run(tmp_path / "none"))) == []
+
+
+def test_the_first_figure_tells_before_after_null_and_the_references(tmp_path):
+    first = figures(read_run(full_run(tmp_path / "run")))[0]
+    for told in ("before: 0.30", "after, null: 0.50", "after: 0.50, 0.70, 0.81", "floor:", "bayes:", "ceiling:"):
+        assert told in first.svg
+
+
+def test_facts_that_are_neither_right_nor_wrong_are_missing(tmp_path):
+    lines = [{"step": t, "facts/right": r, "facts/wrong": w} for t, r, w in ((1, 0.2, 0.3), (2, 0.9, 0.4))]
+    lines.append({"step": 3, "other": 1.0})
+    found = {f.name: f.svg for f in figures(read_run(make_run(tmp_path / "run", metrics=lines)))}
+    assert "missing, step 1: 0.500" in found["facts"]
+    assert "missing, step 2: 0.000" in found["facts"]
+    assert "missing, step 3" not in found["facts"]
+
+
+def test_runs_stand_side_by_side_over_the_steps_of_all(tmp_path):
+    runs = [read_run(full_run(tmp_path / "long")), read_run(make_run(tmp_path / "short", metrics=steps(12)))]
+    both = {f.name: f.svg for f in side_by_side(runs)}
+    assert set(both) == {"runs-0", "runs-training"}
+    assert "short:" in both["runs-training"]
+    assert "long: 0.50, 0.70, 0.81" in both["runs-0"]
+
+
+def test_figures_are_written_as_svg_and_png(tmp_path):
+    folder = full_run(tmp_path / "run")
+    page, *written = write_report([folder], folder / "report.html", with_figures=True)
+    assert page == folder / "report.html"
+    assert sorted(p.name for p in (folder / "figures").iterdir()) == sorted(
+        f"{name}.{kind}" for name in ALL for kind in ("svg", "png")
+    )
+    for path in written:
+        if path.suffix == ".svg":
+            assert ET.parse(path).getroot().tag.endswith("svg")
+        else:
+            with Image.open(path) as image:
+                assert image.size == (1040, 740)
+                assert len(image.convert("RGB").getcolors(1_000_000)) > 20  # lines and words, not a blank sheet
+
+
+def test_without_the_extra_the_line_names_it_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(ValueError, match=r"codots\[figures\]"):
+        write_figures(tmp_path / "figures", figures(read_run(full_run(tmp_path / "run"))))
+    assert not (tmp_path / "figures").exists()

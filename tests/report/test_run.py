@@ -1,0 +1,101 @@
+"""A run folder is read whatever part of it is there, and what cannot be read is named."""
+
+import json
+import math
+
+import pytest
+
+from codots.report.run import POINTS, find_runs, grounds, read_run, references_of
+from tests.report.made import full_run, life, make_run, report, steps, summary
+
+
+def test_every_part_of_a_run_is_found(tmp_path):
+    run = read_run(full_run(tmp_path / "run"))
+    assert (run.name, run.size, run.last_step, run.running) == ("run", 3, 30, False)
+    assert [(e.name, e.when) for e in run.evaluations] == [
+        ("before", "before"),
+        ("base-reads", "before"),
+        ("after", "after"),
+    ]
+    assert [name for name, _ in run.rows] == ["after", "step 1"]
+    assert run.totals == {"tokens": 60_000, "seconds": 60.0}
+    assert references_of(run)["bayes"] == [0.62, 0.93, 0.93]
+
+
+@pytest.mark.parametrize("part", ["config", "metrics", "rows"])
+def test_a_run_of_one_part_is_a_run(tmp_path, part):
+    made = {"config": {}, "metrics": {"metrics": steps(3)}, "rows": {"trained": life(0, [0, 1, 1])}}
+    folder = make_run(tmp_path / "run", **made[part])
+    if part != "config":
+        (folder / "config.yaml").unlink()
+    run = read_run(folder)
+    assert (len(run.steps), len(run.rows)) == {"config": (0, 0), "metrics": (3, 0), "rows": (0, 1)}[part]
+
+
+def test_a_run_that_goes_on_is_told_from_one_that_is_over(tmp_path):
+    assert read_run(make_run(tmp_path / "a", metrics=steps(3), steps=10)).running
+    assert not read_run(make_run(tmp_path / "b", metrics=steps(3))).running
+
+
+def test_a_cut_off_last_line_of_metrics_does_not_count(tmp_path):
+    folder = make_run(tmp_path / "run", metrics=steps(3))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rew')
+    assert read_run(folder).last_step == 3
+
+
+def test_many_steps_are_means_of_neighbours(tmp_path):
+    lines = [{"step": t, "reward/0": float(t), **({"look/own_0": 1.0} if t == 5 else {})} for t in range(1, 1201)]
+    run = read_run(make_run(tmp_path / "run", metrics=lines))
+    assert len(run.steps) == POINTS
+    assert (run.steps[0], run.steps[-1]) == (3, 1200)
+    assert run.column("reward/0")[:2] == [2.0, 5.0]
+    assert [v for v in run.column("look/own_0") if math.isfinite(v)] == [1.0]
+    assert all(map(math.isnan, run.column("never written")))
+
+
+def test_references_come_from_packs_of_dev_where_no_evaluation_brings_them(tmp_path):
+    found = references_of(read_run(make_run(tmp_path / "run", preset="tiny")))
+    assert all(len(values) == 3 for values in found.values())
+    assert found["floor"][0] < found["bayes"][0] < found["ceiling"][0]
+    assert references_of(read_run(make_run(tmp_path / "other", domain="not-here-v1"))) == {}
+
+
+def test_evaluations_of_other_packs_stand_apart(tmp_path):
+    folder = make_run(tmp_path / "run", summary())
+    (folder / "hard.json").write_text(json.dumps(report([0.1] * 8, [0.1] * 8, model=f"{folder}/model", preset="hard")))
+    (folder / "notes.json").write_text('{"something": "else"}')
+    assert [[e.name for e in ground] for ground in grounds(read_run(folder))] == [["before", "after"], ["hard"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("metrics.jsonl", '{"step": 1}\nnonsense\n', "metrics.jsonl, line 2: expected the numbers of a step"),
+        ("summary.json", "{", "summary.json is not JSON"),
+        ("config.yaml", "a: [", "config.yaml is no recipe"),
+        ("config.yaml", "words", "config.yaml is no recipe"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, name, text, said):
+    folder = make_run(tmp_path / "run")
+    (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_run(folder)
+
+
+def test_what_is_no_run_names_the_nearest(tmp_path):
+    make_run(tmp_path / "demo")
+    with pytest.raises(ValueError, match=r"no run at .*dmo; expected a folder with config.yaml.*nearest is '.*demo'"):
+        read_run(tmp_path / "dmo")
+
+
+def test_runs_are_found_in_folders_of_folders_and_not_inside_of_runs(tmp_path):
+    for name in ("a", "b"):
+        make_run(tmp_path / name)
+    (tmp_path / "more").mkdir()
+    make_run(tmp_path / "more" / "c")
+    make_run(tmp_path / "a" / "inside")
+    (tmp_path / "away").symlink_to(tmp_path / "b")
+    assert sorted(find_runs(tmp_path)) == ["a", "b", "more/c"]
+    assert find_runs(tmp_path / "b") == {"b": tmp_path / "b"}
