@@ -1,10 +1,10 @@
 """How long a report takes to build and to show: `python benchmarks/report.py [EPISODES] [STYLE] [FOLDER]`.
 
-It lives EPISODES (10,000) episodes with scripted players on packs of frozen-lake-v1: half of the packs with own
-contexts and with none, as after training, half as a training writes them down. In style `natural` the player also
-thinks aloud, 40 words at every move. Then it builds the page and opens it in Chromium, five times each, one process
-each, and prints JSON: medians of seconds to build (by the clock, and of the processor), megabytes, seconds to the first paint and until a life is read.
-Building again in the same place takes the run that is there.
+It lives EPISODES (10,000) episodes with scripted players on packs of frozen-lake-v1: half of them with own contexts and
+with none, as after training, half as a training writes them down. In style `natural` the player also thinks aloud, 40
+words at every move. Then it builds the page and opens it in Chromium, five times each, one process each, and prints
+JSON of medians: seconds to build (by the clock, and of the processor), megabytes, seconds to the first paint and until
+a life can be read. Where FOLDER is there already, its run is taken.
 """
 
 from __future__ import annotations
@@ -28,9 +28,22 @@ from codots.pack import Pack, stream
 from codots.records import Row, dump
 
 ROUNDS = 5
-WORDS = (
-    "first look at the board then choose what moves me closer to G and away from every hole that could end this".split()
-)
+WORDS = [
+    "first",
+    "look",
+    "where",
+    "every",
+    "hole",
+    "lies",
+    "then",
+    "choose",
+    "what",
+    "moves",
+    "me",
+    "closer",
+    "to",
+    "G",
+]
 STEPS = 400
 BUILD = """
 import sys, time

@@ -123,6 +123,9 @@ def refused(codots, home):
         ("unknown domain 'lake'", ["play", "lake"]),
         ("unknown preset of frozen-lake-v1 'eazy'", ["play", "frozen-lake-v1", "--preset", "eazy"]),
         ("unknown key 'stepz'", ["demo", "recipe.yaml", "stepz=3"]),
+        ("no run at nowhere; expected a folder with config.yaml", ["report", "nowhere"]),
+        ("no run at model", ["report", "model", "--figures"]),
+        ("no folder nowhere", ["view", "nowhere"]),
     ],
 )
 def test_what_cannot_be_done_is_one_line(refused, line, args):
@@ -259,6 +262,19 @@ def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, h
     assert codots("demo", "recipe.yaml", "seed=1", "--packs", "3").code == 0
     assert (home / "run-1" / "summary.json").read_bytes() == first
     assert (home / "run" / "summary.json").read_bytes() != first
+
+
+def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run(codots, home):
+    assert codots("train", "recipe.yaml").code == 0
+    told = ["eval", "run", "--preset", "tiny", "--size", "2", "--packs", "2", "--workers", "1"]
+    (home / "run" / "mine.json").write_text(codots(*told, "--json", "--rows", "run/mine.jsonl").out)
+    ended = codots("report", "run", "--figures")
+    assert (ended.code, ended.out) == (0, "look at run/report.html, and 14 figures in run/figures\n")
+    page = (home / "run" / "report.html").read_text()
+    assert "the trained model reached a reward of" in page
+    assert '"where":["mine","step 1"]' in page
+    assert codots("report", "run", "run", "--out", "two.html").out == "look at two.html\n"
+    assert "Runs side by side" in (home / "two.html").read_text()
 
 
 @pytest.mark.parametrize("stage", ["codots.evaluate.LocalEngine", "codots.demo.run_training"])

@@ -178,7 +178,7 @@ def write_figures(folder: Path, shown: Sequence[Figure]) -> list[Path]:
         import resvg_py
     except ImportError as error:
         raise ValueError("PNG files need the extra 'figures': pip install 'codots[figures]'") from error
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for figure in shown:
         svg, png = folder / f"{figure.name}.svg", folder / f"{figure.name}.png"

@@ -83,17 +83,16 @@ def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = Fals
 
     Raises ValueError for a folder that is no run, and for files that cannot be read.
     """
+    if to.is_dir() or not to.parent.is_dir():
+        raise ValueError(f"cannot write {to}: {'it is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
     runs = [read_run(folder) for folder in folders]
     page = build([chapter(run) for run in runs])
-    if not to.parent.is_dir():
-        raise ValueError(f"cannot write {to}: there is no folder {to.parent}")
     written = []
     if with_figures:
-        several = side_by_side(runs) if len(runs) > 1 else []
-        for name, shown in [("", several), *((run.name * (len(runs) > 1), figures(run)) for run in runs)]:
-            place = to.parent / "figures"
-            place.mkdir(exist_ok=True)
-            written += write_figures(place / name, shown) if shown else []
+        several = len(runs) > 1
+        shown = [(run.name if several else "", figures(run)) for run in runs]
+        for name, found in [("", side_by_side(runs)), *shown] if several else shown:
+            written += write_figures(to.parent / "figures" / name, found)
     write_atomically(to, page)
     return [to, *written]
 

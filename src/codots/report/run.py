@@ -191,8 +191,11 @@ def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluat
         except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
         if path.name == SUMMARY:
-            found += [Evaluation(when, when, said[when]) for when in ("before", "after")]
-            seconds = said["seconds"]
+            try:
+                found += [Evaluation(when, when, dict(said[when])) for when in ("before", "after")]
+                seconds = dict(said["seconds"])
+            except (TypeError, KeyError, ValueError) as error:
+                raise ValueError(f"{path} is no demonstration's; expected before, after and seconds") from error
         elif isinstance(said, dict) and {"arms", "model", "writer", *REFERENCES} <= said.keys():
             found.append(Evaluation(path.stem, moment(folder, config, said["model"]), said))
     return sorted(found, key=lambda e: ("before", "after", "other").index(e.when)), seconds
