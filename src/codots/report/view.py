@@ -54,7 +54,7 @@ class Viewer:
         lines = [overview_line(name, folder) for name, folder in found.items()]
         parts = {"style": asset("page.css"), "script": asset("runs.js")}
         hashes = {f"{kind}_hash": hashed(text) for kind, text in parts.items()}
-        text = render("runs.html.jinja", root=str(self.root), lines=lines, **parts, **hashes)
+        text = render("runs.html.jinja", root=self.root.resolve().name, lines=lines, **parts, **hashes)
         return HTTPStatus.OK, "text/html", text
 
     def _page(self, names: tuple[str, ...], folders: Sequence[Path]) -> Answer:

@@ -64,13 +64,10 @@ function spoken(story) {
   return said.join("\n");
 }
 
-// The start that all names share up to a blank; it need not be read again and again.
+// Length of what all names share of domain and preset, which need not be read again and again.
 function sharedStart(names) {
-  let shared = names.length > 1 ? names[0].lastIndexOf(" ") + 1 : 0;
-  while (shared && !names.every((name) => name.startsWith(names[0].slice(0, shared)))) {
-    shared = names[0].lastIndexOf(" ", shared - 2) + 1;
-  }
-  return shared;
+  const starts = new Set(names.map((name) => name.split(" ").slice(0, -2).join(" ")));
+  return starts.size === 1 && [...starts][0] ? [...starts][0].length + 1 : 0;
 }
 
 async function unpack(id) {

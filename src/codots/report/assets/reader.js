@@ -12,7 +12,7 @@ async function drawLife(lives, i, beside) {
     rewardCells(lives.lives[i].slice(REWARDS)),
     el("p", { class: "soft" }, [name.where, name.arm, name.life].filter(Boolean).join(", ")),
   );
-  if (first.story.hidden) head.append(el("p", { class: "soft" }, "Hidden in this world, never shown to the model: ", el("span", { class: "mono" }, first.story.hidden)));
+  if (first.story.hidden) head.append(el("p", { class: "soft" }, "Hidden in this world, never shown to the model:"), el("pre", {}, first.story.hidden));
   if (first.story.rules) head.append(el("details", {}, el("summary", {}, "The rules that the model is told"), el("pre", {}, first.story.rules)));
   const grid = el("div", { class: told.length > 1 ? "story pair" : "story" });
   if (told.length > 1) grid.append(...told.map((one) => el("h4", {}, columnName(lives, one.i))));
