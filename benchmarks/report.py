@@ -159,6 +159,7 @@ def show(page: Path) -> tuple[float, float]:
         tab.goto(page.resolve().as_uri(), wait_until="commit")
         tab.wait_for_selector("html[data-ready]", state="attached")
         ready = time.perf_counter() - start
+        tab.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
         paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         browser.close()
     return paint / 1000, ready
