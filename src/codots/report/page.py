@@ -83,9 +83,9 @@ def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = Fals
 
     Raises ValueError for a folder that is no run, and for files that cannot be read.
     """
+    runs = [read_run(folder) for folder in folders]
     if to.is_dir() or not to.parent.is_dir():
         raise ValueError(f"cannot write {to}: {'it is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
-    runs = [read_run(folder) for folder in folders]
     page = build([chapter(run) for run in runs])
     written = []
     if with_figures:
