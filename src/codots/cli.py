@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,17 +17,72 @@ app = typer.Typer(
     name="codots",
     help="Connect the Dots: agents that get better the longer they live in a world.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
+
+def _domains() -> list[str]:
+    from codots.domain import domain_ids
+
+    return domain_ids()
+
+
+def _presets() -> list[str]:
+    from codots.domain import get_domain
+
+    return sorted({preset for id in _domains() for preset in get_domain(id).presets})
+
+
+def _arms() -> Iterable[str]:
+    from codots.arms import ARMS
+
+    return ARMS
+
+
+def _keys() -> list[str]:
+    from codots.config import TrainConfig, known_keys
+
+    return [f"{key}=" for key in known_keys(TrainConfig)]
+
+
+def _completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Complete the last of words that are parted by commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{choice}" for choice in choices() if choice.startswith(last)]
+
+    return complete
+
+
+def _split(name: str) -> str:
+    if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-"):
+        raise typer.BadParameter(f"{name!r} is not a name; expected train, dev, test, or another word")
+    return name
+
+
 Recipe = Annotated[Path, typer.Argument(help="A recipe, such as recipes/lake.yaml.")]
-Changes = Annotated[list[str] | None, typer.Argument(help="Changes to it: key=value ...", show_default=False)]
-DomainId = Annotated[str, typer.Option("--domain", help="Versioned id of a domain.")]
-Preset = Annotated[str, typer.Option(help="Preset of the domain.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to it: key=value ...", show_default=False, autocompletion=_completing(_keys)),
+]
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="Versioned id of a domain.", autocompletion=_completing(_domains))
+]
+DomainId = Annotated[
+    str, typer.Option("--domain", help="Versioned id of a domain.", autocompletion=_completing(_domains))
+]
+Preset = Annotated[str, typer.Option(help="Preset of the domain.", autocompletion=_completing(_presets))]
 Packs = Annotated[int, typer.Option(min=2, help="Number of packs; 500 for a claim.")]
 Size = Annotated[int, typer.Option(min=1, help="Tasks in a pack.")]
-Split = Annotated[str, typer.Option(help="Which packs: train, dev, test, or any held-out name.")]
+Split = Annotated[
+    str,
+    typer.Option(
+        help="Which packs: train, dev, test, or any held-out name.",
+        callback=_split,
+        autocompletion=_completing(lambda: ("train", "dev", "test")),
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes, one a core.")]
 
@@ -36,6 +92,9 @@ def train(
     recipe: Recipe,
     changes: Changes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    origin: Annotated[
+        str | None, typer.Option("--from", help="Start from a run or one of its checkpoints: the same as fork=...")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe, print it in full, run nothing.")
     ] = False,
@@ -44,22 +103,33 @@ def train(
     from codots.config import TrainConfig, load_recipe
     from codots.display import run_training
 
-    config = load_recipe(TrainConfig, recipe, changes)
+    forked = [] if origin is None else [f"fork={json.dumps(origin)}"]
+    config = load_recipe(TrainConfig, recipe, [*(changes or []), *forked])
     if dry_run:
         return _dry_run(config)
     stopped = run_training(config, resume=resume)
     if stopped is not None:
         typer.echo(f"stopped after step {stopped}, saved; the same command with --resume goes on", err=True)
         raise typer.Exit(130)
-    typer.echo(f"the model is in {config.run}/model, the run in {config.run}")
+    typer.echo(f"the model is in {config.run}/model, the run in {config.run}{_best(config)}")
+
+
+def _best(config: TrainConfig) -> str:
+    from codots.checkpoint import best_checkpoint, dev_of
+
+    best = best_checkpoint(Path(config.run))
+    return f", the best on dev, {dev_of(best):.3f}, in {best}" if best else ""
 
 
 def _dry_run(config: TrainConfig) -> None:
     import yaml
 
+    from codots.checkpoint import fork_point
+    from codots.metrics import check_loggers
     from codots.model import load_profile, model_folder
 
-    folder = model_folder(config.model)
+    check_loggers(config.loggers)
+    folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
     profile = load_profile(folder).fits(config.domain)
     typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
     lives = config.packs * config.group
@@ -90,7 +160,9 @@ def evaluate(
     split: Split = "dev",
     packs: Packs = 100,
     size: Size = 4,
-    arms: Annotated[str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.")] = "own,null",
+    arms: Annotated[
+        str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.", autocompletion=_completing(_arms))
+    ] = "own,null",
     writer: Annotated[str | None, typer.Option(help="A model whose contexts this one reads.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
@@ -129,7 +201,7 @@ def evaluate(
 
 @app.command()
 def reference(
-    id: Annotated[str, typer.Argument(metavar="ID", help="Versioned id of a domain.")],
+    id: Id,
     preset: Preset = "easy",
     packs: Packs = 500,
     size: Size = 4,
@@ -150,7 +222,7 @@ def reference(
 
 @app.command()
 def play(
-    id: Annotated[str, typer.Argument(metavar="ID", help="Versioned id of a domain.")],
+    id: Id,
     preset: Preset = "easy",
     split: Split = "dev",
     index: Annotated[int, typer.Option(min=0, help="Which pack.")] = 0,
@@ -238,6 +310,26 @@ def view(
         server.serve_forever()
 
 
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe, to check this machine for it.")] = None,
+    changes: Changes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: threads, torch, device, disk, model; says what to change, and ends with 1 if it must be."""
+    from codots import doctor
+    from codots.config import TrainConfig, load_recipe
+    from codots.display import findings_table
+
+    findings = doctor.examine(load_recipe(TrainConfig, recipe, changes) if recipe else TrainConfig.model_validate({}))
+    if as_json:
+        typer.echo(doctor.as_json(findings))
+    else:
+        _show(findings_table(findings))
+    if any(found.must for found in findings):
+        raise typer.Exit(1)
+
+
 def _show(what: Any) -> None:
     from rich.console import Console
 
@@ -254,12 +346,37 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Run a command; what goes wrong is one line on stderr and exit code 2, Ctrl-C is 130."""
+    """Run a command; what goes wrong is one line on stderr.
+
+    The exit code is 2 for what cannot be done, 1 for a run that stopped itself or input that ended early, 130 for
+    Ctrl-C.
+    """
     try:
-        app()
+        code = app(standalone_mode=False)
     except KeyboardInterrupt:
-        typer.echo("codots: stopped", err=True)
-        sys.exit(130)
+        _fail("stopped", 130)
+    except typer.Abort:
+        _fail("stopped: the input ended", 1)
+    except (ArithmeticError, TimeoutError) as error:
+        _fail(str(error), 1)
     except Exception as error:
-        typer.echo(f"codots: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-        sys.exit(2)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        _fail(_usage(error) or str(error) or type(error).__name__, 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Exception) -> str:
+    """Word wrong usage, which typer would draw a box around; nothing for any other error."""
+    if not hasattr(error, "format_message"):
+        return ""
+    where = getattr(getattr(error, "ctx", None), "command_path", "codots")
+    return f"{str(error.format_message()).rstrip('.')}; see {where} --help"
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    from codots.redact import without_secrets
+
+    typer.echo(f"codots: {without_secrets(' '.join(line.split()))}", err=True)
+    sys.exit(code)

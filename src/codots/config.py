@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -11,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from codots.credit import choose
-from codots.domain import get_domain, nearest
+from codots.deadline import PATIENCE
+from codots.domain import closest, get_domain, nearest
 
 
 class Section(BaseModel):
@@ -87,6 +89,8 @@ class TrainConfig(World):
 
     model: str = "base"
     """Where to start: a model folder, or `base`, the tiny model of the package."""
+    fork: str | None = None
+    """A run or a checkpoint to start from in place of `model`, with its weights and optimiser; steps count from 0."""
     run: str = "runs/train"
     """Folder of the run."""
     seed: int = 0
@@ -112,13 +116,20 @@ class TrainConfig(World):
     save_every: int = Field(20, ge=1)
     """Steps between checkpoints; the last step is always saved."""
     keep: int = Field(2, ge=1)
-    """Checkpoints kept."""
+    """Checkpoints kept, the newest ones; the best on `dev` is kept besides."""
     look_every: int = Field(20, ge=0)
     """Steps between looks at `dev`, 0 for none; a look changes nothing."""
     look_packs: int = Field(32, ge=2)
     """Packs of a look."""
     record_every: int = Field(10, ge=1)
     """Steps between recorded rollouts."""
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = ["tensorboard"]
+    """Who is told the numbers besides `metrics.jsonl`."""
+    gap_limit: float = Field(0.05, gt=0)
+    """Greatest mean difference, in nats, of the sampler's and the learner's logprobs of the same ids; past it the run
+    stops. One engine in full precision stays below 1e-5."""
+    patience: float = Field(PATIENCE, gt=0)
+    """Seconds that one stage of a step may take; then the run stops and says which."""
 
     @model_validator(mode="after")
     def _cuts(self) -> Self:
@@ -203,10 +214,13 @@ def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> 
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+        said = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read the recipe {path}: {said}{closest(path)}") from error
     values = _read(text, str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a recipe: expected keys and values, got {type(values).__name__}")
+    if kind is TrainConfig and "stages" in values:
+        raise ValueError(f"{path} is a recipe of `codots pretrain`: it has stages")
     for change in changes or []:
         _change(values, change)
     return validate(kind, values, str(path))
@@ -242,6 +256,9 @@ def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
             named = ".".join(part for part in first["loc"] if isinstance(part, str))
             raise ValueError(f"{where}: {nearest(named, known_keys(kind), 'key')}") from error
         path = " ".join(".".join(map(str, first["loc"])).split())
+        if first["type"] == "literal_error" and isinstance(first["input"], str):
+            choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+            raise ValueError(f"{where}: {nearest(first['input'], choices, f'choice of {path}')}") from error
         message = first["msg"].removeprefix("Value error, ")
         given = "" if isinstance(first["input"], dict | BaseModel) or not path else f", got {first['input']!r}"
         raise ValueError(f"{where}: {path}{': ' if path else ''}{message}{given}") from error
@@ -260,5 +277,5 @@ def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
 
 def fingerprint(config: Section, *, without: frozenset[str] = frozenset()) -> str:
     """Hash what a recipe says, so that a run is never taken up with another."""
-    said = json.dumps(config.model_dump(mode="json", exclude=set(without)), sort_keys=True)
+    said = json.dumps(config.model_dump(mode="json", exclude=set(without), exclude_none=True), sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]

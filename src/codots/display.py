@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from codots.config import TrainConfig
+    from codots.doctor import Finding
     from codots.evaluate import Report
     from codots.train import StepReport
 
@@ -175,6 +177,15 @@ def report_table(report: Report) -> Table:
 def with_intervals(values: list[float], intervals: list[list[float]], sign: str = "") -> list[str]:
     """Write numbers, each with its interval."""
     return [f"{v:{sign}.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
+
+
+def findings_table(findings: list[Finding]) -> Table:
+    """What was found of this machine, and what to change."""
+    table = Table("", "found", "to change")
+    for found in findings:
+        mark = ("[red]must[/]: " if found.must else "") if found.change else ""
+        table.add_row(found.what, escape(found.found), mark + (escape(found.change) or "[green]nothing[/]"))
+    return table
 
 
 def plain_table(title: str, rows: dict[str, list[float]]) -> Table:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +76,8 @@ class Domain(ABC):
     """Whether the updater may read the reward."""
     blocking: bool = False
     """Whether `step` waits for the outside world, and so runs in a thread."""
+    patience: float = 300.0
+    """Seconds that a blocking `step` may take; an environment that needs longer is taken to be down."""
     exact: bool = False
     """Whether `bayes` is the true optimum of the task under the posterior."""
 
@@ -144,6 +147,14 @@ def nearest(given: str, known: list[str], what: str) -> str:
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
     hint = f"; the nearest is {close[0]!r}" if close else ""
     return f"unknown {what} {given!r}; expected one of {', '.join(sorted(known))}{hint}"
+
+
+def closest(path: Path, *others: str) -> str:
+    """Name the neighbour, or another word, that a path may have meant, or nothing."""
+    beside = {e.name: str(path.parent / e.name) for e in path.parent.iterdir()} if path.parent.is_dir() else {}
+    known = {other: other for other in others} | beside
+    close = difflib.get_close_matches(path.name, known, n=1)
+    return f"; the nearest is {known[close[0]]!r}" if close else ""
 
 
 @lru_cache(maxsize=1)

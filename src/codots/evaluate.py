@@ -11,6 +11,7 @@ import numpy as np
 
 from codots.arms import ARMS, contexts_of, fitted, needed_own
 from codots.comparison import ArmReport, compare, play, rounded
+from codots.deadline import PATIENCE, deadline
 from codots.domain import make_pack, nearest
 from codots.engine.local import LocalEngine, Plan
 from codots.journal import Journal
@@ -139,7 +140,8 @@ class _Player:
 
     def _lived(self, arm: str, part: range, packs: Sequence[Pack], given: Sequence[Own | Given]) -> list[list[Row]]:
         self.engine = self.engine or LocalEngine(Plan(self.folder, self.profile), self.workers)
-        lives = self.engine.live([Job(packs[i], given[i], ("eval", self.seed, i)) for i in part])
+        with deadline(PATIENCE, f"living packs {part.start} to {part.stop - 1} of {arm}"):
+            lives = self.engine.live([Job(packs[i], given[i], ("eval", self.seed, i)) for i in part])
         return [
             life_rows(packs[i], life, arm=arm) or [missing_row(packs[i], life, arm=arm)]
             for i, life in zip(part, lives, strict=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.context import Rewrite
-from codots.domain import STYLES, get_domain, nearest
+from codots.domain import STYLES, closest, get_domain, nearest
 from codots.render import Render
 from codots.rollout import Play
 from codots.sampler.base import Params
@@ -75,7 +75,8 @@ def model_folder(name: str | Path) -> Path:
         if (inner / "config.json").is_file():
             return inner
     if not folder.exists():
-        raise ValueError(f"no model at {str(name)!r}; expected a Hugging Face folder, or {BASE!r} for the one shipped")
+        expected = f"expected a Hugging Face folder, or {BASE!r} for the one shipped{closest(folder, BASE)}"
+        raise ValueError(f"no model at {str(name)!r}; {expected}")
     raise ValueError(f"{folder} is not a model folder: it has no config.json")
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from codots.checkpoint import open_run
+from codots.checkpoint import open_run, write_folder
 from codots.config import PretrainConfig, Stage
+from codots.deadline import PATIENCE, deadline
 from codots.domain import make_pack
 from codots.domains.frozen_lake.teacher import Noise, Teacher
 from codots.engine.local import LocalEngine, Plan, Worker
@@ -48,7 +49,12 @@ class Teaching:
 
 def pretrain(config: PretrainConfig) -> Iterator[PretrainReport]:
     """Make a model, teach it stage by stage, and leave it in `run/model`."""
-    run = open_run(Path(config.run), config, resume=False)
+    with open_run(Path(config.run), config, resume=False) as run:
+        yield from taught(config, run)
+
+
+def taught(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
+    """Go through the stages."""
     folder = run / "start"
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
@@ -58,11 +64,12 @@ def pretrain(config: PretrainConfig) -> Iterator[PretrainReport]:
         engine = LocalEngine(plan, config.workers)
         try:
             for step in range(1, stage.steps + 1):
-                metrics = engine.step(lesson(engine, config, stage, number, step))
+                with deadline(PATIENCE, f"step {step} of stage {number}"):
+                    metrics = engine.step(lesson(engine, config, stage, number, step))
                 yield PretrainReport(number, step, stage.steps, metrics)
             last = number + 1 == len(config.stages)
             folder = run / ("model" if last else f"stage-{number}")
-            engine.save_model(folder)
+            write_folder(folder, engine.save_model)
         finally:
             engine.close()
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from codots.checkpoint import write_atomically
 from codots.pack import Names, Pack
 from codots.rollout import Life
 
@@ -111,35 +110,6 @@ def load_rollouts(path: str | Path) -> list[Row]:
     if not found or not all(file.is_file() for file in found):
         raise ValueError(f"no rollouts at {path}; expected a run folder or a .jsonl file")
     return [row for file in found for row in read_rows(file)]
-
-
-class Metrics:
-    """The numbers of each step: `metrics.jsonl`, and TensorBoard beside it."""
-
-    def __init__(self, run: Path, done: int) -> None:
-        """Open a run that has `done` steps behind it; what was written past them is dropped."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.path = run / "metrics.jsonl"
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= done]
-        write_atomically(self.path, "".join(line + "\n" for line in kept))
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1 if done else None)
-
-    def _lines(self) -> list[str]:
-        """The whole lines; a last one that was cut off does not count."""
-        text = self.path.read_text() if self.path.exists() else ""
-        return text[: text.rfind("\n") + 1].splitlines()
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Write one step."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Finish writing."""
-        self.board.close()
 
 
 def names_of(row: Row) -> Names:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from codots.context import Prompt, Strategy, Trajectory, Turn
@@ -131,7 +134,8 @@ async def solve(
     while True:
         text, stop = await _answer(session, render, transcript, ids, play.solve)
         turns.append(Turn(observation, text))
-        step = await asyncio.to_thread(env.step, text) if task.domain.blocking else env.step(text)
+        blocking, patience = task.domain.blocking, task.domain.patience
+        step = await in_thread(partial(env.step, text), patience) if blocking else env.step(text)
         if step.done:
             break
         observation = step.observation
@@ -140,6 +144,37 @@ async def solve(
     return Episode(
         "solve", task.position, step.reward, z, None, ended, tuple(turns), step.observation, transcript
     ), step
+
+
+async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
+    """Wait for a call in a thread of its own, which is left to itself when it takes too long."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Step] = loop.create_future()
+
+    def settle(step: Step | None, error: Exception | None) -> None:
+        if done.done():
+            return  # nobody waits any more
+        if step is None:
+            done.set_exception(error or RuntimeError("the environment gave no step"))
+        else:
+            done.set_result(step)
+
+    def work() -> None:
+        step = failure = None
+        try:
+            step = call()
+        except Exception as error:
+            failure = error
+        with suppress(RuntimeError):  # even the loop may be gone
+            loop.call_soon_threadsafe(settle, step, failure)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return await asyncio.wait_for(done, seconds)
+    except TimeoutError as error:
+        if done.done() and not done.cancelled():
+            raise  # the environment's own
+        raise TimeoutError(f"the environment did not answer within {seconds:g} s") from error
 
 
 async def update(

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from codots.checkpoint import last_checkpoint, open_run, save_checkpoint, write_atomically
+from codots.checkpoint import (
+    best_checkpoint,
+    dev_of,
+    fork_point,
+    is_saved,
+    last_checkpoint,
+    open_run,
+    save_checkpoint,
+    write_atomically,
+    write_folder,
+)
 from codots.config import LearnerConfig, TrainConfig
 from codots.credit import Advantages, advantages
+from codots.deadline import deadline
 from codots.domain import make_pack
 from codots.engine.local import LocalEngine, Plan
 from codots.learner.local import Settings
+from codots.metrics import Metrics, check_loggers
 from codots.model import Profile, load_profile, model_folder
 from codots.pack import Pack
-from codots.records import Metrics, dump, life_rows
+from codots.records import dump, life_rows
 from codots.rollout import Given, Job, Kind, Life, Own
 from codots.transcript import Sample
 
@@ -49,62 +63,110 @@ def train(
 ) -> Generator[StepReport, None, None]:
     """Train by a recipe, one report a step.
 
-    The run folder holds `config.yaml`, `metrics.jsonl`, `tensorboard/`, `rollouts/`, `checkpoints/` and, at the end,
-    `model/`. Closing the iterator saves a checkpoint; `resume` goes on from the last one, bit for bit. `told` hears
-    what is being waited for. Raises ValueError for what cannot be run.
+    The run folder holds `config.yaml`, `metrics.jsonl`, `rollouts/`, `checkpoints/`, what its loggers write and, at the
+    end, `model/`. Closing the iterator saves a checkpoint; `resume` goes on from the last one, bit for bit. `told`
+    hears what is being waited for. Raises ValueError for what cannot be run, and ArithmeticError for numbers that
+    are stopped before they reach the weights, TimeoutError for what took longer than `patience`.
     """
-    start = model_folder(config.model)
-    profile = load_profile(start).fits(config.domain)
-    told("starting")
-    settings = learner_settings(config.learner, config.steps * config.minibatches)
+
+    def waiting(stage: str) -> AbstractContextManager[None]:
+        told(stage)
+        return deadline(config.patience, stage)
+
     with ExitStack() as stack:
-        # A model that does not fit is refused before anything is written.
-        engine = stack.enter_context(closing(LocalEngine(Plan(start, profile, settings), config.workers)))
-        run = open_run(Path(config.run), config, resume=resume)
-        saved = last_checkpoint(run, config) if resume else None
-        done, tokens = (saved[1]["step"], saved[1]["tokens"]) if saved else (0, 0)
-        metrics = stack.enter_context(closing(Metrics(run, done)))
+        with waiting("starting"):
+            run, engine, profile, done, tokens = begin(config, resume, stack)
+        metrics = stack.enter_context(closing(Metrics(run, done, config.loggers, config.model_dump(mode="json"))))
 
-        def save(step: int) -> None:
-            told(f"saving checkpoint {step}")
-            save_checkpoint(run, step, config, {"tokens": tokens}, engine.save, config.keep)
+        def save(step: int, dev: float | None = None) -> None:
+            with waiting(f"saving checkpoint {step}"):
+                save_checkpoint(run, step, config, {"tokens": tokens, "dev": dev}, engine.save, config.keep)
 
-        if saved:
-            engine.load(saved[0], done * config.minibatches)
         for step in range(done + 1, config.steps + 1):
-            clock = time.perf_counter()
+            clock, before = time.perf_counter(), engine.steps
             packs = step_packs(config, step)
-            told(f"living {config.packs * config.group} lives")
-            lives = engine.live(step_jobs(config, profile, packs, step))
+            with waiting(f"living {config.packs * config.group} lives"):
+                lives = engine.live(step_jobs(config, profile, packs, step))
             lived = time.perf_counter() - clock
             if all(life.failure for life in lives):
                 raise RuntimeError(f"every life of step {step} is missing: {lives[0].failure}")
             rewards = collect(lives, config.packs, config.group, config.size)
             credit = credit_of(config, rewards)
-            told("learning from them")
-            learned = learn(engine, config, lives, credit)
+            try:
+                with waiting("learning from them"):
+                    learned = learn(engine, config, lives, credit)
+            except ArithmeticError as error:
+                folder = keep_for_a_look(run / "stopped", config, step, packs, lives, credit)
+                if engine.steps == before and not is_saved(run, step - 1):
+                    save(step - 1)
+                raise type(error)(f"step {step} was stopped: {error}; what it was to learn is in {folder}") from error
             if step % config.record_every == 0 or step == 1:
-                record(run, step, packs, lives, credit, config.group)
+                record(run / "rollouts", step, packs[:2], lives, credit, config.group)
             sampled = int(np.nansum(rewards.solve_tokens_PGS) + np.nansum(rewards.update_tokens_PGS))
             tokens += sampled
             values = summary(rewards, lives, packs) | credit.metrics | learned
             values |= {"tokens/sampled": sampled, "tokens/total": tokens}
             values |= {"clock/live": lived, "clock/step": time.perf_counter() - clock}
+            dev = None
             if config.look_every and (step % config.look_every == 0 or step == config.steps):
-                told(f"looking at {config.look_packs} dev packs")
-                values |= look(engine, config, profile)
+                with waiting(f"looking at {config.look_packs} dev packs"):
+                    seen = look(engine, config, profile)
+                values, dev = values | seen, dev_figure(seen)
             metrics.add(step, values)
             try:
                 yield StepReport(step, config.steps, values, lives, packs)
             except GeneratorExit:
-                save(step)
+                save(step, dev)
                 raise
-            if step % config.save_every == 0 or step == config.steps:
-                save(step)
-        engine.save_model(run / "model")
+            best = dev is not None and dev > dev_of(best_checkpoint(run))
+            if step % config.save_every == 0 or step == config.steps or best:
+                save(step, dev)
+        with waiting("saving the model"):
+            write_folder(run / "model", engine.save_model)
 
 
-def learner_settings(config: LearnerConfig, steps: int) -> Settings:
+def begin(config: TrainConfig, resume: bool, stack: ExitStack) -> tuple[Path, LocalEngine, Profile, int, int]:
+    """Open the run and its engine; gives how many steps and sampled ids are behind it as well."""
+    check_loggers(config.loggers)
+    run, saved = Path(config.run), None
+    if resume:
+        stack.enter_context(open_run(run, config, resume=True))
+        saved = last_checkpoint(run, config)
+    origin = fork_point(config.fork) if config.fork and not saved else None
+    source = (saved or origin) if config.fork else None
+    folder = model_folder(source[0] if source else config.model)
+    profile = load_profile(folder).fits(config.domain)
+    plan = Plan(folder, profile, learner_settings(config.learner, config.steps * config.minibatches, config.gap_limit))
+    engine = stack.enter_context(closing(LocalEngine(plan, config.workers)))
+    if not resume:  # only now: a model that does not fit is refused before anything is written
+        stack.enter_context(open_run(run, config, resume=False))
+    if saved:
+        engine.load(saved[0], saved[1]["step"] * config.minibatches)
+        return run, engine, profile, saved[1]["step"], saved[1]["tokens"]
+    if origin:
+        fork(run, config, engine, *origin)
+    return run, engine, profile, 0, 0
+
+
+def fork(run: Path, config: TrainConfig, engine: LocalEngine, origin: Path, state: dict[str, Any]) -> None:
+    """Start from another run's checkpoint, and keep it as step 0: the other run may drop it."""
+    engine.fork(origin)
+    said = {"checkpoint": str(origin.resolve()), "step": state["step"], "recipe": state["recipe"]}
+    write_atomically(run / "origin.json", json.dumps(said | {"files": state["files"]}, indent=2) + "\n")
+    save_checkpoint(run, 0, config, {"tokens": 0, "dev": None}, engine.save, config.keep)
+
+
+def keep_for_a_look(
+    folder: Path, config: TrainConfig, step: int, packs: Sequence[Pack], lives: Sequence[Life], credit: Advantages
+) -> Path:
+    """Write down what a step was to learn from: its lives as rollouts, and the samples as the learner got them."""
+    record(folder, step, packs, lives, credit, config.group)
+    batch = [sample for i, life in enumerate(lives) for sample in samples(life, credit, *divmod(i, config.group))]
+    write_atomically(folder / f"step-{step:06d}.samples", "".join(json.dumps(asdict(one)) + "\n" for one in batch))
+    return folder
+
+
+def learner_settings(config: LearnerConfig, steps: int, gap_limit: float) -> Settings:
     """What the learner needs of a recipe."""
     return Settings(
         lr=config.lr,
@@ -116,6 +178,7 @@ def learner_settings(config: LearnerConfig, steps: int) -> Settings:
         micro_tokens=config.micro_tokens,
         loss=config.loss,
         choices=config.loss_choices,
+        gap_limit=gap_limit,
     )
 
 
@@ -253,15 +316,23 @@ def look(engine: LocalEngine, config: TrainConfig, profile: Profile) -> dict[str
     return values | lift
 
 
-def record(run: Path, step: int, packs: Sequence[Pack], lives: Sequence[Life], credit: Advantages, group: int) -> None:
-    """Write down the first two packs of a step, every life of them."""
-    (run / "rollouts").mkdir(exist_ok=True)
+def dev_figure(looked: dict[str, float]) -> float | None:
+    """What checkpoints are compared by: the mean reward of lives with their own contexts, None if there were none."""
+    own = [value for key, value in looked.items() if key.startswith("look/own_")]
+    return float(np.mean(own)) if own else None
+
+
+def record(
+    folder: Path, step: int, packs: Sequence[Pack], lives: Sequence[Life], credit: Advantages, group: int
+) -> None:
+    """Write down every life of these packs, the first of the step."""
+    folder.mkdir(exist_ok=True)
     rows = []
-    for i in range(min(2, len(packs)) * group):
+    for i in range(len(packs) * group):
         p, g = divmod(i, group)
 
         def credited(kind: Kind, position: int, p: int = p, g: int = g) -> float:
             return advantage_of(credit, p, g, kind, position)
 
         rows += life_rows(packs[p], lives[i], index=g, step=step, credit=credited)
-    write_atomically(run / "rollouts" / f"step-{step:06d}.jsonl", dump(rows))
+    write_atomically(folder / f"step-{step:06d}.jsonl", dump(rows))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from codots.learner.local import LocalLearner, Settings, finish, trained_tokens
+from codots.learner.local import LocalLearner, Settings, agree, finish, trained_tokens
 from codots.model import Profile, load_model
 from codots.rollout import Job, Life, rollouts
 from codots.sampler.base import Sampler
@@ -80,7 +80,8 @@ def _serve(connection: Connection, plan: Plan) -> None:
                 raise
             except Exception as error:
                 said = " ".join(f"a worker process failed: {type(error).__name__}: {error}".split())
-                connection.send((None, f"{said}\n{traceback.format_exc()}"))
+                kind = ArithmeticError if isinstance(error, ArithmeticError) else RuntimeError
+                connection.send((None, (kind, said, traceback.format_exc())))
     except (EOFError, BrokenPipeError):
         return
 
@@ -130,7 +131,10 @@ class LocalEngine:
         n = 1 + len(self._others)
         parts = self._all("gradient", [(ordered[i::n], normaliser) for i in range(n)])
         gradient = torch.from_numpy(sum(part for part, _ in parts))
-        metrics = finish([sums for _, sums in parts]) | self.first.learner.apply(gradient)
+        metrics = finish([sums for _, sums in parts])
+        if all(sample.version == self.version for sample in batch):  # else they are right to differ
+            agree(metrics, self.first.learner.settings.gap_limit)
+        metrics |= self.first.learner.apply(gradient)
         self._publish(self.version + 1)
         return metrics
 
@@ -152,11 +156,22 @@ class LocalEngine:
         self.first.learner.load(folder)
         self._publish(version)
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that the weights have taken."""
+        return self.first.learner.steps
+
+    def fork(self, folder: Path) -> None:
+        """Take up the weights and the optimiser of another run, whose steps do not count here."""
+        self.load(folder, 0)
+        self.first.learner.steps = 0
+
     def close(self) -> None:
-        """End the other processes."""
+        """End the other processes, by force if they do not hear."""
         for process, connection in self._others:
             connection.close()
             process.join(timeout=10)
+            process.kill()
         self._others = []
 
     def _publish(self, version: int) -> None:
@@ -184,12 +199,12 @@ class LocalEngine:
             try:
                 answer, error = connection.recv()
             except (EOFError, OSError):
-                answer, error = None, _ended(process)
+                answer, error = None, (RuntimeError, _ended(process), "")
             answers.append(answer)
             errors += [error] if error else []
         if errors:
-            said, _, trace = errors[0].partition("\n")
-            failure = RuntimeError(said)
+            kind, said, trace = errors[0]
+            failure: Exception = kind(said)
             failure.add_note(trace)  # for whoever looks further than the message
             raise failure
         return answers

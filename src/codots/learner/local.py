@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ class Settings:
     loss: str = "rec-oneside-nois"
     choices: dict[str, Any] = field(default_factory=dict)
     """Of the loss, by name."""
+    gap_limit: float = math.inf
+    """Greatest mean difference of sampler's and learner's logprobs, in nats, while their weights are the same."""
 
 
 SUMS = (
@@ -103,7 +106,7 @@ class LocalLearner:
     def apply(self, gradient: Tensor) -> dict[str, float]:
         """Clip, and take one optimiser step with a flat gradient."""
         norm = float(gradient.norm())
-        if not torch.isfinite(gradient).all():
+        if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient of step {self.steps + 1} is not finite; the weights are untouched")
         gradient = gradient * min(1.0, self.settings.clip / (norm + 1e-12))
         pieces = torch.split(gradient, [p.numel() for p in self.parameters])
@@ -194,6 +197,16 @@ class LocalLearner:
             "learner/logprob_gap_max": float(gap.max()) if gap.numel() else 0.0,
             "learner/clip_fraction": float(metrics["loss/clip_fraction"]) * normaliser,
         }
+
+
+def agree(metrics: dict[str, float], limit: float) -> None:
+    """Raise ArithmeticError where sampler and learner do not give the same ids the same logprobs."""
+    gap = metrics["learner/logprob_gap"]
+    if not gap <= limit:
+        raise ArithmeticError(
+            f"sampler and learner disagree: logprobs of the same ids are {gap:.3g} apart on average, and gap_limit is "
+            f"{limit:g}; the weights are untouched"
+        )
 
 
 def finish(shares: Sequence[dict[str, float]]) -> dict[str, float]:
