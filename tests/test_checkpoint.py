@@ -1,17 +1,30 @@
-"""A checkpoint is whole or not there, and a run is never mixed up with another."""
+"""A checkpoint is whole or not there, and a run is one process's and never mixed up with another."""
 
 import errno
+import fcntl
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import yaml
 
-from codots.checkpoint import STATE, checkpoints, last_checkpoint, open_run, save_checkpoint, write_atomically
+from codots.checkpoint import (
+    STATE,
+    best_checkpoint,
+    checkpoints,
+    fork_point,
+    last_checkpoint,
+    open_run,
+    save_checkpoint,
+    write_atomically,
+)
 from codots.config import TrainConfig
 
 
@@ -22,7 +35,13 @@ def config(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, config):
-    return open_run(tmp_path / "run", config, resume=False)
+    return opened(tmp_path / "run", config)
+
+
+def opened(folder, config, resume=False):
+    """Open a run and let go of it."""
+    with open_run(folder, config, resume=resume) as run:
+        return run
 
 
 def writes(text):
@@ -34,9 +53,10 @@ def writes(text):
     return save
 
 
-def save_steps(run, config, steps, keep=9):
+def save_steps(run, config, steps, keep=9, dev=None):
     for step in steps:
-        save_checkpoint(run, step, config, {"tokens": 10 * step}, writes(f"weights {step}"), keep)
+        state = {"tokens": 10 * step, "dev": (dev or {}).get(step)}
+        save_checkpoint(run, step, config, state, writes(f"weights {step}"), keep)
 
 
 def names(run):
@@ -69,6 +89,36 @@ def test_only_the_last_few_are_kept(run, config):
     save_steps(run, config, range(1, 6), keep=2)
     assert names(run) == ["step-000004", "step-000005"]
     assert sorted(os.listdir(run / "checkpoints")) == names(run)
+
+
+def test_the_best_on_dev_is_kept_besides(run, config):
+    save_steps(run, config, range(1, 8), keep=2, dev={1: 0.2, 2: 0.9, 3: 0.5, 6: 0.9})
+    assert names(run) == ["step-000002", "step-000006", "step-000007"]
+    assert best_checkpoint(run).name == "step-000002"
+    save_steps(run, config, [8, 9], keep=2, dev={9: 0.95})
+    assert names(run) == ["step-000008", "step-000009"]
+    assert sorted(os.listdir(run / "checkpoints")) == names(run)
+
+
+def test_without_a_look_there_is_no_best(run, config):
+    assert best_checkpoint(run) is None
+    save_steps(run, config, [1, 2])
+    assert best_checkpoint(run) is None
+
+
+def test_what_a_kill_left_half_dropped_is_gone_after_the_next_save(run, config, monkeypatch):
+    save_steps(run, config, [1, 2], keep=2)
+
+    def kill(*_, **__):
+        raise Killed
+
+    with pytest.raises(Killed):
+        save_checkpoint(run, 3, config, {}, lambda part: monkeypatch.setattr("shutil.rmtree", kill), 1)
+    monkeypatch.undo()
+    assert names(run) == ["step-000003"]
+    assert len(os.listdir(run / "checkpoints")) == 3
+    save_steps(run, config, [4], keep=1)
+    assert os.listdir(run / "checkpoints") == ["step-000004"]
 
 
 def test_saving_a_step_again_replaces_it(run, config):
@@ -111,47 +161,101 @@ def test_a_half_written_checkpoint_is_ignored_and_written_anew(run, config, monk
     assert last_checkpoint(run, config)[1]["tokens"] == 20
 
 
+def falls_back(run, config, caplog, why):
+    """The newest checkpoint is passed over with one line, and kept aside."""
+    before = tree(run / "checkpoints" / "step-000002")
+    assert last_checkpoint(run, config)[1]["step"] == 1
+    assert sorted(os.listdir(run / "checkpoints")) == ["corrupt-step-000002", "step-000001"]
+    assert tree(run / "checkpoints" / "corrupt-step-000002") == before
+    line = (
+        f"step-000002 is corrupt: {why}; it is set aside as corrupt-step-000002, and the run goes on from step-000001"
+    )
+    (said,) = caplog.messages
+    assert said.endswith(line)
+    caplog.clear()
+    assert last_checkpoint(run, config)[1]["step"] == 1
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("name", ["model/weights.bin", "optimiser.bin"])
-@pytest.mark.parametrize("where", [0, -1])
-def test_a_flipped_bit_is_found(run, config, name, where):
+@pytest.mark.parametrize("damage", ["first bit", "last bit", "cut", "emptied", "gone"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, config, caplog, name, damage):
+    """A power cut leaves files cut or empty that the file system had promised."""
     save_steps(run, config, [1, 2])
     file = run / "checkpoints" / "step-000002" / name
     content = bytearray(file.read_bytes())
-    content[where] ^= 1
-    file.write_bytes(content)
-    refused(run, config, f"step-000002 is corrupt: {name} is not what was written; remove it to resume from step-00000")
-
-
-def test_a_missing_file_is_found(run, config):
-    save_steps(run, config, [7])
-    (run / "checkpoints" / "step-000007" / "model" / "weights.bin").unlink()
-    refused(run, config, "step-000007 is corrupt: model/weights.bin is missing; remove it to start again")
+    content[0 if damage == "first bit" else -1] ^= 1
+    cut = {"cut": content[:-1], "emptied": b""}.get(damage, content)
+    file.unlink() if damage == "gone" else file.write_bytes(cut)
+    falls_back(run, config, caplog, f"{name} is {'missing' if damage == 'gone' else 'not what was written'}")
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "{", "[]", "null", "{}", '{"step": 2, "files": 3}', "\x00", '{"files": {}}']
+    "text", [None, "", "{", "[]", "null", "{}", '{"step": 2, "files": 3}', "\x00", '{"files": {}}', '{"recipe": 1}']
 )
-def test_a_state_that_cannot_be_read_is_found(run, config, text):
+def test_a_state_that_cannot_be_read_falls_back_to_the_one_before(run, config, caplog, text):
     save_steps(run, config, [1, 2])
     state = run / "checkpoints" / "step-000002" / STATE
     state.unlink() if text is None else state.write_text(text)
-    refused(run, config, "step-000002 is corrupt: state.json cannot be read; remove it to resume from step-000001")
+    falls_back(run, config, caplog, "state.json cannot be read")
 
 
-def test_the_cure_works(run, config):
+def test_where_no_checkpoint_is_whole_nothing_is_changed_and_a_line_says_so(run, config, caplog):
     save_steps(run, config, [1, 2])
-    (run / "checkpoints" / "step-000002" / "optimiser.bin").unlink()
-    with pytest.raises(ValueError, match="remove it") as error:
-        last_checkpoint(run, config)
-    shutil.rmtree(re.search(r"the checkpoint (\S+) is corrupt", str(error.value))[1])
-    assert last_checkpoint(run, config)[1]["step"] == 1
+    for folder in checkpoints(run):
+        (folder / "optimiser.bin").unlink()
+    before = tree(run)
+    refused(
+        run, config, r"step-000002 is corrupt: optimiser\.bin is missing, and none before it is whole; give run=ANOTHER"
+    )
+    assert tree(run) == before
+    assert caplog.messages == []
+
+
+def test_a_checkpoint_saved_after_a_fall_back_counts_as_the_newest(run, config):
+    save_steps(run, config, [1, 2])
+    (run / "checkpoints" / "step-000002" / STATE).unlink()
+    last_checkpoint(run, config)
+    save_steps(run, config, [2], keep=1)
+    assert names(run) == ["step-000002"]
+    assert last_checkpoint(run, config)[1]["step"] == 2
+
+
+def test_everything_is_on_the_disk_before_a_checkpoint_has_its_name_and_the_name_after(run, config, monkeypatch):
+    """Else a power cut may keep the name and lose what is in it."""
+    calls, sync, rename = [], os.fsync, Path.rename
+
+    def noted_sync(number):
+        calls.append(("sync", Path(os.readlink(f"/proc/self/fd/{number}"))))
+        sync(number)
+
+    def noted_rename(path, target):
+        calls.append(("rename", target))
+        return rename(path, target)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not tell the name of an open file")
+    monkeypatch.setattr("os.fsync", noted_sync)
+    monkeypatch.setattr("pathlib.Path.rename", noted_rename)
+    save_steps(run, config, [1])
+    whole = run / "checkpoints" / "step-000001"
+    named = calls.index(("rename", whole))
+    part = whole.with_name(".step-000001.part")
+    inside = {path.relative_to(whole) for path in (whole, *whole.rglob("*"))}
+    assert {
+        path.relative_to(part) for what, path in calls[:named] if what == "sync" and part in (path, *path.parents)
+    } >= (inside)
+    assert calls[named + 1 :] == [("sync", whole.parent), ("sync", run)]
+    calls.clear()
+    write_atomically(run / "file", "text")
+    assert calls == [("sync", run / ".file.part"), ("rename", run / "file"), ("sync", run)]
 
 
 def test_a_checkpoint_of_another_run_is_refused(run, config, tmp_path):
     other = TrainConfig(run=str(tmp_path / "other"), seed=4)
-    save_steps(open_run(tmp_path / "other", other, resume=False), other, [5])
+    save_steps(opened(tmp_path / "other", other), other, [5])
     shutil.copytree(tmp_path / "other" / "checkpoints", run / "checkpoints")
-    refused(run, config, "step-000005 is corrupt: it is another run's")
+    refused(run, config, "step-000005 is another run's; move it away to resume without it")
 
 
 def test_another_runs_folder_is_refused_with_the_key_that_differs(run, config):
@@ -163,7 +267,7 @@ def test_another_runs_folder_is_refused_with_the_key_that_differs(run, config):
     ):
         other = TrainConfig.model_validate(config.model_dump() | change)
         with pytest.raises(ValueError, match=f"is another run: there {line}") as error:
-            open_run(run, other, resume=True)
+            opened(run, other, resume=True)
         assert "\n" not in str(error.value)
     assert tree(run) == before
 
@@ -172,20 +276,21 @@ def test_a_run_that_was_moved_goes_on(run, config, tmp_path):
     save_steps(run, config, [1])
     run.rename(tmp_path / "moved")
     moved = config.model_copy(update={"run": str(tmp_path / "moved")})
-    assert last_checkpoint(open_run(tmp_path / "moved", moved, resume=True), moved)[1]["step"] == 1
+    assert last_checkpoint(opened(tmp_path / "moved", moved, resume=True), moved)[1]["step"] == 1
 
 
 def test_a_fresh_start_leaves_what_is_there_alone(run, config):
     before = tree(run)
     with pytest.raises(ValueError, match="already holds a run; add --resume to go on with it, or give run=ANOTHER"):
-        open_run(run, config, resume=False)
+        opened(run, config)
     assert tree(run) == before
 
 
 def test_a_fresh_start_takes_an_empty_folder_and_one_killed_at_its_first_write(tmp_path, config):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.yaml.part").write_text("half of")
-    open_run(tmp_path / "run", config, resume=False)
+    (tmp_path / "run" / ".lock").touch()
+    opened(tmp_path / "run", config)
     assert TrainConfig.model_validate(yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())) == config
 
 
@@ -193,13 +298,13 @@ def test_a_fresh_start_takes_an_empty_folder_and_one_killed_at_its_first_write(t
 def test_a_run_whose_recipe_cannot_be_read_is_one_line(run, config, content):
     (run / "config.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=r"config.yaml cannot be read; is .* a run\?") as error:
-        open_run(run, config, resume=True)
+        opened(run, config, resume=True)
     assert "\n" not in str(error.value)
 
 
 def test_nothing_to_resume_is_one_line(tmp_path, config):
     with pytest.raises(ValueError, match=r"no run to resume at .*nowhere: it has no config\.yaml"):
-        open_run(tmp_path / "nowhere", config, resume=True)
+        opened(tmp_path / "nowhere", config, resume=True)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -261,7 +366,7 @@ def test_a_full_disk_costs_only_the_new_checkpoint(small_disk, run, config, what
                 file.write(b"0")
 
     if small_disk is not None:
-        run = open_run(small_disk / "run", config, resume=False)
+        run = opened(small_disk / "run", config)
     nothing_of_it_remains(run, config, save)
     save_steps(run, config, [3], keep=1)
     assert names(run) == ["step-000003"]
@@ -272,3 +377,79 @@ def test_the_state_is_plain_json(run, config):
     state = json.loads((run / "checkpoints" / "step-000001" / STATE).read_text())
     assert sorted(state["files"]) == ["model/weights.bin", "optimiser.bin"]
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in state["files"].values())
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from codots.checkpoint import open_run
+from codots.config import TrainConfig
+config = TrainConfig(run=sys.argv[1], seed=3)
+with open_run(Path(sys.argv[1]), config, resume=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(run):
+    """Another process that holds the run."""
+    command = [sys.executable, "-c", HOLD, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_run_that_another_process_holds_is_refused_and_says_whose_it_is(run, config, holder):
+    before = tree(run)
+    with pytest.raises(ValueError, match=f"run is in use by process {holder.pid}; wait for its end, or give run=") as e:
+        opened(run, config, resume=True)
+    assert "\n" not in str(e.value)
+    assert tree(run) == before
+
+
+@pytest.mark.parametrize("end", ["killed", "done"])
+def test_a_hold_ends_with_its_process(run, config, holder, end):
+    holder.send_signal(signal.SIGKILL) if end == "killed" else holder.stdin.close()
+    holder.wait()
+    assert opened(run, config, resume=True) == run
+
+
+def test_of_two_that_start_at_once_one_is_refused(tmp_path, config):
+    with open_run(tmp_path / "run", config, resume=False), pytest.raises(ValueError, match="already holds a run"):
+        opened(tmp_path / "run", config)
+    (tmp_path / "run" / "config.yaml").unlink()
+    with (tmp_path / "run" / ".lock").open() as file:  # the other one is between its hold and its recipe
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="is in use by"):
+            opened(tmp_path / "run", config)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_file_system_without_locks_is_a_line_and_no_end(run, config, caplog, monkeypatch):
+    def without(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", without)
+    opened(run, config, resume=True)
+    (said,) = caplog.messages
+    assert said.endswith("run cannot be locked (No locks available): see to it that no second process uses it")
+
+
+def test_a_fork_starts_from_a_checkpoint_or_the_newest_of_a_run(run, config):
+    save_steps(run, config, [1, 2])
+    for name, step in ((run, 2), (run / "checkpoints" / "step-000001", 1)):
+        folder, state = fork_point(str(name))
+        assert (folder.name, state["step"]) == (f"step-00000{step}", step)
+
+
+def test_a_fork_from_nothing_or_from_something_corrupt_is_one_line(run, config, tmp_path):
+    with pytest.raises(ValueError, match=r"no checkpoint at .*expected a run that has one, or a checkpoint$"):
+        fork_point(str(run))
+    with pytest.raises(ValueError, match=r"no checkpoint at .*/rum'.*; the nearest is '\S*/run'"):
+        fork_point(str(tmp_path / "rum"))
+    save_steps(run, config, [1])
+    (run / "checkpoints" / "step-000001" / "optimiser.bin").write_text("other")
+    with pytest.raises(ValueError, match=r"step-000001 is corrupt: optimiser\.bin is not what was written"):
+        fork_point(str(run))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from codots.checkpoint import ELSEWHERE
 from codots.config import LearnerConfig, PretrainConfig, TrainConfig, fingerprint, known_keys, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
@@ -72,7 +73,12 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("learner: {decay_to: 2}", "learner.decay_to: .*less than or equal to 1, got 2"),
         ("learner: 3", "learner: .*got 3"),
         ("learner:", "learner: .*got None"),
-        ("contexts: mine", "contexts: .*'own' or 'none', got 'mine'"),
+        ("contexts: owm", "unknown choice of contexts 'owm'; expected one of none, own; the nearest is 'own'"),
+        ("loggers: [wandbb]", "unknown choice of loggers.0 'wandbb'.*nearest is 'wandb'"),
+        ("contexts: 3", "contexts: Input should be 'own' or 'none', got 3"),
+        ("stages: [{steps: 1}]", "is a recipe of `codots pretrain`"),
+        ("gap_limit: 0", "gap_limit: .*greater than 0"),
+        ("patience: 0", "patience: .*greater than 0"),
         ("domain: frozen-lake-v9", "unknown domain 'frozen-lake-v9'.*nearest is 'frozen-lake-v1'"),
         ("preset: eazy", "unknown preset of frozen-lake-v1 'eazy'.*nearest is 'easy'"),
         ("{packs: 5, minibatches: 2}", "5 packs cannot be cut into 2 equal mini-batches"),
@@ -124,6 +130,9 @@ def test_what_does_not_fit_a_tiny_model_is_one_line(recipe, text, line):
 
 def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("run: caf\xe9".encode("latin-1"))
+    (tmp_path / "lake.yaml").touch()
+    with pytest.raises(ValueError, match=r"No such file or directory; the nearest is '\S*/lake\.yaml'"):
+        load_recipe(TrainConfig, tmp_path / "lak.yaml")
     for name in ("latin.yaml", "nowhere.yaml", "."):
         with pytest.raises(ValueError, match="cannot read the recipe") as error:
             load_recipe(TrainConfig, tmp_path / name)
@@ -219,6 +228,16 @@ def test_fingerprints_tell_recipes_apart():
     assert fingerprint(one) != fingerprint(TrainConfig(seed=1, learner={"lr": 1e-5}))
     without = frozenset({"seed"})
     assert fingerprint(one, without=without) == fingerprint(TrainConfig(seed=2), without=without)
+
+
+def test_what_a_run_may_change_on_its_way_is_no_part_of_its_fingerprint():
+    """And a key that is not used leaves the fingerprints of runs that did not know it as they were."""
+    said = {"run", "loggers", "gap_limit", "patience"}
+    changed = TrainConfig(run="moved", loggers=["wandb"], gap_limit=1, patience=7)
+    assert ELSEWHERE == said
+    assert fingerprint(changed, without=ELSEWHERE) == fingerprint(TrainConfig(), without=ELSEWHERE)
+    assert fingerprint(TrainConfig(fork="runs/a"), without=ELSEWHERE) != fingerprint(changed, without=ELSEWHERE)
+    assert fingerprint(TrainConfig(run="runs/train"), without=ELSEWHERE) == "92de681372ec71a7"
 
 
 def test_every_key_has_a_word_of_explanation():

@@ -1,14 +1,13 @@
 """What a run leaves behind can be read again, and says what happened."""
 
 import json
-import struct
 from dataclasses import replace
 
 import pytest
 
 from codots.context import Turn
 from codots.domain import make_pack
-from codots.records import Metrics, Row, contexts, dump, life_rows, load_rollouts, missing_row, names_of, read_rows
+from codots.records import Row, contexts, dump, life_rows, load_rollouts, missing_row, names_of, read_rows
 from codots.rollout import Episode, Life
 from codots.transcript import Sampled, StopReason, Transcript
 
@@ -125,55 +124,3 @@ def test_a_row_says_what_a_row_is(pack, life):
     row = life_rows(pack, life)[0]
     assert replace(row, reward=0.0) != row
     assert set(json.loads(dump([row]))) == set(Row.__dataclass_fields__)
-
-
-def lines(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_every_step_is_one_line(tmp_path):
-    metrics = Metrics(tmp_path, 0)
-    metrics.add(1, {"reward/0": 0.5, "tokens/total": 7})
-    assert lines(tmp_path) == [{"step": 1, "reward/0": 0.5, "tokens/total": 7}]
-    metrics.add(2, {"reward/0": 0.25})
-    metrics.close()
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
-
-
-def test_a_resumed_run_drops_what_was_written_past_its_checkpoint(tmp_path):
-    first = Metrics(tmp_path, 0)
-    for step in (1, 2, 3):
-        first.add(step, {"reward/0": step / 10})
-    first.close()
-    second = Metrics(tmp_path, 2)
-    second.add(3, {"reward/0": 9.0})
-    second.close()
-    assert [(line["step"], line["reward/0"]) for line in lines(tmp_path)] == [(1, 0.1), (2, 0.2), (3, 9.0)]
-
-
-def test_a_line_that_was_cut_off_does_not_count(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "rew')
-    Metrics(tmp_path, 2).close()
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
-
-
-def events(run):
-    """Read TensorBoard's own files: records of length, checksum, bytes, checksum."""
-    from tensorboard.compat.proto.event_pb2 import Event
-
-    for file in sorted((run / "tensorboard").iterdir()):
-        content, at = file.read_bytes(), 0
-        while at < len(content):
-            (size,) = struct.unpack_from("<Q", content, at)
-            yield Event.FromString(content[at + 12 : at + 12 + size])
-            at += size + 16
-
-
-def test_tensorboard_gets_the_same_numbers(tmp_path):
-    metrics = Metrics(tmp_path, 0)
-    metrics.add(1, {"reward/0": 0.5, "credit/solve_abs": 2.0})
-    metrics.close()
-    written = {
-        value.tag: (event.step, value.simple_value) for event in events(tmp_path) for value in event.summary.value
-    }
-    assert written == {"reward/0": (1, 0.5), "credit/solve_abs": (1, 2.0)}

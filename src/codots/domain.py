@@ -151,8 +151,8 @@ def nearest(given: str, known: list[str], what: str) -> str:
 
 def closest(path: Path, *others: str) -> str:
     """Name the neighbour, or another word, that a path may have meant, or nothing."""
-    beside = {e.name: str(path.parent / e.name) for e in path.parent.iterdir()} if path.parent.is_dir() else {}
-    known = {other: other for other in others} | beside
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    known = {other: other for other in others} | {e.name: str(e) for e in beside if e.name != path.name}
     close = difflib.get_close_matches(path.name, known, n=1)
     return f"; the nearest is {known[close[0]]!r}" if close else ""
 

@@ -1,0 +1,246 @@
+"""Every step is a line, whoever else is told of it; a logger may fail, and a secret is nobody's."""
+
+import json
+import logging
+import os
+import re
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from codots import metrics as module
+from codots.metrics import Metrics, check_loggers
+from codots.redact import without_secrets
+
+BOARD = ["tensorboard"]
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_step_is_one_line(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    metrics.add(1, {"reward/0": 0.5, "tokens/total": 7})
+    assert lines(tmp_path) == [{"step": 1, "reward/0": 0.5, "tokens/total": 7}]
+    metrics.add(2, {"reward/0": 0.25})
+    metrics.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_a_resumed_run_drops_what_was_written_past_its_checkpoint(tmp_path):
+    first = Metrics(tmp_path, 0)
+    for step in (1, 2, 3):
+        first.add(step, {"reward/0": step / 10})
+    first.close()
+    second = Metrics(tmp_path, 2)
+    second.add(3, {"reward/0": 9.0})
+    second.close()
+    assert [(line["step"], line["reward/0"]) for line in lines(tmp_path)] == [(1, 0.1), (2, 0.2), (3, 9.0)]
+
+
+def test_a_line_that_was_cut_off_does_not_count(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "rew')
+    Metrics(tmp_path, 2).close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def events(run):
+    """Read TensorBoard's own files: records of length, checksum, bytes, checksum."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    for file in sorted((run / "tensorboard").iterdir()):
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            (size,) = struct.unpack_from("<Q", content, at)
+            yield Event.FromString(content[at + 12 : at + 12 + size])
+            at += size + 16
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    metrics = Metrics(tmp_path, 0, BOARD)
+    metrics.add(1, {"reward/0": 0.5, "credit/solve_abs": 2.0})
+    metrics.close()
+    written = {
+        value.tag: (event.step, value.simple_value) for event in events(tmp_path) for value in event.summary.value
+    }
+    assert written == {"reward/0": (1, 0.5), "credit/solve_abs": (1, 2.0)}
+
+
+def test_what_tensorboard_was_told_past_a_checkpoint_is_taken_back(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for done, steps, reward in ((0, (1, 2, 3), 0.5), (1, (2,), 0.75)):
+        metrics = Metrics(tmp_path, done, BOARD)
+        for step in steps:
+            metrics.add(step, {"reward/0": reward})
+        metrics.close()
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("reward/0")
+    assert [(point.step, point.value) for point in shown] == [(1, 0.5), (2, 0.75)]
+
+
+def test_lines_that_a_power_cut_garbled_do_not_count_and_lost_ones_are_told(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n' + bytes(40) + b"\n\xff\n")
+    Metrics(tmp_path, 2).close()
+    assert ([line["step"] for line in lines(tmp_path)], caplog.messages) == ([1, 2], [])
+    Metrics(tmp_path, 3).close()
+    assert caplog.messages == [f"{tmp_path}/metrics.jsonl has only 2 of the 3 steps that are done; the rest are lost"]
+
+
+class Failing:
+    """A logger that fails in one of its calls, and lets a secret slip while it does."""
+
+    when = "nowhere"
+
+    def __init__(self, run, done, about):
+        self.called("open")
+
+    def add(self, step, values):
+        self.called(f"step {step}")
+
+    def close(self):
+        self.called("close")
+
+    def called(self, what):
+        if what == self.when:
+            raise ConnectionError("no answer from https://me:my-password@host\nwith key very-secret-key")
+
+
+@pytest.mark.parametrize("when", ["open", "step 1", "step 2", "close"])
+def test_a_logger_that_fails_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, caplog, when):
+    monkeypatch.setitem(module.LOGGERS, "failing", Failing)
+    monkeypatch.setattr(Failing, "when", when)
+    monkeypatch.setenv("SOME_API_KEY", "very-secret-key")
+    metrics = Metrics(tmp_path, 0, ["failing", *BOARD])
+    for step in (1, 2, 3):
+        metrics.add(step, {"reward/0": 0.5})
+    metrics.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+    assert len([event for event in events(tmp_path) if event.summary.value]) == 3
+    assert caplog.messages == [
+        "the logger failing failed, and the run goes on without it: ConnectionError: "
+        "no answer from https://***@host with key <SOME_API_KEY>"
+    ]
+
+
+def test_a_logger_that_hangs_is_left_out(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(module.LOGGERS, "failing", Failing)
+    monkeypatch.setattr(Failing, "add", lambda *_: time.sleep(60))
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    metrics = Metrics(tmp_path, 0, ["failing"])
+    metrics.add(1, {})
+    metrics.add(2, {})
+    metrics.close()
+    assert len(lines(tmp_path)) == 2
+    assert caplog.messages == [
+        "the logger failing failed, and the run goes on without it: TimeoutError: gave up after 0.1 s of writing"
+    ]
+
+
+def test_a_full_disk_under_tensorboard_is_one_line(tmp_path, caplog):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    metrics = Metrics(tmp_path, 0, BOARD)
+    board = metrics.loggers[0].logger.events
+    board.close()
+    board._writer = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    metrics.add(1, {"reward/0": 0.5})
+    metrics.close()
+    board._writer.close()
+    (said,) = caplog.messages
+    assert re.search("the logger tensorboard failed, .*No space left on device", said)
+    assert len(lines(tmp_path)) == 1
+
+
+def test_a_line_of_a_logger_comes_out_on_stderr_as_it_is(tmp_path, capsys):
+    logging.getLogger("codots").handlers or logging.lastResort.handle(
+        logging.LogRecord("codots", logging.WARNING, "", 0, "the logger x failed", (), None)
+    )
+    assert capsys.readouterr().err == "the logger x failed\n"
+
+
+def test_a_logger_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+    check_loggers(BOARD)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"the logger wandb is not installed; run pip install 'codots\[wandb\]', or"):
+        check_loggers(["wandb"])
+
+
+def two_sessions(run, logger, about=None):
+    """Two steps, and after a resume the second again and a third."""
+    for done, steps in ((0, (1, 2)), (1, (2, 3))):
+        if done and logger == "wandb":
+            time.sleep(1.1)  # it names its folders by the second
+        metrics = Metrics(run, done, [logger], about)
+        for step in steps:
+            metrics.add(step, {"reward/0": step / 4 + done, "look/own_0": float("nan")})
+        metrics.close()
+        assert metrics.loggers[0].logger is not None
+
+
+def test_wandb_offline_gets_the_numbers_and_a_resumed_run_stays_one_run(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'codots[wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    two_sessions(tmp_path, "wandb", {"seed": 7, "model": "base"})
+    folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    (id,) = {folder.name.rpartition("-")[2] for folder in folders}
+    assert json.loads((tmp_path / "loggers.json").read_text()) == {"wandb": id}
+    found = [points for folder in folders for points in told(folder / f"run-{id}.wandb")]
+    assert found == [(1, 0.25), (2, 0.5), (2, 1.5), (3, 1.75)]
+
+
+def told(file):
+    """The steps and rewards in a file of wandb's own: blocks of 32 KiB, records with checksum, length and kind."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, data = file.read_bytes(), 7, b""
+    while at < len(content):
+        if (left := 2**15 - at % 2**15) < 7:
+            at += left
+            continue
+        size, kind = struct.unpack_from("<HB", content, at + 4)
+        data += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # a whole record, or the end of one
+            items = Record.FromString(data).history.item
+            values = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
+            data = b""
+            if values:
+                yield values["step"], values["reward/0"]
+
+
+def test_mlflow_files_get_the_numbers_and_a_resumed_run_stays_one_run(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'codots[mlflow]'")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    two_sessions(tmp_path, "mlflow", {"seed": 7, "model": "base"})
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("codots").experiment_id])
+    assert run.info.run_id == json.loads((tmp_path / "loggers.json").read_text())["mlflow"]
+    assert (run.info.status, run.data.params) == ("FINISHED", {"seed": "7", "model": '"base"'})
+    shown = client.get_metric_history(run.info.run_id, "reward/0")
+    assert sorted((point.step, point.value) for point in shown) == [(1, 0.25), (2, 0.5), (2, 1.5), (3, 1.75)]
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
+def test_no_secret_reaches_a_log(tmp_path, monkeypatch, logger):
+    pytest.importorskip(logger, reason=f"{logger} is not installed: pip install 'codots[{logger}]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD"):
+        monkeypatch.setenv(name, f"hush-{'0123456789' * 4}"[:40])
+    monkeypatch.setattr("sys.argv", ["codots", "train", "hush-on-the-command-line"])
+    about = {"model": "https://somebody:hush-hush@host/model", "run": f"run-{os.environ['HF_TOKEN']}"}
+    two_sessions(tmp_path, logger, about)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"hush" in path.read_bytes()]
+
+
+def test_what_is_no_secret_is_left_alone(monkeypatch):
+    monkeypatch.setenv("SHORT_KEY", "one")
+    monkeypatch.setenv("PLACE", "somewhere-long")
+    said = "one step at https://host/a@b and somewhere-long, mail me@host"
+    assert without_secrets(said) == said
