@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codots.checkpoint import checkpoints, last_checkpoint
+from codots.checkpoint import best_checkpoint, checkpoints, last_checkpoint, open_run
 from codots.config import TrainConfig
 from codots.context import Rewrite
 from codots.credit import Advantages, advantages
+from codots.deadline import deadline
 from codots.domain import make_pack, register
 from codots.model import load_profile
 from codots.records import load_rollouts
@@ -104,6 +106,7 @@ def same_run(run, other):
 
 def test_a_run_leaves_what_it_says(whole, base):
     assert sorted(os.listdir(whole.run)) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "metrics.jsonl",
@@ -111,7 +114,10 @@ def test_a_run_leaves_what_it_says(whole, base):
         "rollouts",
         "tensorboard",
     ]
-    assert [folder.name for folder in checkpoints(whole.run)] == ["step-000003", "step-000004"]
+    best = max((2, 4), key=lambda step: np.mean([metrics(whole.run)[step - 1][f"look/own_{j}"] for j in range(3)]))
+    kept = sorted({best, 3, 4})
+    assert [folder.name for folder in checkpoints(whole.run)] == [f"step-{step:06d}" for step in kept]
+    assert best_checkpoint(whole.run).name == f"step-{best:06d}"
     assert equal(weights(whole.run), weights(checkpoints(whole.run)[-1]))
     assert load_profile(whole.run / "model") == PROFILE
     assert [line["step"] for line in metrics(whole.run)] == [1, 2, 3, 4]
@@ -185,7 +191,7 @@ def processes():
     """Fork children from a process that has imported everything and run nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["codots.train", "torch.utils.tensorboard"]
+        ["codots.train"]
         + [
             f"transformers.models.{name}"
             for name in ("qwen3.modeling_qwen3", "auto.modeling_auto", "auto.tokenization_auto")
@@ -202,15 +208,15 @@ def killed(processes, *args):
 
 
 MOMENTS = [
-    ("codots.records:Metrics.__init__", 1, 1),
+    ("codots.metrics:Metrics.__init__", 1, 1),
     ("codots.engine.local:LocalEngine.live", 1, 1),
     ("codots.engine.local:LocalEngine.live", 4, 3),
     ("codots.rollout.update", 22, 3),
     ("codots.learner.local:LocalLearner.apply", 2, 2),
     ("codots.engine.local:LocalEngine._publish", 2, 2),
     ("codots.train.record", 3, 3),
-    ("codots.records:Metrics.add", 3, 3),
-    ("torch.utils.tensorboard:SummaryWriter.add_scalar", 10, 1),
+    ("codots.metrics:Metrics.add", 3, 3),
+    ("codots.metrics:TensorBoard.add", 3, 3),
     ("codots.learner.local:LocalLearner.save", 3, 3),
     ("codots.checkpoint.write_atomically", 3, 2),
     ("pathlib:Path.rename", 9, 3),
@@ -499,14 +505,151 @@ def test_a_gradient_that_is_not_a_number_stops_before_the_weights_change(whole, 
         return gradient, sums
 
     monkeypatch.setattr("codots.learner.local.LocalLearner.gradient", wrong)
-    with pytest.raises(FloatingPointError, match="the gradient of step 3 is not finite; the weights are untouched"):
+    config = changed(config, save_every=4, look_every=0)
+    line = "step 3 was stopped: the gradient of step 3 is not finite; the weights are untouched; what it was to learn is in"
+    with pytest.raises(FloatingPointError, match=f"{line} {config.run}/stopped"):
         list(train(config))
     monkeypatch.undo()
     state = learners[0].model.state_dict()
-    assert all(torch.equal(state[name], weight) for name, weight in weights(checkpoints(Path(config.run))[-1]).items())
+    (last,) = checkpoints(Path(config.run))
+    assert last.name == "step-000002"
+    assert all(torch.equal(state[name], weight) for name, weight in weights(last).items())
     assert [line["step"] for line in metrics(config.run)] == [1, 2]
+    kept_for_a_look(config, whole, 3)
     list(train(config, resume=True))
+    assert equal(weights(config.run), weights(whole.run))
+
+
+def kept_for_a_look(config, whole, step):
+    """What the step was to learn from is there: its lives, and the samples to the last number."""
+    stopped, report = Path(config.run) / "stopped", whole.reports[step - 1]
+    assert load_rollouts(stopped / f"step-{step:06d}.jsonl") == load_rollouts(
+        whole.run / "rollouts" / f"step-{step:06d}.jsonl"
+    )
+    kept = [json.loads(text) for text in (stopped / f"step-{step:06d}.samples").read_text().splitlines()]
+    transcripts = [e.transcript for life in report.lives for e in life.episodes if e.transcript.tokens]
+    assert [(one["ids"], one["mask"]) for one in kept] == [(t.ids, t.mask) for t in transcripts]
+    assert [one["logprobs"] for one in kept] == [t.sample(1.0).logprobs for t in transcripts]
+
+
+def test_numbers_that_are_not_finite_in_any_worker_stop_the_run_in_one_line(base, tmp_path, monkeypatch):
+    """The second worker reads a sample that the first process never looks at."""
+    right = pkgutil.resolve_name("codots.engine.local:LocalEngine.step")
+
+    def spoilt(self, batch):
+        last = max(range(len(batch)), key=lambda i: len(batch[i].ids) * any(batch[i].advantages))
+        batch[last] = replace(batch[last], advantages=[float("inf")] * len(batch[last].ids))
+        return right(self, [batch[last]] * 2)
+
+    monkeypatch.setattr("codots.engine.local.LocalEngine.step", spoilt)
+    with pytest.raises(ArithmeticError, match="step 1 was stopped: .*not finite; the weights are untouched") as error:
+        list(train(recipe(base, tmp_path / "run", workers=2)))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_sampler_that_disagrees_with_the_learner_stops_the_run_before_the_weights(config, base, tmp_path):
+    """Here really: the model is asked to sample at another temperature than the learner scores at."""
+    hot = shutil.copytree(base, tmp_path / "hot")
+    PROFILE.at(1.5).save(hot)
+    config = changed(config, model=str(hot))
+    line = r"step 1 was stopped: sampler and learner disagree: logprobs .* are 0\.\d+ apart on average, and gap_limit is 0\.05"
+    with pytest.raises(ArithmeticError, match=line) as error:
+        list(train(config))
+    assert "\n" not in str(error.value)
+    assert load_rollouts(Path(config.run) / "stopped")
+    assert metrics(config.run) == []
+    loose = changed(config, gap_limit=10, steps=4)
+    first = next(train(loose, resume=True))
+    assert first.metrics["learner/logprob_gap"] > 0.05
+
+
+def test_the_gap_is_held_against_the_limit_only_while_the_weights_are_the_samplers(config):
+    """Later mini-batches of a step are right to differ."""
+    config = changed(config, steps=2, minibatches=2, learner={"lr": 0.05, "warmup": 0}, gap_limit=1e-4, look_every=0)
+    reports = list(train(config))
+    assert max(report.metrics["learner/logprob_gap"] for report in reports) > 1e-4
+
+
+def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config, monkeypatch):
+    right = pkgutil.resolve_name("codots.engine.local:LocalEngine.live")
+    calls = []
+
+    def stuck(self, jobs, *more):
+        calls.append(0)
+        if len(calls) == 4:  # 1, 2, its look, and then
+            signal.pause()
+        return right(self, jobs, *more)
+
+    monkeypatch.setattr("codots.engine.local.LocalEngine.live", stuck)
+    monkeypatch.setattr("codots.train.deadline", lambda seconds, doing: deadline(1 if len(calls) == 3 else 999, doing))
+    with pytest.raises(TimeoutError, match="gave up after 1 s of living 4 lives"):
+        list(train(config))
+    monkeypatch.undo()
+    assert [report.step for report in train(config, resume=True)] == [3, 4]
     same_run(config.run, whole.run)
+
+
+def test_a_worker_that_hangs_ends_the_run_and_not_the_patience_of_its_owner(base, tmp_path):
+    config = recipe(base, tmp_path / "run", workers=2, steps=2, look_every=0)
+    steps = train(config)
+    next(steps)
+    engine = steps.gi_frame.f_locals["engine"]
+    process, _ = engine._others[0]
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(TimeoutError, match="gave up after 2 s of living"), deadline(2, "living"):
+        next(steps)
+    assert not process.is_alive()
+
+
+def test_two_processes_never_train_in_one_folder(whole, config):
+    shutil.copytree(whole.run, config.run)
+    before = tree(config.run)
+    with open_run(Path(config.run), config, resume=True), pytest.raises(ValueError, match="is in use by process"):
+        next(train(config, resume=True))
+    assert tree(config.run) == before
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("point", ["", "checkpoints/step-000003"])
+def test_a_fork_takes_weights_and_optimiser_and_counts_from_zero(whole, config, point):
+    origin = whole.run / point if point else whole.run
+    source = origin if point else checkpoints(whole.run)[-1]
+    config = changed(config, fork=str(origin), seed=5, learner={"lr": 3e-3, "warmup": 2}, steps=3)
+    steps = train(config)
+    first = next(steps)
+    start = checkpoints(Path(config.run))[0]
+    assert start.name == "step-000000"
+    assert equal(weights(start), weights(source))
+    assert equal(optimiser(start), optimiser(source))
+    assert first.metrics["learner/lr"] == pytest.approx(3e-3 / 2)
+    said = json.loads((Path(config.run) / "origin.json").read_text())
+    assert (said["checkpoint"], said["step"]) == (str(source.resolve()), int(source.name[-1]))
+    assert [report.step for report in steps] == [2, 3]
+    moments = optimiser(checkpoints(Path(config.run))[-1])
+    assert moments["0 step"] == optimiser(source)["0 step"] + 3
+
+
+def test_a_fork_goes_on_when_its_origin_is_gone(whole, config, tmp_path):
+    origin = shutil.copytree(whole.run, tmp_path / "origin")
+    there = changed(config, fork=str(origin), seed=5, steps=3)
+    list(train(there))
+    again = changed(there, run=str(tmp_path / "again"))
+    steps = train(again)
+    next(steps)
+    steps.close()
+    shutil.rmtree(origin)
+    assert [report.step for report in train(again, resume=True)] == [2, 3]
+    same_run(there.run, again.run)
+
+
+def test_a_fork_from_nothing_leaves_no_run(config, tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint at"):
+        next(train(changed(config, fork=str(tmp_path / "nowhere"))))
+    assert not Path(config.run).exists()
 
 
 def test_a_run_that_is_there_is_left_alone(whole, config):
@@ -518,20 +661,15 @@ def test_a_run_that_is_there_is_left_alone(whole, config):
     assert {path: path.read_bytes() for path in whole.run.rglob("*") if path.is_file()} == before
 
 
-def test_a_corrupt_checkpoint_stops_before_anything_changes(whole, config):
+def test_a_corrupt_checkpoint_costs_the_steps_since_the_one_before(whole, config, caplog):
     shutil.copytree(whole.run, config.run)
     file = checkpoints(Path(config.run))[-1] / "optimiser.pt"
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
-    before = metrics(config.run)
-    with pytest.raises(
-        ValueError, match=r"optimiser\.pt is not what was written; remove it to resume from step-000003"
-    ):
-        next(train(config, resume=True))
-    assert metrics(config.run) == before
-    shutil.rmtree(file.parent)
     assert [report.step for report in train(config, resume=True)] == [4]
+    (said,) = caplog.messages
+    assert "optimiser.pt is not what was written; it is set aside" in said
     same_run(config.run, whole.run)
 
 

@@ -17,6 +17,8 @@ from codots.metrics import check_loggers
 from codots.model import identity, load_profile, model_folder
 
 GIB = 2**30
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much of its cores a container may use."""
 FLOATS = 3
 """A checkpoint holds the weights and two moments of each."""
 
@@ -77,8 +79,7 @@ def device(config: TrainConfig) -> Iterator[Finding]:
 def cores() -> int:
     """Cores that this process may use: those it is bound to, or fewer where a container has a quota."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    share, _, period = quota.read_text().partition(" ") if quota.is_file() else ("max", "", "")
+    share, _, period = QUOTA.read_text().partition(" ") if QUOTA.is_file() else ("max", "", "")
     return bound if share == "max" else max(1, min(bound, int(share) // int(period)))
 
 
