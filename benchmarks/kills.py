@@ -1,56 +1,155 @@
-"""Kill a run at random moments, compare its end with one that never was: `python benchmarks/kills.py [KILLS]`."""
+"""Kill a run at random moments, fill its disk at others, and compare its end with one that nothing happened to.
+
+    python benchmarks/kills.py --kills 100 --full 100
+
+A disk is filled for good: where mounting is permitted the run is on a small tmpfs that is filled up to its last byte,
+elsewhere on Linux the running process is forbidden to make any file longer. The run must end by itself, with an error
+code and one line; then there is room again and it is resumed.
+"""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CODOTS = str(Path(sys.executable).with_name("codots"))
-RECIPE = [CODOTS, "train", "recipes/demo.yaml", "steps=12", "packs=4", "group=4", "save_every=2", "look_every=0"]
+SETTINGS = ["save_every=2", "look_every=4", "look_packs=2", "record_every=1"]
+SIZE = "24m"
 
 
 def main() -> None:
-    """Print whether weights and metrics are the same, bit for bit."""
-    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    with tempfile.TemporaryDirectory() as folder:
-        whole, torn = Path(folder) / "whole", Path(folder) / "torn"
+    """Print what happened, and whether weights, metrics and rollouts are the same bit for bit."""
+    asked = arguments()
+    fates = ["kill"] * asked.kills + ["full"] * asked.full
+    random.Random(0).shuffle(fates)
+    with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder)) as disk:
+        command = [
+            CODOTS,
+            "train",
+            asked.recipe,
+            f"preset={asked.preset}",
+            f"steps={asked.steps}",
+            "packs=4",
+            "group=4",
+        ]
+        command += [*SETTINGS, f"workers={asked.workers}"]
+        whole, torn = Path(folder) / "whole", (disk or Path(folder)) / "torn"
         start = time.perf_counter()
-        subprocess.run([*RECIPE, f"run={whole}"], check=True, capture_output=True)
+        subprocess.run([*command, f"run={whole}"], check=True, capture_output=True)
         length = time.perf_counter() - start
-        moments, done = random.Random(0), 0
-        while done < kills:
-            process = start_run(torn)
-            try:
-                process.wait(timeout=moments.uniform(0.3, 1.0) * length)
-                shutil.rmtree(torn)  # it came to its end before the kill: once more from the start
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                done += 1
-                print(f"kill {done} after {steps(torn)} steps")
-        start_run(torn).wait()
-        print("weights equal:", weights(whole) == weights(torn))
-        print("metrics equal:", metrics(whole) == metrics(torn))
+        print(
+            f"undisturbed: {length:.1f} s; disks are filled by {'a tmpfs' if disk else 'a limit on files'}", flush=True
+        )
+        moments = random.Random(1)
+        for number, fate in enumerate(fates, start=1):
+            print(f"{number} {fate}: {suffer(fate, command, torn, disk, moments, length)}", flush=True)
+        finished = subprocess.run(order(command, torn), check=True, capture_output=True, text=True)
+        for what in (weights, metrics, rollouts):
+            print(f"{what.__name__} equal: {what(whole) == what(torn)}")
+        print("its last words:", finished.stdout.strip())
 
 
-def start_run(run: Path) -> subprocess.Popen[bytes]:
-    """Start the run, or go on with it."""
-    resume = ["--resume"] if (run / "config.yaml").exists() else []
-    return subprocess.Popen([*RECIPE, f"run={run}", *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--kills", type=int, default=5, help="SIGKILLs")
+    parser.add_argument("--full", type=int, default=5, help="full disks")
+    parser.add_argument("--preset", default="easy", help="of the domain")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--recipe", default="recipes/demo.yaml")
+    return parser.parse_args()
+
+
+def suffer(fate: str, command: list[str], run: Path, disk: Path | None, moments: random.Random, length: float) -> str:
+    """Let a run meet its fate; one that comes to its end before begins anew."""
+    while True:
+        process = subprocess.Popen(
+            order(command, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=moments.uniform(0.2, 1.0) * length)
+            if process.returncode:
+                raise SystemExit(f"the run ended by itself with code {process.returncode}")
+            shutil.rmtree(run)
+            continue
+        if told := killed(process, run) if fate == "kill" else starved(process, run, disk):
+            return told
+
+
+def killed(process: subprocess.Popen[str], run: Path) -> str:
+    """End the first process on the spot; the others of the run notice by themselves."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return f"after {steps(run)} steps"
+
+
+def starved(process: subprocess.Popen[str], run: Path, disk: Path | None) -> str | None:
+    """Leave no room for another byte, wait until the run has noticed, and make room again; None if it did not."""
+    filler = disk / "filler" if disk else None
+    if filler:
+        fill(filler)
+    else:
+        import resource
+
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    _, said = process.communicate(timeout=600)
+    if filler:
+        filler.unlink()
+    if process.returncode == 0:
+        shutil.rmtree(run)
+        return None
+    lines = [line for line in said.splitlines() if line.startswith("codots: ")]
+    if process.returncode < 0 or len(lines) != 1 or "Traceback" in said:
+        raise SystemExit(f"code {process.returncode}, and not one line:\n{said}")
+    return f"after {steps(run)} steps; {lines[0]}"
+
+
+def fill(filler: Path) -> None:
+    """Take every byte that is left."""
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path | None]:
+    """Mount a small disk, if this is permitted."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(disk)]
+    mounted = shutil.which("mount") and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    if not mounted and not hasattr(os, "sched_getaffinity"):
+        raise SystemExit("this system neither mounts a small disk nor limits another process's files")
+    try:
+        yield disk if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def order(command: list[str], run: Path) -> list[str]:
+    """The command that starts the run, or goes on with it."""
+    return [*command, f"run={run}", *(["--resume"] if (run / "config.yaml").exists() else [])]
 
 
 def steps(run: Path) -> int:
     """Count the steps written down."""
     path = run / "metrics.jsonl"
-    return len(path.read_text().splitlines()) if path.exists() else 0
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def weights(run: Path) -> str:
@@ -62,6 +161,13 @@ def metrics(run: Path) -> list[dict[str, float]]:
     """Read the metrics without the clock's."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if not key.startswith("clock/")} for row in rows]
+
+
+def rollouts(run: Path) -> list[tuple[str, bytes]]:
+    """Read what was recorded of the lives."""
+    return [
+        (path.name, path.read_bytes()) for path in sorted((run / "rollouts").iterdir()) if re.match("step", path.name)
+    ]
 
 
 if __name__ == "__main__":

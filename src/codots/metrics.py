@@ -58,10 +58,15 @@ class Metrics:
 
     def add(self, step: int, values: Numbers) -> None:
         """Write one step."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(
+                f"step {step} could not be written to {self.path}: {error.strerror}; --resume goes on"
+            ) from error
         for logger in self.loggers:
             logger.add(step, values)
 
