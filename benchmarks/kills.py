@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CODOTS = str(Path(sys.executable).with_name("codots"))
-SETTINGS = ["save_every=2", "look_every=4", "look_packs=2", "record_every=1"]
+SETTINGS = ["packs=4", "group=4", "save_every=2", "look_every=4", "look_packs=2", "record_every=1"]
 SIZE = "24m"
 
 
@@ -36,23 +35,13 @@ def main() -> None:
     fates = ["kill"] * asked.kills + ["full"] * asked.full
     random.Random(0).shuffle(fates)
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder)) as disk:
-        command = [
-            CODOTS,
-            "train",
-            asked.recipe,
-            f"preset={asked.preset}",
-            f"steps={asked.steps}",
-            "packs=4",
-            "group=4",
-        ]
-        command += [*SETTINGS, f"workers={asked.workers}"]
+        scale = [f"preset={asked.preset}", f"steps={asked.steps}", f"workers={asked.workers}"]
+        command = [CODOTS, "train", asked.recipe, *scale, *SETTINGS]
         whole, torn = Path(folder) / "whole", (disk or Path(folder)) / "torn"
         start = time.perf_counter()
         subprocess.run([*command, f"run={whole}"], check=True, capture_output=True)
         length = time.perf_counter() - start
-        print(
-            f"undisturbed: {length:.1f} s; disks are filled by {'a tmpfs' if disk else 'a limit on files'}", flush=True
-        )
+        print(f"undisturbed: {length:.1f} s; a full disk is {'a tmpfs' if disk else 'a limit on files'}", flush=True)
         moments = random.Random(1)
         for number, fate in enumerate(fates, start=1):
             print(f"{number} {fate}: {suffer(fate, command, torn, disk, moments, length)}", flush=True)
@@ -165,9 +154,7 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 def rollouts(run: Path) -> list[tuple[str, bytes]]:
     """Read what was recorded of the lives."""
-    return [
-        (path.name, path.read_bytes()) for path in sorted((run / "rollouts").iterdir()) if re.match("step", path.name)
-    ]
+    return [(path.name, path.read_bytes()) for path in sorted((run / "rollouts").glob("step-*"))]
 
 
 if __name__ == "__main__":

@@ -478,7 +478,7 @@ import sys
 import codots
 light = set(sys.modules)
 from codots.cli import main
-for args in (["--help"], ["train", "--help"], ["doctor", "--help"], ["--version"], ["train", "nowhere.yaml"], ["trane"]):
+for args in (["--help"], ["train", "--help"], ["doctor", "--help"], ["--version"], ["train", "nowhere.yaml"], ["x"]):
     sys.argv = ["codots", *args]
     try:
         main()

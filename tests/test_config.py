@@ -232,9 +232,8 @@ def test_fingerprints_tell_recipes_apart():
 
 def test_what_a_run_may_change_on_its_way_is_no_part_of_its_fingerprint():
     """And a key that is not used leaves the fingerprints of runs that did not know it as they were."""
-    said = {"run", "loggers", "gap_limit", "patience"}
     changed = TrainConfig(run="moved", loggers=["wandb"], gap_limit=1, patience=7)
-    assert ELSEWHERE == said
+    assert {"run", "loggers", "gap_limit", "patience"} == ELSEWHERE
     assert fingerprint(changed, without=ELSEWHERE) == fingerprint(TrainConfig(), without=ELSEWHERE)
     assert fingerprint(TrainConfig(fork="runs/a"), without=ELSEWHERE) != fingerprint(changed, without=ELSEWHERE)
     assert fingerprint(TrainConfig(run="runs/train"), without=ELSEWHERE) == "92de681372ec71a7"

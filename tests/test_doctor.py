@@ -30,16 +30,8 @@ def looked(config, what):
 
 def test_a_machine_that_is_fit_has_nothing_to_change(config):
     findings = doctor.examine(config)
-    assert [found.what for found in findings] == [
-        "python",
-        "torch",
-        "device",
-        "cores",
-        "threads",
-        "disk",
-        "model",
-        "loggers",
-    ]
+    seen = [found.what for found in findings]
+    assert seen == ["python", "torch", "device", "cores", "threads", "disk", "model", "loggers"]
     assert not any(found.change or found.must for found in findings)
     assert json.loads(doctor.as_json(findings))["fit"] is True
 

@@ -506,8 +506,10 @@ def test_a_gradient_that_is_not_a_number_stops_before_the_weights_change(whole, 
 
     monkeypatch.setattr("codots.learner.local.LocalLearner.gradient", wrong)
     config = changed(config, save_every=4, look_every=0)
-    line = "step 3 was stopped: the gradient of step 3 is not finite; the weights are untouched; what it was to learn is in"
-    with pytest.raises(FloatingPointError, match=f"{line} {config.run}/stopped"):
+    line = (
+        f"the gradient of step 3 is not finite; the weights are untouched; what it was to learn is in {config.run}/stop"
+    )
+    with pytest.raises(FloatingPointError, match=f"step 3 was stopped: {line}"):
         list(train(config))
     monkeypatch.undo()
     state = learners[0].model.state_dict()
@@ -542,7 +544,7 @@ def test_numbers_that_are_not_finite_in_any_worker_stop_the_run_in_one_line(base
         return right(self, [batch[last]] * 2)
 
     monkeypatch.setattr("codots.engine.local.LocalEngine.step", spoilt)
-    with pytest.raises(ArithmeticError, match="step 1 was stopped: .*not finite; the weights are untouched") as error:
+    with pytest.raises(ArithmeticError, match=r"step 1 was stopped: .*not finite; the weights") as error:
         list(train(recipe(base, tmp_path / "run", workers=2)))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -553,7 +555,7 @@ def test_a_sampler_that_disagrees_with_the_learner_stops_the_run_before_the_weig
     hot = shutil.copytree(base, tmp_path / "hot")
     PROFILE.at(1.5).save(hot)
     config = changed(config, model=str(hot))
-    line = r"step 1 was stopped: sampler and learner disagree: logprobs .* are 0\.\d+ apart on average, and gap_limit is 0\.05"
+    line = r"step 1 was stopped: sampler and learner disagree: .* are 0\.\d+ apart on average, and gap_limit is 0\.05"
     with pytest.raises(ArithmeticError, match=line) as error:
         list(train(config))
     assert "\n" not in str(error.value)
