@@ -367,3 +367,35 @@ def test_a_domain_that_waits_for_the_outside_steps_in_a_thread(guess, render, mo
     (there,) = live(jobs(size=2), ScriptedSampler(render, learner_of), render)
     assert set(threads) == {False}
     assert here == there
+
+
+def test_an_environment_that_does_not_answer_in_time_leaves_the_life_missing(guess, render, monkeypatch):
+    """Its thread is left to itself: it must hold up neither the other lives nor the end of the process."""
+    answer, right = threading.Event(), GuessEnv.step
+
+    def slow(self, text):
+        if self.hidden == lost:
+            answer.wait()
+        return right(self, text)
+
+    monkeypatch.setattr(Guess, "blocking", True)
+    monkeypatch.setattr(Guess, "patience", 0.05)
+    monkeypatch.setattr(GuessEnv, "step", slow)
+    asked = jobs(lives=6, size=2)
+    lost = asked[0].pack.world.hidden
+    lives = live(asked, ScriptedSampler(render, learner_of), render)
+    for job, life in zip(asked, lives, strict=True):
+        failure = "TimeoutError: the environment did not answer within 0.05 s"
+        assert life.failure == (failure if job.pack.world.hidden == lost else None)
+    assert any(life.failure is None for life in lives)
+    answer.set()
+
+
+def test_a_time_limit_of_the_environments_own_is_told_in_its_words(guess, render, monkeypatch):
+    def refuse(self, text):
+        raise TimeoutError("the shop is closed")
+
+    monkeypatch.setattr(Guess, "blocking", True)
+    monkeypatch.setattr(GuessEnv, "step", refuse)
+    (life,) = live(jobs(), ScriptedSampler(render, learner_of), render)
+    assert life.failure == "TimeoutError: the shop is closed"

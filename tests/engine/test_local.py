@@ -112,6 +112,11 @@ def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair)
     bad_there = replace(long, ids=[10**6] * len(long.ids))
     with pytest.raises(FloatingPointError, match="not finite; the weights are untouched"):
         pair.step([bad_here, long])
+    bad_number_there = replace(long, advantages=[float("inf")] * len(long.ids))
+    with pytest.raises(
+        ArithmeticError, match="a worker process failed: FloatingPointError: .*the weights are untouched"
+    ):
+        pair.step([short, bad_number_there])
     with pytest.raises(RuntimeError, match="a worker process failed: IndexError: index out of range") as error:
         pair.step([short, bad_there])
     assert "\n" not in str(error.value)
@@ -119,6 +124,31 @@ def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair)
     assert torch.equal(weights(pair), before)
     assert pair.version == version
     assert pair.live(jobs()) == lives
+
+
+def test_a_sampler_that_disagrees_stops_the_step_before_the_weights(pair, monkeypatch):
+    lives, before, version = pair.live(jobs()), weights(pair), pair.version
+    drifted = [replace(sample, logprobs=[p - 0.25 for p in sample.logprobs]) for sample in batch_of(lives)]
+    monkeypatch.setattr(pair.first.learner, "settings", replace(pair.first.learner.settings, gap_limit=0.2))
+    with pytest.raises(
+        ArithmeticError, match=r"logprobs of the same ids are 0\.25 apart on average, and gap_limit is 0\.2"
+    ):
+        pair.step(drifted)
+    assert torch.equal(weights(pair), before)
+    assert (pair.version, pair.live(jobs())) == (version, lives)
+    late = [replace(sample, version=version - 1) for sample in drifted]
+    assert pair.step(late)["learner/logprob_gap"] == pytest.approx(0.25, abs=1e-2)
+
+
+def test_a_fork_takes_weights_and_moments_and_no_steps(plan, pair, tmp_path):
+    pair.step(batch_of(pair.live(jobs())))
+    pair.save(tmp_path)
+    other = LocalEngine(plan)
+    other.fork(tmp_path)
+    assert torch.equal(weights(other), weights(pair))
+    assert (other.steps, other.version) == (0, 0)
+    mine, theirs = (engine.first.learner.optimiser.state_dict()["state"] for engine in (other, pair))
+    assert all(torch.equal(mine[i]["exp_avg"], theirs[i]["exp_avg"]) for i in theirs)
 
 
 def test_a_checkpoint_brings_back_weights_optimiser_and_version(plan, pair, tmp_path):
