@@ -334,6 +334,19 @@ def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run
     assert "Runs side by side" in (home / "two.html").read_text()
 
 
+@app.command()
+def test_a_demo_never_sets_a_run_aside_that_still_goes_on(codots, home):
+    from codots.checkpoint import claimed
+
+    (home / "run").mkdir()
+    with claimed(home / "run"):
+        ended = codots("demo", "recipe.yaml", "--packs", "2")
+    assert ended.code == 2
+    assert "run is in use by process" in ended.err
+    assert (home / "run").is_dir()
+    assert not (home / "run-1").exists()
+
+
 @pytest.mark.parametrize("stage", ["codots.evaluate.LocalEngine", "codots.demo.run_training"])
 def test_a_demo_that_is_stopped_leaves_no_trace_before_it_trains(codots, home, monkeypatch, stage):
     def stopped(*_):

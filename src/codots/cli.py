@@ -167,6 +167,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
     workers: Workers = 2,
+    patience: Annotated[float, typer.Option(min=1, help="Seconds that 100 packs may take.")] = 3600.0,
     rows: Annotated[
         Path | None, typer.Option(help="One JSON line per episode; a stopped evaluation goes on from it.")
     ] = None,
@@ -191,6 +192,7 @@ def evaluate(
             temperature=temperature,
             workers=workers,
             rows=rows,
+            patience=patience,
             told=told,
         )
     if as_json:

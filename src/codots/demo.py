@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from codots.checkpoint import write_atomically
+from codots.checkpoint import claimed, write_atomically
 from codots.config import TrainConfig
 from codots.display import counting, run_training
 from codots.evaluate import ARMS, Report, evaluate, without_nan
@@ -91,10 +91,11 @@ def summarise(config: TrainConfig, before: Report, after: Report, seconds: dict[
 
 
 def set_aside(folder: Path) -> None:
-    """Give an earlier run another name."""
+    """Give an earlier run another name; ValueError if it still goes on."""
     if folder.exists():
         number = next(n for n in range(1, 10_000) if not folder.with_name(f"{folder.name}-{n}").exists())
-        folder.rename(folder.with_name(f"{folder.name}-{number}"))
+        with claimed(folder):
+            folder.rename(folder.with_name(f"{folder.name}-{number}"))
 
 
 @contextmanager

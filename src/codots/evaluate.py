@@ -75,6 +75,7 @@ def evaluate(
     temperature: float = 1.0,
     workers: int = 2,
     rows: Path | None = None,
+    patience: float = PATIENCE,
     told: Told = lambda arm, done, total: None,
 ) -> Report:
     """Measure a model on held-out packs, every arm on the same ones.
@@ -83,7 +84,7 @@ def evaluate(
     rows of arm `writer`) and only read here. `rows` takes one JSON line per episode as soon as a chunk of packs is
     lived, also of arms that only another one needs; what such a file holds of this evaluation is not lived again, and
     the report is the same. Raises ValueError for an unknown arm, model, domain or preset, and for rows of another
-    evaluation.
+    evaluation; TimeoutError if a chunk of packs takes longer than `patience` seconds.
     """
     for arm in arms:
         if arm not in ARMS:
@@ -93,8 +94,8 @@ def evaluate(
     if rows is not None and not rows.parent.is_dir():
         raise ValueError(f"cannot write {rows}: there is no folder {rows.parent}")
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
-    reader = _Player(model, domain, seed, temperature, workers)
-    author = None if writer is None else _Player(writer, domain, seed, temperature, workers)
+    reader = _Player(model, domain, seed, temperature, workers, patience)
+    author = None if writer is None else _Player(writer, domain, seed, temperature, workers, patience)
     asked = {"domain": domain, "preset": preset, "split": split, "size": size, "seed": seed, "temperature": temperature}
     head: dict[str, Any] = {}
     if rows is not None:
@@ -120,11 +121,13 @@ def evaluate(
 class _Player:
     """A model at work on packs."""
 
-    def __init__(self, model: str | Path, domain: str, seed: int, temperature: float, workers: int) -> None:
+    def __init__(
+        self, model: str | Path, domain: str, seed: int, temperature: float, workers: int, patience: float
+    ) -> None:
         self.folder = model_folder(model)
         self.profile = load_profile(self.folder).fits(domain).at(temperature)
         self.style, self.strategy = self.profile.style, self.profile.strategy()
-        self.seed, self.workers = seed, workers
+        self.seed, self.workers, self.patience = seed, workers, patience
         self.engine: LocalEngine | None = None
 
     def live(
@@ -140,7 +143,7 @@ class _Player:
 
     def _lived(self, arm: str, part: range, packs: Sequence[Pack], given: Sequence[Own | Given]) -> list[list[Row]]:
         self.engine = self.engine or LocalEngine(Plan(self.folder, self.profile), self.workers)
-        with deadline(PATIENCE, f"living packs {part.start} to {part.stop - 1} of {arm}"):
+        with deadline(self.patience, f"living packs {part.start} to {part.stop - 1} of {arm}"):
             lives = self.engine.live([Job(packs[i], given[i], ("eval", self.seed, i)) for i in part])
         return [
             life_rows(packs[i], life, arm=arm) or [missing_row(packs[i], life, arm=arm)]

@@ -113,9 +113,7 @@ def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair)
     with pytest.raises(FloatingPointError, match="not finite; the weights are untouched"):
         pair.step([bad_here, long])
     bad_number_there = replace(long, advantages=[float("inf")] * len(long.ids))
-    with pytest.raises(
-        ArithmeticError, match="a worker process failed: FloatingPointError: .*the weights are untouched"
-    ):
+    with pytest.raises(ArithmeticError, match=r"a worker process failed: FloatingPointError: .*the weights are"):
         pair.step([short, bad_number_there])
     with pytest.raises(RuntimeError, match="a worker process failed: IndexError: index out of range") as error:
         pair.step([short, bad_there])
