@@ -1,10 +1,11 @@
 """Every step is a line, whoever else is told of it; a logger may fail, and a secret is nobody's."""
 
 import json
-import logging
 import os
 import re
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -154,11 +155,23 @@ def test_a_full_disk_under_tensorboard_is_one_line(tmp_path, caplog):
     assert len(lines(tmp_path)) == 1
 
 
-def test_a_line_of_a_logger_comes_out_on_stderr_as_it_is(tmp_path, capsys):
-    logging.getLogger("codots").handlers or logging.lastResort.handle(
-        logging.LogRecord("codots", logging.WARNING, "", 0, "the logger x failed", (), None)
-    )
-    assert capsys.readouterr().err == "the logger x failed\n"
+FAILS = """
+import sys
+from pathlib import Path
+from codots.metrics import Metrics
+run = Path(sys.argv[1])
+(run / "tensorboard").touch()
+metrics = Metrics(run, 0, ["tensorboard"])
+metrics.add(1, {})
+metrics.close()
+"""
+
+
+def test_whoever_runs_a_command_sees_that_line_and_nothing_else(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FAILS, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("the logger tensorboard failed, and the run goes on without it: FileExistsError")
 
 
 def test_a_logger_that_is_not_installed_is_named_with_its_extra(monkeypatch):

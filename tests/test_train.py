@@ -5,9 +5,11 @@ import json
 import multiprocessing
 import os
 import pkgutil
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -555,15 +557,18 @@ def test_a_sampler_that_disagrees_with_the_learner_stops_the_run_before_the_weig
     hot = shutil.copytree(base, tmp_path / "hot")
     PROFILE.at(1.5).save(hot)
     config = changed(config, model=str(hot))
-    line = r"step 1 was stopped: sampler and learner disagree: .* are 0\.\d+ apart on average, and gap_limit is 0\.05"
+    line = (
+        r"step (\d) was stopped: sampler and learner disagree: .* are 0\.\d+ apart on average, and gap_limit is 0\.05"
+    )
     with pytest.raises(ArithmeticError, match=line) as error:
         list(train(config))
     assert "\n" not in str(error.value)
+    step = int(re.match(line, str(error.value))[1])
     assert load_rollouts(Path(config.run) / "stopped")
-    assert metrics(config.run) == []
-    loose = changed(config, gap_limit=10, steps=4)
-    first = next(train(loose, resume=True))
-    assert first.metrics["learner/logprob_gap"] > 0.05
+    assert [line["step"] for line in metrics(config.run)] == list(range(1, step))
+    again = next(train(changed(config, gap_limit=10), resume=True))
+    assert again.step == step
+    assert again.metrics["learner/logprob_gap"] > 0.05
 
 
 def test_the_gap_is_held_against_the_limit_only_while_the_weights_are_the_samplers(config):
@@ -584,7 +589,9 @@ def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config,
         return right(self, jobs, *more)
 
     monkeypatch.setattr("codots.engine.local.LocalEngine.live", stuck)
-    monkeypatch.setattr("codots.train.deadline", lambda seconds, doing: deadline(1 if len(calls) == 3 else 999, doing))
+    patience = {("living 4 lives", 3): 1}
+    limited = lambda _, doing: deadline(patience.get((doing, len(calls)), 999), doing)  # noqa: E731
+    monkeypatch.setattr(sys.modules["codots.train"], "deadline", limited)
     with pytest.raises(TimeoutError, match="gave up after 1 s of living 4 lives"):
         list(train(config))
     monkeypatch.undo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -57,7 +58,7 @@ def _completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[st
 
 def _split(name: str) -> str:
     if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-"):
-        raise typer.BadParameter(f"{name!r} is not a name; expected train, dev, test, or another word")
+        raise typer.BadParameter("expected train, dev, test, or another word")
     return name
 
 
@@ -354,7 +355,7 @@ def main() -> None:
     Ctrl-C.
     """
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="codots", standalone_mode=False)
     except KeyboardInterrupt:
         _fail("stopped", 130)
     except typer.Abort:
@@ -374,7 +375,14 @@ def _usage(error: Exception) -> str:
     if not hasattr(error, "format_message"):
         return ""
     where = getattr(getattr(error, "ctx", None), "command_path", "codots")
-    return f"{str(error.format_message()).rstrip('.')}; see {where} --help"
+    return f"{str(error.format_message()).rstrip('.')}{_given(error)}; see {where} --help"
+
+
+def _given(error: Exception) -> str:
+    """What a wrong option was given, which typer does not say."""
+    options = getattr(getattr(error, "param", None), "opts", ())
+    said = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*sys.argv, ""])]
+    return next((f", got {value!r}" for option, value in said if option in options), "")
 
 
 def _fail(line: str, code: int) -> NoReturn:
