@@ -171,7 +171,9 @@ class LocalEngine:
         for process, connection in self._others:
             connection.close()
             process.join(timeout=10)
-            process.kill()
+            if process.is_alive():
+                process.kill()
+                process.join(timeout=10)
         self._others = []
 
     def _publish(self, version: int) -> None:
