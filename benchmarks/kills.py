@@ -42,9 +42,9 @@ def main() -> None:
         subprocess.run([*command, f"run={whole}"], check=True, capture_output=True)
         length = time.perf_counter() - start
         print(f"undisturbed: {length:.1f} s; a full disk is {'a tmpfs' if disk else 'a limit on files'}", flush=True)
-        moments = random.Random(1)
+        moments, pace = random.Random(1), json.loads(last_line(whole))["clock/step"]
         for number, fate in enumerate(fates, start=1):
-            print(f"{number} {fate}: {suffer(fate, command, torn, disk, moments, length)}", flush=True)
+            print(f"{number} {fate}: {suffer(fate, command, torn, disk, moments, length, pace)}", flush=True)
         finished = subprocess.run(order(command, torn), check=True, capture_output=True, text=True)
         for what in (weights, metrics, rollouts):
             print(f"{what.__name__} equal: {what(whole) == what(torn)}")
@@ -63,20 +63,38 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def suffer(fate: str, command: list[str], run: Path, disk: Path | None, moments: random.Random, length: float) -> str:
-    """Let a run meet its fate; one that comes to its end before begins anew."""
+def suffer(
+    fate: str, command: list[str], run: Path, disk: Path | None, moments: random.Random, length: float, pace: float
+) -> str:
+    """Let a run meet its fate after up to four more steps, or while it starts; one that ends before begins anew."""
     while True:
         process = subprocess.Popen(
             order(command, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=moments.uniform(0.2, 1.0) * length)
+        ahead = moments.randint(0, 4)
+        if ended_before(process, run, ahead, moments.uniform(0, 2 * pace if ahead else length)):
             if process.returncode:
                 raise SystemExit(f"the run ended by itself with code {process.returncode}")
             shutil.rmtree(run)
             continue
         if told := killed(process, run) if fate == "kill" else starved(process, run, disk):
             return told
+
+
+def ended_before(process: subprocess.Popen[str], run: Path, ahead: int, more: float) -> bool:
+    """Wait until so many lines were added to the metrics, and some seconds more, unless the run ends before."""
+    size = len(read(run))
+    while ahead:
+        if process.poll() is not None:
+            return True
+        now = len(read(run))
+        ahead -= now > size  # a resumed run first drops the lines past its checkpoint
+        size = now
+        time.sleep(0.002)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=more)
+        return True
+    return False
 
 
 def killed(process: subprocess.Popen[str], run: Path) -> str:
@@ -135,10 +153,20 @@ def order(command: list[str], run: Path) -> list[str]:
     return [*command, f"run={run}", *(["--resume"] if (run / "config.yaml").exists() else [])]
 
 
+def read(run: Path) -> bytes:
+    """The metrics as they are now."""
+    path = run / "metrics.jsonl"
+    return path.read_bytes() if path.exists() else b""
+
+
+def last_line(run: Path) -> bytes:
+    """The last of the metrics."""
+    return read(run).splitlines()[-1]
+
+
 def steps(run: Path) -> int:
     """Count the steps written down."""
-    path = run / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    return read(run).count(b"\n")
 
 
 def weights(run: Path) -> str:

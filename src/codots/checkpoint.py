@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
     part.rename(path)
     sync(path.parent)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
@@ -68,18 +78,18 @@ def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold a folder against every other process; the kernel lets go of it however this one ends."""
-    with (folder / LOCK).open("a+") as file:
+    with (folder / LOCK).open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            holder = f"process {found}" if (found := file.read()).isdigit() else "another process"
+            holder = f"process {found.decode()}" if (found := file.read()).isdigit() else "another process"
             raise ValueError(f"{folder} is in use by {holder}; wait for its end, or give run=ANOTHER") from error
         except OSError as error:
             log.warning(f"{folder} cannot be locked ({error.strerror}): see to it that no second process uses it")
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with suppress(OSError):  # a full disk; the hold is as good without a name
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
 
 

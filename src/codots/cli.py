@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from codots.completion import arms, checked_split, completing, domains, keys, presets
 
 if TYPE_CHECKING:
     from codots.config import TrainConfig
@@ -21,67 +22,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
-def _domains() -> list[str]:
-    from codots.domain import domain_ids
-
-    return domain_ids()
-
-
-def _presets() -> list[str]:
-    from codots.domain import get_domain
-
-    return sorted({preset for id in _domains() for preset in get_domain(id).presets})
-
-
-def _arms() -> Iterable[str]:
-    from codots.arms import ARMS
-
-    return ARMS
-
-
-def _keys() -> list[str]:
-    from codots.config import TrainConfig, known_keys
-
-    return [f"{key}=" for key in known_keys(TrainConfig)]
-
-
-def _completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Complete the last of words that are parted by commas."""
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{choice}" for choice in choices() if choice.startswith(last)]
-
-    return complete
-
-
-def _split(name: str) -> str:
-    if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-"):
-        raise typer.BadParameter("expected train, dev, test, or another word")
-    return name
-
-
 Recipe = Annotated[Path, typer.Argument(help="A recipe, such as recipes/lake.yaml.")]
 Changes = Annotated[
     list[str] | None,
-    typer.Argument(help="Changes to it: key=value ...", show_default=False, autocompletion=_completing(_keys)),
+    typer.Argument(help="Changes to it: key=value ...", show_default=False, autocompletion=completing(keys)),
 ]
-Id = Annotated[
-    str, typer.Argument(metavar="ID", help="Versioned id of a domain.", autocompletion=_completing(_domains))
-]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Versioned id of a domain.", autocompletion=completing(domains))]
 DomainId = Annotated[
-    str, typer.Option("--domain", help="Versioned id of a domain.", autocompletion=_completing(_domains))
+    str, typer.Option("--domain", help="Versioned id of a domain.", autocompletion=completing(domains))
 ]
-Preset = Annotated[str, typer.Option(help="Preset of the domain.", autocompletion=_completing(_presets))]
+Preset = Annotated[str, typer.Option(help="Preset of the domain.", autocompletion=completing(presets))]
 Packs = Annotated[int, typer.Option(min=2, help="Number of packs; 500 for a claim.")]
 Size = Annotated[int, typer.Option(min=1, help="Tasks in a pack.")]
 Split = Annotated[
     str,
     typer.Option(
         help="Which packs: train, dev, test, or any held-out name.",
-        callback=_split,
-        autocompletion=_completing(lambda: ("train", "dev", "test")),
+        callback=checked_split,
+        autocompletion=completing(lambda: ("train", "dev", "test")),
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
@@ -162,7 +120,7 @@ def evaluate(
     packs: Packs = 100,
     size: Size = 4,
     arms: Annotated[
-        str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.", autocompletion=_completing(_arms))
+        str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.", autocompletion=completing(arms))
     ] = "own,null",
     writer: Annotated[str | None, typer.Option(help="A model whose contexts this one reads.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,

@@ -8,29 +8,18 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from codots.checkpoint import (
-    best_checkpoint,
-    dev_of,
-    fork_point,
-    is_saved,
-    last_checkpoint,
-    open_run,
-    save_checkpoint,
-    write_atomically,
-    write_folder,
-)
-from codots.config import LearnerConfig, TrainConfig
+from codots.begin import begin
+from codots.checkpoint import best_checkpoint, dev_of, is_saved, save_checkpoint, write_atomically, write_folder
+from codots.config import TrainConfig
 from codots.credit import Advantages, advantages
 from codots.deadline import deadline
 from codots.domain import make_pack
-from codots.engine.local import LocalEngine, Plan
-from codots.learner.local import Settings
-from codots.metrics import Metrics, check_loggers
-from codots.model import Profile, load_profile, model_folder
+from codots.engine.local import LocalEngine
+from codots.metrics import Metrics
+from codots.model import Profile
 from codots.pack import Pack
 from codots.records import dump, life_rows
 from codots.rollout import Given, Job, Kind, Life, Own
@@ -125,37 +114,6 @@ def train(
             write_folder(run / "model", engine.save_model)
 
 
-def begin(config: TrainConfig, resume: bool, stack: ExitStack) -> tuple[Path, LocalEngine, Profile, int, int]:
-    """Open the run and its engine; gives how many steps and sampled ids are behind it as well."""
-    check_loggers(config.loggers)
-    run, saved = Path(config.run), None
-    if resume:
-        stack.enter_context(open_run(run, config, resume=True))
-        saved = last_checkpoint(run, config)
-    origin = fork_point(config.fork) if config.fork and not saved else None
-    source = (saved or origin) if config.fork else None
-    folder = model_folder(source[0] if source else config.model)
-    profile = load_profile(folder).fits(config.domain)
-    plan = Plan(folder, profile, learner_settings(config.learner, config.steps * config.minibatches, config.gap_limit))
-    engine = stack.enter_context(closing(LocalEngine(plan, config.workers)))
-    if not resume:  # only now: a model that does not fit is refused before anything is written
-        stack.enter_context(open_run(run, config, resume=False))
-    if saved:
-        engine.load(saved[0], saved[1]["step"] * config.minibatches)
-        return run, engine, profile, saved[1]["step"], saved[1]["tokens"]
-    if origin:
-        fork(run, config, engine, *origin)
-    return run, engine, profile, 0, 0
-
-
-def fork(run: Path, config: TrainConfig, engine: LocalEngine, origin: Path, state: dict[str, Any]) -> None:
-    """Start from another run's checkpoint, and keep it as step 0: the other run may drop it."""
-    engine.fork(origin)
-    said = {"checkpoint": str(origin.resolve()), "step": state["step"], "recipe": state["recipe"]}
-    write_atomically(run / "origin.json", json.dumps(said | {"files": state["files"]}, indent=2) + "\n")
-    save_checkpoint(run, 0, config, {"tokens": 0, "dev": None}, engine.save, config.keep)
-
-
 def keep_for_a_look(
     folder: Path, config: TrainConfig, step: int, packs: Sequence[Pack], lives: Sequence[Life], credit: Advantages
 ) -> Path:
@@ -164,22 +122,6 @@ def keep_for_a_look(
     batch = [sample for i, life in enumerate(lives) for sample in samples(life, credit, *divmod(i, config.group))]
     write_atomically(folder / f"step-{step:06d}.samples", "".join(json.dumps(asdict(one)) + "\n" for one in batch))
     return folder
-
-
-def learner_settings(config: LearnerConfig, steps: int, gap_limit: float) -> Settings:
-    """What the learner needs of a recipe."""
-    return Settings(
-        lr=config.lr,
-        warmup=config.warmup,
-        decay_to=config.decay_to,
-        steps=steps,
-        weight_decay=config.weight_decay,
-        clip=config.clip,
-        micro_tokens=config.micro_tokens,
-        loss=config.loss,
-        choices=config.loss_choices,
-        gap_limit=gap_limit,
-    )
 
 
 def step_packs(config: TrainConfig, step: int) -> list[Pack]:
