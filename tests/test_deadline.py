@@ -18,7 +18,7 @@ def alarm():
 @pytest.mark.parametrize("work", [lambda: time.sleep(60), signal.pause, lambda: asyncio.run(asyncio.sleep(60))])
 def test_what_takes_too_long_ends_and_says_what_it_was(work):
     start = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"gave up after 0\.1 s of sleeping"), deadline(0.1, "sleeping"):
+    with pytest.raises(TimeoutError, match="gave up after 2 s of sleeping"), deadline(2, "sleeping"):
         work()
     assert time.monotonic() - start < 30
 
@@ -36,7 +36,7 @@ def test_nothing_between_the_work_and_its_deadline_takes_the_alarm_for_its_own()
     async def lives():
         await asyncio.gather(life(), life())
 
-    with pytest.raises(TimeoutError, match="living"), deadline(0.1, "living"):
+    with pytest.raises(TimeoutError, match="living"), deadline(2, "living"):
         asyncio.run(lives())
 
 
