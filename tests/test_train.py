@@ -222,7 +222,7 @@ MOMENTS = [
     ("codots.learner.local:LocalLearner.save", 3, 3),
     ("codots.checkpoint.write_atomically", 3, 2),
     ("pathlib:Path.rename", 9, 3),
-    ("codots.checkpoint.checkpoints", 2, 3),
+    ("codots.checkpoint.checkpoints", 5, 3),
     ("codots.engine.local:LocalEngine.save_model", 5, 5),
 ]
 
