@@ -343,7 +343,6 @@ def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run
     assert "Runs side by side" in (home / "two.html").read_text()
 
 
-@app.command()
 def test_a_demo_never_sets_a_run_aside_that_still_goes_on(codots, home):
     from codots.checkpoint import claimed
 
