@@ -11,6 +11,7 @@ TORCH := $(VERSION)$(TORCH_BUILD)
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+TOOLS := .venv/.tools
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # One thread, so that numbers repeat; offline, because nothing here needs a model from elsewhere.
@@ -23,7 +24,7 @@ demo: $(STAMP)
 	@echo "demo: a tiny model learns to learn, measured before and after"
 	@$(BIN)/codots demo recipes/demo.yaml
 
-test: $(STAMP)
+test: $(TOOLS)
 	@echo "ruff: style and format"
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -34,7 +35,7 @@ test: $(STAMP)
 	@echo "pytest: the promises"
 	@$(BIN)/pytest
 
-setup: $(STAMP)
+setup: $(TOOLS)
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: a virtual environment in .venv"
@@ -44,6 +45,11 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "setup: torch $(TORCH) is out of reach; taking $(VERSION) as the default index has it"; \
 		$(PIP) install --no-deps "torch==$(VERSION)"; }
 	@echo "setup: codots and what it needs, at the versions of constraints.txt"
+	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(TOOLS): $(STAMP)
+	@echo "setup: what the tests need besides"
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
