@@ -318,10 +318,10 @@ def test_any_text_leaves_the_laboratory_within_its_bounds(style, replies, limite
 @both_styles
 @pytest.mark.parametrize("filler", [" ", "+", "a ", "<action>", "a+", "\n"])
 def test_a_huge_reply_is_read_in_no_time(filler, style):
-    start = time.perf_counter()
+    start = time.process_time()
     laboratory(style=style).step(f"<action>{filler * 100_000}</action>")
     laboratory(style=style).step(filler * 100_000 + " a b")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 # The shortest way, and how many copies it takes.
@@ -745,9 +745,9 @@ def test_any_context_can_be_counted(context):
 
 @pytest.mark.parametrize("filler", [" ", "a ", "a", "i + ", "i s = ", "+"])
 def test_a_huge_context_is_counted_in_no_time(filler):
-    start = time.perf_counter()
+    start = time.process_time()
     get_domain("alchemy-v1").facts(World(BOOK, DIALS), "i s " + filler * 50_000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @both_versions

@@ -233,10 +233,10 @@ def test_any_text_is_a_code_or_malformed(style, reply):
 @both_styles
 @pytest.mark.parametrize("filler", [" ", "\n", "1 ", "<action>", "</action>", "<"])
 def test_a_huge_reply_is_read_in_no_time(filler, style):
-    start = time.perf_counter()
+    start = time.process_time()
     read_code("<action>" + filler * 100_000, style)
     read_code("<action>" + filler * 100_000 + "x</action>", style)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 # Worlds and boards.
@@ -525,9 +525,9 @@ def test_any_context_can_be_counted(context):
 
 @pytest.mark.parametrize("filler", [" ", "1 ", "a", "1 a ", "a ", "- "])
 def test_a_huge_context_is_counted_in_no_time(filler):
-    start = time.perf_counter()
+    start = time.process_time()
     get_domain("frozen-lake-v1").facts(World(PLAIN, TINY), "1 " + filler * 50_000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_view_can_be_drawn():

@@ -170,10 +170,10 @@ class LocalEngine:
         """End the other processes, by force if they do not hear."""
         for process, connection in self._others:
             connection.close()
-            process.join(timeout=10)
+            process.join(timeout=30)
             if process.is_alive():
                 process.kill()
-                process.join(timeout=10)
+                process.join(timeout=30)
         self._others = []
 
     def _publish(self, version: int) -> None:
@@ -213,5 +213,5 @@ class LocalEngine:
 
 
 def _ended(process: Any) -> str:
-    process.join(timeout=10)
+    process.join(timeout=30)
     return f"a worker process ended with exit code {process.exitcode}"
