@@ -1,0 +1,115 @@
+"""The reference policies of the clinic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codots.domain import Rng, Step
+from codots.domains.learn2ask.clinic import Dials, View, write_reply
+from codots.domains.learn2ask.protocol import CHANNELS, Case, Protocol, protocols
+from codots.domains.learn2ask.score import STOP
+
+Ints = NDArray[np.int64]
+NONE = -1
+"""Stands in the place of a topic where the clinic would stop."""
+
+
+class Random:
+    """Stops, or asks about a topic, drawn evenly."""
+
+    def __init__(self, rng: Rng) -> None:
+        self.rng = rng
+
+    def act(self, view: View) -> str:
+        choices = (STOP, *view.dials.named)
+        return write_reply(choices[self.rng.integers(len(choices))])
+
+    def end(self, step: Step) -> None:
+        """Random play learns nothing."""
+
+
+class Informed:
+    """What the protocol asks for."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+
+    def act(self, view: View) -> str:
+        return write_reply((*self.protocol.wanted(view.case), STOP)[0])
+
+    def end(self, step: Step) -> None:
+        """There is nothing left to learn."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What each of N protocols wants of one case."""
+
+    first: Ints
+    """The topic that it would ask about, NONE if it would stop; (N,)."""
+    worth: NDArray[np.float64]
+    """The content of a question about each topic; (N, topics)."""
+
+    def rewards(self) -> NDArray[np.float64]:
+        """The reward of stopping, then of asking about each topic; (N, 1 + topics)."""
+        on = (self.first != NONE)[:, None]
+        return np.hstack([~on * 1.0, on * (0.5 + 0.5 * self.worth)])
+
+
+@cache
+def _table(topics: int, depths: tuple[int, ...]) -> tuple[Ints, Ints]:
+    """All protocols as arrays: the order of topics (N, D) and the depths by channel (N, C)."""
+    every = protocols(topics, depths)
+    index = {topic: i for i, topic in enumerate(Dials(topics, depths, (0, 0)).named)}
+    order = np.array([[index[topic] for topic in p.order] for p in every], dtype=np.int64)
+    return order, np.array([p.depth for p in every], dtype=np.int64)
+
+
+class Bayes:
+    """The exact optimum of each task given every review of the life.
+
+    A question of one topic is never worse than one of several, whose content is a mean and whose format is worse; so
+    stopping and the single questions are all there is to choose from.
+    """
+
+    def __init__(self, dials: Dials) -> None:
+        self.dials = dials
+        self.left: Ints = np.arange(len(protocols(dials.topics, dials.depths)))
+        """The protocols that agree with all that was seen, as indices."""
+
+    def act(self, view: View) -> str:
+        rewards = self.wanted(view.case).rewards().mean(axis=0)
+        best = int(np.flatnonzero(rewards > rewards.max() - 1e-9)[0])
+        return write_reply((STOP, *self.dials.named)[best])
+
+    def end(self, step: Step) -> None:
+        view: View = step.view
+        if view.review is None:  # nobody reviews what nobody could read
+            return
+        wanted, reply, scores = self.wanted(view.case), view.review.reply, view.review.scores
+        on = wanted.first != NONE
+        fits = on == (reply.stop != bool(scores.action))
+        if scores.action and reply.topics:
+            asked = [self.dials.named.index(topic) for topic in reply.topics]
+            fits &= np.abs(wanted.worth[:, asked].mean(axis=1) - scores.content) < 1e-9
+        if view.review.wanted is not None:
+            named = NONE if view.review.wanted == STOP else self.dials.named.index(view.review.wanted)
+            fits &= wanted.first == named
+        self.left = self.left[fits]
+
+    def wanted(self, case: Case) -> Wanted:
+        """What the protocols that are left want of a case."""
+        order, depth = (table[self.left] for table in _table(self.dials.topics, self.dials.depths))
+        told = np.isin(order, [self.dials.named.index(topic) for topic in case.told])
+        missing = ~told & (np.arange(order.shape[1]) < depth[:, [list(CHANNELS).index(case.channel)]])
+        place = missing.argmax(axis=1)
+        rows = np.arange(len(order))
+        first = np.where(missing.any(axis=1), order[rows, place], NONE)
+        worth = np.zeros((len(order), self.dials.topics))
+        np.put_along_axis(worth, order, 0.5 * missing, axis=1)
+        worth[rows[first != NONE], first[first != NONE]] = 1.0
+        return Wanted(first, worth)
