@@ -105,6 +105,10 @@ class Domain(ABC):
     def policy(self, name: str, world: World) -> Policy:
         """Give a scripted policy: `random`, `informed` (knows the world) or `bayes` (knows only what it saw)."""
 
+    def lacks(self, preset: str) -> str | None:
+        """What has to be set before this preset can be drawn, in one line; None if it can be."""
+        return None
+
     def belongs(self, hidden: Any, split: str) -> bool:
         """Whether what is hidden may be met in this split; what may not is drawn again."""
         return True
@@ -205,6 +209,8 @@ def make_pack(id: str, preset: str, split: str, index: int, size: int) -> Pack:
     domain = get_domain(id)
     if preset not in domain.presets:
         raise ValueError(nearest(preset, list(domain.presets), f"preset of {id}"))
+    if lacks := domain.lacks(preset):
+        raise ValueError(f"{id} {preset} cannot be drawn yet: {lacks}")
     if size < 1:
         raise ValueError(f"a pack of {size} tasks; expected at least 1")
     names = (id, preset, split, index)

@@ -38,12 +38,16 @@ Version history:
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from codots.domain import Domain, Env, Policy, Rng, nearest, register
-from codots.domains.learn2ask.clinic import LONGEST, MODE, ClinicEnv, Dials, Reply, render, score
+from codots.domains.learn2ask.clinic import LONGEST, MODE, ClinicEnv, Dials, Reply, score
+from codots.domains.learn2ask.dialogue import STOP, DialogueEnv, Even, Habit, Reader, Source
+from codots.domains.learn2ask.log import Round
 from codots.domains.learn2ask.players import Bayes, Informed, Random
 from codots.domains.learn2ask.protocol import CHANNELS, TOPICS, Case, Protocol, draw_case, protocols
-from codots.domains.learn2ask.score import best, fuse
+from codots.domains.learn2ask.score import Scores, best, fuse
+from codots.domains.learn2ask.template import render
 from codots.pack import Task, World, stream
 
 RANK = re.compile(rf"\b([1-9])\W{{1,3}}({'|'.join(TOPICS)})\b", re.I | re.A)
@@ -123,9 +127,74 @@ class Clinic(Domain):
         return sum(right), len(right) - sum(right), len(protocol.order) + len(channels)
 
 
+class Dialogues(Domain):
+    """Rounds of logged dialogues, scored by a judge."""
+
+    bounds = (0.0, 4.0)
+    blocking = True
+
+    def __init__(self, id: str, presets: dict[str, Source]) -> None:
+        self.id = id
+        self.presets = presets
+
+    def lacks(self, preset: str) -> str | None:
+        """A log and a judge, where the environment is to name them."""
+        dials: Source = self.presets[preset]
+        return dials.lacks()
+
+    def make_world(self, rng: Rng, dials: Source) -> int:
+        """Draw a shuffling of the log, for nothing is hidden. Raises ValueError for a log or a judge that cannot be."""
+        dials.log(), dials.judge()
+        return int(rng.integers(1 << 32))
+
+    def make_task(self, world: World, position: int, rng: Rng) -> Round:
+        """Take the next dialogue of the shuffling, from the first again where the log is too short."""
+        dials: Source = world.dials
+        rounds = list(islice(dials.log().shuffled(world.split, world.hidden), position + 1))
+        return rounds[position % len(rounds)]
+
+    def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
+        """Open a round."""
+        if style not in self.styles:
+            raise ValueError(nearest(style, list(self.styles), "prompt style"))
+        dials: Source = task.world.dials
+        return DialogueEnv(task.content, dials.judge(), dials.mode)
+
+    def rules_text(self, task: Task, style: str) -> str:
+        """Say what is asked for; where only questions count, not how to stop."""
+        return render("rules.dialogue", stop=task.world.dials.mode != "Ra", word=STOP)
+
+    def policy(self, name: str, world: World) -> Policy:
+        """Give a scripted player."""
+        if name == "random":
+            return Even(stream(*world.names, "random"))
+        if name == "informed":
+            return Reader(world.dials.log().side(world.split))
+        if name == "bayes":
+            return Habit()
+        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+
+    def oracle_context(self, world: World, style: str) -> str:
+        """Write down how replies are scored, the same in every world."""
+        return render("oracle.dialogue", word=STOP)
+
+    def floor(self, task: Task) -> float:
+        """The expected reward of stopping or a question about nothing, drawn evenly."""
+        scores = Scores(1.0, 1.0, 1.0) if task.content.stop else Scores(1.0, 0.0, 1.0)
+        return fuse(scores, task.world.dials.mode) / 2
+
+    def ceiling(self, task: Task) -> float:
+        """The reward of a reply that is right in all."""
+        return best(task.world.dials.mode)
+
+
 EASY = Dials(topics=5, depths=(1, 3), told=(0, 4))
 HARD = Dials(topics=7, depths=(1, 2, 4), told=(1, 6))
 SCORED = Dials(topics=5, depths=(1, 3), told=(0, 4), review="scored")
 TINY = Dials(topics=3, depths=(1, 2), told=(0, 2))
 
+TOY = Source("toy")
+LOGS = {"logs": "Ra+Rs", "logs-sum": "sum", "logs-ra": "Ra", "logs-rs": "Rs"}
+
+register(Dialogues("learn2ask-v0", {"toy": TOY} | {name: Source("environment", mode) for name, mode in LOGS.items()}))
 register(Clinic("learn2ask-v1", {"easy": EASY, "hard": HARD, "scored": SCORED, "tiny": TINY}))

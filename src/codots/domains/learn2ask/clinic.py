@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Literal
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from codots.domain import Step
 from codots.domains.learn2ask.protocol import CHANNELS, TOPICS, Case, Protocol
 from codots.domains.learn2ask.score import STOP, Scores, best, fuse, single
+from codots.domains.learn2ask.template import render
 
 MODE = "Ra+Rs"
 LONGEST = 300
@@ -95,7 +93,9 @@ class ClinicEnv:
         named = None if self.dials.review == "scored" else wanted[0] if wanted else STOP
         self.view = replace(self.view, review=Review(reply, scores, named))
         feedback = render("review", review=self.view.review, case=self.case, by=CHANNELS)
-        return Step(self._answer(reply), fuse(scores, MODE) / best(MODE), True, feedback, ended(reply, scores), self.view)
+        return Step(
+            self._answer(reply), fuse(scores, MODE) / best(MODE), True, feedback, ended(reply, scores), self.view
+        )
 
     def _answer(self, reply: Reply) -> str:
         """What the patient says to it, which does not hang on the clinic."""
@@ -140,14 +140,3 @@ def read_reply(text: str, topics: tuple[str, ...]) -> Reply | None:
 def write_reply(topic: str) -> str:
     """Word the question about a topic, or stop."""
     return f"<action>{STOP if topic == STOP else f'Could you tell me about the {topic}: {TOPICS[topic]}?'}</action>"
-
-
-@cache
-def _templates() -> Environment:
-    loader = PackageLoader("codots.domains.learn2ask", "prompts")
-    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
-def render(template: str, **values: object) -> str:
-    """Fill a template of this family."""
-    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip()

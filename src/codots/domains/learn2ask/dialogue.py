@@ -1,0 +1,143 @@
+"""One round of a logged dialogue: what is shown, what is read, how it is scored; and who plays it by script."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from codots.domain import Rng, Step
+from codots.domains.learn2ask.judge import Scorer, judge_from_environment, judge_lacks, spoken
+from codots.domains.learn2ask.log import DOCTOR, FIELDS, Line, Log, Round, merged, read_log
+from codots.domains.learn2ask.score import Scores, best, fuse
+from codots.domains.learn2ask.template import render
+from codots.domains.learn2ask.toy import FAMILIES, judge_by_rule, named, toy_log
+
+LOG = "CODOTS_DIALOGUE_LOG"
+STOP = "<stop />"
+LONGEST = 4000
+"""Greatest length of a reply in characters."""
+NOTHING = "Is there anything else?"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What differs between presets."""
+
+    source: Literal["toy", "environment"]
+    """Where the dialogues and the judge come from."""
+    mode: str = "Ra+Rs"
+    """How the subscores make the reward."""
+
+    def lacks(self) -> str | None:
+        """What has to be set first, in one line."""
+        if self.source == "toy":
+            return None
+        if not os.environ.get(LOG):
+            return f"set {LOG} to a file of dialogues in JSON lines ({', '.join(FIELDS)})"
+        return judge_lacks()
+
+    def log(self) -> Log:
+        """The dialogues."""
+        return toy_log() if self.source == "toy" else read_log(Path(os.environ[LOG]))
+
+    def judge(self) -> Scorer:
+        """Who scores the questions."""
+        return judge_by_rule if self.source == "toy" else judge_from_environment()
+
+
+@dataclass(frozen=True)
+class Look:
+    """The public state of an episode."""
+
+    cid: str
+    lines: tuple[Line, ...]
+    scores: Scores | None = None
+    stop: bool = False
+    """Whether the reply was to stop."""
+
+
+@dataclass
+class DialogueEnv:
+    """One round, one reply."""
+
+    round: Round
+    judge: Scorer
+    mode: str
+    view: Look = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.view = Look(self.round.cid, self.round.lines)
+
+    def observe(self) -> str:
+        """Show the dialogue."""
+        return "\n".join(spoken(merged(self.round.lines)))
+
+    def step(self, text: str) -> Step:
+        """Score the reply. Raises JudgeError if it takes a judge and there is no verdict."""
+        if len(text) > LONGEST or not any(map(str.isalpha, text)):
+            feedback = f"The reply was no text of at most {LONGEST} characters; it counts for nothing."
+            return Step("", 0.0, True, feedback, "malformed", self.view)
+        stop, note = STOP in text, ""
+        scores = Scores(0.0)
+        if stop and self.round.stop:
+            scores = Scores(1.0, 1.0, float(text.strip() == STOP))
+        elif not stop and not self.round.stop:
+            verdict = self.judge(merged(self.round.lines), text, self.round.wanted)
+            scores, note = Scores(1.0, verdict.content, verdict.format), verdict.note
+        self.view = replace(self.view, scores=scores, stop=stop)
+        reward = fuse(scores, self.mode)
+        feedback = render("score", scores=scores, stop=stop, reward=reward, best=best(self.mode), note=note)
+        word = ("stopped" if stop else "asked") if scores.action else ("early" if stop else "needless")
+        return Step("", reward, True, feedback, word, self.view)
+
+
+class Reader:
+    """Does what the doctor of the log did."""
+
+    def __init__(self, rounds: tuple[Round, ...]) -> None:
+        self.rounds = {r.cid: r for r in rounds}
+
+    def act(self, view: Look) -> str:
+        known = self.rounds[view.cid]
+        first = re.split(r"[;\n?]", known.wanted)[0].strip()[:200]
+        return STOP if known.stop else f"Could you tell me more about this: {first}?"
+
+    def end(self, step: Step) -> None:
+        """There is nothing left to learn."""
+
+
+class Even:
+    """Stops, or asks about nothing, drawn evenly."""
+
+    def __init__(self, rng: Rng) -> None:
+        self.rng = rng
+
+    def act(self, view: Look) -> str:
+        return STOP if self.rng.random() < 0.5 else NOTHING
+
+    def end(self, step: Step) -> None:
+        """Random play learns nothing."""
+
+
+class Habit:
+    """Asks about what was not spoken of yet, and learns after how many of the doctor's turns dialogues stop."""
+
+    def __init__(self) -> None:
+        self.turns = 3
+
+    def act(self, view: Look) -> str:
+        spoken_of = named(" ".join(said for _, said in view.lines))
+        left = [family for family in FAMILIES if family not in spoken_of]
+        return f"Could you tell me about the {left[0]}?" if left and _turns(view) < self.turns else STOP
+
+    def end(self, step: Step) -> None:
+        view: Look = step.view
+        if view.scores is not None and not view.scores.action:
+            self.turns = _turns(view) + 1 if view.stop else min(self.turns, _turns(view))
+
+
+def _turns(view: Look) -> int:
+    return sum(role == DOCTOR for role, _ in merged(view.lines))

@@ -1,0 +1,226 @@
+"""A judge of questions behind an endpoint that speaks as OpenAI's does."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from threading import Timer
+from typing import Any
+from urllib.parse import urlsplit
+
+from codots.domains.learn2ask.log import DOCTOR, Line
+from codots.domains.learn2ask.template import render
+
+URL, MODEL, KEY, EXTRAS = "CODOTS_JUDGE_URL", "CODOTS_JUDGE_MODEL", "CODOTS_JUDGE_KEY", "CODOTS_JUDGE_EXTRAS"
+LARGEST = 1 << 20
+"""Greatest size of an answer that is read, in bytes."""
+NOTE = 300
+"""Greatest length of a note that is passed on, in characters."""
+AGAIN = frozenset({408, 409, 425, 429})
+"""What a server may answer, besides 500 and up, that is worth another try."""
+VLLM = {"top_k": 20, "chat_template_kwargs": {"enable_thinking": True}}
+
+
+class JudgeError(RuntimeError):
+    """The judge gave no verdict: the life is missing, for no reward would be the truth."""
+
+
+class RefusedError(JudgeError):
+    """The judge will give no verdict, however often it is asked."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of a question; scores are between 0 and 1."""
+
+    format: float
+    content: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Asks a model for a verdict, and again where it gives none; settings of arXiv 2606.20002."""
+
+    url: str
+    """Where `/chat/completions` is found."""
+    model: str
+    key: str = field(default="", repr=False)
+    """Goes into one header and nowhere else."""
+    extras: Mapping[str, Any] = field(default_factory=lambda: VLLM)
+    """What is asked for beyond the common fields, as vLLM understands it."""
+    tries: int = 6
+    pause: float = 1.0
+    """Seconds before the second try; before each later one twice as many."""
+    timeout: float = 120.0
+    """Seconds that one try may take, from first to last byte."""
+    deadline: float = 300.0
+    """Seconds that all tries may take."""
+
+    def __call__(self, lines: Sequence[Line], reply: str, wanted: str) -> Verdict:
+        """Score a question. Raises JudgeError if there is no verdict."""
+        until, reason = time.monotonic() + self.deadline, "no time"
+        for number in range(self.tries):
+            wait = self.pause * 2 ** (number - 1) if number else 0.0
+            left = until - time.monotonic() - wait
+            if left <= 0:
+                break
+            time.sleep(wait)
+            try:
+                return read_verdict(self._ask(self._body(lines, reply, wanted), min(left, self.timeout)))
+            except RefusedError:
+                raise
+            except JudgeError as error:
+                reason = str(error)
+        raise JudgeError(f"the judge gave no verdict within {self.tries} tries and {self.deadline:g} s: {reason}")
+
+    def _body(self, lines: Sequence[Line], reply: str, wanted: str) -> bytes:
+        user = render(
+            "judge.user", dialogue=[quote(line) for line in spoken(lines)], reply=quote(reply), wanted=quote(wanted)
+        )
+        messages = [{"role": "system", "content": render("judge.system")}, {"role": "user", "content": user}]
+        asked = {"model": self.model, "messages": messages, "temperature": 1.0, "top_p": 0.95, **self.extras}
+        return json.dumps(asked).encode()
+
+    def _ask(self, body: bytes, seconds: float) -> str:
+        """Send one request and give the text of the answer."""
+        status, answer = self._post(body, seconds)
+        if status != 200:
+            raise (JudgeError if status in AGAIN or status >= 500 else RefusedError)(
+                f"the judge answered with status {status}"
+            )
+        try:
+            said = json.loads(answer)["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+            said = None
+        if not isinstance(said, str):
+            raise JudgeError("the judge's answer was no chat completion")
+        return said
+
+    def _post(self, body: bytes, seconds: float) -> tuple[int, bytes]:
+        where = urlsplit(self.url)
+        kind = HTTPSConnection if where.scheme == "https" else HTTPConnection
+        connection = kind(where.hostname or "", where.port, timeout=seconds)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        timer = Timer(seconds, _shut, [connection])  # a timeout of the socket would begin anew with every byte
+        timer.daemon = True
+        timer.start()
+        began = time.monotonic()
+        try:
+            connection.connect()
+            if time.monotonic() - began > seconds:
+                raise TimeoutError
+            connection.request("POST", f"{where.path.rstrip('/')}/chat/completions", body, headers)
+            response = connection.getresponse()
+            answer = response.read(LARGEST + 1)
+        except (OSError, HTTPException, ValueError) as error:  # its text could hold what was sent
+            raise JudgeError(f"the judge could not be reached: {type(error).__name__}") from None
+        finally:
+            timer.cancel()
+            connection.close()
+        if len(answer) > LARGEST:
+            raise JudgeError(f"the judge's answer was larger than {LARGEST} bytes")
+        return response.status, answer
+
+
+def _shut(connection: HTTPConnection) -> None:
+    """Wake up whoever waits on a connection; below the layer of TLS, which is not made for a second thread."""
+    with suppress(OSError):
+        if connection.sock is not None:
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+
+def judge_lacks() -> str | None:
+    """What the environment lacks for a judge, in one line."""
+    missing = [name for name in (URL, MODEL) if not os.environ.get(name)]
+    if missing:
+        return f"set {' and '.join(missing)} (and {KEY} if it wants one) to an OpenAI-compatible endpoint of the judge"
+    return None
+
+
+def judge_from_environment() -> Judge:
+    """The judge that the environment names. Raises ValueError for what cannot be one, never quoting the key."""
+    if lacks := judge_lacks():
+        raise ValueError(lacks)
+    url, key = os.environ[URL].strip(), os.environ.get(KEY, "").strip()
+    if not _sound(url):
+        raise ValueError(f"{URL} is no address of the form https://host:port/v1, without a name, a password or a query")
+    if key and not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise ValueError(f"{KEY} holds characters that no header may hold")
+    try:
+        extras = json.loads(os.environ.get(EXTRAS) or json.dumps(VLLM))
+    except ValueError:
+        extras = None
+    if not isinstance(extras, dict):
+        raise ValueError(f'{EXTRAS} is no JSON object such as {{"top_k": 20}}')
+    return Judge(url, os.environ[MODEL].strip(), key, extras)
+
+
+def _sound(url: str) -> bool:
+    try:
+        where = urlsplit(url)
+        port = where.port
+    except ValueError:
+        return False
+    plain = re.fullmatch(r"[\x21-\x7e]+", url) and not (where.query or where.fragment or "@" in where.netloc)
+    return bool(plain and where.scheme in ("http", "https") and where.hostname and port != 0)
+
+
+def spoken(lines: Sequence[Line]) -> list[str]:
+    """The dialogue, each message with its speaker."""
+    return [f"{'Doctor' if role == DOCTOR else 'Patient'}: {said}" for role, said in lines]
+
+
+def quote(text: str) -> str:
+    """Write a text as a JSON string on one line.
+
+    Whatever could close the quote, pass for a tag of the verdict or for a marker of a chat template is escaped, and
+    whatever cannot be seen.
+    """
+    return "".join(_escaped(char) for char in json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(char: str) -> str:
+    if char.isprintable() and char not in "<>[]|":
+        return char
+    code = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{code[i : i + 4]}" for i in range(0, len(code), 4))
+
+
+def read_verdict(text: str) -> Verdict:
+    """Read a judge's text, thoughts left out. Raises JudgeError if a score is missing, doubled or out of range."""
+    text = text.rpartition("</think>")[2]
+    return Verdict(
+        _score(text, "format_score"), _score(text, "content_score"), " ".join(_cell(text, "feedback").split())[:NOTE]
+    )
+
+
+def _score(text: str, tag: str) -> float:
+    cell = _cell(text, tag).strip()
+    try:
+        score = float(cell) if len(cell) <= 16 else math.nan
+    except ValueError:
+        score = math.nan
+    if not 0 <= score <= 1:
+        raise JudgeError(f"the judge gave {tag} {cell!r:.40}, expected a number from 0 to 1")
+    return score
+
+
+def _cell(text: str, tag: str) -> str:
+    opening, closing = f"[{tag}]", f"[/{tag}]"
+    inside, closed, _ = text.partition(opening)[2].partition(closing)
+    if text.count(opening) != 1 or text.count(closing) != 1 or not closed:
+        raise JudgeError(f"the judge's answer does not hold exactly one {opening} and one {closing} after it")
+    return inside
+
+
+Scorer = Callable[[Sequence[Line], str, str], Verdict]
+"""What scores a question: the dialogue, the reply, what was wanted."""

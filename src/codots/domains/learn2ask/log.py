@@ -1,0 +1,140 @@
+"""Dialogues of patients and doctors, cut into rounds; and the file they are read from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from codots.pack import stream
+
+PATIENT, DOCTOR = "user", "assistant"
+HELD_OUT = 0.2
+"""The share of rounds whose diagnoses are never met in training."""
+Line = tuple[str, str]
+"""A message: who wrote it, and what."""
+FIELDS = ("cid", "session_id", "diagn", "messages", "decision_truth", "info_truth")
+FORM = f"""expected an object of {", ".join(FIELDS)}; messages like {{"role": "{PATIENT}" or "{DOCTOR}", "content": "..."}}, \
+decision_truth "stop" or "continue", info_truth a text or a list of texts"""
+
+
+@dataclass(frozen=True)
+class Round:
+    """The content of a task: a dialogue up to where the doctor has the word, and what the doctor did then."""
+
+    cid: str
+    session: str
+    diagnosis: str
+    lines: tuple[Line, ...]
+    stop: bool
+    """Whether the patient said nothing any more."""
+    wanted: str
+    """What the doctor asked and was told later, as `field: value; field: value`."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """The rounds on either side of the wall."""
+
+    train: tuple[Round, ...]
+    held_out: tuple[Round, ...]
+
+    def side(self, split: str) -> tuple[Round, ...]:
+        """The rounds that this split may meet."""
+        return self.train if split == "train" else self.held_out
+
+    def shuffled(self, split: str, seed: int) -> Iterator[Round]:
+        """The rounds in the order of a draw, of each dialogue only the first: the next would tell how it went on."""
+        rounds, met = self.side(split), set()
+        for i in stream("learn2ask", "rounds", seed).permutation(len(rounds)):
+            if rounds[i].session not in met:
+                met.add(rounds[i].session)
+                yield rounds[i]
+
+
+def cut(
+    session: str, diagnosis: str, lines: Sequence[Line], extract: Callable[[Sequence[Line]], list[str]]
+) -> list[Round]:
+    """Make a round of each point at which the doctor has the word; `extract` lists what the rest still brings up.
+
+    A dialogue that ends with the patient gives none, nor does a point from which the doctor went on but asked about
+    nothing that counts.
+    """
+    if not lines or lines[-1][0] == PATIENT:
+        return []
+    rounds = []
+    ends = [i for i in range(1, len(lines)) if (lines[i - 1][0], lines[i][0]) == (PATIENT, DOCTOR)]
+    for number, end in enumerate(ends, start=1):
+        rest = lines[end:]
+        stop = all(role != PATIENT for role, _ in rest)
+        wanted = "" if stop else "; ".join(extract(rest))
+        if stop or wanted:
+            rounds.append(Round(f"{session}-{number}", session, diagnosis, tuple(lines[:end]), stop, wanted))
+    return rounds
+
+
+def split(rounds: Sequence[Round]) -> Log:
+    """Put whole diagnoses on the held-out side, in a drawn order, until it has its share of the rounds."""
+    counts = Counter(r.diagnosis for r in rounds)
+    if len(counts) < 2:
+        raise ValueError(f"the log has {len(counts)} diagnoses; expected at least 2, to hold some out")
+    names, aside, size = sorted(counts), set[str](), 0
+    for i in stream("learn2ask", "diagnoses", 42).permutation(len(names))[:-1]:
+        if size < HELD_OUT * len(rounds):
+            aside.add(names[i])
+            size += counts[names[i]]
+    sides = [tuple(r for r in rounds if (r.diagnosis in aside) == held_out) for held_out in (False, True)]
+    return Log(*sides)
+
+
+def read_log(path: Path) -> Log:
+    """Read a file of JSON lines; it is read again only once it has changed. Raises ValueError naming a bad line."""
+    try:
+        stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise ValueError(f"cannot read the dialogue log {path}: {error.strerror}") from None
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, changed: int, size: int) -> Log:
+    rounds: dict[str, Round] = {}
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                found = _round(line, f"{path}:{number}")
+                if found.cid in rounds:
+                    raise ValueError(f"{path}:{number}: cid {found.cid!r:.80} stands on two lines")
+                rounds[found.cid] = found
+    return split(list(rounds.values()))
+
+
+def _round(line: str, where: str) -> Round:
+    try:
+        row = json.loads(line)
+        lines = tuple((message["role"], message["content"]) for message in row["messages"])
+        wanted = row["info_truth"]
+        wanted = "; ".join(wanted) if isinstance(wanted, list) else wanted or ""
+        stop = {"stop": True, "continue": False}[row["decision_truth"]]
+        read = Round(str(row["cid"]), str(row["session_id"]), str(row["diagn"]), lines, stop, wanted)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{where}: {FORM}") from None
+    if not lines or not all(role in (PATIENT, DOCTOR) and isinstance(said, str) for role, said in lines):
+        raise ValueError(f"{where}: {FORM}")
+    if not isinstance(wanted, str) or not (stop or wanted):
+        raise ValueError(f"{where}: the info_truth of a round that goes on is empty; {FORM}")
+    return read
+
+
+def merged(lines: Sequence[Line]) -> list[Line]:
+    """The dialogue with the messages of one speaker in a row made one."""
+    return [(role, "\n".join(said for _, said in run)) for role, run in groupby(lines, key=_speaker)]
+
+
+def _speaker(line: Any) -> str:
+    return str(line[0])
