@@ -30,7 +30,8 @@ def check_domain(domain: str | Domain, packs: int = 32, size: int = 4) -> None:
     """Check every preset and style of a domain on its first packs, of which half are held out.
 
     A domain that is given as an object is registered. A preset that lacks something is left out. Averages over policies
-    allow for the noise of so few tasks: more packs make a stricter check. Raises DomainError at the first broken promise, ValueError for fewer than two packs.
+    allow for the noise of so few tasks: more packs make a stricter check. Raises DomainError at the first broken
+    promise, ValueError for fewer than two packs.
     """
     if packs < 2:
         raise ValueError(f"{packs} packs; expected at least 2, to know the noise of an average")

@@ -91,7 +91,14 @@ class Clinic(Domain):
         dials: Dials = task.world.dials
         topics = [(topic, TOPICS[topic]) for topic in dials.named]
         channels = list(CHANNELS.values())[: len(dials.depths)]
-        return render("rules.clinic", topics=topics, channels=channels, depths=dials.depths, longest=LONGEST)
+        return render(
+            "rules.clinic",
+            topics=topics,
+            channels=channels,
+            depths=dials.depths,
+            longest=LONGEST,
+            example=topics[-1][0],
+        )
 
     def policy(self, name: str, world: World) -> Policy:
         """Give a scripted player."""

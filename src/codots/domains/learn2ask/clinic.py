@@ -80,7 +80,7 @@ class ClinicEnv:
     def observe(self) -> str:
         """Show what the patient has told."""
         answers = dict(self.case.answers)
-        return render("case", case=self.case, told=[answers[topic] for topic in self.case.told], by=CHANNELS)
+        return render("case.clinic", case=self.case, told=[answers[topic] for topic in self.case.told], by=CHANNELS)
 
     def step(self, text: str) -> Step:
         """Put the question, or stop."""
@@ -91,11 +91,20 @@ class ClinicEnv:
         wanted = self.protocol.wanted(self.case)
         scores = score(reply, wanted)
         named = None if self.dials.review == "scored" else wanted[0] if wanted else STOP
-        self.view = replace(self.view, review=Review(reply, scores, named))
-        feedback = render("review", review=self.view.review, case=self.case, by=CHANNELS)
-        return Step(
-            self._answer(reply), fuse(scores, MODE) / best(MODE), True, feedback, ended(reply, scores), self.view
-        )
+        review = Review(reply, scores, named)
+        self.view = replace(self.view, review=review)
+        reward = fuse(scores, MODE) / best(MODE)
+        return Step(self._answer(reply), reward, True, self._feedback(review), ended(reply, scores), self.view)
+
+    def _feedback(self, review: Review) -> str:
+        """What the clinic says to it."""
+        content = review.scores.content
+        asked = "It was the topic that the clinic wanted next."
+        if content < 1:
+            asked = "The clinic wanted none of it." if content == 0 else "The clinic wanted another topic before it."
+        if len(review.reply.topics) > 1:
+            asked = "You named several topics, of which the mean counts."
+        return render("review.clinic", review=review, case=self.case, by=CHANNELS, asked=asked)
 
     def _answer(self, reply: Reply) -> str:
         """What the patient says to it, which does not hang on the clinic."""

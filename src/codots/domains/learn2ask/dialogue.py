@@ -89,7 +89,7 @@ class DialogueEnv:
             scores, note = Scores(1.0, verdict.content, verdict.format), verdict.note
         self.view = replace(self.view, scores=scores, stop=stop)
         reward = fuse(scores, self.mode)
-        feedback = render("score", scores=scores, stop=stop, reward=reward, best=best(self.mode), note=note)
+        feedback = render("score.dialogue", scores=scores, stop=stop, reward=reward, best=best(self.mode), note=note)
         word = ("stopped" if stop else "asked") if scores.action else ("early" if stop else "needless")
         return Step("", reward, True, feedback, word, self.view)
 

@@ -110,12 +110,14 @@ class Judge:
         kind = HTTPSConnection if where.scheme == "https" else HTTPConnection
         connection = kind(where.hostname or "", where.port, timeout=seconds)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        timer = Timer(seconds, _shut, [connection])  # a timeout of the socket would begin anew with every byte
+        held: list[socket.socket] = []  # the connection itself lets go of its socket once it reads the answer
+        timer = Timer(seconds, _shut, [connection, held])  # a timeout of the socket would begin anew with every byte
         timer.daemon = True
         timer.start()
         began = time.monotonic()
         try:
             connection.connect()
+            held.append(connection.sock)
             if time.monotonic() - began > seconds:
                 raise TimeoutError
             connection.request("POST", f"{where.path.rstrip('/')}/chat/completions", body, headers)
@@ -131,11 +133,12 @@ class Judge:
         return response.status, answer
 
 
-def _shut(connection: HTTPConnection) -> None:
+def _shut(connection: HTTPConnection, held: list[socket.socket]) -> None:
     """Wake up whoever waits on a connection; below the layer of TLS, which is not made for a second thread."""
-    with suppress(OSError):
-        if connection.sock is not None:
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+    for waiting in held or [connection.sock]:
+        with suppress(OSError):
+            if waiting is not None:
+                socket.socket.shutdown(waiting, socket.SHUT_RDWR)
 
 
 def judge_lacks() -> str | None:

@@ -19,7 +19,8 @@ HELD_OUT = 0.2
 Line = tuple[str, str]
 """A message: who wrote it, and what."""
 FIELDS = ("cid", "session_id", "diagn", "messages", "decision_truth", "info_truth")
-FORM = f"""expected an object of {", ".join(FIELDS)}; messages like {{"role": "{PATIENT}" or "{DOCTOR}", "content": "..."}}, \
+FORM = f"""expected an object of {", ".join(FIELDS)}; \
+messages like {{"role": "{PATIENT}" or "{DOCTOR}", "content": "..."}}, \
 decision_truth "stop" or "continue", info_truth a text or a list of texts"""
 
 
