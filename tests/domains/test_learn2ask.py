@@ -1,7 +1,6 @@
 """The clinic hides a protocol that can be learned; the judge of real dialogues is asked safely and never guessed."""
 
 import asyncio
-import inspect
 import itertools
 import json
 import subprocess
@@ -99,16 +98,13 @@ def test_a_preset_that_lacks_something_says_what_and_is_left_out_of_the_check(mo
 
 
 def test_a_name_is_the_same_world_in_another_process():
-    code = "from codots.domain import make_pack; print([make_pack(i, p, 'dev', 3, 3) for i, p in PAIRS])".replace(
-        "PAIRS", str([("learn2ask-v0", "toy"), ("learn2ask-v1", "hard")])
-    )
+    code = "from codots.domain import make_pack\n"
+    code += "for name in ('learn2ask-v0', 'toy'), ('learn2ask-v1', 'hard'):\n"
+    code += "    pack = make_pack(*name, 'dev', 3, 3)\n"
+    code += "    print(pack.world.hidden, [task.content for task in pack.tasks])"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    here = [make_pack(id, preset, "dev", 3, 3) for id, preset in (("learn2ask-v0", "toy"), ("learn2ask-v1", "hard"))]
-    bare = [line.split(" object at ")[0] for line in (there.strip(), str(here))]
-    assert bare[0] == bare[1]
-    assert there.partition("World(")[2].partition(" tasks=")[0].count("hidden=") >= 1
-    for pack in here:
-        assert all(repr(task.content) in there and repr(pack.world.hidden) in there for task in pack.tasks)
+    packs = [make_pack(*name, "dev", 3, 3) for name in (("learn2ask-v0", "toy"), ("learn2ask-v1", "hard"))]
+    assert there.splitlines() == [f"{pack.world.hidden} {[task.content for task in pack.tasks]}" for pack in packs]
 
 
 # The clinic: what is wanted, and what a reply is worth.
@@ -369,7 +365,7 @@ def test_there_is_something_to_learn_and_it_pays():
     assert np.mean(curves["informed"]) - np.mean(curves["random"]) >= 0.4
 
 
-def test_a_context_tells_the_world_and_the_protocols_are_drawn_evenly():
+def test_the_protocols_are_drawn_evenly():
     domain = get_domain("learn2ask-v1")
     every = protocols(TINY.topics, TINY.depths)
     drawn = [domain.make_world(stream("even", i), TINY) for i in range(1200)]
@@ -830,7 +826,6 @@ def test_a_judge_that_fails_makes_the_life_missing_and_never_a_reward_of_zero(na
 
 def test_a_step_that_waits_for_the_judge_runs_in_a_thread():
     assert get_domain("learn2ask-v0").blocking
-    assert not inspect.iscoroutinefunction(Judge.__call__)
 
 
 def test_the_judge_by_rule_keeps_to_the_scale():
