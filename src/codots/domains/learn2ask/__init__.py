@@ -38,7 +38,6 @@ Version history:
 from __future__ import annotations
 
 import re
-from itertools import islice
 
 from codots.domain import Domain, Env, Policy, Rng, nearest, register
 from codots.domains.learn2ask.clinic import LONGEST, MODE, ClinicEnv, Dials, Reply, score
@@ -155,10 +154,9 @@ class Dialogues(Domain):
         return int(rng.integers(1 << 32))
 
     def make_task(self, world: World, position: int, rng: Rng) -> Round:
-        """Take the next dialogue of the shuffling, from the first again where the log is too short."""
+        """Take a round of the next dialogue of the shuffling."""
         dials: Source = world.dials
-        rounds = list(islice(dials.log().shuffled(world.split, world.hidden), position + 1))
-        return rounds[position % len(rounds)]
+        return dials.log().pick(world.split, world.hidden, position, rng)
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a round."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from codots.domain import Rng, Step
 from codots.domains.learn2ask.judge import Scorer, judge_from_environment, judge_lacks, spoken
-from codots.domains.learn2ask.log import DOCTOR, FIELDS, Line, Log, Round, merged, read_log
+from codots.domains.learn2ask.log import DOCTOR, FIELDS, Line, Log, Round, Session, merged, read_log
 from codots.domains.learn2ask.score import Scores, best, fuse
 from codots.domains.learn2ask.template import render
 from codots.domains.learn2ask.toy import FAMILIES, judge_by_rule, named, toy_log
@@ -99,8 +99,8 @@ class DialogueEnv:
 class Reader:
     """Does what the doctor of the log did."""
 
-    def __init__(self, rounds: tuple[Round, ...]) -> None:
-        self.rounds = {r.cid: r for r in rounds}
+    def __init__(self, sessions: tuple[Session, ...]) -> None:
+        self.rounds = {r.cid: r for session in sessions for r in session}
 
     def act(self, view: Look) -> str:
         known = self.rounds[view.cid]

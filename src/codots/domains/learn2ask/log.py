@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from codots.domain import Rng
 from codots.pack import stream
 
 PATIENT, DOCTOR = "user", "assistant"
@@ -38,24 +39,31 @@ class Round:
     """What the doctor asked and was told later, as `field: value; field: value`."""
 
 
+Session = tuple[Round, ...]
+"""The rounds of one dialogue."""
+
+
 @dataclass(frozen=True)
 class Log:
-    """The rounds on either side of the wall."""
+    """The dialogues on either side of the wall."""
 
-    train: tuple[Round, ...]
-    held_out: tuple[Round, ...]
+    train: tuple[Session, ...]
+    held_out: tuple[Session, ...]
 
-    def side(self, split: str) -> tuple[Round, ...]:
-        """The rounds that this split may meet."""
+    def side(self, split: str) -> tuple[Session, ...]:
+        """The dialogues that this split may meet."""
         return self.train if split == "train" else self.held_out
 
-    def shuffled(self, split: str, seed: int) -> Iterator[Round]:
-        """The rounds in the order of a draw, of each dialogue only the first: the next would tell how it went on."""
-        rounds, met = self.side(split), set()
-        for i in stream("learn2ask", "rounds", seed).permutation(len(rounds)):
-            if rounds[i].session not in met:
-                met.add(rounds[i].session)
-                yield rounds[i]
+    def pick(self, split: str, seed: int, position: int, rng: Rng) -> Round:
+        """Take the next dialogue of a shuffling, and a round of it.
+
+        All positions draw alike, and none meets a dialogue of another, for a later round tells how an earlier one
+        went on. A log that is too short begins again.
+        """
+        sessions = self.side(split)
+        order = stream("learn2ask", "sessions", seed).permutation(len(sessions))
+        session = sessions[int(order[position % len(order)])]
+        return session[int(rng.integers(len(session)))]
 
 
 def cut(
@@ -89,8 +97,13 @@ def split(rounds: Sequence[Round]) -> Log:
         if size < HELD_OUT * len(rounds):
             aside.add(names[i])
             size += counts[names[i]]
-    sides = [tuple(r for r in rounds if (r.diagnosis in aside) == held_out) for held_out in (False, True)]
-    return Log(*sides)
+    sessions: dict[str, list[Round]] = {}
+    for found in rounds:
+        sessions.setdefault(found.session, []).append(found)
+    sides: tuple[list[Session], list[Session]] = ([], [])
+    for session in sessions.values():
+        sides[session[0].diagnosis in aside].append(tuple(session))
+    return Log(tuple(sides[False]), tuple(sides[True]))
 
 
 def read_log(path: Path) -> Log:
