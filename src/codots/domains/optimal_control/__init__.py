@@ -1,0 +1,201 @@
+"""Optimal control: write one law that pushes a point to its target; how it answers to pushes is hidden.
+
+Description:
+    A point on a line with a position and a velocity. At each step v becomes a v + b u, then x becomes x + v. The player
+    writes u as an expression of the state, once, and the law runs to the end.
+Hidden and shared:
+    The numbers a and b; they hold for the whole world. In about a third of the worlds a > 1: left alone, the point runs
+    away. Starts and targets are public and independent of both.
+Observation:
+    Start, target, number of steps, price of pushing. After the run its table: x, v and u at each step.
+Action:
+    One expression over x, v, t, x_target, v_target, horizon, remaining_steps. v0 reads exactly one
+    `<action><law>-v</law></action>`, v1 one `<action>-v</action>`.
+Reward:
+    L = (x - x_target)^2 + 2 (v - v_target)^2 + c * (sum of u^2) after the last step. v0: 1 / (1 + L), 0 for a law that
+    gives out on the way, -0.1 for no law. v1: 0.1 + 0.9 / (1 + ln(1 + d)), d the square root of how far L is above the
+    least possible; 0 for a law that gives out, and for none.
+Episode end:
+    `done`; `failed` where the law gives out (division by zero, no number); malformed text.
+Presets:
+    v0: `easy`, `medium`, `hard`. v1: `easy`, `hard` (further, faster, 8 to 14 steps, three prices, moving targets),
+    `by-hand` (easy, but all arithmetic is the player's), `gusts` (easy with noise), `remembered` (easy, but the
+    environment shows the last law and where it ended), `tiny` (tests).
+    Dials: x0, v0, x_target, v_target, horizon, penalty, a, b, least_b, noise, aid, memory.
+Reference policies:
+    `random`, one push for the whole task; `informed`, the exact optimum by a quadratic programme (with noise: planned
+    anew at each step); `bayes`, a scripted learner: a cautious law with a guessed sign until a and b can be fitted to
+    what it saw, then the optimum under the fit. The optimum under the posterior over a and b cannot be computed.
+Version history:
+    v0: the rules of arXiv 2606.20002: the environment shows the last law and its misses whatever the context holds; a
+    reward that is 0 for all bad laws alike; planning and fitting by mental arithmetic; a reply in XML that a bare `<`
+    or a code fence spoils; numbers shown rounded; tasks not split.
+    v1: the context alone carries knowledge unless the dial `memory` is `environment`; quality is told apart at both
+    ends; the environment does the arithmetic unless the dial `aid` is off; a plain reply; exact numbers, starts and
+    targets at least 1 apart; tasks split by content between `train` and held-out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render
+from codots.domains.optimal_control.law import LENGTH
+from codots.domains.optimal_control.players import PUSHES, Informed, Learner, Random
+from codots.domains.optimal_control.point import Goal, Plant, least_loss, loss, run
+from codots.pack import Task, World, stream
+
+CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?![\w.])", re.I | re.A)
+SIGN = re.compile(r"\bb ?(is positive|> ?0|is negative|< ?0)(?![\w.])", re.I | re.A)
+CLOSE = 0.02
+"""A claimed number that is off by no more is right: near enough to steer by."""
+
+
+class OptimalControl(Domain):
+    """The family, under one set of rules."""
+
+    def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
+        self.id = id
+        self.rules = rules
+        self.presets = presets
+        self.bounds = (min(0.0, rules.unreadable), 1.0)
+
+    def make_world(self, rng: Rng, dials: Dials) -> Plant:
+        """Draw a and b; b is never so small that pushing is of no use."""
+        a = float(rng.uniform(*dials.a))
+        low, high = dials.b
+        below, above = max(0.0, -dials.least_b - low), max(0.0, high - max(low, dials.least_b))
+        at = float(rng.uniform(0.0, below + above))
+        return Plant(a, low + at if at < below else max(low, dials.least_b) + at - below)
+
+    def make_task(self, world: World, position: int, rng: Rng) -> Goal:
+        """Draw tasks until one is worth a push and belongs to this split."""
+        while True:
+            goal = self._goal(world.dials, rng)
+            apart = abs(goal.x_target - goal.x0) >= self.rules.apart
+            if apart and (not self.rules.split_tasks or (goal.split == "train") == (world.split == "train")):
+                return goal
+
+    def _goal(self, dials: Dials, rng: Rng) -> Goal:
+        ranges = (dials.x0, dials.v0, dials.x_target, dials.v_target)
+        numbers = [float(rng.uniform(-most, most)) if most else 0.0 for most in ranges]
+        if self.rules.exact_numbers:
+            numbers = [round(number, 3) + 0.0 for number in numbers]
+        low, high = dials.horizon
+        return Goal(*numbers, int(rng.integers(low, high + 1)), dials.penalty[rng.integers(len(dials.penalty))])
+
+    def make_memory(self, world: World) -> Memory | None:
+        """Keep the last law, where the environment is to show it."""
+        return Memory() if world.dials.memory == "environment" else None
+
+    def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
+        """Open a task."""
+        if style not in self.styles:
+            raise ValueError(nearest(style, list(self.styles), "prompt style"))
+        dials, goal = task.world.dials, task.content
+        gusts = tuple(map(float, rng.normal(0.0, dials.noise, goal.horizon) if dials.noise else [0.0] * goal.horizon))
+        kept = memory if isinstance(memory, Memory) else None
+        return ControlEnv(task.world.hidden, goal, self.rules, dials, gusts, kept)
+
+    def rules_text(self, task: Task, style: str) -> str:
+        """Say the rules."""
+        return render("rules", rules=self.rules, dials=task.world.dials, length=LENGTH)
+
+    def policy(self, name: str, world: World) -> Policy:
+        """Give a scripted player."""
+        if name == "random":
+            return Random(stream(*world.names, "random"))
+        if name == "informed":
+            return Informed(world.hidden)
+        if name == "bayes":
+            return Learner(stream(*world.names, "bayes"))
+        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+
+    def oracle_context(self, world: World, style: str) -> str:
+        """Write the numbers down."""
+        return f"a = {world.hidden.a:.4f}, b = {world.hidden.b:.4f}"
+
+    def floor(self, task: Task) -> float:
+        """The expected reward of one push, drawn evenly, for the whole task."""
+        return sum(self._pays(task, push) for push in PUSHES) / len(PUSHES)
+
+    def _pays(self, task: Task, push: float) -> float:
+        env = self._env(task)
+        done = run(env.plant, env.goal, lambda _: push, env.gusts)
+        return self.rules.reward(loss(env.goal, done), self._least(env))
+
+    def _env(self, task: Task) -> ControlEnv:
+        env = task.env()
+        assert isinstance(env, ControlEnv)
+        return env
+
+    def _least(self, env: ControlEnv) -> float:
+        return least_loss(env.plant, env.goal, env.gusts)
+
+    def ceiling(self, task: Task) -> float:
+        """The reward of the best pushes; with noise, that of planning anew at each step, for none can foresee it."""
+        env = self._env(task)
+        if task.world.dials.noise:
+            return env.step(self.policy("informed", task.world).act(env.view)).reward
+        return self.rules.reward(self._least(env), self._least(env))
+
+    def twin(self, world: World, rng: Rng) -> World:
+        """Draw other numbers, so far off that the notes of one are wrong in the other."""
+        while True:
+            twin = replace(world, hidden=self.make_world(rng, world.dials))
+            if self.facts(world, self.oracle_context(twin, "natural"))[1]:
+                return twin
+
+    def facts(self, world: World, context: str) -> tuple[int, int, int]:
+        """Count claims such as `a = 0.9`, `b is -1.1` or `b is negative`; a number claimed twice counts twice."""
+        true = {"a": world.hidden.a, "b": world.hidden.b}
+        said = [abs(true[name.lower()] - float(number)) <= CLOSE for name, number in CLAIM.findall(context)]
+        said += [(">" in sign or "pos" in sign.lower()) == (true["b"] > 0) for sign in SIGN.findall(context)]
+        return sum(said), len(said) - sum(said), len(true)
+
+    def draw(self, view: View) -> str:
+        """Draw the run as a table."""
+        return render("table", rows=view.rows, aid=False, fit=None) if view.rows else ""
+
+
+V0 = Rules(
+    strict_reply=True,
+    unreadable=-0.1,
+    base=0.0,
+    regret=False,
+    failure_shown=False,
+    exact_numbers=False,
+    apart=0.0,
+    split_tasks=False,
+)
+V1 = Rules(
+    strict_reply=False,
+    unreadable=0.0,
+    base=0.1,
+    regret=True,
+    failure_shown=True,
+    exact_numbers=True,
+    apart=1.0,
+    split_tasks=True,
+)
+REFERENCE = {
+    "easy": Dials(1.0, 0.5, 3.0, horizon=(8, 8), memory="environment"),
+    "medium": Dials(2.0, 1.0, 5.0, memory="environment"),
+    "hard": Dials(2.0, 1.5, 8.0, memory="environment"),
+}
+EASY = Dials(1.0, 0.5, 3.0, horizon=(8, 8), aid=True)
+HARD = Dials(2.0, 1.5, 8.0, v_target=1.0, horizon=(8, 14), penalty=(0.01, 0.03, 0.1), aid=True)
+TINY = Dials(1.0, 0.5, 2.0, horizon=(3, 4), aid=True)
+CARRIED = {
+    "easy": EASY,
+    "hard": HARD,
+    "by-hand": replace(EASY, aid=False),
+    "gusts": replace(EASY, noise=0.1),
+    "remembered": replace(EASY, memory="environment"),
+    "tiny": TINY,
+}
+
+register(OptimalControl("optimal-control-v0", V0, REFERENCE))
+register(OptimalControl("optimal-control-v1", V1, CARRIED))

@@ -1,0 +1,208 @@
+"""One task: what is shown, what is read, what it pays."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from codots.domain import Step
+from codots.domains.optimal_control.law import LawError, read_law
+from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, Run, least_loss, loss, run
+
+ELEMENT = re.compile(r"\s*<law>([^<>]*)</law>\s*")
+ENTITY = re.compile(r"&(?!(?:lt|gt|amp|quot|apos);)")
+TOLD = 500  # characters of what was wrong
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What differs between the versions."""
+
+    strict_reply: bool
+    """Whether a law stands in an element of XML, at the very end, and no code fence anywhere in the reply."""
+    unreadable: float
+    """What a reply pays that holds no law."""
+    base: float
+    """What any law pays that lasts to the end, before anything for its quality."""
+    regret: bool
+    """Whether quality is measured against the best pushes of this very task, on a scale that tells bad laws apart."""
+    failure_shown: bool
+    """Whether the steps before a law gave out are shown."""
+    exact_numbers: bool
+    """Whether tasks are drawn in thousandths, so that what is shown is the truth."""
+    apart: float
+    """Least distance between start and target."""
+    split_tasks: bool
+    """Whether a task belongs either to `train` or to the held-out splits."""
+
+    def reward(self, loss: float, least: float) -> float:
+        """What a run of this loss pays."""
+        if not self.regret:
+            return 1 / (1 + loss)
+        missed = math.sqrt(max(0.0, loss - least))
+        return self.base + (1 - self.base) / (1 + math.log1p(missed))
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What differs between presets."""
+
+    x0: float
+    """A start is drawn from [-x0, x0]; likewise what follows."""
+    v0: float
+    x_target: float
+    v_target: float = 0.0
+    horizon: tuple[int, int] = (12, 12)
+    """Least and greatest number of steps; at most 16."""
+    penalty: tuple[float, ...] = (0.03,)
+    """Prices of pushing, drawn evenly."""
+    a: tuple[float, float] = (0.55, 1.20)
+    b: tuple[float, float] = (-1.5, 1.5)
+    """Range of b; where it lies on one side of 0, the sign is told."""
+    least_b: float = 0.35
+    """Least size of b."""
+    noise: float = 0.0
+    """Standard deviation of what is added to the velocity at each step."""
+    aid: bool = False
+    """Whether the environment does the arithmetic: it offers `steer(a, b)` and fits a and b to each run."""
+    memory: Literal["context", "environment"] = "context"
+    """Who carries knowledge over the tasks of a life: the context, or the environment, which shows the last law and
+    where it ended."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The public state of an episode."""
+
+    goal: Goal
+    strict_reply: bool
+    aid: bool
+    law: str = ""
+    rows: tuple[tuple[float, ...], ...] = ()
+    """x, v and u of each step as they were shown; the last row has no u."""
+
+
+@dataclass
+class Memory:
+    """What the environment carries over the tasks of a life, where it is to."""
+
+    law: str = ""
+    goal: Goal | None = None
+    reward: float = 0.0
+    x_missed: float = 0.0
+    v_missed: float = 0.0
+    """Where the point ended, less the target."""
+
+
+@dataclass
+class ControlEnv:
+    """One task: a single law."""
+
+    plant: Plant
+    goal: Goal
+    rules: Rules
+    dials: Dials
+    gusts: tuple[float, ...]
+    memory: Memory | None
+    view: View = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.view = View(self.goal, self.rules.strict_reply, self.dials.aid)
+
+    def observe(self) -> str:
+        """Give the task."""
+        memory = self.memory if self.memory and self.memory.goal else None
+        return render("task", goal=self.goal, dials=self.dials, memory=memory)
+
+    def step(self, text: str) -> Step:
+        """Run the law that the text holds."""
+        try:
+            written = read_reply(text, self.rules.strict_reply)
+            law = read_law(written, STEER if self.dials.aid else {})
+        except LawError as error:
+            feedback = f"The reply held no law that can be read: {error}. The point was not moved."
+            return Step("", self.rules.unreadable, True, feedback[:TOLD], "malformed", self.view)
+        done = run(self.plant, self.goal, law, self.gusts)
+        self.view = View(self.goal, self.rules.strict_reply, self.dials.aid, written, shown(done))
+        return self._fail(done) if done.failure else self._end(written, done)
+
+    def _fail(self, done: Run) -> Step:
+        told = self._table(done) if self.rules.failure_shown else ""
+        return Step(told, 0.0, True, f"The law gave out {done.failure}.", "failed", self.view)
+
+    def _end(self, written: str, done: Run) -> Step:
+        cost = loss(self.goal, done)
+        least = least_loss(self.plant, self.goal, self.gusts) if self.rules.regret else 0.0
+        reward = self.rules.reward(cost, least)
+        if self.memory is not None:
+            self.memory.__init__(written, self.goal, reward, *self._missed(done))  # type: ignore[misc]
+        told = render("feedback", done=done, goal=self.goal, cost=cost, least=least, reward=reward, rules=self.rules)
+        return Step(self._table(done), reward, True, told, "done", self.view)
+
+    def _missed(self, done: Run) -> tuple[float, float]:
+        return done.x[-1] - self.goal.x_target, done.v[-1] - self.goal.v_target
+
+    def _table(self, done: Run) -> str:
+        fit = fitted(self.view.rows) if self.dials.aid else None
+        return render("table", rows=self.view.rows, aid=self.dials.aid, fit=fit)
+
+
+def shown(done: Run) -> tuple[tuple[float, ...], ...]:
+    """The rows of a run as they are shown, to three decimals."""
+    rows = [(x, v, *done.u[t : t + 1]) for t, (x, v) in enumerate(zip(done.x, done.v, strict=True))]
+    return tuple(tuple(round(number, 3) + 0.0 for number in row) for row in rows)
+
+
+def columns(rows: tuple[tuple[float, ...], ...]) -> tuple[list[float], list[float]]:
+    """The velocities and the pushes of a table."""
+    return [row[1] for row in rows], [row[2] for row in rows if len(row) > 2]
+
+
+def fitted(rows: tuple[tuple[float, ...], ...]) -> Plant | None:
+    """The a and b that fit these rows best, None where they leave it open."""
+    return Fit().add(*columns(rows)).solve()
+
+
+def read_reply(text: str, strict: bool) -> str:
+    """Cut the law out of a reply; raises LawError."""
+    if text.count("<action>") != 1 or text.count("</action>") != 1:
+        raise LawError("expected exactly one <action> and one </action>")
+    inside, closed, after = text.partition("<action>")[2].partition("</action>")
+    if not closed:
+        raise LawError("expected </action> after <action>")
+    return _strict(text, inside, after) if strict else inside.strip()
+
+
+def _strict(text: str, inside: str, after: str) -> str:
+    if "```" in text:
+        raise LawError("the reply holds a code fence")
+    if after.strip():
+        raise LawError("something stands after </action>")
+    element = ELEMENT.fullmatch(inside)
+    if element is None or ENTITY.search(element[1]):
+        raise LawError("expected <action><law>LAW</law></action>, with &lt; and &amp; for the signs that XML keeps")
+    return html.unescape(element[1]).strip()
+
+
+def write_reply(law: str, thought: str, strict: bool) -> str:
+    """Write a reply with this law."""
+    return (
+        f"{thought} <action><law>{html.escape(law)}</law></action>" if strict else f"{thought} <action>{law}</action>"
+    )
+
+
+@cache
+def _templates() -> Environment:
+    loader = PackageLoader("codots.domains.optimal_control", "prompts")
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def render(template: str, **values: object) -> str:
+    """Fill in a prompt."""
+    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip()

@@ -1,0 +1,152 @@
+"""The point on its line: how it moves, what a run costs, the best that can be done, and what a run gives away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codots.domains.optimal_control.law import Function, Law, State, push
+from codots.pack import digest
+
+Floats = NDArray[np.float64]
+V_WEIGHT = 2.0
+"""How much more a missed velocity costs than a missed position."""
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What is hidden: v' = a v + b u."""
+
+    a: float
+    b: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The content of a task."""
+
+    x0: float
+    v0: float
+    x_target: float
+    v_target: float
+    horizon: int
+    penalty: float
+    """What a unit of u squared costs."""
+
+    @property
+    def split(self) -> str:
+        """The side of the wall that this content falls on."""
+        numbers = (self.x0, self.v0, self.x_target, self.v_target, self.horizon, self.penalty)
+        return "held-out" if digest("goal", *map(repr, numbers)) % 4 == 0 else "train"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a law did: x and v before each step and after the last, u of each step."""
+
+    x: tuple[float, ...]
+    v: tuple[float, ...]
+    u: tuple[float, ...]
+    failure: str | None = None
+    """Why the law gave out before the end."""
+
+
+def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Run:
+    """Let a law push the point; it is clipped to [-1, 1], and a law without a value ends the run."""
+    x, v, us = [goal.x0], [goal.v0], []
+    for t in range(goal.horizon):
+        try:
+            u = min(1.0, max(-1.0, push(law, _state(goal, x[-1], v[-1], t))))
+        except (ArithmeticError, ValueError) as error:
+            return Run(tuple(x), tuple(v), tuple(us), f"at t = {t}: {error}"[:500])
+        us.append(u)
+        v.append(plant.a * v[-1] + plant.b * u + gusts[t])
+        x.append(x[-1] + v[-1])
+    return Run(tuple(x), tuple(v), tuple(us))
+
+
+def _state(goal: Goal, x: float, v: float, t: int) -> State:
+    """What a law sees; `penalty` has no name in the language, it is for `steer`."""
+    left = float(max(1, goal.horizon - t))
+    targets = {"x_target": goal.x_target, "v_target": goal.v_target, "penalty": goal.penalty}
+    return {"x": x, "v": v, "t": float(t), "horizon": float(goal.horizon), "remaining_steps": left, **targets}
+
+
+def loss(goal: Goal, done: Run) -> float:
+    """What a run costs."""
+    missed = (done.x[-1] - goal.x_target) ** 2 + V_WEIGHT * (done.v[-1] - goal.v_target) ** 2
+    return missed + goal.penalty * sum(u * u for u in done.u)
+
+
+def plan(plant: Plant, goal: Goal, gusts: Sequence[float] = ()) -> list[float]:
+    """The pushes that cost least; exact, if these are the gusts.
+
+    The last x and v are linear in the pushes, so this is least squares within bounds, a convex quadratic programme.
+    """
+    from scipy.optimize import lsq_linear  # heavy
+
+    steps, weight = goal.horizon, math.sqrt(V_WEIGHT)
+    powers = plant.a ** np.arange(steps, dtype=float)
+    effects = plant.b * np.stack([np.cumsum(powers)[::-1], weight * powers[::-1]])
+    rest = run(plant, goal, lambda _: 0.0, gusts or (0.0,) * steps)
+    wanted = np.zeros(steps + 2)
+    wanted[:2] = goal.x_target - rest.x[-1], weight * (goal.v_target - rest.v[-1])
+    rows = np.vstack([effects, math.sqrt(goal.penalty) * np.eye(steps)])
+    found = lsq_linear(rows, wanted, bounds=(-1.0, 1.0), method="bvls", max_iter=50 * steps)
+    return [float(u) for u in np.clip(found.x, -1.0, 1.0)]
+
+
+@lru_cache(maxsize=8192)
+def least_loss(plant: Plant, goal: Goal, gusts: tuple[float, ...] = ()) -> float:
+    """What the best pushes cost, chosen with these gusts foreseen."""
+    pushes = plan(plant, goal, gusts)
+    return loss(goal, run(plant, goal, lambda state: pushes[int(state["t"])], gusts or (0.0,) * goal.horizon))
+
+
+def _steer(state: State, a: float, b: float) -> float:
+    """The best push now, if a and b were these; nonsense is held within reason."""
+    if not (math.isfinite(a) and math.isfinite(b)):
+        raise ValueError("steer was given no finite numbers")
+    believed = Plant(min(2.0, max(-2.0, float(a))), min(5.0, max(-5.0, float(b))))
+    left = Goal(
+        x0=state["x"],
+        v0=state["v"],
+        x_target=state["x_target"],
+        v_target=state["v_target"],
+        horizon=int(state["remaining_steps"]),
+        penalty=state["penalty"],
+    )
+    return plan(believed, left)[0]
+
+
+STEER = {"steer": Function(2, 2, _steer, times=4)}
+
+
+@dataclass
+class Fit:
+    """Least squares for a and b, over any number of runs."""
+
+    least: float = 1e-3
+    """Least eigenvalue of the normal equations at which the numbers count as determined."""
+
+    def __post_init__(self) -> None:
+        self.normal, self.right = np.zeros((2, 2)), np.zeros(2)
+
+    def add(self, v: Sequence[float], u: Sequence[float]) -> Fit:
+        """Learn from the velocities and pushes of a run."""
+        seen = np.array([v[: len(u)], u]).T
+        self.normal += seen.T @ seen
+        self.right += seen.T @ np.array(v[1 : len(u) + 1])
+        return self
+
+    def solve(self) -> Plant | None:
+        """What fits best, None where too little was seen."""
+        if np.linalg.eigvalsh(self.normal)[0] < self.least:
+            return None
+        a, b = np.linalg.solve(self.normal, self.right)
+        return Plant(float(a), float(b))
