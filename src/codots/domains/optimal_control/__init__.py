@@ -44,7 +44,7 @@ from codots.domain import Domain, Env, Policy, Rng, nearest, register
 from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render
 from codots.domains.optimal_control.law import LENGTH
 from codots.domains.optimal_control.players import PUSHES, Informed, Learner, Random
-from codots.domains.optimal_control.point import Goal, Plant, least_loss, loss, run
+from codots.domains.optimal_control.point import Goal, Plant, hold, least_loss, loss, run
 from codots.pack import Task, World, stream
 
 CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?![\w.])", re.I | re.A)
@@ -83,8 +83,9 @@ class OptimalControl(Domain):
         numbers = [float(rng.uniform(-most, most)) if most else 0.0 for most in ranges]
         if self.rules.exact_numbers:
             numbers = [round(number, 3) + 0.0 for number in numbers]
-        low, high = dials.horizon
-        return Goal(*numbers, int(rng.integers(low, high + 1)), dials.penalty[rng.integers(len(dials.penalty))])
+        x0, v0, x_target, v_target = numbers
+        steps = int(rng.integers(dials.horizon[0], dials.horizon[1] + 1))
+        return Goal(x0, v0, x_target, v_target, steps, dials.penalty[rng.integers(len(dials.penalty))])
 
     def make_memory(self, world: World) -> Memory | None:
         """Keep the last law, where the environment is to show it."""
@@ -119,12 +120,10 @@ class OptimalControl(Domain):
 
     def floor(self, task: Task) -> float:
         """The expected reward of one push, drawn evenly, for the whole task."""
-        return sum(self._pays(task, push) for push in PUSHES) / len(PUSHES)
-
-    def _pays(self, task: Task, push: float) -> float:
         env = self._env(task)
-        done = run(env.plant, env.goal, lambda _: push, env.gusts)
-        return self.rules.reward(loss(env.goal, done), self._least(env))
+        done = [run(env.plant, env.goal, hold(push), env.gusts) for push in PUSHES]
+        least = self._least(env)
+        return sum(self.rules.reward(loss(env.goal, each), least) for each in done) / len(PUSHES)
 
     def _env(self, task: Task) -> ControlEnv:
         env = task.env()

@@ -88,16 +88,22 @@ class View:
     """x, v and u of each step as they were shown; the last row has no u."""
 
 
+@dataclass(frozen=True)
+class Last:
+    """A law that ran to its end, and where the point ended, less the target."""
+
+    law: str
+    goal: Goal
+    reward: float
+    x_missed: float
+    v_missed: float
+
+
 @dataclass
 class Memory:
     """What the environment carries over the tasks of a life, where it is to."""
 
-    law: str = ""
-    goal: Goal | None = None
-    reward: float = 0.0
-    x_missed: float = 0.0
-    v_missed: float = 0.0
-    """Where the point ended, less the target."""
+    last: Last | None = None
 
 
 @dataclass
@@ -117,8 +123,7 @@ class ControlEnv:
 
     def observe(self) -> str:
         """Give the task."""
-        memory = self.memory if self.memory and self.memory.goal else None
-        return render("task", goal=self.goal, dials=self.dials, memory=memory)
+        return render("task", goal=self.goal, last=self.memory.last if self.memory else None)
 
     def step(self, text: str) -> Step:
         """Run the law that the text holds."""
@@ -141,12 +146,10 @@ class ControlEnv:
         least = least_loss(self.plant, self.goal, self.gusts) if self.rules.regret else 0.0
         reward = self.rules.reward(cost, least)
         if self.memory is not None:
-            self.memory.__init__(written, self.goal, reward, *self._missed(done))  # type: ignore[misc]
+            x_missed, v_missed = done.x[-1] - self.goal.x_target, done.v[-1] - self.goal.v_target
+            self.memory.last = Last(written, self.goal, reward, x_missed, v_missed)
         told = render("feedback", done=done, goal=self.goal, cost=cost, least=least, reward=reward, rules=self.rules)
         return Step(self._table(done), reward, True, told, "done", self.view)
-
-    def _missed(self, done: Run) -> tuple[float, float]:
-        return done.x[-1] - self.goal.x_target, done.v[-1] - self.goal.v_target
 
     def _table(self, done: Run) -> str:
         fit = fitted(self.view.rows) if self.dials.aid else None

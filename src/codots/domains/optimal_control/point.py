@@ -58,7 +58,8 @@ class Run:
 
 def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Run:
     """Let a law push the point; it is clipped to [-1, 1], and a law without a value ends the run."""
-    x, v, us = [goal.x0], [goal.v0], []
+    x, v = [goal.x0], [goal.v0]
+    us: list[float] = []
     for t in range(goal.horizon):
         try:
             u = min(1.0, max(-1.0, push(law, _state(goal, x[-1], v[-1], t))))
@@ -68,6 +69,11 @@ def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Run:
         v.append(plant.a * v[-1] + plant.b * u + gusts[t])
         x.append(x[-1] + v[-1])
     return Run(tuple(x), tuple(v), tuple(us))
+
+
+def hold(push: float) -> Law:
+    """The law that always gives this push."""
+    return lambda _: push
 
 
 def _state(goal: Goal, x: float, v: float, t: int) -> State:
@@ -93,7 +99,7 @@ def plan(plant: Plant, goal: Goal, gusts: Sequence[float] = ()) -> list[float]:
     steps, weight = goal.horizon, math.sqrt(V_WEIGHT)
     powers = plant.a ** np.arange(steps, dtype=float)
     effects = plant.b * np.stack([np.cumsum(powers)[::-1], weight * powers[::-1]])
-    rest = run(plant, goal, lambda _: 0.0, gusts or (0.0,) * steps)
+    rest = run(plant, goal, hold(0.0), gusts or (0.0,) * steps)
     wanted = np.zeros(steps + 2)
     wanted[:2] = goal.x_target - rest.x[-1], weight * (goal.v_target - rest.v[-1])
     rows = np.vstack([effects, math.sqrt(goal.penalty) * np.eye(steps)])
