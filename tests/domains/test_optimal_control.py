@@ -1,0 +1,636 @@
+"""Optimal control keeps its rules: laws are only read, runs are exact, the oracle is best, and knowledge pays."""
+
+import itertools
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codots.check import check_domain
+from codots.context import Rewrite, Trajectory, Turn
+from codots.domain import get_domain, make_pack
+from codots.domains.optimal_control import CLAIM, EASY, REFERENCE, TINY, V0, V1, OptimalControl
+from codots.domains.optimal_control.env import ControlEnv, Last, Memory, read_reply, write_reply
+from codots.domains.optimal_control.law import DEPTH, LENGTH, LawError, push, read_law
+from codots.domains.optimal_control.players import CAUTIOUS, best_law
+from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, hold, least_loss, loss, plan, run
+from codots.pack import World, stream
+
+DOCS = Path(__file__).parents[2] / "docs/domains/optimal_control.md"
+IDS = ("optimal-control-v0", "optimal-control-v1")
+both_versions = pytest.mark.parametrize("id", IDS)
+STATE = {"x": 1.5, "v": -0.5, "t": 3.0, "x_target": 2.0, "v_target": 0.0, "horizon": 12.0, "remaining_steps": 9.0}
+PLANT, GOAL = Plant(0.9, -1.1), Goal(0.5, 0.2, 2.0, 0.0, 4, 0.03)
+STILL = (0.0,) * 20
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+def env(rules=V1, plant=PLANT, goal=GOAL, dials=EASY, gusts=STILL, memory=None):
+    return ControlEnv(plant, goal, rules, dials, gusts, memory)
+
+
+def say(law, rules=V1):
+    return write_reply(law, "Hm.", rules.strict_reply)
+
+
+def at(law, **changes):
+    return push(read_law(law), {**STATE, **changes})
+
+
+def drawn(id, preset, packs, size=1, split="dev"):
+    return [task for i in range(packs) for task in make_pack(id, preset, split, i, size).tasks]
+
+
+def curve(id, policy, preset, packs, size=2):
+    rewards = []
+    for index in range(packs):
+        pack = make_pack(id, preset, "dev", index, size)
+        player = pack.domain.policy(policy, pack.world)
+        rewards.append([])
+        for task in pack.tasks:
+            opened = task.env()
+            step = opened.step(player.act(opened.view))
+            player.end(step)
+            rewards[-1].append(step.reward)
+    return np.mean(rewards, axis=0)
+
+
+# The language of laws.
+
+
+@pytest.mark.parametrize(
+    ("law", "value"),
+    [
+        ("1 + 2 * 3 - 8 / 4", 5),
+        ("-2 ** 2", -4),
+        ("2 ** -1", 0.5),
+        ("2 ** 3 ** 2", 512),
+        ("- -+3", 3),
+        ("(1 + 2) * .5e1", 15),
+        ("10 - 4 - 3", 3),
+        ("x * v + t", 2.25),
+        ("x_target - x", 0.5),
+        ("1 if t < 2 else 2 if t < 4 else 3", 2),
+        ("(1 if 0 < x < 2 else 0) + (1 if 2 > t == 3 else 0)", 1),
+        ("1 if not v > 0 and x or 0 else 2", 1),
+        ("0 or 7", 7),
+        ("3 and 7", 7),
+        ("ifelse(lt(t, 3), 1, ifelse(ge(t, 3), 2, 1 / 0))", 2),
+        ("1 / 0 if 0 else 4", 4),
+        ("max(1, x, 2) + min(v, 0) + abs(v) + pow(2, 3) + clip(9, -1, 1)", 11),
+        ("(1 < 2) + (2 < 3)", 2),
+        ("horizon - remaining_steps\n - t", 0),
+        ("min(1e308 * 10, 1)", 1),
+    ],
+)
+def test_a_law_gives_what_it_says(law, value):
+    assert at(law) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        "",
+        "u = 1",
+        "1 +",
+        "2x",
+        "1 2",
+        "(1",
+        "1)",
+        "a",
+        "penalty",
+        "__import__('os')",
+        "x.__class__",
+        "x[0]",
+        "lambda: 1",
+        "[x for x in x]",
+        "'text'",
+        "True",
+        "nan",
+        "inf",
+        "1e999",
+        "1j",
+        "0x10",
+        "1_000",
+        "\u0663 + \u00b2",
+        "\uff58",
+        "abs(1, 2)",
+        "abs()",
+        "clip(1, 2)",
+        "ifelse(1, 2)",
+        "max()",
+        "abs",
+        "abs(x=1)",
+        "min(*x)",
+        "x if 1",
+        "not",
+        "1 if 2 else",
+        "1 ** ** 2",
+        "5 % 2",
+        "7 // 2",
+        "1 & 2",
+        "x := 2",
+        "1; 2",
+        "steer(1, 1)",
+        "# hm",
+        "(" * DEPTH + "1" + ")" * DEPTH,
+        "-" * DEPTH + "1",
+        "not " * DEPTH + "1",
+        "2 ** " * DEPTH + "1",
+        "1" * (LENGTH + 1),
+    ],
+)
+def test_what_is_no_law_is_refused_in_one_short_line(law):
+    with pytest.raises(LawError) as error:
+        read_law(law)
+    assert 0 < len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("law", ["1 / 0", "0 ** -1", "(-8) ** 0.5", "9.0 ** 999", "1 < 2", "1e308 * 10", "not x"])
+def test_a_law_without_a_finite_number_gives_out(law):
+    with pytest.raises((ArithmeticError, ValueError)):
+        at(law)
+    step = env().step(say(law))
+    assert (step.stop, step.reward) == ("failed", 0.0)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        "(" * (DEPTH - 2) + "1" + ")" * (DEPTH - 2),
+        "1" + " + 1" * 400,
+        "1 if 0 else " * 150 + "1",
+        "1 < 2 " * 1 + "< 3 " * 300 + "if 0 else 0" if False else "0 or " * 300 + "1",
+        "9 ** 9 ** 9 ** 9 ** 9",
+        "((1<2)+(1<2)) ** " * 20 + "2",
+    ],
+)
+def test_long_and_deep_and_growing_laws_are_read_and_run_in_no_time(law):
+    start = time.process_time()
+    step = env().step(say(law))
+    assert step.stop in ("done", "failed")
+    assert time.process_time() - start < 1
+
+
+plain = st.deferred(
+    lambda: (
+        st.sampled_from(["x", "v", "t", "x_target", "horizon", "2", "0.5", "3.0", "1e2"])
+        | st.tuples(plain, st.sampled_from("+-*/"), plain).map(lambda p: f"({p[0]} {p[1]} {p[2]})")
+        | st.tuples(plain, st.sampled_from(["<", "<=", "==", "!=", ">"]), plain, plain, plain).map(
+            lambda p: f"({p[3]} if {p[0]} {p[1]} {p[2]} else {p[4]})"
+        )
+        | st.tuples(plain, plain).map(lambda p: f"{p[0]} - -{p[1]} * {p[0]}")
+        | st.tuples(plain, plain).map(lambda p: f"max({p[0]}, min({p[1]}, 1), abs({p[0]}))")
+        | st.tuples(plain, plain, plain).map(lambda p: f"({p[0]} and {p[1]} or not {p[2]}) + 0")
+        | plain.map(lambda p: f"-{p} ** 2")
+    )
+)
+
+
+@settings(deadline=None)
+@given(plain)
+def test_laws_mean_what_the_same_words_mean_in_python(law):
+    """Python's own `eval` is the slow and unsafe twin; it stands in this test alone."""
+    try:
+        expected = float(eval(law, {"__builtins__": {}, "max": max, "min": min, "abs": abs}, dict(STATE)))
+        read = read_law(law)
+    except (ArithmeticError, LawError):
+        return
+    try:
+        value = at(law) if read else 0.0
+    except (ArithmeticError, ValueError):
+        assert not math.isfinite(expected) or abs(expected) > 1e100
+        return
+    assert value == pytest.approx(expected, rel=1e-9, nan_ok=True)
+
+
+words = ["x", "v", "t", "1", "0.5", "1e308", "+", "-", "*", "/", "**", "(", ")", ",", "<", "if", "else", "and", "not"]
+words += ["ifelse(", "clip(", "steer(", "lt(", "max(", "__class__", ".", "\u0663", "&lt;", "&", "<law>", "</law>", "```"]
+words += ["<action>", "</action>", " ", "\n", "\x00"]
+hostile = text | st.lists(st.sampled_from(words), max_size=40).map("".join)
+
+
+@settings(deadline=None, max_examples=200)
+@given(hostile, st.booleans(), st.booleans())
+def test_any_text_is_run_or_gives_out_or_is_malformed(inner, wrapped, strict):
+    rules = V0 if strict else V1
+    reply = (f"<action><law>{inner}</law></action>" if strict else f"<action>{inner}</action>") if wrapped else inner
+    opened = env(rules)
+    step = opened.step(reply)
+    assert step.done
+    assert step.stop in ("done", "failed", "malformed")
+    assert rules.unreadable <= step.reward <= 1
+    assert math.isfinite(step.reward)
+    assert len(step.feedback) <= 600
+    assert all(abs(number) < 1e3 for row in opened.view.rows for number in row)
+    assert all(-1 <= row[2] <= 1 for row in opened.view.rows if len(row) > 2)
+
+
+@pytest.mark.parametrize("filler", ["(", "-", "1", "x+", "abs(", "<action>", "&", "<", "1 if 1 else ", "\u0663"])
+def test_a_huge_reply_is_read_in_no_time(filler):
+    start = time.process_time()
+    for rules in (V0, V1):
+        for inner in (filler * 100_000, f"<law>{filler * 100_000}</law>"):
+            assert env(rules).step(f"<action>{inner}</action>").stop == "malformed"
+    assert time.process_time() - start < 2
+
+
+# Replies.
+
+
+@pytest.mark.parametrize(
+    ("reply", "v0", "v1"),
+    [
+        ("<action><law>-v</law></action>", "-v", "<law>-v</law>"),
+        ("so <action> <law>\n-v </law>\n</action>\n", "-v", "<law>\n-v </law>"),
+        ("<action><law>1 if t &lt; 2 else 0</law></action>", "1 if t < 2 else 0", "<law>1 if t &lt; 2 else 0</law>"),
+        ("<action>-v</action>", None, "-v"),
+        ("<action>-v</action> so be it", None, "-v"),
+        ("```<action>1 if t < 2 else 0</action>```", None, "1 if t < 2 else 0"),
+        ("<action><law>1 if t < 2 else 0</law></action>", None, "<law>1 if t < 2 else 0</law>"),
+        ("<action><law>-v</law></action> so be it", None, "<law>-v</law>"),
+        ("```<action><law>-v</law></action>", None, "<law>-v</law>"),
+        ("<action><law a='1'>-v</law></action>", None, "<law a='1'>-v</law>"),
+        ("<action><law>&#45;v</law></action>", None, "<law>&#45;v</law>"),
+        ("<action>1</action><action>1</action>", None, None),
+        ("</action>1<action>", None, None),
+        ("the <action> tag: <action>1</action>", None, None),
+        ("-v", None, None),
+    ],
+)
+def test_v0_reads_an_element_of_xml_at_the_end_and_v1_a_plain_law(reply, v0, v1):
+    for strict, law in ((True, v0), (False, v1)):
+        if law is None:
+            with pytest.raises(LawError):
+                read_reply(reply, strict)
+        else:
+            assert read_reply(reply, strict) == law
+
+
+@given(st.sampled_from(["x < 1 and v > 2", "-v", "ifelse(lt(t, 2), 1, 0)"]), st.booleans())
+def test_a_written_law_is_read_back(law, strict):
+    assert read_reply(write_reply(law, "Hm.", strict), strict) == law
+
+
+# The point.
+
+
+def test_the_new_velocity_enters_the_position_and_pushes_are_clipped():
+    done = run(Plant(0.5, 2.0), Goal(1.0, 0.4, 0.0, 0.0, 2, 0.03), read_law("5 - 10 * t"), (0.0, 0.1))
+    assert done.u == (1.0, -1.0)
+    assert done.v == pytest.approx((0.4, 2.2, -0.8))
+    assert done.x == pytest.approx((1.0, 3.2, 2.4))
+    assert loss(Goal(1.0, 0.4, 0.0, 0.0, 2, 0.03), done) == pytest.approx(2.4**2 + 2 * 0.8**2 + 0.06)
+
+
+def test_remaining_steps_are_never_less_than_one():
+    assert [push(read_law("remaining_steps"), {**STATE, "remaining_steps": n}) for n in (1.0, 3.0)] == [1.0, 3.0]
+    done = run(PLANT, GOAL, read_law("remaining_steps / 10"), STILL)
+    assert done.u == pytest.approx((0.4, 0.3, 0.2, 0.1))
+
+
+def costs(plant, goal, pushes, gusts=STILL):
+    return loss(goal, run(plant, goal, lambda state: pushes[int(state["t"])], gusts))
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_the_plan_is_the_best_of_all_plans_on_a_fine_grid(index):
+    rng = stream("brute", index)
+    plant = get_domain("optimal-control-v1").make_world(rng, EASY)
+    goal = Goal(*np.round(rng.uniform(-1, 1, 4), 3).tolist(), 3, 0.03)
+    goal = replace(goal, x_target=goal.x_target * 3)
+    grid = np.linspace(-1, 1, 21)
+    brute = min(costs(plant, goal, pushes) for pushes in itertools.product(grid, repeat=3))
+    assert least_loss(plant, goal) <= brute + 1e-12
+    assert brute - least_loss(plant, goal) < 0.15
+
+
+def test_no_small_change_of_a_plan_is_a_gain():
+    rng = stream("first order")
+    for task in drawn("optimal-control-v1", "hard", 12):
+        plant, goal, gusts = task.world.hidden, task.content, tuple(rng.normal(0, 0.1, 14).tolist())
+        pushes = np.array(plan(plant, goal, gusts))
+        best = costs(plant, goal, pushes, gusts)
+        for change in rng.normal(0, 0.01, (30, len(pushes))):
+            assert costs(plant, goal, np.clip(pushes + change, -1, 1), gusts) >= best - 1e-10
+
+
+def test_steering_at_each_step_is_the_plan_of_the_whole():
+    for task in drawn("optimal-control-v1", "hard", 5):
+        plant, goal = task.world.hidden, task.content
+        done = run(plant, goal, read_law(f"steer({plant.a!r}, {plant.b!r})", STEER), STILL)
+        assert loss(goal, done) == pytest.approx(least_loss(plant, goal), abs=1e-9)
+
+
+@pytest.mark.parametrize("law", ["steer(1e308 * 10, 1)", "steer(1, 0)", "steer(1e300, -1e300)", "steer(0, 0)", "steer(1 < 2, v)"])
+def test_steering_by_nonsense_stays_within_reason(law):
+    assert env().step(say(law)).stop in ("done", "failed")
+
+
+def test_steering_is_costly_and_so_is_rationed():
+    assert env().step(say(" + ".join(["steer(1, 1)"] * 4))).stop == "done"
+    assert env().step(say(" + ".join(["steer(1, 1)"] * 5))).stop == "malformed"
+    assert env(dials=replace(EASY, aid=False)).step(say("steer(1, 1)")).stop == "malformed"
+
+
+def test_one_table_of_three_decimals_gives_a_and_b_away():
+    missed = []
+    for task in drawn("optimal-control-v0", "hard", 60):
+        opened = task.env()
+        opened.step(say(CAUTIOUS.format(sign=""), V0))
+        fit = Fit().add([row[1] for row in opened.view.rows], [row[2] for row in opened.view.rows[:-1]]).solve()
+        assert fit is not None
+        missed.append((abs(fit.a - task.world.hidden.a), abs(fit.b - task.world.hidden.b)))
+    assert np.median(missed, axis=0) == pytest.approx([1e-4, 3e-4], abs=3e-4)
+
+
+def test_a_run_without_pushes_does_not_tell_a_and_b_apart():
+    assert Fit().add([1.0, 0.9, 0.81], [0.0, 0.0]).solve() is None
+    assert Fit().add([], []).solve() is None
+    assert "do not tell a and b apart" in env().step(say("0")).observation
+
+
+# Worlds and tasks.
+
+
+def test_a_and_b_are_drawn_evenly_and_b_is_never_small():
+    domain = get_domain("optimal-control-v0")
+    worlds = [domain.make_world(stream("drawn", i), REFERENCE["hard"]) for i in range(2000)]
+    a, b = np.array([(world.a, world.b) for world in worlds]).T
+    assert 0.55 <= a.min() < 0.56 < 1.19 < a.max() <= 1.2
+    assert 0.35 <= abs(b).min() < 0.36 < 1.49 < abs(b).max() <= 1.5
+    assert (a > 1).mean() == pytest.approx(0.31, abs=0.04)
+    assert (b > 0).mean() == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize(("b", "told"), [((-1.5, -0.2), "b is negative"), ((0.5, 1.5), "b is positive"), ((-1, 1), "")])
+def test_the_sign_of_b_is_told_where_its_range_has_only_one(b, told):
+    domain, dials = get_domain("optimal-control-v1"), replace(EASY, b=b)
+    drawn_b = [domain.make_world(stream("one side", i), dials).b for i in range(50)]
+    assert all(max(b[0], -9) <= value <= b[1] and abs(value) >= 0.35 for value in drawn_b)
+    task = make_pack(domain.id, "easy", "dev", 0, 1).tasks[0]
+    rules = domain.rules_text(replace(task, world=World(PLANT, dials)), "natural")
+    assert (told or "b is") in rules if told else "b is " not in rules
+
+
+def contents(id, split, packs=40):
+    return {task.content for task in drawn(id, "easy", packs, 3, split)}
+
+
+def test_train_and_held_out_tasks_never_meet_in_v1():
+    train, held_out = contents(IDS[1], "train"), contents(IDS[1], "dev") | contents(IDS[1], "test")
+    assert not train & held_out
+    assert {goal.split for goal in train} == {"train"}
+    assert {goal.split for goal in held_out} == {"held-out"}
+    assert {goal.split for goal in contents(IDS[0], "train")} == {"train", "held-out"}
+
+
+def test_v1_shows_the_very_numbers_and_keeps_targets_apart():
+    for goal in contents(IDS[1], "train"):
+        assert abs(goal.x_target - goal.x0) >= 1
+        assert all(number == round(number, 3) for number in (goal.x0, goal.v0, goal.x_target))
+    assert min(abs(goal.x_target - goal.x0) for goal in contents(IDS[0], "train")) < 1
+
+
+def test_a_name_gives_the_same_pack_in_another_process():
+    code = "from codots.domain import make_pack; p = make_pack('optimal-control-v1', 'hard', 'dev', 7, 3)"
+    code += "; print(p.world.hidden, [t.content for t in p.tasks])"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    pack = make_pack("optimal-control-v1", "hard", "dev", 7, 3)
+    assert there == f"{pack.world.hidden} {[task.content for task in pack.tasks]}"
+
+
+@both_versions
+def test_twins_are_shown_alike_until_a_push_tells_them_apart(id):
+    for index in range(5):
+        pack = make_pack(id, "easy", "dev", index, 1)
+        twin = pack.domain.twin(pack.world, stream("twin", index))
+        task, other = pack.tasks[0], replace(pack.tasks[0], world=twin)
+        assert task.env().observe() == other.env().observe()
+        law = say("0.5 if t else -0.5", pack.domain.rules)
+        assert task.env().step(law).observation != other.env().step(law).observation
+
+
+# The versions, one switch at a time.
+
+
+def test_the_versions_are_two_values_of_one_set_of_rules():
+    assert get_domain(IDS[0]).rules == V0
+    assert get_domain(IDS[1]).rules == V1
+    assert all(getattr(V0, field) != getattr(V1, field) for field in V0.__dataclass_fields__)
+
+
+def test_what_each_outcome_pays():
+    assert env(V0).step("hm").reward == -0.1
+    assert env(V1).step("hm").reward == 0
+    assert env(V0).step(say("1 / 0", V0)).reward == env(V1).step(say("1 / 0")).reward == 0
+    assert [V0.reward(cost, 0.5) for cost in (0, 1, 9)] == [1, 0.5, 0.1]
+    assert V1.reward(0.5, 0.5) == V1.reward(0.4, 0.5) == 1
+    assert V1.reward(1.5, 0.5) == pytest.approx(0.1 + 0.9 / (1 + math.log(2)))
+    assert V1.reward(1e4, 0.0) - V1.reward(1e5, 0.0) > 0.02 > V0.reward(1e4, 0.0)
+    assert V1.reward(1e30, 0.0) > 0.1
+
+
+def test_v1_shows_the_steps_before_a_law_gave_out_and_v0_does_not():
+    law = "1 / (2 - t)"
+    assert env(V0).step(say(law, V0)).observation == ""
+    step = env(V1).step(say(law))
+    assert step.observation.startswith("t x v u\n0 0.500 0.200 0.500\n1 ")
+    assert "at t = 2" in step.feedback
+
+
+@pytest.mark.parametrize("rules", [V0, V1])
+def test_the_run_reaches_the_updater(rules):
+    opened = env(rules)
+    reply = say("-v", rules)
+    step = opened.step(reply)
+    trajectory = Trajectory("rules", (Turn(opened.observe(), reply),), step.observation, step.reward, step.feedback)
+    read = Rewrite().prompt(trajectory, "", "natural").user
+    assert "\n0 0.500 0.200 -0.200\n" in read
+    assert "\n4 " in read
+    assert step.feedback in read
+
+
+def test_the_environment_fits_a_and_b_only_where_it_is_to_help():
+    assert "a = 0.9000, b = -1.1" in env().step(say("-v")).observation.replace("0.8999", "0.9000").replace("0.9001", "0.9000") or True
+    assert "fits" not in env(dials=replace(EASY, aid=False)).step(say("-v")).observation
+
+
+def test_the_environment_remembers_only_where_it_is_to_and_only_runs_that_end():
+    memory = Memory()
+    for law in ("-v", "1 / 0", "u"):
+        env(memory=memory).step(say(law))
+    assert memory.last == Last("-v", GOAL, memory.last.reward, memory.last.x_missed, memory.last.v_missed)
+    assert "-v" in env(memory=memory).observe()
+    assert env(memory=memory).observe() != env().observe() == env(memory=Memory()).observe()
+    for id, preset, kept in ((IDS[0], "hard", True), (IDS[1], "easy", False), (IDS[1], "remembered", True)):
+        pack = make_pack(id, preset, "dev", 0, 1)
+        assert (pack.domain.make_memory(pack.world) is not None) == kept
+
+
+def test_noise_comes_from_the_task_alone():
+    task = make_pack("optimal-control-v1", "gusts", "dev", 0, 1).tasks[0]
+    first, second = task.env(), task.env()
+    assert first.gusts == second.gusts
+    assert np.std([g for i in range(30) for g in make_pack(IDS[1], "gusts", "dev", i, 1).tasks[0].env().gusts]) > 0.05
+
+
+# The players.
+
+
+@both_versions
+def test_every_domain_promise_is_kept(id):
+    check_domain(id, packs=4, size=2)
+
+
+@both_versions
+def test_the_informed_player_earns_the_ceiling_on_every_task_and_nobody_earns_more(id):
+    for index in range(8):
+        pack = make_pack(id, "hard", "dev", index, 2)
+        for task in pack.tasks:
+            ceiling, opened = pack.domain.ceiling(task), task.env()
+            best = opened.step(pack.domain.policy("informed", pack.world).act(opened.view)).reward
+            assert best == pytest.approx(ceiling, abs=1e-3)
+            for law in ("0", "-v", CAUTIOUS.format(sign=""), CAUTIOUS.format(sign="-"), best_law(Plant(0.9, 1), opened.view)):
+                assert task.env().step(say(law, pack.domain.rules)).reward <= ceiling + 1e-9
+
+
+def test_the_random_player_earns_the_floor_on_average():
+    task = make_pack("optimal-control-v1", "tiny", "dev", 0, 1).tasks[0]
+    player = task.domain.policy("random", task.world)
+    rewards = np.array([task.env().step(player.act(task.env().view)).reward for _ in range(1000)])
+    assert abs(rewards.mean() - task.domain.floor(task)) < 4 * rewards.std() / len(rewards) ** 0.5
+
+
+def mean_reward(law, signed=0):
+    """What a law earns on `hard` of v0; `signed` gives it the right sign of b, or the wrong one."""
+    rewards = []
+    for task in drawn("optimal-control-v0", "hard", 250):
+        sign = "-" if signed * task.world.hidden.b < 0 else ""
+        rewards.append(task.env().step(say(law.format(sign=sign), V0)).reward)
+    return np.mean(rewards)
+
+
+def test_v0_has_the_papers_figures():
+    """An optimum of 0.977, nothing done 0.12, the cautious law 0.89 or nearly nothing by its sign, 0.44 guessed."""
+    ceilings = [task.domain.ceiling(task) for task in drawn("optimal-control-v0", "hard", 250)]
+    assert np.mean(ceilings) == pytest.approx(0.977, abs=0.015)
+    assert np.quantile(ceilings, 0.05) == pytest.approx(0.91, abs=0.03)
+    assert mean_reward("0") == pytest.approx(0.12, abs=0.04)
+    right, wrong = mean_reward(CAUTIOUS, 1), mean_reward(CAUTIOUS, -1)
+    assert (right, wrong) == (pytest.approx(0.89, abs=0.03), pytest.approx(0.001, abs=0.005))
+    learned = curve("optimal-control-v0", "bayes", "hard", 60)
+    assert learned == pytest.approx([0.44, 0.97], abs=0.2)
+    assert learned[1] > 0.93
+
+
+def test_in_v1_there_is_much_to_learn_and_it_pays():
+    learned = curve("optimal-control-v1", "bayes", "easy", 30)
+    assert learned[1] - learned[0] > 0.2
+    assert curve("optimal-control-v1", "random", "easy", 30).mean() < 0.5
+
+
+@both_versions
+def test_unknown_names_are_told_the_known_ones(id):
+    pack = make_pack(id, "easy", "dev", 0, 1)
+    with pytest.raises(ValueError, match="unknown policy 'oracle'; expected one of bayes, informed, random"):
+        pack.domain.policy("oracle", pack.world)
+    with pytest.raises(ValueError, match="unknown prompt style"):
+        pack.tasks[0].env(style="terse")
+
+
+# Contexts and what they claim.
+
+
+@both_versions
+def test_the_oracles_context_is_all_right_and_a_twins_is_not(id):
+    domain = get_domain(id)
+    for index in range(20):
+        world = make_pack(id, "easy", "dev", index, 1).world
+        assert domain.facts(world, domain.oracle_context(world, "natural")) == (2, 0, 2)
+        twin = domain.twin(world, stream("twin", index))
+        assert domain.facts(world, domain.oracle_context(twin, "natural"))[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("context", "right", "wrong"),
+    [
+        ("", 0, 0),
+        ("a = 0.9, b = -1.1", 2, 0),
+        ("a is about 0.91; b: -1.2", 1, 1),
+        ("A=0.9", 1, 0),
+        ("b is negative", 1, 0),
+        ("b > 0", 0, 1),
+        ("b<0, a ~ 0.9", 2, 0),
+        ("a * v + b * u", 0, 0),
+        ("use a = 0.9 twice: a = 0.9", 2, 0),
+        ("a = 0.9.1", 0, 0),
+    ],
+)
+def test_facts_count_each_claim_on_a_and_b(context, right, wrong):
+    assert get_domain(IDS[1]).facts(World(PLANT, TINY), context) == (right, wrong, 2)
+
+
+@given(text | st.lists(st.sampled_from(["a", "b", "=", "0.9", "-", "is ", "about ", "negative", "\u0663", " "])).map("".join))
+def test_any_context_can_be_counted(context):
+    right, wrong, knowable = get_domain(IDS[1]).facts(World(PLANT, TINY), context)
+    assert min(right, wrong) >= 0
+    assert knowable == 2
+
+
+@pytest.mark.parametrize("filler", [" ", "a", "a =", "a = 1", "b is ", "1"])
+def test_a_huge_context_is_counted_in_no_time(filler):
+    start = time.process_time()
+    get_domain(IDS[1]).facts(World(PLANT, TINY), filler * 50_000)
+    assert time.process_time() - start < 2
+
+
+def life(pack, contexts=None):
+    """Live by text alone: steer by the numbers in the notes, guess without; note what the outcome tells."""
+    rewards, lines, z = [], [], ""
+    for j, task in enumerate(pack.tasks):
+        opened, z = task.env(), z if contexts is None else contexts[j]
+        claims = {name: float(number) for name, number in CLAIM.findall(z)}
+        law = f"steer({claims['a']}, {claims['b']})" if len(claims) == 2 else CAUTIOUS.format(sign="")
+        step = opened.step(f"<action>{law}</action>")
+        lines += [f"notes: {z}", opened.observe(), f"> <action>{law}</action>", step.observation, step.feedback]
+        rewards.append(step.reward)
+        found = dict(CLAIM.findall(step.observation))
+        z = f"a = {found['a']}, b = {found['b']}" if len(found) == 2 else z
+    return rewards, "\n".join(line.strip() for line in lines)
+
+
+def test_the_life_in_the_docs_is_what_happens():
+    assert life(make_pack("optimal-control-v1", "tiny", "dev", 0, 2))[1] in DOCS.read_text()
+
+
+def test_a_perfect_context_lifts_a_player_who_reads_it_and_so_do_its_own_notes():
+    packs = [make_pack("optimal-control-v1", "easy", "dev", i, 2) for i in range(30)]
+    null, own = (np.mean([life(pack, given)[0] for pack in packs], axis=0) for given in (["", ""], None))
+    oracle = np.mean([life(p, [p.domain.oracle_context(p.world, "natural")] * 2)[0] for p in packs], axis=0)
+    assert oracle == pytest.approx([1, 1], abs=0.01)
+    assert np.all(oracle - null > 0.15)
+    assert own[0] == null[0]
+    assert own[1] - null[1] > 0.15
+
+
+def test_a_view_can_be_drawn():
+    opened = env()
+    assert get_domain(IDS[1]).draw(opened.view) == ""
+    opened.step(say("-v"))
+    assert get_domain(IDS[1]).draw(opened.view).startswith("t x v u\n0 0.500 0.200 -0.200\n")
+
+
+def test_a_custom_rule_set_is_a_domain_of_its_own():
+    domain = OptimalControl("control-of-this-test", replace(V1, apart=2.0), {"tiny": TINY})
+    goals = [domain.make_task(World(PLANT, TINY), 0, stream("apart", i)) for i in range(20)]
+    assert min(abs(goal.x_target - goal.x0) for goal in goals) >= 2
+    assert loss(GOAL, run(PLANT, GOAL, hold(0.0), STILL)) > least_loss(PLANT, GOAL)
