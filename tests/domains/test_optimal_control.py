@@ -168,7 +168,8 @@ def test_a_law_without_a_finite_number_gives_out(law):
         "(" * (DEPTH - 2) + "1" + ")" * (DEPTH - 2),
         "1" + " + 1" * 400,
         "1 if 0 else " * 150 + "1",
-        "1 < 2 " * 1 + "< 3 " * 300 + "if 0 else 0" if False else "0 or " * 300 + "1",
+        "0 or " * 300 + "1",
+        "1 if 1" + " < 2" * 300 + " else 0",
         "9 ** 9 ** 9 ** 9 ** 9",
         "((1<2)+(1<2)) ** " * 20 + "2",
     ],
@@ -182,7 +183,7 @@ def test_long_and_deep_and_growing_laws_are_read_and_run_in_no_time(law):
 
 plain = st.deferred(
     lambda: (
-        st.sampled_from(["x", "v", "t", "x_target", "horizon", "2", "0.5", "3.0", "1e2"])
+        st.sampled_from(["x", "v", "t", "x_target", "horizon", "2.0", "0.5", "1e2"])
         | st.tuples(plain, st.sampled_from("+-*/"), plain).map(lambda p: f"({p[0]} {p[1]} {p[2]})")
         | st.tuples(plain, st.sampled_from(["<", "<=", "==", "!=", ">"]), plain, plain, plain).map(
             lambda p: f"({p[3]} if {p[0]} {p[1]} {p[2]} else {p[4]})"
@@ -190,7 +191,7 @@ plain = st.deferred(
         | st.tuples(plain, plain).map(lambda p: f"{p[0]} - -{p[1]} * {p[0]}")
         | st.tuples(plain, plain).map(lambda p: f"max({p[0]}, min({p[1]}, 1), abs({p[0]}))")
         | st.tuples(plain, plain, plain).map(lambda p: f"({p[0]} and {p[1]} or not {p[2]}) + 0")
-        | plain.map(lambda p: f"-{p} ** 2")
+        | plain.map(lambda p: f"(-{p} ** 2)")
     )
 )
 
@@ -213,7 +214,21 @@ def test_laws_mean_what_the_same_words_mean_in_python(law):
 
 
 words = ["x", "v", "t", "1", "0.5", "1e308", "+", "-", "*", "/", "**", "(", ")", ",", "<", "if", "else", "and", "not"]
-words += ["ifelse(", "clip(", "steer(", "lt(", "max(", "__class__", ".", "\u0663", "&lt;", "&", "<law>", "</law>", "```"]
+words += [
+    "ifelse(",
+    "clip(",
+    "steer(",
+    "lt(",
+    "max(",
+    "__class__",
+    ".",
+    "\u0663",
+    "&lt;",
+    "&",
+    "<law>",
+    "</law>",
+    "```",
+]
 words += ["<action>", "</action>", " ", "\n", "\x00"]
 hostile = text | st.lists(st.sampled_from(words), max_size=40).map("".join)
 
@@ -291,8 +306,7 @@ def test_the_new_velocity_enters_the_position_and_pushes_are_clipped():
     assert loss(Goal(1.0, 0.4, 0.0, 0.0, 2, 0.03), done) == pytest.approx(2.4**2 + 2 * 0.8**2 + 0.06)
 
 
-def test_remaining_steps_are_never_less_than_one():
-    assert [push(read_law("remaining_steps"), {**STATE, "remaining_steps": n}) for n in (1.0, 3.0)] == [1.0, 3.0]
+def test_remaining_steps_count_down_to_one():
     done = run(PLANT, GOAL, read_law("remaining_steps / 10"), STILL)
     assert done.u == pytest.approx((0.4, 0.3, 0.2, 0.1))
 
@@ -330,7 +344,9 @@ def test_steering_at_each_step_is_the_plan_of_the_whole():
         assert loss(goal, done) == pytest.approx(least_loss(plant, goal), abs=1e-9)
 
 
-@pytest.mark.parametrize("law", ["steer(1e308 * 10, 1)", "steer(1, 0)", "steer(1e300, -1e300)", "steer(0, 0)", "steer(1 < 2, v)"])
+@pytest.mark.parametrize(
+    "law", ["steer(1e308 * 10, 1)", "steer(1, 0)", "steer(1e300, -1e300)", "steer(0, 0)", "steer(1 < 2, v)"]
+)
 def test_steering_by_nonsense_stays_within_reason(law):
     assert env().step(say(law)).stop in ("done", "failed")
 
@@ -378,7 +394,7 @@ def test_the_sign_of_b_is_told_where_its_range_has_only_one(b, told):
     assert all(max(b[0], -9) <= value <= b[1] and abs(value) >= 0.35 for value in drawn_b)
     task = make_pack(domain.id, "easy", "dev", 0, 1).tasks[0]
     rules = domain.rules_text(replace(task, world=World(PLANT, dials)), "natural")
-    assert (told or "b is") in rules if told else "b is " not in rules
+    assert [said for said in ("b is negative", "b is positive") if said in rules] == ([told] if told else [])
 
 
 def contents(id, split, packs=40):
@@ -460,7 +476,9 @@ def test_the_run_reaches_the_updater(rules):
 
 
 def test_the_environment_fits_a_and_b_only_where_it_is_to_help():
-    assert "a = 0.9000, b = -1.1" in env().step(say("-v")).observation.replace("0.8999", "0.9000").replace("0.9001", "0.9000") or True
+    found = dict(CLAIM.findall(env().step(say("0.5 if t else -0.5")).observation))
+    assert float(found["a"]) == pytest.approx(0.9, abs=0.002)
+    assert float(found["b"]) == pytest.approx(-1.1, abs=0.002)
     assert "fits" not in env(dials=replace(EASY, aid=False)).step(say("-v")).observation
 
 
@@ -499,7 +517,13 @@ def test_the_informed_player_earns_the_ceiling_on_every_task_and_nobody_earns_mo
             ceiling, opened = pack.domain.ceiling(task), task.env()
             best = opened.step(pack.domain.policy("informed", pack.world).act(opened.view)).reward
             assert best == pytest.approx(ceiling, abs=1e-3)
-            for law in ("0", "-v", CAUTIOUS.format(sign=""), CAUTIOUS.format(sign="-"), best_law(Plant(0.9, 1), opened.view)):
+            for law in (
+                "0",
+                "-v",
+                CAUTIOUS.format(sign=""),
+                CAUTIOUS.format(sign="-"),
+                best_law(Plant(0.9, 1), opened.view),
+            ):
                 assert task.env().step(say(law, pack.domain.rules)).reward <= ceiling + 1e-9
 
 
@@ -573,13 +597,18 @@ def test_the_oracles_context_is_all_right_and_a_twins_is_not(id):
         ("a * v + b * u", 0, 0),
         ("use a = 0.9 twice: a = 0.9", 2, 0),
         ("a = 0.9.1", 0, 0),
+        ("a = 0.9. So b = -1.1.", 2, 0),
+        ("b > 0.5", 0, 0),
     ],
 )
 def test_facts_count_each_claim_on_a_and_b(context, right, wrong):
     assert get_domain(IDS[1]).facts(World(PLANT, TINY), context) == (right, wrong, 2)
 
 
-@given(text | st.lists(st.sampled_from(["a", "b", "=", "0.9", "-", "is ", "about ", "negative", "\u0663", " "])).map("".join))
+@given(
+    text
+    | st.lists(st.sampled_from(["a", "b", "=", "0.9", "-", "is ", "about ", "negative", "\u0663", " "])).map("".join)
+)
 def test_any_context_can_be_counted(context):
     right, wrong, knowable = get_domain(IDS[1]).facts(World(PLANT, TINY), context)
     assert min(right, wrong) >= 0

@@ -47,8 +47,8 @@ from codots.domains.optimal_control.players import PUSHES, Informed, Learner, Ra
 from codots.domains.optimal_control.point import Goal, Plant, hold, least_loss, loss, run
 from codots.pack import Task, World, stream
 
-CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?![\w.])", re.I | re.A)
-SIGN = re.compile(r"\bb ?(is positive|> ?0|is negative|< ?0)(?![\w.])", re.I | re.A)
+CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?!\w|\.\d)", re.I | re.A)
+SIGN = re.compile(r"\bb ?(is positive|> ?0|is negative|< ?0)(?!\w|\.\d)", re.I | re.A)
 CLOSE = 0.02
 """A claimed number that is off by no more is right: near enough to steer by."""
 
