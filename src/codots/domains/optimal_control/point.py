@@ -137,7 +137,7 @@ STEER = {"steer": Function(2, 2, _steer, times=4)}
 class Fit:
     """Least squares for a and b, over any number of runs."""
 
-    least: float = 1e-3
+    least: float = 1e-4
     """Least eigenvalue of the normal equations at which the numbers count as determined."""
 
     def __post_init__(self) -> None:
