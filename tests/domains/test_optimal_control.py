@@ -175,25 +175,27 @@ def test_a_law_without_a_finite_number_gives_out(law):
     ],
 )
 def test_long_and_deep_and_growing_laws_are_read_and_run_in_no_time(law):
+    plan(PLANT, GOAL)  # imports scipy, once
     start = time.process_time()
     step = env().step(say(law))
     assert step.stop in ("done", "failed")
     assert time.process_time() - start < 1
 
 
-plain = st.deferred(
-    lambda: (
-        st.sampled_from(["x", "v", "t", "x_target", "horizon", "2.0", "0.5", "1e2"])
-        | st.tuples(plain, st.sampled_from("+-*/"), plain).map(lambda p: f"({p[0]} {p[1]} {p[2]})")
-        | st.tuples(plain, st.sampled_from(["<", "<=", "==", "!=", ">"]), plain, plain, plain).map(
-            lambda p: f"({p[3]} if {p[0]} {p[1]} {p[2]} else {p[4]})"
-        )
-        | st.tuples(plain, plain).map(lambda p: f"{p[0]} - -{p[1]} * {p[0]}")
-        | st.tuples(plain, plain).map(lambda p: f"max({p[0]}, min({p[1]}, 1), abs({p[0]}))")
-        | st.tuples(plain, plain, plain).map(lambda p: f"({p[0]} and {p[1]} or not {p[2]}) + 0")
-        | plain.map(lambda p: f"(-{p} ** 2)")
+def larger(law):
+    """Expressions of expressions."""
+    pair, triple = st.tuples(law, law), st.tuples(law, law, law)
+    return (
+        st.tuples(law, st.sampled_from("+-*/"), law).map(lambda p: f"({p[0]} {p[1]} {p[2]})")
+        | triple.map(lambda p: f"{p[0]} - -{p[1]} * {p[2]}")
+        | triple.map(lambda p: f"({p[0]} if {p[1]} < 1 != {p[2]} else {p[1]})")
+        | triple.map(lambda p: f"max({p[0]}, min({p[1]}, 1), abs({p[2]}))")
+        | pair.map(lambda p: f"({p[0]} and {p[1]} > 0 or not {p[0]}) + 0")
+        | law.map(lambda p: f"(-{p} ** 2)")
     )
-)
+
+
+plain = st.recursive(st.sampled_from(["x", "v", "t", "x_target", "horizon", "2.0", "0.5", "1e2"]), larger, max_leaves=8)
 
 
 @settings(deadline=None, max_examples=60)
