@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codots.domains.optimal_control.law import Function, Law, State, push
 from codots.pack import digest
 
-Floats = NDArray[np.float64]
 V_WEIGHT = 2.0
 """How much more a missed velocity costs than a missed position."""
 
