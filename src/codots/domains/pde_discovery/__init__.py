@@ -1,0 +1,172 @@
+"""PDE discovery: find the hidden law of a field from few noisy points, with a regression tool at hand.
+
+Description:
+    A field obeys u_t = D u_xx + f(u), zero at both ends. Each task starts it from another state, lets a few points be
+    measured and fits sums of terms to them; then one equation is answered.
+Hidden and shared:
+    f: one to three terms of a library of fifteen, and their coefficients. It holds for the whole world. The starts are
+    independent of it and never shown; only what is measured of them is.
+Observation:
+    What the tool said; turns and points that are left; the data sets there are.
+Action:
+    Exactly one `<action>...</action>` with one XML element: `sample`, `regress`, `summary` or `answer`.
+Reward:
+    v0: 1 / (1 + loss), with loss = sum |c' - c| / sum |c| + terms too many. v1: 1 - 2 m, not below 0, with m the mean
+    over u of |f' - f| / (|f'| + |f|). Nothing without an answer.
+Episode end:
+    `answered`, out of turns (`late`), or malformed text. What a tool refuses costs the turn.
+Presets:
+    v0: `easy` (the paper's training: one or two terms) and `hard` (its evaluation: other supports, up to three terms,
+    amplitudes in eight bands). v1: `easy`, `hard` (easy but for the family), `remembered` (easy, but the environment
+    keeps the data), `slow` (easy, but with a tenth of the diffusion: what happens later can be seen).
+    Dials: family, terms, points, turns, noise, top, least, bands, modes, diffusion, memory.
+Reference policies:
+    `random`, any points and any terms; `informed`, in v0 the true terms fitted to all data, in v1 the truth; `bayes`, a
+    scripted learner that measures at the start, evenly over x. In v0 it takes the fewest terms of the library that fit
+    nearly as well as the best; in v1 it remembers its points and answers what has the greatest expected reward, with a
+    posterior over the family by Laplace's approximation. The optimum over all ways to measure cannot be computed.
+Version history:
+    v0: the rules of arXiv 2606.20002: the environment keeps all data over the tasks; one task nearly suffices; a tool
+    that prefers too many terms; a reward that splits hairs between terms that are alike, and pays 0.3 for anything;
+    settings without effect; the updater is not told what the answer led to. The reward is hidden from it, in v1 too.
+    v1: the context alone carries knowledge unless the dial `memory` is `environment`; any equation may be answered and
+    noted points be fitted; fewer points, more noise on y and none on u; the tool weighs fit against terms; values of f
+    are paid; starts equally large at every position; equations split between `train` and held-out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domains.pde_discovery.env import Archive, Dials, PdeEnv, Rules, View, rules_text
+from codots.domains.pde_discovery.equation import NUMBER, TERM, TERMS, Equation, term_index
+from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
+from codots.domains.pde_discovery.field import Start
+from codots.domains.pde_discovery.players import Informed, Learner, Random, Sparse
+from codots.domains.pde_discovery.posterior import Posterior
+from codots.pack import Task, World, digest, stream
+
+CLAIM = re.compile(rf"([+-]? {{0,2}})(?<![\w.])({NUMBER}) {{0,2}}\* {{0,2}}({TERM})", re.A)
+CLOSE = 0.05
+"""A claimed coefficient that is off by no more is right."""
+
+
+class PdeDiscovery(Domain):
+    """The family, under one set of rules."""
+
+    reveals_reward = False
+
+    def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
+        self.id = id
+        self.rules = rules
+        self.presets = presets
+
+    def make_world(self, rng: Rng, dials: Dials) -> Equation:
+        """Draw the law."""
+        return draw_equation(rng, dials.family, dials.terms)
+
+    def belongs(self, hidden: Equation, split: str) -> bool:
+        """Keep the equations of `train` apart from all others."""
+        side = "held-out" if digest("equation", str(hidden)) % 4 == 0 else "train"
+        return not self.rules.split_equations or (side == "train") == (split == "train")
+
+    def make_task(self, world: World, position: int, rng: Rng) -> Start:
+        """Draw the state that it starts from."""
+        dials: Dials = world.dials
+        turn, place = divmod(position, dials.bands)
+        band = stream(*world.names, "bands", turn).permutation(dials.bands)[place]
+        share = (band + rng.random()) / dials.bands
+        waves = int(rng.integers(dials.modes[0], dials.modes[1] + 1))
+        amplitude = dials.top * (dials.least + (1 - dials.least) * share)
+        return Start(float(amplitude), tuple(rng.standard_normal(waves).tolist()))
+
+    def make_memory(self, world: World) -> Archive | None:
+        """Keep data and findings, where the environment is to remember them."""
+        return Archive() if world.dials.memory == "environment" else None
+
+    def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
+        """Open a task."""
+        if style not in self.styles:
+            raise ValueError(nearest(style, list(self.styles), "prompt style"))
+        archive = memory if isinstance(memory, Archive) else Archive()
+        return PdeEnv(task.world.hidden, task.content, self.rules, task.world.dials, archive, rng)
+
+    def rules_text(self, task: Task, style: str) -> str:
+        """Say the rules."""
+        return rules_text(self.rules, task.world.dials)
+
+    def policy(self, name: str, world: World) -> Policy:
+        """Give a scripted player."""
+        dials: Dials = world.dials
+        if name == "random":
+            return Random(stream(*world.names, "random"))
+        if name == "informed":
+            return Informed(world.hidden, self.rules.free)
+        if name == "bayes":
+            prior = Posterior(templates(dials.family), SIZES, dials.noise[1], dials.top)
+            return Learner(prior) if self.rules.free else Sparse()
+        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+
+    def oracle_context(self, world: World, style: str) -> str:
+        """Write the law down."""
+        return f"The law is f(u) = {world.hidden}"
+
+    def twin(self, world: World, rng: Rng) -> World:
+        """Draw a law of other terms."""
+        while True:
+            hidden = self.make_world(rng, world.dials)
+            if hidden.support != world.hidden.support and self.belongs(hidden, world.split):
+                return replace(world, hidden=hidden)
+
+    def facts(self, world: World, context: str) -> tuple[int, int, int]:
+        """Count claims of the form number * term; a term claimed twice counts twice."""
+        truth: Equation = world.hidden
+        claims = [(term_index(term), float(sign.strip() + size)) for sign, size, term in CLAIM.findall(context)]
+        right = sum(i in truth.support and abs(truth.coefficients[i] - c) <= CLOSE for i, c in claims)
+        return right, len(claims) - right, len(truth.support)
+
+    def draw(self, view: Any) -> str:
+        """List what was measured and what fits it best."""
+        return draw(view)
+
+
+def draw(view: View) -> str:
+    """List what was measured and what fits it best."""
+    if view.report is None:
+        return f"turn {view.turn} of {view.dials.turns}, {view.left} points left"
+    rows = [f"u {point.u:8.4f}  y {point.y:8.4f}  fit {fitted:8.4f}" for point, fitted in view.report.fitted]
+    return "\n".join([f"f(u) = {view.answer or view.report.best.equation}", *rows])
+
+
+V0 = Rules(
+    score="formula",
+    ranking="worst",
+    shown=2,
+    free=False,
+    known=False,
+    decoys=True,
+    split_equations=False,
+    last_told=False,
+)
+V1 = Rules(
+    score="curve",
+    ranking="spare",
+    shown=4,
+    free=True,
+    known=True,
+    decoys=False,
+    split_equations=True,
+    last_told=True,
+)
+TRAINED = Dials("known", (1, 2), bands=4, memory="environment")
+EVALUATED = Dials("new", (1, 3), bands=8, memory="environment")
+EASY = Dials("known", (1, 2), points=3, noise=(0.0, 0.02), least=0.2)
+HARD = replace(EASY, family="new", terms=(1, 3))
+REMEMBERED = replace(EASY, memory="environment")
+SLOW = replace(EASY, diffusion=0.1)
+
+register(PdeDiscovery("pde-discovery-v0", V0, {"easy": TRAINED, "hard": EVALUATED}))
+register(PdeDiscovery("pde-discovery-v1", V1, {"easy": EASY, "hard": HARD, "remembered": REMEMBERED, "slow": SLOW}))

@@ -1,0 +1,318 @@
+"""One task: what is shown, what the tools do, what an answer pays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from codots.domain import Rng, Step
+from codots.domains.pde_discovery import actions
+from codots.domains.pde_discovery.actions import Element, RefusedError
+from codots.domains.pde_discovery.equation import TERMS, Equation, read_equation, same
+from codots.domains.pde_discovery.field import Start
+from codots.domains.pde_discovery.field import field as field_of
+from codots.domains.pde_discovery.regression import THRESHOLD, Scored, Support, fit, kappa, ranked, supports
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What differs between the versions."""
+
+    score: Literal["formula", "curve"]
+    """Whether coefficients are compared, or the values of f over all u that can be met."""
+    ranking: Literal["worst", "spare"]
+    """Whether the tool puts first what has the least greatest error, whatever its size, or weighs terms against fit."""
+    shown: int
+    """How many of the best candidates a report shows."""
+    free: bool
+    """Whether any equation may be the answer, and not only one that the latest regression of the task scored."""
+    known: bool
+    """Whether a regression takes points that the player noted earlier."""
+    decoys: bool
+    """Whether there are settings without use (alpha) and fields that nobody reads (notes on an answer)."""
+    split_equations: bool
+    """Whether an equation belongs either to `train` or to the held-out splits."""
+    last_told: bool
+    """Whether the updater reads what the last action led to."""
+
+    def reward(self, answer: Equation, truth: Equation, top: float) -> float:
+        """What an answer pays."""
+        return formula_reward(answer, truth) if self.score == "formula" else curve_reward(answer, truth, top)
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What differs between presets."""
+
+    family: str
+    terms: tuple[int, int]
+    """Least and greatest number of terms of f."""
+    points: int = 6
+    """Points that may be measured in a task."""
+    turns: int = 6
+    noise: tuple[float, float] = (0.002, 0.0005)
+    """Standard deviations of the noise on u and on y."""
+    top: float = 2.765625
+    """Greatest amplitude of a start."""
+    least: float = 0.0
+    """Least amplitude, as a share of the greatest."""
+    bands: int = 1
+    """Amplitudes are cut into so many bands; as many tasks in a row meet each once."""
+    modes: tuple[int, int] = (1, 2)
+    """Least and greatest number of sine waves in a start."""
+    diffusion: float = 1.0
+    """At 1 a state is gone in a thirtieth of the time; the lower, the more there is to see later."""
+    memory: Literal["context", "environment"] = "context"
+    """Who carries data and findings over the tasks of a life: the player's own context, or the environment."""
+
+
+class Point(NamedTuple):
+    """One measurement."""
+
+    x: float
+    t: float
+    u: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a task ended with."""
+
+    task: int
+    equation: Equation
+    points: int
+    worst: float
+    """Greatest error on the data of the last regression."""
+    note: str = ""
+
+
+@dataclass
+class Archive:
+    """The data and the findings of the tasks so far: of a whole life where the environment carries them over."""
+
+    tasks: int = 0
+    data: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    """Named by task and number: `t1.2`."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a regression found."""
+
+    ranking: tuple[Scored, ...]
+    """Everything that was scored, the best first."""
+    points: tuple[Point, ...]
+    noted: int
+    """Points that the player brought along."""
+    kappas: tuple[float, float]
+    """How nearly the terms of the best equation depend on each other, and all that were asked for."""
+
+    @property
+    def best(self) -> Scored:
+        """The first of the ranking."""
+        return self.ranking[0]
+
+    @property
+    def penalty(self) -> float:
+        """How badly conditioned the best is, in powers of ten beyond a hundred."""
+        return max(0.0, math.log10(self.kappas[0]) - 2)
+
+    @property
+    def fitted(self) -> list[tuple[Point, float]]:
+        """Every measured point with what the best equation says there."""
+        values = self.best.equation(np.array([point.u for point in self.points]))
+        return list(zip(self.points, values.tolist(), strict=True))
+
+    @property
+    def margin(self) -> float | None:
+        """How much worse the next equation of other terms is, in errors of the best."""
+        support = self.best.equation.support
+        other = next((s.worst for s in self.ranking if s.equation.support != support), None)
+        return None if other is None else (other - self.best.worst) / max(self.best.worst, 1e-12)
+
+
+@dataclass(frozen=True)
+class View:
+    """The public state of an episode."""
+
+    dials: Dials
+    turn: int = 0
+    """Turns used."""
+    left: int = 0
+    """Points that may still be measured."""
+    report: Report | None = None
+    """The latest of this task."""
+    answer: Equation | None = None
+
+
+@dataclass
+class PdeEnv:
+    """One task."""
+
+    reaction: Equation
+    start: Start
+    rules: Rules
+    dials: Dials
+    archive: Archive
+    rng: Rng
+    view: View = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.archive.tasks += 1
+        self.task = self.archive.tasks
+        self.view = View(self.dials, left=self.dials.points)
+
+    def observe(self) -> str:
+        """Show what there is to begin with."""
+        return self._show("")
+
+    def step(self, text: str) -> Step:
+        """Use the tool that the text asks for."""
+        asked = actions.read_action(text)
+        if asked is None:
+            return self._end("", "malformed")
+        self.view = replace(self.view, turn=self.view.turn + 1)
+        try:
+            told = getattr(self, f"_{asked.tag}")(asked)
+        except RefusedError as refused:
+            told = str(refused)
+        if self.view.answer is not None:
+            return self._end(told, "answered", self.rules.reward(self.view.answer, self.reaction, self.dials.top))
+        if self.view.turn >= self.dials.turns:
+            return self._end(told, "late")
+        return Step(self._show(told), 0.0, False, view=self.view)
+
+    def _show(self, told: str) -> str:
+        return render("turn", told=told, view=self.view, archive=self.archive)
+
+    def _end(self, told: str, stop: str, reward: float = 0.0) -> Step:
+        feedback = render("feedback", stop=stop, view=self.view)
+        return Step(told if self.rules.last_told else "", reward, True, feedback, stop, self.view)
+
+    def _sample(self, asked: Element) -> str:
+        places = actions.places(asked, self.view.left)
+        looked = field_of(self.reaction, self.start, self.dials.diffusion)
+        exact = np.array([looked.at(x, t) for x, t in places])
+        measured = exact + self.rng.normal(0, self.dials.noise, exact.shape)
+        points = tuple(Point(*place, float(u), float(y)) for place, (u, y) in zip(places, measured, strict=True))
+        name = f"t{self.task}.{sum(key.startswith(f't{self.task}.') for key in self.archive.data) + 1}"
+        self.archive.data[name] = points
+        self.view = replace(self.view, left=self.view.left - len(points))
+        return render("sampled", name=name, points=points)
+
+    def _regress(self, asked: Element) -> str:
+        decoys = ("alpha", "threshold") if self.rules.decoys else ()
+        known = ("known",) if self.rules.known else ()
+        actions.allow(asked, ("data", *decoys), ("term", "equation", *known))
+        settings = {name: actions.number(asked, name) for name in decoys if name in asked.attrib}
+        if min(settings.values(), default=0.0) < 0:
+            raise RefusedError("alpha and threshold may not be below 0.")
+        points = self._points(asked.get("data", "all"))
+        noted = actions.noted_points(asked)
+        wanted, terms = self._wanted(asked)
+        if not points and not noted:
+            raise RefusedError("There are no data to fit; measure first.")
+        u, y = np.array([(point.u, point.y) for point in points] + noted).T
+        scored = fit(u, y, wanted, settings.get("threshold", THRESHOLD))
+        if not scored:
+            raise RefusedError("Every coefficient came out too small to count.")
+        ranking = ranked(scored, self.dials.noise[1] if self.rules.ranking == "spare" else None, len(u))
+        kappas = kappa(u, ranking[0].equation.support), kappa(u, terms)
+        self.view = replace(self.view, report=Report(tuple(ranking), points, len(noted), kappas))
+        return render("report", report=self.view.report, shown=self._shown(), spare=self.rules.ranking == "spare")
+
+    def _shown(self) -> list[Scored]:
+        """The best candidates, of which no two have the same terms."""
+        assert self.view.report is not None
+        first: dict[Support, Scored] = {}
+        for scored in self.view.report.ranking:
+            first.setdefault(scored.equation.support, scored)
+        return list(first.values())[: self.rules.shown]
+
+    def _points(self, wanted: str) -> tuple[Point, ...]:
+        """The data of one set, of tasks like `t1+t3`, or all there are."""
+        data = self.archive.data
+        if wanted.strip() == "all":
+            return tuple(point for points in data.values() for point in points)
+        names = list(dict.fromkeys(name.strip() for name in wanted[:200].split("+")))
+        found = [key for key in data if key in names or key.partition(".")[0] in names]
+        for name in names:
+            if not any(name in (key, key.partition(".")[0]) for key in found):
+                raise RefusedError(f"There are no data called {name!r:.40}.")
+        return tuple(point for key in found for point in data[key])
+
+    def _wanted(self, asked: Element) -> tuple[tuple[Support, ...], tuple[int, ...]]:
+        """The supports to fit, and the terms that they are made of."""
+        terms, equations = actions.chosen_terms(asked), actions.candidates(asked, self.dials.terms[1])
+        if bool(terms) == bool(equations):
+            raise RefusedError("regress needs either term elements or equation elements.")
+        if terms:
+            return supports(terms, self.dials.terms[1]), terms
+        return tuple(e.support for e in equations), tuple(sorted({i for e in equations for i in e.support}))
+
+    def _summary(self, asked: Element) -> str:
+        actions.allow(asked, ("equations",))
+        reveal = asked.get("equations", "").strip() == "true"
+        return render("summary", archive=self.archive, reveal=reveal)
+
+    def _answer(self, asked: Element) -> str:
+        actions.allow(asked, ("note", "uncertain") if self.rules.decoys else ())
+        equation = read_equation(asked.text or "")
+        if equation is None:
+            raise RefusedError("The answer is no sum of numbers times terms of the library.")
+        doubted = [name for name in asked.get("uncertain", "").split(",") if name.strip()]
+        if len(doubted) > 4 or any(actions.read_term(name) is None for name in doubted):
+            raise RefusedError("uncertain takes 4 terms of the library at most.")
+        if not self.rules.free:
+            self._insist(equation)
+        self.view = replace(self.view, answer=equation)
+        own = [point for key, points in self.archive.data.items() if key.startswith(f"t{self.task}.") for point in points]
+        worst = max((abs(float(equation(np.array(point.u))) - point.y) for point in own), default=0.0)
+        note = asked.get("note", "")[: actions.NOTE]
+        self.archive.findings.append(Finding(self.task, equation, len(own), worst, note))
+        return render("answered", equation=equation, points=len(own), worst=worst)
+
+    def _insist(self, equation: Equation) -> None:
+        """Hold an answer against what was measured and scored in this task."""
+        if self.view.left == self.dials.points or self.view.report is None:
+            raise RefusedError("Measure and fit in this task before you answer.")
+        if not any(same(equation, scored.equation) for scored in self.view.report.ranking):
+            raise RefusedError("The answer is none of the equations that the latest regression scored.")
+
+
+def formula_reward(answer: Equation, truth: Equation) -> float:
+    """Compare coefficients: 1 if all are right; each term too many costs as much as all the true ones together."""
+    missed = sum(abs(a - b) for a, b in zip(answer.coefficients, truth.coefficients, strict=True))
+    surplus = max(0, len(answer.support) - len(truth.support))
+    return 1 / (1 + missed / sum(map(abs, truth.coefficients)) + surplus)
+
+
+def curve_reward(answer: Equation, truth: Equation, top: float) -> float:
+    """Compare values: 1 if all are right, 0 where they are, on average over u, as far off as half their own size."""
+    u = np.linspace(0, top, 65)[1:]
+    a, b = answer(u), truth(u)
+    return max(0.0, 1 - 2 * float(np.mean(np.abs(a - b) / (np.abs(a) + np.abs(b) + 1e-12))))
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader(__package__, "prompts"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def render(template: str, **values: object) -> str:
+    """Fill in a template."""
+    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip("\n")
+
+
+def rules_text(rules: Rules, dials: Dials) -> str:
+    """Say the rules."""
+    return render("rules", rules=rules, dials=dials, terms=[f"({t})" if t == "exp(u)-1" else t for t in TERMS])

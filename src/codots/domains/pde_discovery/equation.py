@@ -1,0 +1,124 @@
+"""Equations: sums of numbers times terms of a fixed library, read by a whitelist and never evaluated as code."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+LIBRARY: dict[str, Callable[[Floats], Floats]] = {
+    "u": lambda u: u,
+    "u**2": lambda u: u * u,
+    "u**3": lambda u: u * u * u,
+    "u**4": lambda u: (u * u) ** 2,
+    "u**5": lambda u: (u * u) ** 2 * u,
+    "u**7": lambda u: (u * u) ** 2 * (u * u * u),
+    "sin(u)": np.sin,
+    "sin(2*u)": lambda u: np.sin(2 * u),
+    "exp(u)-1": np.expm1,
+    "log(1+u**2)": lambda u: np.log1p(u * u),
+    "tanh(u)": np.tanh,
+    "u/(1+u**2)": lambda u: u / (1 + u * u),
+    "u**2/(1+u**2)": lambda u: u * u / (1 + u * u),
+    "u**4/(1+u**4)": lambda u: (u * u) ** 2 / (1 + (u * u) ** 2),
+    "u/(1+u+u**2)": lambda u: u / (1 + u + u * u),
+}
+"""Every term that an equation may have; all vanish at 0 and are finite for every |u| that can be met."""
+TERMS = tuple(LIBRARY)
+INDEX = {term: i for i, term in enumerate(TERMS)}
+LONGEST = 600
+"""Characters of an equation that are read at all."""
+LARGEST = 1e6
+"""The greatest coefficient that is read, in absolute value."""
+
+NUMBER = r"(?:\d{1,7}(?:\.\d{0,12})?|\.\d{1,12})(?:[eE][+-]?\d{1,2})?"
+_BARE = "|".join(re.escape(term) for term in sorted(TERMS, key=len, reverse=True) if term != "exp(u)-1")
+TERM = "|".join(rf"\({re.escape(term)}\)" for term in TERMS) + f"|(?:{_BARE})" + r"(?![\w*/(])"
+"""A term, in brackets or not; `exp(u)-1` only in brackets, for without them a factor would not reach its end."""
+_SUMMAND = re.compile(rf"([+-]?)(?:({NUMBER})\*)?({TERM})", re.A)
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A reaction f(u), in which at least one term has a coefficient that is not 0."""
+
+    coefficients: tuple[float, ...]
+    """One for each term of the library, 0 where it is absent."""
+
+    @property
+    def support(self) -> tuple[int, ...]:
+        """The terms that it has, by number."""
+        return tuple(i for i, c in enumerate(self.coefficients) if c)
+
+    @property
+    def parts(self) -> list[tuple[float, Callable[[Floats], Floats]]]:
+        """Its terms as coefficient and function."""
+        return [(self.coefficients[i], LIBRARY[TERMS[i]]) for i in self.support]
+
+    def __call__(self, u: Floats) -> Floats:
+        """Its value at every u."""
+        return np.asarray(sum(c * term(u) for c, term in self.parts))
+
+    def __str__(self) -> str:
+        """Three significant digits for each coefficient."""
+        text = ""
+        for i in self.support:
+            sign = "-" if self.coefficients[i] < 0 else "+"
+            term = f"({TERMS[i]})" if "+" in TERMS[i] or "-" in TERMS[i] else TERMS[i]
+            text += f" {sign} {abs(self.coefficients[i]):.3g}*{term}"
+        return text[3:] if text.startswith(" + ") else text[1:].replace("- ", "-", 1)
+
+
+def equation(found: dict[int, float]) -> Equation:
+    """Make an equation of the coefficients of some terms."""
+    return Equation(tuple(float(found.get(i, 0.0)) for i in range(len(TERMS))))
+
+
+def read_equation(text: str) -> Equation | None:
+    """Read `1.2*u - 0.5*(exp(u)-1)`, with or without `f(u) =`; None for anything else.
+
+    A term that stands twice is added up; a missing number is 1. What is left over, an unknown name or nothing but zeros
+    is refused.
+    """
+    if len(text) > LONGEST:
+        return None
+    text = "".join(text.split()).removeprefix("f(u)=")
+    found: dict[int, float] = {}
+    at = 0
+    while at < len(text):
+        summand = _SUMMAND.match(text, at)
+        if summand is None or (at and not summand[1]):
+            return None
+        i = term_index(summand[3])
+        found[i] = found.get(i, 0.0) + float(f"{summand[1]}{summand[2] or 1}")
+        at = summand.end()
+    read = equation(found)
+    return read if read.support and max(map(abs, read.coefficients)) <= LARGEST else None
+
+
+def term_index(text: str) -> int:
+    """The number of a term, in brackets or not."""
+    return INDEX[text] if text in INDEX else INDEX[text[1:-1]]
+
+
+def read_term(text: str) -> int | None:
+    """Read the name of a term, in brackets or not."""
+    bare = "".join(text[:LONGEST].split())
+    return INDEX.get(bare, INDEX.get(bare.removeprefix("(").removesuffix(")")))
+
+
+def same(one: Equation, other: Equation) -> bool:
+    """Whether two equations are the same but for the rounding of numbers."""
+    pairs = zip(one.coefficients, other.coefficients, strict=True)
+    return all(math.isclose(a, b, rel_tol=1e-9) for a, b in pairs)
+
+
+def columns(u: Floats) -> Floats:
+    """The value of every term at every u: one row for each u."""
+    return np.stack([term(u) for term in LIBRARY.values()], axis=-1)

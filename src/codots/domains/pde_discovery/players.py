@@ -1,0 +1,105 @@
+"""The reference policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from codots.domain import Rng, Step
+from codots.domains.pde_discovery.actions import write_answer, write_regress, write_sample
+from codots.domains.pde_discovery.env import Report, View
+from codots.domains.pde_discovery.equation import TERMS, Equation, equation
+from codots.domains.pde_discovery.posterior import Posterior
+from codots.domains.pde_discovery.regression import Scored, fit, supports
+
+ALL = tuple(range(len(TERMS)))
+NEAR, FINE = 1.5, 0.002
+"""A fit is good enough within so many errors of the best, or below this error."""
+
+
+def spread(view: View) -> list[tuple[float, float]]:
+    """All points at the start, where u is largest, evenly over x."""
+    return [((i + 0.5) / view.left, 0.0) for i in range(view.left)]
+
+
+class Random:
+    """Measures anywhere, fits any terms, answers what came of it."""
+
+    def __init__(self, rng: Rng) -> None:
+        self.rng = rng
+
+    def act(self, view: View) -> str:
+        if view.left:
+            return write_sample([(0.001 + 0.998 * x, t) for x, t in self.rng.random((view.left, 2))])
+        if view.report is None:
+            size = int(self.rng.integers(view.dials.terms[0], view.dials.terms[1] + 1))
+            chosen = self.rng.choice(len(TERMS), size, replace=False)
+            return write_regress([equation({int(i): 1.0 for i in chosen})])
+        return write_answer(view.report.best.equation)
+
+    def end(self, step: Step) -> None:
+        """Random play learns nothing."""
+
+
+class Informed:
+    """Answers the truth; where an answer has to be fitted first, it fits the true terms to all data."""
+
+    def __init__(self, truth: Equation, free: bool) -> None:
+        self.truth, self.free = truth, free
+
+    def act(self, view: View) -> str:
+        if self.free:
+            return write_answer(self.truth)
+        if view.left:
+            return write_sample(spread(view))
+        if view.report is None:
+            return write_regress([self.truth])
+        return write_answer(view.report.best.equation)
+
+    def end(self, step: Step) -> None:
+        """There is nothing left to learn."""
+
+
+class Sparse:
+    """Fits the whole library to all data and takes the fewest terms that fit nearly as well as the best."""
+
+    def act(self, view: View) -> str:
+        if view.left:
+            return write_sample(spread(view))
+        if view.report is None:
+            return write_regress(terms=ALL)
+        return write_answer(sparse(view.report.ranking))
+
+    def end(self, step: Step) -> None:
+        """The environment remembers."""
+
+
+def sparse(ranking: Sequence[Scored]) -> Equation:
+    """The fewest terms whose greatest error is below a bound, and of these the best."""
+    bound = max(FINE, NEAR * min(scored.worst for scored in ranking))
+    good = [scored for scored in ranking if scored.worst <= bound]
+    return min(good, key=lambda scored: (len(scored.equation.support), scored.worst)).equation
+
+
+class Learner:
+    """Remembers every point it saw, and answers what has the greatest expected reward under its posterior."""
+
+    def __init__(self, posterior: Posterior) -> None:
+        self.posterior = posterior
+        self.points: dict[tuple[float, float], None] = {}
+
+    def act(self, view: View) -> str:
+        if view.left:
+            return write_sample(spread(view))
+        if view.report is None:
+            return write_regress(terms=ALL)
+        return write_answer(self.posterior.best_answer([*self.points, *_seen(view.report)]))
+
+    def end(self, step: Step) -> None:
+        if step.view.report is not None:
+            self.points.update(dict.fromkeys(_seen(step.view.report)))
+
+
+def _seen(report: Report) -> list[tuple[float, float]]:
+    return [(point.u, point.y) for point in report.points]

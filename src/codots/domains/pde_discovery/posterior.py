@@ -1,0 +1,77 @@
+"""What is known of f after some points: a weight for each template of the family, and its best coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from codots.domains.pde_discovery.equation import Equation, Floats, columns, equation
+
+RIDGE = 1e-12
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Templates equally likely, sizes of coefficients even between two bounds, Gaussian noise on y alone."""
+
+    templates: tuple[Equation, ...]
+    sizes: tuple[float, float]
+    noise: float
+    top: float
+    """The values of f up to here are what an answer is paid for."""
+
+    def best_answer(self, points: Sequence[tuple[float, float]]) -> Equation:
+        """The template, at its most likely coefficients, whose curve is closest to all others by their weight."""
+        weights, fitted = self.weigh(points)
+        u = np.linspace(0, self.top, 65)[1:]
+        values = np.stack([e(u) for e in fitted])
+        a, b = values[:, None], values[None]
+        closeness = 1 - 2 * np.mean(np.abs(a - b) / (np.abs(a) + np.abs(b) + 1e-12), axis=-1)
+        return fitted[int(np.argmax(np.maximum(closeness, 0) @ weights))]
+
+    def weigh(self, points: Sequence[tuple[float, float]]) -> tuple[Floats, list[Equation]]:
+        """The weight of each template by Laplace's approximation, and its most likely equation, to two decimals."""
+        u, y = np.array(points, dtype=float).reshape(-1, 2).T
+        table = columns(u)
+        logs, fitted = [], []
+        for template in self.templates:
+            support = list(template.support)
+            signed = table[:, support] * np.array(template.coefficients)[support]
+            sizes, squares = fit_in_box(signed.T @ signed, signed.T @ y, float(y @ y), self.sizes)
+            logs.append(self._volume(signed.T @ signed) - squares / (2 * self.noise**2))
+            signs = np.array(template.coefficients)[support]
+            fitted.append(equation(dict(zip(support, np.round(signs * sizes, 2).tolist(), strict=True))))
+        weights = np.exp(np.array(logs) - max(logs))
+        return weights / weights.sum(), fitted
+
+    def _volume(self, gram: Floats) -> float:
+        """The log of the share of the box that fits about as well as the best."""
+        values = np.linalg.eigvalsh(gram)
+        width = self.noise * np.sqrt(2 * np.pi / np.maximum(values, RIDGE)) / (self.sizes[1] - self.sizes[0])
+        return float(np.sum(np.log(np.minimum(width, 1))))
+
+
+def fit_in_box(gram: Floats, moments: Floats, total: float, box: tuple[float, float]) -> tuple[Floats, float]:
+    """Least squares with every coefficient in the box, exactly: each is free or at one of its bounds."""
+    best: tuple[Floats, float] | None = None
+    for ends in product((None, *box), repeat=len(moments)):
+        sizes = _fit_free(gram, moments, ends)
+        if np.all((sizes >= box[0] - 1e-9) & (sizes <= box[1] + 1e-9)):
+            squares = float(total - 2 * sizes @ moments + sizes @ gram @ sizes)
+            if best is None or squares < best[1]:
+                best = sizes, squares
+    assert best is not None  # the corners of the box are always in it
+    return best[0], max(0.0, best[1])
+
+
+def _fit_free(gram: Floats, moments: Floats, ends: Iterable[float | None]) -> Floats:
+    ends = list(ends)
+    free = [i for i, end in enumerate(ends) if end is None]
+    sizes = np.array([0.0 if end is None else end for end in ends])
+    if free:
+        inner = gram[np.ix_(free, free)] + RIDGE * np.eye(len(free))
+        sizes[free] = np.linalg.solve(inner, (moments - gram @ sizes)[free])
+    return sizes

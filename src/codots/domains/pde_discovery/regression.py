@@ -1,0 +1,92 @@
+"""The regression tool: fits supports to measured points and scores them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations, groupby
+
+import numpy as np
+
+from codots.domains.pde_discovery.equation import TERMS, Equation, Floats, columns
+
+RIDGE = 1e-8
+THRESHOLD = 0.05
+"""Coefficients below are dropped."""
+TERM_COSTS = 6.0
+"""What a term has to gain in squared errors, in units of the noise, to be worth having."""
+WORST_KAPPA = 1e12
+Support = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An equation that was fitted, and how far it is from the points."""
+
+    equation: Equation
+    worst: float
+    """Greatest absolute error of y."""
+    mean: float
+    """Root of the mean squared error of y."""
+
+
+@cache
+def supports(terms: tuple[int, ...], most: int) -> tuple[Support, ...]:
+    """Every choice of at most so many of these terms."""
+    return tuple(chosen for size in range(1, most + 1) for chosen in combinations(sorted(terms), size))
+
+
+def fit(u: Floats, y: Floats, wanted: Iterable[Support], threshold: float = THRESHOLD) -> list[Scored]:
+    """Fit each support by least squares; a small coefficient is dropped and what is left is fitted again.
+
+    Coefficients are rounded to what an equation prints, and so are scored as they would be read.
+    """
+    table = columns(u)
+    gram, moments = table.T @ table, table.T @ y
+    found: dict[Support, Floats] = {}
+    pending = set(wanted)
+    while pending:
+        smaller: set[Support] = set()
+        for size, group in groupby(sorted(pending, key=lambda s: (len(s), s)), key=len):
+            chosen = list(group)
+            rows = np.array(chosen)
+            squares = gram[rows[:, :, None], rows[:, None, :]] + RIDGE * np.eye(size)
+            solved = np.linalg.solve(squares, moments[rows][..., None])[..., 0]
+            for support, coefficients in zip(chosen, solved, strict=True):
+                kept = tuple(i for i, c in zip(support, coefficients, strict=True) if abs(c) >= threshold)
+                if kept == support:
+                    found[support] = coefficients
+                elif kept:
+                    smaller.add(kept)
+        pending = smaller - found.keys()
+    return _score(table, y, found)
+
+
+def _score(table: Floats, y: Floats, found: dict[Support, Floats]) -> list[Scored]:
+    if not found:
+        return []
+    dense = np.zeros((len(found), len(TERMS)))
+    for row, (support, coefficients) in zip(dense, found.items(), strict=True):
+        row[list(support)] = [float(f"{round(c, 3):.3g}") for c in coefficients]
+    error = np.abs(table @ dense.T - y[:, None])
+    worst, mean = error.max(axis=0), np.sqrt((error**2).mean(axis=0))
+    rows = zip(dense.tolist(), worst.tolist(), mean.tolist(), strict=True)
+    return [Scored(Equation(tuple(row)), w, m) for row, w, m in rows]
+
+
+def ranked(scored: Iterable[Scored], noise: float | None, points: int) -> list[Scored]:
+    """Put the best first: the least greatest error; or, where the noise is told, fit weighed against terms."""
+    if noise is None:
+        return sorted(scored, key=lambda s: s.worst)
+    return sorted(scored, key=lambda s: points * (s.mean / noise) ** 2 + TERM_COSTS * len(s.equation.support))
+
+
+def kappa(u: Floats, terms: Iterable[int]) -> float:
+    """How nearly these terms depend on each other on these points: the condition of their columns at equal length."""
+    table = columns(u)[:, list(terms)]
+    norms = np.linalg.norm(table, axis=0)
+    if len(table) < table.shape[1] or not norms.all():
+        return WORST_KAPPA
+    values = np.linalg.svd(table / norms, compute_uv=False)
+    return float(min(WORST_KAPPA, values[0] / max(values[-1], 1e-300)))
