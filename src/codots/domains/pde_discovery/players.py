@@ -14,13 +14,14 @@ from codots.domains.pde_discovery.posterior import Posterior
 from codots.domains.pde_discovery.regression import Scored, fit, supports
 
 ALL = tuple(range(len(TERMS)))
+GOLDEN = 0.618034
 NEAR, FINE = 1.5, 0.002
 """A fit is good enough within so many errors of the best, or below this error."""
 
 
 def spread(view: View) -> list[tuple[float, float]]:
-    """All points at the start, where u is largest, evenly over x."""
-    return [((i + 0.5) / view.left, 0.0) for i in range(view.left)]
+    """All points at the start, where u is largest, over x by the golden section: no two mirror each other."""
+    return [((i + 1) * GOLDEN % 1, 0.0) for i in range(view.left)]
 
 
 class Random:

@@ -10,7 +10,7 @@ import numpy as np
 
 from codots.domains.pde_discovery.equation import Equation, Floats, columns, equation
 
-RIDGE = 1e-12
+RIDGE = 1e-11
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,6 @@ def _fit_free(gram: Floats, moments: Floats, ends: Iterable[float | None]) -> Fl
     free = [i for i, end in enumerate(ends) if end is None]
     sizes = np.array([0.0 if end is None else end for end in ends])
     if free:
-        inner = gram[np.ix_(free, free)] + RIDGE * np.eye(len(free))
+        inner = gram[np.ix_(free, free)] + RIDGE * (1 + np.trace(gram)) * np.eye(len(free))
         sizes[free] = np.linalg.solve(inner, (moments - gram @ sizes)[free])
     return sizes
