@@ -42,7 +42,7 @@ from typing import Any
 
 from codots.domain import Domain, Env, Policy, Rng, nearest, register
 from codots.domains.pde_discovery.env import Archive, Dials, PdeEnv, Rules, View, rules_text
-from codots.domains.pde_discovery.equation import NUMBER, TERM, TERMS, Equation, term_index
+from codots.domains.pde_discovery.equation import NUMBER, TERM, Equation, term_index
 from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
 from codots.domains.pde_discovery.field import Start
 from codots.domains.pde_discovery.players import Informed, Learner, Random, Sparse

@@ -273,7 +273,9 @@ class PdeEnv:
         if not self.rules.free:
             self._insist(equation)
         self.view = replace(self.view, answer=equation)
-        own = [point for key, points in self.archive.data.items() if key.startswith(f"t{self.task}.") for point in points]
+        own = [
+            point for key, points in self.archive.data.items() if key.startswith(f"t{self.task}.") for point in points
+        ]
         worst = max((abs(float(equation(np.array(point.u))) - point.y) for point in own), default=0.0)
         note = asked.get("note", "")[: actions.NOTE]
         self.archive.findings.append(Finding(self.task, equation, len(own), worst, note))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from codots.domain import Rng, Step
 from codots.domains.pde_discovery.actions import write_answer, write_regress, write_sample
 from codots.domains.pde_discovery.env import Report, View
 from codots.domains.pde_discovery.equation import TERMS, Equation, equation
 from codots.domains.pde_discovery.posterior import Posterior
-from codots.domains.pde_discovery.regression import Scored, fit, supports
+from codots.domains.pde_discovery.regression import Scored
 
 ALL = tuple(range(len(TERMS)))
 GOLDEN = 0.618034

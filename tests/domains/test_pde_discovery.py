@@ -1,0 +1,695 @@
+"""PDE discovery keeps its rules: equations by a whitelist, a sound field, an honest tool, ends, splits, versions."""
+
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codots.check import check_domain
+from codots.context import Rewrite, Trajectory, Turn
+from codots.domain import get_domain, make_pack
+from codots.domains.pde_discovery import CLOSE, EASY, TRAINED, V0, V1
+from codots.domains.pde_discovery.actions import read_action, write_answer, write_regress, write_sample
+from codots.domains.pde_discovery.env import Archive, PdeEnv, curve_reward, formula_reward
+from codots.domains.pde_discovery.equation import LARGEST, LIBRARY, TERMS, columns, equation, read_equation, read_term
+from codots.domains.pde_discovery.families import SIZES, templates
+from codots.domains.pde_discovery.field import CELLS, LIMIT, STEPS, Field, Start
+from codots.domains.pde_discovery.posterior import fit_in_box
+from codots.domains.pde_discovery.regression import fit, kappa, ranked, supports
+from codots.pack import World, stream
+
+TRUTH = read_equation("1.2*u - 0.7*u**3")
+START = Start(2.0, (1.0, 0.4))
+ALL = tuple(range(len(TERMS)))
+both_versions = pytest.mark.parametrize("id", ["pde-discovery-v0", "pde-discovery-v1"])
+both_rules = pytest.mark.parametrize(("rules", "dials"), [(V0, TRAINED), (V1, EASY)])
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+
+
+def task_of(rules=V1, dials=EASY, archive=None, truth=TRUTH, start=START):
+    return PdeEnv(truth, start, rules, dials, archive or Archive(), stream("noise"))
+
+
+def act(inside):
+    return f"<action>{inside}</action>"
+
+
+def played(player, task, memory=None):
+    """Play one task; give its last step."""
+    env, step = task.env(memory=memory), None
+    while step is None or not step.done:
+        step = env.step(player.act(env.view))
+    player.end(step)
+    return step
+
+
+def curve(id, policy, packs, size=4, preset="easy"):
+    rewards = []
+    for index in range(packs):
+        pack = make_pack(id, preset, "dev", index, size)
+        player, memory = pack.domain.policy(policy, pack.world), pack.domain.make_memory(pack.world)
+        rewards.append([played(player, task, memory).reward for task in pack.tasks])
+    return np.mean(rewards, axis=0)
+
+
+# Equations.
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_term_is_read_by_its_name_and_vanishes_at_zero(term):
+    i = TERMS.index(term)
+    assert read_term(term) == read_term(f" ({term}) ") == i
+    assert read_equation(f"2*({term})") == equation({i: 2.0})
+    assert LIBRARY[term](np.zeros(1)) == 0
+    assert np.isfinite(LIBRARY[term](np.linspace(-4, 4, 99))).all()
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_has_the_value_that_its_name_says(term):
+    names = {"sin": np.sin, "exp": np.exp, "log": np.log, "tanh": np.tanh}
+    u = np.linspace(-1.5, 2.7, 9)
+    assert LIBRARY[term](u) == pytest.approx(eval(term, {"__builtins__": {}}, names | {"u": u}))
+
+
+three_digits = st.tuples(st.integers(1, 999), st.integers(-3, 3)).map(lambda p: float(f"{p[0]}e{p[1]}"))
+coefficients = st.dictionaries(
+    st.sampled_from(ALL), three_digits.flatmap(lambda c: st.sampled_from([c, -c])), min_size=1
+)
+
+
+@given(coefficients)
+def test_an_equation_is_read_back_as_it_was_printed(found):
+    assert read_equation(str(equation(found))) == equation(found)
+
+
+@pytest.mark.parametrize("family", ["known", "new"])
+def test_every_equation_of_a_family_is_read_back(family):
+    for template in templates(family):
+        assert read_equation(str(template)) == template
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("f(u) = 1.2 * u - 0.7 * u**3", "1.2*u - 0.7*u**3"),
+        ("u+u", "2*u"),
+        ("-u**2/(1+u**2)", "-1*(u**2/(1+u**2))"),
+        ("1.5*u/(1+u+u**2)", "1.5*(u/(1+u+u**2))"),
+        (".5*(exp(u)-1)+1e-1*sin(2*u)", "0.5*(exp(u)-1) + 0.1*sin(2*u)"),
+        ("2*(u**4/(1+u**4))", "2*u**4/(1+u**4)"),
+    ],
+)
+def test_spellings_of_one_equation_are_read_alike(text, same):
+    assert read_equation(text) is not None
+    assert read_equation(text) == read_equation(same)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "f(u)=",
+        "0*u",
+        "u-u",
+        "a*u",
+        "c1*u",
+        "u**6",
+        "u**22",
+        "u u",
+        "2u",
+        "exp(u)-1",
+        "1*exp(u)-1",
+        "u*u",
+        "2**u",
+        "sin(3*u)",
+        "-",
+        "+",
+        "1e99*u",
+        "9999999*u",
+        "nan*u",
+        "inf*u",
+        "1*u)",
+        "(u",
+        "u/(1+u**3)",
+        "u;import os",
+        "__import__('os')",
+        "\u0661*u",
+        "u\u00b2",
+        "1*\u03c5",
+        "1_0*u",
+        "0x1*u",
+        "1*u" * 2,
+        "+".join(["u"] * 400),
+    ],
+)
+def test_what_is_no_sum_of_library_terms_is_refused(text):
+    assert read_equation(text) is None
+
+
+pieces = st.sampled_from([*TERMS, *"+-*/()=.0129 eu", "**", "f(u)=", "1.5*", " - ", "e9", "__import__", "\u0663", "\n"])
+
+
+@settings(max_examples=400)
+@given(text | st.lists(pieces, max_size=25).map("".join))
+def test_any_text_is_an_equation_within_bounds_or_none(text):
+    read = read_equation(text)
+    assert read is None or (read.support and max(map(abs, read.coefficients)) <= LARGEST)
+    assert read is None or read_equation(str(read)).support == read.support
+
+
+@pytest.mark.parametrize("filler", ["(", "u+", "1", "u**2/(1+", " ", "+", "1.", "sin("])
+def test_huge_equations_and_replies_are_read_in_no_time(filler):
+    start = time.process_time()
+    read_equation(filler * 100_000)
+    for inside in (filler * 2000, filler * 100_000, f"<answer>{filler * 4000}</answer>", "<a>" * 6000):
+        task_of().step(act(inside))
+    get_domain("pde-discovery-v1").facts(World(TRUTH, EASY), filler * 20_000)
+    assert time.process_time() - start < 2
+
+
+# The field.
+
+
+def test_y_is_the_source_that_the_scheme_itself_leaves_over():
+    field = Field(TRUTH, START, 1.0)
+    field.until(300)
+    for step in (0, 1, 50, 299):
+        now, then = field.rows[step], field.rows[step + 1]
+        rate = (then - now) * STEPS
+        curvature = (then[2:] - 2 * then[1:-1] + then[:-2]) * CELLS**2
+        source = rate[1:-1] - curvature
+        assert source == pytest.approx(TRUTH(now)[1:-1], abs=1e-6)
+        for cell in (1, 77, 200):
+            assert field.at(cell / CELLS, step / STEPS) == pytest.approx((now[cell], source[cell - 1]), abs=1e-6)
+
+
+def test_the_solver_agrees_with_a_dense_solution_of_one_step():
+    field = Field(TRUTH, START, 0.3)
+    field.until(1)
+    r = 0.3 * CELLS**2 / STEPS
+    eye = np.eye(CELLS - 1)
+    matrix = (1 + 2 * r) * eye - r * (
+        np.roll(eye, 1, 0) * (np.tri(CELLS - 1, k=-1)) + np.roll(eye, -1, 0) * (1 - np.tri(CELLS - 1))
+    )
+    inner = field.rows[0][1:-1]
+    assert field.rows[1][1:-1] == pytest.approx(np.linalg.solve(matrix, inner + TRUTH(inner) / STEPS), abs=1e-10)
+
+
+def test_between_the_points_of_the_grid_values_are_bilinear():
+    field = Field(TRUTH, START, 1.0)
+    field.until(3)
+    x, t = (10 + 0.25) / CELLS, (2 + 0.5) / STEPS
+    rows = np.array(field.rows)
+    expected = np.mean([0.75 * rows[s, 10] + 0.25 * rows[s, 11] for s in (2, 3)])
+    assert field.at(x, t)[0] == pytest.approx(expected)
+
+
+def test_a_start_is_a_hump_of_its_amplitude():
+    for seed in range(20):
+        state = Start(1.7, tuple(stream("hump", seed).standard_normal(1 + seed % 2))).state()
+        assert state[0] == state[-1] == 0
+        assert state.min() >= 0
+        assert state.max() == pytest.approx(1.7)
+
+
+@pytest.mark.parametrize("family", ["known", "new"])
+def test_no_equation_of_a_family_leaves_the_bounds_from_the_greatest_amplitude(family):
+    start = Start(TRAINED.top, (1.0,))
+    for template in templates(family):
+        for sizes in product(SIZES, repeat=len(template.support)):
+            corner = equation({i: template.coefficients[i] * s for i, s in zip(template.support, sizes, strict=True)})
+            field = Field(corner, start, 1.0)
+            field.until(20)
+            assert max(np.abs(row).max() for row in field.rows) < LIMIT
+
+
+def test_the_longest_look_at_a_pack_takes_a_fifth_of_a_second():
+    fields = [Field(TRUTH, replace(START, amplitude=a), 1.0) for a in (0.5, 1.0, 2.0, 2.7)]
+    start = time.process_time()
+    for field in fields:
+        field.at(0.5, 1.0)
+    assert time.process_time() - start < 0.4  # twice of what is promised, for a machine under load
+
+
+def test_the_families_are_those_of_the_paper():
+    sizes = {f: [len(t.support) for t in templates(f)] for f in ("known", "new")}
+    assert [sizes["known"].count(n) for n in (1, 2, 3)] == [5, 35, 0]
+    assert [sizes["new"].count(n) for n in (1, 2, 3)] == [0, 17, 8]
+    known, new = ({t.support for t in templates(f)} for f in ("known", "new"))
+    assert not known & new
+    assert {i for s in known for i in s} == set(ALL) >= {i for s in new for i in s}
+
+
+# The regression tool.
+
+
+def slow_fit(u, y, support, threshold=0.05):
+    table = columns(u)[:, list(support)]
+    found = np.linalg.solve(table.T @ table + 1e-8 * np.eye(len(support)), table.T @ y)
+    kept = tuple(i for i, c in zip(support, found, strict=True) if abs(c) >= threshold)
+    return dict(zip(support, found, strict=True)) if kept == support else slow_fit(u, y, kept) if kept else {}
+
+
+def test_every_support_is_fitted_as_one_by_one():
+    rng = stream("fit")
+    u = rng.uniform(0, 2, 8)
+    y = TRUTH(u) + rng.normal(0, 0.01, 8)
+    wanted = supports(tuple(range(6)), 3)
+    assert len(wanted) == 6 + 15 + 20
+    slow = {}
+    for support in wanted:
+        found = {i: float(f"{round(c, 3):.3g}") for i, c in slow_fit(u, y, support).items()}
+        slow[tuple(found)] = found
+    fast = fit(u, y, wanted)
+    assert {s.equation.support for s in fast} == set(slow) - {()}
+    for scored in fast:
+        found = {i: scored.equation.coefficients[i] for i in scored.equation.support}
+        assert found == pytest.approx(slow[scored.equation.support], rel=0.02, abs=0.002)
+        assert scored.worst == pytest.approx(np.abs(scored.equation(u) - y).max())
+
+
+def test_the_tool_of_v0_prefers_many_terms_and_that_of_v1_does_not():
+    rng = stream("prefer")
+    u = rng.uniform(0, 2, 12)
+    scored = fit(u, TRUTH(u) + rng.normal(0, 0.02, 12), supports(ALL, 3))
+    by_worst, spare = ranked(scored, None, 12)[0].equation, ranked(scored, 0.02, 12)[0].equation
+    assert len(by_worst.support) == 3
+    assert len(spare.support) == 2
+
+
+def test_kappa_is_one_for_one_term_and_capped_for_too_few_points():
+    u = np.array([0.5, 1.0, 1.5])
+    assert kappa(u, [0]) == pytest.approx(1)
+    assert kappa(u, ALL) == 1e12
+    assert 1 < kappa(u, [0, 2]) < kappa(u, [0, 6])
+
+
+def test_the_fit_in_a_box_is_the_best_of_a_fine_grid():
+    for seed in range(10):
+        rng = stream("box", seed)
+        table, y = rng.standard_normal((5, 2)), rng.standard_normal(5)
+        sizes, squares = fit_in_box(table.T @ table, table.T @ y, float(y @ y), SIZES)
+        grid = np.array(list(product(np.linspace(*SIZES, 151), repeat=2)))
+        errors = ((table @ grid.T - y[:, None]) ** 2).sum(0)
+        assert squares == pytest.approx(((table @ sizes - y) ** 2).sum(), abs=1e-6)
+        assert errors.min() - 0.02 <= squares <= errors.min() + 1e-6
+
+
+# Turns, tools and ends.
+
+
+@both_rules
+def test_a_task_is_measured_fitted_and_answered(rules, dials):
+    env = task_of(rules, dials)
+    assert "Turn 1 of 6" in env.observe()
+    step = env.step(write_sample([(0.3, 0.0), (0.6, 0.0)]))
+    assert "data set t1.1" in step.observation
+    assert f"{dials.points - 2} of {dials.points} points left" in step.observation
+    step = env.step(write_regress(terms=[0, 2, 6]))
+    assert "Scored" in step.observation
+    step = env.step(write_answer(env.view.report.best.equation))
+    assert (step.done, step.stop) == (True, "answered")
+    assert step.reward > 0
+
+
+def test_the_truth_earns_one_in_both_versions():
+    for other in (None, "2*u - 0.7*u**3", "-1*u"):
+        answer = read_equation(other) if other else TRUTH
+        assert (formula_reward(answer, TRUTH) == 1.0) == (other is None)
+        assert (curve_reward(answer, TRUTH, 2.7) == pytest.approx(1.0)) == (other is None)
+
+
+def test_the_reward_of_v0_compares_coefficients_and_counts_terms_too_many():
+    assert formula_reward(read_equation("1.2*u"), TRUTH) == pytest.approx(1 / (1 + 0.7 / 1.9))
+    assert formula_reward(read_equation("1*u - 0.7*u**3 + 0.1*u**2"), TRUTH) == pytest.approx(1 / (1 + 0.3 / 1.9 + 1))
+
+
+def test_the_reward_of_v1_compares_values_and_not_names():
+    alike = read_equation("1*u - 0.17*u**3")
+    assert curve_reward(alike, read_equation("1*sin(u)"), 1.0) > 0.98 > formula_reward(alike, read_equation("1*sin(u)"))
+    assert curve_reward(equation({0: 3.0}), equation({0: 1.0}), 2.7) == pytest.approx(0)
+    assert curve_reward(equation({0: 1.0}), equation({0: -1.0}), 2.7) == 0
+
+
+@both_rules
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<sample/>",
+        '<sample><point x="0" t="0"/></sample>',
+        '<sample><point x="0.5" t="1.1"/></sample>',
+        '<sample><point x="nan" t="0"/></sample>',
+        '<sample><point x="0.5"/></sample>',
+        "<sample>" + '<point x="0.5" t="0"/>' * 7 + "</sample>",
+        "<sample><dot/></sample>",
+        "<regress/>",
+        "<regress><term>u</term></regress>",
+        '<regress data="t9"><term>u</term></regress>',
+        "<regress><term>u**6</term></regress>",
+        "<regress><term>u</term><equation>u</equation></regress>",
+        "<regress><equation>u+u**2+u**3+u**4</equation></regress>",
+        "<regress>" + "<equation>u</equation>" * 9 + "</regress>",
+        '<regress alpha="-1"><term>u</term></regress>',
+        "<answer>c1*u</answer>",
+        "<answer/>",
+        '<summary all="1"/>',
+    ],
+)
+def test_what_a_tool_refuses_costs_a_turn_and_no_more(rules, dials, inside):
+    env = task_of(rules, dials)
+    step = env.step(act(inside))
+    assert (step.done, step.view.turn, step.view.left) == (False, 1, dials.points)
+    assert step.observation.splitlines()[0].endswith(".")
+
+
+@both_rules
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "u",
+        "<action></action>",
+        act("u"),
+        act("<answer>u</answer>") * 2,
+        act("<think/>"),
+        act("<answer>u"),
+        act("<sample>now<point x='0.5' t='0'/></sample>"),
+        act("<answer><answer>u</answer></answer>x"),
+        act('<!DOCTYPE a [<!ENTITY b "u">]><answer>&b;</answer>'),
+        act("<answer>u &amp; u</answer>"),
+        act("<?x?><summary/>"),
+        act("<regress><term><term>u</term></term></regress>"),
+        act("<answer>u</answer>" + " " * 30_000),
+        "</action><action>",
+    ],
+)
+def test_a_reply_without_one_plain_tool_is_malformed(rules, dials, reply):
+    step = task_of(rules, dials).step(reply)
+    assert (step.done, step.stop, step.reward, step.observation) == (True, "malformed", 0.0, "")
+
+
+def test_out_of_turns_the_task_is_lost():
+    env = task_of()
+    for turn in range(EASY.turns):
+        step = env.step(act("<summary/>"))
+        assert step.done == (turn == EASY.turns - 1)
+    assert (step.stop, step.reward) == ("late", 0.0)
+
+
+def test_v0_takes_only_what_was_measured_and_scored_in_this_task():
+    archive = Archive()
+    first = task_of(V0, TRAINED, archive)
+    assert "Measure and fit" in first.step(write_answer(TRUTH)).observation
+    first.step(write_sample([(0.2, 0.0), (0.4, 0.0), (0.5, 0.0)]))
+    first.step(write_regress([TRUTH]))
+    assert "none of the equations" in first.step(write_answer(read_equation("1.23*u"))).observation
+    assert first.step(write_answer(first.view.report.best.equation)).done
+    second = task_of(V0, TRAINED, archive)
+    second.step(write_regress([TRUTH]))
+    assert "Measure and fit" in second.step(write_answer(second.view.report.best.equation)).observation
+
+
+def test_v1_takes_any_equation_at_once():
+    step = task_of().step(write_answer(TRUTH))
+    assert (step.done, step.reward) == (True, pytest.approx(1.0))
+
+
+def test_noted_points_are_fitted_in_v1_and_unknown_to_v0():
+    noted = [(float(u), float(TRUTH(np.array(u)))) for u in np.linspace(0.2, 2, 8)]
+    env = task_of()
+    env.step(write_regress([TRUTH], noted))
+    assert env.view.report.noted == 8
+    assert env.view.report.best.equation.coefficients == pytest.approx(TRUTH.coefficients, abs=0.01)
+    assert "does not know" in task_of(V0, TRAINED).step(write_regress([TRUTH], noted)).observation
+    assert "64 known points at most" in task_of().step(write_regress([TRUTH], noted * 9)).observation
+
+
+def test_alpha_changes_nothing_in_v0_and_is_gone_in_v1():
+    found = []
+    for alpha in ("0", "50"):
+        env = task_of(V0, TRAINED)
+        env.step(write_sample([(0.2, 0.0), (0.4, 0.0), (0.5, 0.0)]))
+        found.append(env.step(act(f'<regress alpha="{alpha}"><term>u</term><term>u**3</term></regress>')).observation)
+    assert found[0] == found[1]
+    assert "does not know" in task_of().step(act('<regress alpha="1"><term>u</term></regress>')).observation
+
+
+hostile_xml = st.lists(
+    st.sampled_from(
+        [
+            "<sample>",
+            "</sample>",
+            '<point x="0.5" t="0"/>',
+            '<point x="1e9" t="-1"/>',
+            "<regress>",
+            "</regress>",
+            "<term>u</term>",
+            "<term>exp(u)-1</term>",
+            "<equation>u - 2*u**2</equation>",
+            '<known u="1" y="2"/>',
+            '<known u="1e5" y="inf"/>',
+            "<answer>",
+            "</answer>",
+            "<answer>2*u</answer>",
+            "1*u",
+            "<summary/>",
+            "<",
+            "&",
+            "\x00",
+            '<regress data="t1+t1.1">',
+            "<sample><point x='0.3' t='1'/></sample>",
+            "<regress><term>u</term></regress>",
+        ]
+    ),
+    max_size=6,
+).map("".join)
+replies = (
+    text
+    | hostile_xml.map(act)
+    | st.sampled_from([write_answer(TRUTH), write_regress([TRUTH]), write_regress(terms=ALL)])
+)
+
+
+@both_rules
+@settings(max_examples=60)
+@given(lines=st.lists(replies, min_size=1, max_size=7))
+def test_no_text_leads_out_of_the_world(rules, dials, lines):
+    env = task_of(rules, dials)
+    env.observe()
+    for line in lines:
+        step = env.step(line)
+        assert 0.0 <= step.reward <= 1.0
+        assert step.done or step.reward == 0.0
+        assert step.stop in (None, "answered", "late", "malformed")
+        assert 0 <= step.view.left <= dials.points
+        assert (step.stop == "malformed") == (read_action(line) is None)
+        assert len(step.observation) < 10_000
+        if step.done:
+            break
+
+
+# What is carried over, and by whom.
+
+
+@pytest.mark.parametrize(
+    ("id", "preset", "kept"),
+    [
+        ("pde-discovery-v0", "easy", True),
+        ("pde-discovery-v1", "easy", False),
+        ("pde-discovery-v1", "remembered", True),
+    ],
+)
+def test_the_environment_carries_data_only_where_it_is_asked_to(id, preset, kept):
+    pack = make_pack(id, preset, "dev", 0, 2)
+    memory, player = pack.domain.make_memory(pack.world), pack.domain.policy("random", pack.world)
+    played(player, pack.tasks[0], memory)
+    opening = pack.tasks[1].env(memory=memory).observe()
+    assert ("t1.1" in opening) == kept
+    assert ("are kept" in pack.domain.rules_text(pack.tasks[1], "natural")) == kept
+    assert "t1.1" not in pack.tasks[1].env(memory=pack.domain.make_memory(pack.world)).observe()
+
+
+def test_earlier_findings_are_shown_where_they_are_kept():
+    archive = Archive()
+    task_of(V1, replace(EASY, memory="environment"), archive).step(write_answer(TRUTH))
+    env = task_of(V1, replace(EASY, memory="environment"), archive)
+    assert "1.2*u" not in env.step(act("<summary/>")).observation
+    assert (
+        "H1: task 1, 0 points, off by 0 at most, 1.2*u - 0.7*u**3."
+        in env.step(act('<summary equations="true"/>')).observation
+    )
+
+
+@both_versions
+def test_twin_worlds_look_alike_until_a_value_of_y_shows_them_apart(id):
+    for index in range(5):
+        pack = make_pack(id, "easy", "dev", index, 1)
+        task, twin = pack.tasks[0], pack.domain.twin(pack.world, stream("twin", index))
+        one, two = task.env(), replace(task, world=twin).env()
+        assert one.observe() == two.observe()
+        for reply in (act("<summary/>"), write_sample([(0.3, 0.0), (0.5, 0.0)])):  # the start is the same
+            assert one.step(reply).observation == two.step(reply).observation
+        assert one.step(write_regress(terms=ALL)).observation != two.step(write_regress(terms=ALL)).observation
+
+
+@both_rules
+def test_what_the_answer_led_to_reaches_the_updater_in_v1(rules, dials):
+    env, turns, observation = task_of(rules, dials), [], ""
+    env.step(write_sample([(0.2, 0.0), (0.4, 0.0)]))
+    env.step(write_regress([TRUTH]))
+    reply = write_answer(env.view.report.best.equation)
+    step = env.step(reply)
+    turns.append(Turn(observation, reply))
+    told = (
+        Rewrite().prompt(Trajectory("rules", tuple(turns), step.observation, None, step.feedback), "", "natural").user
+    )
+    assert ("measured in this task it is off by" in told) == rules.last_told
+    assert "You answered f(u) =" in told
+
+
+@both_versions
+def test_the_reward_is_hidden_from_the_updater(id):
+    assert not get_domain(id).reveals_reward
+
+
+# Packs, splits, versions.
+
+
+def test_equations_of_train_and_of_the_held_out_splits_never_meet_in_v1():
+    laws = {
+        s: {make_pack("pde-discovery-v1", "easy", s, i, 1).world.hidden for i in range(150)}
+        for s in ("train", "dev", "test")
+    }
+    assert not laws["train"] & (laws["dev"] | laws["test"])
+    assert all(get_domain("pde-discovery-v1").belongs(law, "train") for law in laws["train"])
+    sides = {
+        get_domain("pde-discovery-v1").belongs(
+            make_pack("pde-discovery-v0", "easy", "train", i, 1).world.hidden, "train"
+        )
+        for i in range(40)
+    }
+    assert sides == {True, False}
+
+
+def test_in_v0_as_many_tasks_as_bands_meet_every_band_once():
+    for preset, bands in (("easy", 4), ("hard", 8)):
+        pack = make_pack("pde-discovery-v0", preset, "dev", 1, 2 * bands)
+        met = [int(task.content.amplitude / TRAINED.top * bands) for task in pack.tasks]
+        assert sorted(met[:bands]) == sorted(met[bands:]) == list(range(bands))
+
+
+def test_in_v1_no_start_is_too_low_to_learn_from():
+    lows = [t.content.amplitude for i in range(30) for t in make_pack("pde-discovery-v1", "easy", "dev", i, 4).tasks]
+    assert 0.2 * EASY.top <= min(lows) <= max(lows) <= EASY.top
+
+
+def test_the_versions_are_two_values_of_one_set_of_rules():
+    assert get_domain("pde-discovery-v0").rules == V0
+    assert get_domain("pde-discovery-v1").rules == V1
+    assert all(getattr(V0, field) != getattr(V1, field) for field in V0.__dataclass_fields__)
+
+
+def test_a_name_gives_the_same_pack_in_another_process():
+    code = "from codots.domain import make_pack; p = make_pack('pde-discovery-v1', 'hard', 'dev', 7, 2)"
+    code += (
+        "; print(p.world.hidden, [t.content for t in p.tasks], p.tasks[1].env().step(%r).observation)"
+        % write_sample([(0.3, 0.1)])
+    )
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    pack = make_pack("pde-discovery-v1", "hard", "dev", 7, 2)
+    here = pack.tasks[1].env().step(write_sample([(0.3, 0.1)])).observation
+    assert there == f"{pack.world.hidden} {[t.content for t in pack.tasks]} {here}"
+
+
+def test_no_heavy_library_is_loaded_before_it_is_used():
+    code = "import sys, codots.domains.pde_discovery; print([m for m in ('scipy', 'torch') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+def test_an_unknown_style_and_an_unknown_policy_are_told_the_known_ones():
+    task = make_pack("pde-discovery-v1", "easy", "dev", 0, 1).tasks[0]
+    with pytest.raises(ValueError, match="unknown prompt style 'terse'"):
+        task.env(style="terse")
+    with pytest.raises(ValueError, match="unknown policy 'oracle'"):
+        task.domain.policy("oracle", task.world)
+
+
+# Policies and figures.
+
+
+@both_versions
+def test_every_domain_promise_is_kept(id):
+    check_domain(id, packs=4, size=2)
+
+
+def test_v0_has_the_papers_figures():
+    """Within the noise of a few packs: true terms on own data 0.96, then 0.995; the learner climbs from about 0.7."""
+    informed, learned = curve("pde-discovery-v0", "informed", 20, 2), curve("pde-discovery-v0", "bayes", 25, 3)
+    assert informed == pytest.approx([0.96, 0.995], abs=0.04)
+    assert learned[0] == pytest.approx(0.7, abs=0.15)
+    assert learned[2] == pytest.approx(0.92, abs=0.1)
+
+
+def test_in_v1_there_is_much_to_learn_and_it_pays():
+    learned = curve("pde-discovery-v1", "bayes", 25, 4)
+    assert learned[-1] - learned[0] > 0.15
+    assert learned[-1] > 0.9
+    assert curve("pde-discovery-v1", "informed", 4, 2) == pytest.approx(1.0)
+    assert curve("pde-discovery-v1", "random", 6, 1).mean() < 0.4
+
+
+# Contexts.
+
+
+@both_versions
+@pytest.mark.parametrize("preset", ["easy", "hard"])
+def test_the_oracles_context_is_all_right_and_a_twins_is_wrong(id, preset):
+    domain = get_domain(id)
+    for index in range(10):
+        world = make_pack(id, preset, "dev", index, 1).world
+        terms = len(world.hidden.support)
+        assert domain.facts(world, domain.oracle_context(world, "natural")) == (terms, 0, terms)
+        twin = domain.twin(world, stream("twin", index))
+        assert domain.facts(world, domain.oracle_context(twin, "natural"))[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("context", "right", "wrong"),
+    [
+        ("", 0, 0),
+        ("f(u) = 1.2*u - 0.7*u**3", 2, 0),
+        ("about 1.22 * u, and -0.70*u**3; surely", 2, 0),
+        ("1.2*u**6 + 0.7*u**3", 0, 1),
+        ("1.2*u 1.2*u -1.2*u", 2, 1),
+        (f"{1.2 + 2 * CLOSE}*u", 0, 1),
+        ("u and u**3, at t=0, x=0.5", 0, 0),
+        ("x1.2*u", 0, 0),
+    ],
+)
+def test_facts_count_each_claim_of_a_number_and_a_term(context, right, wrong):
+    assert get_domain("pde-discovery-v1").facts(World(TRUTH, EASY), context) == (right, wrong, 2)
+
+
+@given(text | st.lists(pieces, max_size=20).map("".join))
+def test_any_context_can_be_counted(context):
+    right, wrong, knowable = get_domain("pde-discovery-v1").facts(World(TRUTH, EASY), context)
+    assert right >= 0 <= wrong
+    assert knowable == 2
+    assert math.isfinite(right + wrong)
+
+
+def test_a_view_can_be_drawn():
+    env, domain = task_of(), get_domain("pde-discovery-v1")
+    assert domain.draw(env.view) == "turn 0 of 6, 3 points left"
+    env.step(write_sample([(0.3, 0.0), (0.5, 0.0)]))
+    env.step(write_regress([TRUTH]))
+    assert domain.draw(env.view).startswith("f(u) = ")
