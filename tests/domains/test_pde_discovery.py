@@ -598,10 +598,8 @@ def test_the_versions_are_two_values_of_one_set_of_rules():
 
 def test_a_name_gives_the_same_pack_in_another_process():
     code = "from codots.domain import make_pack; p = make_pack('pde-discovery-v1', 'hard', 'dev', 7, 2)"
-    code += (
-        "; print(p.world.hidden, [t.content for t in p.tasks], p.tasks[1].env().step(%r).observation)"
-        % write_sample([(0.3, 0.1)])
-    )
+    code += f"; step = p.tasks[1].env().step({write_sample([(0.3, 0.1)])!r})"
+    code += "; print(p.world.hidden, [t.content for t in p.tasks], step.observation)"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     pack = make_pack("pde-discovery-v1", "hard", "dev", 7, 2)
     here = pack.tasks[1].env().step(write_sample([(0.3, 0.1)])).observation
@@ -689,7 +687,7 @@ def test_any_context_can_be_counted(context):
 
 def test_a_view_can_be_drawn():
     env, domain = task_of(), get_domain("pde-discovery-v1")
-    assert domain.draw(env.view) == "turn 0 of 6, 3 points left"
+    assert domain.draw(env.view) == "turn 0 of 6, 2 points left"
     env.step(write_sample([(0.3, 0.0), (0.5, 0.0)]))
     env.step(write_regress([TRUTH]))
     assert domain.draw(env.view).startswith("f(u) = ")

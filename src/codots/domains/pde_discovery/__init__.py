@@ -163,7 +163,7 @@ V1 = Rules(
 )
 TRAINED = Dials("known", (1, 2), bands=4, memory="environment")
 EVALUATED = Dials("new", (1, 3), bands=8, memory="environment")
-EASY = Dials("known", (1, 2), points=3, noise=(0.0, 0.02), least=0.2)
+EASY = Dials("known", (1, 2), points=2, noise=(0.0, 0.02), least=0.2)
 HARD = replace(EASY, family="new", terms=(1, 3))
 REMEMBERED = replace(EASY, memory="environment")
 SLOW = replace(EASY, diffusion=0.1)
