@@ -17,12 +17,13 @@ from codots.context import Rewrite, Trajectory, Turn
 from codots.domain import get_domain, make_pack
 from codots.domains.pde_discovery import CLOSE, EASY, TRAINED, V0, V1
 from codots.domains.pde_discovery.actions import read_action, write_answer, write_regress, write_sample
-from codots.domains.pde_discovery.env import Archive, PdeEnv, curve_reward, formula_reward
+from codots.domains.pde_discovery.env import Archive, PdeEnv
 from codots.domains.pde_discovery.equation import LARGEST, LIBRARY, TERMS, columns, equation, read_equation, read_term
 from codots.domains.pde_discovery.families import SIZES, templates
 from codots.domains.pde_discovery.field import CELLS, LIMIT, STEPS, Field, Start
 from codots.domains.pde_discovery.posterior import fit_in_box
 from codots.domains.pde_discovery.regression import fit, kappa, ranked, supports
+from codots.domains.pde_discovery.rules import curve_reward, formula_reward
 from codots.pack import World, stream
 
 TRUTH = read_equation("1.2*u - 0.7*u**3")

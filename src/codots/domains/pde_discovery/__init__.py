@@ -41,12 +41,13 @@ from dataclasses import replace
 from typing import Any
 
 from codots.domain import Domain, Env, Policy, Rng, nearest, register
-from codots.domains.pde_discovery.env import Archive, Dials, PdeEnv, Rules, View, rules_text
+from codots.domains.pde_discovery.env import Archive, PdeEnv, View
 from codots.domains.pde_discovery.equation import NUMBER, TERM, Equation, term_index
 from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
 from codots.domains.pde_discovery.field import Start
 from codots.domains.pde_discovery.players import Informed, Learner, Random, Sparse
 from codots.domains.pde_discovery.posterior import Posterior
+from codots.domains.pde_discovery.rules import Dials, Rules, rules_text
 from codots.pack import Task, World, digest, stream
 
 CLAIM = re.compile(rf"([+-]? {{0,2}})(?<![\w.])({NUMBER}) {{0,2}}\* {{0,2}}({TERM})", re.A)

@@ -1,0 +1,95 @@
+"""What differs between versions and presets, what an answer pays, and what is said in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from codots.domains.pde_discovery.equation import TERMS, Equation
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What differs between the versions."""
+
+    score: Literal["formula", "curve"]
+    """Whether coefficients are compared, or the values of f over all u that can be met."""
+    ranking: Literal["worst", "spare"]
+    """Whether the tool puts first what has the least greatest error, whatever its size, or weighs terms against fit."""
+    shown: int
+    """How many of the best candidates a report shows."""
+    free: bool
+    """Whether any equation may be the answer, and not only one that the latest regression of the task scored."""
+    known: bool
+    """Whether a regression takes points that the player noted earlier."""
+    decoys: bool
+    """Whether there are settings without use (alpha) and fields that nobody reads (notes on an answer)."""
+    split_equations: bool
+    """Whether an equation belongs either to `train` or to the held-out splits."""
+    last_told: bool
+    """Whether the updater reads what the last action led to."""
+
+    def reward(self, answer: Equation, truth: Equation, top: float) -> float:
+        """What an answer pays."""
+        return formula_reward(answer, truth) if self.score == "formula" else curve_reward(answer, truth, top)
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What differs between presets."""
+
+    family: str
+    terms: tuple[int, int]
+    """Least and greatest number of terms of f."""
+    points: int = 6
+    """Points that may be measured in a task."""
+    turns: int = 6
+    noise: tuple[float, float] = (0.002, 0.0005)
+    """Standard deviations of the noise on u and on y."""
+    top: float = 2.765625
+    """Greatest amplitude of a start."""
+    least: float = 0.0
+    """Least amplitude, as a share of the greatest."""
+    bands: int = 1
+    """Amplitudes are cut into so many bands; as many tasks in a row meet each once."""
+    modes: tuple[int, int] = (1, 2)
+    """Least and greatest number of sine waves in a start."""
+    diffusion: float = 1.0
+    """At 1 a state is gone in a thirtieth of the time; the lower, the more there is to see later."""
+    memory: Literal["context", "environment"] = "context"
+    """Who carries data and findings over the tasks of a life: the player's own context, or the environment."""
+
+
+def formula_reward(answer: Equation, truth: Equation) -> float:
+    """Compare coefficients: 1 if all are right; each term too many costs as much as all the true ones together."""
+    missed = sum(abs(a - b) for a, b in zip(answer.coefficients, truth.coefficients, strict=True))
+    surplus = max(0, len(answer.support) - len(truth.support))
+    return 1 / (1 + missed / sum(map(abs, truth.coefficients)) + surplus)
+
+
+def curve_reward(answer: Equation, truth: Equation, top: float) -> float:
+    """Compare values: 1 if all are right, 0 where they are, on average over u, as far off as half their own size."""
+    u = np.linspace(0, top, 65)[1:]
+    a, b = answer(u), truth(u)
+    return max(0.0, 1 - 2 * float(np.mean(np.abs(a - b) / (np.abs(a) + np.abs(b) + 1e-12))))
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader(__package__, "prompts"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def render(template: str, **values: object) -> str:
+    """Fill in a template."""
+    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip("\n")
+
+
+def rules_text(rules: Rules, dials: Dials) -> str:
+    """Say the rules."""
+    return render("rules", rules=rules, dials=dials, terms=[f"({t})" if t == "exp(u)-1" else t for t in TERMS])
