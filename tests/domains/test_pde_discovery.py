@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from codots.pack import World, stream
 TRUTH = read_equation("1.2*u - 0.7*u**3")
 START = Start(2.0, (1.0, 0.4))
 ALL = tuple(range(len(TERMS)))
+DOCS = Path(__file__).parents[2] / "docs/domains/pde_discovery.md"
 both_versions = pytest.mark.parametrize("id", ["pde-discovery-v0", "pde-discovery-v1"])
 both_rules = pytest.mark.parametrize(("rules", "dials"), [(V0, TRAINED), (V1, EASY)])
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
@@ -389,6 +391,7 @@ def test_what_a_tool_refuses_costs_a_turn_and_no_more(rules, dials, inside):
         act("<regress><term><term>u</term></term></regress>"),
         act("<answer>u</answer>" + " " * 30_000),
         "</action><action>",
+        act("<answer>\ud800</answer>"),
     ],
 )
 def test_a_reply_without_one_plain_tool_is_malformed(rules, dials, reply):
@@ -684,6 +687,20 @@ def test_any_context_can_be_counted(context):
     assert right >= 0 <= wrong
     assert knowable == 2
     assert math.isfinite(right + wrong)
+
+
+def test_the_life_in_the_docs_is_what_happens():
+    shown = DOCS.read_text().partition("## One life")[2].split("```")[1].strip()
+    replies, lines = iter([line[2:] for line in shown.splitlines() if line.startswith("> ")]), []
+    for task in make_pack("pde-discovery-v1", "easy", "dev", 0, 2).tasks:
+        env, step = task.env(), None
+        lines.append(env.observe())
+        while step is None or not step.done:
+            reply = next(replies)
+            step = env.step(reply)
+            lines += [f"> {reply}", step.observation]
+        lines.append(f"{step.feedback}\nreward {step.reward:.2f}")
+    assert "\n".join(lines) == shown
 
 
 def test_a_view_can_be_drawn():
