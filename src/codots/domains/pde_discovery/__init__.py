@@ -22,7 +22,7 @@ Presets:
     Dials: family, terms, points, turns, noise, top, least, bands, modes, diffusion, memory.
 Reference policies:
     `random`, any points and any terms; `informed`, in v0 the true terms fitted to all data, in v1 the truth; `bayes`, a
-    scripted learner that measures at the start, evenly over x. In v0 it takes the fewest terms of the library that fit
+    scripted learner that measures at the start. In v0 it takes the fewest terms of the library that fit
     nearly as well as the best; in v1 it remembers its points and answers what has the greatest expected reward, with a
     posterior over the family by Laplace's approximation. The optimum over all ways to measure cannot be computed.
 Version history:

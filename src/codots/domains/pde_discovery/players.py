@@ -17,9 +17,14 @@ NEAR, FINE = 1.5, 0.002
 """A fit is good enough within so many errors of the best, or below this error."""
 
 
-def spread(view: View) -> list[tuple[float, float]]:
-    """All points at the start, where u is largest, over x by the golden section: no two mirror each other."""
-    return [((i + 1) * GOLDEN % 1, 0.0) for i in range(view.left)]
+def evenly(count: int) -> list[tuple[float, float]]:
+    """Points at the start, where u is largest, evenly over x."""
+    return [((i + 0.5) / count, 0.0) for i in range(count)]
+
+
+def unevenly(count: int) -> list[tuple[float, float]]:
+    """Points at the start by the golden section: no two mirror each other, as many a start does."""
+    return [((i + 1) * GOLDEN % 1, 0.0) for i in range(count)]
 
 
 class Random:
@@ -51,7 +56,7 @@ class Informed:
         if self.free:
             return write_answer(self.truth)
         if view.left:
-            return write_sample(spread(view))
+            return write_sample(evenly(view.left))
         if view.report is None:
             return write_regress([self.truth])
         return write_answer(view.report.best.equation)
@@ -65,7 +70,7 @@ class Sparse:
 
     def act(self, view: View) -> str:
         if view.left:
-            return write_sample(spread(view))
+            return write_sample(evenly(view.left))
         if view.report is None:
             return write_regress(terms=ALL)
         return write_answer(sparse(view.report.ranking))
@@ -90,7 +95,7 @@ class Learner:
 
     def act(self, view: View) -> str:
         if view.left:
-            return write_sample(spread(view))
+            return write_sample(unevenly(view.left))
         if view.report is None:
             return write_regress(terms=ALL)
         return write_answer(self.posterior.best_answer([*self.points, *_seen(view.report)]))
