@@ -83,19 +83,17 @@ def imitation(stage: Stage) -> Settings:
 
 def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: int, step: int) -> list[Sample]:
     """The scripted lives of one step, as samples."""
-    # Workers are dealt lives in turn: in this order each gets its share of the kinds, of which one takes far longer.
-    order = sorted(range(stage.packs), key=lambda i: i % 4)
     jobs = []
-    for i in order:
+    for i in range(stage.packs):
         index = (step - 1) * stage.packs + i
         preset = stage.presets[i % len(stage.presets)]
         pack = make_pack(config.domain, preset, "train", index, config.size)
         jobs.append(Job(pack, contexts(pack, stage, i), ("pretrain", config.seed, number, step, i)))
-    lives = dict(zip(order, engine.live(jobs), strict=True))
-    failure = next((life.failure for life in lives.values() if life.failure), None)
+    lives = engine.live(jobs)
+    failure = next((life.failure for life in lives if life.failure), None)
     if failure:
         raise RuntimeError(f"the scripted player failed: {failure}")
-    return [episode.transcript.sample(1.0) for i in sorted(lives) for episode in lives[i].episodes]
+    return [episode.transcript.sample(1.0) for life in lives for episode in life.episodes]
 
 
 def contexts(pack: Pack, stage: Stage, i: int) -> Own | Given:

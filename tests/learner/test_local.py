@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from codots.learner.local import LocalLearner, Settings, micro_batches
+from codots.learner.local import LocalLearner, Settings, fair_shares, micro_batches
 from codots.pack import stream
 from codots.transcript import Sample, Sampled, StopReason, Transcript
 
@@ -53,19 +53,58 @@ def test_the_budget_of_a_micro_batch_does_not_change_the_gradient(make_model, bu
     assert cut_sums == pytest.approx(sums, rel=1e-4)
 
 
+def family(count=12, seed=0):
+    """Draw episodes of which many begin alike, some are all of another, and some are equal."""
+    rng, batch = stream("family", seed), []
+    for sample in make_batch(count, seed):
+        other = batch[rng.integers(len(batch))] if batch and rng.random() < 0.7 else sample
+        at = int(rng.integers(1, len(other.ids) + 1))
+        parts = [getattr(other, name)[:at] + getattr(sample, name)[at:] for name in ("ids", "mask", "logprobs")]
+        ids, mask, logprobs = parts
+        if not any(mask):
+            mask[-1] = True
+        advantage = float(rng.normal())
+        batch.append(Sample(ids, mask, [advantage * m for m in mask], logprobs, 0))
+    return batch
+
+
+def beginnings(batch):
+    """Count, slowly, what a tree of these episodes has to run: every beginning once, the last ids never."""
+    return len({tuple(sample.ids[:end]) for sample in batch for end in range(1, len(sample.ids))})
+
+
 @pytest.mark.parametrize("budget", [1, 40, 100, 10**6])
 def test_no_micro_batch_passes_the_budget_unless_it_is_one_episode(budget):
-    batch = make_batch(20)
+    batch = family(20)
     parts = list(micro_batches(batch, budget))
     for part in parts:
-        assert len(part) == 1 or len(part) * max(len(sample.ids) for sample in part) <= budget
-    assert sorted(map(id, batch)) == sorted(id(sample) for part in parts for sample in part)
+        assert len(part.samples) == 1 or len(part.ids) <= budget
+    assert sorted(map(id, batch)) == sorted(id(sample) for part in parts for sample in part.samples)
     assert list(micro_batches([], budget)) == []
 
 
-def test_the_gradient_is_that_of_the_definition(learner, model):
+@pytest.mark.parametrize("seed", range(5))
+def test_what_episodes_begin_alike_is_run_once_and_nothing_else_is_run(seed):
+    batch = family(seed=seed)
+    (whole,) = micro_batches(batch, 10**6)
+    assert len(whole.ids) == beginnings(batch) < sum(len(sample.ids) - 1 for sample in batch)
+    for sample, nodes in zip(whole.samples, whole.nodes, strict=True):
+        assert [whole.ids[node] for node in nodes] == sample.ids[:-1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_shares_are_fair_and_leave_out_nothing(n):
+    batch = family(30)
+    shares = fair_shares(batch, n)
+    assert sorted(map(id, batch)) == sorted(id(sample) for share in shares for sample in share)
+    ids = [sum(len(part.ids) for part in micro_batches(share, 10**6)) for share in shares]
+    assert max(ids) - min(ids) <= 2 * max(len(sample.ids) for sample in batch)
+
+
+@pytest.mark.parametrize("draw", [make_batch, family])
+def test_the_gradient_is_that_of_the_definition(learner, model, draw):
     """While the weights are the sampler's own, the loss is the mean over tokens of -A log pi."""
-    batch = on_policy(learner, make_batch())
+    batch = on_policy(learner, draw())
     gradient, _ = learner.gradient(batch, tokens(batch))
     model.zero_grad()
     for sample in batch:
@@ -207,6 +246,7 @@ def test_a_model_whose_head_does_more_than_a_product_is_scored_by_itself(make_mo
         def __init__(self, inner):
             super().__init__()
             self.inner, self.base_model = inner, inner.base_model
+            self.set_attn_implementation = inner.set_attn_implementation
 
         def get_output_embeddings(self):
             return self.inner.get_output_embeddings()

@@ -291,6 +291,7 @@ class Faulty:
 
     def __init__(self, model, bad, fault):
         self.model, self.bad, self.fault, self.calls, self.config = model, bad, fault, 0, model.config
+        self.set_attn_implementation = model.set_attn_implementation
 
     def __call__(self, **inputs):
         self.calls += 1

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from codots.learner.local import LocalLearner, Settings, agree, finish, trained_tokens
+from codots.learner.local import LocalLearner, Settings, agree, fair_shares, finish, trained_tokens
 from codots.model import Profile, load_model
 from codots.rollout import Job, Life, rollouts
 from codots.sampler.base import Sampler
@@ -121,15 +122,15 @@ class LocalEngine:
     def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
         """Live lives; `told` hears of those of this process as they end."""
         n = 1 + len(self._others)
-        shares = self._all("live", [(list(jobs[i::n]),) for i in range(n)], told)
-        return [shares[i % n][i // n] for i in range(len(jobs))]
+        ends = [len(jobs) * i // n for i in range(n + 1)]  # neighbours, as a group is, begin alike
+        shares = self._all("live", [(list(jobs[a:b]),) for a, b in pairwise(ends)], told)
+        return [life for share in shares for life in share]
 
     def step(self, batch: Sequence[Sample]) -> dict[str, float]:
         """Take exactly one optimiser step over the batch, then serve the new weights."""
         normaliser = trained_tokens(batch)
-        ordered = sorted(batch, key=lambda sample: len(sample.ids))
-        n = 1 + len(self._others)
-        parts = self._all("gradient", [(ordered[i::n], normaliser) for i in range(n)])
+        moving = [sample for sample in batch if any(sample.advantages)]
+        parts = self._all("gradient", [(share, normaliser) for share in fair_shares(moving, 1 + len(self._others))])
         gradient = torch.from_numpy(sum(part for part, _ in parts))
         metrics = finish([sums for _, sums in parts])
         if all(sample.version == self.version for sample in batch):  # else they are right to differ

@@ -1,16 +1,19 @@
-"""A learner in this process: AdamW over micro-batches cut by a token budget."""
+"""A learner in this process: AdamW over micro-batches, in which no id is run twice."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from codots.attention import Rows, alike, run, teach
 from codots.loss import policy_loss
 from codots.transcript import Sample
 
@@ -31,7 +34,7 @@ class Settings:
     clip: float = 1.0
     """Greatest norm of the gradient."""
     micro_tokens: int = 2048
-    """Greatest number of ids, padding included, in one pass."""
+    """Greatest number of ids in one pass."""
     loss: str = "rec-oneside-nois"
     choices: dict[str, Any] = field(default_factory=dict)
     """Of the loss, by name."""
@@ -46,26 +49,79 @@ SUMS = (
 """What a share reports; all of it even where no episode moved, so that every step has the same metrics."""
 
 
-def micro_batches(batch: Sequence[Sample], budget: int) -> Iterator[list[Sample]]:
-    """Cut a batch, shortest first, so that no micro-batch padded to its longest passes the budget."""
-    part: list[Sample] = []
-    for sample in sorted(batch, key=lambda sample: len(sample.ids)):
-        if part and len(sample.ids) * (len(part) + 1) > budget:
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some episodes as a tree: what several begin with is run once, and nothing is padding."""
+
+    samples: list[Sample] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    """What is run, sample after sample what it adds to those before."""
+    nodes: list[list[int]] = field(default_factory=list)
+    """Where each sample's ids stand among those; its last id foretells nothing and is not run."""
+    shared: list[int] = field(default_factory=list)
+    """How many ids of each sample were there before it came."""
+
+    def add(self, sample: Sample, shared: int) -> None:
+        """Take a sample whose first ids are those of the sample before."""
+        fresh = sample.ids[shared:-1]
+        before = self.nodes[-1][:shared] if shared else []
+        self.nodes.append([*before, *range(len(self.ids), len(self.ids) + len(fresh))])
+        self.ids.extend(fresh)
+        self.samples.append(sample)
+        self.shared.append(shared)
+
+    def rows(self, device: Any) -> Rows:
+        """How the ids attend: each to its own sample's, wherever those stand."""
+        shared_B, lengths_B = np.array(self.shared), np.array([len(nodes) for nodes in self.nodes])
+
+        def places(b: np.ndarray, width: int) -> Tensor:
+            padded = [self.nodes[i] + [0] * (width - len(self.nodes[i])) for i in b]
+            return torch.tensor(padded, device=device)
+
+        return Rows.of(lengths_B - shared_B, shared_B, places, lambda layer, keys, values: (keys, values), device)
+
+
+def in_tree_order(batch: Sequence[Sample]) -> list[tuple[Sample, int]]:
+    """Put samples that begin alike side by side, each with how many ids it shares with the one before."""
+    ordered = sorted(batch, key=lambda sample: sample.ids)
+    shared = [0, *(alike(one.ids[:-1], other.ids[:-1]) for one, other in pairwise(ordered))]
+    return list(zip(ordered, shared, strict=False))
+
+
+def micro_batches(batch: Sequence[Sample], budget: int) -> Iterator[MicroBatch]:
+    """Cut a batch so that no micro-batch runs more ids than the budget, unless it is of one sample."""
+    part = MicroBatch()
+    for sample, shared in in_tree_order(batch):
+        if part.samples and len(part.ids) + len(sample.ids) - 1 - shared > budget:
             yield part
-            part = []
-        part.append(sample)
-    if part:
+            part, shared = MicroBatch(), 0
+        part.add(sample, shared)
+    if part.samples:
         yield part
+
+
+def fair_shares(batch: Sequence[Sample], n: int) -> list[list[Sample]]:
+    """Part a batch among n learners, so that each runs about as many ids and beginnings are seldom parted."""
+    shares: list[list[Sample]] = [[] for _ in range(n)]
+    ordered = [(sample, len(sample.ids) - shared) for sample, shared in in_tree_order(batch)]
+    total, run = sum(fresh for _, fresh in ordered), 0
+    for sample, fresh in ordered:
+        shares[(2 * run + fresh) * n // (2 * total)].append(sample)  # by where its middle falls
+        run += fresh
+    return shares
+
+
+def trained(part: MicroBatch) -> Iterator[tuple[Sample, list[int], int]]:
+    """Walk the sampled ids: the sample, its nodes, and the place of the id in it."""
+    for sample, nodes in zip(part.samples, part.nodes, strict=True):
+        for at, sampled in enumerate(sample.mask):
+            if sampled:
+                yield sample, nodes, at
 
 
 def trained_tokens(batch: Sequence[Sample]) -> int:
     """Count the ids that the policy sampled."""
     return sum(sum(sample.mask) for sample in batch)
-
-
-def _padded(rows: list[list[Any]], dtype: torch.dtype) -> Tensor:
-    most = max(map(len, rows))
-    return torch.tensor([row + [0] * (most - len(row)) for row in rows], dtype=dtype)
 
 
 class LocalLearner:
@@ -75,7 +131,7 @@ class LocalLearner:
     """
 
     def __init__(self, model: Any, settings: Settings) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.settings = teach(model), settings
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
@@ -127,13 +183,12 @@ class LocalLearner:
 
     def logprobs(self, batch: Sequence[Sample]) -> list[list[float]]:
         """Score the sampled ids under the weights as they are."""
-        rows: dict[int, list[float]] = {}
+        rows = {id(sample): [0.0] * len(sample.ids) for sample in batch}
         with torch.no_grad():
             for part in micro_batches(batch, self.settings.micro_tokens):
-                logprobs, _, mask = self._score(part)
-                scored = torch.where(mask, logprobs, 0.0).tolist()
-                for sample, row in zip(part, scored, strict=True):
-                    rows[id(sample)] = [0.0, *row[: len(sample.ids) - 1]]
+                logprobs, _ = self._score(part)
+                for (sample, _, at), logprob in zip(trained(part), logprobs.tolist(), strict=True):
+                    rows[id(sample)][at] = logprob
         return [rows[id(sample)] for sample in batch]
 
     def weights(self) -> dict[str, Tensor]:
@@ -158,43 +213,43 @@ class LocalLearner:
             same = torch.equal(head(self.model.base_model(probe)[0]), self.model(probe).logits)
         return head if same else None
 
-    def _logits(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits where the mask is True, (N, vocabulary); no other token goes through the output layer if possible."""
+    def _logits(self, part: MicroBatch, at_M: Tensor) -> Tensor:
+        """Logits after these ids, (M, vocabulary); no other goes through the output layer."""
+        ids, rows = torch.tensor(part.ids), part.rows("cpu")
+        positions = torch.cat([torch.arange(s, len(n)) for s, n in zip(part.shared, part.nodes, strict=True)])
         if self._head is None:
-            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[mask]
+            logits: Tensor = run(self.model, ids, positions, rows, logits_to_keep=at_M).logits[0]
             return logits
-        hidden: Tensor = self._head(self.model.base_model(input_ids=ids, use_cache=False)[0][mask])
+        hidden: Tensor = self._head(run(self.model.base_model, ids, positions, rows)[0][0].index_select(0, at_M))
         return hidden
 
-    def _score(self, part: list[Sample]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logprob and entropy where the next id was sampled, and that mask, each (B, T-1)."""
-        ids = _padded([sample.ids for sample in part], torch.long)
-        mask = _padded([sample.mask for sample in part], torch.bool)[:, 1:]
-        # Padding is on the right and attention looks left, so no real id ever sees it.
-        logits = self._logits(ids[:, :-1], mask).float().log_softmax(-1)
-        chosen = logits.gather(1, ids[:, 1:][mask][:, None])[:, 0]
+    def _score(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Logprob and entropy of every sampled id, (M,) each, sample after sample."""
+        where = [(nodes[at - 1], sample.ids[at]) for sample, nodes, at in trained(part)]
+        at_M, ids_M = torch.tensor(where).T
+        logits = self._logits(part, at_M).float().log_softmax(-1)
         entropy = -(logits.exp() * logits).sum(-1).detach()
-        blank = torch.zeros(mask.shape, dtype=chosen.dtype)
-        return blank.masked_scatter(mask, chosen), blank.masked_scatter(mask, entropy), mask
+        return logits.gather(1, ids_M[:, None])[:, 0], entropy
 
-    def _backward(self, part: list[Sample], normaliser: int) -> dict[str, float]:
-        logprobs, entropy, mask = self._score(part)
-        old = _padded([sample.logprobs for sample in part], torch.float32)[:, 1:]
-        advantages = _padded([sample.advantages for sample in part], torch.float32)[:, 1:]
+    def _backward(self, part: MicroBatch, normaliser: int) -> dict[str, float]:
+        logprobs, entropy = self._score(part)
+        told = [(sample.logprobs[at], sample.advantages[at]) for sample, _, at in trained(part)]
+        old, advantages = torch.tensor(told).T
         # The loss takes a ratio or an advantage that is not a number for a clipped token, and would say nothing.
         if not (torch.isfinite(old).all() and torch.isfinite(advantages).all()):
             raise FloatingPointError("an advantage or a sampler's logprob is not finite; the weights are untouched")
+        mask = torch.ones_like(old, dtype=torch.bool)
         loss, metrics = policy_loss(
             logprobs, old, advantages, mask, self.settings.loss, normaliser=normaliser, **self.settings.choices
         )
         loss.backward()  # type: ignore[no-untyped-call]
-        gap = (logprobs.detach() - old)[mask].abs()
+        gap = (logprobs.detach() - old).abs()
         return {
-            "tokens": float(mask.sum()),
+            "tokens": float(len(told)),
             "learner/loss": float(loss.detach()) * normaliser,
-            "learner/entropy": float(entropy[mask].sum()),
+            "learner/entropy": float(entropy.sum()),
             "learner/logprob_gap": float(gap.sum()),
-            "learner/logprob_gap_max": float(gap.max()) if gap.numel() else 0.0,
+            "learner/logprob_gap_max": float(gap.max()),
             "learner/clip_fraction": float(metrics["loss/clip_fraction"]) * normaliser,
         }
 

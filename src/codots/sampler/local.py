@@ -4,60 +4,96 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 import torch
 
+from codots.attention import Rows, alike, run, teach
 from codots.pack import Names, stream
 from codots.sampler.base import Params
 from codots.transcript import Sampled, StopReason
 
-SHORT = 16
-"""Ids that a move's answer rarely passes; longer prompts are read apart."""
+BLOCK = 8
+"""Ids by which openings are compared; a common beginning that is shorter is read again."""
 
 
 class SlotCache:
-    """Keys and values of all sessions, a row each, written at any position.
+    """Keys and values of all sessions, a row of the store each, written at any position.
 
-    It stands in for a transformers `Cache`: `update` stores what a forward pass computed and gives back all that
-    the pass may look at. Rows are ragged; the attention mask of the pass keeps each within its own length.
+    What a slot holds stays until others overwrite it, and an opening that begins alike copies it instead of reading.
     """
 
     def __init__(self) -> None:
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.held: dict[int, list[int]] = {}
+        """The ids that a slot has keys and values of."""
+        self._began: dict[int, int] = {}
+        """The slot that began with these blocks last, by their hash."""
 
-    def aim(self, rows: torch.Tensor | slice, positions_BT: torch.Tensor, width: int, slots: int) -> None:
-        """Say where the next pass writes and how far it may look."""
-        self.rows, self.positions_BT, self.width, self.slots = rows, positions_BT, width, slots
+    def open(self, openings: Sequence[tuple[int, list[int]]]) -> list[int]:
+        """Take slots for new ids; gives how many of them are known elsewhere, and will be copied in the next pass."""
+        for slot, ids in openings:  # what a slot still holds of its last session may be just what the next begins with
+            self.held[slot] = ids[: alike(self.held.get(slot, []), ids[:-1])]
+        known, self.copies = [], []
+        for slot, ids in openings:
+            source, length = self._longest(ids[:-1])
+            if length > len(self.held[slot]):
+                self.copies.append((slot, source, length))
+            known.append(max(length, len(self.held[slot])))
+            self.held[slot] = list(ids)
+            self._began |= dict.fromkeys(block_hashes(ids), slot)
+        return known
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> Any:
-        """Store (B, heads, T, dim) and return (B, heads, width, dim)."""
+    def _longest(self, ids: list[int]) -> tuple[int, int]:
+        """Find the slot that begins most like these ids, and for how many of them."""
+        source, length = -1, 0
+        for end, hashed in enumerate(block_hashes(ids), 1):
+            slot = self._began.get(hashed, -1)
+            if self.held.get(slot, [])[: end * BLOCK] != ids[: end * BLOCK]:
+                break
+            source, length = slot, end * BLOCK
+        return source, alike(self.held[source], ids) if length else 0
+
+    def aim(self, slots_N: torch.Tensor, positions_N: torch.Tensor) -> None:
+        """Say where the next pass writes."""
+        self.slots_N, self.positions_N = slots_N, positions_N
+        self.slots, self.width = int(slots_N.max()) + 1, int(positions_N.max()) + 1
+
+    def hold(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store (N, heads, dim) and give back all that is held, (slots, width, heads, dim)."""
         while layer >= len(self.layers):
-            self.layers.append((keys.new_zeros(0), values.new_zeros(0)))
-        self.layers[layer] = (self._write(self.layers[layer][0], keys), self._write(self.layers[layer][1], values))
-        return tuple(store[self.rows, :, : self.width] for store in self.layers[layer])
+            self.layers.append((keys.new_zeros(0, 0), values.new_zeros(0, 0)))
+        held, new = self.layers[layer], (keys, values)
+        self.layers[layer] = (self._written(held[0], new[0]), self._written(held[1], new[1]))
+        return self.layers[layer]
 
-    def _write(self, store: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        if store.ndim == 1 or self.width > store.shape[2] or self.slots > store.shape[0]:
+    def _written(self, store: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        if self.width > store.shape[1] or self.slots > store.shape[0]:
             store = self._grown(store, new)
-        row_of = torch.arange(store.shape[0])[self.rows][:, None]
-        store[row_of, :, self.positions_BT] = new.transpose(1, 2)
+        store.flatten(0, 1).index_copy_(0, self.slots_N * store.shape[1] + self.positions_N, new)
+        for slot, source, length in self.copies:  # in order: a source may itself have just been copied to
+            store[slot, :length] = store[source, :length]
         return store
 
     def _grown(self, store: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        rows, width = self.slots, max(64, 2 ** (self.width - 1).bit_length())
-        if store.ndim > 1:
-            rows, width = max(rows, store.shape[0]), max(width, store.shape[2])
-        grown = new.new_zeros(rows, new.shape[1], width, new.shape[3])
-        if store.ndim > 1:
-            grown[: store.shape[0], :, : store.shape[2]] = store
+        slots, width = store.shape[:2]
+        grown = new.new_zeros(
+            max(self.slots, slots), max(64, 2 ** (self.width - 1).bit_length(), width), *new.shape[1:]
+        )
+        if store.numel():
+            grown[:slots, :width] = store
         return grown
 
-    def get_seq_length(self, layer: int = 0) -> int:
-        """Positions are given to the model explicitly; there is no common length."""
-        return 0
+
+def block_hashes(ids: list[int]) -> Iterator[int]:
+    """Hash the first block of these ids, the first two, and so on."""
+    hashed = 0
+    for end in range(BLOCK, len(ids) + 1, BLOCK):
+        hashed = hash((hashed, *ids[end - BLOCK : end]))
+        yield hashed
 
 
 @dataclass
@@ -72,13 +108,6 @@ class Request:
     done: asyncio.Future[Sampled]
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-
-
-def alike(batch: list[Request]) -> list[list[Request]]:
-    """Part requests by how many ids they read, so that a move is not padded to a whole prompt."""
-    short = [request for request in batch if len(request.new) <= SHORT]
-    long = [request for request in batch if len(request.new) > SHORT]
-    return [part for part in (short, long) if part]
 
 
 class LocalSession:
@@ -117,7 +146,7 @@ class LocalSampler:
     """
 
     def __init__(self, model: Any, stop_ids: frozenset[int], *, max_sessions: int = 256) -> None:
-        self.model = model
+        self.model = teach(model)
         self.stop_ids = stop_ids
         self.max_length = int(model.config.max_position_embeddings)
         self.version = 0
@@ -151,6 +180,7 @@ class LocalSampler:
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._loop, self._moved, self._room = loop, asyncio.Event(), asyncio.Semaphore(len(self._free))
             self._waiting, self._active = [], []
+            self._cache = SlotCache()  # what lives find must not hang on what was lived before
 
     async def _enter(self, session: LocalSession) -> None:
         self._join_loop()
@@ -202,49 +232,47 @@ class LocalSampler:
             batch = sorted(self._waiting + self._active, key=lambda request: request.session.slot)
             self._waiting, self._active = [], []
             try:
-                self._advance(batch)
+                self._choose(batch, self._forward(batch))
                 self._active = [request for request in batch if not self._finish(request)]
             except Exception as error:
+                self._cache = SlotCache()  # a pass that broke off may have written anything
                 for request in batch:
+                    request.session.opened_at = -1
                     if not request.done.done():
                         request.done.set_exception(error)
             await asyncio.sleep(0)
 
-    def _advance(self, batch: list[Request]) -> None:
-        """Run one pass over all who wait: new requests read their prompt, the others their last id."""
-        for part in alike(batch):
-            self._choose(part, self._forward(part))
-
     @torch.inference_mode()
     def _forward(self, batch: list[Request]) -> torch.Tensor:
-        """Run the model over the new ids of each row; gives the logits after the last, (B, vocabulary)."""
+        """Run the model over the new ids of every row, in one pass; gives the logits after the last, (B, ids)."""
+        self._open_slots([request for request in batch if not request.session.length])
         news = [request.new or request.session.pending for request in batch]
-        lengths = torch.tensor([request.session.length for request in batch])
-        slots = torch.tensor([request.session.slot for request in batch])
-        most = max(map(len, news))
-        ids_BT = torch.tensor([new + [0] * (most - len(new)) for new in news])
-        positions_BT = lengths[:, None] + torch.arange(most)
-        width = int(positions_BT.max()) + 1
-        # Where the rows are the first of the cache, a slice spares a copy of it.
-        rows = slice(0, len(batch)) if int(slots[-1]) == len(batch) - 1 else slots
-        self._cache.aim(rows, positions_BT, width, max(int(slots[-1]) + 1, len(batch)))
-        visible = torch.arange(width) <= positions_BT[:, :, None]
-        last = torch.tensor([len(new) - 1 for new in news])
-        kept, where = torch.unique(last, return_inverse=True)
-        output = self.model(
-            input_ids=ids_BT,
-            position_ids=positions_BT,
-            attention_mask=visible[:, None],
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=kept,
+        counts_B = np.array([len(new) for new in news])
+        starts_B, slots_B = np.array([(request.session.length, request.session.slot) for request in batch]).T
+        slots_N, ends_B = np.repeat(slots_B, counts_B), np.cumsum(counts_B)
+        positions_N = np.arange(ends_B[-1]) + np.repeat(starts_B - ends_B + counts_B, counts_B)
+        ids, slots, positions, last = map(
+            torch.tensor, ([id for new in news for id in new], slots_N, positions_N, ends_B - 1)
         )
+        self._cache.aim(slots, positions)
+
+        def places(b: np.ndarray, width: int) -> slice | torch.Tensor:
+            first, end = slots_B[b[0]], slots_B[b[-1]] + 1
+            # Where rows are neighbours in the cache, a slice spares a copy of it.
+            return slice(first, end) if end - first == len(b) else torch.from_numpy(slots_B[b])
+
+        rows = Rows.of(counts_B, starts_B, places, self._cache.hold)
+        output = run(self.model, ids, positions, rows, logits_to_keep=last)
         for request, new in zip(batch, news, strict=True):
             request.session.length += len(new)
-            request.session.pending = []
-            request.new = []
-        logits: torch.Tensor = output.logits[torch.arange(len(batch)), where].float()
+            request.session.pending, request.new = [], []
+        logits: torch.Tensor = output.logits[0].float()
         return logits
+
+    def _open_slots(self, requests: list[Request]) -> None:
+        known = self._cache.open([(request.session.slot, request.new) for request in requests])
+        for request, length in zip(requests, known, strict=True):
+            request.session.length, request.new = length, request.new[length:]
 
     def _choose(self, batch: list[Request], logits_BV: torch.Tensor) -> None:
         """Sample one id a row by inverting the cumulative distribution at the row's own draw."""
