@@ -113,6 +113,82 @@ def test_every_id_is_the_one_that_the_draw_of_its_session_turn_and_place_falls_o
                 read += 1
 
 
+class Counting:
+    """A model that counts the ids it runs."""
+
+    def __init__(self, model):
+        self.model, self.config, self.ids = model, model.config, 0
+        self.set_attn_implementation = model.set_attn_implementation
+
+    def __call__(self, **inputs):
+        self.ids += inputs["input_ids"].numel()
+        return self.model(**inputs)
+
+
+def test_what_openings_share_is_read_once_and_changes_no_logprob(model):
+    rng = stream("alike")
+    head, tails = rng.integers(0, 800, 40).tolist(), rng.integers(0, 800, (6, 9)).tolist()
+    turns = [[(head, Params(3))], *([([*head, *tail], Params(3))] for tail in tails)]
+    turns += [[([*head[:20], *tail], Params(3))] for tail in tails] + [[([*head, *tails[0]], Params(3))]]
+    counting = Counting(model)
+    held = live(LocalSampler(counting, frozenset()), {("life", i): turn for i, turn in enumerate(turns)})
+    read = sum(len(ids) for turn in turns for ids, _ in turn)
+    sampled = 2 * len(turns)  # the last sampled id of each is never read
+    assert counting.ids == 40 + 6 * 9 + 6 * 9 + 1 + sampled < read
+    for transcript, _ in held.values():
+        logprobs = full_pass(model, transcript.ids)
+        for at in range(len(transcript.ids) - 3, len(transcript.ids)):
+            assert logprobs[at - 1, transcript.ids[at]].item() == pytest.approx(transcript.logprobs[at], abs=1e-4)
+
+
+def test_what_an_earlier_session_left_is_not_read_again_and_not_trusted_once_overwritten(model):
+    rng = stream("left")
+    one, two = rng.integers(0, 800, (2, 33)).tolist()
+    counting = Counting(model)
+    sampler = LocalSampler(counting, frozenset(), max_sessions=1)
+
+    async def in_turn():
+        return [(await talk(sampler, ("life", i), [(ids, Params(2))]))[0] for i, ids in enumerate((one, one, two, one))]
+
+    for transcript in run(in_turn()):
+        logprobs = full_pass(model, transcript.ids)
+        for at in (33, 34):
+            assert logprobs[at - 1, transcript.ids[at]].item() == pytest.approx(transcript.logprobs[at], abs=1e-4)
+    assert counting.ids == 33 + 1 + 33 + 33 + 4  # the second reads its last id alone
+
+
+def test_a_branch_goes_on_from_where_its_session_stood_and_each_goes_its_own_way(model):
+    prompt, more = [5, 6, 7] * 10, [8, 9]
+    counting = Counting(model)
+    sampler = LocalSampler(counting, frozenset())
+
+    async def branching():
+        async with sampler.session(("trunk",)) as trunk:
+            first = await trunk.sample(prompt, Params(4))
+            async with trunk.fork(("branch",)) as branch:
+                answers = await asyncio.gather(trunk.sample(more, Params(4)), branch.sample(more, Params(4)))
+        return first, answers
+
+    first, (here, there) = run(branching())
+    assert here.ids != there.ids
+    for answer in (here, there):
+        ids = [*prompt, *first.ids, *more, *answer.ids]
+        logprobs = full_pass(model, ids)
+        told = [logprobs[at - 1, ids[at]].item() for at in range(len(ids) - 4, len(ids))]
+        assert answer.logprobs == pytest.approx(told, abs=1e-4)
+    assert counting.ids == 30 + 3 + 2 * (1 + 2) + 2 * 3
+
+
+def test_a_closed_session_has_no_branches(model):
+    async def closed():
+        async with LocalSampler(model, STOPS).session(("a",)) as session:
+            pass
+        session.fork(("b",))
+
+    with pytest.raises(RuntimeError, match="closed"):
+        run(closed())
+
+
 def numbers(held):
     return {name: (t.ids, t.mask, t.logprobs, [a.stop for a in answers]) for name, (t, answers) in held.items()}
 

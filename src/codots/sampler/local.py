@@ -119,7 +119,7 @@ class LocalSession:
         self.length = 0
         """Ids in the cache."""
         self.pending: list[int] = []
-        """The last sampled id, which the cache does not hold yet."""
+        """What the cache does not hold yet: the last sampled id; of a fresh branch, all that it has behind it."""
         self.turn = 0
         self.slot = -1
         self.opened_at = 0
@@ -133,9 +133,19 @@ class LocalSession:
 
     async def sample(self, ids: list[int], params: Params) -> Sampled:
         """Read new ids and sample an answer; logprobs are those of the distribution sampled from."""
+        self._check_open()
+        return await self.sampler._sample(self, ids, params)
+
+    def fork(self, names: Names) -> LocalSession:
+        """Branch off a session to be entered in its turn; what both have behind them is copied, not read again."""
+        self._check_open()
+        branch = LocalSession(self.sampler, names)
+        branch.pending = [*self.sampler.held(self), *self.pending]
+        return branch
+
+    def _check_open(self) -> None:
         if self.slot < 0 or self.opened_at != self.sampler.generation:
             raise RuntimeError("this session is closed, was cancelled, or lost its cache when other weights came")
-        return await self.sampler._sample(self, ids, params)
 
 
 class LocalSampler:
@@ -174,6 +184,10 @@ class LocalSampler:
         self.version = version
         self.generation += 1
         self._cache = SlotCache()
+
+    def held(self, session: LocalSession) -> list[int]:
+        """The ids of a session whose keys and values are there."""
+        return self._cache.held[session.slot][: session.length] if session.length else []
 
     def _join_loop(self) -> None:
         """Belong to the running event loop; one sampler may outlive many."""
@@ -264,8 +278,10 @@ class LocalSampler:
         rows = Rows.of(counts_B, starts_B, places, self._cache.hold)
         output = run(self.model, ids, positions, rows, logits_to_keep=last)
         for request, new in zip(batch, news, strict=True):
-            request.session.length += len(new)
-            request.session.pending, request.new = [], []
+            session = request.session
+            self._cache.held[session.slot][session.length :] = new
+            session.length += len(new)
+            session.pending, request.new = [], []
         logits: torch.Tensor = output.logits[0].float()
         return logits
 

@@ -1,0 +1,102 @@
+"""Rows that attend in one pass find what each would find alone, in every kind of model that is let in."""
+
+import asyncio
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from codots.attention import alike, teach
+from codots.learner.local import LocalLearner, Settings
+from codots.pack import stream
+from codots.sampler.base import Params
+from codots.sampler.local import LocalSampler
+from codots.transcript import Sample
+
+SHAPE = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+MODELS = {
+    "qwen3, grouped heads": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=12)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
+    "mistral, a window of 5": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=5)),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128)),
+}
+
+
+def made(kind):
+    """A model whose attention matters: its weights are large."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MODELS[kind]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+    return model
+
+
+def samples():
+    rng = stream("attention")
+    head = rng.integers(0, 97, 20).tolist()
+    rows = [[*head[: rng.integers(0, 20)], *rng.integers(0, 97, rng.integers(2, 40)).tolist()] for _ in range(9)]
+    return [Sample(ids, [False, *[True] * (len(ids) - 1)], [1.0] * len(ids), [0.0] * len(ids), 0) for ids in rows]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_logprobs_of_a_tree_are_those_of_each_sequence_alone(kind):
+    model, batch = made(kind), samples()
+    alone = []
+    for sample in batch:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([sample.ids])).logits[0, :-1].log_softmax(-1)
+        alone.append([0.0, *logits.gather(1, torch.tensor(sample.ids[1:])[:, None])[:, 0].tolist()])
+    together = LocalLearner(model, Settings()).logprobs(batch)
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_taught_model_called_plainly_does_what_it_did(kind):
+    model = made(kind)
+    ids, mask = torch.randint(97, (3, 11), generator=torch.Generator().manual_seed(1)), torch.ones(3, 11)
+    mask[0, :4] = 0  # padded on the left
+    with torch.no_grad():
+        before = model(input_ids=ids, attention_mask=mask).logits[:, -1]
+        after = teach(model)(input_ids=ids, attention_mask=mask).logits[:, -1]
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_a_model_that_asks_its_attention_for_more_is_refused_and_not_misread():
+    model = Gemma2ForCausalLM(Gemma2Config(**SHAPE, head_dim=8))
+
+    async def ask():
+        async with LocalSampler(model, frozenset()).session(("life",)) as session:
+            await session.sample([1, 2, 3], Params(1))
+
+    with pytest.raises(ValueError, match="Gemma2Attention asks for softcap, which this attention does not do"):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"), [([], [1], 0), ([1, 2], [1, 2], 2), ([1, 2, 3], [1, 2, 4], 2), ([1, 2], [1, 2, 3], 2)]
+)
+def test_a_common_beginning_is_counted(one, other, expected):
+    assert alike(one, other) == alike(other, one) == expected
