@@ -36,7 +36,7 @@ class LearnerConfig(Section):
     clip: float = Field(1.0, gt=0)
     """Greatest norm of the gradient."""
     micro_tokens: int = Field(2048, ge=1)
-    """Greatest number of ids, padding included, in one forward pass."""
+    """Greatest number of ids in one forward pass."""
     loss: str = "rec-oneside-nois"
     """Kind of policy loss."""
     loss_choices: dict[str, float] = {}

@@ -8,7 +8,7 @@ import torch
 
 from codots.pack import stream
 from codots.sampler.base import Params
-from codots.sampler.local import LocalSampler
+from codots.sampler.local import LocalSampler, bytes_per_id
 from codots.transcript import StopReason, Transcript
 
 STOPS = frozenset(range(0, 900, 9))
@@ -118,7 +118,7 @@ class Counting:
 
     def __init__(self, model):
         self.model, self.config, self.ids = model, model.config, 0
-        self.set_attn_implementation = model.set_attn_implementation
+        self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
 
     def __call__(self, **inputs):
         self.ids += inputs["input_ids"].numel()
@@ -283,6 +283,18 @@ def serves(sampler, sessions):
     return len(held) == sessions
 
 
+@pytest.mark.parametrize("places", [0, 1, 3])
+def test_the_cache_stays_within_its_bytes_and_sessions_past_it_queue(model, places):
+    whole = model.config.max_position_embeddings * bytes_per_id(model)
+    sampler = LocalSampler(model, STOPS, cache_bytes=places * whole + whole // 2)
+    sessions = plan(8)
+    held = live(sampler, sessions)
+    assert [len(held[name][1]) for name in sessions] == [len(turns) for turns in sessions.values()]
+    stores = [store for layer in sampler._cache.layers for store in layer]
+    assert sum(store.nbytes for store in stores) <= max(1, places) * whole
+    assert stores[0].shape[0] == max(1, places)
+
+
 @pytest.mark.parametrize("when", range(4))
 def test_a_cancelled_session_frees_its_place_and_the_others_go_on(model, when):
     sampler, sessions = LocalSampler(model, frozenset(), max_sessions=3), {}
@@ -367,7 +379,7 @@ class Faulty:
 
     def __init__(self, model, bad, fault):
         self.model, self.bad, self.fault, self.calls, self.config = model, bad, fault, 0, model.config
-        self.set_attn_implementation = model.set_attn_implementation
+        self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
 
     def __call__(self, **inputs):
         self.calls += 1

@@ -26,7 +26,8 @@ class SlotCache:
     What a slot holds stays until others overwrite it, and an opening that begins alike copies it instead of reading.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.held: dict[int, list[int]] = {}
         """The ids that a slot has keys and values of."""
@@ -80,12 +81,19 @@ class SlotCache:
 
     def _grown(self, store: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         slots, width = store.shape[:2]
-        grown = new.new_zeros(
-            max(self.slots, slots), max(64, 2 ** (self.width - 1).bit_length(), width), *new.shape[1:]
-        )
+        wider = min(max(64, 2 ** (self.width - 1).bit_length()), self.longest)
+        grown = new.new_zeros(max(self.slots, slots), max(wider, width), *new.shape[1:])
         if store.numel():
             grown[:slots, :width] = store
         return grown
+
+
+def bytes_per_id(model: Any) -> int:
+    """Size of the keys and values of one id."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * model.dtype.itemsize)
 
 
 def block_hashes(ids: list[int]) -> Iterator[int]:
@@ -152,10 +160,12 @@ class LocalSampler:
     """Sample from a causal LM held in this process.
 
     The batch decodes whenever every open session waits for it, rows in the order they were opened, so that equal
-    seeds give equal numbers. Sessions past `max_sessions` queue.
+    seeds give equal numbers. Sessions past `max_sessions`, or past what the cache may hold of the longest, queue.
     """
 
-    def __init__(self, model: Any, stop_ids: frozenset[int], *, max_sessions: int = 256) -> None:
+    def __init__(
+        self, model: Any, stop_ids: frozenset[int], *, max_sessions: int = 256, cache_bytes: int = 2 * 2**30
+    ) -> None:
         self.model = teach(model)
         self.stop_ids = stop_ids
         self.max_length = int(model.config.max_position_embeddings)
@@ -163,8 +173,9 @@ class LocalSampler:
         self.generation = 0
         """Counts the times that the cache was dropped."""
         self.sampled_tokens = 0
-        self._cache = SlotCache()
-        self._free = list(range(max_sessions))
+        self._cache = SlotCache(self.max_length)
+        places = cache_bytes // (self.max_length * bytes_per_id(model))
+        self._free = list(range(max(1, min(max_sessions, places))))
         self._open = 0
         self._waiting: list[Request] = []
         self._active: list[Request] = []
@@ -183,7 +194,7 @@ class LocalSampler:
             self.model.load_state_dict(weights)
         self.version = version
         self.generation += 1
-        self._cache = SlotCache()
+        self._cache = SlotCache(self.max_length)
 
     def held(self, session: LocalSession) -> list[int]:
         """The ids of a session whose keys and values are there."""
@@ -194,7 +205,7 @@ class LocalSampler:
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._loop, self._moved, self._room = loop, asyncio.Event(), asyncio.Semaphore(len(self._free))
             self._waiting, self._active = [], []
-            self._cache = SlotCache()  # what lives find must not hang on what was lived before
+            self._cache = SlotCache(self.max_length)  # what lives find must not hang on what was lived before
 
     async def _enter(self, session: LocalSession) -> None:
         self._join_loop()
@@ -249,7 +260,7 @@ class LocalSampler:
                 self._choose(batch, self._forward(batch))
                 self._active = [request for request in batch if not self._finish(request)]
             except Exception as error:
-                self._cache = SlotCache()  # a pass that broke off may have written anything
+                self._cache = SlotCache(self.max_length)  # a pass that broke off may have written anything
                 for request in batch:
                     request.session.opened_at = -1
                     if not request.done.done():
