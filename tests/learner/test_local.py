@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from codots.learner.local import LocalLearner, Settings, fair_shares, micro_batches
+from codots.learner.batch import fair_shares, micro_batches
+from codots.learner.local import LocalLearner, Settings
 from codots.pack import stream
 from codots.transcript import Sample, Sampled, StopReason, Transcript
 

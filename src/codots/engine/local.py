@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from codots.learner.local import LocalLearner, Settings, agree, fair_shares, finish, trained_tokens
+from codots.learner.batch import fair_shares, trained_tokens
+from codots.learner.local import LocalLearner, Settings, agree, finish
 from codots.model import Profile, load_model
 from codots.rollout import Job, Life, rollouts
 from codots.sampler.base import Sampler
