@@ -8,7 +8,8 @@ import torch
 
 from codots.pack import stream
 from codots.sampler.base import Params
-from codots.sampler.local import LocalSampler, bytes_per_id
+from codots.sampler.cache import bytes_per_id
+from codots.sampler.local import LocalSampler
 from codots.transcript import StopReason, Transcript
 
 STOPS = frozenset(range(0, 900, 9))

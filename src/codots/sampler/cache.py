@@ -1,0 +1,97 @@
+"""The keys and values that a sampler holds: a slot for each session, and what openings share only once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from codots.attention import alike
+
+BLOCK = 8
+"""Ids by which openings are compared; a common beginning that is shorter is read again."""
+
+
+class SlotCache:
+    """Keys and values of all sessions, a row of the store each, written at any position.
+
+    What a slot holds stays until others overwrite it, and an opening that begins alike copies it instead of reading.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.held: dict[int, list[int]] = {}
+        """The ids that a slot has keys and values of."""
+        self._began: dict[int, int] = {}
+        """The slot that began with these blocks last, by their hash."""
+
+    def open(self, openings: Sequence[tuple[int, list[int]]]) -> list[int]:
+        """Take slots for new ids; gives how many of them are known elsewhere, and will be copied in the next pass."""
+        for slot, ids in openings:  # what a slot still holds of its last session may be just what the next begins with
+            self.held[slot] = ids[: alike(self.held.get(slot, []), ids[:-1])]
+        known, self.copies = [], []
+        for slot, ids in openings:
+            source, length = self._longest(ids[:-1])
+            if length > len(self.held[slot]):
+                self.copies.append((slot, source, length))
+            known.append(max(length, len(self.held[slot])))
+            self.held[slot] = list(ids)
+            self._began |= dict.fromkeys(block_hashes(ids), slot)
+        return known
+
+    def _longest(self, ids: list[int]) -> tuple[int, int]:
+        """Find the slot that begins most like these ids, and for how many of them."""
+        source, length = -1, 0
+        for end, hashed in enumerate(block_hashes(ids), 1):
+            slot = self._began.get(hashed, -1)
+            if self.held.get(slot, [])[: end * BLOCK] != ids[: end * BLOCK]:
+                break
+            source, length = slot, end * BLOCK
+        return source, alike(self.held[source], ids) if length else 0
+
+    def aim(self, slots_N: torch.Tensor, positions_N: torch.Tensor) -> None:
+        """Say where the next pass writes."""
+        self.slots_N, self.positions_N = slots_N, positions_N
+        self.slots, self.width = int(slots_N.max()) + 1, int(positions_N.max()) + 1
+
+    def hold(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store (N, heads, dim) and give back all that is held, (slots, width, heads, dim)."""
+        while layer >= len(self.layers):
+            self.layers.append((keys.new_zeros(0, 0), values.new_zeros(0, 0)))
+        held, new = self.layers[layer], (keys, values)
+        self.layers[layer] = (self._written(held[0], new[0]), self._written(held[1], new[1]))
+        return self.layers[layer]
+
+    def _written(self, store: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        if self.width > store.shape[1] or self.slots > store.shape[0]:
+            store = self._grown(store, new)
+        store.flatten(0, 1).index_copy_(0, self.slots_N * store.shape[1] + self.positions_N, new)
+        for slot, source, length in self.copies:  # in order: a source may itself have just been copied to
+            store[slot, :length] = store[source, :length]
+        return store
+
+    def _grown(self, store: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        slots, width = store.shape[:2]
+        wider = min(max(64, 2 ** (self.width - 1).bit_length()), self.longest)
+        grown = new.new_zeros(max(self.slots, slots), max(wider, width), *new.shape[1:])
+        if store.numel():
+            grown[:slots, :width] = store
+        return grown
+
+
+def bytes_per_id(model: Any) -> int:
+    """Size of the keys and values of one id."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * model.dtype.itemsize)
+
+
+def block_hashes(ids: list[int]) -> Iterator[int]:
+    """Hash the first block of these ids, the first two, and so on."""
+    hashed = 0
+    for end in range(BLOCK, len(ids) + 1, BLOCK):
+        hashed = hash((hashed, *ids[end - BLOCK : end]))
+        yield hashed
