@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Literal, Protocol
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from codots.template import Prompts
 
 OPEN, CLOSE = "<context>", "</context>"
 
@@ -69,15 +68,7 @@ class Strategy(Protocol):
         ...
 
 
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("codots", "prompts"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
-def _render(template: str, **values: object) -> str:
-    return _templates().get_template(template).render(**values).strip()
+_render = Prompts("codots")
 
 
 @dataclass(frozen=True)
@@ -100,12 +91,12 @@ class Rewrite:
 
     def solve(self, rules: str, context: str, observation: str, style: str) -> Prompt:
         """Put the context after the rules."""
-        return Prompt(_render(f"solve.{style}.jinja", rules=rules, context=context), observation)
+        return Prompt(_render("solve", style, rules=rules, context=context), observation)
 
     def prompt(self, trajectory: Trajectory, context: str, style: str) -> Prompt:
         """Show the old context, what happened and how it ended."""
-        system = _render(f"rewrite_system.{style}.jinja", cap=self.cap, open=OPEN, close=CLOSE)
-        return Prompt(system, _render(f"rewrite_user.{style}.jinja", t=trajectory, context=context))
+        system = _render("rewrite_system", style, cap=self.cap, open=OPEN, close=CLOSE)
+        return Prompt(system, _render("rewrite_user", style, t=trajectory, context=context))
 
     def parse(self, text: str, context: str) -> Parsed:
         """Cut out what stands between the tags."""

@@ -41,10 +41,9 @@ from dataclasses import replace
 from codots.domain import Domain, Env, Policy, Rng, nearest, register
 from codots.domains.alchemy.book import Book, counted_copies, least_copies, opening_stock, plan
 from codots.domains.alchemy.draw import Dials, Rules, draw_book
-from codots.domains.alchemy.env import AlchemyEnv, Order, View, held
+from codots.domains.alchemy.env import AlchemyEnv, Order, View, held, render
 from codots.domains.alchemy.notes import claims, write_down
 from codots.domains.alchemy.players import Informed, Learner, Random
-from codots.domains.alchemy.prompts import render
 from codots.pack import Task, World, stream
 
 LUCK = 32

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from codots.domain import Step
 from codots.domains.alchemy.book import Book, Pair, Table, opening_stock, ordered
 from codots.domains.alchemy.draw import Dials, Rules
-from codots.domains.alchemy.prompts import render
+from codots.template import Prompts
 
+render = Prompts(__package__)
 LETTERS = frozenset(ascii_lowercase)
 UNKNOWN = -1
 

@@ -39,7 +39,9 @@ from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances,
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, LakeEnv, Mapping, Rules, draw
 from codots.domains.frozen_lake.players import Bayes, Informed, Random
 from codots.pack import Task, World, stream
+from codots.template import Prompts
 
+render = Prompts(__package__)
 CLAIM = re.compile(r"\b([1-4])\b(?:\W+(?!up\b|down\b|left\b|right\b)[a-z]+){0,4}?\W+(up|down|left|right)\b", re.I)
 
 
@@ -93,11 +95,8 @@ class FrozenLake(Domain):
     def rules_text(self, task: Task, style: str) -> str:
         """Say the rules."""
         dials: Dials = task.world.dials
-        known = dict(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
-        if style == "compact":
-            return " ".join([f"lake {dials.turns} moves", *(f"{c}={d}" for c, d in known.items())])
-        told = "".join(f" Code {code} moves you {direction}." for code, direction in known.items())
-        return RULES.format(turns=dials.turns, known=told)
+        known = list(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
+        return render("rules", style, turns=dials.turns, known=known)
 
     def policy(self, name: str, world: World) -> Policy:
         """Give a scripted player."""
@@ -152,14 +151,6 @@ class FrozenLake(Domain):
         """Draw the lake."""
         return draw(view)
 
-
-RULES = """\
-You stand on a frozen lake. Walk from your cell to the goal G over ice (_) and keep out of the holes (O), which end the
-task. P is you. Columns are letters, rows are numbers from the top. You have {turns} moves.
-You move by codes: 1, 2, 3 and 4. Each code always moves you one cell in one direction (up, down, left or right), a
-different direction for each code. Which code means which direction is not known beforehand.{known} At the edge of the
-lake a move outwards leaves you where you are.
-Think briefly, then name one code like this: <action>2</action>"""
 
 V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_told=False)
 V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_told=True)

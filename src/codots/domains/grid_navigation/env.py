@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Literal
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from codots.domain import Step
 from codots.domains.grid_navigation.ground import (
@@ -21,6 +18,9 @@ from codots.domains.grid_navigation.ground import (
     way,
 )
 from codots.domains.grid_navigation.route import Paid, ends
+from codots.template import Prompts
+
+render = Prompts(__package__)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class GridEnv:
         if self.style == "compact":
             seen = _costs(side, known, [cell for cell, cost in enumerate(known) if cost != UNKNOWN])
             return f"at {name(self.trip.start, side)} goal {name(self.trip.goal, side)}{seen}"
-        return _render("turn", view=self.view, entered=(), grid=draw(self.view), name=self._name)
+        return render("turn", view=self.view, entered=(), grid=draw(self.view), name=self._name)
 
     def step(self, text: str) -> Step:
         """Make the move that the text names."""
@@ -133,7 +133,7 @@ class GridEnv:
         if self.style == "compact":
             costs = _costs(side, view.known, new)
             return f"{name(view.at, side)} {view.turn}/{self.trip.rounds} mean {view.paid.mean:.0f}{costs}"
-        return _render("turn", view=view, entered=list(map(self._name, entered)), grid=draw(view), name=self._name)
+        return render("turn", view=view, entered=list(map(self._name, entered)), grid=draw(view), name=self._name)
 
     def _arrive(self, told: str) -> Step:
         view = self.view
@@ -149,7 +149,7 @@ class GridEnv:
     def _feedback(self, stop: str, to: Cell | None = None) -> str:
         if self.style == "compact":
             return stop
-        return _render("feedback", stop=stop, view=self.view, to=to, name=self._name)
+        return render("feedback", stop=stop, view=self.view, to=to, name=self._name)
 
     def _name(self, cell: Cell) -> str:
         return name(cell, self.trip.side)
@@ -184,19 +184,6 @@ def _costs(side: int, known: bytes, cells: list[Cell]) -> str:
     return "".join([f" {name(cell, side)}={known[cell]}" for cell in cells])
 
 
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader(__package__, "prompts"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
-def _render(template: str, **values: object) -> str:
-    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip("\n")
-
-
 def rules_text(trip: Trip, rules: Rules, dials: Dials, style: str) -> str:
     """Say the rules of a trip."""
-    if style == "compact":
-        return f"grid {trip.side} rounds {trip.rounds}"
-    return _render("rules", trip=trip, rules=rules, dials=dials, last=LETTERS[trip.side - 1])
+    return render("rules", style, trip=trip, rules=rules, dials=dials, last=LETTERS[trip.side - 1])

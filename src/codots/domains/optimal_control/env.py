@@ -6,17 +6,16 @@ import html
 import math
 import re
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Literal
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from codots.domain import Step
 from codots.domains.optimal_control.law import LawError, read_law
 from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, Run, least_loss, loss, run
+from codots.template import Prompts
 
 ELEMENT = re.compile(r"\s*<law>([^<>]*)</law>\s*")
 ENTITY = re.compile(r"&(?!(?:lt|gt|amp|quot|apos);)")
+render = Prompts(__package__)
 TOLD = 500  # characters of what was wrong
 
 
@@ -198,14 +197,3 @@ def write_reply(law: str, thought: str, strict: bool) -> str:
     return (
         f"{thought} <action><law>{html.escape(law)}</law></action>" if strict else f"{thought} <action>{law}</action>"
     )
-
-
-@cache
-def _templates() -> Environment:
-    loader = PackageLoader("codots.domains.optimal_control", "prompts")
-    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
-def render(template: str, **values: object) -> str:
-    """Fill in a prompt."""
-    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip()

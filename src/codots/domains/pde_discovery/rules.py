@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from codots.domains.pde_discovery.equation import TERMS, Equation
+from codots.template import Prompts
+
+render = Prompts(__package__)
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,6 @@ def curve_reward(answer: Equation, truth: Equation, top: float) -> float:
     u = np.linspace(0, top, 65)[1:]
     a, b = answer(u), truth(u)
     return max(0.0, 1 - 2 * float(np.mean(np.abs(a - b) / (np.abs(a) + np.abs(b) + 1e-12))))
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader(__package__, "prompts"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
-def render(template: str, **values: object) -> str:
-    """Fill in a template."""
-    return _templates().get_template(f"{template}.natural.jinja").render(**values).strip("\n")
 
 
 def rules_text(rules: Rules, dials: Dials) -> str:

@@ -78,7 +78,7 @@ class Terminal(Domain):
         brief, dials, rules = task.content, task.world.dials, self.rules
         lacks = sorted(rules.manners.windows_lacks) if brief.os == "windows" else []
         return render(
-            "rules.jinja",
+            "rules",
             b=brief,
             system=SYSTEMS[brief.os],
             lacks=", ".join(lacks),

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from functools import lru_cache
 
 from codots.domain import Step
 from codots.domains.terminal.kinds import Do, Scene
@@ -15,7 +12,9 @@ from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, grown
 from codots.domains.terminal.shell import Manners, Shell
 from codots.domains.terminal.site import BIN, ROOTS, Site
 from codots.domains.terminal.tasks import Brief, Check
+from codots.template import Prompts
 
+render = Prompts(__package__)
 LINE = 2000  # characters of a command line
 SHOWN = 2000  # characters of what a line prints
 
@@ -120,7 +119,7 @@ class TerminalEnv:
 
     def observe(self) -> str:
         """Give the task."""
-        template = "task_site.jinja" if self.rules.hidden else "task_paths.jinja"
+        template = "task_site" if self.rules.hidden else "task_paths"
         told, local = self.rules.goals_told, self.shell.local
         task = render(template, s=self.scene, b=self.brief, told=told, local=local)
         return f"{task}\n\n{self._situation()}"
@@ -216,23 +215,3 @@ def read_line(text: str) -> str | None:
 def write_line(line: str, thought: str = "") -> str:
     """Write a reply with this line."""
     return f"{thought} <action>{line}</action>".strip()
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("codots.domains.terminal", "prompts"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-@cache
-def _template(name: str) -> Any:
-    return _templates().get_template(name)
-
-
-def render(name: str, **values: object) -> str:
-    """Fill a template."""
-    return str(_template(name).render(**values)).strip()
