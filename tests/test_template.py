@@ -32,5 +32,5 @@ def test_text_is_put_in_as_it_is(render):
 def test_what_a_prompt_asks_for_and_is_not_given_is_an_error(render):
     with pytest.raises(UndefinedError, match="'x' is undefined"):
         render("board", "compact")
-    with pytest.raises(TemplateNotFound, match="board.terse.jinja"):
+    with pytest.raises(TemplateNotFound, match=r"board\.terse\.jinja"):
         render("board", "terse", x=1)

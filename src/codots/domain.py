@@ -97,6 +97,12 @@ class Domain(ABC):
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open an environment for a task."""
 
+    def open(self, task: Task, *, style: str, memory: object | None) -> Env:
+        """Open the environment that the task's stream gives; an unknown style raises ValueError with the known ones."""
+        if style not in self.styles:
+            raise ValueError(nearest(style, list(self.styles), "prompt style"))
+        return self.make_env(task, style=style, memory=memory, rng=stream(*task.names, "env"))
+
     @abstractmethod
     def rules_text(self, task: Task, style: str) -> str:
         """Say the rules of a task, to the solver and to the updater alike."""

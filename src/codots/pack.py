@@ -53,7 +53,7 @@ class Task:
 
     def env(self, *, style: str = "natural", memory: object | None = None) -> Env:
         """Open a fresh single-use environment; equal tasks give equal environments."""
-        return self.domain.make_env(self, style=style, memory=memory, rng=stream(*self.names, "env"))
+        return self.domain.open(self, style=style, memory=memory)
 
 
 @dataclass(frozen=True)

@@ -38,27 +38,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domain import Env, Rng, register
 from codots.domains.alchemy.book import Book, counted_copies, least_copies, opening_stock, plan
 from codots.domains.alchemy.draw import Dials, Rules, draw_book
 from codots.domains.alchemy.env import AlchemyEnv, Order, View, held, render
 from codots.domains.alchemy.notes import claims, write_down
 from codots.domains.alchemy.players import Informed, Learner, Random
+from codots.domains.family import Family, Players
 from codots.pack import Task, World, stream
 
 LUCK = 32
 """Random plays that the floor of a task is the mean of."""
 
 
-class Alchemy(Domain):
+class Alchemy(Family):
     """The family, under one set of rules."""
 
+    rules: Rules
     styles = ("natural", "compact")
-
-    def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
-        self.id = id
-        self.rules = rules
-        self.presets = presets
 
     def make_world(self, rng: Rng, dials: Dials) -> Book:
         """Draw the recipe book."""
@@ -82,8 +79,6 @@ class Alchemy(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open the laboratory."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         return self._env(task, style)
 
     def _env(self, task: Task, style: str) -> AlchemyEnv:
@@ -95,15 +90,13 @@ class Alchemy(Domain):
         names = table.names(style)
         return render("rules", style, dials=task.world.dials, rules=self.rules, table=table, names=names)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "random":
-            return Random(stream(*world.names, "random"))
-        if name == "informed":
-            return Informed(world.hidden)
-        if name == "bayes":
-            return Learner(world.dials, stream(*world.names, "bayes"))
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        return {
+            "random": lambda: Random(stream(*world.names, "random")),
+            "informed": lambda: Informed(world.hidden),
+            "bayes": lambda: Learner(world.dials, stream(*world.names, "bayes")),
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write the whole book down."""

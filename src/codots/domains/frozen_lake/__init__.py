@@ -34,7 +34,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domain import Env, Rng, register
+from codots.domains.family import Family, Players
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances, quirky_reach
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, LakeEnv, Mapping, Rules, draw
 from codots.domains.frozen_lake.players import Bayes, Informed, Random
@@ -45,16 +46,12 @@ render = Prompts(__package__)
 CLAIM = re.compile(r"\b([1-4])\b(?:\W+(?!up\b|down\b|left\b|right\b)[a-z]+){0,4}?\W+(up|down|left|right)\b", re.I)
 
 
-class FrozenLake(Domain):
+class FrozenLake(Family):
     """The family, under one set of rules."""
 
+    rules: Rules
     styles = ("natural", "compact")
     exact = True
-
-    def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
-        self.id = id
-        self.rules = rules
-        self.presets = presets
 
     def make_world(self, rng: Rng, dials: Dials) -> Mapping:
         """Draw the mapping."""
@@ -88,8 +85,6 @@ class FrozenLake(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a crossing."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         return LakeEnv(task.content, task.world.hidden, self.rules, task.world.dials.turns, style)
 
     def rules_text(self, task: Task, style: str) -> str:
@@ -98,15 +93,13 @@ class FrozenLake(Domain):
         known = list(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
         return render("rules", style, turns=dials.turns, known=known)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "random":
-            return Random(stream(*world.names, "random"))
-        if name == "informed":
-            return Informed(world.hidden)
-        if name == "bayes":
-            return Bayes(world.dials)
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        return {
+            "random": lambda: Random(stream(*world.names, "random")),
+            "informed": lambda: Informed(world.hidden),
+            "bayes": lambda: Bayes(world.dials),
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write the mapping down."""

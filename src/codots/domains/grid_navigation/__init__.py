@@ -39,7 +39,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domain import Env, Rng, register
+from codots.domains.family import Family, Players
 from codots.domains.grid_navigation.env import Dials, GridEnv, Rules, draw, rules_text
 from codots.domains.grid_navigation.ground import UNKNOWN, Cell, Ground, Trip, hills, name, read_name, wander
 from codots.domains.grid_navigation.players import Informed, Learner, Random
@@ -51,15 +52,11 @@ CLOSE = 5
 """A claimed cost that is off by no more is right: near enough to plan by."""
 
 
-class GridNavigation(Domain):
+class GridNavigation(Family):
     """The family, under one set of rules."""
 
+    rules: Rules
     styles = ("natural", "compact")
-
-    def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
-        self.id = id
-        self.rules = rules
-        self.presets = presets
 
     def make_world(self, rng: Rng, dials: Dials) -> Ground:
         """Draw the ground."""
@@ -91,8 +88,6 @@ class GridNavigation(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a trip."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         ground: Ground = task.world.hidden
         known = memory if isinstance(memory, bytearray) else _blank(ground)
         return GridEnv(ground, task.content, self.rules, task.world.dials, style, known)
@@ -101,15 +96,13 @@ class GridNavigation(Domain):
         """Say the rules."""
         return rules_text(task.content, self.rules, task.world.dials, style)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "random":
-            return Random(stream(*world.names, "random"))
-        if name == "informed":
-            return Informed(world.hidden)
-        if name == "bayes":
-            return Learner(Random(stream(*world.names, "bayes")))
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        return {
+            "random": lambda: Random(stream(*world.names, "random")),
+            "informed": lambda: Informed(world.hidden),
+            "bayes": lambda: Learner(Random(stream(*world.names, "bayes"))),
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write the map down, a line for each row."""

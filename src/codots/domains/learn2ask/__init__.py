@@ -39,7 +39,8 @@ from __future__ import annotations
 
 import re
 
-from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domain import Env, Rng, register
+from codots.domains.family import Family, Players
 from codots.domains.learn2ask.clinic import LONGEST, MODE, ClinicEnv, Dials, Reply, score
 from codots.domains.learn2ask.dialogue import STOP, DialogueEnv, Even, Habit, Reader, Source
 from codots.domains.learn2ask.log import Round
@@ -57,7 +58,7 @@ DEPTH = re.compile(
 )
 
 
-class Clinic(Domain):
+class Clinic(Family):
     """Patients of one clinic with a hidden protocol."""
 
     exact = True
@@ -81,8 +82,6 @@ class Clinic(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Let the patient in."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         return ClinicEnv(task.content, task.world.hidden, task.world.dials)
 
     def rules_text(self, task: Task, style: str) -> str:
@@ -99,15 +98,13 @@ class Clinic(Domain):
             example=topics[-1][0],
         )
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "random":
-            return Random(stream(*world.names, "random"))
-        if name == "informed":
-            return Informed(world.hidden)
-        if name == "bayes":
-            return Bayes(world.dials)
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        return {
+            "random": lambda: Random(stream(*world.names, "random")),
+            "informed": lambda: Informed(world.hidden),
+            "bayes": lambda: Bayes(world.dials),
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write the protocol down."""
@@ -133,7 +130,7 @@ class Clinic(Domain):
         return sum(right), len(right) - sum(right), len(protocol.order) + len(channels)
 
 
-class Dialogues(Domain):
+class Dialogues(Family):
     """Rounds of logged dialogues, scored by a judge."""
 
     bounds = (0.0, 4.0)
@@ -160,8 +157,6 @@ class Dialogues(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a round."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         dials: Source = task.world.dials
         return DialogueEnv(task.content, dials.judge(), dials.mode)
 
@@ -169,15 +164,13 @@ class Dialogues(Domain):
         """Say what is asked for; where only questions count, not how to stop."""
         return render("rules.dialogue", stop=task.world.dials.mode != "Ra", word=STOP)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "random":
-            return Even(stream(*world.names, "random"))
-        if name == "informed":
-            return Reader(world.dials.log().side(world.split))
-        if name == "bayes":
-            return Habit()
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        return {
+            "random": lambda: Even(stream(*world.names, "random")),
+            "informed": lambda: Reader(world.dials.log().side(world.split)),
+            "bayes": Habit,
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write down how replies are scored, the same in every world."""

@@ -40,7 +40,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domain import Env, Rng, register
+from codots.domains.family import Family, Players
 from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render
 from codots.domains.optimal_control.law import LENGTH
 from codots.domains.optimal_control.players import PUSHES, Informed, Learner, Random
@@ -53,13 +54,13 @@ CLOSE = 0.02
 """A claimed number that is off by no more is right: near enough to steer by."""
 
 
-class OptimalControl(Domain):
+class OptimalControl(Family):
     """The family, under one set of rules."""
 
+    rules: Rules
+
     def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
-        self.id = id
-        self.rules = rules
-        self.presets = presets
+        super().__init__(id, rules, presets)
         self.bounds = (min(0.0, rules.unreadable), 1.0)
 
     def make_world(self, rng: Rng, dials: Dials) -> Plant:
@@ -93,8 +94,6 @@ class OptimalControl(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a task."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         dials, goal = task.world.dials, task.content
         gusts = tuple(map(float, rng.normal(0.0, dials.noise, goal.horizon) if dials.noise else [0.0] * goal.horizon))
         kept = memory if isinstance(memory, Memory) else None
@@ -104,15 +103,13 @@ class OptimalControl(Domain):
         """Say the rules."""
         return render("rules", rules=self.rules, dials=task.world.dials, length=LENGTH)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "random":
-            return Random(stream(*world.names, "random"))
-        if name == "informed":
-            return Informed(world.hidden)
-        if name == "bayes":
-            return Learner(stream(*world.names, "bayes"))
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        return {
+            "random": lambda: Random(stream(*world.names, "random")),
+            "informed": lambda: Informed(world.hidden),
+            "bayes": lambda: Learner(stream(*world.names, "bayes")),
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write the numbers down."""

@@ -40,7 +40,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domain import Env, Policy, Rng, register
+from codots.domains.family import Family, Players
 from codots.domains.pde_discovery.env import Archive, PdeEnv, View
 from codots.domains.pde_discovery.equation import NUMBER, TERM, Equation, term_index
 from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
@@ -55,15 +56,11 @@ CLOSE = 0.05
 """A claimed coefficient that is off by no more is right."""
 
 
-class PdeDiscovery(Domain):
+class PdeDiscovery(Family):
     """The family, under one set of rules."""
 
+    rules: Rules
     reveals_reward = False
-
-    def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
-        self.id = id
-        self.rules = rules
-        self.presets = presets
 
     def make_world(self, rng: Rng, dials: Dials) -> Equation:
         """Draw the law."""
@@ -90,8 +87,6 @@ class PdeDiscovery(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a task."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         archive = memory if isinstance(memory, Archive) else Archive()
         return PdeEnv(task.world.hidden, task.content, self.rules, task.world.dials, archive, rng)
 
@@ -99,17 +94,18 @@ class PdeDiscovery(Domain):
         """Say the rules."""
         return rules_text(self.rules, task.world.dials)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
         dials: Dials = world.dials
-        if name == "random":
-            return Random(stream(*world.names, "random"))
-        if name == "informed":
-            return Informed(world.hidden, self.rules.free)
-        if name == "bayes":
-            prior = Posterior(templates(dials.family), SIZES, dials.noise[1], dials.top)
-            return Learner(prior) if self.rules.free else Sparse()
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+
+        def learner() -> Policy:
+            return Learner(Posterior(templates(dials.family), SIZES, dials.noise[1], dials.top))
+
+        return {
+            "random": lambda: Random(stream(*world.names, "random")),
+            "informed": lambda: Informed(world.hidden, self.rules.free),
+            "bayes": learner if self.rules.free else Sparse,
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write the law down."""

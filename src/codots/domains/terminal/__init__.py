@@ -34,7 +34,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from codots.domain import Domain, Env, Policy, Rng, nearest, register
+from codots.domain import Env, Rng, register
+from codots.domains.family import Family, Players
 from codots.domains.terminal import archives, files, network  # noqa: F401, they make their commands known
 from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, turns
 from codots.domains.terminal.kinds import Scene
@@ -47,13 +48,10 @@ from codots.pack import Task, World, stream
 SYSTEMS = {"windows": "Windows", "macos": "macOS", "linux": "Linux"}
 
 
-class Terminal(Domain):
+class Terminal(Family):
     """The family, under one set of rules."""
 
-    def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
-        self.id = id
-        self.rules = rules
-        self.presets = presets
+    rules: Rules
 
     def make_world(self, rng: Rng, dials: Dials) -> Site:
         """Draw the server's ways."""
@@ -69,8 +67,6 @@ class Terminal(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a session."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         return TerminalEnv(task.content, task.world.hidden, self.rules, task.world.dials)
 
     def rules_text(self, task: Task, style: str) -> str:
@@ -94,15 +90,14 @@ class Terminal(Domain):
         scene = Scene(task.content, task.world.hidden, self.rules.manners.real)
         return turns(scene, task.world.dials, self.rules.start)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "random":
-            return Random(stream(*world.names, "random"))
-        if name not in ("informed", "bayes"):
-            raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
-        if not self.rules.hidden:
-            return Chained(readings=name == "bayes")
-        return Learner.informed(world.dials, world.hidden) if name == "informed" else Learner(world.dials)
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        hidden = self.rules.hidden
+        return {
+            "random": lambda: Random(stream(*world.names, "random")),
+            "informed": lambda: Learner.informed(world.dials, world.hidden) if hidden else Chained(readings=False),
+            "bayes": lambda: Learner(world.dials) if hidden else Chained(readings=True),
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write down what is hidden; in v0, how the simulator wants to be spoken to."""

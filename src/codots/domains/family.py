@@ -1,0 +1,31 @@
+"""What the families of this package have in common: versions that are values of one set of rules, players by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from codots.domain import Domain, Policy, nearest
+from codots.pack import World
+
+Players = Mapping[str, Callable[[], Policy]]
+
+
+class Family(Domain):
+    """A family of worlds under one set of rules."""
+
+    def __init__(self, id: str, rules: Any, presets: dict[str, Any]) -> None:
+        self.id = id
+        self.rules = rules
+        self.presets = presets
+
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        raise NotImplementedError
+
+    def policy(self, name: str, world: World) -> Policy:
+        """Give a scripted player; an unknown name raises ValueError with the known ones."""
+        players = self.players(world)
+        if name not in players:
+            raise ValueError(nearest(name, list(players), "policy"))
+        return players[name]()
