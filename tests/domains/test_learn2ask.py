@@ -3,8 +3,6 @@
 import asyncio
 import itertools
 import json
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -15,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codots.check import check_domain
 from codots.context import Rewrite, Trajectory, Turn
-from codots.domain import domain_ids, get_domain, make_pack
+from codots.domain import get_domain, make_pack
 from codots.domains.learn2ask import EASY, HARD, SCORED, TINY
 from codots.domains.learn2ask.clinic import LONGEST, ClinicEnv, Reply, read_reply, score, write_reply
 from codots.domains.learn2ask.dialogue import DialogueEnv, Source
@@ -75,13 +72,6 @@ def played(player, env):
 # The contract.
 
 
-@pytest.mark.parametrize("id", ["learn2ask-v0", "learn2ask-v1"])
-def test_the_family_keeps_the_contract(id, monkeypatch):
-    monkeypatch.delenv("CODOTS_DIALOGUE_LOG", raising=False)
-    assert id in domain_ids()
-    check_domain(id, packs=16)
-
-
 def test_a_preset_that_lacks_something_says_what_and_is_left_out_of_the_check(monkeypatch, tmp_path):
     for name in ("CODOTS_DIALOGUE_LOG", "CODOTS_JUDGE_URL", "CODOTS_JUDGE_MODEL"):
         monkeypatch.delenv(name, raising=False)
@@ -95,16 +85,6 @@ def test_a_preset_that_lacks_something_says_what_and_is_left_out_of_the_check(mo
     with pytest.raises(ValueError, match=r"cannot read the dialogue log .*none.jsonl: No such file"):
         make_pack("learn2ask-v0", "logs", "dev", 0, 1)
     assert get_domain("learn2ask-v0").lacks("toy") is None
-
-
-def test_a_name_is_the_same_world_in_another_process():
-    code = "from codots.domain import make_pack\n"
-    code += "for name in ('learn2ask-v0', 'toy'), ('learn2ask-v1', 'hard'):\n"
-    code += "    pack = make_pack(*name, 'dev', 3, 3)\n"
-    code += "    print(pack.world.hidden, [task.content for task in pack.tasks])"
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    packs = [make_pack(*name, "dev", 3, 3) for name in (("learn2ask-v0", "toy"), ("learn2ask-v1", "hard"))]
-    assert there.splitlines() == [f"{pack.world.hidden} {[task.content for task in pack.tasks]}" for pack in packs]
 
 
 # The clinic: what is wanted, and what a reply is worth.
@@ -298,13 +278,6 @@ def test_the_oracles_context_is_all_right_and_a_twins_is_not(dials):
         assert (wrong == 0) == (a == b)
 
 
-@given(text | st.lists(st.sampled_from(["1", "call", "onset", "rank", ":", " ", "9", "\u0131"])).map(" ".join))
-def test_any_context_can_be_counted(context):
-    right, wrong, knowable = get_domain("learn2ask-v1").facts(World(PROTOCOL, EASY), context)
-    assert min(right, wrong) >= 0
-    assert knowable == 5
-
-
 # The clinic: the scripted players.
 
 
@@ -374,15 +347,6 @@ def test_the_protocols_are_drawn_evenly():
     assert ((counts - 100) ** 2 / 100).sum() < 31.3  # the 0.1% point of chi-square with 11 degrees of freedom
     assert len(protocols(EASY.topics, EASY.depths)) == 120
     assert len(protocols(HARD.topics, HARD.depths)) == 5040
-
-
-@pytest.mark.parametrize("id", ["learn2ask-v0", "learn2ask-v1"])
-def test_unknown_policies_and_styles_are_told_the_known_ones(id):
-    pack = make_pack(id, {"0": "toy", "1": "easy"}[id[-1]], "dev", 0, 1)
-    with pytest.raises(ValueError, match="expected one of bayes, informed, random"):
-        pack.domain.policy("oracle", pack.world)
-    with pytest.raises(ValueError, match="unknown prompt style 'compact'"):
-        pack.tasks[0].env(style="compact")
 
 
 # Dialogues: how rewards are fused, and when a reply stops.

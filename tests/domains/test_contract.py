@@ -1,0 +1,245 @@
+"""What all families promise alike: the same packs everywhere, twins that look alike, words for what is unknown."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import fields, replace
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codots.domain import domain_ids, get_domain, make_pack
+from codots.domains.frozen_lake.env import CODES
+from codots.domains.grid_navigation.ground import around, way
+from codots.pack import stream
+
+IDS = domain_ids()
+EXACT = ("frozen-lake", "alchemy", "grid-navigation", "terminal")
+"""Families whose ceiling is what the informed player earns on every single task."""
+ODD = ["\x00", "\u212a", "\u0131", "\u0663", "\u202e", "\n", "9", "-", ""]
+
+
+def presets(ids=IDS):
+    """Every preset that can be drawn without setting anything up."""
+    return [(id, p) for id in ids for p in get_domain(id).presets if get_domain(id).lacks(p) is None]
+
+
+def styled(ids=IDS):
+    return [(id, preset, style) for id, preset in presets(ids) for style in get_domain(id).styles]
+
+
+def family(id):
+    return id.rpartition("-v")[0]
+
+
+def played(pack, policy, style):
+    """Live one life; give every reply with the step it led to."""
+    player, memory, steps = pack.domain.policy(policy, pack.world), pack.domain.make_memory(pack.world), []
+    for task in pack.tasks:
+        env, step = task.env(style=style, memory=memory), None
+        while step is None or not step.done:
+            reply = player.act(env.view)
+            step = env.step(reply)
+            steps.append((reply, step))
+        player.end(step)
+    return steps
+
+
+# The same packs in every process.
+
+
+def shown(id, preset):
+    """All that a pack shows, hides and pays."""
+    pack = make_pack(id, preset, "dev", 3, 2)
+    told = [repr(pack.world.hidden), *(repr(task.content) for task in pack.tasks)]
+    for style in pack.domain.styles:
+        told.append(pack.domain.oracle_context(pack.world, style))
+        for task in pack.tasks:
+            told += [pack.domain.rules_text(task, style), task.env(style=style).observe()]
+            told += [repr(pack.domain.floor(task)), repr(pack.domain.ceiling(task))]
+        for policy in ("random", "bayes"):
+            told += [f"{reply}|{replace(step, view=None)}" for reply, step in played(pack, policy, style)]
+    return told
+
+
+@pytest.fixture(scope="module")
+def elsewhere():
+    """What packs are in a process that hashes strings in another way."""
+    code = "import json; from tests.domains.test_contract import presets, shown\n"
+    code += "print(json.dumps([shown(*name) for name in presets()]))"
+    run = [sys.executable, "-W", "error", "-c", code]
+    out = subprocess.run(
+        run, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7", "PYTHONPATH": "."}
+    )
+    return dict(zip(presets(), json.loads(out.stdout), strict=True))
+
+
+@pytest.mark.parametrize(("id", "preset"), presets())
+def test_a_name_gives_the_same_pack_in_another_process(id, preset, elsewhere):
+    assert elsewhere[id, preset] == shown(id, preset)
+
+
+# Twins.
+
+
+def costs_seen(world, before, view):
+    """The costs that a move shows."""
+    entered = way(before.trip.side, before.at, view.at)
+    return entered and [world.hidden.costs[c] for c in around(before.trip.side, entered, world.dials.sight)]
+
+
+EFFECTS = {
+    "frozen-lake": lambda world, before, view: view.board.move(before.at, world.hidden[CODES.index(view.code)]),
+    "alchemy": lambda world, before, view: world.hidden.products.get(view.pair),
+    "grid-navigation": costs_seen,
+    "terminal-v0": lambda world, before, view: None,
+    "terminal": lambda world, before, view: world.hidden.transfer if "scp" in view.line else None,
+    "learn2ask-v0": lambda world, before, view: None,
+    "learn2ask": lambda world, before, view: world.hidden.wanted(before.case),
+}
+"""What an action does in a world, worked out from what is hidden and not from what is said of it. Elsewhere any action
+may do something else in any other world."""
+
+
+def told(step):
+    return step.observation, step.feedback, step.stop, step.done
+
+
+def parting(task, twin, style, effect, player):
+    """Play a task in two worlds at once; whether they part by an action that does something else, None if never."""
+    worlds = task.world, twin.world
+    one, two = (t.env(style=style, memory=t.domain.make_memory(t.world)) for t in (task, twin))
+    assert task.domain.rules_text(task, style) == task.domain.rules_text(twin, style)
+    assert (one.observe(), one.view) == (two.observe(), two.view)
+    while True:
+        before, reply = one.view, player.act(one.view)
+        steps = one.step(reply), two.step(reply)
+        first, second = (effect(world, before, step.view) for world, step in zip(worlds, steps, strict=True))
+        if first != second:
+            return told(steps[0]) != told(steps[1])
+        assert told(steps[0]) == told(steps[1])
+        if steps[0].done:
+            return None
+
+
+@pytest.mark.parametrize(("id", "preset", "style"), styled())
+def test_twins_answer_alike_to_the_letter_until_an_action_does_something_else(id, preset, style):
+    effect, ends = EFFECTS.get(id) or EFFECTS.get(family(id), lambda world, before, view: world.hidden), []
+    for index in range(3 if family(id) == "pde-discovery" else 12):
+        pack = make_pack(id, preset, "dev", index, 2)
+        twin = pack.domain.twin(pack.world, stream("twin", index))
+        player = pack.domain.policy("random", pack.world)
+        ends += [parting(task, replace(task, world=twin), style, effect, player) for task in pack.tasks]
+    if id in ("terminal-v0", "learn2ask-v0"):  # nothing is hidden
+        assert set(ends) == {None}
+    elif family(id) != "terminal":  # of which random commands seldom meet what is hidden
+        assert True in ends
+
+
+# What every family says of what it does not know.
+
+
+@pytest.mark.parametrize(("id", "preset"), presets())
+def test_unknown_names_are_told_the_known_ones(id, preset):
+    pack = make_pack(id, preset, "dev", 0, 1)
+    with pytest.raises(ValueError, match="unknown policy 'oracle'; expected one of bayes, informed, random"):
+        pack.domain.policy("oracle", pack.world)
+    styles = ", ".join(sorted(pack.domain.styles))
+    with pytest.raises(ValueError, match=f"unknown prompt style 'terse'; expected one of {styles}"):
+        pack.tasks[0].env(style="terse")
+
+
+# The versions.
+
+
+@pytest.mark.parametrize("name", sorted({family(id) for id in IDS} - {"learn2ask"}))
+def test_the_versions_are_two_values_of_one_set_of_rules(name):
+    """Every switch of the rules is turned between them; of learn2ask, v0 and v1 are two games."""
+    old, new = (get_domain(f"{name}-{version}").rules for version in ("v0", "v1"))
+    assert type(old) is type(new)
+    assert [f.name for f in fields(old) if getattr(old, f.name) == getattr(new, f.name)] == []
+
+
+# The players.
+
+
+@pytest.mark.parametrize(("id", "preset"), presets([id for id in IDS if family(id) in EXACT]))
+def test_the_informed_player_earns_the_ceiling_on_every_task(id, preset):
+    for index in range(6):
+        pack = make_pack(id, preset, "dev", index, 3)
+        rewards = [step.reward for _, step in played(pack, "informed", "natural") if step.done]
+        assert rewards == pytest.approx([pack.domain.ceiling(task) for task in pack.tasks], abs=1e-12)
+
+
+# Contexts: every family that can count claims counts any text, right and fast.
+
+
+def oracle(id, preset, style, index=0):
+    pack = make_pack(id, preset, "dev", index, 1)
+    return pack, pack.domain.oracle_context(pack.world, style)
+
+
+def counting():
+    return [(id, preset, style) for id, preset, style in styled() if counted(*oracle(id, preset, style)) is not None]
+
+
+def counted(pack, context):
+    return pack.domain.facts(pack.world, context)
+
+
+COUNTING = counting()
+ONE_EACH = list({(id, style): (id, preset, style) for id, preset, style in COUNTING}.values())
+
+
+@pytest.mark.parametrize(("id", "preset", "style"), COUNTING)
+def test_the_oracles_context_is_all_right_and_a_twins_is_wrong_somewhere(id, preset, style):
+    for index in range(10):
+        pack, context = oracle(id, preset, style, index)
+        right, wrong, knowable = counted(pack, context)
+        assert (right, wrong) == (knowable, 0)
+        twin = pack.domain.twin(pack.world, stream("twin", index))
+        assert counted(pack, pack.domain.oracle_context(twin, style))[1] > 0
+
+
+@pytest.mark.parametrize(("id", "preset", "style"), ONE_EACH)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_context_can_be_counted(id, preset, style, data):
+    pack, context = oracle(id, preset, style)
+    words = st.sampled_from([*dict.fromkeys(re.findall(r"\w+|\W", context)), *ODD])
+    text = data.draw(st.lists(words, max_size=30).map("".join) | st.text(max_size=60))
+    right, wrong, knowable = counted(pack, text)
+    assert min(right, wrong) >= 0
+    assert knowable == counted(pack, context)[2]
+
+
+def fillers(text, count=6):
+    """What to repeat until it is long: words, a line, and a line that just does not end as it should."""
+    line = text.strip().splitlines()[0]
+    return [" ", "a", *dict.fromkeys(line.split()[:count]), line + " ", line[:-1] + " "]
+
+
+@pytest.mark.parametrize(("id", "preset", "style"), ONE_EACH)
+def test_a_huge_context_is_counted_in_no_time(id, preset, style):
+    pack, context = oracle(id, preset, style)
+    for filler in fillers(context):
+        start = time.process_time()
+        counted(pack, filler * (100_000 // len(filler)))
+        assert time.process_time() - start < 2, filler
+
+
+@pytest.mark.parametrize(("id", "style"), [(id, style) for id in IDS for style in get_domain(id).styles])
+def test_a_huge_reply_is_read_in_no_time(id, style):
+    pack = make_pack(id, next(iter(get_domain(id).presets)), "dev", 0, 1)
+    open_ = partial(pack.tasks[0].env, style=style)
+    reply = pack.domain.policy("informed", pack.world).act(open_().view)
+    inside = reply.partition("<action>")[2].partition("</action>")[0] or reply
+    for filler in [*fillers(inside), "\n", "+", "<", "<action>", "</action>"]:
+        start, huge = time.process_time(), filler * (200_000 // len(filler))
+        for text in (huge, f"<action>{huge}", f"<action>{huge}</action>", f"{huge} {reply}"):
+            assert pack.domain.bounds[0] <= open_().step(text).reward <= pack.domain.bounds[1]
+        assert time.process_time() - start < 2, filler
