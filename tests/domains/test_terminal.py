@@ -1,7 +1,6 @@
 """The terminal keeps its rules: a shell in memory, kinds of tasks, hidden ways, checks, players, and nothing real."""
 
-import subprocess
-import sys
+import re
 import time
 from dataclasses import replace
 from itertools import product
@@ -11,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codots.check import check_domain
 from codots.context import Rewrite, Trajectory, Turn
 from codots.domain import get_domain, make_pack
-from codots.domains.terminal import EASY, HARD, STANDARD, TINY, V0, V1, Terminal
+from codots.domains.terminal import EASY, HARD, STANDARD, V0, V1, Terminal
 from codots.domains.terminal.env import LINE, TerminalEnv, connected, grown, read_line, write_line
 from codots.domains.terminal.kinds import KINDS, Scene
 from codots.domains.terminal.machine import NODES, PATH, Machine, Node
@@ -29,14 +27,12 @@ from codots.domains.terminal.site import (
     Site,
     claims,
     draw_site,
-    told,
     truth,
 )
 from codots.domains.terminal.tasks import COMPOSITE, FOLDERS, NAMES, SINGLE, draw_brief, draw_face
 from codots.pack import World, stream
 
 IDS = ("terminal-v0", "terminal-v1")
-both_versions = pytest.mark.parametrize("id", IDS)
 SYSTEMS = ("windows", "macos", "linux")
 SITE = Site(
     root="/srv/http",
@@ -105,12 +101,7 @@ def sent(env, *lines):
     return step
 
 
-# The contract, and the figures.
-
-
-@both_versions
-def test_the_terminal_keeps_its_contract(id):
-    check_domain(id, packs=16)
+# The figures.
 
 
 def lived(pack, player):
@@ -152,15 +143,6 @@ def test_in_v1_a_reader_of_the_perfect_context_is_far_above_one_without():
             read, blank = (lived(alone, Learner(EASY, claims(context)))[0] for context in (z, ""))
             lifts.append(read - blank)
     assert np.mean(lifts) > 0.15
-
-
-@both_versions
-def test_the_informed_player_earns_the_ceiling_on_every_task(id):
-    domain = get_domain(id)
-    for preset, i in product(domain.presets, range(12)):
-        pack = make_pack(id, preset, "dev", i, 3)
-        rewards = lived(pack, domain.policy("informed", pack.world))
-        assert rewards == pytest.approx([domain.ceiling(task) for task in pack.tasks])
 
 
 # Kinds of tasks.
@@ -505,7 +487,7 @@ def test_a_success_costs_a_tenth_of_the_commands_used_in_v1_and_nothing_in_v0():
 def test_the_feedback_of_v1_names_the_check_that_failed_and_that_of_v0_does_not():
     brief = replace(briefs("upload", 1, hidden=True)[0], name="a.txt", there="docs")
     step = sent(session(brief), "pwd; pwd; pwd; pwd")
-    assert step.feedback.endswith(f"/srv/http/docs/a-live.txt on the server should hold [a.txt {brief.seed}].")
+    assert step.feedback.endswith(f"failed: docs/a.txt under the document root should hold [a.txt {brief.seed}].")
     assert (
         sent(session(briefs("upload", 1)[0], V0, dials=STANDARD), *["pwd"] * 12).feedback == "The goal was not reached."
     )
@@ -554,24 +536,20 @@ def test_what_the_last_line_printed_reaches_the_updater_in_v1_and_not_in_v0():
     assert "zorp" not in updater_reads(replace(V1, last_output_told=False))
 
 
-def test_every_switch_differs_between_the_versions():
-    for name in V0.__dataclass_fields__:
-        assert getattr(V0, name) != getattr(V1, name)
-    assert (get_domain("terminal-v0").rules, get_domain("terminal-v1").rules) == (V0, V1)
-
-
 # Worlds and splits.
 
 
 def test_train_and_held_out_tasks_never_meet_in_v1():
-    def bare(split):
-        packs = [make_pack("terminal-v1", "easy", split, i, 4) for i in range(60)]
-        return {replace(t.content, seed=0, os="", host="", user="") for pack in packs for t in pack.tasks}
+    """By what a player reads of them, on any machine."""
 
-    train, held_out = bare("train"), bare("dev") | bare("test")
-    assert not train & held_out
-    assert {brief.split for brief in train} == {"train"}
-    assert {brief.split for brief in held_out} == {"held-out"}
+    def texts(split):
+        drawn = [t.content for i in range(200) for t in make_pack("terminal-v1", "tiny", split, i, 4).tasks]
+        home = re.compile(r"(C:\\Users|/Users|/home)[/\\]user[/\\]")
+        return [home.sub("HOME/", session(brief).observe().split("\n\n")[0]).replace("\\", "/") for brief in drawn]
+
+    train, held_out = texts("train"), texts("dev") + texts("test")
+    assert len(set(train)) < len(train) - 10
+    assert not set(train) & set(held_out)
 
 
 def test_a_server_keeps_its_face_over_the_tasks_of_v1_and_not_in_v0():
@@ -581,20 +559,6 @@ def test_a_server_keeps_its_face_over_the_tasks_of_v1_and_not_in_v0():
     ]
     assert len(faces[0]) > 1
     assert len(faces[1]) == 1
-
-
-def test_another_process_draws_the_same_worlds():
-    code = (
-        "from codots.domain import make_pack; p = make_pack('terminal-v1', 'hard', 'dev', 5, 3)\n"
-        "print(p.world.hidden, [t.content for t in p.tasks], [t.env().observe() for t in p.tasks])"
-    )
-    runs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    }
-    pack = make_pack("terminal-v1", "hard", "dev", 5, 3)
-    here = f"{pack.world.hidden} {[t.content for t in pack.tasks]} {[t.env().observe() for t in pack.tasks]}\n"
-    assert runs == {here}
 
 
 # Replies and hostile lines.
@@ -741,19 +705,6 @@ def test_a_huge_line_costs_a_turn_and_little_time(line, rules):
 # Contexts and what they claim.
 
 
-@pytest.mark.parametrize("preset", [EASY, HARD, TINY])
-def test_the_oracles_context_is_all_right_and_a_twins_is_wrong(preset):
-    domain = get_domain("terminal-v1")
-    for i in range(40):
-        world = World(domain.make_world(stream("facts", i), preset), preset, "dev", ())
-        known = preset.tools + 3
-        assert domain.facts(world, told(world.hidden)) == (known, 0, known)
-        twin = domain.twin(world, stream("twin", i))
-        right, wrong, _ = domain.facts(world, told(twin.hidden))
-        assert right + wrong == known
-        assert wrong > 0
-
-
 @pytest.mark.parametrize(
     ("context", "right", "wrong"),
     [
@@ -794,27 +745,10 @@ def test_any_context_can_be_read(context):
     Learner(HARD, claims(context))
 
 
-@pytest.mark.parametrize(
-    "filler", ["a", " ", "root ", "root is ", "/srv", "a-live", "-live.", "zorp mv ", "scp ", "live_"]
-)
-def test_a_huge_context_is_read_in_no_time(filler):
-    start = time.process_time()
-    list(claims(filler * 50_000))
-    assert time.process_time() - start < 2
-
-
 @pytest.mark.parametrize("context", ["root is /srv/www\nzorp=rm\nscp works", "nesk=mv nesk=rm", "root is /nowhere"])
 def test_a_player_who_trusts_a_wrong_context_still_ends_its_tasks(context):
     pack = make_pack("terminal-v1", "hard", "dev", 3, 4)
     assert all(0 <= reward <= 1 for reward in lived(pack, Learner(HARD, claims(context))))
-
-
-def test_unknown_names_are_told_the_known_ones():
-    pack = make_pack("terminal-v1", "tiny", "dev", 0, 1)
-    with pytest.raises(ValueError, match="unknown policy 'oracle'; expected one of bayes, informed, random"):
-        pack.domain.policy("oracle", pack.world)
-    with pytest.raises(ValueError, match="unknown prompt style 'compact'; expected one of natural"):
-        pack.tasks[0].env(style="compact")
 
 
 def test_the_plan_of_every_kind_is_as_long_on_every_site():

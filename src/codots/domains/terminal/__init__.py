@@ -37,7 +37,7 @@ from dataclasses import replace
 from codots.domain import Env, Rng, register
 from codots.domains.family import Family, Players
 from codots.domains.terminal import archives, files, network  # noqa: F401, they make their commands known
-from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, turns
+from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, side, turns
 from codots.domains.terminal.kinds import Scene
 from codots.domains.terminal.players import Chained, Learner, Random
 from codots.domains.terminal.shell import Manners
@@ -62,7 +62,7 @@ class Terminal(Family):
         face = draw_face(stream(*world.names, "face") if self.rules.hidden else rng)
         while True:
             brief = draw_brief(rng, face, world.dials.composite, self.rules.hidden)
-            if not self.rules.split_tasks or (brief.split == "train") == (world.split == "train"):
+            if not self.rules.split_tasks or (side(brief, self.rules) == "train") == (world.split == "train"):
                 return brief
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from codots.domain import Step
@@ -12,6 +12,7 @@ from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, grown
 from codots.domains.terminal.shell import Manners, Shell
 from codots.domains.terminal.site import BIN, ROOTS, Site
 from codots.domains.terminal.tasks import Brief, Check
+from codots.pack import digest
 from codots.template import Prompts
 
 render = Prompts(__package__)
@@ -119,10 +120,7 @@ class TerminalEnv:
 
     def observe(self) -> str:
         """Give the task."""
-        template = "task_site" if self.rules.hidden else "task_paths"
-        told, local = self.rules.goals_told, self.shell.local
-        task = render(template, s=self.scene, b=self.brief, told=told, local=local)
-        return f"{task}\n\n{self._situation()}"
+        return f"{task_text(self.scene, self.shell.local, self.rules)}\n\n{self._situation()}"
 
     def step(self, text: str) -> Step:
         """Run the line that the text names."""
@@ -183,14 +181,35 @@ class TerminalEnv:
         if not self.rules.failure_told:
             return "The goal was not reached."
         unmet = next(self._unmet(), None)
-        failed = unmet.told(self.shell.machines[unmet.side]) if unmet else f"{next(self._disturbed())} has changed"
+        failed = self._said(unmet) if unmet else f"{next(self._disturbed())} has changed"
         return f"The goal was not reached. The first check that failed: {failed}."
+
+    def _said(self, check: Check) -> str:
+        """Word a check by the names that the task uses: what is hidden, a failure does not tell."""
+        plain = Scene(self.brief, Site(), self.scene.real).checks[self.scene.checks.index(check)]
+        if check.side == "local":
+            return plain.told(f"{self.shell.local.shown(plain.path)} on your machine")
+        return plain.told(f"{plain.path.strip('/')} under the document root" if self.rules.hidden else plain.path)
 
     def _situation(self) -> str:
         view = self.view
         if self.rules.count_commands:
             return f"Commands used: {view.used} of {view.turns}.\n{self.shell.prompt}"
         return f"Step {view.used + 1} of {view.turns}.\n{self.shell.prompt}"
+
+
+def task_text(scene: Scene, local: Machine, rules: Rules) -> str:
+    """Word the task."""
+    template = "task_site" if rules.hidden else "task_paths"
+    return render(template, s=scene, b=scene.brief, told=rules.goals_told, local=local)
+
+
+def side(brief: Brief, rules: Rules) -> str:
+    """The side of the wall that a task falls on: by what it says, whatever machines it is told of."""
+    brief = replace(brief, os="linux", host="server", user="user", seed=0)
+    local = Machine("linux", "user", "laptop", brief.home, {})
+    told = task_text(Scene(brief, Site(), rules.manners.real), local, rules)
+    return "held-out" if digest("task", told) % 4 == 0 else "train"
 
 
 @lru_cache(maxsize=1024)

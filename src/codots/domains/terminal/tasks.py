@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from codots.domain import Rng
 from codots.domains.terminal.machine import Machine
-from codots.pack import digest
 
 SINGLE = ("upload", "download", "rename", "move", "chmod", "delete", "copy", "pack", "mkdir")
 COMPOSITE = (
@@ -80,13 +79,6 @@ class Brief:
         """The top of the local machine."""
         return "C:" if self.os == "windows" else ""
 
-    @property
-    def split(self) -> str:
-        """The side of the wall that this content falls on, whatever server it is told of."""
-        apart = ("seed", "os", "host", "user")
-        content = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name not in apart]
-        return "held-out" if digest("brief", *content) % 4 == 0 else "train"
-
 
 @dataclass(frozen=True)
 class Check:
@@ -113,18 +105,15 @@ class Check:
             return node.kind == self.kind and sorted(node.entries) == sorted(self.entries)
         return {name for name, _ in node.entries} == {name for name, _ in self.entries}
 
-    def told(self, machine: Machine) -> str:
-        """Say what ought to be so."""
-        return (
-            f"{machine.shown(self.path)} {'on the server' if self.side == 'remote' else 'on your machine'} "
-            + {
-                "file": f"should hold {self.value}",
-                "absent": "should be gone",
-                "folder": "should be a folder",
-                "mode": f"should have mode {self.value}",
-                "archive": f"should be a {self.kind} archive of {', '.join(name for name, _ in self.entries)}",
-            }[self.what]
-        )
+    def told(self, path: str) -> str:
+        """Say what ought to be so of this path."""
+        return {
+            "file": f"{path} should hold {self.value}",
+            "absent": f"{path} should be gone",
+            "folder": f"{path} should be a folder",
+            "mode": f"{path} should have mode {self.value}",
+            "archive": f"{path} should be a {self.kind} archive of {', '.join(name for name, _ in self.entries)}",
+        }[self.what]
 
 
 def kind_of(archive: str) -> str:
