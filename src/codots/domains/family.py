@@ -11,6 +11,14 @@ from codots.pack import World
 Players = Mapping[str, Callable[[], Policy]]
 
 
+def action(text: str) -> str | None:
+    """Give what stands in the one pair of action tags of a reply; None if there is no pair, or more than one."""
+    if text.count("<action>") != 1 or text.count("</action>") != 1:
+        return None
+    inside, closed, _ = text.partition("<action>")[2].partition("</action>")
+    return inside if closed else None
+
+
 class Family(Domain):
     """A family of worlds under one set of rules."""
 

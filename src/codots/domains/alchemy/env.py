@@ -9,6 +9,7 @@ from typing import NamedTuple
 from codots.domain import Step
 from codots.domains.alchemy.book import Book, Pair, Table, opening_stock, ordered
 from codots.domains.alchemy.draw import Dials, Rules
+from codots.domains.family import action
 from codots.template import Prompts
 
 render = Prompts(__package__)
@@ -149,11 +150,8 @@ def read_pair(text: str, style: str) -> tuple[str, str] | None:
     if style == "compact":
         words = text.rsplit(maxsplit=2)[-2:]
         return (words[0], words[1]) if len(words) == 2 and LETTERS.issuperset(words) else None
-    if text.count("<action>") != 1 or text.count("</action>") != 1:
-        return None
-    inside, closed, _ = text.partition("<action>")[2].partition("</action>")
-    one, plus, other = (part.strip().lower() for part in inside.partition("+"))
-    return (one, other) if closed and plus and one and other and "+" not in other else None
+    one, plus, other = (part.strip().lower() for part in (action(text) or "").partition("+"))
+    return (one, other) if plus and one and other and "+" not in other else None
 
 
 def write_pair(pair: Pair, aim: int | None, view: View) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import permutations
 
 from codots.domain import Step
+from codots.domains.family import action
 from codots.domains.frozen_lake.board import Board, Cell, direction_of, name
 
 CODES = ("1", "2", "3", "4")
@@ -135,10 +136,8 @@ FEEDBACK = {
 def read_code(text: str, style: str) -> str | None:
     """Read the action in a reply, None if it is malformed."""
     if style == "natural":
-        if text.count("<action>") != 1 or text.count("</action>") != 1:
-            return None
-        inside, closed, _ = text.partition("<action>")[2].partition("</action>")
-        return inside.strip() if closed and inside.strip() in CODES else None
+        inside = (action(text) or "").strip()
+        return inside if inside in CODES else None
     words = text.split()
     return words[-1] if words and words[-1] in CODES else None
 

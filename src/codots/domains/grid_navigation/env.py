@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from codots.domain import Step
+from codots.domains.family import action
 from codots.domains.grid_navigation.ground import (
     LETTERS,
     UNKNOWN,
@@ -158,10 +159,7 @@ class GridEnv:
 def read_move(text: str, side: int, style: str) -> Cell | None:
     """Read the cell that a reply names, None if it is malformed."""
     if style == "natural":
-        if text.count("<action>") != 1 or text.count("</action>") != 1:
-            return None
-        inside, closed, _ = text.partition("<action>")[2].partition("</action>")
-        return read_name(inside.strip(), side) if closed else None
+        return read_name((action(text) or "").strip(), side)
     words = text.rsplit(maxsplit=1)
     return read_name(words[-1], side) if words else None
 

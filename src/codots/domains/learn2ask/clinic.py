@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from codots.domain import Step
+from codots.domains.family import action
 from codots.domains.learn2ask.protocol import CHANNELS, TOPICS, Case, Protocol
 from codots.domains.learn2ask.score import STOP, Scores, best, fuse, single
 from codots.domains.learn2ask.template import render
@@ -133,12 +134,9 @@ def score(reply: Reply, wanted: tuple[str, ...]) -> Scores:
 
 def read_reply(text: str, topics: tuple[str, ...]) -> Reply | None:
     """Read stop or a question in exactly one pair of tags, None if the text is malformed."""
-    if text.count("<action>") != 1 or text.count("</action>") != 1:
-        return None
-    inside, closed, _ = text.partition("<action>")[2].partition("</action>")
-    inside = inside.strip()
+    inside = (action(text) or "").strip()
     words = WORD.findall(inside[: LONGEST + 1].lower())
-    if not closed or len(inside) > LONGEST or not words:
+    if len(inside) > LONGEST or not words:
         return None
     if inside.lower() == STOP:
         return Reply(True)

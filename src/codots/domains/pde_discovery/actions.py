@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
+from codots.domains.family import action
 from codots.domains.pde_discovery.equation import NUMBER, TERMS, Equation, read_equation, read_term
 
 LONGEST = 20_000
@@ -32,10 +33,8 @@ def read_action(text: str) -> Element | None:
 
     Declarations, comments and entities of XML are not read at all, so nothing in a reply can grow.
     """
-    if text.count("<action>") != 1 or text.count("</action>") != 1:
-        return None
-    inside, closed, _ = text.partition("<action>")[2].partition("</action>")
-    if not closed or len(inside) > LONGEST or re.search("<[!?]|&|\x00", inside):
+    inside = action(text)
+    if inside is None or len(inside) > LONGEST or re.search("<[!?]|&|\x00", inside):
         return None
     try:
         element = ElementTree.fromstring(inside.strip())

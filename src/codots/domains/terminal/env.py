@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from codots.domain import Step
+from codots.domains.family import action
 from codots.domains.terminal.kinds import Do, Scene
 from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, grown
 from codots.domains.terminal.shell import Manners, Shell
@@ -225,10 +226,7 @@ def bare_server(site: Site, user: str, roots: int) -> Nodes:
 
 def read_line(text: str) -> str | None:
     """Read the command line in a reply, None if it is malformed."""
-    if text.count("<action>") != 1 or text.count("</action>") != 1:
-        return None
-    inside, closed, _ = text.partition("<action>")[2].partition("</action>")
-    return inside.strip() or None if closed else None
+    return (action(text) or "").strip() or None
 
 
 def write_line(line: str, thought: str = "") -> str:
