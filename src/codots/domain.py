@@ -18,6 +18,8 @@ from codots.pack import Pack, Task, World, stream
 Rng = np.random.Generator
 STYLES = ("natural", "compact")
 ENTRY_POINTS = "codots.domains"
+NO_CHANCE = stream("no chance")
+"""For environments that draw nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Domain(ABC):
     """Whether `step` waits for the outside world, and so runs in a thread."""
     patience: float = 300.0
     """Seconds that a blocking `step` may take; an environment that needs longer is taken to be down."""
+    chance: bool = True
+    """Whether an environment draws at random; one that does not is spared a generator of its own."""
     exact: bool = False
     """Whether `bayes` is the true optimum of the task under the posterior."""
 
@@ -101,7 +105,8 @@ class Domain(ABC):
         """Open the environment that the task's stream gives; an unknown style raises ValueError with the known ones."""
         if style not in self.styles:
             raise ValueError(nearest(style, list(self.styles), "prompt style"))
-        return self.make_env(task, style=style, memory=memory, rng=stream(*task.names, "env"))
+        rng = stream(*task.names, "env") if self.chance else NO_CHANCE
+        return self.make_env(task, style=style, memory=memory, rng=rng)
 
     @abstractmethod
     def rules_text(self, task: Task, style: str) -> str:

@@ -55,6 +55,7 @@ class Alchemy(Family):
     """The family, under one set of rules."""
 
     rules: Rules
+    chance = False
     styles = ("natural", "compact")
 
     def make_world(self, rng: Rng, dials: Dials) -> Book:

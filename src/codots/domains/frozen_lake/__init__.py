@@ -50,6 +50,7 @@ class FrozenLake(Family):
     """The family, under one set of rules."""
 
     rules: Rules
+    chance = False
     styles = ("natural", "compact")
     exact = True
 

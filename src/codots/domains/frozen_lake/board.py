@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from string import ascii_lowercase
 
 from codots.pack import digest
 
@@ -24,7 +25,8 @@ class Board:
 
     def move(self, at: Cell, direction: str) -> Cell:
         """Where a step leads; the edge of the lake holds you back."""
-        row, col = at[0] + DIRECTIONS[direction][0], at[1] + DIRECTIONS[direction][1]
+        down, right = DIRECTIONS[direction]
+        row, col = at[0] + down, at[1] + right
         return (row, col) if 0 <= row < self.side and 0 <= col < self.side else at
 
     @property
@@ -34,9 +36,18 @@ class Board:
         return "held-out" if digest("board", self.side, *map(name, cells)) % 4 == 0 else "train"
 
 
+NAMES = {(row, col): f"{letter}{row + 1}" for row in range(26) for col, letter in enumerate(ascii_lowercase)}
+
+
 def name(cell: Cell) -> str:
     """Name a cell: column letter, row number."""
-    return f"{'abcdefghijklmnopqrstuvwxyz'[cell[1]]}{cell[0] + 1}"
+    return NAMES[cell]
+
+
+@cache
+def plain(side: int) -> tuple[str, ...]:
+    """The cells of a lake that is all ice, row by row, each with its mark before its name."""
+    return tuple(f"_{name((row, col))}" for row in range(side) for col in range(side))
 
 
 @lru_cache(maxsize=4096)
@@ -74,9 +85,3 @@ def quirky_reach(board: Board, depth: int) -> bool:
             if to not in board.holes and to not in seen:
                 stack.append((to, deep + 1))
     return False
-
-
-def direction_of(before: Cell, after: Cell) -> str | None:
-    """Name the direction of a step, None if nothing moved."""
-    step = (after[0] - before[0], after[1] - before[1])
-    return next((d for d, delta in DIRECTIONS.items() if delta == step), None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import permutations
+from typing import NamedTuple
 
 from codots.domain import Step
 from codots.domains.family import action
-from codots.domains.frozen_lake.board import Board, Cell, direction_of, name
+from codots.domains.frozen_lake.board import NAMES, Board, Cell, name, plain
 
 CODES = ("1", "2", "3", "4")
 DEFAULT = ("left", "down", "right", "up")
@@ -53,9 +54,8 @@ class Dials:
         return tuple(rest + known for rest in permutations(DEFAULT[: self.hidden]))
 
 
-@dataclass(frozen=True)
-class View:
-    """The public state of an episode."""
+class View(NamedTuple):
+    """The public state of an episode; a tuple, as one is made every move."""
 
     board: Board
     at: Cell
@@ -68,19 +68,12 @@ class View:
     came_from: Cell | None = None
 
 
-@dataclass
 class LakeEnv:
     """One crossing."""
 
-    board: Board
-    mapping: Mapping
-    rules: Rules
-    turns: int
-    style: str
-    view: View = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.view = View(self.board, self.board.start, 0, self.turns, self.style)
+    def __init__(self, board: Board, mapping: Mapping, rules: Rules, turns: int, style: str) -> None:
+        self.board, self.mapping, self.rules, self.turns, self.style = board, mapping, rules, turns, style
+        self.view = View(board, board.start, 0, turns, style)
 
     def observe(self) -> str:
         """Show the board."""
@@ -92,32 +85,32 @@ class LakeEnv:
         """Make the move that the text names."""
         code = read_code(text, self.style)
         if code is None:
-            word = f"a code {', '.join(CODES)}" + (" in one <action></action>" if self.style == "natural" else "")
-            feedback = "malformed" if self.style == "compact" else f"The reply did not hold {word}; the task is lost."
-            return Step("", 0.0, True, feedback, "malformed", self.view)
-        before = self.view
-        at = self.board.move(before.at, self.mapping[CODES.index(code)])
-        turn = before.turn + 1
-        self.view = View(self.board, at, turn, self.turns, self.style, code, before.at)
-        stop = "goal" if at == self.board.goal else "hole" if at in self.board.holes else None
-        stop = stop or ("late" if turn == self.turns else None)
+            return self._refuse()
+        board, before, turn = self.board, self.view.at, self.view.turn + 1
+        direction = self.mapping[CODES.index(code)]
+        at = board.move(before, direction)
+        self.view = view = View(board, at, turn, self.turns, self.style, code, before)
+        stop = "goal" if at == board.goal else "hole" if at in board.holes else "late" if turn == self.turns else None
+        moved = None if at == before else direction
+        if stop is None:
+            return Step(self._effect(moved, stop), 0.0, False, "", None, view)
         reward = 1 - 0.1 * turn / self.turns if stop == "goal" else 0.0
-        told = self._effect(stop) if stop is None or self.rules.last_move_told else ""
-        feedback = "" if stop is None else stop if self.style == "compact" else FEEDBACK[stop]
-        return Step(told, reward, stop is not None, feedback, stop, self.view)
+        told = self._effect(moved, stop) if self.rules.last_move_told else ""
+        return Step(told, reward, True, stop if self.style == "compact" else FEEDBACK[stop], stop, view)
 
-    def _effect(self, stop: str | None) -> str:
+    def _refuse(self) -> Step:
+        word = f"a code {', '.join(CODES)}" + (" in one <action></action>" if self.style == "natural" else "")
+        feedback = "malformed" if self.style == "compact" else f"The reply did not hold {word}; the task is lost."
+        return Step("", 0.0, True, feedback, "malformed", self.view)
+
+    def _effect(self, moved: str | None, stop: str | None) -> str:
         view = self.view
-        assert view.came_from is not None
-        moved = direction_of(view.came_from, view.at)
         if self.style == "compact":
             ending = f" {stop}" if stop in ("goal", "hole") else ""
             return f"{name(view.at)} {view.code}={moved or 'stays'}{ending}"
-        effect = (
-            f"Code {view.code} moved you {moved}, from {name(view.came_from)} to {name(view.at)}."
-            if moved
-            else f"Code {view.code} left you at {name(view.at)}: the edge of the lake held you back."
-        )
+        effect = f"Code {view.code} left you at {name(view.at)}: the edge of the lake held you back."
+        if moved and view.came_from:
+            effect = f"Code {view.code} moved you {moved}, from {name(view.came_from)} to {name(view.at)}."
         if stop:
             return effect
         return f"{effect}\nMove {view.turn + 1} of {self.turns}.\n{self._situation()}"
@@ -159,7 +152,8 @@ def draw(view: View) -> str:
 
 def compact_board(view: View) -> str:
     """Write the lake as one word a cell, and the player's cell after them."""
-    board = view.board
-    marks = dict.fromkeys(board.holes, "O") | {board.goal: "G"}
-    cells = [(row, col) for row in range(board.side) for col in range(board.side)]
-    return " ".join(marks.get(cell, "_") + name(cell) for cell in cells) + "\n" + name(view.at)
+    board, words = view.board, list(plain(view.board.side))
+    for mark, cells in (("O", board.holes), ("G", (board.goal,))):
+        for row, col in cells:
+            words[row * board.side + col] = mark + NAMES[row, col]
+    return " ".join(words) + "\n" + name(view.at)

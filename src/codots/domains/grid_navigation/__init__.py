@@ -56,6 +56,7 @@ class GridNavigation(Family):
     """The family, under one set of rules."""
 
     rules: Rules
+    chance = False
     styles = ("natural", "compact")
 
     def make_world(self, rng: Rng, dials: Dials) -> Ground:

@@ -52,6 +52,7 @@ class Terminal(Family):
     """The family, under one set of rules."""
 
     rules: Rules
+    chance = False
 
     def make_world(self, rng: Rng, dials: Dials) -> Site:
         """Draw the server's ways."""
