@@ -250,7 +250,7 @@ def test_a_huge_reply_is_read_in_no_time(id, style):
 # The same packs on every day.
 
 PINNED = {
-    "frozen-lake-v0": "b4a5a5ffd3df80b9",
+    "frozen-lake-v0": "a26254f2d47ec49e",
     "frozen-lake-v1": "aebfec6e1f0170bb",
 }
 """Figures were measured on these packs. Whoever changes a draw, a rule or a word of them measures anew."""

@@ -155,6 +155,14 @@ def test_neither_rules_nor_opening_depend_on_the_mapping(style):
 
 
 @both_styles
+def test_only_v0_advises_to_explore_and_only_in_words(style):
+    for id in ("frozen-lake-v0", "frozen-lake-v1"):
+        task = make_pack(id, "easy", "dev", 0, 1).tasks[0]
+        advised = "later tasks" in task.domain.rules_text(task, style)
+        assert advised == (id == "frozen-lake-v0" and style == "natural")
+
+
+@both_styles
 def test_no_feedback_reveals_the_mapping(style):
     for stop, directions in {"goal": ["right", "right", "down", "down"], "hole": ["down"], "late": ["up"] * 6}.items():
         told = {walk(crossing(mapping=m, style=style), directions).feedback for m in itertools.permutations(DEFAULT)}

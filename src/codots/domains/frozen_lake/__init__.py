@@ -22,9 +22,9 @@ Reference policies:
     reward under the posterior over mappings, given everything seen in the life.
 Version history:
     v0: the rules of arXiv 2606.20002: paths of one step, a depth-first filter that refuses some solvable boards, boards
-    not split, and the updater is not told what the last move did.
+    not split, the updater is not told what the last move did, and the natural prompt advises to explore.
     v1: paths of at least two steps, every board that fits is kept, boards split by content between `train` and
-    held-out, and the last move's outcome reaches the updater.
+    held-out, the last move's outcome reaches the updater, no advice.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class FrozenLake(Family):
         """Say the rules."""
         dials: Dials = task.world.dials
         known = list(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
-        return render("rules", style, turns=dials.turns, known=known)
+        return render("rules", style, turns=dials.turns, known=known, advice=self.rules.advice)
 
     def players(self, world: World) -> Players:
         """Say how each scripted player is made."""
@@ -146,8 +146,8 @@ class FrozenLake(Family):
         return draw(view)
 
 
-V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_told=False)
-V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_told=True)
+V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_told=False, advice=True)
+V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_told=True, advice=False)
 EASY = Dials(side=(4, 5), path=7, turns=8)
 HARD = Dials(side=(6, 7), path=9, turns=10)
 WIDE = Dials(side=(6, 7), path=5, turns=8)

@@ -30,6 +30,8 @@ class Rules:
     """Whether a board belongs either to `train` or to the held-out splits."""
     last_move_told: bool
     """Whether the updater reads what the last move did."""
+    advice: bool
+    """Whether the rules in words say that trying things out helps in later tasks."""
 
 
 @dataclass(frozen=True)
