@@ -1,0 +1,57 @@
+"""The application that commands join, the words that they share, and how they print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from codots.completion import checked_split, completing, domains, keys, presets
+
+app = typer.Typer(
+    name="codots",
+    help="Connect the Dots: agents that get better the longer they live in a world.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Recipe = Annotated[Path, typer.Argument(help="A recipe, such as recipes/lake.yaml.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to it: key=value ...", show_default=False, autocompletion=completing(keys)),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Versioned id of a domain.", autocompletion=completing(domains))]
+DomainId = Annotated[
+    str, typer.Option("--domain", help="Versioned id of a domain.", autocompletion=completing(domains))
+]
+Preset = Annotated[str, typer.Option(help="Preset of the domain.", autocompletion=completing(presets))]
+Packs = Annotated[int, typer.Option(min=2, help="Number of packs; 500 for a claim.")]
+Size = Annotated[int, typer.Option(min=1, help="Tasks in a pack.")]
+Split = Annotated[
+    str,
+    typer.Option(
+        help="Which packs: train, dev, test, or any held-out name.",
+        callback=checked_split,
+        autocompletion=completing(lambda: ("train", "dev", "test")),
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes, one a core.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from codots import __version__
+
+        typer.echo(f"codots {__version__}")
+        raise typer.Exit
+
+
+def show(what: Any) -> None:
+    """Print a table; where nobody watches, at a width that does not hang on the machine."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 140).print(what)

@@ -1,0 +1,149 @@
+"""Commands that make models and measure them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codots.cli.app import AsJson, Changes, DomainId, Packs, Preset, Recipe, Size, Split, Workers, app, show
+from codots.completion import arms, completing
+
+if TYPE_CHECKING:
+    from codots.config import TrainConfig
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    changes: Changes = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    origin: Annotated[
+        str | None, typer.Option("--from", help="Start from a run or one of its checkpoints: the same as fork=...")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe, print it in full, run nothing.")
+    ] = False,
+) -> None:
+    """Train a model by a recipe."""
+    from codots.config import TrainConfig, load_recipe
+    from codots.display import run_training
+
+    forked = [] if origin is None else [f"fork={json.dumps(origin)}"]
+    config = load_recipe(TrainConfig, recipe, [*(changes or []), *forked])
+    if dry_run:
+        return _dry_run(config)
+    stopped = run_training(config, resume=resume)
+    if stopped is not None:
+        typer.echo(f"stopped after step {stopped}, saved; the same command with --resume goes on", err=True)
+        raise typer.Exit(130)
+    typer.echo(f"the model is in {config.run}/model, the run in {config.run}{_best(config)}")
+
+
+def _best(config: TrainConfig) -> str:
+    from codots.checkpoint import best_checkpoint, dev_of
+
+    best = best_checkpoint(Path(config.run))
+    return f", the best on dev, {dev_of(best):.3f}, in {best}" if best else ""
+
+
+def _dry_run(config: TrainConfig) -> None:
+    import yaml
+
+    from codots.checkpoint import fork_point
+    from codots.metrics import check_loggers
+    from codots.model import load_profile, model_folder
+
+    check_loggers(config.loggers)
+    folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
+    profile = load_profile(folder).fits(config.domain)
+    typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
+    lives = config.packs * config.group
+    episodes = lives * (2 * config.size - 1 if config.contexts == "own" else config.size)
+    typer.echo(f"# a step: {config.packs} packs x {config.group} lives = {lives} lives, {episodes} episodes")
+    typer.echo(f"# {config.steps} steps from {folder.name!r} in style {profile.style!r}; nothing was run")
+
+
+@app.command()
+def pretrain(recipe: Recipe, changes: Changes = None) -> None:
+    """Make a tiny base model from nothing by imitation."""
+    from codots.config import PretrainConfig, load_recipe
+    from codots.display import counting
+    from codots.pretrain import pretrain
+
+    config = load_recipe(PretrainConfig, recipe, changes)
+    with counting("imitating, stage") as told:
+        for report in pretrain(config):
+            told(f"{report.stage}", report.step, report.steps)
+    typer.echo(f"the model is in {config.run}/model")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model folder, a run, or base.")],
+    domain: DomainId = "frozen-lake-v1",
+    preset: Preset = "easy",
+    split: Split = "dev",
+    packs: Packs = 100,
+    size: Size = 4,
+    arms: Annotated[
+        str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.", autocompletion=completing(arms))
+    ] = "own,null",
+    writer: Annotated[str | None, typer.Option(help="A model whose contexts this one reads.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
+    workers: Workers = 2,
+    patience: Annotated[float, typer.Option(min=1, help="Seconds that 100 packs may take.")] = 3600.0,
+    rows: Annotated[
+        Path | None, typer.Option(help="One JSON line per episode; a stopped evaluation goes on from it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model: position curves of every arm on the same packs."""
+    from codots.display import counting, report_table
+    from codots.evaluate import as_json as plain
+    from codots.evaluate import evaluate
+
+    with counting("living") as told:
+        report = evaluate(
+            model,
+            domain=domain,
+            preset=preset,
+            split=split,
+            packs=packs,
+            size=size,
+            arms=tuple(filter(None, arms.split(","))),
+            writer=writer,
+            seed=seed,
+            temperature=temperature,
+            workers=workers,
+            rows=rows,
+            patience=patience,
+            told=told,
+        )
+    if as_json:
+        typer.echo(json.dumps(plain(report), indent=2))
+    else:
+        show(report_table(report))
+
+
+@app.command()
+def demo(
+    recipe: Recipe,
+    changes: Changes = None,
+    packs: Packs = 500,
+) -> None:
+    """Watch a tiny model learn to learn: measure, train, measure again, and write a report."""
+    from codots.config import TrainConfig, load_recipe
+    from codots.demo import demo
+    from codots.display import report_table
+
+    shown = demo(load_recipe(TrainConfig, recipe, changes), packs=packs)
+    if shown is None:
+        typer.echo("stopped before the end; the demo starts again from the beginning", err=True)
+        raise typer.Exit(130)
+    for report in (shown.before, shown.after):
+        show(report_table(report))
+    typer.echo(f"took {sum(shown.seconds.values()):.0f} s; look at {shown.page}")
