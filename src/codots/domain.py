@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +18,8 @@ from codots.pack import Pack, Task, World, stream
 
 Rng = np.random.Generator
 STYLES = ("natural", "compact")
+POLICIES = ("random", "bayes", "informed")
+"""Names of the scripted policies, by what they know."""
 ENTRY_POINTS = "codots.domains"
 NO_CHANCE = stream("no chance")
 """For environments that draw nothing."""
@@ -124,6 +127,13 @@ class Domain(ABC):
         """Whether what is hidden may be met in this split; what may not is drawn again."""
         return True
 
+    def side(self, task: Task) -> str | None:
+        """The side of the wall, `train` or `held-out`, that a task's public content is on; None where there is none.
+
+        It may hang on the content alone.
+        """
+        return None
+
     def make_memory(self, world: World) -> object | None:
         """Make what an environment may carry over the tasks of one life."""
         return None
@@ -197,6 +207,25 @@ def get_domain(id: str) -> Domain:
     if id not in _registry:
         raise ValueError(nearest(id, domain_ids(), "domain"))
     return _registry[id]
+
+
+def find_domain(name: str) -> Domain:
+    """Find a domain by its id or as `module:Class`, which registers it; a wrong name raises ValueError."""
+    module, colon, thing = name.partition(":")
+    if not colon or module in _modules():
+        return get_domain(name)
+    try:
+        home = vars(import_module(module))
+    except ImportError as error:
+        raise ValueError(f"cannot import {module!r} ({error}); expected an id, or module:Class of a domain") from error
+    there = {key: value for key, value in home.items() if isinstance(value, Domain) or _is_family(value)}
+    if thing not in there:
+        raise ValueError(nearest(thing, list(there), f"domain of {module}"))
+    return register(there[thing]() if _is_family(there[thing]) else there[thing])
+
+
+def _is_family(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Domain) and not inspect.isabstract(value)
 
 
 def _arrived(id: str, module: str) -> Domain:

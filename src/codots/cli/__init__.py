@@ -10,7 +10,8 @@ import typer
 
 from codots.cli.app import app
 
-# isort: off, for the order in which `codots --help` lists the commands
+# The order in which `codots --help` lists the commands.
+# isort: off
 from codots.cli import runs, worlds, look  # noqa: F401
 # isort: on
 

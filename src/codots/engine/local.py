@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ import torch
 from codots.learner.batch import fair_shares, trained_tokens
 from codots.learner.local import LocalLearner, Settings, agree, finish
 from codots.model import Profile, load_model
+from codots.processes import deaf_to_ctrl_c
 from codots.rollout import Job, Life, rollouts
 from codots.sampler.base import Sampler
 from codots.sampler.local import LocalSampler
@@ -88,17 +86,6 @@ def _serve(connection: Connection, plan: Plan) -> None:
         return
 
 
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Ctrl-C is the first process's to handle; one that is started in here never hears of it, not even at first."""
-    resource_tracker.ensure_running()  # which multiprocessing would do in here, and let Ctrl-C through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 class LocalEngine:
     """Live lives and train on them, shared out over worker processes.
 
@@ -115,7 +102,7 @@ class LocalEngine:
         for _ in range(workers - 1):
             here, there = spawn.Pipe()
             process = spawn.Process(target=_serve, args=(there, plan), daemon=True)
-            with _deaf_to_ctrl_c():
+            with deaf_to_ctrl_c():
                 process.start()
             there.close()
             self._others.append((process, here))

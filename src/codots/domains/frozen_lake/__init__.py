@@ -84,6 +84,11 @@ class FrozenLake(Family):
     def _on_side(self, board: Board, split: str) -> bool:
         return not self.rules.split_boards or (board.split == "train") == (split == "train")
 
+    def side(self, task: Task) -> str | None:
+        """The side of the board."""
+        board: Board = task.content
+        return board.split if self.rules.split_boards else None
+
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a crossing."""
         return LakeEnv(task.content, task.world.hidden, self.rules, task.world.dials.turns, style)

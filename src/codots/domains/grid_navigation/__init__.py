@@ -76,6 +76,11 @@ class GridNavigation(Family):
     def _on_side(self, trip: Trip, split: str) -> bool:
         return not self.rules.split_trips or (trip.split == "train") == (split == "train")
 
+    def side(self, task: Task) -> str | None:
+        """The side of the trip."""
+        trip: Trip = task.content
+        return trip.split if self.rules.split_trips else None
+
     def _accept(self, trip: Trip, ground: Ground) -> bool:
         if not self.rules.spread:
             return True

@@ -80,6 +80,11 @@ class Clinic(Family):
             if (case.split == "train") == (world.split == "train"):
                 return case
 
+    def side(self, task: Task) -> str | None:
+        """The side of the patient."""
+        case: Case = task.content
+        return case.split
+
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Let the patient in."""
         return ClinicEnv(task.content, task.world.hidden, task.world.dials)
@@ -154,6 +159,12 @@ class Dialogues(Family):
         """Take a round of the next dialogue of the shuffling."""
         dials: Source = world.dials
         return dials.log().pick(world.split, world.hidden, position, rng)
+
+    def side(self, task: Task) -> str | None:
+        """The side of the diagnosis."""
+        dials: Source = task.world.dials
+        met = any(found.diagnosis == task.content.diagnosis for session in dials.log().train for found in session)
+        return "train" if met else "held-out"
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a round."""

@@ -79,6 +79,11 @@ class OptimalControl(Family):
             if apart and (not self.rules.split_tasks or (goal.split == "train") == (world.split == "train")):
                 return goal
 
+    def side(self, task: Task) -> str | None:
+        """The side of start and target."""
+        goal: Goal = task.content
+        return goal.split if self.rules.split_tasks else None
+
     def _goal(self, dials: Dials, rng: Rng) -> Goal:
         ranges = (dials.x0, dials.v0, dials.x_target, dials.v_target)
         numbers = [float(rng.uniform(-most, most)) if most else 0.0 for most in ranges]

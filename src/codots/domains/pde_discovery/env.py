@@ -94,8 +94,10 @@ class View:
     """Turns used."""
     left: int = 0
     """Points that may still be measured."""
-    report: Report | None = None
+    measured: tuple[Point, ...] = ()
     """The latest of this task."""
+    report: Report | None = None
+    """Likewise."""
     answer: Equation | None = None
 
 
@@ -151,7 +153,7 @@ class PdeEnv:
         points = tuple(Point(*place, float(u), float(y)) for place, (u, y) in zip(places, measured, strict=True))
         name = f"t{self.task}.{sum(key.startswith(f't{self.task}.') for key in self.archive.data) + 1}"
         self.archive.data[name] = points
-        self.view = replace(self.view, left=self.view.left - len(points))
+        self.view = replace(self.view, left=self.view.left - len(points), measured=points)
         return render("sampled", name=name, points=points)
 
     def _regress(self, asked: Element) -> str:

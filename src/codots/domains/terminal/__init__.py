@@ -66,6 +66,11 @@ class Terminal(Family):
             if not self.rules.split_tasks or (side(brief, self.rules) == "train") == (world.split == "train"):
                 return brief
 
+    def side(self, task: Task) -> str | None:
+        """The side of the task that is told."""
+        brief: Brief = task.content
+        return brief.split if self.rules.split_tasks else None
+
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a session."""
         return TerminalEnv(task.content, task.world.hidden, self.rules, task.world.dials)
