@@ -50,6 +50,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise OSError(f"{path} could not be written: {error.strerror or error}") from error
 
 
+def writable(path: Path) -> None:
+    """Raise ValueError if no file of this name can be written, before there is anything to write."""
+    if path.is_dir() or not path.parent.is_dir():
+        why = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}{closest(path.parent)}"
+        raise ValueError(f"cannot write {path}: {why}")
+
+
 def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
     """Write a folder so that it is there whole or not at all; on a failure nothing of it remains."""
     part = whole.with_name(f".{whole.name}.part")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import typer
 
@@ -43,6 +45,29 @@ def completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str
         return [f"{before}{comma}{choice}" for choice in choices() if choice.startswith(last)]
 
     return complete
+
+
+def policies() -> Iterable[str]:
+    """Names of the scripted policies."""
+    from codots.domain import POLICIES
+
+    return POLICIES
+
+
+def import_from_here() -> None:
+    """Find modules in the folder where one is, as `python` does."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def found_domain(name: str) -> str:
+    """Take `module:Class` for the id of that domain."""
+    if name and ":" in name:
+        from codots.domain import find_domain
+
+        import_from_here()
+        return find_domain(name).id
+    return name
 
 
 def checked_split(name: str) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from codots.catalogue import Entry
     from codots.config import TrainConfig
     from codots.doctor import Finding
     from codots.evaluate import Report
@@ -132,8 +133,11 @@ def line(report: StepReport) -> str:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far each part of a long piece of work is; without a terminal, say a line at each tenth."""
+def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far each part of a long piece of work is; without a terminal, say a line at each tenth.
+
+    Parts that count `together` share one bar, which names the part at work.
+    """
     if not errors.is_terminal:
 
         def said(part: str, done: int, total: int) -> None:
@@ -145,10 +149,11 @@ def counting(what: str) -> Iterator[Callable[[str, int, int], None]]:
     with bar() as progress:
         tasks: dict[str, Any] = {}
 
-        def told(arm: str, done: int, total: int) -> None:
-            if arm not in tasks:
-                tasks[arm] = progress.add_task(f"{what} {arm}", total=total)
-            progress.update(tasks[arm], completed=done)
+        def told(part: str, done: int, total: int) -> None:
+            bar = "" if together else part
+            if bar not in tasks:
+                tasks[bar] = progress.add_task("", total=total)
+            progress.update(tasks[bar], completed=done, description=f"{what} {part}")
 
         yield told
 
@@ -177,6 +182,16 @@ def report_table(report: Report) -> Table:
 def with_intervals(values: list[float], intervals: list[list[float]], sign: str = "") -> list[str]:
     """Write numbers, each with its interval."""
     return [f"{v:{sign}.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
+
+
+def domains_table(entries: list[Entry]) -> Table:
+    """What domains there are; a preset in brackets lacks something."""
+    table = Table("", "presets", "styles", "hidden and shared", "bayes", "packs of")
+    for entry in entries:
+        presets = ", ".join(f"({preset})" if preset in entry.lacks else preset for preset in entry.presets)
+        bayes, sizes = "exact" if entry.exact else "scripted", " or ".join(map(str, entry.sizes))
+        table.add_row(entry.id, escape(presets), ", ".join(entry.styles), escape(entry.hidden), bayes, sizes)
+    return table
 
 
 def findings_table(findings: list[Finding]) -> Table:

@@ -75,6 +75,8 @@ class Domain(ABC):
     presets: dict[str, Any]
     """Dials by name."""
     styles: tuple[str, ...] = ("natural",)
+    sizes: tuple[int, int] = (4, 8)
+    """Tasks in the packs that are trained on, and in those that are measured on."""
     bounds: tuple[float, float] = (0.0, 1.0)
     """The least and the greatest reward of a task."""
     reveals_reward: bool = True
@@ -209,14 +211,25 @@ def get_domain(id: str) -> Domain:
     return _registry[id]
 
 
+def families() -> set[str]:
+    """The words that the ids of installed domains begin with."""
+    return set(_modules())
+
+
+def first_preset(id: str) -> str:
+    """The preset of somebody who names none: `easy`, else the domain's first."""
+    presets = list(get_domain(id).presets)
+    return "easy" if "easy" in presets else presets[0]
+
+
 def find_domain(name: str) -> Domain:
     """Find a domain by its id or as `module:Class`, which registers it; a wrong name raises ValueError."""
     module, colon, thing = name.partition(":")
-    if not colon or module in _modules():
+    if not colon or module in families():
         return get_domain(name)
     try:
         home = vars(import_module(module))
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:  # the latter two for what is no name of a module
         raise ValueError(f"cannot import {module!r} ({error}); expected an id, or module:Class of a domain") from error
     there = {key: value for key, value in home.items() if isinstance(value, Domain) or _is_family(value)}
     if thing not in there:

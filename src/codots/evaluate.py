@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from codots.arms import ARMS, contexts_of, fitted, needed_own
+from codots.checkpoint import writable
 from codots.comparison import ArmReport, compare, play, rounded
 from codots.deadline import PATIENCE, deadline
-from codots.domain import closest, make_pack, nearest
+from codots.domain import POLICIES, make_pack, nearest
 from codots.engine.local import LocalEngine, Plan
 from codots.journal import Journal
 from codots.model import identity, load_profile, model_folder
@@ -22,7 +23,6 @@ from codots.rollout import Given, Job, Own
 
 __all__ = ["ARMS", "POLICIES", "ArmReport", "Report", "as_json", "evaluate", "reference"]
 
-POLICIES = ("random", "bayes", "informed")
 RANDOM_LIVES = 8
 """Lives of the random policy on each pack: luck is most of what it has."""
 CHUNK = 100
@@ -91,9 +91,8 @@ def evaluate(
             raise ValueError(nearest(arm, list(ARMS), "arm"))
     if not arms:
         raise ValueError(f"no arms; expected some of {', '.join(ARMS)}")
-    if rows is not None and (rows.is_dir() or not rows.parent.is_dir()):
-        why = "it is a folder" if rows.is_dir() else f"there is no folder {rows.parent}{closest(rows.parent)}"
-        raise ValueError(f"cannot write {rows}: {why}")
+    if rows is not None:
+        writable(rows)
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
     reader = _Player(model, domain, seed, temperature, workers, patience)
     author = None if writer is None else _Player(writer, domain, seed, temperature, workers, patience)

@@ -16,7 +16,6 @@ from codots.domain import POLICIES, Domain, Env, Step, make_pack
 from codots.pack import Pack, Task, World, stream
 
 TURNS = 10_000  # an episode that lasts longer is taken to be endless
-LARGEST = 8  # tasks of the largest packs that anybody is measured on
 FIT = 32_000  # characters of a prompt with all turns and a full context, about 8,000 tokens
 ERRORS = 3  # standard errors by which an average may miss what it is compared with
 GARBAGE = ("", " \n\t", "z" * 100_000, " " * 100_000, "\x00\ufffd\u202e\U0001f9ca \u00b2\u0663\u2460", "<<>></>{{}}")
@@ -181,7 +180,7 @@ IN_STYLE = (
 def prompts_fit(pack: Pack, style: str) -> int:
     """Hold what a model has to read, all turns of an episode and a full context, against a bound; gives the longest."""
     domain, strategy, longest = pack.domain, Rewrite(), 0
-    pack = drawn_again(pack, LARGEST)
+    pack = drawn_again(pack, max(domain.sizes))
     oracle = domain.oracle_context(pack.world, style)
     expect(len(oracle) <= strategy.cap, f"{len(oracle)} characters", f"an oracle's context of at most {strategy.cap}")
     context = "z" * strategy.cap

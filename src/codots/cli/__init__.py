@@ -26,7 +26,7 @@ def main() -> None:
         code = app(prog_name="codots", standalone_mode=False)
     except KeyboardInterrupt:
         _fail("stopped", 130)
-    except typer.Abort:
+    except (typer.Abort, EOFError):
         _fail("stopped: the input ended", 1)
     except (ArithmeticError, TimeoutError) as error:
         _fail(str(error), 1)

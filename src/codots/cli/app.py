@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codots.completion import checked_split, completing, domains, keys, presets
+from codots.completion import checked_split, completing, domains, found_domain, keys, presets
 
 app = typer.Typer(
     name="codots",
@@ -22,11 +22,23 @@ Changes = Annotated[
     list[str] | None,
     typer.Argument(help="Changes to it: key=value ...", show_default=False, autocompletion=completing(keys)),
 ]
-Id = Annotated[str, typer.Argument(metavar="ID", help="Versioned id of a domain.", autocompletion=completing(domains))]
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="Versioned id of a domain, or module:Class.",
+        autocompletion=completing(domains),
+        callback=found_domain,
+    ),
+]
 DomainId = Annotated[
     str, typer.Option("--domain", help="Versioned id of a domain.", autocompletion=completing(domains))
 ]
 Preset = Annotated[str, typer.Option(help="Preset of the domain.", autocompletion=completing(presets))]
+SomePreset = Annotated[
+    str | None,
+    typer.Option("--preset", help="Preset of the domain; easy or else its first.", autocompletion=completing(presets)),
+]
 Packs = Annotated[int, typer.Option(min=2, help="Number of packs; 500 for a claim.")]
 Size = Annotated[int, typer.Option(min=1, help="Tasks in a pack.")]
 Split = Annotated[

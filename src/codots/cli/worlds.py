@@ -3,17 +3,96 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from codots.cli.app import AsJson, Id, Packs, Preset, Size, Split, app, show
+from codots.cli.app import AsJson, Id, Packs, Size, SomePreset, Split, Workers, app, show
+from codots.completion import completing, domains, import_from_here, policies
+
+
+@app.command("domains")
+def list_domains(as_json: AsJson = False) -> None:
+    """List the domains: presets, styles, what is hidden, and what a preset lacks on this machine."""
+    from dataclasses import asdict
+
+    from codots.catalogue import by_reason, catalogue
+    from codots.display import domains_table
+
+    entries = catalogue()
+    if as_json:
+        return typer.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
+    show(domains_table(entries))
+    for entry in entries:
+        if entry.lacks:
+            typer.echo(f"{entry.id} lacks {by_reason(entry.lacks)}")
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ID...]",
+            help="Ids, or module:Class of domains that are not installed.",
+            show_default=False,
+            autocompletion=completing(domains),
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Check every domain that is installed.")] = False,
+    packs: Packs = 32,
+    size: Size = 4,
+    workers: Workers = 2,
+) -> None:
+    """Hold domains to their contract, in every preset and style; the first broken promise is told and ends it."""
+    from codots.catalogue import by_reason
+    from codots.check import check_domains
+    from codots.display import counting
+    from codots.domain import domain_ids
+
+    if bool(names) == every:
+        raise typer.BadParameter("expected one or more ids, module:Class, or --all")
+    import_from_here()
+    with counting("checking", together=True) as told:
+        checked = check_domains(domain_ids() if every else names or [], packs, size, workers, told)
+    for id in dict.fromkeys(found.id for found in checked):
+        kept = [found for found in checked if found.id == id and not found.lacks]
+        left = by_reason({found.preset: found.lacks for found in checked if found.id == id and found.lacks})
+        what = f"{len(kept)} presets, prompts of up to {max((found.longest for found in kept), default=0):,} characters"
+        seconds = sum(found.seconds for found in kept)
+        typer.echo(f"{id} keeps its contract: {what}, {seconds:.1f} s" + (f"; left out {left}" if left else ""))
+
+
+@app.command()
+def tasks(
+    id: Id,
+    out: Annotated[Path, typer.Option(help="The file: .parquet or .jsonl.", show_default=False)],
+    preset: SomePreset = None,
+    split: Split = "train",
+    packs: Annotated[int, typer.Option(min=1, help="Number of packs.")] = 100,
+    size: Size = 4,
+    style: Annotated[str | None, typer.Option(help="Of the prompts; the domain's first if left out.")] = None,
+) -> None:
+    """Write worlds and tasks as rows: prompts, floor, ceiling, and what is hidden in a column of its own."""
+    from codots.display import counting
+    from codots.domain import first_preset
+    from codots.tasks import check_out, task_rows, write_rows
+
+    check_out(out)
+    rows = []
+    with counting("drawing") as told:
+        for row in task_rows(id, preset=preset or first_preset(id), split=split, packs=packs, size=size, style=style):
+            rows.append(row)
+            told("tasks", len(rows), packs * size)
+    write_rows(rows, out)
+    typer.echo(f"{len(rows)} tasks of {packs} packs are in {out}")
 
 
 @app.command()
 def reference(
     id: Id,
-    preset: Preset = "easy",
+    preset: SomePreset = None,
     packs: Packs = 500,
     size: Size = 4,
     split: Split = "dev",
@@ -21,8 +100,10 @@ def reference(
 ) -> None:
     """Play scripted policies: what chance, the best honest player and one who knows the world reach."""
     from codots.display import plain_table
+    from codots.domain import first_preset
     from codots.evaluate import POLICIES, reference
 
+    preset = preset or first_preset(id)
     found = reference(id, preset=preset, packs=packs, size=size, split=split)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -34,34 +115,17 @@ def reference(
 @app.command()
 def play(
     id: Id,
-    preset: Preset = "easy",
+    preset: SomePreset = None,
     split: Split = "dev",
     index: Annotated[int, typer.Option(min=0, help="Which pack.")] = 0,
     size: Size = 4,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Watch a scripted policy: random, bayes or informed.", autocompletion=completing(policies)),
+    ] = None,
 ) -> None:
     """Live a life yourself: solve the tasks, and write your own notes between them."""
-    from codots.domain import make_pack
+    from codots.domain import first_preset, make_pack
+    from codots.play import play
 
-    pack = make_pack(id, preset, split, index, size)
-    memory, rewards, notes = pack.domain.make_memory(pack.world), [], ""
-    for task in pack.tasks:
-        typer.echo(f"\n=== task {task.position + 1} of {size}\n{pack.domain.rules_text(task, 'natural')}\n")
-        typer.echo(f"your notes: {notes or 'none'}\n")
-        env = task.env(style="natural", memory=memory)
-        typer.echo(env.observe())
-        while True:
-            step = env.step(_reply())
-            if step.done:
-                break
-            typer.echo(step.observation)
-        rewards.append(step.reward)
-        typer.echo(f"{step.observation}\n{step.feedback} reward {step.reward:.2f}")
-        if task.position + 1 < size:
-            notes = typer.prompt("notes for the next task", default=notes, show_default=False)
-    typer.echo("\nrewards: " + " ".join(f"{reward:.2f}" for reward in rewards))
-
-
-def _reply() -> str:
-    """A bare word is taken for an action."""
-    text = str(typer.prompt(">", prompt_suffix=" "))
-    return text if "<" in text else f"<action>{text}</action>"
+    play(make_pack(id, preset or first_preset(id), split, index, size), policy)
