@@ -59,7 +59,8 @@ def check(
     for id in dict.fromkeys(found.id for found in checked):
         kept = [found for found in checked if found.id == id and not found.lacks]
         left = by_reason({found.preset: found.lacks for found in checked if found.id == id and found.lacks})
-        what = f"{len(kept)} presets, prompts of up to {max((found.longest for found in kept), default=0):,} characters"
+        presets = f"{len(kept)} preset{'s' * (len(kept) != 1)}"
+        what = f"{presets}, prompts of up to {max((found.longest for found in kept), default=0):,} characters"
         seconds = sum(found.seconds for found in kept)
         typer.echo(f"{id} keeps its contract: {what}, {seconds:.1f} s" + (f"; left out {left}" if left else ""))
 
