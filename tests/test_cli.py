@@ -8,16 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from codots.check import Checked
 from codots.checkpoint import checkpoints
 from codots.cli import main
-from codots.domain import make_pack
+from codots.domain import domain_ids, get_domain, make_pack
 from codots.model import load_profile
+from codots.promises import play as lived
 from codots.records import load_rollouts
 from tests.lively import make_lively
 
@@ -148,6 +151,24 @@ def refused(codots, home):
         ("unknown preset of frozen-lake-v1 'eazy'", ["reference", "frozen-lake-v1", "--preset", "eazy", "--json"]),
         ("unknown domain 'lake'", ["play", "lake"]),
         ("unknown preset of frozen-lake-v1 'eazy'", ["play", "frozen-lake-v1", "--preset", "eazy"]),
+        ("unknown policy 'informd'.*nearest is 'informed'", ["play", "frozen-lake-v1", "--policy", "informd"]),
+        ("cannot import 'nowhere'.*expected an id, or module:Class", ["play", "nowhere:Lake"]),
+        ("unknown domain of tests.toy 'Gues'.*nearest is 'Guess'", ["reference", "tests.toy:Gues"]),
+        ("expected one or more ids, module:Class, or --all; see codots check --help", ["check"]),
+        ("expected one or more ids, module:Class, or --all", ["check", "frozen-lake-v1", "--all"]),
+        ("unknown domain 'lake'", ["check", "frozen-lake-v1", "lake"]),
+        (r"'--packs': .*greater than or equal to 2, got '1'", ["check", "frozen-lake-v1", "--packs", "1"]),
+        (r"Missing option '--out'; see codots tasks --help", ["tasks", "frozen-lake-v1"]),
+        (r"unknown ending '\.parque'.*nearest is '\.parquet'", ["tasks", "frozen-lake-v1", "--out", "x.parque"]),
+        (r"unknown ending ''; expected one of \.jsonl, \.parquet", ["tasks", "frozen-lake-v1", "--out", "rows"]),
+        ("there is no folder modl; the nearest is 'model'", ["tasks", "frozen-lake-v1", "--out", "modl/x.jsonl"]),
+        ("unknown domain 'lake'", ["tasks", "lake", "--out", "x.jsonl"]),
+        ("unknown preset of frozen-lake-v1 'eazy'", ["tasks", "frozen-lake-v1", "--preset=eazy", "--out", "x.jsonl"]),
+        (
+            "unknown prompt style of learn2ask-v1 'compact'",
+            ["tasks", "learn2ask-v1", "--style=compact", "--out=x.jsonl"],
+        ),
+        ("learn2ask-v0 logs cannot be drawn yet: set ", ["tasks", "learn2ask-v0", "--preset=logs", "--out=x.jsonl"]),
         ("unknown key 'stepz'", ["demo", "recipe.yaml", "stepz=3"]),
         ("no run at nowhere; expected a folder with config.yaml", ["report", "nowhere"]),
         ("no run at model", ["report", "model", "--figures"]),
@@ -362,7 +383,7 @@ def test_a_demo_that_is_stopped_leaves_no_trace_before_it_trains(codots, home, m
 
     module, _, name = stage.rpartition(".")
     before = tree(home)
-    monkeypatch.setattr(sys.modules[module], name, stopped)
+    monkeypatch.setattr(import_module(module), name, stopped)
     monkeypatch.setattr("tempfile.tempdir", str(home))
     assert codots("demo", "recipe.yaml", "--packs", "2").code == 130
     assert tree(home) == before
@@ -388,12 +409,12 @@ def test_a_pack_is_played_from_what_is_typed(codots):
     (first, one), (second, two) = informed(pack)
     ended = codots(
         "play", "frozen-lake-v1", "--preset", "tiny", "--split", "test", "--index", "3", "--size", "2",
-        typed="\n".join([*first, "code 2 goes up", *second]) + "\n",
+        typed="\n".join([*first, "code 2 goes up", " code 3: down", "", *second]) + "\n",
     )  # fmt: skip
     assert ended.code == 0
     assert ended.out.endswith(f"rewards: {one:.2f} {two:.2f}\n")
     assert "your notes: none" in ended.out
-    assert "your notes: code 2 goes up" in ended.out
+    assert "your notes: code 2 goes up\n code 3: down\n" in ended.out
     assert pack.tasks[0].env().observe() in ended.out
     assert ended.err == ""
 
@@ -405,20 +426,135 @@ def test_nonsense_loses_a_task_and_no_notes_are_kept(codots):
     assert ended.out.count("your notes: none") == 2
 
 
-def test_typing_that_ends_early_ends_the_play(codots):
-    ended = codots("play", "frozen-lake-v1", "--preset", "tiny", typed="1")
-    assert ended.code not in (0, 2)
-    assert "Traceback" not in ended.err + ended.out
+def test_notes_that_are_too_long_for_a_model_are_too_long_for_a_person(codots):
+    long = "\n".join(["9 9 9"] * 800)
+    ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--size", "3", typed=f"x\nmine\n\nx\n{long}\n\nx\n")
+    assert ended.code == 0
+    assert "the notes stay as they were: the context has 4799 characters, the cap is 4000" in ended.out
+    assert ended.out.count("your notes: mine") == 2
+
+
+@pytest.mark.parametrize("typed", ["", "1", "x\nhalf a note"])
+def test_typing_that_ends_early_ends_the_play(codots, typed):
+    ended = codots("play", "frozen-lake-v1", "--preset", "tiny", typed=typed)
+    assert (ended.code, ended.err) == (1, "codots: stopped: the input ended\n")
+
+
+def test_ctrl_c_ends_the_play(codots, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("codots.play.answer", interrupted)
+    ended = codots("play", "frozen-lake-v1", "--preset", "tiny")
+    assert (ended.code, ended.err) == (130, "codots: stopped\n")
+
+
+@pytest.mark.parametrize("policy", ["random", "bayes", "informed"])
+def test_a_policy_is_watched_turn_by_turn(codots, policy):
+    pack = make_pack("frozen-lake-v1", "tiny", "dev", 0, 4)
+    ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--policy", policy)
+    assert (ended.code, ended.err) == (0, "")
+    for played in lived(pack, policy, "natural"):
+        assert played.opening in ended.out
+        for text, step in played.line:
+            assert f"\n> {text}\n" in ended.out
+            assert step.observation in ended.out
+            assert f"{step.feedback} reward {step.reward:.2f}" in ended.out or not step.done
+    rewards = " ".join(f"{played.line[-1][1].reward:.2f}" for played in lived(pack, policy, "natural"))
+    ceilings = " ".join(f"{pack.domain.ceiling(task):.2f}" for task in pack.tasks)
+    assert ended.out.endswith(f"ceiling: {ceilings}\nrewards: {rewards}\n")
+    assert ended.out.count("the rules are the same") == 3
+
+
+@pytest.mark.parametrize("id", domain_ids())
+def test_every_domain_can_be_watched(codots, id):
+    ended = codots("play", id, "--policy", "informed", "--size", "1")
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(r"rewards: \d\.\d\d\n$", ended.out)
+
+
+def test_what_is_drawn_stands_beside_an_opening_that_does_not_show_it(codots):
+    ended = codots("play", "alchemy-v1", "--policy", "informed", "--size", "1", "--preset", "tiny")
+    task = make_pack("alchemy-v1", "tiny", "dev", 0, 1).tasks[0]
+    assert task.domain.draw(task.env().view) in ended.out
+
+
+def test_a_check_tells_of_every_domain_and_of_what_it_left_out(codots):
+    ended = codots("check", "learn2ask-v1", "learn2ask-v0", "--packs", "4", "--workers", "1")
+    assert ended.code == 0
+    first, second = ended.out.splitlines()
+    assert re.fullmatch(
+        r"learn2ask-v1 keeps its contract: 4 presets, prompts of up to \d,\d+ characters, [\d.]+ s", first
+    )
+    assert re.match(
+        r"learn2ask-v0 keeps its contract: 1 preset, .* s; left out logs, logs-sum, .*: set CODOTS_", second
+    )
+    assert "checking learn2ask-v1 easy: 0 of 9\n" in ended.err
+    assert ended.err.endswith("checking all: 9 of 9\n")
+
+
+def test_a_check_of_all_is_one_of_every_id_and_preset(codots, monkeypatch):
+    def keeps(domain, preset, packs, size):
+        return Checked(domain.id, preset, 1.0, packs * size)
+
+    monkeypatch.setattr("codots.check.check_preset", keeps)
+    ended = codots("check", "--all", "--packs", "9", "--workers", "1")
+    presets = {id: len(get_domain(id).presets) for id in domain_ids()}
+    said = [
+        f"{id} keeps its contract: {n} preset{'s' * (n > 1)}, prompts of up to 36 characters, {n:.1f} s"
+        for id, n in presets.items()
+    ]
+    assert ended.out.splitlines() == said
+
+
+def test_the_domains_are_a_table_or_json(codots, monkeypatch):
+    monkeypatch.delenv("CODOTS_DIALOGUE_LOG", raising=False)
+    found = {entry["id"]: entry for entry in strict(codots("domains", "--json").out)}
+    assert list(found) == domain_ids()
+    assert found["frozen-lake-v1"] == {
+        "id": "frozen-lake-v1",
+        "presets": ["easy", "hard", "wide", "tiny"],
+        "styles": ["natural", "compact"],
+        "hidden": "A permutation code -> direction",
+        "exact": True,
+        "sizes": [4, 8],
+        "lacks": {},
+    }
+    assert found["learn2ask-v0"]["lacks"]["logs"].startswith("set CODOTS_DIALOGUE_LOG")
+    shown = codots("domains")
+    assert (shown.code, shown.err) == (0, "")
+    assert all(id in shown.out for id in domain_ids())
+    assert "(logs)" in shown.out
+    assert "\nlearn2ask-v0 lacks logs, logs-sum, logs-ra, logs-rs: set CODOTS_DIALOGUE_LOG" in shown.out
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_tasks_are_written_as_rows(codots, home, name):
+    ended = codots("tasks", "frozen-lake-v1", "--out", name, "--preset", "tiny", "--packs", "3", "--size", "2")
+    assert (ended.code, ended.out) == (0, f"6 tasks of 3 packs are in {name}\n")
+    assert not list(home.glob(".*"))
+    again = (home / name).read_bytes()
+    assert codots("tasks", "frozen-lake-v1", "--out", name, "--preset=tiny", "--packs=3", "--size=2").code == 0
+    assert (home / name).read_bytes() == again
+
+
+def test_tasks_without_pyarrow_name_the_extra(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    refused(r"Parquet needs pyarrow: pip install 'codots\[parquet\]'", "tasks", "frozen-lake-v1", "--out", "x.parquet")
+
+
+def test_without_a_preset_a_domain_gives_its_first(codots):
+    assert "terminal-v0 standard: task 1 of 1" in codots("play", "terminal-v0", "--policy=informed", "--size=1").out
+    assert "frozen-lake-v1 easy: task 1 of 1" in codots("play", "frozen-lake-v1", "--policy=random", "--size=1").out
 
 
 def test_ctrl_c_in_any_command_is_130(codots, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["codots.evaluate"], "LocalEngine", interrupted)
+    monkeypatch.setattr(import_module("codots.evaluate"), "LocalEngine", interrupted)
     ended = codots("eval", "model", "--preset", "tiny")
-    assert ended.code == 130
-    assert "Traceback" not in ended.err + ended.out
+    assert (ended.code, ended.out, ended.err) == (130, "", "codots: stopped\n")
 
 
 def test_no_command_at_all_shows_the_help(codots):
@@ -451,6 +587,8 @@ def test_bash_completes_commands_options_and_values():
     assert completed("codots train recipe.yaml learner.war") == ["learner.warmup="]
     assert completed("codots eval base --arms own,fro") == ["own,frozen"]
     assert "frozen-lake-v1" in completed("codots play froz")
+    assert completed("codots check learn2ask-v0 froz") == ["frozen-lake-v0", "frozen-lake-v1"]
+    assert completed("codots play frozen-lake-v1 --policy inf") == ["informed"]
 
 
 def test_the_version_is_said(codots):
@@ -499,7 +637,8 @@ import sys
 import codots
 light = set(sys.modules)
 from codots.cli import main
-for args in (["--help"], ["train", "--help"], ["doctor", "--help"], ["--version"], ["train", "nowhere.yaml"], ["x"]):
+given = (["--help"], ["train", "--help"], ["doctor", "--help"], ["--version"], ["check"], ["train", "no.yaml"], ["x"])
+for args in given:
     sys.argv = ["codots", *args]
     try:
         main()

@@ -26,7 +26,7 @@ SMALL = "steps=2 packs=2 group=2 workers=1 look_packs=2 save_every=1"
 
 def quick(command: str, run: Path) -> list[str]:
     """The same command at a scale of seconds."""
-    words = [CODOTS, *shlex.split(command.replace("runs/mine", str(run)))[1:]]
+    words = [CODOTS, *shlex.split(command.replace("runs/mine", str(run)).replace("lake.parquet", f"{run}.parquet"))[1:]]
     if words[1] == "train":
         changes = SMALL.split() + ([] if any(w.startswith("run=") for w in words) else [f"run={run}-other"])
         return words[:3] + changes + words[3:]
@@ -38,7 +38,7 @@ def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
     assert len(COMMANDS) >= 6
     for command in COMMANDS:
         words = quick(command, tmp_path / "mine")
-        answers = "1\n" * 80 if words[1] == "play" else ""
+        answers = "1\n\n" * 80 if words[1] == "play" else ""
         done = subprocess.run(words, cwd=ROOT, input=answers, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from textwrap import dedent
+from inspect import cleandoc
 
 from codots.domain import Domain, domain_ids, get_domain
 
@@ -57,7 +57,7 @@ def hidden(domain: Domain) -> str:
 
 def section(docstring: str, heading: str) -> str:
     """What stands under a heading of a docstring, in one line; nothing if there is no such heading."""
-    found = re.search(rf"^{heading}:\n((?:[ \t]+.*\n?)+)", dedent(docstring), re.M)
+    found = re.search(rf"^{heading}:\n((?:[ \t]+.*\n?)+)", cleandoc(docstring), re.M)
     return " ".join(found[1].split()) if found else ""
 
 

@@ -87,7 +87,7 @@ def plain(value: Any) -> Any:
     """Records become objects, collections lists, a mapping whose keys are no text a list of pairs; else its text."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if hasattr(value, "_asdict"):
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return plain(value._asdict())
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value):

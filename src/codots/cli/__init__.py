@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from codots.cli.app import app
+from codots.cli.app import StoppedError, app
 
 # The order in which `codots --help` lists the commands.
 # isort: off
@@ -24,9 +24,9 @@ def main() -> None:
     """
     try:
         code = app(prog_name="codots", standalone_mode=False)
-    except KeyboardInterrupt:
+    except (StoppedError, KeyboardInterrupt):
         _fail("stopped", 130)
-    except (typer.Abort, EOFError):
+    except typer.Abort:
         _fail("stopped: the input ended", 1)
     except (ArithmeticError, TimeoutError) as error:
         _fail(str(error), 1)

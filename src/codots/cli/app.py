@@ -7,10 +7,30 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from codots.completion import checked_split, completing, domains, found_domain, keys, presets
 
+
+class StoppedError(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+class Commands(TyperGroup):
+    """Tells Ctrl-C and the end of input apart, of which typer would say nothing, or an empty line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError from None
+        except EOFError:
+            raise typer.Abort from None
+
+
 app = typer.Typer(
+    cls=Commands,
     name="codots",
     help="Connect the Dots: agents that get better the longer they live in a world.",
     no_args_is_help=True,
