@@ -68,8 +68,7 @@ class Terminal(Family):
 
     def side(self, task: Task) -> str | None:
         """The side of the task that is told."""
-        brief: Brief = task.content
-        return brief.split if self.rules.split_tasks else None
+        return side(task.content, self.rules) if self.rules.split_tasks else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open a session."""
