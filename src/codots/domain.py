@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,7 +21,7 @@ Rng = np.random.Generator
 STYLES = ("natural", "compact")
 POLICIES = ("random", "bayes", "informed")
 """Names of the scripted policies, by what they know."""
-ENTRY_POINTS = "codots.domains"
+ENTRY_POINTS, BRIDGES = "codots.domains", "codots.bridges"
 NO_CHANCE = stream("no chance")
 """For environments that draw nothing."""
 
@@ -169,11 +170,26 @@ class Domain(ABC):
         return None
 
 
+@dataclass(frozen=True)
+class Bridge:
+    """A benchmark from outside, whose domains are made when they are asked for, by ids of the form `family:name`."""
+
+    build: Callable[[str], Domain]
+    """Makes the domain of the name after the colon; ValueError, naming the nearest, for one that there is not."""
+    example: str
+    """A whole id that can be asked for."""
+    package: str
+    """The module that has to be installed."""
+    extra: str
+    """What `pip install` is given for it."""
+
+
 def nearest(given: str, known: list[str], what: str) -> str:
-    """Word the one line that a wrong name deserves."""
+    """Word the one line that a wrong name deserves; of very many names it tells how many there are."""
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
     hint = f"; the nearest is {close[0]!r}" if close else ""
-    return f"unknown {what} {given!r}; expected one of {', '.join(sorted(known))}{hint}"
+    choices = ", ".join(sorted(known)) if len(known) <= 40 else f"{len(known)} names, from {min(known)} to {max(known)}"
+    return f"unknown {what} {given!r}; expected one of {choices}{hint}"
 
 
 def closest(path: Path, *others: str) -> str:
@@ -200,14 +216,19 @@ def register(domain: Domain) -> Domain:
 
 
 def get_domain(id: str) -> Domain:
-    """Find a domain by its versioned id; an unknown one raises ValueError naming the nearest."""
+    """Find a domain by its versioned id, or by `family:name` over a bridge.
+
+    Raises ValueError for an unknown one, naming the nearest, and for a bridge whose package is not installed.
+    """
+    if id not in _registry and ":" in id and id.partition(":")[0] in bridges():
+        return _over_bridge(id)
     if id not in _registry:
         family = id.rpartition("-v")[0]
         for name, module in _modules().items():
             if family in (name, ""):
                 import_module(module)
     if id not in _registry:
-        raise ValueError(nearest(id, domain_ids(), "domain"))
+        raise ValueError(nearest(id, domain_ids() + [bridge.example for bridge in bridges().values()], "domain"))
     return _registry[id]
 
 
@@ -225,7 +246,7 @@ def first_preset(id: str) -> str:
 def find_domain(name: str) -> Domain:
     """Find a domain by its id or as `module:Class`, which registers it; a wrong name raises ValueError."""
     module, colon, thing = name.partition(":")
-    if not colon or module in families():
+    if not colon or module in bridges():
         return get_domain(name)
     try:
         home = vars(import_module(module))
@@ -241,6 +262,24 @@ def _is_family(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Domain) and not inspect.isabstract(value)
 
 
+@lru_cache(maxsize=1)
+def bridges() -> dict[str, Bridge]:
+    """Every bridge by its family, whether its package is installed or not."""
+    return {point.name: point.load() for point in sorted(entry_points(group=BRIDGES))}
+
+
+@cache
+def _over_bridge(id: str) -> Domain:
+    family, _, name = id.partition(":")
+    bridge = bridges()[family]
+    try:
+        return bridge.build(name)
+    except ModuleNotFoundError as error:
+        if error.name != bridge.package:
+            raise ValueError(f"{id} cannot be made: {error}") from error
+        raise ValueError(f"{id} needs {bridge.package}: pip install {bridge.extra!r}") from error
+
+
 def _arrived(id: str, module: str) -> Domain:
     if id not in _registry:
         import_module(module)
@@ -248,7 +287,7 @@ def _arrived(id: str, module: str) -> Domain:
 
 
 def domain_ids() -> list[str]:
-    """Name every known domain."""
+    """Name every registered domain; `bridges` lead to more."""
     for module in _modules().values():
         import_module(module)
     return sorted(_registry)
