@@ -25,16 +25,15 @@ def write_answer(answer: str) -> str:
     return f"<answer>{answer}</answer>"
 
 
-@dataclass
 class Random:
-    """The right answer to another problem of the family, drawn under the same dials."""
+    """The right answer to another problem of the family, of a lot of its own."""
 
-    rng: Rng
-    name: str
-    levels: tuple[int, int]
+    def __init__(self, rng: Rng, name: str, levels: tuple[int, int]) -> None:
+        self.rng, self.name = rng, name
+        self.lot = draw_lot(rng, name, *levels)
 
     def act(self, view: View) -> str:
-        return write_answer(draw_problem(self.rng, self.name, draw_lot(self.rng, self.name, *self.levels)).answer)
+        return write_answer(draw_problem(self.rng, self.name, self.lot).answer)
 
     def end(self, step: Step) -> None:
         """Random play learns nothing."""
