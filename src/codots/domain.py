@@ -275,7 +275,7 @@ def _over_bridge(id: str) -> Domain:
     try:
         return bridge.build(name)
     except ModuleNotFoundError as error:
-        if error.name != bridge.package:
+        if str(error.name).partition(".")[0] != bridge.package:
             raise ValueError(f"{id} cannot be made: {error}") from error
         raise ValueError(f"{id} needs {bridge.package}: pip install {bridge.extra!r}") from error
 

@@ -18,7 +18,7 @@ Episode end:
     `ended`, by the environment; `late`, out of turns, the preset's or the environment's own; or malformed text, which
     pays 0.
 Presets:
-    `easy`, 40 turns; `long`, 100. Dials: turns.
+    `easy`, 20 turns; `long`, 100. Dials: turns.
 Reference policies:
     `random`, codes drawn evenly; `informed`, knows the codes and takes the action that is best by the environment's
     table of outcomes, or where it has none (Blackjack) by outcomes counted over 20,000 random plays; `bayes`, a
@@ -60,7 +60,7 @@ class Gymnasium(Domain):
     def __init__(self, name: str, spec: Spec) -> None:
         self.id = f"gymnasium:{name}"
         self.spec = spec
-        self.presets = {"easy": Dials(40), "long": Dials(100)}
+        self.presets = {"easy": Dials(20), "long": Dials(100)}
         names = "|".join(map(re.escape, spec.names))
         self._claim = re.compile(rf"\b([1-{spec.actions}])\b(?:\W+(?!(?:{names})\b)[a-z]+){{0,4}}?\W+({names})\b", re.I)
 

@@ -42,9 +42,13 @@ class Model:
         """Whether no action has two outcomes."""
         return self.told and bool((self.p == 1).all())
 
-    def values(self, turns: int) -> list[Floats]:
-        """Expected return of each action, `(states, actions)`, by the number of turns that were used, played best."""
-        return self._backwards(turns, self._mean)
+    def values(self, turns: int, hurry: float = 0.0) -> list[Floats]:
+        """Expected return of each action, `(states, actions)`, by the number of turns that were used, played best.
+
+        `hurry` is the part that a turn takes off what comes after it: next to nothing tells the ways apart that earn
+        the same, sooner or later.
+        """
+        return self._backwards(turns, self._mean, keep=1 - hurry)
 
     def bounds(self, turns: int) -> tuple[Floats, Floats]:
         """The least and the greatest return that may come of each state, whatever luck and the player do."""
@@ -52,10 +56,10 @@ class Model:
         high = self._backwards(turns, self._extreme(np.maximum, -np.inf))
         return low[0].min(1), high[0].max(1)
 
-    def _backwards(self, turns: int, combine: Any, choose: Any = np.max) -> list[Floats]:
+    def _backwards(self, turns: int, combine: Any, choose: Any = np.max, keep: float = 1.0) -> list[Floats]:
         after, found = np.zeros(len(self.states)), []
         for _ in range(turns):
-            found.append(combine(self.pays + np.where(self.ends, 0.0, after[self.to])))
+            found.append(combine(self.pays + np.where(self.ends, 0.0, keep * after[self.to])))
             after = choose(found[-1], axis=1)
         return found[::-1]
 

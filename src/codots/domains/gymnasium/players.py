@@ -11,6 +11,8 @@ from codots.domains.gymnasium.env import View
 from codots.domains.gymnasium.model import Floats, model_of
 from codots.domains.gymnasium.outside import Spec
 
+HURRY = 1e-4
+"""What a turn costs those who know: too little to change what they earn, enough to keep them from idling."""
 SMALL = 1e-3
 """Chance of what the outcomes that are known do not hold."""
 
@@ -47,7 +49,7 @@ class Informed:
         """The best action, 0 where nothing is known of what is seen."""
         model = model_of(self.spec, view.board, self.turns)
         if self._values is None or self._values[0] != view.board:
-            self._values = view.board, model.values(self.turns)
+            self._values = view.board, model.values(self.turns, HURRY)
         state = model.states.get(view.seen)
         return 0 if state is None else int(self._values[1][view.turn][state].argmax())
 
