@@ -9,6 +9,7 @@ import sys
 import warnings
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,21 +20,19 @@ from codots import domain as registry_module
 from codots.check import check_domain, play
 from codots.config import TrainConfig
 from codots.domain import bridges, domain_ids, get_domain, make_pack
-from codots.domains.bridging import between, secluded
 from codots.domains.gymnasium.env import Start, View
 from codots.domains.gymnasium.model import SCALE, _counted, model_of, zero_of
 from codots.domains.gymnasium.outside import NAMES, look_into, open_env, picture, plain
 from codots.domains.gymnasium.players import Learner as CodeLearner
 from codots.domains.reasoning_gym import players as answers
 from codots.domains.reasoning_gym import problems
+from codots.domains.seclusion import secluded
 from codots.domains.textworld import SPECS, house, outside
 from codots.pack import stream
 
 EXAMPLES = ["gymnasium:FrozenLake-v1", "reasoning-gym:spell_backward", "textworld:house"]
 ICE = "gymnasium:FrozenLake-v1?is_slippery=false"
 pieces = [
-    "<answer>",
-    "</answer>",
     "<action>",
     "</action>",
     "1",
@@ -184,21 +183,8 @@ def test_bridges_keep_the_contract(id, packs):
 @given(hostile, st.sampled_from(EXAMPLES[:2]))
 def test_hostile_text_leaves_no_bridge_and_no_bounds(text, id):
     task = make_pack(id, "easy", "dev", 0, 1).tasks[0]
-    tag = "answer" if id.startswith("reasoning") else "action"
-    for reply in (text, f"<{tag}>{text}</{tag}>"):
+    for reply in (text, f"<action>{text}</action>"):
         assert 0 <= task.env().step(reply).reward <= 1
-
-
-def test_a_reply_is_read_between_exactly_one_pair_of_tags():
-    assert between("I say <action> 3\n</action>.", "action") == "3"
-    for text in (
-        "",
-        "<action>3",
-        "</action>3<action>",
-        "<action>3</action><action>4</action>",
-        "<action>3</action></action>",
-    ):
-        assert between(text, "action") is None
 
 
 def test_code_from_outside_leaves_the_global_generators_as_they_were():
@@ -260,7 +246,7 @@ def test_a_reply_cannot_run_as_code(name, tmp_path):
     problem = answers.draw_problem(stream("code", name, "problem"), name, lot)
     task = replace(make_pack(f"reasoning-gym:{name}", "easy", "dev", 0, 1).tasks[0], content=problem)
     for code in (f"open({str(mark)!r}, 'w')", "exit()", "9**9**9**9", "9 ** 9", "().__class__", "[x for x in y]"):
-        step = task.env().step(f"<answer>{code}</answer>")
+        step = task.env().step(f"<action>{code}</action>")
         assert (step.stop, step.reward) == ("unread", 0)
     assert not mark.exists()
 
@@ -268,15 +254,15 @@ def test_a_reply_cannot_run_as_code(name, tmp_path):
 def test_the_updater_is_told_an_answer_unless_it_gave_one():
     task = make_pack("reasoning-gym:spell_backward", "easy", "dev", 0, 1).tasks[0]
     right = task.content.answer
-    wrong = task.env().step("<answer>~</answer>")
+    wrong = task.env().step("<action>~</action>")
     assert (wrong.stop, right in wrong.feedback, wrong.reward < 1) == (
         "wrong" if not wrong.reward else "partly",
         True,
         True,
     )
-    assert task.env().step(f"I think <answer> {right} </answer>").stop == "solved"
+    assert task.env().step(f"I think <action> {right} </action>").stop == "solved"
     assert task.env().step("").stop == "malformed"
-    assert task.env().step(f"<answer>{'z' * 30_000}</answer>").stop == "malformed"
+    assert task.env().step(f"<action>{'z' * 30_000}</action>").stop == "malformed"
 
 
 def test_the_habitual_learner_says_what_it_was_told_most_often():
@@ -284,9 +270,9 @@ def test_the_habitual_learner_says_what_it_was_told_most_often():
     player, step = pack.domain.policy("bayes", pack.world), pack.tasks[0].env().step("")
     for told in ("No", "Yes", "No", "Yes"):
         player.end(replace(step, view=answers.View(0, "", told)))
-    assert player.act(answers.View(1, "")) == "<answer>Yes</answer>"  # the latest of equals
+    assert player.act(answers.View(1, "")) == "<action>Yes</action>"  # the latest of equals
     player.end(replace(step, view=answers.View(0, "", "No")))
-    assert player.act(answers.View(1, "")) == "<answer>No</answer>"
+    assert player.act(answers.View(1, "")) == "<action>No</action>"
 
 
 def test_a_world_keeps_its_settings_and_a_context_may_tell_them():
@@ -570,3 +556,27 @@ def test_ways_lead_back(home):
     for room, way, (to, door) in [(r, w, e) for r, exits in ways.items() for w, e in exits.items()]:
         assert ways[to][back[way]] == (room, door)
     assert all(a != b for a, b in pairwise(sorted(ways)))
+
+
+# The docs.
+
+
+def told(task, line):
+    """An episode in plain text, without empty lines."""
+    shown = [f"> {task.env().observe()}"]
+    for text, step in line:
+        shown += [f"< {text}", f"> {step.observation}"]
+    last = line[-1][1]
+    shown += [last.feedback, f"reward {last.reward:.2f}, {last.stop}"]
+    return "\n".join(row.rstrip() for row in "\n".join(shown).split("\n") if row.strip())
+
+
+@pytest.mark.parametrize(
+    ("id", "index", "tasks"),
+    [(ICE, 1, slice(0, 2)), ("reasoning-gym:syllogism", 1, slice(1, 3)), ("textworld:house", 0, slice(2, 3))],
+)
+def test_the_lives_in_the_docs_are_played_again(id, index, tasks):
+    pack = make_pack(id, "easy", "dev", index, 3)
+    lines = play(pack, "bayes", "natural")
+    life = "\n".join(told(task, line) for task, line in list(zip(pack.tasks, lines, strict=True))[tasks])
+    assert f"```\n{life}\n```" in (Path(__file__).parents[2] / "docs/domains/bridges.md").read_text()

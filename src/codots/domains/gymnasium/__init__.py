@@ -34,9 +34,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from codots.domain import Bridge, Domain, Env, Policy, Rng, nearest
-from codots.domains.bridging import render
-from codots.domains.gymnasium.env import HERE, CodedEnv, Start, View, codes
+from codots.domain import Bridge, Domain, Env, Rng
+from codots.domains.family import Family, Players
+from codots.domains.gymnasium.env import CodedEnv, Start, View, codes, render
 from codots.domains.gymnasium.model import model_of, zero_of
 from codots.domains.gymnasium.outside import Spec, draw_board, look_into, open_env, plain
 from codots.domains.gymnasium.players import Informed, Learner, Random
@@ -54,22 +54,18 @@ class Dials:
     """Actions of an episode."""
 
 
-class Gymnasium(Domain):
+class Gymnasium(Family):
     """Episodes of one environment."""
 
-    def __init__(self, name: str, spec: Spec) -> None:
-        self.id = f"gymnasium:{name}"
-        self.spec = spec
-        self.presets = {"easy": Dials(20), "long": Dials(100)}
-        names = "|".join(map(re.escape, spec.names))
-        self._claim = re.compile(rf"\b([1-{spec.actions}])\b(?:\W+(?!(?:{names})\b)[a-z]+){{0,4}}?\W+({names})\b", re.I)
+    rules: Spec
+    chance = False
 
     def _turns(self, dials: Dials) -> int:
-        return min(dials.turns, self.spec.limit or dials.turns)
+        return min(dials.turns, self.rules.limit or dials.turns)
 
     def make_world(self, rng: Rng, dials: Dials) -> tuple[int, ...]:
         """Draw the action of each code, counted from 0."""
-        return tuple(rng.permutation(self.spec.actions).tolist())
+        return tuple(rng.permutation(self.rules.actions).tolist())
 
     def make_task(self, world: World, position: int, rng: Rng) -> Start:
         """Draw starts until there is something to earn and the map belongs to this split.
@@ -78,49 +74,45 @@ class Gymnasium(Domain):
         """
         turns = self._turns(world.dials)
         for _ in range(TRIES):
-            board = draw_board(self.spec, rng)
+            board = draw_board(self.rules, rng)
             start = self._start(board, int(rng.integers(1 << 31)), turns)
             if start.one > start.zero and (board is None or _side(board) == (world.split == "train")):
                 return start
         raise RuntimeError(f"{self.id} has no start in {TRIES} from which {turns} turns earn more than random play")
 
     def _start(self, board: tuple[str, ...] | None, seed: int, turns: int) -> Start:
-        env = open_env(self.spec, board, drawn=False)
+        env = open_env(self.rules, board, drawn=False)
         seen = plain(env.reset(seed=seed)[0])
         env.close()
-        model, zero = model_of(self.spec, board, turns), zero_of(self.spec, turns)
+        model, zero = model_of(self.rules, board, turns), zero_of(self.rules, turns)
         state = model.states.get(seen)
         best = model.bounds(turns)[1]
         return Start(seed, board, seen, zero, float(best.max() if state is None else best[state]))
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open an episode."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
-        return CodedEnv(self.spec, task.content, task.world.hidden, self._turns(task.world.dials))
+        return CodedEnv(self.rules, task.content, task.world.hidden, self._turns(task.world.dials))
 
     def rules_text(self, task: Task, style: str) -> str:
         """Say what there is to do, and that the codes are hidden."""
-        spec = self.spec
+        spec = self.rules
         slippery = dict(spec.options).get("is_slippery", True)
         told = {"id": spec.id, "kind": spec.kind, "slippery": slippery, "turns": self._turns(task.world.dials)}
-        return render(HERE, "rules", names=sorted(spec.names), codes=codes(spec), **told)
+        return render("rules", style, names=sorted(spec.names), codes=codes(spec), **told)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
         turns = self._turns(world.dials)
-        if name == "random":
-            return Random(self.spec, stream(*world.names, "random"))
-        if name == "informed":
-            return Informed(self.spec, turns, world.hidden)
-        if name == "bayes":
-            return Learner(self.spec, turns, stream(*world.names, "bayes"))
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+        return {
+            "random": lambda: Random(self.rules, stream(*world.names, "random")),
+            "informed": lambda: Informed(self.rules, turns, world.hidden),
+            "bayes": lambda: Learner(self.rules, turns, stream(*world.names, "bayes")),
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write down what each code stands for."""
-        pairs = zip(codes(self.spec), world.hidden, strict=True)
-        return "\n".join(f"- code {code} is {self.spec.names[action]}" for code, action in pairs)
+        pairs = zip(codes(self.rules), world.hidden, strict=True)
+        return "\n".join(f"- code {code} is {self.rules.names[action]}" for code, action in pairs)
 
     def twin(self, world: World, rng: Rng) -> World:
         """Draw another order of the codes."""
@@ -130,10 +122,15 @@ class Gymnasium(Domain):
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
         """Count claims of the form code ... action; a code claimed twice counts twice."""
-        names = [name.lower() for name in self.spec.names]
-        claims = [(int(code) - 1, names.index(name.lower())) for code, name in self._claim.findall(context)]
+        names = [name.lower() for name in self.rules.names]
+        claims = [(int(code) - 1, names.index(name.lower())) for code, name in self._claims(context)]
         right = sum(world.hidden[code] == action for code, action in claims)
-        return right, len(claims) - right, self.spec.actions
+        return right, len(claims) - right, self.rules.actions
+
+    def _claims(self, context: str) -> list[tuple[str, str]]:
+        names = "|".join(map(re.escape, self.rules.names))
+        said = rf"\b([1-{self.rules.actions}])\b(?:\W+(?!(?:{names})\b)[a-z]+){{0,4}}?\W+({names})\b"
+        return re.findall(said, context, re.I)
 
     def draw(self, view: View) -> str | None:
         """Show the environment's picture."""
@@ -147,7 +144,7 @@ class Told(Gymnasium):
         """The expected reward of the best play."""
         start: Start = task.content
         turns = self._turns(task.world.dials)
-        model = model_of(self.spec, start.board, turns)
+        model = model_of(self.rules, start.board, turns)
         return start.worth(float(model.values(turns)[0][model.states[start.seen]].max()))
 
 
@@ -158,12 +155,12 @@ def _side(board: tuple[str, ...]) -> bool:
 
 def build(name: str) -> Domain:
     """Make the domain of an environment. Raises ValueError for one that is unknown or cannot be bridged."""
-    spec = look_into(name)
-    domain = Gymnasium(name, spec)
-    turns = max(map(domain._turns, domain.presets.values()))
+    spec, presets = look_into(name), {"easy": Dials(20), "long": Dials(100)}
+    domain = Gymnasium(f"gymnasium:{name}", spec, presets)
+    turns = max(map(domain._turns, presets.values()))
     model = model_of(spec, None, turns)
     exact = model.certain or (model.told and bool((model.bounds(turns)[0] >= zero_of(spec, turns)).all()))
-    return Told(name, spec) if exact else domain
+    return Told(domain.id, spec, presets) if exact else domain
 
 
 bridge = Bridge(build, "gymnasium:FrozenLake-v1", "gymnasium", "codots[gymnasium]")

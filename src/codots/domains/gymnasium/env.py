@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from codots.domain import Step
-from codots.domains.bridging import between, render
+from codots.domains.family import action
 from codots.domains.gymnasium.outside import Spec, open_env, picture, plain
+from codots.template import Prompts
 
-HERE = "codots.domains.gymnasium"
+render = Prompts(__package__)
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class CodedEnv:
 
     def step(self, text: str) -> Step:
         """Take the action of the code that the text names."""
-        code = between(text, "action")
-        if code is None or code not in codes(self.spec):
+        code = (action(text) or "").strip()
+        if code not in codes(self.spec):
             self.env.close()
             told = f"The reply did not name one code of 1 to {self.spec.actions} in <action></action>."
             return Step("", 0.0, True, told, "malformed", self.view)
@@ -93,7 +94,7 @@ class CodedEnv:
         return f"Turn {self.view.turn + 1} of {self.turns}.\n{self._shown()}"
 
     def _shown(self) -> str:
-        return render(HERE, "shown", kind=self.spec.kind, seen=self.view.seen, picture=self.view.picture)
+        return render("shown", kind=self.spec.kind, seen=self.view.seen, picture=self.view.picture)
 
 
 ENDINGS = {"ended": "The episode came to its end.", "late": "The turns ran out."}

@@ -12,7 +12,7 @@ Hidden and shared:
 Observation:
     The problem, in the family's words.
 Action:
-    Exactly one `<answer>...</answer>`; what stands in it is given to the family's scorer.
+    Exactly one `<action>...</action>`; what stands in it is given to the family's scorer.
 Reward:
     What the scorer gives, 0 to 1. An answer that it stumbles over gets 0, and so does one that holds anything but
     digits, brackets and the like where the scorer would run it as code.
@@ -37,8 +37,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codots.domain import Bridge, Domain, Env, Policy, Rng, Step, nearest
-from codots.domains.bridging import between, render
+from codots.domain import Bridge, Domain, Env, Rng, Step
+from codots.domains.family import Family, Players, action
 from codots.domains.reasoning_gym.players import Habit, Informed, Random, View, draw_problem
 from codots.domains.reasoning_gym.problems import (
     LONGEST,
@@ -51,7 +51,9 @@ from codots.domains.reasoning_gym.problems import (
     settings,
 )
 from codots.pack import Task, World, stream
+from codots.template import Prompts
 
+render = Prompts(__package__)
 TRIES = 1000
 """Problems that are drawn for a split before it is given up."""
 SHOWN = 1000
@@ -84,9 +86,9 @@ class ProblemEnv:
 
     def step(self, text: str) -> Step:
         """Have the answer in the text scored."""
-        answer = between(text, "answer")
+        answer = (action(text) or "").strip()
         if not answer or len(answer) > LONGEST:
-            return self._end("The reply did not hold one answer in <answer></answer>.", 0.0, "malformed")
+            return self._end("The reply did not hold one answer in <action></action>.", 0.0, "malformed")
         given = score(self.name, self.problem, answer) if harmless(self.name, answer) else None
         if given is None:
             return self._end("The checker cannot read this answer.", 0.0, "unread")
@@ -104,49 +106,46 @@ def shortened(answer: str) -> str:
     return answer if len(answer) <= SHOWN else f"{answer[:SHOWN]}..."
 
 
-class ReasoningGym(Domain):
+class ReasoningGym(Family):
     """Problems of one family."""
 
-    def __init__(self, name: str) -> None:
-        self.id = f"reasoning-gym:{name}"
-        self.name = name
-        self.presets = {"easy": Dials(0, 1), "hard": Dials(1, 2)}
+    rules: str
+    """Its name."""
+    chance = False
 
     def make_world(self, rng: Rng, dials: Dials) -> Lot:
         """Draw settings and a lot."""
-        return draw_lot(rng, self.name, dials.least, dials.most)
+        return draw_lot(rng, self.rules, dials.least, dials.most)
 
     def make_task(self, world: World, position: int, rng: Rng) -> Problem:
         """Draw problems of the lot until one belongs to this split. Raises RuntimeError where there is none."""
         for _ in range(TRIES):
-            problem = draw_problem(rng, self.name, world.hidden)
+            problem = draw_problem(rng, self.rules, world.hidden)
             if (problem.split == "train") == (world.split == "train"):
                 return problem
         raise RuntimeError(f"{self.id} made no problem for {world.split} in {TRIES} tries: it makes too few")
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Put the problem."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
-        return ProblemEnv(self.name, task.content)
+        return ProblemEnv(self.rules, task.content)
 
     def rules_text(self, task: Task, style: str) -> str:
         """Say how to answer."""
-        return render("codots.domains.reasoning_gym", "rules", name=self.name)
+        return render("rules", style, name=self.rules)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "informed":
-            return Informed(self.name, world.hidden)
-        if name not in ("random", "bayes"):
-            raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
-        player = Random if name == "random" else Habit
-        return player(stream(*world.names, name), self.name, (world.dials.least, world.dials.most))
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        levels = (world.dials.least, world.dials.most)
+        return {
+            "random": lambda: Random(stream(*world.names, "random"), self.rules, levels),
+            "informed": lambda: Informed(self.rules, world.hidden),
+            "bayes": lambda: Habit(stream(*world.names, "bayes"), self.rules, levels),
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write down the settings and an answer of this world, for its form."""
-        example = draw_problem(stream(*world.names, "example"), self.name, world.hidden)
-        told = [f"- {key}: {value}" for key, value in settings(self.name, world.hidden).items()]
+        example = draw_problem(stream(*world.names, "example"), self.rules, world.hidden)
+        told = [f"- {key}: {value}" for key, value in settings(self.rules, world.hidden).items()]
         return "\n".join(["Settings of the problems here:", *told, f"- an answer: {shortened(example.answer)}"])
 
     def ceiling(self, task: Task) -> float:
@@ -157,7 +156,7 @@ class ReasoningGym(Domain):
 def build(name: str) -> Domain:
     """Make the domain of a family. Raises ValueError for one that is unknown or left out."""
     check_family(name)
-    return ReasoningGym(name)
+    return ReasoningGym(f"reasoning-gym:{name}", name, {"easy": Dials(0, 1), "hard": Dials(1, 2)})
 
 
 bridge = Bridge(build, "reasoning-gym:spell_backward", "reasoning_gym", "codots[reasoning-gym]")

@@ -22,7 +22,7 @@ class View:
 
 def write_answer(answer: str) -> str:
     """Write a reply with this answer."""
-    return f"<answer>{answer}</answer>"
+    return f"<action>{answer}</action>"
 
 
 class Random:

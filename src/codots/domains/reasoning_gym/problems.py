@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from codots.domain import Rng, nearest
-from codots.domains.bridging import secluded
+from codots.domains.seclusion import secluded
 from codots.pack import digest
 
 WRONG = ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")

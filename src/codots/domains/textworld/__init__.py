@@ -32,9 +32,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from codots.domain import Bridge, Domain, Env, Policy, Rng, nearest
-from codots.domains.bridging import render
-from codots.domains.textworld.env import HERE, HouseEnv
+from codots.domain import Bridge, Domain, Env, Rng, nearest
+from codots.domains.family import Family, Players
+from codots.domains.seclusion import secluded
+from codots.domains.textworld.env import HouseEnv, render
 from codots.domains.textworld.house import Chore, House, chores, plan_of, solution
 from codots.domains.textworld.outside import Size, draw_house
 from codots.domains.textworld.players import Informed, Learner, Random
@@ -65,14 +66,10 @@ class Dials:
 SPECS = {"house": {"easy": Dials(rooms=6, pieces=10, turns=12), "hard": Dials(rooms=9, pieces=16, turns=20)}}
 
 
-class TextWorld(Domain):
+class TextWorld(Family):
     """Chores in a house."""
 
-    def __init__(self, spec: str, presets: dict[str, Dials]) -> None:
-        import textworld  # noqa: F401  # missing is missing at once, and not in the middle of a life
-
-        self.id = f"textworld:{spec}"
-        self.presets = presets
+    chance = False
 
     def make_world(self, rng: Rng, dials: Dials) -> House:
         """Draw houses until one has enough chores."""
@@ -97,28 +94,24 @@ class TextWorld(Domain):
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Enter the house."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
         return HouseEnv(task.world.dials.size, task.world.hidden, task.content, task.world.dials.turns)
 
     def rules_text(self, task: Task, style: str) -> str:
         """Say the rules."""
-        return render(HERE, "rules", turns=task.world.dials.turns)
+        return render("rules", style, turns=task.world.dials.turns)
 
-    def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player."""
-        if name == "random":
-            return Random(stream(*world.names, "random"))
-        if name == "informed":
-            return Informed(world.hidden)
-        if name == "bayes":
-            return Learner()
-        raise ValueError(nearest(name, ["random", "informed", "bayes"], "policy"))
+    def players(self, world: World) -> Players:
+        """Say how each scripted player is made."""
+        return {
+            "random": lambda: Random(stream(*world.names, "random")),
+            "informed": lambda: Informed(world.hidden),
+            "bayes": Learner,
+        }
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write down the rooms, the furniture and the things."""
         plan = plan_of(world.hidden)
-        return render(HERE, "oracle", plan=plan, supporters=world.hidden.supporters)
+        return render("oracle", style, plan=plan, supporters=world.hidden.supporters)
 
     def ceiling(self, task: Task) -> float:
         """The reward of a shortest way."""
@@ -152,7 +145,10 @@ def build(spec: str) -> Domain:
     """Make the domain of a kind of house. Raises ValueError for an unknown one."""
     if spec not in SPECS:
         raise ValueError(nearest(spec, list(SPECS), "spec of textworld"))
-    return TextWorld(spec, SPECS[spec])
+    with secluded("textworld", "import"):  # what is missing is missing now, and not in the middle of a life
+        import textworld  # noqa: F401
+
+    return TextWorld(f"textworld:{spec}", spec, SPECS[spec])
 
 
 bridge = Bridge(build, "textworld:house", "textworld", "codots[textworld]")

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from codots.domain import Step
-from codots.domains.bridging import between, render
+from codots.domains.family import action
 from codots.domains.textworld.house import CARRIED, Chore, Fact, House, Way, exits
 from codots.domains.textworld.outside import Size, open_game, plain_facts
+from codots.template import Prompts
 
-HERE = "codots.domains.textworld"
+render = Prompts(__package__)
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ class HouseEnv:
 
     def step(self, text: str) -> Step:
         """Give the command that the text holds."""
-        command = between(text, "action")
-        if not command:
+        said = (action(text) or "").split()
+        if not said:
             self.game.close()
             told = "The reply did not hold one command in <action></action>; the task is lost."
             return Step("", 0.0, True, told, "malformed", self.view)
-        command = {known.lower(): known for known in self.view.commands}.get(" ".join(command.lower().split()))
+        command = {known.lower(): known for known in self.view.commands}.get(" ".join(said).lower())
         turn = self.view.turn + 1
         told = "That cannot be done here."
         if command is not None:  # anything else never reaches the game, which knows words such as `save`
@@ -98,4 +99,4 @@ class HouseEnv:
         return Step(told, reward, True, feedback, "done" if done else "late", self.view)
 
     def _situation(self, told: str) -> str:
-        return render(HERE, "turn", told=told, view=self.view, turns=self.turns)
+        return render("turn", told=told, view=self.view, turns=self.turns)

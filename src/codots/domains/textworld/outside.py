@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from codots.domains.bridging import secluded
+from codots.domains.seclusion import secluded
 from codots.domains.textworld.house import Fact, House
 from codots.pack import digest
 
