@@ -57,15 +57,21 @@ def _game(size: Size, seed: int, places: int) -> Any:
     with secluded("textworld", seed, places):
         from numpy.random import RandomState
         from textworld import generator
+        from textworld.generator.game import Game
         from textworld.generator.world import World
 
         rngs = [RandomState(digest("textworld", seed, part) % (1 << 32)) for part in ("map", "things", "names")]
         world = World.from_map(generator.make_map(size.rooms, rng=rngs[0], possible_door_states=["open", "closed"]))
         world.set_player_room()
         world.populate(size.things, rng=rngs[1])
+        grammar = generator.make_grammar({"theme": "house"}, rng=rngs[2])
+        named = generator.make_game_with(world, [], grammar)
         facts = _placed(world, RandomState(digest("textworld", seed, "places", places) % (1 << 32)))
-        world = World.from_facts(facts)
-        return generator.make_game_with(world, [], generator.make_grammar({"theme": "house"}, rng=rngs[2]))
+        game = Game(World.from_facts(facts), grammar, [])
+        for id, info in named.infos.items():  # the same names wherever things are; rooms are described by what is there
+            game.infos[id] = info
+            info.desc = None if info.type == "r" else info.desc
+        return generator.generate_text_from_grammar(game, grammar)
 
 
 def _placed(world: Any, rng: Any) -> list[Any]:
