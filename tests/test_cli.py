@@ -522,6 +522,10 @@ def test_the_domains_are_a_table_or_json(codots, monkeypatch):
     }
     assert found["learn2ask-v0"]["lacks"]["logs"].startswith("set CODOTS_DIALOGUE_LOG")
     shown = codots("domains")
+    assert (
+        "textworld:NAME is a benchmark from outside, such as textworld:house: pip install 'codots[textworld]'"
+        in shown.out
+    )
     assert (shown.code, shown.err) == (0, "")
     assert all(id in shown.out for id in domain_ids())
     assert "(logs)" in shown.out

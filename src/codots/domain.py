@@ -232,11 +232,6 @@ def get_domain(id: str) -> Domain:
     return _registry[id]
 
 
-def families() -> set[str]:
-    """The words that the ids of installed domains begin with."""
-    return set(_modules())
-
-
 def first_preset(id: str) -> str:
     """The preset of somebody who names none: `easy`, else the domain's first."""
     presets = list(get_domain(id).presets)

@@ -19,6 +19,7 @@ def list_domains(as_json: AsJson = False) -> None:
 
     from codots.catalogue import by_reason, catalogue
     from codots.display import domains_table
+    from codots.domain import bridges
 
     entries = catalogue()
     if as_json:
@@ -27,6 +28,10 @@ def list_domains(as_json: AsJson = False) -> None:
     for entry in entries:
         if entry.lacks:
             typer.echo(f"{entry.id} lacks {by_reason(entry.lacks)}")
+    for family, bridge in bridges().items():
+        typer.echo(
+            f"{family}:NAME lives in a benchmark from outside, such as {bridge.example}: pip install {bridge.extra!r}"
+        )
 
 
 @app.command()
