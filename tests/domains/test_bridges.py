@@ -344,7 +344,7 @@ def test_outcomes_that_are_counted_come_near_those_that_are_told():
 @pytest.mark.parametrize("id", ["gymnasium:CliffWalking-v1", "gymnasium:Taxi-v4", ICE])
 def test_where_outcomes_are_certain_one_who_knows_earns_1(id):
     pack = make_pack(id, "easy", "dev", 0, 3)
-    assert [line[-1][1].reward for line in play(pack, "informed", "natural")] == [1, 1, 1]
+    assert [played.line[-1][1].reward for played in play(pack, "informed", "natural")] == [1, 1, 1]
 
 
 def test_a_return_is_worth_its_share_between_chance_and_the_best():
@@ -533,9 +533,9 @@ def test_a_faster_process_wins_and_nobody_is_hurt(monkeypatch, tmp_path):
 
 
 def test_the_learner_needs_fewer_commands_once_it_knows_the_house(home):
-    first, *_, last = play(home, "bayes", "natural")
+    first, *_, last = (played.line for played in play(home, "bayes", "natural"))
     again = replace(home, tasks=(home.tasks[0], *home.tasks[1:], replace(home.tasks[0], position=4)))
-    *_, after = play(again, "bayes", "natural")
+    *_, after = (played.line for played in play(again, "bayes", "natural"))
     assert after[-1][1].stop == "done"
     assert len(after) <= len(first)
     assert last[-1][1].reward >= 0
@@ -577,6 +577,6 @@ def told(task, line):
 )
 def test_the_lives_in_the_docs_are_played_again(id, index, tasks):
     pack = make_pack(id, "easy", "dev", index, 3)
-    lines = play(pack, "bayes", "natural")
+    lines = [played.line for played in play(pack, "bayes", "natural")]
     life = "\n".join(told(task, line) for task, line in list(zip(pack.tasks, lines, strict=True))[tasks])
     assert f"```\n{life}\n```" in (Path(__file__).parents[2] / "docs/domains/bridges.md").read_text()

@@ -29,9 +29,7 @@ def list_domains(as_json: AsJson = False) -> None:
         if entry.lacks:
             typer.echo(f"{entry.id} lacks {by_reason(entry.lacks)}")
     for family, bridge in bridges().items():
-        typer.echo(
-            f"{family}:NAME lives in a benchmark from outside, such as {bridge.example}: pip install {bridge.extra!r}"
-        )
+        typer.echo(f"{family}:NAME is a benchmark from outside, such as {bridge.example}: pip install {bridge.extra!r}")
 
 
 @app.command()

@@ -48,6 +48,8 @@ class View:
     """The observation before it."""
     ended: bool = False
     """Whether the environment came to its end, other than by running out of turns."""
+    paid: float = 0.0
+    """By the last action."""
 
 
 class CodedEnv:
@@ -78,7 +80,7 @@ class CodedEnv:
         seen, pays, ends, cut, _ = self.env.step(self.spec.first + self.codes[int(code) - 1])
         self.total += float(pays)
         turn = before.turn + 1
-        self.view = View(before.board, plain(seen), turn, self._picture(), code, before.seen, bool(ends))
+        self.view = View(before.board, plain(seen), turn, self._picture(), code, before.seen, bool(ends), float(pays))
         told = f"Code {code} was taken; it paid {float(pays):g}."
         if ends or cut or turn == self.turns:
             return self._end(told, "ended" if ends else "late")

@@ -36,7 +36,7 @@ from codots.domain import Bridge, Domain, Env, Rng, nearest
 from codots.domains.family import Family, Players
 from codots.domains.seclusion import secluded
 from codots.domains.textworld.env import HouseEnv, render
-from codots.domains.textworld.house import Chore, House, chores, plan_of, solution
+from codots.domains.textworld.house import Chore, House, chores, first_sight, plan_of, solution
 from codots.domains.textworld.outside import Size, draw_house
 from codots.domains.textworld.players import Informed, Learner, Random
 from codots.pack import Task, World, digest, stream
@@ -119,10 +119,11 @@ class TextWorld(Family):
         return 1 - 0.1 * len(way) / task.world.dials.turns if way else 0.0
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Put the same things in the same rooms elsewhere."""
+        """Put the things of the same house elsewhere, but for those in the first room, which one sees at once."""
         while True:
             house = draw_house(world.dials.size, world.hidden.seed, int(rng.integers(1 << 31)))
-            if house != world.hidden and self.belongs(house, world.split) and self._has_chores(house, world.dials):
+            alike = house != world.hidden and first_sight(house) == first_sight(world.hidden)
+            if alike and self.belongs(house, world.split) and self._has_chores(house, world.dials):
                 return replace(world, hidden=house)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:

@@ -101,6 +101,13 @@ def plan_of(house: House) -> Plan:
     )
 
 
+def first_sight(house: House) -> dict[str, str]:
+    """Where those things are that are in the room where one starts."""
+    plan = plan_of(house)
+    rooms = {house.start: house.start, **plan.stands}
+    return {thing: holder for thing, holder in plan.holder.items() if rooms.get(holder) == house.start}
+
+
 def search(plan: Plan, start: State, chore: Chore, finish: Finish) -> list[str] | None:
     """Find a shortest row of commands to where `finish` gives the last one, None where what is known has none."""
     paths: dict[State, list[str]] = {start: []}

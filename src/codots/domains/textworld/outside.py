@@ -58,6 +58,7 @@ def _game(size: Size, seed: int, places: int) -> Any:
         from numpy.random import RandomState
         from textworld import generator
         from textworld.generator.game import Game
+        from textworld.generator.text_generation import assign_description_to_room
         from textworld.generator.world import World
 
         rngs = [RandomState(digest("textworld", seed, part) % (1 << 32)) for part in ("map", "things", "names")]
@@ -70,8 +71,12 @@ def _game(size: Size, seed: int, places: int) -> Any:
         game = Game(World.from_facts(facts), grammar, [])
         for id, info in named.infos.items():  # the same names wherever things are; rooms are described by what is there
             game.infos[id] = info
-            info.desc = None if info.type == "r" else info.desc
-        return generator.generate_text_from_grammar(game, grammar)
+            info.desc = "" if info.type == "r" else info.desc
+        told = generator.generate_text_from_grammar(game, grammar)
+        for room in told.world.rooms:  # each in words of its own stream: they do not hang on what is in the others
+            grammar.rng = RandomState(digest("textworld", seed, "room", room.id) % (1 << 32))
+            told.infos[room.id].desc = assign_description_to_room(room, told, grammar)
+        return told
 
 
 def _placed(world: Any, rng: Any) -> list[Any]:
