@@ -636,6 +636,18 @@ def test_ctrl_c_while_the_workers_still_start_is_no_different(home):
     assert interrupted(home, "run/config.yaml", "train", "recipe.yaml", "steps=20", "workers=2") == 1
 
 
+def test_ctrl_c_ends_a_check_and_its_workers(home):
+    command = [*COMMAND, "check", "alchemy-v1", "frozen-lake-v1", "--workers", "2"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
+    ) as process:
+        assert process.stderr.readline() == b"checking alchemy-v1 easy: 0 of 13\n"
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.splitlines()[-1]) == (130, b"", b"codots: stopped")
+    assert b"Traceback" not in err
+
+
 LIGHT = """
 import sys
 import codots

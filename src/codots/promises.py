@@ -6,6 +6,7 @@ import math
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -17,6 +18,7 @@ from codots.pack import Pack, Task, World, stream
 
 TURNS = 10_000  # an episode that lasts longer is taken to be endless
 FIT = 32_000  # characters of a prompt with all turns and a full context, about 8,000 tokens
+TWINS = 4  # of each world, for two may be alike by chance in what is told
 ERRORS = 3  # standard errors by which an average may miss what it is compared with
 GARBAGE = ("", " \n\t", "z" * 100_000, " " * 100_000, "\x00\ufffd\u202e\U0001f9ca \u00b2\u0663\u2460", "<<>></>{{}}")
 HOSTILE = (
@@ -135,8 +137,7 @@ def replays_are_equal(pack: Pack, style: str) -> None:
 
 def twins_look_alike(pack: Pack, style: str) -> None:
     """Nothing shown or done hangs on what is hidden, until an action has another effect: a state, a reward, an end."""
-    twin = _twin(pack)
-    for policy in ("random", "bayes"):
+    for twin, policy in product(map(partial(_twin, pack), range(TWINS)), ("random", "bayes")):
         players = pack.domain.policy(policy, pack.world), pack.domain.policy(policy, twin)
         for task in pack.tasks:
             here, there = _open(task, style), _open(replace(task, world=twin), style)
@@ -148,9 +149,10 @@ def twins_look_alike(pack: Pack, style: str) -> None:
                 break
             for player in players:
                 player.end(step)
-    for text in GARBAGE:
-        steps = [_open(task, style).step(text) for task in (pack.tasks[0], replace(pack.tasks[0], world=twin))]
-        expect(replace(steps[1], view=None) == replace(steps[0], view=None), steps[1], f"its twin's {steps[0]!r:.300}")
+        for text in GARBAGE:
+            here, there = _open(pack.tasks[0], style), _open(replace(pack.tasks[0], world=twin), style)
+            a, b = replace(here.step(text), view=None), replace(there.step(text), view=None)
+            expect(a == b, b, f"what the same text gave in its twin, {a!r:.300}")
 
 
 def _in_step(players: Any, here: Env, there: Env) -> Step | None:
@@ -238,9 +240,6 @@ def knowledge_pays(packs: Sequence[Pack]) -> None:
         expect(gap.mean() >= -slack, got, f"{more} to reach {less} on average, within {slack:.3f}")
 
 
-# What the promises stand on.
-
-
 def drawn_again(pack: Pack, size: int) -> Pack:
     """The pack of this name and another size."""
     return make_pack(pack.domain.id, pack.preset, pack.split, pack.index, size)
@@ -289,8 +288,8 @@ def alike(one: Any, other: Any) -> bool:
     return bool(pickle.dumps(one) == pickle.dumps(other) or one == other)
 
 
-def _twin(pack: Pack) -> World:
-    return pack.domain.twin(pack.world, stream(*pack.names, "twin"))
+def _twin(pack: Pack, which: int = 0) -> World:
+    return pack.domain.twin(pack.world, stream(*pack.names, "twin", which))
 
 
 def _mean_reward(pack: Pack, policy: str) -> float:
