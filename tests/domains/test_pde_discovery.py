@@ -1,5 +1,6 @@
 """PDE discovery keeps its rules: equations by a whitelist, a sound field, an honest tool, ends, splits, versions."""
 
+import re
 import subprocess
 import sys
 import time
@@ -16,19 +17,20 @@ from codots.context import Rewrite, Trajectory, Turn
 from codots.domain import get_domain, make_pack
 from codots.domains.pde_discovery import CLOSE, EASY, TRAINED, V0, V1
 from codots.domains.pde_discovery.actions import read_action, write_answer, write_regress, write_sample
-from codots.domains.pde_discovery.env import Archive, PdeEnv
+from codots.domains.pde_discovery.env import Archive, PdeEnv, Point, Report, View
 from codots.domains.pde_discovery.equation import LARGEST, LIBRARY, TERMS, columns, equation, read_equation, read_term
 from codots.domains.pde_discovery.families import SIZES, templates
-from codots.domains.pde_discovery.field import CELLS, LIMIT, STEPS, Field, Start
+from codots.domains.pde_discovery.field import CELLS, LIMIT, STEPS, TOP, Field, Start
 from codots.domains.pde_discovery.posterior import fit_in_box
-from codots.domains.pde_discovery.regression import fit, kappa, ranked, supports
-from codots.domains.pde_discovery.rules import curve_reward, formula_reward
+from codots.domains.pde_discovery.regression import Scored, fit, kappa, margin, ranked, supports
+from codots.domains.pde_discovery.rules import formula_reward, likeness
 from codots.pack import World, stream
 
 TRUTH = read_equation("1.2*u - 0.7*u**3")
 START = Start(2.0, (1.0, 0.4))
 ALL = tuple(range(len(TERMS)))
 DOCS = Path(__file__).parents[2] / "docs/domains/pde_discovery.md"
+V1_PRESETS = ("easy", "hard", "remembered", "slow")
 both_versions = pytest.mark.parametrize("id", ["pde-discovery-v0", "pde-discovery-v1"])
 both_rules = pytest.mark.parametrize(("rules", "dials"), [(V0, TRAINED), (V1, EASY)])
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
@@ -222,7 +224,7 @@ def test_a_start_is_a_hump_of_its_amplitude():
 
 @pytest.mark.parametrize("family", ["known", "new"])
 def test_no_equation_of_a_family_leaves_the_bounds_from_the_greatest_amplitude(family):
-    start = Start(TRAINED.top, (1.0,))
+    start = Start(TOP, (1.0,))
     for template in templates(family):
         for sizes in product(SIZES, repeat=len(template.support)):
             corner = equation({i: template.coefficients[i] * s for i, s in zip(template.support, sizes, strict=True)})
@@ -232,11 +234,14 @@ def test_no_equation_of_a_family_leaves_the_bounds_from_the_greatest_amplitude(f
 
 
 def test_the_longest_look_at_a_pack_takes_a_fifth_of_a_second():
-    fields = [Field(TRUTH, replace(START, amplitude=a), 1.0) for a in (0.5, 1.0, 2.0, 2.7)]
-    start = time.process_time()
-    for field in fields:
-        field.at(0.5, 1.0)
-    assert time.process_time() - start < 0.4  # twice of what is promised, for a machine under load
+    seconds = []
+    for _ in range(3):  # other work on the machine slows some of them
+        fields = [Field(TRUTH, replace(START, amplitude=a), 1.0) for a in (0.5, 1.0, 2.0, 2.7)]
+        start = time.process_time()
+        for field in fields:
+            field.at(0.5, 1.0)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.2
 
 
 def test_the_families_are_those_of_the_paper():
@@ -324,7 +329,7 @@ def test_the_truth_earns_one_in_both_versions():
     for other in (None, "2*u - 0.7*u**3", "-1*u"):
         answer = read_equation(other) if other else TRUTH
         assert (formula_reward(answer, TRUTH) == 1.0) == (other is None)
-        assert (curve_reward(answer, TRUTH, 2.7) == pytest.approx(1.0)) == (other is None)
+        assert (V1.reward(answer, TRUTH) == pytest.approx(1.0)) == (other is None)
 
 
 def test_the_reward_of_v0_compares_coefficients_and_counts_terms_too_many():
@@ -333,10 +338,11 @@ def test_the_reward_of_v0_compares_coefficients_and_counts_terms_too_many():
 
 
 def test_the_reward_of_v1_compares_values_and_not_names():
-    alike = read_equation("1*u - 0.17*u**3")
-    assert curve_reward(alike, read_equation("1*sin(u)"), 1.0) > 0.98 > formula_reward(alike, read_equation("1*sin(u)"))
-    assert curve_reward(equation({0: 3.0}), equation({0: 1.0}), 2.7) == pytest.approx(0)
-    assert curve_reward(equation({0: 1.0}), equation({0: -1.0}), 2.7) == 0
+    alike, sine = read_equation("1*u - 0.16*u**3 + 0.007*u**5"), read_equation("1*sin(u)")
+    assert V1.reward(alike, sine) > 0.95 > 0.4 > V0.reward(alike, sine)
+    assert V1.reward(equation({0: 3.0}), equation({0: 1.0})) == pytest.approx(0)
+    assert V1.reward(equation({0: 1.0}), equation({0: -1.0})) == 0
+    assert likeness(np.array([1.0, 2.0]), np.array([[1.0, 2.0], [3.0, 2.0]])) == pytest.approx([1.0, 0.5])
 
 
 @both_rules
@@ -426,8 +432,8 @@ def test_v1_takes_any_equation_at_once():
 def test_noted_points_are_fitted_in_v1_and_unknown_to_v0():
     noted = [(float(u), float(TRUTH(np.array(u)))) for u in np.linspace(0.2, 2, 8)]
     env = task_of()
-    env.step(write_regress([TRUTH], noted))
-    assert env.view.report.noted == 8
+    step = env.step(write_regress([TRUTH], noted))
+    assert "0 measured and 8 known points" in step.observation
     assert env.view.report.best.equation.coefficients == pytest.approx(TRUTH.coefficients, abs=0.01)
     assert "does not know" in task_of(V0, TRAINED).step(write_regress([TRUTH], noted)).observation
     assert "64 known points at most" in task_of().step(write_regress([TRUTH], noted * 9)).observation
@@ -583,13 +589,13 @@ def test_equations_of_train_and_of_the_held_out_splits_never_meet_in_v1():
 def test_in_v0_as_many_tasks_as_bands_meet_every_band_once():
     for preset, bands in (("easy", 4), ("hard", 8)):
         pack = make_pack("pde-discovery-v0", preset, "dev", 1, 2 * bands)
-        met = [int(task.content.amplitude / TRAINED.top * bands) for task in pack.tasks]
+        met = [int(task.content.amplitude / TOP * bands) for task in pack.tasks]
         assert sorted(met[:bands]) == sorted(met[bands:]) == list(range(bands))
 
 
 def test_in_v1_no_start_is_too_low_to_learn_from():
     lows = [t.content.amplitude for i in range(30) for t in make_pack("pde-discovery-v1", "easy", "dev", i, 4).tasks]
-    assert 0.2 * EASY.top <= min(lows) <= max(lows) <= EASY.top
+    assert 0.2 * TOP <= min(lows) <= max(lows) <= TOP
 
 
 def test_no_heavy_library_is_loaded_before_it_is_used():
@@ -616,6 +622,63 @@ def test_in_v1_there_is_much_to_learn_and_it_pays():
     assert learned[-1] > 0.9
     assert curve("pde-discovery-v1", "informed", 4, 2) == pytest.approx(1.0)
     assert curve("pde-discovery-v1", "random", 6, 1).mean() < 0.4
+
+
+# Players who read.
+
+
+def read_report(text):
+    """Make a report of the text of one."""
+    head = re.search(r"^Scored (\d+) equation", text, re.M)
+    if head is None:
+        return None
+    best = re.findall(r"^  (\S.*) \| greatest error (\S+), typical (\S+)$", text, re.M)
+    rows = [list(map(float, row.split(", "))) for row in re.findall(r"^  (.*, .*)$", text, re.M) if "|" not in row]
+    return Report(
+        int(head[1]),
+        tuple(Scored(read_equation(equation), float(worst), float(mean)) for equation, worst, mean in best),
+        tuple(Point(*row[:4]) for row in rows),
+        tuple(row[4] for row in rows),
+    )
+
+
+def read_view(texts, feedback=""):
+    """Make a view of what a model reads: the opening of a task, and the answer to each of its replies."""
+    *_, (turn, turns, left) = re.findall(r"^Turn (\d+) of (\d+), (\d+) of", "\n".join(texts), re.M)
+    reports = [report for report in map(read_report, texts) if report is not None]
+    answer = re.search(r"^You answered f\(u\) = (.*)\.$", feedback, re.M)
+    return View(
+        int(turns),
+        int(turn) - (not feedback),
+        int(left),
+        reports[-1] if reports else None,
+        read_equation(answer[1]) if answer else None,
+    )
+
+
+@pytest.mark.parametrize("policy", ["random", "bayes"])
+@pytest.mark.parametrize(
+    ("id", "preset"),
+    [("pde-discovery-v0", p) for p in ("easy", "hard")] + [("pde-discovery-v1", p) for p in V1_PRESETS],
+)
+def test_who_only_reads_the_texts_can_play_as_every_policy_does(id, preset, policy):
+    """A view holds what the texts tell, in the same digits, and nothing else."""
+    pack = make_pack(id, preset, "dev", 3, 2)
+    memory = pack.domain.make_memory(pack.world)
+    player, reader = (pack.domain.policy(policy, pack.world) for _ in range(2))
+    for task in pack.tasks:
+        env, step = task.env(memory=memory), None
+        texts, feedback = [env.observe()], ""
+        while not feedback:
+            assert read_view(texts) == env.view
+            reply = player.act(env.view)
+            assert reader.act(read_view(texts)) == reply
+            step = env.step(reply)
+            texts.append(step.observation)
+            feedback = step.feedback
+        assert read_view(texts, feedback) == step.view
+        player.end(step)
+        reader.end(replace(step, view=read_view(texts, feedback)))
 
 
 # Contexts.

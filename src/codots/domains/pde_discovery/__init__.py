@@ -19,7 +19,7 @@ Presets:
     v0: `easy` (the paper's training: one or two terms) and `hard` (its evaluation: other supports, up to three terms,
     amplitudes in eight bands). v1: `easy`, `hard` (easy but for the family), `remembered` (easy, but the environment
     keeps the data), `slow` (easy, but with a tenth of the diffusion: what happens later can be seen).
-    Dials: family, terms, points, turns, noise, top, least, bands, modes, diffusion, memory.
+    Dials: family, terms, points, turns, noise, least, bands, diffusion, memory.
 Reference policies:
     `random`, any points and any terms; `informed`, in v0 the true terms fitted to all data, in v1 the truth; `bayes`, a
     scripted learner that measures at the start. In v0 it takes the fewest terms of the library that fit
@@ -38,14 +38,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
 
 from codots.domain import Env, Policy, Rng, register
 from codots.domains.family import Family, Players
 from codots.domains.pde_discovery.env import Archive, PdeEnv, View
 from codots.domains.pde_discovery.equation import NUMBER, TERM, Equation, term_index
 from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
-from codots.domains.pde_discovery.field import Start
+from codots.domains.pde_discovery.field import TOP, WAVES, Start
 from codots.domains.pde_discovery.players import Informed, Learner, Random, Sparse
 from codots.domains.pde_discovery.posterior import Posterior
 from codots.domains.pde_discovery.rules import Dials, Rules, rules_text
@@ -77,8 +76,8 @@ class PdeDiscovery(Family):
         turn, place = divmod(position, dials.bands)
         band = stream(*world.names, "bands", turn).permutation(dials.bands)[place]
         share = (band + rng.random()) / dials.bands
-        waves = int(rng.integers(dials.modes[0], dials.modes[1] + 1))
-        amplitude = dials.top * (dials.least + (1 - dials.least) * share)
+        waves = int(rng.integers(1, WAVES + 1))
+        amplitude = TOP * (dials.least + (1 - dials.least) * share)
         return Start(float(amplitude), tuple(rng.standard_normal(waves).tolist()))
 
     def make_memory(self, world: World) -> Archive | None:
@@ -99,12 +98,14 @@ class PdeDiscovery(Family):
         dials: Dials = world.dials
 
         def learner() -> Policy:
-            return Learner(Posterior(templates(dials.family), SIZES, dials.noise[1], dials.top))
+            if self.rules.free:
+                return Learner(Posterior(templates(dials.family), SIZES, dials.noise[1]))
+            return Sparse(dials.terms[1])
 
         return {
-            "random": lambda: Random(stream(*world.names, "random")),
+            "random": lambda: Random(stream(*world.names, "random"), dials.terms),
             "informed": lambda: Informed(world.hidden, self.rules.free),
-            "bayes": learner if self.rules.free else Sparse,
+            "bayes": learner,
         }
 
     def oracle_context(self, world: World, style: str) -> str:
@@ -125,25 +126,21 @@ class PdeDiscovery(Family):
         right = sum(i in truth.support and abs(truth.coefficients[i] - c) <= CLOSE for i, c in claims)
         return right, len(claims) - right, len(truth.support)
 
-    def draw(self, view: Any) -> str:
+    def draw(self, view: View) -> str:
         """List what was measured and what fits it best."""
-        return draw(view)
-
-
-def draw(view: View) -> str:
-    """List what was measured and what fits it best."""
-    if view.report is None:
-        return f"turn {view.turn} of {view.dials.turns}, {view.left} points left"
-    rows = [f"u {point.u:8.4f}  y {point.y:8.4f}  fit {fitted:8.4f}" for point, fitted in view.report.fitted]
-    return "\n".join([f"f(u) = {view.answer or view.report.best.equation}", *rows])
+        if view.report is None:
+            return f"turn {view.turn} of {view.turns}, {view.left} points left"
+        pairs = zip(view.report.points, view.report.fitted, strict=True)
+        rows = [f"u {point.u:8.4f}  y {point.y:8.4f}  fit {fitted:8.4f}" for point, fitted in pairs]
+        return "\n".join([f"f(u) = {view.answer or view.report.best.equation}", *rows])
 
 
 V0 = Rules(
     score="formula",
     ranking="worst",
     shown=2,
+    digits=4,
     free=False,
-    known=False,
     decoys=True,
     split_equations=False,
     last_told=False,
@@ -152,8 +149,8 @@ V1 = Rules(
     score="curve",
     ranking="spare",
     shown=4,
+    digits=6,
     free=True,
-    known=True,
     decoys=False,
     split_equations=True,
     last_told=True,

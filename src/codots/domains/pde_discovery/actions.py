@@ -126,7 +126,7 @@ def write_regress(
     """Write a reply that fits all data with the terms of these equations, or with any of these terms."""
     inside = "".join(f"<equation>{equation}</equation>" for equation in equations)
     inside += "".join(f"<term>{TERMS[i]}</term>" for i in terms)
-    inside += "".join(f'<known u="{u:.4g}" y="{y:.4g}"/>' for u, y in known)
+    inside += "".join(f'<known u="{u:.6g}" y="{y:.6g}"/>' for u, y in known)
     return f"I fit. <action><regress>{inside}</regress></action>"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -14,7 +13,17 @@ from codots.domains.pde_discovery.actions import Element, RefusedError
 from codots.domains.pde_discovery.equation import Equation, read_equation, read_term, same
 from codots.domains.pde_discovery.field import Start
 from codots.domains.pde_discovery.field import field as field_of
-from codots.domains.pde_discovery.regression import THRESHOLD, Scored, Support, fit, kappa, ranked, supports
+from codots.domains.pde_discovery.regression import (
+    THRESHOLD,
+    Scored,
+    Support,
+    fit,
+    kappa,
+    margin,
+    penalty,
+    ranked,
+    supports,
+)
 from codots.domains.pde_discovery.rules import Dials, Rules, render
 
 
@@ -51,45 +60,27 @@ class Archive:
 
 @dataclass(frozen=True)
 class Report:
-    """What a regression found."""
+    """What a regression told of equations and points, in the very numbers that it told."""
 
-    ranking: tuple[Scored, ...]
-    """Everything that was scored, the best first."""
+    count: int
+    """How many equations were scored."""
+    shown: tuple[Scored, ...]
+    """The best of them; no two have the same terms."""
     points: tuple[Point, ...]
-    noted: int
-    """Points that the player brought along."""
-    kappas: tuple[float, float]
-    """How nearly the terms of the best equation depend on each other, and all that were asked for."""
+    fitted: tuple[float, ...]
+    """What the best equation says at each point."""
 
     @property
     def best(self) -> Scored:
-        """The first of the ranking."""
-        return self.ranking[0]
-
-    @property
-    def penalty(self) -> float:
-        """How badly conditioned the best is, in powers of ten beyond a hundred."""
-        return max(0.0, math.log10(self.kappas[0]) - 2)
-
-    @property
-    def fitted(self) -> list[tuple[Point, float]]:
-        """Every measured point with what the best equation says there."""
-        values = self.best.equation(np.array([point.u for point in self.points]))
-        return list(zip(self.points, values.tolist(), strict=True))
-
-    @property
-    def margin(self) -> float | None:
-        """How much worse the next equation of other terms is, in errors of the best."""
-        support = self.best.equation.support
-        other = next((s.worst for s in self.ranking if s.equation.support != support), None)
-        return None if other is None else (other - self.best.worst) / max(self.best.worst, 1e-12)
+        """The first that is shown."""
+        return self.shown[0]
 
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode."""
+    """The public state of an episode: nothing that its texts do not tell."""
 
-    dials: Dials
+    turns: int
     turn: int = 0
     """Turns used."""
     left: int = 0
@@ -112,11 +103,13 @@ class PdeEnv:
     archive: Archive
     rng: Rng
     view: View = field(init=False)
+    ranking: list[Scored] = field(default_factory=list)
+    """All that the latest regression of this task scored, the best first."""
 
     def __post_init__(self) -> None:
         self.archive.tasks += 1
         self.task = self.archive.tasks
-        self.view = View(self.dials, left=self.dials.points)
+        self.view = View(self.dials.turns, left=self.dials.points)
 
     def observe(self) -> str:
         """Show what there is to begin with."""
@@ -133,13 +126,13 @@ class PdeEnv:
         except RefusedError as refused:
             told = str(refused)
         if self.view.answer is not None:
-            return self._end(told, "answered", self.rules.reward(self.view.answer, self.reaction, self.dials.top))
+            return self._end(told, "answered", self.rules.reward(self.view.answer, self.reaction))
         if self.view.turn >= self.dials.turns:
             return self._end(told, "late")
         return Step(self._show(told), 0.0, False, view=self.view)
 
     def _show(self, told: str) -> str:
-        return render("turn", told=told, view=self.view, archive=self.archive)
+        return render("turn", told=told, view=self.view, points=self.dials.points, archive=self.archive)
 
     def _end(self, told: str, stop: str, reward: float = 0.0) -> Step:
         feedback = render("feedback", stop=stop, view=self.view)
@@ -151,39 +144,62 @@ class PdeEnv:
         exact = np.array([looked.at(x, t) for x, t in places])
         measured = exact + self.rng.normal(0, self.dials.noise, exact.shape)
         points = tuple(Point(*place, float(u), float(y)) for place, (u, y) in zip(places, measured, strict=True))
-        name = f"t{self.task}.{sum(key.startswith(f't{self.task}.') for key in self.archive.data) + 1}"
+        name = f"t{self.task}.{len(self._own()) + 1}"
         self.archive.data[name] = points
         self.view = replace(self.view, left=self.view.left - len(points), measured=points)
         return render("sampled", name=name, points=points)
 
+    def _own(self) -> list[tuple[Point, ...]]:
+        """The data of this task."""
+        return [points for name, points in self.archive.data.items() if name.startswith(f"t{self.task}.")]
+
     def _regress(self, asked: Element) -> str:
-        decoys = ("alpha", "threshold") if self.rules.decoys else ()
-        known = ("known",) if self.rules.known else ()
-        actions.allow(asked, ("data", *decoys), ("term", "equation", *known))
-        settings = {name: actions.number(asked, name) for name in decoys if name in asked.attrib}
-        if min(settings.values(), default=0.0) < 0:
-            raise RefusedError("alpha and threshold may not be below 0.")
-        points = self._points(asked.get("data", "all"))
-        noted = actions.noted_points(asked)
+        threshold = self._threshold(asked)
+        points, noted = self._points(asked.get("data", "all")), actions.noted_points(asked)
         wanted, terms = self._wanted(asked)
         if not points and not noted:
             raise RefusedError("There are no data to fit; measure first.")
         u, y = np.array([(point.u, point.y) for point in points] + noted).T
-        scored = fit(u, y, wanted, settings.get("threshold", THRESHOLD))
+        scored = fit(u, y, wanted, threshold)
         if not scored:
             raise RefusedError("Every coefficient came out too small to count.")
-        ranking = ranked(scored, self.dials.noise[1] if self.rules.ranking == "spare" else None, len(u))
-        kappas = kappa(u, ranking[0].equation.support), kappa(u, terms)
-        self.view = replace(self.view, report=Report(tuple(ranking), points, len(noted), kappas))
-        return render("report", report=self.view.report, shown=self._shown(), spare=self.rules.ranking == "spare")
+        spare = self.rules.ranking == "spare"
+        self.ranking = ranked(scored, self.dials.noise[1] if spare else None, len(u))
+        best = self.ranking[0].equation
+        fitted = best(u)[: len(points)].tolist()
+        self.view = replace(self.view, report=self._report(points, fitted))
+        return render(
+            "report",
+            report=self.view.report,
+            spare=spare,
+            noted=len(noted),
+            kappas=(kappa(u, best.support), kappa(u, terms)),
+            penalty=penalty,
+            margin=margin(self.ranking),
+            errors=[point.y - value for point, value in zip(points, fitted, strict=True)],
+        )
 
-    def _shown(self) -> list[Scored]:
-        """The best candidates, of which no two have the same terms."""
-        assert self.view.report is not None
+    def _threshold(self, asked: Element) -> float:
+        """Below which size a regression drops a coefficient; alpha is read, but there is nothing that it changes."""
+        decoys = ("alpha", "threshold") if self.rules.decoys else ()
+        actions.allow(asked, ("data", *decoys), ("term", "equation", *(["known"] if self.rules.free else [])))
+        settings = {name: actions.number(asked, name) for name in decoys if name in asked.attrib}
+        if min(settings.values(), default=0.0) < 0:
+            raise RefusedError("alpha and threshold may not be below 0.")
+        return settings.get("threshold", THRESHOLD)
+
+    def _report(self, points: tuple[Point, ...], fitted: list[float]) -> Report:
+        """Word a regression in the numbers that are shown of it."""
         first: dict[Support, Scored] = {}
-        for scored in self.view.report.ranking:
-            first.setdefault(scored.equation.support, scored)
-        return list(first.values())[: self.rules.shown]
+        for s in self.ranking:
+            first.setdefault(s.equation.support, Scored(s.equation, short(s.worst, 4), short(s.mean, 4)))
+        digits = self.rules.digits
+        return Report(
+            count=len(self.ranking),
+            shown=tuple(first.values())[: self.rules.shown],
+            points=tuple(Point(*[short(number, digits) for number in point]) for point in points),
+            fitted=tuple(short(number, digits) for number in fitted),
+        )
 
     def _points(self, wanted: str) -> tuple[Point, ...]:
         """The data of one set, of tasks like `t1+t3`, or all there are."""
@@ -222,9 +238,7 @@ class PdeEnv:
         if not self.rules.free:
             self._insist(equation)
         self.view = replace(self.view, answer=equation)
-        own = [
-            point for key, points in self.archive.data.items() if key.startswith(f"t{self.task}.") for point in points
-        ]
+        own = [point for points in self._own() for point in points]
         worst = max((abs(float(equation(np.array(point.u))) - point.y) for point in own), default=0.0)
         note = asked.get("note", "")[: actions.NOTE]
         self.archive.findings.append(Finding(self.task, equation, len(own), worst, note))
@@ -234,5 +248,10 @@ class PdeEnv:
         """Hold an answer against what was measured and scored in this task."""
         if self.view.left == self.dials.points or self.view.report is None:
             raise RefusedError("Measure and fit in this task before you answer.")
-        if not any(same(equation, scored.equation) for scored in self.view.report.ranking):
+        if not any(same(equation, scored.equation) for scored in self.ranking):
             raise RefusedError("The answer is none of the equations that the latest regression scored.")
+
+
+def short(number: float, digits: int) -> float:
+    """A number as it is shown, in so many significant digits."""
+    return float(f"{number:.{digits}g}")

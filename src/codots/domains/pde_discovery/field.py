@@ -12,6 +12,10 @@ from codots.domains.pde_discovery.equation import Equation, Floats
 CELLS, STEPS = 256, 2000
 LIMIT = 3.0
 """The state and what is given to the solver are clipped to this."""
+TOP = 2.765625
+"""The greatest amplitude of a start, from which no law of a family leaves the limit."""
+WAVES = 2
+"""The greatest number of sine waves in a start."""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from codots.domain import Rng, Step
 from codots.domains.pde_discovery.actions import write_answer, write_regress, write_sample
 from codots.domains.pde_discovery.env import Report, View
 from codots.domains.pde_discovery.equation import TERMS, Equation, equation
 from codots.domains.pde_discovery.posterior import Posterior
-from codots.domains.pde_discovery.regression import Scored
+from codots.domains.pde_discovery.regression import Scored, fit, supports
 
 ALL = tuple(range(len(TERMS)))
 GOLDEN = 0.618034
@@ -19,7 +21,7 @@ NEAR, FINE = 1.5, 0.002
 
 def evenly(count: int) -> list[tuple[float, float]]:
     """Points at the start, where u is largest, evenly over x."""
-    return [((i + 0.5) / count, 0.0) for i in range(count)]
+    return [(float(x), 0.0) for x in np.linspace(0.05, 0.95, count)]
 
 
 def unevenly(count: int) -> list[tuple[float, float]]:
@@ -30,14 +32,14 @@ def unevenly(count: int) -> list[tuple[float, float]]:
 class Random:
     """Measures anywhere, fits any terms, answers what came of it."""
 
-    def __init__(self, rng: Rng) -> None:
-        self.rng = rng
+    def __init__(self, rng: Rng, terms: tuple[int, int]) -> None:
+        self.rng, self.terms = rng, terms
 
     def act(self, view: View) -> str:
         if view.left:
             return write_sample([(0.001 + 0.998 * x, t) for x, t in self.rng.random((view.left, 2))])
         if view.report is None:
-            size = int(self.rng.integers(view.dials.terms[0], view.dials.terms[1] + 1))
+            size = int(self.rng.integers(self.terms[0], self.terms[1] + 1))
             chosen = self.rng.choice(len(TERMS), size, replace=False)
             return write_regress([equation({int(i): 1.0 for i in chosen})])
         return write_answer(view.report.best.equation)
@@ -66,23 +68,33 @@ class Informed:
 
 
 class Sparse:
-    """Fits the whole library to all data and takes the fewest terms that fit nearly as well as the best."""
+    """Fits the whole library to all data and takes the fewest terms that fit nearly as well as the best.
+
+    A report shows all points but hardly any equation, so it works the fits out by itself and has the tool score its
+    choice before it answers.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
 
     def act(self, view: View) -> str:
         if view.left:
             return write_sample(evenly(view.left))
         if view.report is None:
             return write_regress(terms=ALL)
-        return write_answer(sparse(view.report.ranking))
+        if view.report.count > 1:
+            u, y = np.array(_seen(view.report)).T
+            return write_regress([sparse(fit(u, y, supports(ALL, self.most)))])
+        return write_answer(view.report.best.equation)
 
     def end(self, step: Step) -> None:
         """The environment remembers."""
 
 
-def sparse(ranking: Sequence[Scored]) -> Equation:
+def sparse(fits: Sequence[Scored]) -> Equation:
     """The fewest terms whose greatest error is below a bound, and of these the best."""
-    bound = max(FINE, NEAR * min(scored.worst for scored in ranking))
-    good = [scored for scored in ranking if scored.worst <= bound]
+    bound = max(FINE, NEAR * min(scored.worst for scored in fits))
+    good = [scored for scored in fits if scored.worst <= bound]
     return min(good, key=lambda scored: (len(scored.equation.support), scored.worst)).equation
 
 

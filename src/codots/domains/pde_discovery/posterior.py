@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from codots.domains.pde_discovery.equation import Equation, Floats, columns, equation
+from codots.domains.pde_discovery.rules import EVERYWHERE, likeness
 
 RIDGE = 1e-11
 
@@ -20,17 +21,12 @@ class Posterior:
     templates: tuple[Equation, ...]
     sizes: tuple[float, float]
     noise: float
-    top: float
-    """The values of f up to here are what an answer is paid for."""
 
     def best_answer(self, points: Sequence[tuple[float, float]]) -> Equation:
         """The template, at its most likely coefficients, whose curve is closest to all others by their weight."""
         weights, fitted = self.weigh(points)
-        u = np.linspace(0, self.top, 65)[1:]
-        values = np.stack([e(u) for e in fitted])
-        a, b = values[:, None], values[None]
-        closeness = 1 - 2 * np.mean(np.abs(a - b) / (np.abs(a) + np.abs(b) + 1e-12), axis=-1)
-        return fitted[int(np.argmax(np.maximum(closeness, 0) @ weights))]
+        values = np.stack([e(EVERYWHERE) for e in fitted])
+        return fitted[int(np.argmax(likeness(values[:, None], values[None]) @ weights))]
 
     def weigh(self, points: Sequence[tuple[float, float]]) -> tuple[Floats, list[Equation]]:
         """The weight of each template by Laplace's approximation, and its most likely equation, to two decimals."""

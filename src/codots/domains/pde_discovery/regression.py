@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import combinations, groupby
 
 import numpy as np
@@ -31,7 +32,7 @@ class Scored:
     """Root of the mean squared error of y."""
 
 
-@cache
+@lru_cache(maxsize=64)
 def supports(terms: tuple[int, ...], most: int) -> tuple[Support, ...]:
     """Every choice of at most so many of these terms."""
     return tuple(chosen for size in range(1, most + 1) for chosen in combinations(sorted(terms), size))
@@ -90,3 +91,15 @@ def kappa(u: Floats, terms: Iterable[int]) -> float:
         return WORST_KAPPA
     values = np.linalg.svd(table / norms, compute_uv=False)
     return float(min(WORST_KAPPA, values[0] / max(values[-1], 1e-300)))
+
+
+def penalty(kappa: float) -> float:
+    """How badly conditioned that is, in powers of ten beyond a hundred."""
+    return max(0.0, math.log10(kappa) - 2)
+
+
+def margin(ranking: Sequence[Scored]) -> float | None:
+    """How much worse the next equation of other terms is than the first, in greatest errors of the first."""
+    best = ranking[0]
+    other = next((s.worst for s in ranking if s.equation.support != best.equation.support), None)
+    return None if other is None else (other - best.worst) / max(best.worst, 1e-12)

@@ -7,10 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from codots.domains.pde_discovery.equation import TERMS, Equation
+from codots.domains.pde_discovery.equation import TERMS, Equation, Floats
+from codots.domains.pde_discovery.field import TOP
 from codots.template import Prompts
 
 render = Prompts(__package__)
+EVERYWHERE = np.linspace(0, TOP, 65)[1:]
+"""The u at which values of f are compared."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,11 @@ class Rules:
     """Whether the tool puts first what has the least greatest error, whatever its size, or weighs terms against fit."""
     shown: int
     """How many of the best candidates a report shows."""
+    digits: int
+    """Significant digits in which points are shown."""
     free: bool
-    """Whether any equation may be the answer, and not only one that the latest regression of the task scored."""
-    known: bool
-    """Whether a regression takes points that the player noted earlier."""
+    """Whether a regression takes points, and an answer equations, that the player knows from before; else an answer has
+    to be one that the latest regression of the task scored."""
     decoys: bool
     """Whether there are settings without use (alpha) and fields that nobody reads (notes on an answer)."""
     split_equations: bool
@@ -34,9 +38,11 @@ class Rules:
     last_told: bool
     """Whether the updater reads what the last action led to."""
 
-    def reward(self, answer: Equation, truth: Equation, top: float) -> float:
+    def reward(self, answer: Equation, truth: Equation) -> float:
         """What an answer pays."""
-        return formula_reward(answer, truth) if self.score == "formula" else curve_reward(answer, truth, top)
+        if self.score == "formula":
+            return formula_reward(answer, truth)
+        return float(likeness(answer(EVERYWHERE), truth(EVERYWHERE)))
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,10 @@ class Dials:
     turns: int = 6
     noise: tuple[float, float] = (0.002, 0.0005)
     """Standard deviations of the noise on u and on y."""
-    top: float = 2.765625
-    """Greatest amplitude of a start."""
     least: float = 0.0
-    """Least amplitude, as a share of the greatest."""
+    """Least amplitude of a start, as a share of the greatest."""
     bands: int = 1
     """Amplitudes are cut into so many bands; as many tasks in a row meet each once."""
-    modes: tuple[int, int] = (1, 2)
-    """Least and greatest number of sine waves in a start."""
     diffusion: float = 1.0
     """At 1 a state is gone in a thirtieth of the time; the lower, the more there is to see later."""
     memory: Literal["context", "environment"] = "context"
@@ -72,13 +74,12 @@ def formula_reward(answer: Equation, truth: Equation) -> float:
     return 1 / (1 + missed / sum(map(abs, truth.coefficients)) + surplus)
 
 
-def curve_reward(answer: Equation, truth: Equation, top: float) -> float:
-    """Compare values: 1 if all are right, 0 where they are, on average over u, as far off as half their own size."""
-    u = np.linspace(0, top, 65)[1:]
-    a, b = answer(u), truth(u)
-    return max(0.0, 1 - 2 * float(np.mean(np.abs(a - b) / (np.abs(a) + np.abs(b) + 1e-12))))
+def likeness(a: Floats, b: Floats) -> Floats:
+    """Compare values along the last axis: 1 if all are the same, 0 where on average one is three times the other."""
+    apart = np.mean(np.abs(a - b) / (np.abs(a) + np.abs(b) + 1e-12), axis=-1)
+    return np.asarray(np.maximum(1 - 2 * apart, 0.0))
 
 
 def rules_text(rules: Rules, dials: Dials) -> str:
     """Say the rules."""
-    return render("rules", rules=rules, dials=dials, terms=[f"({t})" if t == "exp(u)-1" else t for t in TERMS])
+    return render("rules", rules=rules, dials=dials, top=TOP, terms=[f"({t})" if t == "exp(u)-1" else t for t in TERMS])
