@@ -22,7 +22,7 @@ from codots.domains.pde_discovery.equation import LARGEST, LIBRARY, TERMS, colum
 from codots.domains.pde_discovery.families import SIZES, templates
 from codots.domains.pde_discovery.field import CELLS, LIMIT, STEPS, TOP, Field, Start
 from codots.domains.pde_discovery.posterior import fit_in_box
-from codots.domains.pde_discovery.regression import Scored, fit, kappa, margin, ranked, supports
+from codots.domains.pde_discovery.regression import Scored, fit, kappa, ranked, supports
 from codots.domains.pde_discovery.rules import formula_reward, likeness
 from codots.pack import World, stream
 
@@ -30,7 +30,7 @@ TRUTH = read_equation("1.2*u - 0.7*u**3")
 START = Start(2.0, (1.0, 0.4))
 ALL = tuple(range(len(TERMS)))
 DOCS = Path(__file__).parents[2] / "docs/domains/pde_discovery.md"
-V1_PRESETS = ("easy", "hard", "remembered", "slow")
+PRESETS = [(id, p) for id in ("pde-discovery-v0", "pde-discovery-v1") for p in get_domain(id).presets]
 both_versions = pytest.mark.parametrize("id", ["pde-discovery-v0", "pde-discovery-v1"])
 both_rules = pytest.mark.parametrize(("rules", "dials"), [(V0, TRAINED), (V1, EASY)])
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
@@ -74,11 +74,18 @@ def test_every_term_is_read_by_its_name_and_vanishes_at_zero(term):
     assert np.isfinite(LIBRARY[term](np.linspace(-4, 4, 99))).all()
 
 
+SOME_U = np.linspace(-1.5, 2.7, 9)
+
+
+def in_python(text):
+    """What Python's own `eval` makes of a text; it stands in these tests alone."""
+    names = {"sin": np.sin, "exp": np.exp, "log": np.log, "tanh": np.tanh, "u": SOME_U}
+    return eval(text, {"__builtins__": {}}, names)
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_a_term_has_the_value_that_its_name_says(term):
-    names = {"sin": np.sin, "exp": np.exp, "log": np.log, "tanh": np.tanh}
-    u = np.linspace(-1.5, 2.7, 9)
-    assert LIBRARY[term](u) == pytest.approx(eval(term, {"__builtins__": {}}, names | {"u": u}))
+    assert LIBRARY[term](SOME_U) == pytest.approx(in_python(term))
 
 
 three_digits = st.tuples(st.integers(1, 999), st.integers(-3, 3)).map(lambda p: float(f"{p[0]}e{p[1]}"))
@@ -90,6 +97,22 @@ coefficients = st.dictionaries(
 @given(coefficients)
 def test_an_equation_is_read_back_as_it_was_printed(found):
     assert read_equation(str(equation(found))) == equation(found)
+
+
+spelled = [f"({term})" for term in TERMS] + [term for term in TERMS if term != "exp(u)-1"]
+numbers = st.sampled_from(["", "2*", "0.5*", ".25 * ", "1e-1*", "1.5e+2 *", "007*"])
+signs = st.sampled_from(["+", "-", " - ", " +  "])
+
+
+@given(st.lists(st.tuples(signs, numbers, st.sampled_from(spelled)), min_size=1, max_size=6))
+def test_a_sum_of_terms_means_what_the_same_words_mean_in_python(summands):
+    text = "".join(map("".join, summands))
+    read = read_equation(text)
+    expected = in_python(text.strip().replace("007", "7"))
+    if read is None:  # all of it fell away
+        assert expected == pytest.approx(0, abs=1e-9)
+    else:
+        assert read(SOME_U) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("family", ["known", "new"])
@@ -657,10 +680,7 @@ def read_view(texts, feedback=""):
 
 
 @pytest.mark.parametrize("policy", ["random", "bayes"])
-@pytest.mark.parametrize(
-    ("id", "preset"),
-    [("pde-discovery-v0", p) for p in ("easy", "hard")] + [("pde-discovery-v1", p) for p in V1_PRESETS],
-)
+@pytest.mark.parametrize(("id", "preset"), PRESETS)
 def test_who_only_reads_the_texts_can_play_as_every_policy_does(id, preset, policy):
     """A view holds what the texts tell, in the same digits, and nothing else."""
     pack = make_pack(id, preset, "dev", 3, 2)
