@@ -42,7 +42,7 @@ from dataclasses import replace
 
 from codots.domain import Env, Rng, register
 from codots.domains.family import Family, Players
-from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render
+from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render, table
 from codots.domains.optimal_control.law import LENGTH
 from codots.domains.optimal_control.players import PUSHES, Informed, Learner, Random
 from codots.domains.optimal_control.point import Goal, Plant, hold, least_loss, loss, run
@@ -158,7 +158,7 @@ class OptimalControl(Family):
 
     def draw(self, view: View) -> str:
         """Draw the run as a table."""
-        return render("table", rows=view.rows, aid=False, fit=None) if view.rows else ""
+        return table(view)
 
 
 V0 = Rules(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from codots.domain import Step
@@ -77,9 +77,10 @@ class Dials:
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode."""
+    """The public state of an episode: nothing that its texts do not tell."""
 
     goal: Goal
+    """In the digits that are shown."""
     strict_reply: bool
     aid: bool
     law: str = ""
@@ -118,7 +119,7 @@ class ControlEnv:
     view: View = field(init=False)
 
     def __post_init__(self) -> None:
-        self.view = View(self.goal, self.rules.strict_reply, self.dials.aid)
+        self.view = View(self.goal.shown, self.rules.strict_reply, self.dials.aid)
 
     def observe(self) -> str:
         """Give the task."""
@@ -133,12 +134,11 @@ class ControlEnv:
             feedback = f"The reply held no law that can be read: {error}. The point was not moved."
             return Step("", self.rules.unreadable, True, feedback[:TOLD], "malformed", self.view)
         done = run(self.plant, self.goal, law, self.gusts)
-        self.view = View(self.goal, self.rules.strict_reply, self.dials.aid, written, shown(done))
-        return self._fail(done) if done.failure else self._end(written, done)
-
-    def _fail(self, done: Run) -> Step:
-        told = self._table(done) if self.rules.failure_shown else ""
-        return Step(told, 0.0, True, f"The law gave out {done.failure}.", "failed", self.view)
+        told = self.rules.failure_shown or not done.failure
+        self.view = replace(self.view, law=written, rows=shown(done) if told else ())
+        if done.failure:
+            return Step(self._table(), 0.0, True, f"The law gave out {done.failure}.", "failed", self.view)
+        return self._end(written, done)
 
     def _end(self, written: str, done: Run) -> Step:
         cost = loss(self.goal, done)
@@ -148,11 +148,16 @@ class ControlEnv:
             x_missed, v_missed = done.x[-1] - self.goal.x_target, done.v[-1] - self.goal.v_target
             self.memory.last = Last(written, self.goal, reward, x_missed, v_missed)
         told = render("feedback", done=done, goal=self.goal, cost=cost, least=least, reward=reward, rules=self.rules)
-        return Step(self._table(done), reward, True, told, "done", self.view)
+        return Step(self._table(), reward, True, told, "done", self.view)
 
-    def _table(self, done: Run) -> str:
-        fit = fitted(self.view.rows) if self.dials.aid else None
-        return render("table", rows=self.view.rows, aid=self.dials.aid, fit=fit)
+    def _table(self) -> str:
+        fit = Fit().add(*columns(self.view.rows)).solve() if self.dials.aid else None
+        return table(self.view, self.dials.aid, fit)
+
+
+def table(view: View, aid: bool = False, fit: Plant | None = None) -> str:
+    """The run as a table, if one was shown, and what fits it."""
+    return render("table", rows=view.rows, aid=aid, fit=fit) if view.rows else ""
 
 
 def shown(done: Run) -> tuple[tuple[float, ...], ...]:
@@ -164,11 +169,6 @@ def shown(done: Run) -> tuple[tuple[float, ...], ...]:
 def columns(rows: tuple[tuple[float, ...], ...]) -> tuple[list[float], list[float]]:
     """The velocities and the pushes of a table."""
     return [row[1] for row in rows], [row[2] for row in rows if len(row) > 2]
-
-
-def fitted(rows: tuple[tuple[float, ...], ...]) -> Plant | None:
-    """The a and b that fit these rows best, None where they leave it open."""
-    return Fit().add(*columns(rows)).solve()
 
 
 def read_reply(text: str, strict: bool) -> str:
