@@ -186,7 +186,8 @@ def reference(domain: str, *, preset: str, packs: int, size: int, split: str = "
     """What scripted policies reach by position on these packs, and whether `bayes` is exact."""
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
     curves = {name: rounded(play(name, drawn).mean(0)) for name in POLICIES[1:]}
-    chance = np.mean([play("random", [reseeded(pack, k) for pack in drawn]) for k in range(RANDOM_LIVES)], axis=0)
+    lives = range(RANDOM_LIVES)  # those of a pack one after another, for what an environment works out and keeps
+    chance = np.array([play("random", [reseeded(pack, k) for k in lives]).mean(0) for pack in drawn])
     head = {"domain": domain, "preset": preset, "split": split, "n_packs": packs, "size": size}
     return {**head, "random": rounded(chance.mean(0)), **curves, "exact": drawn[0].domain.exact}
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 import threading
 import time
 from dataclasses import replace
@@ -16,12 +17,12 @@ from hypothesis import strategies as st
 from codots.context import Rewrite, Trajectory, Turn
 from codots.domain import get_domain, make_pack
 from codots.domains.learn2ask import EASY, HARD, SCORED, TINY
-from codots.domains.learn2ask.clinic import LONGEST, ClinicEnv, Reply, read_reply, score, write_reply
-from codots.domains.learn2ask.dialogue import DialogueEnv, Source
+from codots.domains.learn2ask.clinic import LONGEST, ClinicEnv, Reply, Review, View, read_reply, score, write_reply
+from codots.domains.learn2ask.dialogue import DialogueEnv, Look, Source
 from codots.domains.learn2ask.judge import Judge, JudgeError, Verdict, judge_from_environment, quote, read_verdict
 from codots.domains.learn2ask.log import DOCTOR, PATIENT, Round, cut, merged, read_log, split
 from codots.domains.learn2ask.players import Bayes, Informed
-from codots.domains.learn2ask.protocol import TOPICS, Case, Protocol, protocols
+from codots.domains.learn2ask.protocol import ANSWERS, CHANNELS, TOPICS, Case, Protocol, protocols
 from codots.domains.learn2ask.score import FUSIONS, Scores, best, fuse, single
 from codots.domains.learn2ask.toy import judge_by_rule, named, toy_log
 from codots.evaluate import reference
@@ -347,6 +348,71 @@ def test_the_protocols_are_drawn_evenly():
     assert ((counts - 100) ** 2 / 100).sum() < 31.3  # the 0.1% point of chi-square with 11 degrees of freedom
     assert len(protocols(EASY.topics, EASY.depths)) == 120
     assert len(protocols(HARD.topics, HARD.depths)) == 5040
+
+
+def read_view(opening, said="", feedback=""):
+    """Make a view of what a model reads, and of the reply that it wrote."""
+    shown, patient = opening.splitlines()
+    channel = next(name for name, by in CHANNELS.items() if shown == f"A patient comes {by}.")
+    complaint = re.match(r"Patient: I have ([\w ]+)\.", patient)[1]
+    found = sorted((patient.find(a), topic, a) for topic, of in ANSWERS.items() for a in of if a in patient)
+    told = tuple(topic for _, topic, _ in found)
+    answers = {topic: answer for _, topic, answer in found}
+    case = Case(channel, complaint, tuple((topic, answers[topic]) for topic in TOPICS if topic in told), told)
+    if not feedback:
+        return View(case)
+    reply = read_reply(said, tuple(TOPICS))
+    scores = Scores(*map(float, re.findall(r" (\S+?)[,.](?=\s|$)", feedback)[-3:]))
+    return View(case, Review(reply, scores, read_wanted(reply, scores, feedback)))
+
+
+def read_wanted(reply, scores, feedback):
+    """What the clinic wanted, if it says so."""
+    named = re.search(r"^The clinic would have asked about the (\w+) here\.$", feedback, re.M)
+    if named:
+        return named[1]
+    return "stop" if reply.stop == bool(scores.action) else reply.topics[0] if scores.content == 1 else None
+
+
+@pytest.mark.parametrize("policy", ["random", "bayes"])
+@pytest.mark.parametrize("preset", ["easy", "hard", "scored", "tiny"])
+def test_who_only_reads_the_texts_can_play_as_every_policy_does(preset, policy):
+    """A view holds what the texts tell and nothing else."""
+    pack = make_pack("learn2ask-v1", preset, "dev", 4, 8)
+    player, reader = (pack.domain.policy(policy, pack.world) for _ in range(2))
+    for task in pack.tasks:
+        env = task.env()
+        opening = env.observe()
+        assert read_view(opening) == env.view
+        said = player.act(env.view)
+        assert reader.act(read_view(opening)) == said
+        step = env.step(said)
+        seen = read_view(opening, said, step.feedback)
+        if preset == "scored":
+            seen = replace(seen, review=replace(seen.review, wanted=None))
+        assert seen == step.view
+        player.end(step)
+        reader.end(replace(step, view=seen))
+
+
+@pytest.mark.parametrize("policy", ["random", "bayes"])
+def test_who_only_reads_the_dialogues_can_play_as_every_policy_does(policy):
+    pack = make_pack("learn2ask-v0", "toy", "dev", 4, 8)
+    player, reader = (pack.domain.policy(policy, pack.world) for _ in range(2))
+    for task in pack.tasks:
+        env = task.env()
+        turns = re.findall(r"^(Doctor|Patient): ((?:(?!\n(?:Doctor|Patient): ).)*)", env.observe(), re.M | re.S)
+        lines = tuple(({"Doctor": DOCTOR, "Patient": PATIENT}[who], said) for who, said in turns)
+        seen = Look("", lines)
+        assert seen == replace(env.view, cid="")
+        said = player.act(env.view)
+        assert reader.act(seen) == said
+        step = env.step(said)
+        scores = Scores(*map(float, re.findall(r" (\S+) of 1\b", step.feedback)))
+        seen = Look("", lines, scores, "<stop />" in said)
+        assert seen == replace(step.view, cid="")
+        player.end(step)
+        reader.end(replace(step, view=seen))
 
 
 # Dialogues: how rewards are fused, and when a reply stops.
@@ -805,7 +871,9 @@ def test_a_judge_that_fails_makes_the_life_missing_and_never_a_reward_of_zero(na
 
 
 def test_a_step_that_waits_for_the_judge_runs_in_a_thread():
-    assert get_domain("learn2ask-v0").blocking
+    domain = get_domain("learn2ask-v0")
+    assert domain.blocking
+    assert domain.patience > Judge("http://host", "m").deadline  # else the judge would not get to say what is wrong
 
 
 def test_the_judge_by_rule_keeps_to_the_scale():

@@ -42,7 +42,8 @@ import re
 from codots.domain import Env, Rng, register
 from codots.domains.family import Family, Players
 from codots.domains.learn2ask.clinic import LONGEST, MODE, ClinicEnv, Dials, Reply, score
-from codots.domains.learn2ask.dialogue import STOP, DialogueEnv, Even, Habit, Reader, Source
+from codots.domains.learn2ask.dialogue import TOKEN, DialogueEnv, Even, Habit, Reader, Source
+from codots.domains.learn2ask.judge import DEADLINE
 from codots.domains.learn2ask.log import Round
 from codots.domains.learn2ask.players import Bayes, Informed, Random
 from codots.domains.learn2ask.protocol import CHANNELS, TOPICS, Case, Protocol, draw_case, protocols
@@ -106,7 +107,7 @@ class Clinic(Family):
     def players(self, world: World) -> Players:
         """Say how each scripted player is made."""
         return {
-            "random": lambda: Random(stream(*world.names, "random")),
+            "random": lambda: Random(stream(*world.names, "random"), world.dials.named),
             "informed": lambda: Informed(world.hidden),
             "bayes": lambda: Bayes(world.dials),
         }
@@ -140,6 +141,7 @@ class Dialogues(Family):
 
     bounds = (0.0, 4.0)
     blocking = True
+    patience = DEADLINE + 30  # the judge gives up first, and says why
 
     def __init__(self, id: str, presets: dict[str, Source]) -> None:
         self.id = id
@@ -173,7 +175,7 @@ class Dialogues(Family):
 
     def rules_text(self, task: Task, style: str) -> str:
         """Say what is asked for; where only questions count, not how to stop."""
-        return render("rules.dialogue", stop=task.world.dials.mode != "Ra", word=STOP)
+        return render("rules.dialogue", stop=task.world.dials.mode != "Ra", word=TOKEN)
 
     def players(self, world: World) -> Players:
         """Say how each scripted player is made."""
@@ -185,7 +187,7 @@ class Dialogues(Family):
 
     def oracle_context(self, world: World, style: str) -> str:
         """Write down how replies are scored, the same in every world."""
-        return render("oracle.dialogue", word=STOP)
+        return render("oracle.dialogue", word=TOKEN)
 
     def floor(self, task: Task) -> float:
         """The expected reward of stopping or a question about nothing, drawn evenly."""

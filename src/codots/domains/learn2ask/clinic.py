@@ -59,10 +59,10 @@ class Review:
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode."""
+    """The public state of an episode: nothing that its texts do not tell."""
 
     case: Case
-    dials: Dials
+    """With no answer but to the topics that the patient spoke of."""
     review: Review | None = None
 
 
@@ -76,7 +76,8 @@ class ClinicEnv:
     view: View = field(init=False)
 
     def __post_init__(self) -> None:
-        self.view = View(self.case, self.dials)
+        told = tuple((topic, answer) for topic, answer in self.case.answers if topic in self.case.told)
+        self.view = View(replace(self.case, answers=told))
 
     def observe(self) -> str:
         """Show what the patient has told."""

@@ -16,7 +16,8 @@ from codots.domains.learn2ask.template import render
 from codots.domains.learn2ask.toy import FAMILIES, judge_by_rule, named, toy_log
 
 LOG = "CODOTS_DIALOGUE_LOG"
-STOP = "<stop />"
+TOKEN = "<stop />"
+"""Stops, wherever it stands in a reply."""
 LONGEST = 4000
 """Greatest length of a reply in characters."""
 NOTHING = "Is there anything else?"
@@ -52,9 +53,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Look:
-    """The public state of an episode."""
+    """The public state of an episode: nothing that its texts do not tell, but for a name."""
 
     cid: str
+    """By which the informed player finds the round in its log; the others do not look at it."""
     lines: tuple[Line, ...]
     scores: Scores | None = None
     stop: bool = False
@@ -71,23 +73,23 @@ class DialogueEnv:
     view: Look = field(init=False)
 
     def __post_init__(self) -> None:
-        self.view = Look(self.round.cid, self.round.lines)
+        self.view = Look(self.round.cid, tuple(merged(self.round.lines)))
 
     def observe(self) -> str:
         """Show the dialogue."""
-        return "\n".join(spoken(merged(self.round.lines)))
+        return "\n".join(spoken(self.view.lines))
 
     def step(self, text: str) -> Step:
         """Score the reply. Raises JudgeError if it takes a judge and there is no verdict."""
         if len(text) > LONGEST or not any(map(str.isalpha, text)):
             feedback = f"The reply was no text of at most {LONGEST} characters; it counts for nothing."
             return Step("", 0.0, True, feedback, "malformed", self.view)
-        stop, note = STOP in text, ""
+        stop, note = TOKEN in text, ""
         scores = Scores(0.0)
         if stop and self.round.stop:
-            scores = Scores(1.0, 1.0, float(text.strip() == STOP))
+            scores = Scores(1.0, 1.0, float(text.strip() == TOKEN))
         elif not stop and not self.round.stop:
-            verdict = self.judge(merged(self.round.lines), text, self.round.wanted)
+            verdict = self.judge(self.view.lines, text, self.round.wanted)
             scores, note = Scores(1.0, verdict.content, verdict.format), verdict.note
         self.view = replace(self.view, scores=scores, stop=stop)
         reward = fuse(scores, self.mode)
@@ -105,7 +107,7 @@ class Reader:
     def act(self, view: Look) -> str:
         known = self.rounds[view.cid]
         first = re.split(r"[;\n?]", known.wanted)[0].strip()[:200]
-        return STOP if known.stop else f"Could you tell me more about this: {first}?"
+        return TOKEN if known.stop else f"Could you tell me more about this: {first}?"
 
     def end(self, step: Step) -> None:
         """There is nothing left to learn."""
@@ -118,7 +120,7 @@ class Even:
         self.rng = rng
 
     def act(self, view: Look) -> str:
-        return STOP if self.rng.random() < 0.5 else NOTHING
+        return TOKEN if self.rng.random() < 0.5 else NOTHING
 
     def end(self, step: Step) -> None:
         """Random play learns nothing."""
@@ -134,7 +136,7 @@ class Habit:
     def act(self, view: Look) -> str:
         spoken_of = named(" ".join(said for _, said in view.lines))
         left = [family for family in FAMILIES if family not in spoken_of]
-        return f"Could you tell me about the {left[0]}?" if left and self.chance(_turns(view)) < EVEN else STOP
+        return f"Could you tell me about the {left[0]}?" if left and self.chance(_turns(view)) < EVEN else TOKEN
 
     def chance(self, turns: int) -> float:
         """How likely it is right to stop: a guess that grows with the turns counts like four rounds."""
@@ -148,4 +150,4 @@ class Habit:
 
 
 def _turns(view: Look) -> int:
-    return sum(role == DOCTOR for role, _ in merged(view.lines))
+    return sum(role == DOCTOR for role, _ in view.lines)

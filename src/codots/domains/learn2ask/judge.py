@@ -24,6 +24,8 @@ LARGEST = 1 << 20
 """Greatest size of an answer that is read, in bytes."""
 NOTE = 300
 """Greatest length of a note that is passed on, in characters."""
+DEADLINE = 300.0
+"""Seconds that all tries for one verdict may take."""
 AGAIN = frozenset({408, 409, 425, 429})
 """What a server may answer, besides 500 and up, that is worth another try."""
 VLLM = {"top_k": 20, "chat_template_kwargs": {"enable_thinking": True}}
@@ -62,8 +64,7 @@ class Judge:
     """Seconds before the second try; before each later one twice as many."""
     timeout: float = 120.0
     """Seconds that one try may take, from first to last byte."""
-    deadline: float = 300.0
-    """Seconds that all tries may take."""
+    deadline: float = DEADLINE
 
     def __call__(self, lines: Sequence[Line], reply: str, wanted: str) -> Verdict:
         """Score a question. Raises JudgeError if there is no verdict."""

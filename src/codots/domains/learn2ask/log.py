@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from codots.domain import Rng
 from codots.pack import stream
@@ -147,8 +147,4 @@ def _round(line: str, where: str) -> Round:
 
 def merged(lines: Sequence[Line]) -> list[Line]:
     """The dialogue with the messages of one speaker in a row made one."""
-    return [(role, "\n".join(said for _, said in run)) for role, run in groupby(lines, key=_speaker)]
-
-
-def _speaker(line: Any) -> str:
-    return str(line[0])
+    return [(role, "\n".join(said for _, said in run)) for role, run in groupby(lines, key=itemgetter(0))]

@@ -21,12 +21,11 @@ NONE = -1
 class Random:
     """Stops, or asks about a topic, drawn evenly."""
 
-    def __init__(self, rng: Rng) -> None:
-        self.rng = rng
+    def __init__(self, rng: Rng, topics: tuple[str, ...]) -> None:
+        self.rng, self.choices = rng, (STOP, *topics)
 
     def act(self, view: View) -> str:
-        choices = (STOP, *view.dials.named)
-        return write_reply(choices[self.rng.integers(len(choices))])
+        return write_reply(self.choices[self.rng.integers(len(self.choices))])
 
     def end(self, step: Step) -> None:
         """Random play learns nothing."""
