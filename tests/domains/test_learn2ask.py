@@ -227,8 +227,9 @@ def test_patients_do_not_hang_on_the_protocol(preset):
             assert task.env().observe() == there.env().observe()
             assert pack.domain.rules_text(task, "natural") == pack.domain.rules_text(there, "natural")
             same = pack.world.hidden.wanted(task.content)[:1] == twin.hidden.wanted(task.content)[:1]
-            for topic in ("stop", *task.world.dials.named):
-                here, other = (t.env().step(write_reply(topic)) for t in (task, there))
+            replies = [write_reply(topic) for topic in ("stop", *task.world.dials.named)]
+            for reply in (*replies, "<action>Anything else?</action>", "<action></action>"):
+                here, other = (t.env().step(reply) for t in (task, there))
                 assert here.observation == other.observation
                 equal = (here.reward, here.feedback) == (other.reward, other.feedback)
                 assert equal or here.reward != other.reward or not same
@@ -540,6 +541,8 @@ def test_a_session_that_ends_with_the_patient_or_is_empty_gives_no_round():
 def test_messages_of_one_speaker_in_a_row_are_merged():
     assert merged(SESSION)[0] == (PATIENT, "Hi\nIt hurts")
     assert [role for role, _ in merged(SESSION)] == [PATIENT, DOCTOR] * 3
+    shown = DialogueEnv(replace(GOES_ON, lines=tuple(SESSION[:4])), judge_by_rule, "Ra+Rs").observe()
+    assert shown == "Patient: Hi\nIt hurts\nDoctor: May I ask about the nature?\nPatient: Dull"
 
 
 def test_whole_diagnoses_are_held_out_and_a_pack_meets_a_dialogue_once():

@@ -343,6 +343,7 @@ def test_a_task_is_measured_fitted_and_answered(rules, dials):
     assert f"{dials.points - 2} of {dials.points} points left" in step.observation
     step = env.step(write_regress(terms=[0, 2, 6]))
     assert "Scored" in step.observation
+    assert step.observation.count("| greatest error") == rules.shown
     step = env.step(write_answer(env.view.report.best.equation))
     assert (step.done, step.stop) == (True, "answered")
     assert step.reward > 0
