@@ -633,16 +633,15 @@ def test_no_heavy_library_is_loaded_before_it_is_used():
 
 
 def test_v0_has_the_papers_figures():
-    """Within the noise of a few packs: true terms on own data 0.96, then 0.995; the learner climbs from about 0.7."""
+    """Within the noise of a few packs: true terms on own data 0.96, then 0.995; the learner climbs from 0.64."""
     informed, learned = curve("pde-discovery-v0", "informed", 20, 2), curve("pde-discovery-v0", "bayes", 25, 3)
     assert informed == pytest.approx([0.96, 0.995], abs=0.04)
-    assert learned[0] == pytest.approx(0.7, abs=0.15)
-    assert learned[2] == pytest.approx(0.92, abs=0.1)
+    assert learned == pytest.approx([0.64, 0.82, 0.88], abs=0.15)
 
 
 def test_in_v1_there_is_much_to_learn_and_it_pays():
     learned = curve("pde-discovery-v1", "bayes", 25, 4)
-    assert learned[-1] - learned[0] > 0.15
+    assert learned[-1] - learned[0] >= 0.2
     assert learned[-1] > 0.9
     assert curve("pde-discovery-v1", "informed", 4, 2) == pytest.approx(1.0)
     assert curve("pde-discovery-v1", "random", 6, 1).mean() < 0.4

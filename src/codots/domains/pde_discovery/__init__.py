@@ -22,16 +22,19 @@ Presets:
     Dials: family, terms, points, turns, noise, least, bands, diffusion, memory.
 Reference policies:
     `random`, any points and any terms; `informed`, in v0 the true terms fitted to all data, in v1 the truth; `bayes`, a
-    scripted learner that measures at the start. In v0 it takes the fewest terms of the library that fit
-    nearly as well as the best; in v1 it remembers its points and answers what has the greatest expected reward, with a
-    posterior over the family by Laplace's approximation. The optimum over all ways to measure cannot be computed.
+    scripted learner that measures at the start. In v0 it works out all fits to the points that it was shown and takes
+    the fewest terms that fit nearly as well as the best; in v1 it remembers its points and answers what has the
+    greatest expected reward, with a posterior over the family by Laplace's approximation. The optimum over all ways to
+    measure cannot be computed.
 Version history:
     v0: the rules of arXiv 2606.20002: the environment keeps all data over the tasks; one task nearly suffices; a tool
     that prefers too many terms; a reward that splits hairs between terms that are alike, and pays 0.3 for anything;
-    settings without effect; the updater is not told what the answer led to. The reward is hidden from it, in v1 too.
+    settings without effect; points shown in four digits; the updater is not told what the answer led to. The reward is
+    hidden from it, in v1 too.
     v1: the context alone carries knowledge unless the dial `memory` is `environment`; any equation may be answered and
-    noted points be fitted; fewer points, more noise on y and none on u; the tool weighs fit against terms; values of f
-    are paid; starts equally large at every position; equations split between `train` and held-out.
+    noted points, shown in six digits, be fitted; fewer points, more noise on y and none on u; the tool weighs fit
+    against terms; values of f are paid; starts equally large at every position; equations split between `train` and
+    held-out.
 """
 
 from __future__ import annotations

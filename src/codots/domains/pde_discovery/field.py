@@ -26,9 +26,9 @@ class Start:
     weights: tuple[float, ...]
     """Of sin(pi x), sin(2 pi x), ..."""
 
-    def state(self, cells: int = CELLS) -> Floats:
+    def state(self) -> Floats:
         """A hump of this height: not negative, zero at both ends."""
-        x = np.linspace(0, 1, cells + 1)
+        x = np.linspace(0, 1, CELLS + 1)
         wave = np.sum([w * np.sin((k + 1) * np.pi * x) for k, w in enumerate(self.weights)], axis=0)
         wave /= np.abs(wave).max()
         hump = (wave - wave.min()) * np.sin(np.pi * x)
@@ -37,12 +37,12 @@ class Start:
 
 
 @lru_cache(maxsize=8)
-def factors(diffusion: float, cells: int = CELLS, steps: int = STEPS) -> tuple[Floats, Floats]:
+def factors(diffusion: float) -> tuple[Floats, Floats]:
     """The factors of the tridiagonal matrix of one implicit step, made once."""
     from scipy.linalg.lapack import dpttrf
 
-    r = diffusion * cells**2 / steps
-    diagonal, beside, _ = dpttrf(np.full(cells - 1, 1 + 2 * r), np.full(cells - 2, -r))
+    r = diffusion * CELLS**2 / STEPS
+    diagonal, beside, _ = dpttrf(np.full(CELLS - 1, 1 + 2 * r), np.full(CELLS - 2, -r))
     return diagonal, beside
 
 
