@@ -324,10 +324,10 @@ def test_values_agree_with_a_plain_recursion():
             sum(p * (r + (not end) * value(to, left - 1)) for p, to, r, end in table[state][a]) for a in range(4)
         )
 
-    model = model_of(spec, board, 6)
-    for turn in range(6):
-        assert model.values(6)[turn].max(1) == pytest.approx([value(s, 6 - turn) for s in range(9)])
-    low, high = model.bounds(6)
+    model = model_of(spec, board, 5)
+    for turn in range(5):
+        assert model.values(5)[turn].max(1) == pytest.approx([value(s, 5 - turn) for s in range(9)])
+    low, high = model.bounds(5)
     assert (low[0], high[0]) == (0, 1)
 
 
