@@ -89,7 +89,6 @@ def main() -> None:
     for seed in SEEDS:
         summary = read(out / f"demo-{seed}" / "summary.json")
         measured(f"{seed}, test", summary and summary["after"], clock(f"demo-{seed}"))
-        measured(f"{seed}, final", read(out / f"demo-{seed}.json"))
     head("lake, seed", *columns)
     for seed in SEEDS:
         measured(str(seed), read(out / f"lake-{seed}.json"), clock(f"lake-{seed}"))
@@ -116,8 +115,8 @@ def main() -> None:
     head("control on dev", *columns)
     for path in sorted(out.glob("*-dev.json")):
         measured(path.stem.removesuffix("-dev"), read(path))
-    head("control on final", *columns)
-    for recipe in ("demo", "coarse", "task-by-task"):
+    head("control on test", *columns)
+    for recipe in ("coarse", "task-by-task"):
         for path in sorted(out.glob(f"{recipe}-*e-*.json")):
             if not path.stem.endswith("-dev"):
                 measured(path.stem, read(path))
