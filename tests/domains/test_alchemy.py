@@ -4,6 +4,7 @@ import itertools
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from codots.context import Rewrite, Trajectory, Turn
 from codots.domain import get_domain, make_pack
 from codots.domains.alchemy import HARD, ONE_DIAL_EACH, V0, V0_EASY, V0_HARD, V1
 from codots.domains.alchemy.book import Book, Table, counted_copies, least_copies, opening_stock, ordered, plan, ways_of
-from codots.domains.alchemy.draw import RESERVED, Dials, draw_book
+from codots.domains.alchemy.draw import RESERVED, Dials, acceptable, draw_book
 from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_pair
 from codots.domains.alchemy.notes import claims, write_down
 from codots.domains.alchemy.players import Learner, prior
 from codots.pack import World, stream
 
+DOCS = Path(__file__).parents[2] / "docs/domains/alchemy.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])
 both_versions = pytest.mark.parametrize("id", ["alchemy-v0", "alchemy-v1"])
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -202,8 +204,9 @@ def test_the_compact_style_spells_all_in_few_short_words(preset):
 
 
 def test_a_twins_tasks_are_as_long_as_needed_to_be_solved_too():
-    for pack in packs("alchemy-v1", "scarce", size=8):
+    for pack in [*packs("alchemy-v1", "scarce", size=8), *packs("alchemy-v1", "hard", size=8)]:
         twin = pack.domain.twin(pack.world, stream("twin", pack.index))
+        assert not set(twin.hidden.targets) & twin.hidden.noise
         for task in pack.tasks:
             assert pack.domain.ceiling(replace(task, world=twin)) > 0
 
@@ -382,6 +385,14 @@ def test_books_are_well_formed(id, preset):
             assert product in book.noise or not {a, b} & book.noise
 
 
+def test_a_book_is_refused_for_a_target_that_is_too_far_or_cannot_be_made():
+    dials = replace(DIALS, targets=3)
+    assert [acceptable(BOOK, replace(dials, rounds=rounds)) for rounds in (3, 4)] == [False, True]
+    assert [acceptable(BOOK, replace(dials, limited=True, rounds=rounds)) for rounds in (3, 4)] == [False, True]
+    assert not acceptable(replace(BOOK, recipes=BOOK.recipes[:-1]), dials)
+    assert not acceptable(BOOK, replace(DIALS, targets=4))
+
+
 def test_each_preset_of_v1_turns_one_dial():
     easy, turned = ONE_DIAL_EACH["easy"], {}
     for name in ("tall", "wide", "double", "noisy", "scarce", "limited"):
@@ -408,7 +419,13 @@ def test_train_and_held_out_books_never_meet_under_any_names(preset):
         for pack in packs("alchemy-v1", preset, size=1, split=split):
             book = pack.world.hidden
             twin = book.shuffled(stream("names", pack.index), book.table.tier)
-            assert twin.side == book.side == ("train" if split == "train" else "held-out")
+            table = replace(book.table, words=book.table.words[::-1], letters=book.table.letters[::-1])
+            assert (
+                replace(twin, table=table).side
+                == twin.side
+                == book.side
+                == ("train" if split == "train" else "held-out")
+            )
             assert pack.world.dials == dials
     sides = Counter(draw_book(stream("side", i), dials, V1).side for i in range(80))
     assert 8 < sides["held-out"] < 35
@@ -667,3 +684,25 @@ def test_what_is_written_down_is_read_back(style, recipes):
 def test_a_view_can_be_drawn():
     view = laboratory(copies=2, dials=LIMITED, style="natural").view
     assert get_domain("alchemy-v1").draw(view) == "round 0 of 8, target amber\nironx2 saltx2 waxx2"
+
+
+def test_the_life_in_the_docs_is_what_happens():
+    pack = make_pack("alchemy-v1", "easy", "dev", 0, 3)
+    player, notes = pack.domain.policy("bayes", pack.world), ""
+    lines = [pack.domain.rules_text(pack.tasks[0], "compact")]
+    for task in pack.tasks:
+        env, step = task.env(style="compact"), None
+        lines += ["", f"notes {notes}".strip(), *quoted(env.observe())]
+        while step is None or not step.done:
+            reply = player.act(env.view)
+            step = env.step(reply)
+            lines += [reply, *quoted(step.observation)]
+        player.end(step)
+        lines.append(f"# {step.feedback}, reward {step.reward:.3f}")
+        recipes = [(a, b, product) for (a, b), product in player.products.items()]
+        notes = write_down(pack.world.hidden.table, recipes, "compact")
+    assert "\n".join(lines) in DOCS.read_text()
+
+
+def quoted(text):
+    return [f"> {line}" for line in text.splitlines()]

@@ -3,6 +3,7 @@
 import itertools
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from codots.domains.frozen_lake.env import (
 from codots.domains.frozen_lake.players import Bayes
 from codots.pack import World, stream
 
+DOCS = Path(__file__).parents[2] / "docs/domains/frozen_lake.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
@@ -470,6 +472,23 @@ def test_facts_count_each_claim_of_a_code_and_a_direction(context, right, wrong)
 words = st.lists(
     st.sampled_from(["1", "4", "5", "code", "up", "RIGHT", "moves", "->", ":", "\n", "b3", "\u0131", "\u212a"])
 )
+
+
+def test_the_life_in_the_docs_is_what_happens():
+    pack = make_pack("frozen-lake-v1", "easy", "dev", 3, 3)
+    player, notes, lines = pack.domain.policy("bayes", pack.world), "", []
+    for task in pack.tasks:
+        env, step = task.env(style="compact"), None
+        lines += [pack.domain.rules_text(task, "compact"), f"notes {notes}".strip(), env.observe()]
+        while step is None or not step.done:
+            reply = player.act(env.view)
+            step = env.step(reply)
+            lines += [f"> {reply}", step.observation]
+        player.end(step)
+        lines.append(f"{step.feedback}, reward {step.reward:.2f}")
+        known = {code: {mapping[i] for mapping in player.mappings} for i, code in enumerate(CODES)}
+        notes = " ".join(f"{code}={min(found)}" for code, found in known.items() if len(found) == 1)
+    assert "\n".join(lines) in DOCS.read_text()
 
 
 def test_a_view_can_be_drawn():

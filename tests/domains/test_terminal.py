@@ -4,6 +4,7 @@ import re
 import time
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from codots.domains.terminal.site import (
 from codots.domains.terminal.tasks import COMPOSITE, FOLDERS, NAMES, SINGLE, draw_brief, draw_face
 from codots.pack import World, stream
 
+DOCS = Path(__file__).parents[2] / "docs/domains/terminal.md"
 IDS = ("terminal-v0", "terminal-v1")
 SYSTEMS = ("windows", "macos", "linux")
 SITE = Site(
@@ -755,3 +757,20 @@ def test_the_plan_of_every_kind_is_as_long_on_every_site():
     for kind in KINDS:
         for brief in briefs(kind, 3, hidden=True):
             assert len({len(Scene(brief, draw_site(stream("plan", i), 8, 7), True).plan) for i in range(10)}) == 1
+
+
+def test_the_life_in_the_docs_is_what_happens():
+    pack = make_pack("terminal-v1", "easy", "dev", 2, 2)
+    player, lines, docs = pack.domain.policy("bayes", pack.world), [], DOCS.read_text()
+    for task in pack.tasks:
+        env, step = task.env(), None
+        lines.append(env.observe())
+        while step is None or not step.done:
+            reply = player.act(env.view)
+            step = env.step(reply)
+            lines[-1] += f" {read_line(reply)}"
+            lines.append(step.observation)
+        player.end(step)
+        lines.append(f"{step.feedback} Reward {step.reward:.3f}.\n")
+    assert "\n".join(lines) in docs
+    assert pack.domain.oracle_context(pack.world, "natural") in docs
