@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -164,6 +165,24 @@ def test_the_versions_are_two_values_of_one_set_of_rules(name):
     old, new = (get_domain(f"{name}-{version}").rules for version in ("v0", "v1"))
     assert type(old) is type(new)
     assert [f.name for f in fields(old) if getattr(old, f.name) == getattr(new, f.name)] == []
+
+
+# What is written down of a family.
+
+HEADINGS = ["Description", "Hidden and shared", "Observation", "Action", "Reward", "Episode end", "Presets"]
+HEADINGS += ["Reference policies", "Version history"]
+DOCS = Path(__file__).parents[2] / "docs/domains"
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_a_family_describes_itself_under_the_same_headings_and_names_every_preset(id):
+    domain = get_domain(id)
+    text = sys.modules[type(domain).__module__].__doc__
+    assert re.findall(r"^([A-Z][a-z ]+):$", text, re.M) == HEADINGS
+    page = (DOCS / f"{family(id).replace('-', '_')}.md").read_text()
+    for preset in domain.presets:
+        assert f"`{preset}`" in text
+        assert re.search(rf"[`| ]{preset}[`| ]", page), page
 
 
 # The players.
