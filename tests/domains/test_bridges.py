@@ -500,7 +500,7 @@ def test_a_command_may_be_written_in_any_case(home):
 def test_a_game_file_appears_whole_or_not_at_all(monkeypatch, tmp_path):
     monkeypatch.setenv("CODOTS_CACHE", str(tmp_path))
     size = SPECS["house"]["easy"].size
-    of = outside.draw_house(size, 1, 1)
+    of = outside.draw_house(size, 1, (1,))
 
     def half(game, path):
         path.write_text("half a file")
@@ -520,7 +520,7 @@ def test_a_game_file_appears_whole_or_not_at_all(monkeypatch, tmp_path):
 def test_a_faster_process_wins_and_nobody_is_hurt(monkeypatch, tmp_path):
     monkeypatch.setenv("CODOTS_CACHE", str(tmp_path))
     size = SPECS["house"]["easy"].size
-    of = outside.draw_house(size, 2, 2)
+    of = outside.draw_house(size, 2, (2,))
 
     def overtaken(game, path):
         path.write_text("mine")

@@ -36,7 +36,7 @@ from codots.domain import Bridge, Domain, Env, Rng, nearest
 from codots.domains.family import Family, Players
 from codots.domains.seclusion import secluded
 from codots.domains.textworld.env import HouseEnv, render
-from codots.domains.textworld.house import Chore, House, chores, first_sight, plan_of, solution
+from codots.domains.textworld.house import Chore, House, chores, hides, plan_of, solution
 from codots.domains.textworld.outside import Size, draw_house
 from codots.domains.textworld.players import Informed, Learner, Random
 from codots.pack import Task, World, digest, stream
@@ -75,8 +75,8 @@ class TextWorld(Family):
         """Draw houses until one has enough chores."""
         while True:
             seed, places = rng.integers(1 << 31, size=2).tolist()
-            house = draw_house(dials.size, seed, places)
-            if self._has_chores(house, dials):
+            house = draw_house(dials.size, seed, (places,))
+            if hides(house) and self._has_chores(house, dials):
                 return house
 
     def _has_chores(self, house: House, dials: Dials) -> bool:
@@ -120,10 +120,14 @@ class TextWorld(Family):
 
     def twin(self, world: World, rng: Rng) -> World:
         """Put the things of the same house elsewhere, but for those in the first room, which one sees at once."""
+        before = world.hidden
         while True:
-            house = draw_house(world.dials.size, world.hidden.seed, int(rng.integers(1 << 31)))
-            alike = house != world.hidden and first_sight(house) == first_sight(world.hidden)
-            if alike and self.belongs(house, world.split) and self._has_chores(house, world.dials):
+            house = draw_house(world.dials.size, before.seed, (*before.places, int(rng.integers(1 << 31))))
+            if (
+                house.facts != before.facts
+                and self.belongs(house, world.split)
+                and self._has_chores(house, world.dials)
+            ):
                 return replace(world, hidden=house)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:

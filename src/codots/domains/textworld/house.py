@@ -22,8 +22,8 @@ class House:
 
     seed: int
     """Of its rooms, its things and their names."""
-    places: int
-    """Of where the things are."""
+    places: tuple[int, ...]
+    """Of where the things are; the first room is as all but the last of these have it."""
     start: str
     """The room where one starts."""
     things: tuple[str, ...]
@@ -101,11 +101,10 @@ def plan_of(house: House) -> Plan:
     )
 
 
-def first_sight(house: House) -> dict[str, str]:
-    """Where those things are that are in the room where one starts."""
-    plan = plan_of(house)
-    rooms = {house.start: house.start, **plan.stands}
-    return {thing: holder for thing, holder in plan.holder.items() if rooms.get(holder) == house.start}
+def hides(house: House) -> bool:
+    """Whether anything lies outside the room where one starts."""
+    stands = plan_of(house).stands
+    return any(stands.get(holder, holder) != house.start for holder in plan_of(house).holder.values())
 
 
 def search(plan: Plan, start: State, chore: Chore, finish: Finish) -> list[str] | None:

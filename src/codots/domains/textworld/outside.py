@@ -28,7 +28,7 @@ class Size:
 
 
 @lru_cache(maxsize=64)
-def draw_house(size: Size, seed: int, places: int) -> House:
+def draw_house(size: Size, seed: int, places: tuple[int, ...]) -> House:
     """The house of these seeds."""
     game = _game(size, seed, places)
     names = {id: str(info.name) for id, info in game.infos.items()}
@@ -52,9 +52,9 @@ def plain_facts(facts: Any) -> set[Fact]:
     return {_named(fact, {}) for fact in facts}
 
 
-def _game(size: Size, seed: int, places: int) -> Any:
+def _game(size: Size, seed: int, places: tuple[int, ...]) -> Any:
     """Rooms, things and names from one seed, where things are from another; nothing is locked."""
-    with secluded("textworld", seed, places):
+    with secluded("textworld", seed, *places):
         from numpy.random import RandomState
         from textworld import generator
         from textworld.generator.game import Game
@@ -67,7 +67,7 @@ def _game(size: Size, seed: int, places: int) -> Any:
         world.populate(size.things, rng=rngs[1])
         grammar = generator.make_grammar({"theme": "house"}, rng=rngs[2])
         named = generator.make_game_with(world, [], grammar)
-        facts = _placed(world, RandomState(digest("textworld", seed, "places", places) % (1 << 32)))
+        facts = _placed(world, seed, places)
         game = Game(World.from_facts(facts), grammar, [])
         for id, info in named.infos.items():  # the same names wherever things are; rooms are described by what is there
             game.infos[id] = info
@@ -79,21 +79,34 @@ def _game(size: Size, seed: int, places: int) -> Any:
         return told
 
 
-def _placed(world: Any, rng: Any) -> list[Any]:
-    """Put every thing somewhere, and unlock what is locked."""
+def _placed(world: Any, seed: int, places: tuple[int, ...]) -> list[Any]:
+    """Put every thing somewhere, and unlock what is locked; what places before the last put in the first room stays."""
+    from numpy.random import RandomState
     from textworld.logic import Proposition
 
+    rng = RandomState(digest("textworld", seed, "places", *places) % (1 << 32))
     facts: list[Any] = sorted(world.facts)
     words = {SUPPORTER: "on", CONTAINER: "in"}
-    holders = [v for f in facts if f.name == "at" and (v := f.arguments[0]).type in words]
-    holders += sorted({f.arguments[1] for f in facts if f.name.endswith("_of")})
+    first = next(fact.arguments[1] for fact in facts if fact.name == "at" and fact.arguments[0].type == "P")
+    at = {v: fact.arguments[1] for fact in facts if fact.name == "at" and (v := fact.arguments[0]).type in words}
+    at |= {room: room for room in sorted({fact.arguments[1] for fact in facts if fact.name.endswith("_of")})}
+    kept, holders = {}, list(at)
+    if len(places) > 1:
+        before = [fact.arguments for fact in _placed(world, seed, places[:-1]) if _lies(fact)]
+        kept = {thing: holder for thing, holder in before if at[holder] == first}
+        holders = [holder for holder in holders if at[holder] != first]
     for i, fact in enumerate(facts):
         if fact.name == "locked":
             facts[i] = Proposition("closed", fact.arguments)
-        elif fact.name in ("at", "in", "on") and fact.arguments[0].type in PORTABLE:
-            holder = holders[rng.randint(len(holders))]
-            facts[i] = Proposition(words.get(holder.type, "at"), (fact.arguments[0], holder))
+        elif _lies(fact):
+            thing = fact.arguments[0]
+            holder = kept.get(thing) or holders[rng.randint(len(holders))]
+            facts[i] = Proposition(words.get(holder.type, "at"), (thing, holder))
     return facts
+
+
+def _lies(fact: Any) -> bool:
+    return fact.name in ("at", "in", "on") and fact.arguments[0].type in PORTABLE
 
 
 def open_game(size: Size, house: House) -> Any:
@@ -113,7 +126,7 @@ def cache_folder() -> Path:
 
 def game_file(size: Size, house: House) -> Path:
     """The file of a house's game, compiled if it is not there yet; a folder of files appears whole or not at all."""
-    name = f"{digest(version('textworld'), size.rooms, size.things, house.seed, house.places):032x}"
+    name = f"{digest(version('textworld'), size.rooms, size.things, house.seed, *house.places):032x}"
     folder = cache_folder() / name
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
