@@ -674,6 +674,7 @@ def read_view(texts, feedback=""):
         int(turns),
         int(turn) - (not feedback),
         int(left),
+        ["", *re.findall(r"^Measured .*$", "\n".join(texts), re.M)][-1],
         reports[-1] if reports else None,
         read_equation(answer[1]) if answer else None,
     )

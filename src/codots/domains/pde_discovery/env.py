@@ -85,10 +85,10 @@ class View:
     """Turns used."""
     left: int = 0
     """Points that may still be measured."""
-    measured: tuple[Point, ...] = ()
-    """The latest of this task."""
+    measured: str = ""
+    """What was told of the latest points of this task."""
     report: Report | None = None
-    """Likewise."""
+    """The latest of this task."""
     answer: Equation | None = None
 
 
@@ -146,8 +146,9 @@ class PdeEnv:
         points = tuple(Point(*place, float(u), float(y)) for place, (u, y) in zip(places, measured, strict=True))
         name = f"t{self.task}.{len(self._own()) + 1}"
         self.archive.data[name] = points
-        self.view = replace(self.view, left=self.view.left - len(points), measured=points)
-        return render("sampled", name=name, points=points)
+        told = render("sampled", name=name, points=points)
+        self.view = replace(self.view, left=self.view.left - len(points), measured=told)
+        return told
 
     def _own(self) -> list[tuple[Point, ...]]:
         """The data of this task."""
