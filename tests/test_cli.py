@@ -638,9 +638,11 @@ def test_ctrl_c_while_the_workers_still_start_is_no_different(home):
 
 def test_ctrl_c_ends_a_check_and_its_workers(home):
     command = [*COMMAND, "check", "alchemy-v1", "frozen-lake-v1", "--workers", "2"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where Ctrl-C is ignored
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
     ) as process:
+        signal.signal(signal.SIGINT, before)
         assert process.stderr.readline() == b"checking alchemy-v1 easy: 0 of 13\n"
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
