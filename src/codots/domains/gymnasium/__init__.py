@@ -76,7 +76,7 @@ class Gymnasium(Family):
         for _ in range(TRIES):
             board = draw_board(self.rules, rng)
             start = self._start(board, int(rng.integers(1 << 31)), turns)
-            if start.one > start.zero and (board is None or _side(board) == (world.split == "train")):
+            if start.one > start.zero and (board is None or (_side(board) == "train") == (world.split == "train")):
                 return start
         raise RuntimeError(f"{self.id} has no start in {TRIES} from which {turns} turns earn more than random play")
 
@@ -88,6 +88,11 @@ class Gymnasium(Family):
         state = model.states.get(seen)
         best = model.bounds(turns)[1]
         return Start(seed, board, seen, zero, float(best.max() if state is None else best[state]))
+
+    def side(self, task: Task) -> str | None:
+        """Maps are kept apart; where there are none, nothing is."""
+        start: Start = task.content
+        return None if start.board is None else _side(start.board)
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open an episode."""
@@ -148,9 +153,9 @@ class Told(Gymnasium):
         return start.worth(float(model.values(turns)[0][model.states[start.seen]].max()))
 
 
-def _side(board: tuple[str, ...]) -> bool:
-    """Whether a map belongs to `train`."""
-    return digest("gymnasium", *board) % 2 == 1
+def _side(board: tuple[str, ...]) -> str:
+    """Whether a map belongs to `train` or is held out."""
+    return "train" if digest("gymnasium", *board) % 2 else "held-out"
 
 
 def build(name: str) -> Domain:

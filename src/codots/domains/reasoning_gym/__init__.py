@@ -125,6 +125,11 @@ class ReasoningGym(Family):
                 return problem
         raise RuntimeError(f"{self.id} made no problem for {world.split} in {TRIES} tries: it makes too few")
 
+    def side(self, task: Task) -> str:
+        """Problems are kept apart by the words of the question."""
+        problem: Problem = task.content
+        return problem.split
+
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Put the problem."""
         return ProblemEnv(self.rules, task.content)
