@@ -376,7 +376,7 @@ def test_a_demo_never_sets_a_run_aside_that_still_goes_on(codots, home):
     assert not (home / "run-1").exists()
 
 
-@pytest.mark.parametrize("stage", ["codots.evaluate.LocalEngine", "codots.demo.run_training"])
+@pytest.mark.parametrize("stage", ["codots.player.LocalEngine", "codots.demo.run_training"])
 def test_a_demo_that_is_stopped_leaves_no_trace_before_it_trains(codots, home, monkeypatch, stage):
     def stopped(*_):
         raise KeyboardInterrupt
@@ -556,7 +556,7 @@ def test_ctrl_c_in_any_command_is_130(codots, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("codots.evaluate"), "LocalEngine", interrupted)
+    monkeypatch.setattr(import_module("codots.player"), "LocalEngine", interrupted)
     ended = codots("eval", "model", "--preset", "tiny")
     assert (ended.code, ended.out, ended.err) == (130, "", "codots: stopped\n")
 

@@ -339,7 +339,7 @@ def test_what_cannot_be_measured_is_one_line(base, tmp_path, change, line):
 
 
 def test_rows_that_could_not_be_written_are_refused_beforehand(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["codots.evaluate"], "LocalEngine", None)
+    monkeypatch.setattr(sys.modules["codots.player"], "LocalEngine", None)
     with pytest.raises(ValueError, match=r"cannot write .*rows\.jsonl: there is no folder .*nowhere"):
         evaluate(base, **LAKE, packs=3, rows=tmp_path / "nowhere" / "rows.jsonl")
 

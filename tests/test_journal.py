@@ -31,7 +31,7 @@ def chunks(monkeypatch):
 @pytest.fixture
 def lived(monkeypatch):
     """How many lives each call of an engine is asked for."""
-    module, counts = sys.modules["codots.evaluate"], []
+    module, counts = sys.modules["codots.player"], []
 
     class Counted(module.LocalEngine):
         def live(self, jobs, *args):
@@ -44,7 +44,7 @@ def lived(monkeypatch):
 
 @pytest.fixture
 def no_engine(monkeypatch):
-    monkeypatch.setattr(sys.modules["codots.evaluate"], "LocalEngine", None)
+    monkeypatch.setattr(sys.modules["codots.player"], "LocalEngine", None)
 
 
 def stopping(after):

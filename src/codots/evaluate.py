@@ -14,12 +14,11 @@ from codots.checkpoint import writable
 from codots.comparison import ArmReport, compare, play, rounded
 from codots.deadline import PATIENCE, deadline
 from codots.domain import POLICIES, make_pack, nearest
-from codots.engine.local import LocalEngine, Plan
 from codots.journal import Journal
-from codots.model import identity, load_profile, model_folder
 from codots.pack import Pack
+from codots.player import Player
 from codots.records import Row, contexts, life_rows, missing_row
-from codots.rollout import Given, Job, Own
+from codots.rollout import Given, Job, Life, Own
 
 __all__ = ["ARMS", "POLICIES", "ArmReport", "Report", "as_json", "evaluate", "reference"]
 
@@ -99,15 +98,15 @@ def evaluate(
     asked = {"domain": domain, "preset": preset, "split": split, "size": size, "seed": seed, "temperature": temperature}
     head: dict[str, Any] = {}
     if rows is not None:
-        head = {"model": identity(reader.folder), "writer": None if author is None else identity(author.folder)}
+        head = {"model": reader.player.identity, "writer": None if author is None else author.player.identity}
         head |= asked | {"packs": packs, "arms": list(arms), "workers": workers, "chunk": CHUNK}
     journal = Journal(rows, head)
     try:
         lives = live_arms(arms, drawn, reader, author, journal, told)
     finally:
-        reader.close()
+        reader.player.close()
         if author is not None:
-            author.close()
+            author.player.close()
     return Report(
         model=str(model),
         writer=None if writer is None else str(writer),
@@ -124,11 +123,9 @@ class _Player:
     def __init__(
         self, model: str | Path, domain: str, seed: int, temperature: float, workers: int, patience: float
     ) -> None:
-        self.folder = model_folder(model)
-        self.profile = load_profile(self.folder).fits(domain).at(temperature)
-        self.style, self.strategy = self.profile.style, self.profile.strategy()
-        self.seed, self.workers, self.patience = seed, workers, patience
-        self.engine: LocalEngine | None = None
+        self.player = Player(model, domain, temperature=temperature, workers=workers)
+        self.style, self.strategy = self.player.profile.style, self.player.profile.strategy()
+        self.seed, self.patience = seed, patience
 
     def live(
         self, arm: str, packs: Sequence[Pack], given: Sequence[Own | Given], journal: Journal, told: Told
@@ -137,23 +134,25 @@ class _Player:
         lives: list[list[Row]] = []
         for first in range(0, len(packs), CHUNK):
             part = range(first, min(first + CHUNK, len(packs)))
-            lives += journal.of(arm, part) or journal.add(self._lived(arm, part, packs, given))
+            lives += journal.of(arm, part) or journal.add(self._lived(arm, part, packs, given, told))
             told(arm, len(lives), len(packs))
         return lives
 
-    def _lived(self, arm: str, part: range, packs: Sequence[Pack], given: Sequence[Own | Given]) -> list[list[Row]]:
-        self.engine = self.engine or LocalEngine(Plan(self.folder, self.profile), self.workers)
+    def _lived(
+        self, arm: str, part: range, packs: Sequence[Pack], given: Sequence[Own | Given], told: Told
+    ) -> list[list[Row]]:
+        over = iter(part[1:])
+
+        def heard(_: Life) -> None:
+            if done := next(over, None):  # the last is told of once all are written down
+                told(arm, done, len(packs))
+
         with deadline(self.patience, f"living packs {part.start} to {part.stop - 1} of {arm}"):
-            lives = self.engine.live([Job(packs[i], given[i], ("eval", self.seed, i)) for i in part])
+            lives = self.player.live([Job(packs[i], given[i], ("eval", self.seed, i)) for i in part], heard)
         return [
             life_rows(packs[i], life, arm=arm) or [missing_row(packs[i], life, arm=arm)]
             for i, life in zip(part, lives, strict=True)
         ]
-
-    def close(self) -> None:
-        """End the engine, if there was something to live."""
-        if self.engine is not None:
-            self.engine.close()
 
 
 def live_arms(
@@ -171,7 +170,7 @@ def live_arms(
         given: list[Own | Given] = [Own(reader.strategy)] * len(packs)
         if writer is not None:
             written = writer.live("writer", packs, [Own(writer.strategy)] * len(packs), journal, told)
-            writer.close()  # one model in memory is enough
+            writer.player.close()  # one model in memory is enough
             given = [Given(reader.strategy, fitted(contexts(rows), size)) for rows in written]
         lives["own"] = reader.live("own", packs, given, journal, told)
     own = [contexts(rows) for rows in lives.get("own", [])]

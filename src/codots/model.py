@@ -18,6 +18,8 @@ from codots.sampler.base import Params
 PROFILE = "codots.json"
 BASE = "base"
 """Names the tiny model that comes with the package."""
+ENDPOINT = "openai:"
+"""Begins the name of a model that is served elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def model_folder(name: str | Path) -> Path:
     """Find a model: `base`, or a folder; a run or a checkpoint leads to its model. ValueError says what is missing."""
     if str(name) == BASE:
         return Path(str(files("codots") / "base"))
+    if str(name).startswith(ENDPOINT):
+        raise ValueError(f"{name} is an endpoint, which only answers; expected a model folder, or {BASE!r}")
     folder = Path(name)
     for inner in (folder, folder / "model"):
         if (inner / "config.json").is_file():

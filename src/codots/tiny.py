@@ -14,6 +14,12 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+RESPONSE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|assistant|>",
+    "fields": {"content": {"close": "<|end|>", "content": "text"}},
+}
+"""Tells who serves the model where its reply begins and ends: else it is looked for where Qwen's would be."""
 MARKS = ("", "_", "O", "G")
 """What a board's cell may be: the player's own, ice, a hole, the goal."""
 WORDS = (
@@ -45,6 +51,7 @@ def make_tokenizer() -> Any:
         pad_token="<|pad|>",
         eos_token="<|end|>",
         chat_template=TEMPLATE,
+        response_template=RESPONSE,
         clean_up_tokenization_spaces=False,
     )
 

@@ -82,7 +82,7 @@ def pretrain(recipe: Recipe, changes: Changes = None) -> None:
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model folder, a run, or base.")],
+    model: Annotated[str, typer.Argument(help="A model folder, a run, base, or openai:NAME.")],
     domain: DomainId = "frozen-lake-v1",
     preset: Preset = "easy",
     split: Split = "dev",

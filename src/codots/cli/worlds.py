@@ -127,9 +127,21 @@ def play(
         str | None,
         typer.Option(help="Watch a scripted policy: random, bayes or informed.", autocompletion=completing(policies)),
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Watch a model: a folder, a run, base, or openai:NAME.", show_default=False)
+    ] = None,
 ) -> None:
     """Live a life yourself: solve the tasks, and write your own notes between them."""
     from codots.domain import first_preset, make_pack
     from codots.play import play
 
-    play(make_pack(id, preset or first_preset(id), split, index, size), policy)
+    pack = make_pack(id, preset or first_preset(id), split, index, size)
+    if model is None:
+        play(pack, policy)
+        return
+    if policy is not None:
+        raise typer.BadParameter("expected --policy or --model, not both")
+    from codots.watch import watch
+
+    for part in watch(model, pack):
+        typer.echo(f"\n{part}")

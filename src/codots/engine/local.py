@@ -134,6 +134,7 @@ class LocalEngine:
 
     def save_model(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder that `codots.json` stands beside."""
+        self.first.model.generation_config.do_sample = True  # else who serves it stays greedy at any temperature
         self.first.model.save_pretrained(folder)
         self.first.render.tokenizer.save_pretrained(folder)
         self.profile.save(folder)

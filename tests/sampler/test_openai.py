@@ -1,0 +1,399 @@
+"""An endpoint is one more sampler: the same chat, the same words; what fails is asked again, named, never a score."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from codots.cli import main
+from codots.domain import make_pack
+from codots.engine.endpoint import EndpointEngine
+from codots.engine.local import LocalEngine, Plan
+from codots.model import Profile, load_profile, model_folder
+from codots.rollout import Given, Job, Own
+from codots.sampler.base import Params
+from codots.sampler.openai import (
+    END,
+    LETTERS,
+    Endpoint,
+    EndpointError,
+    EndpointSampler,
+    RefusedError,
+    make_render,
+    messages,
+)
+from codots.transcript import StopReason
+
+SECRET = "sk-secret-0123456789"
+TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\uf8fc\uf8fd\uf8fe\uf8ff"), max_size=30)
+PARAMS = Params(7, 0.5)
+
+
+def good(text="hello", reason="stop"):
+    said = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [said]}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers from a script: (status, body[, headers]), or a function of the request that gives such a thing."""
+
+    daemon_threads = True
+
+    def __init__(self, *script):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script, self.asked, self.heads = list(script), [], []
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        self.lock, self.under_way, self.most = threading.Lock(), 0, 0
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def next(self):
+        with self.lock:
+            return self.script.pop(0) if len(self.script) > 1 else self.script[0]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        server = self.server
+        with server.lock:
+            server.under_way += 1
+            server.most = max(server.most, server.under_way)
+        server.heads.append(self.headers)
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        server.asked.append(asked)
+        answer = server.next()
+        status, body, *headers = answer(asked) if callable(answer) else answer
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        with server.lock:
+            server.under_way -= 1
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", **(headers[0] if headers else {})}.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*script):
+        servers.append(Server(*script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def endpoint(server, **changes):
+    return Endpoint("m", server.url, **({"key": SECRET, "tries": 3, "pause": 0.001, "timeout": 5.0} | changes))
+
+
+def ask(end, *, chats=1, turns=("hi",)):
+    """Hold the same chat so often at once; give the sampled of the first."""
+
+    async def chat(sampler, i):
+        render, stop = make_render(), None
+        async with sampler.session(("chat", i)) as session:
+            for turn in turns:
+                ids = render.opening("rules", turn) if stop is None else render.turn(turn, stop)
+                sampled = await session.sample(ids, PARAMS)
+                stop = sampled.stop
+        return sampled
+
+    async def all_chats():
+        async with EndpointSampler(end) as sampler:
+            return await asyncio.gather(*(chat(sampler, i) for i in range(chats)))
+
+    return asyncio.run(all_chats())[0]
+
+
+@example(["\uf8fc\uf8fd", "", "\uf8ff\U0010ffff\x00"], [True])
+@given(st.lists(TEXT, min_size=3, max_size=3), st.lists(st.booleans(), max_size=3))
+def test_a_chat_comes_back_from_its_ids_whatever_was_said(said, stops):
+    render, (system, user, reply) = make_render(), said
+    ids, chat = render.opening(system, user), [("system", system), ("user", user)]
+    for stopped in stops:
+        ids += render.reply(reply) if stopped else render.encode(reply)
+        ids += render.turn(user, StopReason.STOP if stopped else StopReason.LENGTH)
+        chat += [("assistant", reply), ("user", user)]
+    assert [(m["role"], m["content"]) for m in messages(ids)] == chat
+    assert render.text(render.reply(reply)) == reply
+    assert not {id for id in render.encode("".join(said)) if id >= LETTERS}
+
+
+def test_what_shapes_the_answer_is_said_with_every_request(serve):
+    server = serve(good("one"), good("two"))
+    ask(endpoint(server), turns=("hi", "more"))
+    first, second = server.asked
+    assert {key: first[key] for key in ("model", "temperature", "top_p", "max_tokens")} == {
+        "model": "m",
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "max_tokens": 7,
+    }
+    assert [m["content"] for m in second["messages"]] == ["rules", "hi", "one", "more"]
+    assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "user"]
+    assert first["seed"] != second["seed"]
+    assert server.heads[0]["Authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "stop"),
+    [
+        (good("\u00e9\U0001f9ca"), "\u00e9\U0001f9ca", StopReason.STOP),
+        (good("half an ans", "length"), "half an ans", StopReason.LENGTH),
+        (good(None, "length"), "", StopReason.LENGTH),
+        (good(None, "content_filter"), "", StopReason.STOP),
+        ((200, json.dumps(good("a\ud800b")[1]).encode()), "a?b", StopReason.STOP),
+        (
+            (400, {"error": {"message": "This model's maximum context length is 8 tokens", "code": "x"}}),
+            "",
+            StopReason.FULL,
+        ),
+    ],
+)
+def test_what_the_policy_does_is_an_answer(serve, answer, text, stop):
+    server = serve(answer)
+    sampled = ask(endpoint(server))
+    assert (make_render().text(sampled.ids), sampled.stop) == (text, stop)
+    assert (END in sampled.ids) == (stop is StopReason.STOP)
+    assert all(logprob != logprob for logprob in sampled.logprobs)
+    assert len(server.asked) == 1
+
+
+def hang(_):
+    time.sleep(2)
+    return good()
+
+
+BROKEN = {
+    "too many requests": (429, {"error": {"message": f"slow down, {SECRET}"}}),
+    "server error": (500, {"error": {"message": "boom"}}),
+    "bad gateway": (502, b"<html>", {"content-type": "text/html"}),
+    "half of JSON": (200, b'{"choices": [{"mess'),
+    "JSON of another kind": (200, {"error": "none"}),
+    "no choice": (200, good()[1] | {"choices": []}),
+    "a number": (200, b"3"),
+    "a page": (200, b"<html>", {"content-type": "text/html"}),
+    "no reason why it ended": good("x", None),
+    "silence": hang,
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_fails_is_asked_again_then_named_in_one_line_without_the_key(serve, what, monkeypatch, caplog):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    server = serve(BROKEN[what], good("at last"))
+    end = endpoint(server, timeout=1.0 if what == "silence" else 5.0)
+    assert make_render().text(ask(end).ids) == "at last"
+    server = serve(BROKEN[what])
+    end = endpoint(server, timeout=0.1 if what == "silence" else 5.0)
+    with pytest.raises(EndpointError, match=f"openai:m at {server.url} gave no answer in 3 tries: ") as error:
+        ask(end)
+    assert not isinstance(error.value, RefusedError)
+    assert len(server.asked) == 3
+    assert len(str(error.value).splitlines()) == 1
+    assert f"waiting for openai:m at {server.url}, which did not answer: " in caplog.text
+    assert SECRET not in f"{error.value}{error.value.__cause__}{caplog.text}{end!r}"
+
+
+def test_nobody_at_the_door_is_a_failure_too():
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        with pytest.raises(EndpointError, match=r"in 2 tries: it cannot be reached \(.*onnect"):
+            ask(Endpoint("m", url, tries=2, pause=0.001))
+
+
+@pytest.mark.parametrize(("asked", "least"), [("0.3", 0.3), ("never", 0), ("-5", 0)])
+def test_a_server_that_asks_for_time_is_given_it(serve, asked, least):
+    server = serve((429, {}, {"retry-after": asked}), good())
+    start = time.monotonic()
+    ask(endpoint(server))
+    assert least <= time.monotonic() - start < least + 2
+
+
+def test_no_more_requests_are_under_way_than_agreed(serve):
+    def slow(_):
+        time.sleep(0.02)
+        return good()
+
+    server = serve(slow)
+    ask(endpoint(server, at_once=3), chats=12)
+    assert (len(server.asked), server.most) == (12, 3)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_a_refusal_is_not_asked_again_by_anybody(serve, status):
+    server = serve((status, {"error": {"message": "no such model"}}))
+    with pytest.raises(RefusedError, match=f"refuses: status {status}, no such model"):
+        ask(endpoint(server, at_once=1), chats=5)
+    assert len(server.asked) == 1
+
+
+def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_there(serve):
+    packs = [make_pack("frozen-lake-v1", "tiny", "dev", i, 2) for i in range(3)]
+    cursed = packs[1].tasks[0].env().observe()
+
+    def answer(asked):
+        return (500, {}) if asked["messages"][1]["content"] == cursed else good("<action>1</action>")
+
+    server = serve(answer)
+    engine = EndpointEngine(endpoint(server, at_once=1), Profile(solve_tokens=5))
+    jobs = [Job(pack, NONE, ("t", i)) for i, pack in enumerate(packs)]
+    heard = []
+    lives = engine.live(jobs, heard.append)
+    assert [life.failure is None for life in lives] == [True, False, True]
+    assert lives[1].failure.startswith(f"EndpointError: openai:m at {server.url} gave no answer in 3 tries")
+    assert len(heard) == 3
+    with pytest.raises(EndpointError, match=r"every life is missing: .*status 500"):
+        EndpointEngine(endpoint(serve((500, {})), at_once=1), Profile()).live(jobs[:1])
+
+
+NONE = Given(Profile().strategy(), ("", ""))
+
+
+def test_what_is_served_elsewhere_is_not_trained_here(serve):
+    async def load():
+        async with EndpointSampler(endpoint(serve(good()))) as sampler:
+            await sampler.load(None, 1)
+
+    with pytest.raises(ValueError, match="only answers; training needs a model folder"):
+        asyncio.run(load())
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "line"),
+    [
+        ("", "", "openai:m needs OPENAI_API_KEY, or OPENAI_BASE_URL for your own server"),
+        ("host:8000", "", "OPENAI_BASE_URL is no address"),
+        ("http://me:hush-hush@host/v1", "", "OPENAI_BASE_URL is no address"),
+        ("http://host:port/v1", "", "OPENAI_BASE_URL is no address"),
+        ("", "sk-with a gap", "OPENAI_API_KEY holds characters"),
+    ],
+)
+def test_an_environment_that_names_no_endpoint_is_one_line(monkeypatch, url, key, line):
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ValueError, match=line) as error:
+        Endpoint.from_environment("m", 1)
+    assert "hush-hush" not in str(error.value)
+    assert "gap" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The tiny base model behind `transformers serve`, on loopback."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "hub").mkdir()
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["serve", str(model_folder("base")), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    command = [sys.executable, "-m", "transformers.cli.transformers", *words]
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, env=os.environ | {"HF_HOME": str(home)}, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 60
+        while not _healthy(port):
+            assert process.poll() is None, (home / "log").read_text()
+            assert time.monotonic() < until, (home / "log").read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _healthy(port):
+    try:
+        return urlopen(f"http://127.0.0.1:{port}/health", timeout=1).status == 200
+    except OSError:
+        return False
+
+
+def words(lives):
+    return [[turn.reply for turn in episode.turns] for life in lives for episode in life.episodes]
+
+
+def test_greedy_words_are_the_same_behind_an_endpoint_and_in_this_process(served):
+    folder = model_folder("base")
+    profile = load_profile(folder).at(0)
+    packs = [make_pack("frozen-lake-v1", "easy", "dev", i, 3) for i in range(3)]
+    jobs = [Job(pack, Own(profile.strategy()), ("greedy", i)) for i, pack in enumerate(packs)]
+    elsewhere = EndpointEngine(Endpoint(str(folder), served), profile).live(jobs)
+    here = LocalEngine(Plan(folder, profile)).live(jobs)
+    assert [life.failure for life in elsewhere] == [None] * 3
+    assert words(elsewhere) == words(here)
+    for one, other in zip(elsewhere, here, strict=True):
+        assert [(e.reward, e.stop, e.written) for e in one.episodes] == [
+            (e.reward, e.stop, e.written) for e in other.episodes
+        ]
+
+
+def test_a_served_model_of_ours_is_drawn_from_and_not_greedy(served):
+    """`transformers serve` asks the folder, not the request, whether to sample."""
+    folder = model_folder("base")
+    profile = load_profile(folder)
+    jobs = [
+        Job(make_pack("frozen-lake-v1", "easy", "dev", 0, 1), Given(profile.strategy(), ("",)), ("t", i))
+        for i in range(6)
+    ]
+    lives = EndpointEngine(Endpoint(str(folder), served), profile).live(jobs)
+    assert len({str(words([life])) for life in lives}) > 1
+
+
+def test_an_answer_that_ran_into_its_limit_says_so(served):
+    folder = model_folder("base")
+    pack = make_pack("frozen-lake-v1", "easy", "dev", 0, 1)
+    job = Job(pack, Given(load_profile(folder).strategy(), ("",)), ("t",))
+    life = EndpointEngine(Endpoint(str(folder), served), Profile("compact", 1, 1, 200, 0.0)).live([job])[0]
+    transcript = life.episodes[0].transcript
+    assert END not in [id for id, sampled in zip(transcript.ids, transcript.mask, strict=True) if sampled]
+    assert len(life.episodes[0].turns[0].reply.split()) == 1
+
+
+def test_the_commands_take_an_endpoint_for_a_model(served, tmp_path, monkeypatch, capsys):
+    name = f"openai:{model_folder('base')}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_BASE_URL", served)
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+
+    def codots(*args):
+        monkeypatch.setattr(sys, "argv", ["codots", *args])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    ask_for = ["--packs", "2", "--size", "2", "--temperature", "0", "--workers", "1", "--arms", "own"]
+    code, there, said = codots("eval", name, *ask_for, "--json", "--rows", "rows.jsonl")
+    assert code == 0, said
+    _, here, _ = codots("eval", "base", *ask_for, "--json")
+    assert json.loads(there)["arms"] == json.loads(here)["arms"]
+    assert SECRET not in there + said + Path("rows.jsonl").read_text()
+    code, played, _ = codots("play", "frozen-lake-v1", "--model", name, "--size", "1")
+    assert "=== task 1 of 1" in played
+    assert played.splitlines()[-1].startswith("rewards: ")
+    recipe = Path(__file__).parents[2] / "recipes" / "demo.yaml"
+    code, _, said = codots("train", str(recipe), f"model={name}", "run=r")
+    assert code == 2
+    assert "is an endpoint, which only answers; expected a model folder" in said
+    assert not Path("r").exists()
