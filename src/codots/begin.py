@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack, closing
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from codots.checkpoint import fork_point, last_checkpoint, open_run, save_checkpoint, write_atomically
 from codots.config import LearnerConfig, TrainConfig
+from codots.device import place
+from codots.domain import nearest
 from codots.engine.local import LocalEngine, Plan
 from codots.learner.local import Settings
+from codots.learner.lora import Lora
 from codots.metrics import check_loggers
 from codots.model import Profile, load_profile, model_folder
 
@@ -25,9 +29,10 @@ def begin(config: TrainConfig, resume: bool, stack: ExitStack) -> tuple[Path, Lo
     origin = fork_point(config.fork) if config.fork and not saved else None
     source = (saved or origin) if config.fork else None
     folder = model_folder(source[0] if source else config.model)
-    profile = load_profile(folder).fits(config.domain)
-    plan = Plan(folder, profile, learner_settings(config.learner, config.steps * config.minibatches, config.gap_limit))
-    engine = stack.enter_context(closing(LocalEngine(plan, config.workers)))
+    if config.learner.lora and source:  # its checkpoints hold what was added to the model, which is read anew
+        folder = model_folder(config.model)
+    profile = profile_of(config, folder)
+    engine = stack.enter_context(closing(LocalEngine(engine_plan(config, folder, profile), config.workers)))
     if not resume:  # only now: a model that does not fit is refused before anything is written
         stack.enter_context(open_run(run, config, resume=False))
     if saved:
@@ -36,6 +41,27 @@ def begin(config: TrainConfig, resume: bool, stack: ExitStack) -> tuple[Path, Lo
     if origin:
         fork(run, config, engine, *origin)
     return run, engine, profile, 0, 0
+
+
+def profile_of(config: TrainConfig, folder: Path) -> Profile:
+    """How the model is spoken to: as its folder says, and the recipe."""
+    said = load_profile(folder)
+    known = [field.name for field in fields(Profile)]
+    if unknown := [key for key in config.profile if key not in known]:
+        raise ValueError(nearest(unknown[0], known, "key of profile"))
+    return replace(said, **config.profile).fits(config.domain)  # type: ignore[arg-type]
+
+
+def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
+    """What the engine needs of a recipe."""
+    return Plan(
+        folder,
+        profile,
+        learner_settings(config.learner, config.steps * config.minibatches, config.gap_limit),
+        place=place(folder, config.device, config.dtype),
+        lora=Lora(**config.learner.lora.model_dump()) if config.learner.lora else None,
+        cache_bytes=int(config.cache_gib * 2**30),
+    )
 
 
 def fork(run: Path, config: TrainConfig, engine: LocalEngine, origin: Path, state: dict[str, Any]) -> None:
@@ -58,5 +84,6 @@ def learner_settings(config: LearnerConfig, steps: int, gap_limit: float) -> Set
         micro_tokens=config.micro_tokens,
         loss=config.loss,
         choices=config.loss_choices,
+        checkpointing=config.checkpointing,
         gap_limit=gap_limit,
     )

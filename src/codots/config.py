@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from codots.credit import choose
 from codots.deadline import PATIENCE
+from codots.device import check_device
 from codots.domain import closest, get_domain, nearest
 
 
@@ -20,6 +21,21 @@ class Section(BaseModel):
     """A part of a recipe: frozen, without unknown keys, every number finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Layers of most models that LoRA may add to."""
+
+
+class LoraConfig(Section):
+    """New weights beside the model's own, which stay as they are."""
+
+    rank: int = Field(16, ge=1)
+    """Of what is added to a layer."""
+    alpha: int = Field(32, ge=1)
+    """What is added is scaled by alpha / rank."""
+    targets: tuple[str, ...] = Field(LINEAR, min_length=1)
+    """Names that the layers end with."""
 
 
 class LearnerConfig(Section):
@@ -37,6 +53,10 @@ class LearnerConfig(Section):
     """Greatest norm of the gradient."""
     micro_tokens: int = Field(2048, ge=1)
     """Greatest number of ids in one forward pass."""
+    checkpointing: bool = False
+    """Compute again on the way back what a layer computed, in place of keeping it: less memory, more time."""
+    lora: LoraConfig | None = None
+    """Train these in place of the model's own weights; `lora: {}` takes the defaults."""
     loss: str = "rec-oneside-nois"
     """Kind of policy loss."""
     loss_choices: dict[str, float] = {}
@@ -112,7 +132,15 @@ class TrainConfig(World):
     learner: LearnerConfig = Field(default_factory=lambda: LearnerConfig.model_validate({}))
     """How the weights are changed."""
     workers: int = Field(2, ge=1)
-    """Processes, one a core; part of what makes two runs equal."""
+    """Processes, one a core; part of what makes two runs equal. On a GPU there is one."""
+    device: str = "auto"
+    """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the passes; `auto` is bfloat16 on a GPU that knows it. The optimiser's is always float32."""
+    cache_gib: float = Field(2.0, gt=0)
+    """Greatest size of the keys and values that a worker's sampler holds; lives past it wait."""
+    profile: dict[str, str | float | bool] = {}
+    """What differs from the model's `codots.json`, such as `solve_tokens`."""
     save_every: int = Field(20, ge=1)
     """Steps between checkpoints; the last step is always saved."""
     keep: int = Field(2, ge=1)
@@ -136,6 +164,7 @@ class TrainConfig(World):
         if self.packs % self.minibatches:
             raise ValueError(f"{self.packs} packs cannot be cut into {self.minibatches} equal mini-batches")
         choose(self.credit.preset, **self.credit.choices)
+        check_device(self.device)
         return self
 
 

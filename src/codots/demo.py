@@ -67,6 +67,7 @@ def measure(config: TrainConfig, model: str | Path, packs: int, arms: tuple[str,
             seed=config.seed,
             workers=config.workers,
             rows=rows,
+            device=config.device,
             told=told,
         )
 

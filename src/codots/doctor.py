@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codots.config import TrainConfig
+from codots.device import LARGE, Place, count_weights, place
 from codots.metrics import check_loggers
-from codots.model import identity, load_profile, model_folder
+from codots.model import identity, model_folder
 
 GIB = 2**30
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where Linux says how much of its cores a container may use."""
-FLOATS = 3
-"""A checkpoint holds the weights and two moments of each."""
+MOMENTS = 8
+"""Bytes that a checkpoint holds of each trained weight besides the weight."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,21 @@ def device(config: TrainConfig) -> Iterator[Finding]:
     """What could compute."""
     import torch as build
 
+    there = ["CPU"]
     if build.cuda.is_available():
-        found = ", ".join(build.cuda.get_device_name(i) for i in range(build.cuda.device_count()))
-    else:
-        found = "Apple GPU" if build.backends.mps.is_available() else ""
-    yield Finding("device", f"CPU; {found} is there and not used by this release" if found else "CPU")
+        there += [build.cuda.get_device_name(i) for i in range(build.cuda.device_count())]
+    if build.backends.mps.is_available():
+        there.append("Apple GPU")
+    folder = None
+    with suppress(ValueError):  # a model that is not there is a finding of its own
+        folder = _start(config)
+    if folder is None:
+        yield Finding("device", ", ".join(there))
+        return
+    chosen = place(folder, config.device, config.dtype)
+    slow = chosen.device == "cpu" and count_weights(folder) >= LARGE
+    change = "a model of this size wants a GPU" if slow else ""
+    yield Finding("device", f"{', '.join(there)}; the run takes {chosen.device} in {chosen.dtype}", change)
 
 
 def cores() -> int:
@@ -95,20 +106,23 @@ def threads(config: TrainConfig) -> Iterator[Finding]:
 
 def disk(config: TrainConfig) -> Iterator[Finding]:
     """Room for the run, and leave to write there."""
-    place = Path(config.run).resolve()
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
-        yield Finding("disk", f"{place} cannot be written to", "give run=ANOTHER", must=True)
+    room = Path(config.run).resolve()
+    while not room.exists():
+        room = room.parent
+    if not os.access(room, os.W_OK):
+        yield Finding("disk", f"{room} cannot be written to", "give run=ANOTHER", must=True)
         return
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(room).free
     weights = 0
-    with suppress(ValueError):  # a model that is not there is a finding of its own
-        weights = sum(file.stat().st_size for file in _start(config).glob("*.safetensors"))
-    needed = (config.keep + 2) * FLOATS * weights + GIB // 10  # the best and the one being written besides
+    with suppress(ValueError):
+        folder = _start(config)
+        half = place(folder, config.device, config.dtype).dtype != "float32"
+        full = MOMENTS + 4 * half if not config.learner.lora else 0
+        weights = count_weights(folder) * ((2 if half else 4) + full)
+    needed = (config.keep + 2) * weights + GIB // 10  # the best and the one being written besides
     short = free < needed
     change = f"free {(needed - free) / GIB:.1f} GiB, or set keep lower" if short else ""
-    found = f"{free / GIB:.1f} GiB free at {place}, the run may need {needed / GIB:.1f}"
+    found = f"{free / GIB:.1f} GiB free at {room}, the run may need {needed / GIB:.1f}"
     yield Finding("disk", found, change, must=short)
 
 
@@ -120,12 +134,16 @@ def _start(config: TrainConfig) -> Path:
 
 def model(config: TrainConfig) -> Iterator[Finding]:
     """The model: whether it loads, and how it is spoken to."""
+    from codots.begin import profile_of
+    from codots.learner.lora import check_lora
     from codots.model import load_model
 
     folder = _start(config)
-    profile = load_profile(folder).fits(config.domain)
-    loaded, _ = load_model(folder)
+    profile = profile_of(config, folder)
+    loaded, _ = load_model(folder, Place(dtype="auto"), profile.thinking)
     size = sum(parameter.numel() for parameter in loaded.parameters())
+    if config.learner.lora:
+        check_lora()
     yield Finding("model", f"{config.fork or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}")
 
 

@@ -74,6 +74,7 @@ def evaluate(
     temperature: float = 1.0,
     workers: int = 2,
     rows: Path | None = None,
+    device: str = "auto",
     patience: float = PATIENCE,
     told: Told = lambda arm, done, total: None,
 ) -> Report:
@@ -93,8 +94,9 @@ def evaluate(
     if rows is not None:
         writable(rows)
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
-    reader = _Player(model, domain, seed, temperature, workers, patience)
-    author = None if writer is None else _Player(writer, domain, seed, temperature, workers, patience)
+    how = {"temperature": temperature, "workers": workers, "device": device}
+    reader = _Player(Player(model, domain, **how), seed, patience)  # type: ignore[arg-type]
+    author = None if writer is None else _Player(Player(writer, domain, **how), seed, patience)  # type: ignore[arg-type]
     asked = {"domain": domain, "preset": preset, "split": split, "size": size, "seed": seed, "temperature": temperature}
     head: dict[str, Any] = {}
     if rows is not None:
@@ -120,12 +122,9 @@ def evaluate(
 class _Player:
     """A model at work on packs."""
 
-    def __init__(
-        self, model: str | Path, domain: str, seed: int, temperature: float, workers: int, patience: float
-    ) -> None:
-        self.player = Player(model, domain, temperature=temperature, workers=workers)
-        self.style, self.strategy = self.player.profile.style, self.player.profile.strategy()
-        self.seed, self.patience = seed, patience
+    def __init__(self, player: Player, seed: int, patience: float) -> None:
+        self.player, self.seed, self.patience = player, seed, patience
+        self.style, self.strategy = player.profile.style, player.profile.strategy()
 
     def live(
         self, arm: str, packs: Sequence[Pack], given: Sequence[Own | Given], journal: Journal, told: Told

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.context import Rewrite
+from codots.device import Place
 from codots.domain import STYLES, closest, get_domain, nearest
 from codots.render import Render
 from codots.rollout import Play
@@ -18,6 +19,7 @@ from codots.sampler.base import Params
 PROFILE = "codots.json"
 BASE = "base"
 """Names the tiny model that comes with the package."""
+HERE = Place()
 ENDPOINT = "openai:"
 """Begins the name of a model that is served elsewhere."""
 
@@ -34,14 +36,20 @@ class Profile:
     cap: int = 4000
     """Greatest length of a context in characters."""
     temperature: float = 1.0
+    thinking: bool = False
+    """Whether the chat template is told to let the model think, where it knows how."""
+    length: int = 8192
+    """Greatest length of an episode in ids; a model that can read less reads less."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no model can be spoken to with."""
         if self.style not in STYLES:
             raise ValueError(nearest(str(self.style), list(STYLES), "prompt style"))
-        for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("temperature", 0)):
+        for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("temperature", 0), ("length", 1)):
             if not isinstance(value := getattr(self, name), int | float) or not value >= least:
                 raise ValueError(f"{name} is {value!r}; expected a number of at least {least}")
+        if not isinstance(self.thinking, bool):
+            raise ValueError(f"thinking is {self.thinking!r}; expected true or false")
 
     def fits(self, domain: str) -> Profile:
         """The same, if this domain has its style; ValueError if not."""
@@ -104,10 +112,20 @@ def load_profile(folder: Path) -> Profile:
         raise ValueError(f"{path} is not a profile: {error}") from error
 
 
-def load_model(folder: Path) -> tuple[Any, Render]:
+def load_render(folder: Path, thinking: bool = False) -> Render:
+    """Load a model's words; ValueError if they cannot be read, or its chat template does not fit."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return Render(tokenizer, thinking)
+
+
+def load_model(folder: Path, place: Place = HERE, thinking: bool = False) -> tuple[Any, Render]:
     """Load a causal LM and its renderer; ValueError says what is missing or does not fit."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -116,15 +134,13 @@ def load_model(folder: Path) -> tuple[Any, Render]:
         raise ValueError(f"{folder} has no weights: expected a .safetensors file beside config.json")
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder, dtype=place.torch_dtype, local_files_only=True, output_loading_info=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     if missing := sorted(found["missing_keys"]):
         raise ValueError(f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}")
-    if len(tokenizer) > model.config.vocab_size:
-        raise ValueError(
-            f"{folder} has a foreign tokenizer: it knows {len(tokenizer)} ids, the model {model.config.vocab_size}"
-        )
-    return model.eval(), Render(tokenizer)
+    render = load_render(folder, thinking)
+    if (known := len(render.tokenizer)) > model.config.vocab_size:
+        raise ValueError(f"{folder} has a foreign tokenizer: it knows {known} ids, the model {model.config.vocab_size}")
+    return model.to(place.device).eval(), render

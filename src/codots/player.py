@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from codots.device import Place, place
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.local import LocalEngine, Plan
 from codots.model import ENDPOINT, identity, load_profile, model_folder
@@ -22,13 +23,22 @@ class Player:
     for what is not there or does not fit the domain.
     """
 
-    def __init__(self, model: str | Path, domain: str, *, temperature: float | None = None, workers: int = 1) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        domain: str,
+        *,
+        temperature: float | None = None,
+        workers: int = 1,
+        device: str = "auto",
+    ) -> None:
         name, self.workers = str(model), workers
         served = name.removeprefix(ENDPOINT) if name.startswith(ENDPOINT) else None
         self.endpoint = None if served is None else Endpoint.from_environment(served, AT_ONCE * workers)
         self.folder = model_folder(model) if served is None else Path(served)
         profile = load_profile(self.folder).fits(domain)
         self.profile = profile if temperature is None else profile.at(temperature)
+        self.place = Place() if self.endpoint else place(self.folder, device)
         self.engine: LocalEngine | None = None
 
     @property
@@ -40,7 +50,8 @@ class Player:
         """Live lives; `told` hears of each as it ends where an endpoint is waited for."""
         if self.endpoint:
             return EndpointEngine(self.endpoint, self.profile).live(jobs, told)
-        self.engine = self.engine or LocalEngine(Plan(self.folder, self.profile), self.workers)
+        if self.engine is None:
+            self.engine = LocalEngine(Plan(self.folder, self.profile, None, place=self.place), self.workers)
         return self.engine.live(jobs)
 
     def close(self) -> None:

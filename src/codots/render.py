@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -9,17 +10,22 @@ from codots.transcript import StopReason
 
 SYSTEM, USER, REPLY, NEXT = "\ue000system\ue001", "\ue000user\ue001", "\ue000reply\ue001", "\ue000next\ue001"
 
+THOUGHT = "</think>"
+"""Ends a thought, in the words of the models that have them."""
+EMPTY_THOUGHT = re.compile(r"(<think>\s*</think>\s*)?")
+"""What some templates begin a reply with so that it is not thought over, and leave out of earlier turns."""
+
 
 class Render:
     """Encode the turns of one episode with a tokenizer's own chat template.
 
-    A session only ever grows: what the template gives for a longer chat must begin with what it gave for a shorter
-    one, else ValueError. The words of users, environments and contexts are encoded with special tokens disabled, so a
-    role marker inside them is plain text.
+    A session only ever grows, thoughts included: what the template gives for a longer chat must begin with what it gave
+    for a shorter one, but for an empty thought, else ValueError. The words of users, environments and contexts are
+    encoded with special tokens disabled, so a role marker inside them is plain text.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, thinking: bool = False) -> None:
+        self.tokenizer, self.thinking = tokenizer, thinking
         head, middle, prompt, turn_head, turn_tail = self._cut_template()
         self._head, self._middle, self._prompt = map(self._special, (head, middle, prompt))
         self._turn_head, self._turn_tail = self._special(turn_head), self._special(turn_tail)
@@ -45,6 +51,10 @@ class Render:
         ids = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
+    def spoken(self, text: str) -> str:
+        """What a reply says once it has been thought over: a thought may name what an answer would be read for."""
+        return text.rpartition(THOUGHT)[2]
+
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
@@ -52,7 +62,8 @@ class Render:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _apply(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": self.thinking}
+        return str(self.tokenizer.apply_chat_template(messages, **how))
 
     def _cut_template(self) -> tuple[str, str, str, str, str]:
         opening = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}]
@@ -61,7 +72,8 @@ class Render:
             short, long = self._apply(opening), self._apply(opening + reply)
         except Exception as error:
             raise ValueError(f"the tokenizer's chat template cannot render system, user, assistant: {error}") from error
-        if not long.startswith(short + REPLY):
+        before = long.partition(REPLY)[0]
+        if not short.startswith(before) or not EMPTY_THOUGHT.fullmatch(short.removeprefix(before)):
             raise ValueError(
                 "the tokenizer's chat template rewrites earlier turns when a chat grows; expected one that only adds"
             )
@@ -69,7 +81,7 @@ class Render:
             raise ValueError("the tokenizer's chat template does not write every message exactly once")
         head, rest = short.split(SYSTEM)
         middle, prompt = rest.split(USER)
-        turn_head, turn_tail = long.removeprefix(short + REPLY).split(NEXT)
+        turn_head, turn_tail = long.removeprefix(before + REPLY).split(NEXT)
         return head, middle, prompt, turn_head, turn_tail
 
     def _stops(self) -> frozenset[int]:

@@ -135,7 +135,8 @@ async def solve(
         text, stop = await _answer(session, render, transcript, ids, play.solve)
         turns.append(Turn(observation, text))
         blocking, patience = task.domain.blocking, task.domain.patience
-        step = await in_thread(partial(env.step, text), patience) if blocking else env.step(text)
+        act = partial(env.step, render.spoken(text))
+        step = await in_thread(act, patience) if blocking else act()
         if step.done:
             break
         observation = step.observation
@@ -184,7 +185,7 @@ async def update(
     prompt: Prompt = strategy.prompt(trajectory, z, play.style)
     transcript = Transcript()
     text, _ = await _answer(session, render, transcript, render.opening(prompt.system, prompt.user), play.update)
-    parsed = strategy.parse(text, z)
+    parsed = strategy.parse(render.spoken(text), z)
     reward, stop = (0.0, "ok") if parsed.failure is None else (-FORMAT_PENALTY, "malformed")
     turns = (Turn(prompt.user, text),)
     return Episode("update", position, reward, z, parsed.context, stop, turns, parsed.failure or "", transcript)

@@ -92,7 +92,8 @@ def test_the_first_process_tells_of_its_lives_as_they_end(pair):
 def test_two_workers_take_the_step_of_one_and_serve_the_new_weights(plan, pair):
     one, lives = LocalEngine(plan), pair.live(jobs())
     before, version = weights(pair), pair.version
-    one.first.take(before.clone().numpy(), version)
+    one.first.learner.take(before.clone())
+    one.first.serve(version)
     alone, shared = one.step(batch_of(lives)), pair.step(batch_of(lives))
     assert shared == pytest.approx(alone, rel=1e-3, abs=1e-5)
     assert not torch.equal(weights(pair), before)

@@ -106,7 +106,7 @@ def test_shares_are_fair_and_leave_out_nothing(n):
 def test_the_gradient_is_that_of_the_definition(learner, model, draw):
     """While the weights are the sampler's own, the loss is the mean over tokens of -A log pi."""
     batch = on_policy(learner, draw())
-    gradient, _ = learner.gradient(batch, tokens(batch))
+    gradient = learner.gradient(batch, tokens(batch))[0].clone()
     model.zero_grad()
     for sample in batch:
         logprobs = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0, :-1].log_softmax(-1)
@@ -118,14 +118,14 @@ def test_the_gradient_is_that_of_the_definition(learner, model, draw):
 
 def test_shares_of_a_batch_add_up_to_its_gradient(learner):
     batch = make_batch()
-    whole, _ = learner.gradient(batch, tokens(batch))
+    whole = learner.gradient(batch, tokens(batch))[0].clone()
     shares = sum(learner.gradient(batch[i::3], tokens(batch))[0] for i in range(3))
     assert (shares - whole).norm() < 1e-5 * whole.norm()
 
 
 def test_an_episode_without_advantage_adds_nothing_but_its_tokens_to_the_mean(learner):
     batch, idle = make_batch(5), [sample_of(stream("idle", i), 0.0) for i in range(3)]
-    alone, _ = learner.gradient(batch, tokens(batch))
+    alone = learner.gradient(batch, tokens(batch))[0].clone()
     among, _ = learner.gradient(batch + idle, tokens(batch + idle))
     assert (among * tokens(batch + idle) - alone * tokens(batch)).norm() < 1e-5 * alone.norm() * tokens(batch)
 

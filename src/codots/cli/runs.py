@@ -52,13 +52,14 @@ def _best(config: TrainConfig) -> str:
 def _dry_run(config: TrainConfig) -> None:
     import yaml
 
+    from codots.begin import profile_of
     from codots.checkpoint import fork_point
     from codots.metrics import check_loggers
-    from codots.model import load_profile, model_folder
+    from codots.model import model_folder
 
     check_loggers(config.loggers)
     folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
-    profile = load_profile(folder).fits(config.domain)
+    profile = profile_of(config, folder)
     typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
     lives = config.packs * config.group
     episodes = lives * (2 * config.size - 1 if config.contexts == "own" else config.size)
@@ -95,6 +96,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
     workers: Workers = 2,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU for a large model.")] = "auto",
     patience: Annotated[float, typer.Option(min=1, help="Seconds that 100 packs may take.")] = 3600.0,
     rows: Annotated[
         Path | None, typer.Option(help="One JSON line per episode; a stopped evaluation goes on from it.")
@@ -120,6 +122,7 @@ def evaluate(
             temperature=temperature,
             workers=workers,
             rows=rows,
+            device=device,
             patience=patience,
             told=told,
         )

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from codots.device import Place
 from codots.learner.batch import fair_shares, trained_tokens
 from codots.learner.local import LocalLearner, Settings, agree, finish
+from codots.learner.lora import Lora, adapt, load_adapter, merged, save_adapter
 from codots.model import Profile, load_model
 from codots.processes import deaf_to_ctrl_c
 from codots.rollout import Job, Life, rollouts
@@ -30,7 +32,8 @@ MakeSampler = Callable[[Any], Sampler]
 
 def local_sampler(worker: Worker) -> Sampler:
     """Sample from the worker's own model."""
-    return LocalSampler(worker.model, worker.render.stop_ids)
+    most = worker.plan.profile.length
+    return LocalSampler(worker.model, worker.render.stop_ids, max_length=most, cache_bytes=worker.plan.cache_bytes)
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,14 @@ class Plan:
 
     model: Path
     profile: Profile
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings | None = field(default_factory=Settings)
+    """None for a model that only plays."""
     make_sampler: MakeSampler = local_sampler
+    place: Place = field(default_factory=Place)
+    lora: Lora | None = None
+    """None trains every weight."""
+    cache_bytes: int = 2 * 2**30
+    """Greatest size of a worker's keys and values."""
 
 
 class Worker:
@@ -48,30 +57,45 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         torch.set_num_threads(1)
+        self.plan = plan
         self.play = plan.profile.play()
-        self.model, self.render = load_model(plan.model)
-        self.learner = LocalLearner(self.model, plan.settings)
+        self.model, self.render = load_model(plan.model, plan.place, plan.profile.thinking)
+        if plan.lora:
+            adapt(self.model, plan.lora)
+        if plan.settings:
+            self.learner = LocalLearner(self.model, plan.settings)
         self.sampler = plan.make_sampler(self)
 
     def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
         """Live all these lives at once."""
         return asyncio.run(rollouts(jobs, self.sampler, self.render, self.play, told))
 
-    def gradient(self, share: Sequence[Sample], normaliser: int) -> tuple[np.ndarray, dict[str, float]]:
+    def gradient(self, share: Sequence[Sample], normaliser: int) -> tuple[torch.Tensor, dict[str, float]]:
         """Give the share's gradient, flat."""
-        gradient, sums = self.learner.gradient(share, normaliser)
+        return self.learner.gradient(share, normaliser)
+
+    def serve(self, version: int) -> None:
+        """Sample from the weights as they are now."""
+        asyncio.run(self.sampler.load(None, version))
+
+
+class _Other(Worker):
+    """A worker in a process of its own, which hears and gives arrays: tensors would travel by file descriptors."""
+
+    def gradient(self, share: Sequence[Sample], normaliser: int) -> Any:
+        gradient, sums = super().gradient(share, normaliser)
         return gradient.numpy(), sums
 
     def take(self, weights: np.ndarray, version: int) -> None:
-        """Hold and serve these weights, flat."""
-        torch.nn.utils.vector_to_parameters(torch.from_numpy(weights), self.learner.parameters)
-        asyncio.run(self.sampler.load(None, version))
+        """Hold and serve the first worker's weights."""
+        self.learner.take(torch.from_numpy(weights))
+        self.serve(version)
 
 
 def _serve(connection: Connection, plan: Plan) -> None:
     """Answer calls until the other end closes."""
     try:
-        worker = Worker(plan)
+        worker = _Other(plan)
         while True:
             try:
                 method, arguments = connection.recv()
@@ -90,16 +114,16 @@ class LocalEngine:
     """Live lives and train on them, shared out over worker processes.
 
     Lives are dealt by index and gradients added in the order of the workers, so that a run is a function of its recipe,
-    of which the number of workers is a part. The first worker is this process.
+    of which the number of workers is a part. The first worker is this process; on a GPU it is the only one.
     """
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
+        self.plan = plan
         self.first = Worker(plan)
-        self.profile = plan.profile
         self.version = 0
         spawn = multiprocessing.get_context("spawn")
         self._others: list[tuple[Any, Connection]] = []
-        for _ in range(workers - 1):
+        for _ in range(workers - 1 if plan.place.device == "cpu" else 0):
             here, there = spawn.Pipe()
             process = spawn.Process(target=_serve, args=(there, plan), daemon=True)
             with deaf_to_ctrl_c():
@@ -119,7 +143,9 @@ class LocalEngine:
         normaliser = trained_tokens(batch)
         moving = [sample for sample in batch if any(sample.advantages)]
         parts = self._all("gradient", [(share, normaliser) for share in fair_shares(moving, 1 + len(self._others))])
-        gradient = torch.from_numpy(sum(part for part, _ in parts))
+        gradient = parts[0][0]
+        for part, _ in parts[1:]:
+            gradient += torch.from_numpy(part)
         metrics = finish([sums for _, sums in parts])
         if all(sample.version == self.version for sample in batch):  # else they are right to differ
             agree(metrics, self.first.learner.settings.gap_limit)
@@ -131,18 +157,24 @@ class LocalEngine:
         """Write the weights as a Hugging Face folder, and the optimiser."""
         self.save_model(folder / "model")
         self.first.learner.save(folder)
+        if self.plan.lora:
+            save_adapter(self.first.model, folder)
 
     def save_model(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder that `codots.json` stands beside."""
         self.first.model.generation_config.do_sample = True  # else who serves it stays greedy at any temperature
-        self.first.model.save_pretrained(folder)
+        weights = merged(self.first.model) if self.plan.lora else None
+        self.first.model.save_pretrained(folder, state_dict=weights)
         self.first.render.tokenizer.save_pretrained(folder)
-        self.profile.save(folder)
+        self.plan.profile.save(folder)
 
     def load(self, folder: Path, version: int) -> None:
         """Take up the weights and the optimiser of a checkpoint."""
-        saved, _ = load_model(folder / "model")
-        self.first.model.load_state_dict(saved.state_dict())
+        if self.plan.lora:
+            load_adapter(self.first.model, folder)
+        else:
+            saved, _ = load_model(folder / "model", Place(dtype=self.plan.place.dtype))
+            self.first.model.load_state_dict(saved.state_dict())
         self.first.learner.load(folder)
         self._publish(version)
 
@@ -167,17 +199,24 @@ class LocalEngine:
         self._others = []
 
     def _publish(self, version: int) -> None:
-        weights = torch.nn.utils.parameters_to_vector(self.first.learner.parameters).detach().numpy()
-        self._all("take", [(weights, version)] * (1 + len(self._others)))
+        weights = self.first.learner.flat().numpy() if self._others else None
+        for process, connection in self._others:
+            self._send(process, connection, "take", (weights, version))
+        self.first.serve(version)
+        self._answers()
         self.version = version
+
+    @staticmethod
+    def _send(process: Any, connection: Connection, method: str, share: tuple[Any, ...]) -> None:
+        try:
+            connection.send((method, share))
+        except OSError as gone:
+            raise RuntimeError(_ended(process)) from gone
 
     def _all(self, method: str, shares: Sequence[tuple[Any, ...]], *own: Any) -> list[Any]:
         """Let every worker do its share at once; the one in this process is given `own` besides."""
         for (process, connection), share in zip(self._others, shares[1:], strict=True):
-            try:
-                connection.send((method, share))
-            except OSError as gone:
-                raise RuntimeError(_ended(process)) from gone
+            self._send(process, connection, method, share)
         try:
             first = getattr(self.first, method)(*shares[0], *own)
         except Exception:

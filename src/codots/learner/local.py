@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from codots.attention import run, teach
 from codots.learner.batch import MicroBatch, micro_batches, trained, trained_tokens
@@ -37,10 +40,14 @@ class Settings:
     loss: str = "rec-oneside-nois"
     choices: dict[str, Any] = field(default_factory=dict)
     """Of the loss, by name."""
+    checkpointing: bool = False
+    """Whether what a layer computed is computed again on the way back instead of kept: less memory, more time."""
     gap_limit: float = math.inf
     """Greatest mean difference of sampler's and learner's logprobs, in nats, while their weights are the same."""
 
 
+PIECE = 512
+"""Sampled ids scored at once where memory is saved: a large vocabulary's logits are most of what a pass would keep."""
 SUMS = (
     "tokens",
     *(f"learner/{name}" for name in ("loss", "entropy", "logprob_gap", "logprob_gap_max", "clip_fraction")),
@@ -56,12 +63,18 @@ class LocalLearner:
 
     def __init__(self, model: Any, settings: Settings) -> None:
         self.model, self.settings = teach(model), settings
+        self.device = next(model.parameters()).device
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
+        """What the optimiser changes: in half precision most steps would be too small to count."""
+        self._gradient = torch.zeros(sum(p.numel() for p in self.masters), device=self.device)
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+            self.masters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self.steps = 0
         self._head = self._plain_head()
+        if settings.checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def step(self, batch: Sequence[Sample]) -> dict[str, float]:
         """Take one optimiser step over the batch."""
@@ -69,34 +82,45 @@ class LocalLearner:
         return finish([sums]) | self.apply(gradient)
 
     def gradient(self, batch: Sequence[Sample], normaliser: int) -> tuple[Tensor, dict[str, float]]:
-        """Give this share's gradient, flat, and the sums that the metrics are made of.
+        """Give this share's gradient, flat, good until the next call, and the sums that the metrics are made of.
 
         The normaliser counts every trained token of the whole batch. An episode whose advantage is 0 is not run: it
         adds nothing to the gradient.
         """
-        self.model.zero_grad(set_to_none=True)
+        self._gradient.zero_()
+        self._aim()
         sums = dict.fromkeys(SUMS, 0.0)
         moving = [sample for sample in batch if any(sample.advantages)]
         for part in micro_batches(moving, self.settings.micro_tokens):
             for name, value in self._backward(part, normaliser).items():
                 sums[name] = max(sums[name], value) if name.endswith("max") else sums[name] + value
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        return torch.cat([g.reshape(-1) for g in grads]), sums
+            self._collect()
+        return self._gradient, sums
 
     def apply(self, gradient: Tensor) -> dict[str, float]:
         """Clip, and take one optimiser step with a flat gradient."""
         norm = float(gradient.norm())
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient of step {self.steps + 1} is not finite; the weights are untouched")
-        gradient = gradient * min(1.0, self.settings.clip / (norm + 1e-12))
-        pieces = torch.split(gradient, [p.numel() for p in self.parameters])
-        for parameter, piece in zip(self.parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter)
+        self._aim()
+        torch.mul(gradient, min(1.0, self.settings.clip / (norm + 1e-12)), out=self._gradient)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
         self.optimiser.step()
+        self._serve()
         self.steps += 1
         return {"learner/grad_norm": norm, "learner/lr": self.optimiser.param_groups[0]["lr"]}
+
+    def flat(self) -> Tensor:
+        """All that is trained, flat."""
+        return torch.nn.utils.parameters_to_vector(self.masters).detach()
+
+    def take(self, weights: Tensor) -> None:
+        """Hold what another learner gave flat."""
+        with torch.no_grad():
+            for master, piece in zip(self.masters, self._pieces(weights), strict=True):
+                master.copy_(piece)
+        self._serve()
 
     def rate(self) -> float:
         """The learning rate of the next step."""
@@ -121,44 +145,92 @@ class LocalLearner:
         return state
 
     def save(self, folder: Path) -> None:
-        """Write the optimiser's state."""
-        torch.save({"optimiser": self.optimiser.state_dict(), "steps": self.steps}, folder / "optimiser.pt")
+        """Write the optimiser's state, and what it changes where the weights beside it are rounded."""
+        state = {"optimiser": self.optimiser.state_dict(), "steps": self.steps}
+        torch.save(state | ({"masters": self.masters} if self._rounded else {}), folder / "optimiser.pt")
 
     def load(self, folder: Path) -> None:
-        """Read the optimiser's state."""
-        state = torch.load(folder / "optimiser.pt", weights_only=True)
+        """Read the state of a learner of the same model, whose weights are there already."""
+        state = torch.load(folder / "optimiser.pt", weights_only=True, map_location=self.device)
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps = state["steps"]
+        for master, parameter, saved in zip(
+            self.masters, self.parameters, state.get("masters", self.parameters), strict=True
+        ):
+            if master is not parameter:
+                master.copy_(saved.detach())
+
+    @property
+    def _rounded(self) -> bool:
+        return any(master is not parameter for master, parameter in zip(self.masters, self.parameters, strict=True))
+
+    def _pieces(self, flat: Tensor) -> list[Tensor]:
+        """Cut what is flat into the shapes of what is trained."""
+        cut = torch.split(flat, [p.numel() for p in self.parameters])
+        return [piece.view_as(p) for piece, p in zip(cut, self.parameters, strict=True)]
+
+    def _aim(self) -> None:
+        """Let gradients be added up in the flat one, where they need not be gathered."""
+        for master, piece in zip(self.masters, self._pieces(self._gradient), strict=True):
+            master.grad = piece
+
+    def _collect(self) -> None:
+        """Add up in full precision what a pass left; of weights in full precision it was added where it belongs."""
+        for master, parameter in zip(self.masters, self.parameters, strict=True):
+            if master is not parameter and parameter.grad is not None:
+                master.grad += parameter.grad
+                parameter.grad = None
+
+    def _serve(self) -> None:
+        """Round what was changed to what is run."""
+        with torch.no_grad():
+            for master, parameter in zip(self.masters, self.parameters, strict=True):
+                if master is not parameter:
+                    parameter.copy_(master)
 
     def _plain_head(self) -> Any | None:
         """The output layer, if the model's logits are just that of its last hidden state."""
-        head, probe = self.model.get_output_embeddings(), torch.arange(4)[None]
+        head, probe = self.model.get_output_embeddings(), torch.arange(4, device=self.device)[None]
         with torch.no_grad():
             same = torch.equal(head(self.model.base_model(probe)[0]), self.model(probe).logits)
         return head if same else None
 
-    def _logits(self, part: MicroBatch, at_M: Tensor) -> Tensor:
-        """Logits after these ids, (M, vocabulary); no other goes through the output layer."""
-        ids, rows = torch.tensor(part.ids), part.rows("cpu")
-        positions = torch.cat([torch.arange(s, len(n)) for s, n in zip(part.shared, part.nodes, strict=True)])
-        if self._head is None:
-            logits: Tensor = run(self.model, ids, positions, rows, logits_to_keep=at_M).logits[0]
-            return logits
-        hidden: Tensor = self._head(run(self.model.base_model, ids, positions, rows)[0][0].index_select(0, at_M))
-        return hidden
+    @contextmanager
+    def _saving_memory(self) -> Iterator[None]:
+        """Let layers compute again what the way back needs; only those in training hear that they should."""
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer.training = self.settings.checkpointing
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
 
     def _score(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
         """Logprob and entropy of every sampled id, (M,) each, sample after sample."""
         where = [(nodes[at - 1], sample.ids[at]) for sample, nodes, at in trained(part)]
-        at_M, ids_M = torch.tensor(where).T
-        logits = self._logits(part, at_M).float().log_softmax(-1)
-        entropy = -(logits.exp() * logits).sum(-1).detach()
-        return logits.gather(1, ids_M[:, None])[:, 0], entropy
+        at_M, ids_M = torch.tensor(where, device=self.device).T
+        ids, rows = torch.tensor(part.ids, device=self.device), part.rows(self.device)
+        starts = zip(part.shared, part.nodes, strict=True)
+        positions = torch.cat([torch.arange(s, len(n)) for s, n in starts]).to(self.device)
+        if self._head is None:
+            return _chosen(run(self.model, ids, positions, rows, logits_to_keep=at_M).logits[0], ids_M)
+        hidden = run(self.model.base_model, ids, positions, rows)[0][0].index_select(0, at_M)
+        if not self.settings.checkpointing:
+            return _chosen(self._head(hidden), ids_M)
+        pieces = zip(hidden.split(PIECE), ids_M.split(PIECE), strict=True)
+        scored = [checkpoint(lambda h, i: _chosen(self._head(h), i), *piece, use_reentrant=False) for piece in pieces]
+        return torch.cat([logprobs for logprobs, _ in scored]), torch.cat([entropy for _, entropy in scored])
 
     def _backward(self, part: MicroBatch, normaliser: int) -> dict[str, float]:
+        with self._saving_memory():
+            return self._learned(part, normaliser)
+
+    def _learned(self, part: MicroBatch, normaliser: int) -> dict[str, float]:
         logprobs, entropy = self._score(part)
         told = [(sample.logprobs[at], sample.advantages[at]) for sample, _, at in trained(part)]
-        old, advantages = torch.tensor(told).T
+        old, advantages = torch.tensor(told, device=self.device).T
         # The loss takes a ratio or an advantage that is not a number for a clipped token, and would say nothing.
         if not (torch.isfinite(old).all() and torch.isfinite(advantages).all()):
             raise FloatingPointError("an advantage or a sampler's logprob is not finite; the weights are untouched")
@@ -176,6 +248,13 @@ class LocalLearner:
             "learner/logprob_gap_max": float(gap.max()),
             "learner/clip_fraction": float(metrics["loss/clip_fraction"]) * normaliser,
         }
+
+
+def _chosen(logits_MV: Tensor, ids_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Logprob of an id a row, and the row's entropy, which nothing is learned from."""
+    logprobs_MV = logits_MV.float().log_softmax(-1)
+    entropy = -(logprobs_MV.exp() * logprobs_MV).sum(-1).detach()
+    return logprobs_MV.gather(1, ids_M[:, None])[:, 0], entropy
 
 
 def agree(metrics: dict[str, float], limit: float) -> None:

@@ -77,11 +77,17 @@ class LocalSampler:
     """
 
     def __init__(
-        self, model: Any, stop_ids: frozenset[int], *, max_sessions: int = 256, cache_bytes: int = 2 * 2**30
+        self,
+        model: Any,
+        stop_ids: frozenset[int],
+        *,
+        max_sessions: int = 256,
+        max_length: int | None = None,
+        cache_bytes: int = 2 * 2**30,
     ) -> None:
         self.model = teach(model)
         self.stop_ids = stop_ids
-        self.max_length = int(model.config.max_position_embeddings)
+        self.max_length = min(int(model.config.max_position_embeddings), max_length or 2**31)
         self.version = 0
         self.generation = 0
         """Counts the times that the cache was dropped."""

@@ -1,0 +1,89 @@
+"""LoRA: a few new weights beside the layers of a model, which are themselves left as they are (arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ADAPTER = "adapter.safetensors"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Which layers get new weights, and how many."""
+
+    rank: int
+    alpha: int
+    """What the layers add is scaled by alpha / rank."""
+    targets: tuple[str, ...]
+    """Names that the layers end with."""
+
+
+def check_lora() -> None:
+    """Raise ValueError if peft is missing."""
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("LoRA needs peft: pip install 'codots[lora]'")
+
+
+def adapt(model: Any, lora: Lora, seed: int = 0) -> Any:
+    """Freeze a model and give it new weights, which change nothing yet; ValueError if it has no such layers."""
+    check_lora()
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    if unknown := sorted(set(lora.targets) - names):
+        raise ValueError(f"the model has no layer {unknown[0]!r} for LoRA; expected some of {', '.join(sorted(names))}")
+    wanted = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0)
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices, key=str)):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(wanted, model)
+    return model.eval()
+
+
+def adapters(model: Any) -> dict[str, Tensor]:
+    """The new weights by name."""
+    return {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def merged(model: Any) -> dict[str, Tensor]:
+    """The weights of a model without LoRA that computes the same."""
+    from peft.tuners.lora import LoraLayer
+
+    added = {
+        f"{name}.base_layer.weight": module.get_delta_weight("default")
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    plain = {}
+    for name, weight in model.state_dict().items():
+        if ".lora_" not in name:
+            summed = weight if name not in added else (weight.float() + added[name].float()).to(weight.dtype)
+            plain[name.replace(".base_layer.", ".")] = summed
+    return plain
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the new weights."""
+    from safetensors.torch import save_file
+
+    save_file({name: weight.cpu().contiguous() for name, weight in adapters(model).items()}, folder / ADAPTER)
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Read the new weights of a model that has some; ValueError if they are of another shape, or not there."""
+    from safetensors.torch import load_file
+
+    if not (folder / ADAPTER).is_file():
+        raise ValueError(f"{folder} has no {ADAPTER}: it was not trained with LoRA")
+    saved, own = load_file(folder / ADAPTER), adapters(model)
+    if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
+        raise ValueError(f"{folder / ADAPTER} is of another LoRA: its layers or its rank differ")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(saved[name])
