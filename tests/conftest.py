@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from codots import domain, tiny
 from codots.render import Render
+from tests.qwen import make_qwen
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
@@ -24,6 +25,12 @@ def tokenizer():
 @pytest.fixture(scope="session")
 def render(tokenizer):
     return Render(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory):
+    """The folder of a small Qwen3 with a vocabulary of real size."""
+    return make_qwen(tmp_path_factory.mktemp("qwen"))
 
 
 @pytest.fixture
@@ -51,5 +58,7 @@ def registry():
     """Let a test register domains of its own, and forget them after it."""
     before = dict(domain._registry)
     yield domain._registry
+    # Families that came in meanwhile stay: they are imported once, and would not come again.
+    families = {id: found for id, found in domain._registry.items() if type(found).__module__.startswith("codots.")}
     domain._registry.clear()
-    domain._registry.update(before)
+    domain._registry.update(families | before)

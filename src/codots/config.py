@@ -139,7 +139,7 @@ class TrainConfig(World):
     """Precision of the passes; `auto` is bfloat16 on a GPU that knows it. The optimiser's is always float32."""
     cache_gib: float = Field(2.0, gt=0)
     """Greatest size of the keys and values that a worker's sampler holds; lives past it wait."""
-    profile: dict[str, str | float | bool] = {}
+    profile: dict[str, str | bool | int | float] = {}
     """What differs from the model's `codots.json`, such as `solve_tokens`."""
     save_every: int = Field(20, ge=1)
     """Steps between checkpoints; the last step is always saved."""

@@ -45,8 +45,9 @@ class Profile:
         """Raise ValueError for what no model can be spoken to with."""
         if self.style not in STYLES:
             raise ValueError(nearest(str(self.style), list(STYLES), "prompt style"))
-        for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("temperature", 0), ("length", 1)):
-            if not isinstance(value := getattr(self, name), int | float) or not value >= least:
+        for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("length", 1), ("temperature", 0)):
+            kind = int | float if name == "temperature" else int
+            if not isinstance(value := getattr(self, name), kind) or not value >= least:
                 raise ValueError(f"{name} is {value!r}; expected a number of at least {least}")
         if not isinstance(self.thinking, bool):
             raise ValueError(f"thinking is {self.thinking!r}; expected true or false")

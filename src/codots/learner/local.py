@@ -74,7 +74,8 @@ class LocalLearner:
         self.steps = 0
         self._head = self._plain_head()
         if settings.checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})  # the older name goes away with transformers 6
 
     def step(self, batch: Sequence[Sample]) -> dict[str, float]:
         """Take one optimiser step over the batch."""

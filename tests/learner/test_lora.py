@@ -1,0 +1,92 @@
+"""LoRA changes nothing until it learns, only what it adds is trained, and a merged model is plain and the same."""
+
+import pytest
+import torch
+
+from codots.learner.local import LocalLearner, Settings
+from codots.learner.lora import Lora, adapt, adapters, load_adapter, merged, save_adapter
+from tests.learner.test_local import flat, make_batch, on_policy, tokens
+
+LORA = Lora(4, 8, ("q_proj", "v_proj", "down_proj"))
+
+
+@pytest.fixture
+def learner(make_model):
+    return LocalLearner(adapt(make_model(), LORA), Settings(warmup=0, lr=0.01))
+
+
+def frozen(model):
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if not weight.requires_grad}
+
+
+def test_new_weights_change_nothing_until_they_are_trained(make_model, learner):
+    batch = make_batch()
+    assert learner.logprobs(batch) == LocalLearner(make_model(), Settings()).logprobs(batch)
+
+
+def test_only_the_new_weights_are_trained(learner):
+    before, model = frozen(learner.model), learner.model
+    start = {name: weight.clone() for name, weight in adapters(model).items()}
+    for seed in range(2):
+        learner.step(on_policy(learner, make_batch(seed=seed)))
+    assert all(torch.equal(dict(model.named_parameters())[name], weight) for name, weight in before.items())
+    assert all(not torch.equal(adapters(model)[name], weight) for name, weight in start.items())
+    assert sum(p.numel() for p in learner.parameters) == sum(weight.numel() for weight in start.values())
+
+
+def test_the_gradient_is_that_of_the_whole_weights_through_the_product(make_model, learner):
+    """d/dA of W + s B A is s B' G, and d/dB is s G A', where G is the gradient of the whole weight."""
+    with torch.no_grad():
+        for name, weight in adapters(learner.model).items():
+            if "lora_B" in name:
+                weight.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+    batch = make_batch()
+    plain = make_model()
+    plain.load_state_dict(merged(learner.model))
+    whole = LocalLearner(plain, Settings())
+    whole.gradient(batch, tokens(batch))
+    learner.gradient(batch, tokens(batch))
+    grads = {name: weight.grad for name, weight in plain.named_parameters()}
+    own = dict(learner.model.named_parameters())
+    for name in (name for name in own if "lora_A" in name):
+        layer, scale = name.partition(".lora_A")[0], LORA.alpha / LORA.rank
+        a, b = own[name], own[name.replace("lora_A", "lora_B")]
+        g = grads[f"{layer}.weight"]
+        for given, expected in ((a.grad, scale * b.T @ g), (b.grad, scale * g @ a.T)):
+            assert (given - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_a_merged_model_computes_the_same_without_lora(make_model, learner):
+    batch = make_batch()
+    learner.step(on_policy(learner, batch))
+    plain = make_model(seed=3)
+    plain.load_state_dict(merged(learner.model))
+    for row, other in zip(learner.logprobs(batch), LocalLearner(plain, Settings()).logprobs(batch), strict=True):
+        assert row == pytest.approx(other, abs=1e-4)
+
+
+def test_saved_weights_are_read_back_to_the_last_bit(make_model, learner, tmp_path):
+    learner.step(on_policy(learner, make_batch()))
+    save_adapter(learner.model, tmp_path)
+    again = adapt(make_model(), LORA, seed=5)
+    load_adapter(again, tmp_path)
+    assert torch.equal(flat(again), flat(learner.model))
+
+
+def test_weights_of_another_lora_are_refused_in_one_line(make_model, learner, tmp_path):
+    with pytest.raises(ValueError, match=r"has no adapter\.safetensors: it was not trained with LoRA"):
+        load_adapter(learner.model, tmp_path)
+    save_adapter(learner.model, tmp_path)
+    with pytest.raises(ValueError, match="is of another LoRA: its layers or its rank differ"):
+        load_adapter(adapt(make_model(), Lora(2, 8, LORA.targets)), tmp_path)
+
+
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(make_model):
+    with pytest.raises(ValueError, match="the model has no layer 'query' for LoRA; expected some of down_proj, "):
+        adapt(make_model(), Lora(2, 2, ("q_proj", "query")))
+
+
+def test_new_weights_are_a_function_of_the_seed(make_model):
+    one, two, other = (flat(adapt(make_model(), LORA, seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)

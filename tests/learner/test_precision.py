@@ -1,0 +1,89 @@
+"""Half precision is what is run, not what is learned in; computing again saves memory and changes nothing."""
+
+import pytest
+import torch
+
+from codots.learner import local
+from codots.learner.local import LocalLearner, Settings
+from tests.learner.test_local import flat, make_batch, on_policy, tokens
+
+
+def half(make_model, **settings):
+    return LocalLearner(make_model().to(torch.bfloat16), Settings(warmup=0, **settings))
+
+
+def test_steps_too_small_for_half_precision_add_up(make_model):
+    learner = half(make_model, lr=1e-5)
+    rows = [flat(learner.model)]
+    for seed in range(8):
+        learner.step(on_policy(learner, make_batch(seed=seed)))
+        rows.append(flat(learner.model))
+    moved = [master.detach() for master in learner.masters]
+    assert all(master.dtype == torch.float32 for master in moved)
+    assert all(p.dtype == torch.bfloat16 for p in learner.parameters)
+    assert all(torch.equal(p, m.to(torch.bfloat16)) for p, m in zip(learner.parameters, moved, strict=True))
+    one = (rows[1] != rows[0]).float().mean()
+    eight = (rows[8] != rows[0]).float().mean()
+    assert eight > 2 * one  # most weights of one step are rounded away, and come through later
+
+
+def test_a_gradient_of_half_precision_is_added_up_in_full(make_model):
+    batch = make_batch(12)
+    learner = half(make_model, micro_tokens=1)
+    gradient = learner.gradient(batch, tokens(batch))[0].clone()
+    one_by_one = sum(learner.gradient([sample], tokens(batch))[0].double() for sample in batch)
+    assert gradient.dtype == torch.float32
+    assert (gradient - one_by_one).norm() < 1e-6 * one_by_one.norm()
+
+
+def test_a_saved_learner_of_half_precision_goes_on_bit_for_bit(make_model, tmp_path):
+    through, first = half(make_model, lr=1e-4), half(make_model, lr=1e-4)
+    batches = [make_batch(seed=seed) for seed in range(4)]
+    for batch in batches:
+        through.step(batch)
+    for batch in batches[:2]:
+        first.step(batch)
+    first.save(tmp_path)
+    second = LocalLearner(make_model(seed=7).to(torch.bfloat16), first.settings)
+    second.model.load_state_dict(first.weights())
+    second.load(tmp_path)
+    for batch in batches[2:]:
+        second.step(batch)
+    assert torch.equal(second.flat(), through.flat())
+    assert torch.equal(flat(second.model), flat(through.model))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_computing_again_gives_the_same_gradient(make_model, dtype, monkeypatch):
+    monkeypatch.setattr(local, "PIECE", 7)
+    batch = make_batch()
+    kept, again = (
+        LocalLearner(make_model().to(dtype), Settings(checkpointing=checkpointing)) for checkpointing in (False, True)
+    )
+    expected, sums = kept.gradient(batch, tokens(batch))
+    gradient, same = again.gradient(batch, tokens(batch))
+    assert (gradient - expected).norm() <= (1e-6 if dtype == torch.float32 else 2e-2) * expected.norm()
+    assert same == pytest.approx(sums, rel=1e-3)
+
+
+def test_computing_again_keeps_less(make_model):
+    """What autograd holds between the way there and the way back, counted tensor by tensor."""
+    batch, held = make_batch(12), []
+    for checkpointing in (False, True):
+        learner, kept = LocalLearner(make_model(), Settings(checkpointing=checkpointing)), {}
+
+        def keep(tensor, kept=kept):
+            kept[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), learner._saving_memory():
+            (part,) = local.micro_batches(batch, 10**6)
+            learner._score(part)
+        held.append(sum(kept.values()))
+    assert held[1] < held[0] / 3
+
+
+def test_layers_are_in_training_only_on_the_way_back(make_model):
+    learner = LocalLearner(make_model(), Settings(checkpointing=True))
+    learner.step(make_batch())
+    assert not any(module.training for module in learner.model.modules())

@@ -1,0 +1,60 @@
+"""A model computes where it gains by it, or where it was told to; a device that is not there is refused in one line."""
+
+import pytest
+import torch
+
+from codots import device
+from codots.device import Place, check_device, count_weights, place
+from codots.model import load_model
+from tests.lively import make_lively
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_lively(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """What torch says of a machine with one GPU, which is asked and not used."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+
+
+def test_weights_are_counted_without_reading_them(folder):
+    model, _ = load_model(folder)
+    assert count_weights(folder) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_machine_without_a_gpu_computes_on_its_cores(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert place(folder) == Place("cpu", "float32")
+    with pytest.raises(ValueError, match=r"device 'cuda' is not there, .*; expected 'cpu'"):
+        place(folder, "cuda")
+
+
+def test_a_gpu_is_for_large_models_and_for_who_names_it(folder, gpu, monkeypatch):
+    assert place(folder) == Place("cpu", "float32")
+    assert place(folder, "cuda") == Place("cuda", "bfloat16")
+    assert place(folder, "cuda:0", "float32") == Place("cuda:0", "float32")
+    monkeypatch.setattr(device, "LARGE", 1)
+    assert place(folder) == Place("cuda", "bfloat16")
+    with pytest.raises(ValueError, match="device 'cuda:3' is not there; expected a number below 1"):
+        place(folder, "cuda:3")
+
+
+def test_an_old_gpu_computes_in_full_precision(folder, gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert place(folder, "cuda").dtype == "float32"
+
+
+def test_a_device_of_no_machine_is_met_with_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown device 'cdua'.*'cuda'"):
+        check_device("cdua")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_is_loaded_in_the_precision_it_was_told(folder, dtype):
+    model, _ = load_model(folder, Place("cpu", dtype))
+    assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}

@@ -1,0 +1,117 @@
+"""The whole path of a real model, on a small one: half precision, LoRA, thoughts, resuming, and what is left behind."""
+
+from itertools import islice
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from codots import evaluate, register
+from codots.checkpoint import checkpoints
+from codots.config import TrainConfig
+from codots.device import Place
+from codots.model import load_model, load_profile
+from codots.render import Render
+from codots.train import train
+from tests.qwen import make_qwen_tokenizer
+from tests.toy import Talk
+
+PROFILE = {"solve_tokens": 6, "update_tokens": 8, "length": 4096, "thinking": True}
+LEARNERS = {
+    "lora": {"lora": {"rank": 2, "alpha": 4}, "checkpointing": True, "lr": 1e-2, "warmup": 0},
+    "full": {"checkpointing": True, "lr": 1e-2, "warmup": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def talk(registry):
+    """A domain in which whatever is said has its reward: an untrained model learns from it at once."""
+    register(Talk())
+
+
+@pytest.fixture(params=LEARNERS)
+def recipe(request, qwen, tmp_path):
+    def make(name, **changes):
+        said = {"model": str(qwen), "run": str(tmp_path / name), "learner": LEARNERS[request.param], "profile": PROFILE}
+        size = {"steps": 3, "packs": 2, "group": 2, "size": 2, "workers": 1, "look_every": 0}
+        size |= {"domain": "talk-v0", "preset": "few", "save_every": 1}
+        how = {"dtype": "bfloat16", "gap_limit": 1, "loggers": [], "credit": {"preset": "paper"}}
+        return TrainConfig.model_validate(said | size | how | changes)
+
+    make.kind = request.param
+    return make
+
+
+def ends(run):
+    return load_file(run / "model" / "model.safetensors")
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights(recipe, tmp_path, qwen):
+    through, stopped = recipe("through"), recipe("stopped")
+    assert len(list(train(through))) == 3
+    steps = train(stopped)
+    assert len(list(islice(steps, 2))) == 2
+    steps.close()
+    assert len(list(train(stopped, resume=True))) == 1
+    one, other, before = ends(tmp_path / "through"), ends(tmp_path / "stopped"), load_file(qwen / "model.safetensors")
+    assert one.keys() == other.keys() == before.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert any(not torch.equal(one[name], before[name]) for name in one)
+    assert {weight.dtype for weight in one.values()} == {torch.bfloat16}
+
+
+def test_what_is_left_is_an_ordinary_model_that_is_spoken_to_as_it_was_trained(recipe, tmp_path):
+    config = recipe("run", steps=1)
+    list(train(config))
+    model, render = load_model(tmp_path / "run" / "model", Place("cpu", "bfloat16"))
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    assert render.thinking is False
+    profile = load_profile(tmp_path / "run" / "model")
+    assert {key: getattr(profile, key) for key in PROFILE} == PROFILE
+    (checkpoint,) = checkpoints(tmp_path / "run")
+    assert (checkpoint / "adapter.safetensors").is_file() == (recipe.kind == "lora")
+    report = evaluate(tmp_path / "run", domain="frozen-lake-v1", preset="easy", packs=2, size=2, workers=1)
+    assert report.tokens > 0
+
+
+def test_a_fork_goes_on_from_what_was_trained(recipe, tmp_path):
+    list(train(recipe("first", steps=1)))
+    list(train(recipe("second", fork=str(tmp_path / "first"), steps=1)))
+    taken = ends(tmp_path / "second" / "checkpoints" / "step-000000")
+    for name, weight in ends(tmp_path / "first").items():
+        assert torch.equal(weight, taken[name])
+    assert any(not torch.equal(weight, taken[name]) for name, weight in ends(tmp_path / "second").items())
+
+
+def test_a_fork_of_a_run_without_lora_is_refused_by_lora(tmp_path, qwen, recipe):
+    if recipe.kind == "lora":
+        pytest.skip("this is what the others are refused by")
+    list(train(recipe("first", steps=1)))
+    with pytest.raises(ValueError, match=r"has no adapter\.safetensors: it was not trained with LoRA"):
+        list(train(recipe("second", fork=str(tmp_path / "first"), learner=LEARNERS["lora"])))
+
+
+def test_a_profile_key_that_is_none_is_met_with_the_nearest(recipe):
+    with pytest.raises(ValueError, match=r"unknown key of profile 'solve_token'.*nearest is 'solve_tokens'"):
+        list(train(recipe("run", profile={"solve_token": 3})))
+
+
+def test_a_thought_is_kept_and_not_read_as_an_answer():
+    tokenizer = make_qwen_tokenizer()
+    quick, slow = Render(tokenizer), Render(tokenizer, thinking=True)
+    assert tokenizer.decode(quick.opening("a", "b")).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert tokenizer.decode(slow.opening("a", "b")).endswith("assistant\n")
+    reply = "<think>maybe <action>1</action></think>\n<action>2</action>"
+    assert slow.text(slow.reply(reply)) == reply
+    assert slow.spoken(reply) == "\n<action>2</action>"
+    assert slow.spoken("<action>3</action>") == "<action>3</action>"
+
+
+def test_a_rewrite_is_read_past_the_thought():
+    """An environment and a rewrite are given what follows the thought; the transcript and its reader keep it all."""
+    from codots.context import Rewrite
+
+    render = Render(make_qwen_tokenizer(), thinking=True)
+    reply = "<think>first <context>no</context></think><context>1=up</context>"
+    assert Rewrite().parse(reply, "").failure
+    assert Rewrite().parse(render.spoken(reply), "").context == "1=up"
