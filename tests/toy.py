@@ -50,7 +50,7 @@ class Player:
         self.see(step.view)
 
     def see(self, view: View) -> None:
-        if self.learns and view.guess is not None:
+        if self.learns and isinstance(view, View) and view.guess is not None:
             self.possible = [n for n in self.possible if (n == view.guess) == view.hit]
 
 

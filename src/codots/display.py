@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from codots.config import TrainConfig
     from codots.doctor import Finding
     from codots.evaluate import Report
+    from codots.forecast import Forecast
     from codots.train import StepReport
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -200,6 +201,22 @@ def findings_table(findings: list[Finding]) -> Table:
     for found in findings:
         mark = ("[red]must[/]: " if found.must else "") if found.change else ""
         table.add_row(found.what, escape(found.found), mark + (escape(found.change) or "[green]nothing[/]"))
+    return table
+
+
+def forecast_table(forecast: Forecast) -> Table:
+    """Memory part by part, then time."""
+    table = Table("", "", title=f"on {forecast.place.device}, in {forecast.place.dtype}", show_header=False)
+    for what, taken in forecast.parts.items():
+        table.add_row(what, f"{taken / 2**30:.2f} GiB")
+    table.add_row("in all", f"{forecast.needed / 2**30:.2f} of {forecast.there / 2**30:.1f} GiB", end_section=True)
+    for what, seconds in forecast.seconds.items():
+        table.add_row(f"{what}, a step", f"{seconds:.2f} s")
+    if forecast.seconds:
+        table.add_row("a step", f"{sum(forecast.seconds.values()):.2f} s")
+        table.add_row(
+            "the run", f"{forecast.whole / 60:.0f} min" if forecast.whole > 300 else f"{forecast.whole:.0f} s"
+        )
     return table
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from codots.cli.app import AsJson, Changes, app, show
+from codots.cli.app import AsJson, Changes, Recipe, app, show
 
 
 @app.command()
@@ -42,6 +43,33 @@ def view(
     with serve(runs, port) as server:
         typer.echo(f"look at http://127.0.0.1:{server.server_port}/ ; Ctrl-C ends it")
         server.serve_forever()
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    changes: Changes = None,
+    gib: Annotated[
+        float | None, typer.Option("--memory", min=1, help="Memory alone, of a GPU elsewhere that has so many GiB.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast what a recipe takes of this machine, memory and time; ends with 2 if it cannot fit."""
+    from dataclasses import asdict
+
+    from codots.config import TrainConfig, load_recipe
+    from codots.display import forecast_table
+    from codots.forecast import GIB, forecast
+
+    found = forecast(load_recipe(TrainConfig, recipe, changes), gib)
+    if as_json:
+        typer.echo(json.dumps(asdict(found) | {"fits": found.fits}, indent=2))
+    else:
+        show(forecast_table(found))
+    if not found.fits:
+        would = f"it would with {' '.join(found.changes)}" if found.changes else "no change that is known here helps"
+        there = f"{found.there / GIB:.1f} GiB of {found.place.device}"
+        raise ValueError(f"{recipe} takes {found.needed / GIB:.1f} GiB and does not fit into {there}; {would}")
 
 
 @app.command()

@@ -1,0 +1,75 @@
+"""What `codots plan` says of a recipe, beside what a run of it takes: peak memory and seconds a step, on one worker.
+
+python benchmarks/forecast.py recipes/demo.yaml recipes/lake-v0.yaml steps=5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+CODOTS = str(Path(sys.executable).with_name("codots"))
+QUIET = ("workers=1", "look_every=0", "loggers=[]")
+
+
+def planned(recipe: str, changes: list[str]) -> tuple[float, float]:
+    """Bytes, and seconds a step."""
+    done = subprocess.run([CODOTS, "plan", recipe, *changes, "--json"], capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    return sum(said["parts"].values()), sum(said["seconds"].values())
+
+
+def taken(recipe: str, changes: list[str]) -> tuple[float, float]:
+    """Bytes at the height of a run, and the median seconds of a step but for the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        started = subprocess.Popen([CODOTS, "train", recipe, *changes, f"run={run}"], stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(started.pid, 0)
+        started.returncode = os.waitstatus_to_exitcode(status)
+        if started.returncode:
+            raise SystemExit(f"the run of {recipe} failed")
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(usage.ru_maxrss * unit), median(line["clock/step"] for line in lines[1:])
+
+
+def compare(recipe: str, changes: list[str]) -> dict[str, Any]:
+    """Both, and what the one is of the other."""
+    (bytes_, seconds), (peak, spent) = planned(recipe, changes), taken(recipe, changes)
+    figures = {"planned_gib": bytes_ / 2**30, "taken_gib": peak / 2**30, "planned_s": seconds, "taken_s": spent}
+    return {"recipe": recipe, **figures, "memory": bytes_ / peak, "time": seconds / spent}
+
+
+def main() -> None:
+    """Compare every recipe that is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="+", help="recipes, and key=value for all of them")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    recipes = [word for word in asked.words if "=" not in word]
+    changes = [*QUIET, *(word for word in asked.words if "=" in word)]
+    rows = [compare(recipe, changes) for recipe in recipes]
+    if asked.json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("recipe", "planned", "taken", "", "planned", "taken", "")
+    for row in rows:
+        memory = f"{row['planned_gib']:.2f} GiB", f"{row['taken_gib']:.2f} GiB", f"{row['memory']:.2f}"
+        table.add_row(
+            row["recipe"], *memory, f"{row['planned_s']:.2f} s", f"{row['taken_s']:.2f} s", f"{row['time']:.2f}"
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""What a recipe takes, before it runs: memory, time, and what to change where it cannot fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codots.begin import profile_of
+from codots.checkpoint import fork_point
+from codots.config import TrainConfig
+from codots.device import Place, place
+from codots.learner.batch import MicroBatch, micro_batches
+from codots.model import load_render, model_folder
+from codots.rehearsal import Life, rehearse
+from codots.shape import Shape
+
+GIB = 2**30
+ROOM = 1.15
+"""What allocators and libraries take besides, as a factor."""
+CONTEXT = 0.6 * GIB
+"""What a GPU's driver and libraries take of it."""
+SESSIONS = 256
+"""Lives that a sampler lives at once at most."""
+LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux says how much memory a container may use."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run takes of the device it computes on."""
+
+    place: Place
+    parts: dict[str, float]
+    """Bytes by what they are for."""
+    there: float
+    """Bytes that there are."""
+    changes: tuple[str, ...] = ()
+    """What would make it fit, nothing where it does or nothing would."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of one step by what they are for; nothing where it cannot be tried."""
+    whole: float = 0.0
+    """Seconds of the run, its looks included."""
+
+    @property
+    def needed(self) -> float:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can run."""
+        return self.needed <= self.there
+
+
+def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
+    """Forecast a run on this machine, or its memory alone on a device that has so many GiB.
+
+    Raises ValueError for a recipe that cannot be run. Memory is what the longest lives may take, time what middling
+    ones do; replies are taken to be half as long as they may be.
+    """
+    from transformers import AutoConfig
+
+    folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
+    profile = profile_of(config, folder)
+    lives = rehearse(config, profile, load_render(folder, profile.thinking))
+    at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
+    shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
+    there = gib * GIB if gib else memory_of(at)
+    parts = memory(config, shape, lives)
+    if sum(parts.values()) > there:
+        return Forecast(at, parts, there, fitting(config, shape, lives, there))
+    if gib:
+        return Forecast(at, parts, there)
+    seconds = step_seconds(config, shape, lives)
+    look = 2 * config.look_packs / (config.packs * config.group) * (sum(seconds.values()) - seconds["learning"])
+    looks = -(-config.steps // config.look_every) if config.look_every else 0
+    return Forecast(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + looks * look)
+
+
+def elsewhere(config: TrainConfig) -> Place:
+    """Where a recipe would compute on a machine that has a GPU."""
+    return Place("cuda" if config.device == "auto" else config.device, _half(config.dtype))
+
+
+def _half(dtype: str) -> str:
+    return "bfloat16" if dtype == "auto" else dtype
+
+
+def memory_of(at: Place) -> float:
+    """Bytes that a device has."""
+    if at.device.startswith("cuda"):
+        import torch
+
+        return float(torch.cuda.get_device_properties(at.device).total_memory)
+    there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
+    return there if limit == "max" else min(there, float(limit))
+
+
+def programs(at: Place) -> float:
+    """Bytes that a worker takes before it has a model."""
+    if at.device.startswith("cuda"):
+        return CONTEXT
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def memory(config: TrainConfig, shape: Shape, lives: Sequence[Life]) -> dict[str, float]:
+    """Bytes by what they are for, of all workers."""
+    profile = lives[0].profile
+    workers = config.workers if shape.place.device == "cpu" else 1
+    lora = config.learner.lora
+    new = shape.adapters(lora.rank, lora.targets) if lora else 0
+    learned, half = new or shape.weights, shape.itemsize < 4
+    rows = -(-config.packs * config.group // workers)
+    length = min(profile.length, shape.config.max_position_embeddings)
+    slots = min(rows, SESSIONS, max(1, int(config.cache_gib * GIB) // (length * shape.bytes_per_id)))
+    width = min(length, 1 << (max(life.longest for life in lives) - 1).bit_length())
+    each = {
+        "weights": (shape.weights + new) * shape.itemsize,
+        # two moments and the gradient; of half precision the weights in full besides, and what a pass leaves
+        "optimiser": learned * (12 + half * (4 + shape.itemsize)),
+        "keys and values": slots * width * shape.bytes_per_id * (1 + 1 / shape.layers),  # a layer grows at a time
+        "passes": max(learning(config, shape, lives), slots * shape.vocabulary * (24 + shape.itemsize)),
+    }
+    saved = {"weights being saved": float(shape.weights * shape.itemsize)}
+    taken = {what: ROOM * workers * bytes_ for what, bytes_ in each.items()}
+    return {"programs": workers * programs(shape.place)} | taken | saved
+
+
+def learning(config: TrainConfig, shape: Shape, lives: Sequence[Life]) -> float:
+    """Bytes that a pass there and back takes at its height."""
+    part = fullest(lives, config.learner.micro_tokens)
+    scored, layer = sum(sum(sample.mask) for sample in part.samples), shape.kept(part)
+    if config.learner.checkpointing:
+        from codots.learner.local import PIECE
+
+        kept, scored = shape.layers * len(part.ids) * shape.width * shape.itemsize + layer, min(scored, PIECE)
+    else:
+        kept = shape.layers * layer
+    return float(kept + layer + scored * shape.vocabulary * (16 + shape.itemsize))
+
+
+def fullest(lives: Sequence[Life], budget: int) -> MicroBatch:
+    """The micro-batch that runs most ids."""
+    samples = [sample for life in lives for sample in life.samples]
+    return max(micro_batches(samples, budget), key=lambda part: len(part.ids))
+
+
+def fitting(config: TrainConfig, shape: Shape, lives: Sequence[Life], there: float) -> tuple[str, ...]:
+    """The first changes, one on top of the other, with which it fits; nothing if none do."""
+    said: dict[str, str] = {}
+    for key, value, changed in less(config):
+        said[key] = f"{key}={value}"
+        if sum(memory(changed, shape, lives).values()) <= there:
+            return tuple(said.values())
+    return ()
+
+
+def less(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
+    """Changes that take less memory, those first that cost least."""
+
+    def learner(**values: Any) -> TrainConfig:
+        return config.model_copy(update={"learner": config.learner.model_copy(update=values)})
+
+    while config.cache_gib > 1:
+        config = config.model_copy(update={"cache_gib": config.cache_gib / 2})
+        yield "cache_gib", config.cache_gib, config
+    if not config.learner.checkpointing:
+        config = learner(checkpointing=True)
+        yield "learner.checkpointing", "true", config
+    while config.learner.micro_tokens > 512:
+        config = learner(micro_tokens=config.learner.micro_tokens // 2)
+        yield "learner.micro_tokens", config.learner.micro_tokens, config
+    if not config.learner.lora:
+        from codots.config import LoraConfig
+
+        config = learner(lora=LoraConfig.model_validate({}))
+        yield "learner.lora", "{}", config
+
+
+def step_seconds(config: TrainConfig, shape: Shape, lives: Sequence[Life]) -> dict[str, float]:
+    """Seconds of one step by what they are for."""
+    from codots.trial import try_passes
+
+    workers = config.workers if shape.place.device == "cpu" else 1
+    rows = -(-config.packs * config.group // workers)
+    pace = try_passes(shape, lives, min(rows, 64), config.learner.checkpointing)
+    samples = [sample for life in lives for sample in life.samples]
+    run = sum(len(part.ids) for part in micro_batches(samples, config.learner.micro_tokens)) / len(lives)
+    read = sum(len(sample.ids) - sum(sample.mask) for sample in samples) / len(lives)
+    worlds = sum(life.seconds for life in lives) / len(lives)
+    return {
+        "sampling": max(life.passes for life in lives) * pace.sampled,
+        "reading": rows * read * pace.read,
+        "worlds and words": rows * worlds,
+        "learning": rows * run * pace.learned,
+    }

@@ -1,0 +1,174 @@
+"""A plan says what a run will take, no less and not twice as much, and refuses what cannot fit with what would."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from codots.attention import run
+from codots.cli import main
+from codots.config import TrainConfig
+from codots.device import Place, count_weights
+from codots.domain import get_domain, make_pack, register
+from codots.forecast import GIB, fitting, forecast, fullest, less, memory
+from codots.learner.lora import Lora, adapt, adapters
+from codots.model import Profile, load_model, load_render
+from codots.rehearsal import rehearse
+from codots.rollout import Job, Own, rollouts
+from codots.sampler.scripted import ScriptedSampler
+from codots.shape import Shape, _kept
+from tests.lively import make_lively
+
+ROOT = Path(__file__).parent.parent
+DOOR = "import tests.engine.babble; from codots.cli import main; main()"
+WHOLE = {"packs": 2, "group": 4, "size": 2, "workers": 1, "look_every": 0, "steps": 3, "loggers": [], "gap_limit": 1}
+KINDS = {
+    "lora": {"dtype": "bfloat16", "learner": {"lora": {"rank": 2, "alpha": 4}, "checkpointing": True}},
+    "half": {"dtype": "bfloat16", "learner": {"micro_tokens": 1024}},
+    "full": {"dtype": "float32", "learner": {"micro_tokens": 1024}},
+}
+
+
+@pytest.fixture(autouse=True)
+def babble(registry):
+    from tests.engine.babble import Babble
+
+    register(Babble())
+
+
+@pytest.fixture(scope="module")
+def recipe(qwen):
+    """A recipe of episodes that even an untrained model plays to their end."""
+
+    def make(**changes):
+        said = WHOLE | {"model": str(qwen), "domain": "babble-v0", "preset": "few"}
+        return TrainConfig.model_validate(said | {"profile": {"solve_tokens": 8, "update_tokens": 16}} | changes)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_takes_no_more_memory_than_planned_and_half_of_it_at_least(kind, recipe, tmp_path):
+    config = recipe(**KINDS[kind])
+    changes = [f"{key}={json.dumps(value)}" for key, value in config.model_dump(mode="json").items() if key != "run"]
+    (tmp_path / "recipe.yaml").write_text("seed: 0\n")
+    words = [sys.executable, "-c", DOOR, "plan", str(tmp_path / "recipe.yaml"), *changes, "--json"]
+    planned = json.loads(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    words[3:] = ["train", str(tmp_path / "recipe.yaml"), *changes, f"run={tmp_path / 'run'}"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        said = run.stderr.read()
+        _, status, usage = os.wait4(run.pid, 0)
+        run.returncode = os.waitstatus_to_exitcode(status)
+    assert run.returncode == 0, said
+    taken = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert taken <= sum(planned["parts"].values()) <= 2 * taken
+    assert planned["fits"]
+    assert all(seconds > 0 for seconds in planned["seconds"].values())
+
+
+@pytest.fixture(scope="module")
+def shape(qwen):
+    return Shape(AutoConfig.from_pretrained(qwen), Place())
+
+
+def test_a_shape_knows_its_weights_without_having_them(shape, qwen):
+    assert shape.weights == count_weights(qwen)
+    model, _ = load_model(qwen)
+    lora = Lora(3, 6, ("q_proj", "up_proj"))
+    assert shape.adapters(lora.rank, lora.targets) == sum(w.numel() for w in adapters(adapt(model, lora)).values())
+
+
+def test_what_a_layer_keeps_is_what_autograd_holds(shape, recipe, qwen):
+    config = recipe()
+    lives = rehearse(config, Profile(solve_tokens=8, update_tokens=16), load_render(qwen))
+    part = fullest(lives, 700)
+    held, own = {}, [shape.with_layers(n, "cpu") for n in (1, 2)]
+
+    def keep(tensor):
+        held[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    counts = []
+    for model in own:
+        held.clear()
+        positions = [torch.arange(s, len(nodes)) for s, nodes in zip(part.shared, part.nodes, strict=True)]
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            run(model.base_model, torch.tensor(part.ids), torch.cat(positions), part.rows("cpu"))
+        weights = {parameter.data_ptr() for parameter in model.parameters()}
+        counts.append(sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in weights))
+    assert shape.kept(part) == pytest.approx(counts[1] - counts[0], rel=0.15)
+    assert _kept(shape.with_layers(1, "meta"), part) > 0
+
+
+def test_every_change_takes_less_and_the_first_that_fits_is_named(recipe, shape, qwen):
+    config = recipe(cache_gib=8)
+    lives = rehearse(config, Profile(solve_tokens=8, update_tokens=16), load_render(qwen))
+    taken = [sum(memory(config, shape, lives).values())]
+    named = []
+    for key, value, changed in less(config):
+        taken.append(sum(memory(changed, shape, lives).values()))
+        named.append(f"{key}={value}")
+    assert taken == sorted(taken, reverse=True)
+    assert {name.partition("=")[0] for name in named} == {
+        "cache_gib",
+        "learner.checkpointing",
+        "learner.micro_tokens",
+        "learner.lora",
+    }
+    assert fitting(config, shape, lives, taken[0])[-1:] == (named[0],)
+    again = named.index("learner.checkpointing=true")
+    assert named[again] in fitting(config, shape, lives, taken[again + 1])
+    assert fitting(config, shape, lives, taken[-1] - 1) == ()
+
+
+def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
+    """The words of the rehearsed lives, but for the replies, are those of lives that are lived."""
+    folder = make_lively(tmp_path / "model")
+    config = TrainConfig(model=str(folder), size=2, packs=2, group=2)
+    profile = Profile("compact", 4, 14, 200)
+    render = load_render(folder)
+    lives = rehearse(config, profile, render)
+    packs = [make_pack(config.domain, config.preset, "train", i, 2) for i in range(len(lives))]
+    jobs = [Job(pack, Own(profile.strategy()), ("x", i)) for i, pack in enumerate(packs)]
+    sampler = ScriptedSampler(render, lambda names: lambda text: "1")
+    played = asyncio.run(rollouts(jobs, sampler, render, profile.play()))
+    for life, lived in zip(lives, played, strict=True):
+        assert len(life.samples) == len(lived.episodes) == 3
+        opening = life.samples[0].mask.index(True)
+        assert life.samples[0].ids[:opening] == lived.episodes[0].transcript.ids[:opening]
+        assert life.longest >= max(len(sample.ids) for sample in life.samples)
+        assert life.passes == sum(sum(sample.mask) for sample in life.samples) > 3
+
+
+def test_a_larger_device_elsewhere_is_planned_without_being_there(recipe):
+    found = forecast(recipe(), gib=24)
+    assert found.fits
+    assert found.place == Place("cuda", "bfloat16")
+    assert (found.there, found.seconds) == (24 * GIB, {})
+
+
+def test_what_cannot_fit_is_refused_in_one_line_with_what_would_do(tmp_path, capsys, qwen, monkeypatch):
+    (tmp_path / "recipe.yaml").write_text(f"model: {qwen}\npacks: 64\ngroup: 64\ncache_gib: 30\n")
+    monkeypatch.setattr(sys, "argv", ["codots", "plan", str(tmp_path / "recipe.yaml"), "--memory", "8"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err.strip()
+    assert left.value.code == 2
+    assert len(said.splitlines()) == 1
+    assert "does not fit into 8.0 GiB of cuda; it would with cache_gib=" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_every_domain_can_be_rehearsed(qwen):
+    render = load_render(qwen)
+    for id in ("frozen-lake-v1", "alchemy-v1", "terminal-v0", "grid-navigation-v1", "optimal-control-v1"):
+        preset = next(iter(get_domain(id).presets))
+        config = TrainConfig(domain=id, preset=preset, size=2)
+        lives = rehearse(config, Profile(), render)
+        assert all(len(life.samples) == 3 for life in lives)
