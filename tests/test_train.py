@@ -258,11 +258,10 @@ def written(run):
     return 0
 
 
-def test_two_workers_are_killed_and_go_on_as_if_they_had_not_been(processes, base, tmp_path, monkeypatch):
+def test_two_workers_are_killed_and_go_on_as_if_they_had_not_been(processes, base, tmp_path):
     two = recipe(base, tmp_path / "two", workers=2, steps=2, look_every=0)
     other = changed(two, run=str(tmp_path / "other"))
     killed(processes, other, "codots.learner.local:LocalLearner.apply", 2)
-    monkeypatch.setattr("codots.engine.local.multiprocessing.get_context", lambda _: processes)  # they start sooner
     list(train(two))
     list(train(other, resume=True))
     same_run(two.run, other.run)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context, resource_tracker
+from multiprocessing import active_children, forkserver, get_context, resource_tracker
 from typing import Any
 
 
@@ -19,6 +20,20 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def copied_from_one_with(modules: list[str]) -> Any:
+    """A context whose processes are copies of one that has these modules; that one starts here and now, once.
+
+    Where system libraries do not survive a fork, which is everywhere but on Linux, each starts from nothing.
+    """
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(modules)
+    with deaf_to_ctrl_c():
+        forkserver.ensure_running()
+    return context
 
 
 @contextmanager
