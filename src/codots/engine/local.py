@@ -104,6 +104,7 @@ class LocalEngine:
         self.first = Worker(plan)
         self.profile = plan.profile
         self.version = 0
+        self._owing = False
         self._others: list[tuple[Any, Connection]] = []
         for _ in range(workers - 1):
             here, there = context.Pipe()
@@ -163,10 +164,10 @@ class LocalEngine:
         self.first.learner.steps = 0
 
     def close(self) -> None:
-        """End the other processes, by force if they do not hear."""
+        """End the other processes, by force if they do not hear or work on what nobody waits for any more."""
         for process, connection in self._others:
             connection.close()
-            process.join(timeout=30)
+            process.join(timeout=0 if self._owing else 30)
             if process.is_alive():
                 process.kill()
                 process.join(timeout=30)
@@ -179,6 +180,7 @@ class LocalEngine:
 
     def _all(self, method: str, shares: Sequence[tuple[Any, ...]], *own: Any) -> list[Any]:
         """Let every worker do its share at once; the one in this process is given `own` besides."""
+        self._owing = True
         for (process, connection), share in zip(self._others, shares[1:], strict=True):
             try:
                 connection.send((method, share))
@@ -200,6 +202,7 @@ class LocalEngine:
                 answer, error = None, (RuntimeError, _ended(process), "")
             answers.append(answer)
             errors += [error] if error else []
+        self._owing = False
         if errors:
             kind, said, trace = errors[0]
             failure: Exception = kind(said)
