@@ -36,7 +36,7 @@ test: $(TOOLS)
 	@echo "import-linter: the rows of the house"
 	@$(BIN)/lint-imports
 	@echo "pytest: the promises"
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 setup: $(TOOLS)
 
