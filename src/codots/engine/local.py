@@ -17,19 +17,12 @@ import torch
 from codots.learner.batch import fair_shares, trained_tokens
 from codots.learner.local import LocalLearner, Settings, agree, finish
 from codots.model import Profile, load_model
-from codots.processes import copied_from_one_with, deaf_to_ctrl_c
+from codots.processes import deaf_to_ctrl_c, model_processes
 from codots.rollout import Job, Life, rollouts
 from codots.sampler.base import Sampler
 from codots.sampler.local import LocalSampler
 from codots.transcript import Sample
 
-HEAVY = [
-    "codots.engine.local",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.qwen3.modeling_qwen3",
-]
-"""What a worker process imports, which takes far longer than to start it."""
 MakeSampler = Callable[[Any], Sampler]
 """Makes a worker's sampler from its `Worker`; it travels to the other processes, so it is a plain function or class."""
 
@@ -100,7 +93,7 @@ class LocalEngine:
     """
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
-        context: Any = copied_from_one_with(HEAVY) if workers > 1 else None  # it imports while this process does
+        context: Any = model_processes() if workers > 1 else None  # it imports while this process does
         self.first = Worker(plan)
         self.profile = plan.profile
         self.version = 0
