@@ -1,6 +1,9 @@
 """Shared by all tests: one thread, no network, repeatable draws, and the smallest model there is."""
 
+import io
 import os
+import sys
+from types import SimpleNamespace
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
@@ -9,6 +12,7 @@ import torch
 from hypothesis import settings
 
 from codots import domain, tiny
+from codots.cli import main
 from codots.render import Render
 from tests.qwen import make_qwen
 
@@ -62,3 +66,19 @@ def registry():
     families = {id: found for id, found in domain._registry.items() if type(found).__module__.startswith("codots.")}
     domain._registry.clear()
     domain._registry.update(families | before)
+
+
+@pytest.fixture
+def codots(monkeypatch, capsys):
+    """Run the command in this process."""
+
+    def run(*args, typed=""):
+        monkeypatch.setattr(sys, "argv", ["codots", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=end.value.code or 0, out=out, err=err)
+
+    return run

@@ -1,6 +1,5 @@
 """Every command says what it did; what goes wrong is one line, leaves nothing behind and ends with code 2."""
 
-import io
 import json
 import os
 import re
@@ -10,14 +9,12 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from codots.check import Checked
 from codots.checkpoint import checkpoints
-from codots.cli import main
 from codots.domain import domain_ids, get_domain, make_pack
 from codots.model import load_profile
 from codots.promises import play as lived
@@ -57,19 +54,9 @@ def home(base, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def codots(home, monkeypatch, capsys):
-    """Run the command in this process."""
-
-    def run(*args, typed=""):
-        monkeypatch.setattr(sys, "argv", ["codots", *map(str, args)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=end.value.code or 0, out=out, err=err)
-
-    return run
+def codots(home, codots):
+    """The command, in that folder."""
+    return codots
 
 
 def tree(folder):

@@ -20,27 +20,33 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("codots")
 ]
-CODOTS = str(Path(sys.executable).with_name("codots"))
 SMALL = "steps=2 packs=2 group=2 workers=1 look_packs=2 save_every=1"
 
 
 def quick(command: str, run: Path) -> list[str]:
     """The same command at a scale of seconds."""
-    words = [CODOTS, *shlex.split(command.replace("runs/mine", str(run)).replace("lake.parquet", f"{run}.parquet"))[1:]]
-    if words[1] == "train":
+    words = shlex.split(command.replace("runs/mine", str(run)).replace("lake.parquet", f"{run}.parquet"))[1:]
+    if words[0] == "train":
         changes = SMALL.split() + ([] if any(w.startswith("run=") for w in words) else [f"run={run}-other"])
-        return words[:3] + changes + words[3:]
+        return words[:2] + changes + words[2:]
     words = [re.sub(r"^(100|500)$", "4", word) for word in words]
-    return words + (["--workers", "1"] if words[1] == "eval" else [])
+    return words + (["--workers", "1"] if words[0] == "eval" else [])
 
 
-def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
+def test_every_command_of_the_readme_runs_in_its_order(codots, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
     assert len(COMMANDS) >= 6
     for command in COMMANDS:
         words = quick(command, tmp_path / "mine")
-        answers = "1\n\n" * 80 if words[1] == "play" else ""
-        done = subprocess.run(words, cwd=ROOT, input=answers, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+        done = codots(*words, typed="1\n\n" * 80 if words[0] == "play" else "")
+        assert done.code == 0, f"{shlex.join(words)}\n{done.err}"
+
+
+def test_the_command_is_installed() -> None:
+    command = Path(sys.executable).with_name("codots")
+    done = subprocess.run([command, "domains"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "frozen-lake-v1" in done.stdout
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
@@ -57,15 +63,15 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_runs_for_two_steps(recipe: Path, tmp_path: Path, qwen: Path) -> None:
+def test_every_recipe_runs_for_two_steps(codots, recipe: Path, tmp_path: Path, qwen: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
     text = recipe.read_text()
     command = "pretrain" if "stages:" in text else "train"
     changes = SMALL.split() if command == "train" else ["stages=[{steps: 2, packs: 2}]", "workers=1"]
     if "model: models/" in text:  # nothing is to be had from a hub here: the same kind of model, small and untrained
         changes += [f"model={qwen}", "profile.solve_tokens=12", "profile.update_tokens=16"]
-    words = [CODOTS, command, str(recipe), f"run={tmp_path / 'run'}", *changes]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    done = codots(command, recipe, f"run={tmp_path / 'run'}", *changes)
+    assert done.code == 0, done.err
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 

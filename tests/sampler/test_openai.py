@@ -312,7 +312,7 @@ def served(tmp_path_factory):
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, env=os.environ | {"HF_HOME": str(home)}, stdout=log, stderr=log)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 200
         while not _healthy(port):
             assert process.poll() is None, (home / "log").read_text()
             assert time.monotonic() < until, (home / "log").read_text()

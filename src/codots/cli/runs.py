@@ -140,10 +140,15 @@ def demo(
 ) -> None:
     """Watch a tiny model learn to learn: measure, train, measure again, and write a report."""
     from codots.config import TrainConfig, load_recipe
+    from codots.processes import model_processes
+
+    config = load_recipe(TrainConfig, recipe, changes)
+    if config.workers > 1:
+        model_processes()  # they import while this process does
     from codots.demo import demo
     from codots.display import report_table
 
-    shown = demo(load_recipe(TrainConfig, recipe, changes), packs=packs)
+    shown = demo(config, packs=packs)
     if shown is None:
         typer.echo("stopped before the end; the demo starts again from the beginning", err=True)
         raise typer.Exit(130)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from codots.learner.batch import fair_shares, trained_tokens
 from codots.learner.local import LocalLearner, Settings, agree, finish
 from codots.learner.lora import Lora, adapt, load_adapter, merged, save_adapter
 from codots.model import Profile, load_model
-from codots.processes import deaf_to_ctrl_c
+from codots.processes import deaf_to_ctrl_c, model_processes
 from codots.rollout import Job, Life, rollouts
 from codots.sampler.base import Sampler
 from codots.sampler.local import LocalSampler
@@ -119,13 +118,15 @@ class LocalEngine:
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
         self.plan = plan
+        more = workers - 1 if plan.place.device == "cpu" else 0
+        context: Any = model_processes() if more else None  # it imports while this process does
         self.first = Worker(plan)
         self.version = 0
-        spawn = multiprocessing.get_context("spawn")
+        self._owing = False
         self._others: list[tuple[Any, Connection]] = []
-        for _ in range(workers - 1 if plan.place.device == "cpu" else 0):
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(there, plan), daemon=True)
+        for _ in range(more):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, plan), daemon=True)
             with deaf_to_ctrl_c():
                 process.start()
             there.close()
@@ -189,10 +190,10 @@ class LocalEngine:
         self.first.learner.steps = 0
 
     def close(self) -> None:
-        """End the other processes, by force if they do not hear."""
+        """End the other processes, by force if they do not hear or work on what nobody waits for any more."""
         for process, connection in self._others:
             connection.close()
-            process.join(timeout=30)
+            process.join(timeout=0 if self._owing else 30)
             if process.is_alive():
                 process.kill()
                 process.join(timeout=30)
@@ -206,8 +207,8 @@ class LocalEngine:
         self._answers()
         self.version = version
 
-    @staticmethod
-    def _send(process: Any, connection: Connection, method: str, share: tuple[Any, ...]) -> None:
+    def _send(self, process: Any, connection: Connection, method: str, share: tuple[Any, ...]) -> None:
+        self._owing = True
         try:
             connection.send((method, share))
         except OSError as gone:
@@ -233,6 +234,7 @@ class LocalEngine:
                 answer, error = None, (RuntimeError, _ended(process), "")
             answers.append(answer)
             errors += [error] if error else []
+        self._owing = False
         if errors:
             kind, said, trace = errors[0]
             failure: Exception = kind(said)
