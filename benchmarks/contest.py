@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 ROUNDS = 5
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 Told = dict[str, float]
+Ask = Callable[[], Told]
 
 
 def options(about: str) -> argparse.ArgumentParser:
@@ -25,46 +27,54 @@ def options(about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="a small scale, to see that it runs; figures mean nothing")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON in place of a table")
-    parser.add_argument("--as", dest="name", help=argparse.SUPPRESS)  # which contestant this process is
-    parser.add_argument("--folder", help=argparse.SUPPRESS)  # where contestants find what they work on
     return parser
 
 
-def contest(commands: Mapping[str, Sequence[str]], rounds: int = ROUNDS) -> dict[str, list[Told]]:
-    """Let every contestant do its work in every round, after once to warm up; gives what each told, round by round."""
+def contest(contestants: Mapping[str, AbstractContextManager[Ask]], rounds: int = ROUNDS) -> dict[str, list[Told]]:
+    """Let every contestant work once in every round, after once to warm up; gives what each told, round by round."""
     with ExitStack() as stack:
-        started = {name: stack.enter_context(begun(command)) for name, command in commands.items()}
-        told: dict[str, list[Told]] = {name: [] for name in commands}
-        for _ in range(1 + rounds):
-            for name, process in started.items():
-                told[name].append(answer(name, process))
-        for process in started.values():
-            process.stdin.close()
-    return {name: rows[1:] for name, rows in told.items()}
+        asks = {name: stack.enter_context(one) for name, one in contestants.items()}
+        told = [{name: ask() for name, ask in asks.items()} for _ in range(1 + rounds)]
+    return {name: [row[name] for row in told[1:]] for name in asks}
 
 
-def begun(command: Sequence[str]) -> subprocess.Popen[str]:
-    """Start a contestant."""
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **pipes, env=os.environ | ONE_THREAD)
+@contextmanager
+def apart(prepare: Callable[..., Ask], *given: Any) -> Iterator[Ask]:
+    """A contestant in a process of its own, which prepares once and works whenever it is asked."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["codots.train", "transformers.models.qwen3.modeling_qwen3"])  # imported only once
+    here, there = server.Pipe()
+    process = server.Process(target=_serve, args=(there, prepare, given))
+    process.start()
+    there.close()
+
+    def ask() -> Told:
+        here.send("again")
+        told: Told = here.recv()
+        return told
+
+    try:
+        yield ask
+    finally:
+        here.close()
+        process.join()
 
 
-def answer(name: str, process: subprocess.Popen[str]) -> Told:
-    """Ask a contestant to do its work once."""
-    process.stdin.write("again\n")
-    process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"the contestant {name} ended with exit code {process.wait()}")
-    return json.loads(line)
+def _serve(asked: Connection, prepare: Callable[..., Ask], given: Sequence[Any]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    work = prepare(*given)
+    with suppress(EOFError):
+        while asked.recv():
+            asked.send(work())
 
 
-def serve(work: Callable[[], Told]) -> None:
-    """Be a contestant: do the work whenever asked, and tell what was measured."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not look like an answer
-    for _ in sys.stdin:
-        print(json.dumps(work()), file=answers, flush=True)
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds by the clock."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def median(rows: Sequence[Told]) -> Told:

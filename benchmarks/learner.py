@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import json
 import random
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from contest import ROUNDS, Told, contest, median, options, serve, show
+from contest import ROUNDS, Ask, Told, apart, contest, median, options, show, timed
 
 from codots.begin import learner_settings
 from codots.config import TrainConfig, load_recipe
@@ -121,8 +120,13 @@ def plain_gradient(model: Any, batch: Sequence[Sample], budget: int, normaliser:
     return torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()]).numpy()
 
 
-def contestant(name: str, folder: Path, config: TrainConfig) -> None:
-    """Be one of them."""
+def tree_gradient(learner: Any, batch: Sequence[Sample], normaliser: int) -> np.ndarray:
+    """The learner's own, flat."""
+    return learner.gradient(batch, normaliser)[0].numpy()
+
+
+def contestant(name: str, folder: Path, config: TrainConfig) -> Ask:
+    """Prepare one of them, and leave its gradient in the folder."""
     from codots.learner.batch import micro_batches, trained_tokens
     from codots.learner.local import LocalLearner
 
@@ -132,27 +136,15 @@ def contestant(name: str, folder: Path, config: TrainConfig) -> None:
     if name in PADDED:
         by_turns, lean = PADDED[name]
         batch = by_turn(batch) if by_turns else batch
+        gradient = partial(plain_gradient, model, batch, budget, normaliser, lean)
         ids = sum(len(part) * max(len(s.ids) for s in part) for part in padded_parts(batch, budget))
         unpadded = sum(len(sample.ids) for sample in batch)
-
-        def gradient() -> np.ndarray:
-            return plain_gradient(model, batch, budget, normaliser, lean)
     else:
         learner = LocalLearner(model, learner_settings(config.learner, config.steps, config.gap_limit))
+        gradient = partial(tree_gradient, learner, batch, normaliser)
         ids = unpadded = sum(len(part.ids) for part in micro_batches(batch, budget))
-
-        def gradient() -> np.ndarray:
-            return learner.gradient(batch, normaliser)[0].numpy()
-
     np.save(folder / f"{name}.npy", gradient())
-    serve(lambda: {"seconds": timed(gradient), "samples": len(batch), "ids": ids, "ids_unpadded": unpadded})
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds by the clock."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return lambda: {"seconds": timed(gradient), "samples": len(batch), "ids": ids, "ids_unpadded": unpadded}
 
 
 def measure(config: TrainConfig, folder: Path, quick: bool) -> dict[str, Any]:
@@ -160,9 +152,8 @@ def measure(config: TrainConfig, folder: Path, quick: bool) -> dict[str, Any]:
     everything = step_samples(config)
     batch = [sample for sample in everything if any(sample.advantages)]
     (folder / "batch.jsonl").write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in batch))
-    command = [sys.executable, __file__, "--folder", str(folder), *(["--quick"] if quick else []), "--as"]
-    names = ("trees", *PADDED)
-    found = {k: median(rows) for k, rows in contest({n: [*command, n] for n in names}, 1 if quick else ROUNDS).items()}
+    contestants = {name: apart(contestant, name, folder, config) for name in ("trees", *PADDED)}
+    found = {name: median(rows) for name, rows in contest(contestants, 1 if quick else ROUNDS).items()}
     real = sum(len(sample.ids) for sample in batch)
     plain = np.load(folder / "padded.npy")
     for name, row in found.items():
@@ -193,14 +184,10 @@ def faster(found: dict[str, Told]) -> dict[str, tuple[float, str]]:
 
 
 def main() -> None:
-    """Run the contest, or be a contestant in it."""
+    """Run the contest."""
     asked = options(__doc__).parse_args()
-    config = demo(asked.quick)
-    if asked.name:
-        contestant(asked.name, Path(asked.folder), config)
-        return
     with TemporaryDirectory() as folder:
-        show(measure(config, Path(folder), asked.quick), COLUMNS, asked.json)
+        show(measure(demo(asked.quick), Path(folder), asked.quick), COLUMNS, asked.json)
 
 
 if __name__ == "__main__":
