@@ -93,7 +93,7 @@ def show(found: dict[str, Any], columns: Mapping[str, str], as_json: bool) -> No
         table.add_column(heading, justify="right")
     for name, row in found["contestants"].items():
         table.add_row(name, *(figure(row.get(key)) for key in columns))
-    console = Console()
+    console = Console(width=120)
     console.print(table)
     for line in found["notes"]:
         console.print(line, highlight=False)
@@ -107,4 +107,4 @@ def figure(value: float | None) -> str:
         return "-"
     if value and abs(value) < 1e-3:
         return f"{value:.1e}"
-    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3f}"
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 from contest import ROUNDS, Ask, Told, apart, contest, median, options, show, timed
+from one_step import DEMO, demo, step_samples
 
 from codots.begin import learner_settings
-from codots.config import TrainConfig, load_recipe
-from codots.model import load_model, load_profile, model_folder
+from codots.config import TrainConfig
+from codots.model import load_model, model_folder
 from codots.transcript import Sample
 
-DEMO = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 PADDED = {"padded": (False, False), "padded, lean head": (False, True), "a sample a turn": (True, False)}
 """Of each plain contestant: whether a turn is a sample, and whether its head is lean."""
 COLUMNS = {
@@ -43,24 +43,6 @@ COLUMNS = {
     "ids_unpadded": "without padding",
     "difference": "gradient off by",
 }
-
-
-def demo(quick: bool) -> TrainConfig:
-    """The recipe whose step it is."""
-    return load_recipe(TrainConfig, DEMO, ["packs=2", "group=4", "workers=1"] if quick else [])
-
-
-def step_samples(config: TrainConfig) -> list[Sample]:
-    """Live the first step of a recipe, and credit its episodes."""
-    from codots.engine.local import LocalEngine, Plan
-    from codots.train import collect, credit_of, samples, step_jobs, step_packs
-
-    folder = model_folder(config.model)
-    engine = LocalEngine(Plan(folder, load_profile(folder)), config.workers)
-    lives = engine.live(step_jobs(config, engine.profile, step_packs(config, 1), 1))
-    engine.close()
-    credit = credit_of(config, collect(lives, config.packs, config.group, config.size))
-    return [one for i, life in enumerate(lives) for one in samples(life, credit, *divmod(i, config.group))]
 
 
 def by_turn(batch: Sequence[Sample]) -> list[Sample]:
@@ -147,13 +129,13 @@ def contestant(name: str, folder: Path, config: TrainConfig) -> Ask:
     return lambda: {"seconds": timed(gradient), "samples": len(batch), "ids": ids, "ids_unpadded": unpadded}
 
 
-def measure(config: TrainConfig, folder: Path, quick: bool) -> dict[str, Any]:
+def measure(config: TrainConfig, folder: Path, rounds: int) -> dict[str, Any]:
     """Let the contestants learn from the same episodes."""
     everything = step_samples(config)
     batch = [sample for sample in everything if any(sample.advantages)]
     (folder / "batch.jsonl").write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in batch))
     contestants = {name: apart(contestant, name, folder, config) for name in ("trees", *PADDED)}
-    found = {name: median(rows) for name, rows in contest(contestants, 1 if quick else ROUNDS).items()}
+    found = {name: median(rows) for name, rows in contest(contestants, rounds).items()}
     real = sum(len(sample.ids) for sample in batch)
     plain = np.load(folder / "padded.npy")
     for name, row in found.items():
@@ -187,7 +169,8 @@ def main() -> None:
     """Run the contest."""
     asked = options(__doc__).parse_args()
     with TemporaryDirectory() as folder:
-        show(measure(demo(asked.quick), Path(folder), asked.quick), COLUMNS, asked.json)
+        config = demo(*(["packs=2", "group=4", "workers=1"] if asked.quick else []))
+        show(measure(config, Path(folder), 1 if asked.quick else ROUNDS), COLUMNS, asked.json)
 
 
 if __name__ == "__main__":

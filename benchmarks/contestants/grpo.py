@@ -42,9 +42,9 @@ class Rollout:
         firsts = [len(e["given"][0]) for e in chosen]
         self.sampled, self.total = sum(map(sum, masks)), sum(map(len, ids))
         return {
-            "prompt_ids": [row[:n] for row, n in zip(ids, firsts)],
-            "completion_ids": [row[n:] for row, n in zip(ids, firsts)],
-            "env_mask": [mask[n:] for mask, n in zip(masks, firsts)],
+            "prompt_ids": [row[:n] for row, n in zip(ids, firsts, strict=True)],
+            "completion_ids": [row[n:] for row, n in zip(ids, firsts, strict=True)],
+            "env_mask": [mask[n:] for mask, n in zip(masks, firsts, strict=True)],
             "logprobs": None,
             "earned": [e["reward"] for e in chosen],
         }
@@ -56,7 +56,7 @@ class Rollout:
                 masks[i] += [0] * len(chosen[i]["given"][turn])
         trainer.generation_config.max_new_tokens = limit
         answers, _ = trainer._generate_single_turn([ids[i] for i in rows], None, {}, self.group)
-        for i, answer in zip(rows, answers):
+        for i, answer in zip(rows, answers, strict=True):
             ids[i] += answer
             masks[i] += [1] * len(answer)
 
@@ -87,7 +87,7 @@ class Turns(TrainerCallback):
 def main():
     with open(sys.argv[1]) as file:
         plan = json.load(file)
-    torch.set_num_threads(plan["threads"])
+    torch.set_num_threads(1)
     episodes, group, world = plan["episodes"], plan["group"], int(os.environ.get("WORLD_SIZE", "1"))
     share = len(episodes) // world
     config = GRPOConfig(
@@ -101,12 +101,11 @@ def main():
         per_device_train_batch_size=share // plan["cuts"],
         gradient_accumulation_steps=plan["cuts"],
         generation_batch_size=len(episodes),
-        max_completion_length=plan["longest"],
         temperature=1.0,
         top_k=0,
         max_steps=plan["steps"],
         shuffle_dataset=False,
-        use_transformers_continuous_batching=plan["continuous"],
+        ddp_find_unused_parameters=False,
         logging_steps=10**6,
         save_strategy="no",
         report_to="none",
