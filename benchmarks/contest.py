@@ -49,9 +49,12 @@ def apart(prepare: Callable[..., Ask], *given: Any) -> Iterator[Ask]:
     there.close()
 
     def ask() -> Told:
-        here.send("again")
-        told: Told = here.recv()
-        return told
+        try:
+            here.send("again")
+            return here.recv()
+        except (EOFError, OSError) as gone:
+            process.join()
+            raise RuntimeError(f"a contestant ended with exit code {process.exitcode}") from gone
 
     try:
         yield ask
