@@ -42,7 +42,7 @@ MICRO = 112
 """Episodes of a pass of TRL's learner; the fastest of 28, 32, 64, 112 and 448."""
 COLUMNS = {
     "seconds": "seconds",
-    "live": "of them living",
+    "live": "of them sampling",
     "sampled": "sampled tokens",
     "sampled_per_s": "sampled/s",
     "total": "all tokens",

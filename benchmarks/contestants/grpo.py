@@ -26,9 +26,10 @@ class Rollout:
 
     def __init__(self, episodes, group):
         self.episodes, self.group = episodes, group
-        self.sampled = self.total = 0
+        self.sampled = self.total = self.seconds = 0
 
     def __call__(self, prompts, trainer):
+        start = time.perf_counter()
         met, chosen = Counter(), []
         for prompt in prompts:  # a group's prompt is its number, and comes once for each of its episodes
             chosen.append(self.episodes[int(prompt) * self.group + met[prompt]])
@@ -41,6 +42,7 @@ class Rollout:
                     self.turn(trainer, rows, turn, limit, chosen, ids, masks)
         firsts = [len(e["given"][0]) for e in chosen]
         self.sampled, self.total = sum(map(sum, masks)), sum(map(len, ids))
+        self.seconds = time.perf_counter() - start
         return {
             "prompt_ids": [row[:n] for row, n in zip(ids, firsts, strict=True)],
             "completion_ids": [row[n:] for row, n in zip(ids, firsts, strict=True)],
@@ -80,7 +82,8 @@ class Turns(TrainerCallback):
         if args.world_size > 1:
             torch.distributed.all_reduce(sums)
         if state.is_world_process_zero:
-            told = {"seconds": seconds, "sampled": sums[0].item(), "total": sums[1].item()}
+            told = {"seconds": seconds, "live": self.rollout.seconds}
+            told |= {"sampled": sums[0].item(), "total": sums[1].item()}
             print(json.dumps(told), file=ANSWERS, flush=True)
 
 
