@@ -1,0 +1,51 @@
+"""One step of a recipe as a training takes it, for benchmarks that time its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from codots.begin import learner_settings
+from codots.config import TrainConfig, load_recipe
+from codots.credit import Advantages
+from codots.engine.local import LocalEngine, Plan
+from codots.model import load_profile, model_folder
+from codots.rollout import Life
+from codots.train import collect, credit_of, samples, step_jobs, step_packs
+from codots.transcript import Sample
+
+DEMO = Path(__file__).parents[1] / "recipes" / "demo.yaml"
+
+
+def demo(*changes: str) -> TrainConfig:
+    """The recipe of the demo, with changes."""
+    return load_recipe(TrainConfig, DEMO, list(changes))
+
+
+def engine_of(config: TrainConfig) -> LocalEngine:
+    """The engine that a training by this recipe would have."""
+    folder = model_folder(config.model)
+    settings = learner_settings(config.learner, config.steps * config.minibatches, config.gap_limit)
+    return LocalEngine(Plan(folder, load_profile(folder), settings), config.workers)
+
+
+def lived(engine: LocalEngine, config: TrainConfig) -> list[Life]:
+    """Live the lives of the first step."""
+    lives = engine.live(step_jobs(config, engine.profile, step_packs(config, 1), 1))
+    if failures := [life.failure for life in lives if life.failure]:
+        raise RuntimeError(f"{len(failures)} lives are missing: {failures[0]}")
+    return lives
+
+
+def credited(config: TrainConfig, lives: Sequence[Life]) -> Advantages:
+    """Credit them."""
+    return credit_of(config, collect(lives, config.packs, config.group, config.size))
+
+
+def step_samples(config: TrainConfig) -> list[Sample]:
+    """What the learner gets in the first step."""
+    engine = engine_of(config)
+    lives = lived(engine, config)
+    engine.close()
+    credit = credited(config, lives)
+    return [one for i, life in enumerate(lives) for one in samples(life, credit, *divmod(i, config.group))]
