@@ -16,21 +16,22 @@ from codots.cli import main
 from codots.config import TrainConfig
 from codots.device import Place, count_weights
 from codots.domain import get_domain, make_pack, register
-from codots.forecast import GIB, fitting, forecast, fullest, less, memory
+from codots.forecast import GIB, fitting, forecast, less, memory
+from codots.learner.batch import micro_batches
 from codots.learner.lora import Lora, adapt, adapters
 from codots.model import Profile, load_model, load_render
-from codots.rehearsal import rehearse
+from codots.rehearsal import grouped, rehearse
 from codots.rollout import Job, Own, rollouts
 from codots.sampler.scripted import ScriptedSampler
 from codots.shape import Shape, _kept
 from tests.lively import make_lively
 
 ROOT = Path(__file__).parent.parent
+PROFILE = Profile(solve_tokens=8, update_tokens=16)
 DOOR = "import tests.engine.babble; from codots.cli import main; main()"
-WHOLE = {"packs": 2, "group": 4, "size": 2, "workers": 1, "look_every": 0, "steps": 3, "loggers": [], "gap_limit": 1}
+WHOLE = {"packs": 1, "group": 4, "size": 2, "workers": 1, "look_every": 0, "steps": 2, "loggers": [], "gap_limit": 1}
 KINDS = {
     "lora": {"dtype": "bfloat16", "learner": {"lora": {"rank": 2, "alpha": 4}, "checkpointing": True}},
-    "half": {"dtype": "bfloat16", "learner": {"micro_tokens": 1024}},
     "full": {"dtype": "float32", "learner": {"micro_tokens": 1024}},
 }
 
@@ -84,10 +85,10 @@ def test_a_shape_knows_its_weights_without_having_them(shape, qwen):
     assert shape.adapters(lora.rank, lora.targets) == sum(w.numel() for w in adapters(adapt(model, lora)).values())
 
 
-def test_what_a_layer_keeps_is_what_autograd_holds(shape, recipe, qwen):
+def test_what_a_layer_keeps_is_at_least_what_autograd_holds(shape, recipe, qwen):
     config = recipe()
-    lives = rehearse(config, Profile(solve_tokens=8, update_tokens=16), load_render(qwen))
-    part = fullest(lives, 700)
+    lives = rehearse(config, PROFILE, load_render(qwen), 1.0)
+    part = next(micro_batches(grouped(lives, 2), 700))
     held, own = {}, [shape.with_layers(n, "cpu") for n in (1, 2)]
 
     def keep(tensor):
@@ -102,17 +103,17 @@ def test_what_a_layer_keeps_is_what_autograd_holds(shape, recipe, qwen):
             run(model.base_model, torch.tensor(part.ids), torch.cat(positions), part.rows("cpu"))
         weights = {parameter.data_ptr() for parameter in model.parameters()}
         counts.append(sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in weights))
-    assert shape.kept(part) == pytest.approx(counts[1] - counts[0], rel=0.15)
+    assert counts[1] - counts[0] <= shape.kept(part) <= 2 * (counts[1] - counts[0])  # some attention keeps its shares
     assert _kept(shape.with_layers(1, "meta"), part) > 0
 
 
 def test_every_change_takes_less_and_the_first_that_fits_is_named(recipe, shape, qwen):
     config = recipe(cache_gib=8)
-    lives = rehearse(config, Profile(solve_tokens=8, update_tokens=16), load_render(qwen))
-    taken = [sum(memory(config, shape, lives).values())]
+    lives = rehearse(config, PROFILE, load_render(qwen), 1.0)
+    taken = [sum(memory(config, PROFILE, shape, lives).values())]
     named = []
     for key, value, changed in less(config):
-        taken.append(sum(memory(changed, shape, lives).values()))
+        taken.append(sum(memory(changed, PROFILE, shape, lives).values()))
         named.append(f"{key}={value}")
     assert taken == sorted(taken, reverse=True)
     assert {name.partition("=")[0] for name in named} == {
@@ -121,10 +122,10 @@ def test_every_change_takes_less_and_the_first_that_fits_is_named(recipe, shape,
         "learner.micro_tokens",
         "learner.lora",
     }
-    assert fitting(config, shape, lives, taken[0])[-1:] == (named[0],)
+    assert fitting(config, PROFILE, shape, lives, taken[0])[-1:] == (named[0],)
     again = named.index("learner.checkpointing=true")
-    assert named[again] in fitting(config, shape, lives, taken[again + 1])
-    assert fitting(config, shape, lives, taken[-1] - 1) == ()
+    assert named[again] in fitting(config, PROFILE, shape, lives, taken[again + 1])
+    assert fitting(config, PROFILE, shape, lives, taken[-1] - 1) == ()
 
 
 def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
@@ -133,7 +134,7 @@ def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
     config = TrainConfig(model=str(folder), size=2, packs=2, group=2)
     profile = Profile("compact", 4, 14, 200)
     render = load_render(folder)
-    lives = rehearse(config, profile, render)
+    lives = rehearse(config, profile, render, 0.5)
     packs = [make_pack(config.domain, config.preset, "train", i, 2) for i in range(len(lives))]
     jobs = [Job(pack, Own(profile.strategy()), ("x", i)) for i, pack in enumerate(packs)]
     sampler = ScriptedSampler(render, lambda names: lambda text: "1")
@@ -142,7 +143,6 @@ def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
         assert len(life.samples) == len(lived.episodes) == 3
         opening = life.samples[0].mask.index(True)
         assert life.samples[0].ids[:opening] == lived.episodes[0].transcript.ids[:opening]
-        assert life.longest >= max(len(sample.ids) for sample in life.samples)
         assert life.passes == sum(sum(sample.mask) for sample in life.samples) > 3
 
 
@@ -170,5 +170,5 @@ def test_every_domain_can_be_rehearsed(qwen):
     for id in ("frozen-lake-v1", "alchemy-v1", "terminal-v0", "grid-navigation-v1", "optimal-control-v1"):
         preset = next(iter(get_domain(id).presets))
         config = TrainConfig(domain=id, preset=preset, size=2)
-        lives = rehearse(config, Profile(), render)
+        lives = rehearse(config, Profile(), render, 0.5)
         assert all(len(life.samples) == 3 for life in lives)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from codots.checkpoint import fork_point
 from codots.config import TrainConfig
 from codots.device import Place, place
 from codots.learner.batch import MicroBatch, micro_batches
-from codots.model import load_render, model_folder
-from codots.rehearsal import Life, rehearse
+from codots.learner.local import PIECE
+from codots.model import Profile, load_render, model_folder
+from codots.rehearsal import Life, grouped, rehearse
 from codots.shape import Shape
 
 GIB = 2**30
@@ -65,16 +66,17 @@ def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
 
     folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
     profile = profile_of(config, folder)
-    lives = rehearse(config, profile, load_render(folder, profile.thinking))
+    render = load_render(folder, profile.thinking)
+    lives = rehearse(config, profile, render, 1.0)
     at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
     there = gib * GIB if gib else memory_of(at)
-    parts = memory(config, shape, lives)
+    parts = memory(config, profile, shape, lives)
     if sum(parts.values()) > there:
-        return Forecast(at, parts, there, fitting(config, shape, lives, there))
+        return Forecast(at, parts, there, fitting(config, profile, shape, lives, there))
     if gib:
         return Forecast(at, parts, there)
-    seconds = step_seconds(config, shape, lives)
+    seconds = step_seconds(config, shape, rehearse(config, profile, render, 0.5))
     look = 2 * config.look_packs / (config.packs * config.group) * (sum(seconds.values()) - seconds["learning"])
     looks = -(-config.steps // config.look_every) if config.look_every else 0
     return Forecast(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + looks * look)
@@ -111,9 +113,8 @@ def programs(at: Place) -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def memory(config: TrainConfig, shape: Shape, lives: Sequence[Life]) -> dict[str, float]:
-    """Bytes by what they are for, of all workers."""
-    profile = lives[0].profile
+def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life]) -> dict[str, float]:
+    """Bytes by what they are for, of all workers; replies of the lives take all they may."""
     workers = config.workers if shape.place.device == "cpu" else 1
     lora = config.learner.lora
     new = shape.adapters(lora.rank, lora.targets) if lora else 0
@@ -134,31 +135,29 @@ def memory(config: TrainConfig, shape: Shape, lives: Sequence[Life]) -> dict[str
     return {"programs": workers * programs(shape.place)} | taken | saved
 
 
-def learning(config: TrainConfig, shape: Shape, lives: Sequence[Life]) -> float:
-    """Bytes that a pass there and back takes at its height."""
-    part = fullest(lives, config.learner.micro_tokens)
-    scored, layer = sum(sum(sample.mask) for sample in part.samples), shape.kept(part)
+def learning(config: TrainConfig, shape: Shape, lives: list[Life]) -> float:
+    """Bytes that the dearest pass there and back takes at its height."""
+    parts = micro_batches(grouped(lives, config.group), config.learner.micro_tokens)
+    part = max(parts, key=lambda part: scored(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers)
+    sampled, layer = scored(part), shape.kept(part)
     if config.learner.checkpointing:
-        from codots.learner.local import PIECE
-
-        kept, scored = shape.layers * len(part.ids) * shape.width * shape.itemsize + layer, min(scored, PIECE)
+        kept, sampled = shape.layers * len(part.ids) * shape.width * shape.itemsize + layer, min(sampled, PIECE)
     else:
         kept = shape.layers * layer
-    return float(kept + layer + scored * shape.vocabulary * (16 + shape.itemsize))
+    return float(kept + layer + sampled * shape.vocabulary * (16 + shape.itemsize))
 
 
-def fullest(lives: Sequence[Life], budget: int) -> MicroBatch:
-    """The micro-batch that runs most ids."""
-    samples = [sample for life in lives for sample in life.samples]
-    return max(micro_batches(samples, budget), key=lambda part: len(part.ids))
+def scored(part: MicroBatch) -> int:
+    """How many ids a pass has logits of."""
+    return sum(sum(sample.mask) for sample in part.samples)
 
 
-def fitting(config: TrainConfig, shape: Shape, lives: Sequence[Life], there: float) -> tuple[str, ...]:
+def fitting(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life], there: float) -> tuple[str, ...]:
     """The first changes, one on top of the other, with which it fits; nothing if none do."""
     said: dict[str, str] = {}
     for key, value, changed in less(config):
         said[key] = f"{key}={value}"
-        if sum(memory(changed, shape, lives).values()) <= there:
+        if sum(memory(changed, profile, shape, lives).values()) <= there:
             return tuple(said.values())
     return ()
 
@@ -185,7 +184,7 @@ def less(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
         yield "learner.lora", "{}", config
 
 
-def step_seconds(config: TrainConfig, shape: Shape, lives: Sequence[Life]) -> dict[str, float]:
+def step_seconds(config: TrainConfig, shape: Shape, lives: list[Life]) -> dict[str, float]:
     """Seconds of one step by what they are for."""
     from codots.trial import try_passes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codots.config import TrainConfig
 from codots.context import CLOSE, OPEN, Trajectory, Turn
@@ -20,14 +20,12 @@ PACKS = 4
 
 @dataclass(frozen=True)
 class Life:
-    """One rehearsed life, episode by episode."""
+    """One rehearsed life."""
 
     samples: list[Sample]
-    room: list[int]
-    """Ids that the replies of each episode might have taken besides."""
+    """Its episodes."""
     seconds: float
     """That environments, policies and words took."""
-    profile: Profile
 
     @property
     def passes(self) -> int:
@@ -36,41 +34,41 @@ class Life:
 
     @property
     def longest(self) -> int:
-        """Ids of the longest episode if every reply took all it may."""
-        most = (len(sample.ids) + room for sample, room in zip(self.samples, self.room, strict=True))
-        return min(max(most), self.profile.length)
+        """Ids of the longest episode."""
+        return max(len(sample.ids) for sample in self.samples)
 
 
-def rehearse(config: TrainConfig, profile: Profile, render: Render) -> list[Life]:
+def rehearse(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[Life]:
     """Live some lives by scripted policies, of which half learn and half do not.
 
-    What is read is what a model would read; what is said is half as long as it may be, or as long as the policy's.
+    What is read is what a model would read; what is said takes `share` of what a model may say, or what the policy's
+    words take.
     """
     packs = [make_pack(config.domain, config.preset, "train", i, config.size) for i in range(PACKS)]
-    return [_rehearsed(config, profile, render, pack, "random" if i % 2 else "bayes") for i, pack in enumerate(packs)]
+    return [
+        _lived(config, profile, render, pack, "random" if i % 2 else "bayes", share) for i, pack in enumerate(packs)
+    ]
 
 
-def _rehearsed(config: TrainConfig, profile: Profile, render: Render, pack: Pack, name: str) -> Life:
+def _lived(config: TrainConfig, profile: Profile, render: Render, pack: Pack, name: str, share: float) -> Life:
     start = time.process_time()
-    episodes = list(_episodes(config, profile, render, pack, name))
-    samples = [transcript.sample(1.0) for transcript, _ in episodes]
-    return Life(samples, [room for _, room in episodes], time.process_time() - start, profile)
+    samples = [transcript.sample(1.0) for transcript in _episodes(config, profile, render, pack, name, share)]
+    return Life(samples, time.process_time() - start)
 
 
 def _episodes(
-    config: TrainConfig, profile: Profile, render: Render, pack: Pack, name: str
-) -> Iterator[tuple[Transcript, int]]:
-    """Give each episode, and how many ids more its replies might have taken."""
+    config: TrainConfig, profile: Profile, render: Render, pack: Pack, name: str, share: float
+) -> Iterator[Transcript]:
     domain, style, strategy = pack.domain, profile.style, profile.strategy()
     policy, memory, z = domain.policy(name, pack.world), domain.make_memory(pack.world), ""
     for task in pack.tasks:
-        env, transcript, room, turns = task.env(style=style, memory=memory), Transcript(), 0, []
+        env, transcript, turns = task.env(style=style, memory=memory), Transcript(), []
         observation, rules = env.observe(), domain.rules_text(task, style)
         prompt = strategy.solve(rules, z, observation, style)
         transcript.read(render.opening(prompt.system, prompt.user))
         while True:
             text = policy.act(env.view)
-            room += _say(transcript, render.reply(text), profile.solve_tokens)
+            _say(transcript, render.reply(text), profile.solve_tokens, share)
             turns.append(Turn(observation, text))
             step = env.step(text)
             if step.done:
@@ -78,18 +76,28 @@ def _episodes(
             observation = step.observation
             transcript.read(render.turn(observation, StopReason.STOP))
         policy.end(step)
-        yield transcript, room
+        yield transcript
         if config.contexts == "own" and task.position + 1 < len(pack.tasks):
             told = step.reward if domain.reveals_reward else None
             prompt = strategy.prompt(Trajectory(rules, tuple(turns), step.observation, told, step.feedback), z, style)
             z, transcript = domain.oracle_context(pack.world, style), Transcript()
             transcript.read(render.opening(prompt.system, prompt.user))
-            yield transcript, _say(transcript, render.reply(f"{OPEN}{z}{CLOSE}"), profile.update_tokens)
+            _say(transcript, render.reply(f"{OPEN}{z}{CLOSE}"), profile.update_tokens, share)
+            yield transcript
 
 
-def _say(transcript: Transcript, ids: list[int], most: int) -> int:
-    """Say what the policy says, or half of what may be said in ids that mean nothing; gives what is left."""
-    count = min(max(len(ids), most // 2), most)
+def _say(transcript: Transcript, ids: list[int], most: int, share: float) -> None:
+    """Say what the policy says, and where that is short go on in ids that mean nothing."""
+    count = min(max(len(ids), int(most * share)), most)
     said = (ids * (count // len(ids) + 1))[:count]
     transcript.wrote(Sampled(said, [0.0] * count, StopReason.STOP, 0))
-    return most - count
+
+
+def grouped(lives: list[Life], group: int) -> list[Sample]:
+    """The episodes of a group for each life: alike up to the first reply, and no further."""
+    return [_marked(sample, k) for life in lives for sample in life.samples for k in range(group)]
+
+
+def _marked(sample: Sample, k: int) -> Sample:
+    at = sample.mask.index(True)
+    return replace(sample, ids=[*sample.ids[:at], k, *sample.ids[at + 1 :]])
