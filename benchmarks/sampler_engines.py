@@ -1,0 +1,235 @@
+"""The engines that `sampler.py` times: each plays the same lives, in a process of its own.
+
+    python sampler_engines.py ENGINE MODEL LIVES
+
+An answer a line on stdout for every line on stdin: the seconds that all lives took, sampled ids and their logprobs
+included, from an empty cache on. Nothing is imported but what the engine itself needs, so that one may come out of
+another environment. Every id that the model may say is sampled at temperature 1; an answer is as long as the life says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+Turn = tuple[list[int], int]
+"""What the model reads, and how many ids it is to answer with."""
+Life = list[list[Turn]]
+"""Sessions one after the other, each of turns."""
+
+
+class Ours:
+    """The sampler of this package."""
+
+    def __init__(self, folder: str) -> None:
+        from codots.model import load_model
+        from codots.sampler.local import LocalSampler
+
+        self.sampler = LocalSampler(load_model(Path(folder))[0], frozenset())
+
+    def play(self, lives: list[Life]) -> int:
+        """Live all lives at once; a new event loop begins with an empty cache."""
+        from codots.sampler.base import Params
+
+        async def live(i: int, life: Life) -> int:
+            sampled = 0
+            for j, turns in enumerate(life):
+                async with self.sampler.session(("life", i, j)) as session:
+                    for ids, count in turns:
+                        sampled += len((await session.sample(ids, Params(count))).logprobs)
+            return sampled
+
+        async def all_lives() -> int:
+            return sum(await asyncio.gather(*(live(i, life) for i, life in enumerate(lives))))
+
+        return asyncio.run(all_lives())
+
+
+class Plain:
+    """A model of transformers, called in batches; sessions of the same place in their lives go side by side."""
+
+    def __init__(self, folder: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        torch.set_num_threads(1)
+        self.torch = torch
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+        self.model.generation_config.eos_token_id = None
+
+    def play(self, lives: list[Life]) -> int:
+        """Live the lives session by session."""
+        with self.torch.inference_mode():
+            return sum(self.sessions([life[j] for life in lives if j < len(life)]) for j in range(max(map(len, lives))))
+
+    def sessions(self, sessions: list[list[Turn]]) -> int:
+        """Hold these sessions, all of whose rows take a turn at once."""
+        raise NotImplementedError
+
+    def padded(self, rows: list[list[int]]) -> tuple[Any, Any]:
+        """Pad rows of ids on the left; gives them and where they are."""
+        most = max(map(len, rows))
+        ids = self.torch.tensor([[0] * (most - len(row)) + row for row in rows])
+        return ids, self.torch.tensor([[0] * (most - len(row)) + [1] * len(row) for row in rows])
+
+
+class Generate(Plain):
+    """`model.generate`, which reads everything again at every turn."""
+
+    def sessions(self, sessions: list[list[Turn]]) -> int:
+        sampled, rows = 0, [[] for _ in sessions]
+        for t in range(max(map(len, sessions))):
+            at = [b for b, turns in enumerate(sessions) if t < len(turns)]
+            counts = [sessions[b][t][1] for b in at]
+            ids, there = self.padded([rows[b] + sessions[b][t][0] for b in at])
+            said = self.model.generate(
+                input_ids=ids,
+                attention_mask=there,
+                max_new_tokens=max(counts),
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                pad_token_id=0,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+            new = said.sequences[:, ids.shape[1] :]
+            logprobs = self.torch.stack(said.logits, 1).log_softmax(-1).gather(2, new[:, :, None])[:, :, 0].tolist()
+            for b, count, answer, told in zip(at, counts, new.tolist(), logprobs, strict=True):
+                rows[b] += sessions[b][t][0] + answer[:count]
+                sampled += len(told[:count])
+        return sampled
+
+
+class Loop(Plain):
+    """One padded cache carried from turn to turn: a turn reads only what is new, rows that are over are dropped."""
+
+    def sessions(self, sessions: list[list[Turn]]) -> int:
+        from transformers import DynamicCache
+
+        torch = self.torch
+        cache, sampled, rows = DynamicCache(), 0, list(sessions)
+        there, last = torch.zeros(len(rows), 0, dtype=torch.long), [[] for _ in rows]
+        for t in range(max(map(len, rows))):
+            if over := [b for b, turns in enumerate(rows) if t >= len(turns)]:
+                left = [b for b in range(len(rows)) if b not in over]
+                rows, last, there = [rows[b] for b in left], [last[b] for b in left], there[left]
+                cache.batch_select_indices(torch.tensor(left))
+            counts_B = torch.tensor([turns[t][1] for turns in rows])
+            ids_BT, new_BT = self.padded([one + turns[t][0] for one, turns in zip(last, rows, strict=True)])
+            said, told = [], []
+            for step in range(int(counts_B.max())):
+                there = torch.cat([there, new_BT], 1)
+                logits_BV = self.logits(ids_BT, there, cache)
+                logprobs_BV = logits_BV.log_softmax(-1)
+                ids_BT = torch.multinomial(logprobs_BV.exp(), 1)
+                told.append(logprobs_BV.gather(1, ids_BT))
+                said.append(ids_BT)
+                new_BT = (step + 1 < counts_B)[:, None].long()  # the ids of rows that have ended are nobody's
+            answers, logprobs = torch.cat(said, 1).tolist(), torch.cat(told, 1).tolist()
+            # The last sampled id has no keys yet, and is read with the next turn.
+            last = [answer[count - 1 : count] for answer, count in zip(answers, counts_B.tolist(), strict=True)]
+            sampled += sum(len(one[:count]) for one, count in zip(logprobs, counts_B.tolist(), strict=True))
+        return sampled
+
+    def logits(self, ids_BT: Any, there_BW: Any, cache: Any) -> Any:
+        """Run the new ids of all rows; the mask is made here, as making it inside takes longer."""
+        new, width = ids_BT.shape[1], there_BW.shape[1]
+        mask = there_BW[:, None, None, :].bool()
+        if new > 1:
+            ones = self.torch.ones(new, width, dtype=self.torch.bool)
+            # A place of padding looks at itself, as nothing at all would give it numbers that are none.
+            mask = (mask & ones.tril(width - new)) | (ones.tril(width - new) & ones.triu(width - new))
+        positions_BT = (there_BW.cumsum(1)[:, -new:] - 1).clamp(min=0)
+        return self.model(
+            input_ids=ids_BT, attention_mask=mask, position_ids=positions_BT, past_key_values=cache, logits_to_keep=1
+        ).logits[:, -1]
+
+
+class VLLM:
+    """vLLM on the CPU, every session's next turn asked for as soon as its last is answered."""
+
+    def __init__(self, folder: str) -> None:
+        os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+        os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        from vllm import LLM
+
+        self.engine = LLM(
+            model=folder,
+            dtype="float32",
+            enforce_eager=True,
+            enable_prefix_caching=True,
+            max_num_seqs=64,
+            skip_tokenizer_init=True,
+            disable_log_stats=True,
+        ).llm_engine
+
+    def play(self, lives: list[Life]) -> int:
+        """Live all lives at once, from an empty cache on."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        def ask(i: int) -> None:
+            nonlocal asked
+            if (turn := next(walks[i], None)) is None:
+                return
+            fresh, ids, count = turn
+            rows[i] = ids if fresh else rows[i] + ids
+            how = SamplingParams(
+                max_tokens=count, ignore_eos=True, logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+            )
+            asked += 1
+            owners[str(asked)] = i
+            self.engine.add_request(str(asked), {"prompt_token_ids": rows[i]}, how)
+
+        self.engine.reset_prefix_cache()
+        walks, rows, owners, asked, sampled = [walk(life) for life in lives], [[] for _ in lives], {}, 0, 0
+        for i in range(len(lives)):
+            ask(i)
+        while self.engine.has_unfinished_requests():
+            for output in self.engine.step():
+                if output.finished:
+                    i, answer = owners.pop(output.request_id), output.outputs[0]
+                    sampled += len([place[id] for id, place in zip(answer.token_ids, answer.logprobs, strict=True)])
+                    rows[i] = rows[i] + list(answer.token_ids)
+                    ask(i)
+        return sampled
+
+
+def walk(life: Life) -> Iterator[tuple[bool, list[int], int]]:
+    """Walk the turns of a life, and whether each opens a session."""
+    for session in life:
+        for t, (ids, count) in enumerate(session):
+            yield t == 0, ids, count
+
+
+ENGINES: dict[str, Callable[[str], Any]] = {
+    "codots": Ours,
+    "generate": Generate,
+    "padded loop": Loop,
+    "vllm": VLLM,
+}
+
+
+def main() -> None:
+    """Time the lives once for every line that comes; the first time, which warms up, is not told."""
+    engine, folder, lives = sys.argv[1:]
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    player, plan = ENGINES[engine](folder), json.loads(Path(lives).read_text())
+    for line in sys.stdin:
+        start = time.perf_counter()
+        sampled = player.play(plan[line.strip()])
+        print(json.dumps([time.perf_counter() - start, sampled]), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
