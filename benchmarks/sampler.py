@@ -71,7 +71,9 @@ def demo(n: int) -> list[Life]:
     profile, (model, render) = load_profile(folder), load_model(folder)
     recorder = Recorder(LocalSampler(model, render.stop_ids))
     jobs = step_jobs(config, profile, step_packs(config, 1), 1)[:n]
-    asyncio.run(rollouts(jobs, recorder, render, profile.play()))  # type: ignore[arg-type]
+    for life in asyncio.run(rollouts(jobs, recorder, render, profile.play())):  # type: ignore[arg-type]
+        if life.failure:
+            raise RuntimeError(life.failure)
     lives: dict[Names, Life] = {}
     for names, session in recorder.told:
         lives.setdefault(names[:-2], []).append(session)

@@ -16,6 +16,9 @@ from codots.sampler.base import Params
 from codots.sampler.cache import SlotCache, bytes_per_id
 from codots.transcript import Sampled, StopReason
 
+DENSE = 1.5
+"""Rows attend as a slice of the cache where it has less than so many slots for each of them."""
+
 
 @dataclass
 class Request:
@@ -192,12 +195,14 @@ class LocalSampler:
         ids, slots, positions, last = map(
             torch.tensor, ([id for new in news for id in new], slots_N, positions_N, ends_B - 1)
         )
-        self._cache.aim(slots, positions)
+        self._cache.aim(slots, positions, int(slots_B[-1]) + 1, int((starts_B + counts_B).max()))
 
-        def places(b: np.ndarray, width: int) -> slice | torch.Tensor:
-            first, end = slots_B[b[0]], slots_B[b[-1]] + 1
-            # Where rows are neighbours in the cache, a slice spares a copy of it.
-            return slice(first, end) if end - first == len(b) else torch.from_numpy(slots_B[b])
+        def places(b: np.ndarray, width: int) -> tuple[slice | torch.Tensor, np.ndarray]:
+            slots_b, seats_b = slots_B[b], slots_B[b] - slots_B[b[0]]
+            # A slice of the cache spares a copy of it, which is dearer than attending for a few rows that do not ask.
+            if seats_b[-1] < DENSE * len(b):
+                return slice(slots_b[0], slots_b[-1] + 1), seats_b
+            return torch.from_numpy(slots_b), np.arange(len(b))
 
         rows = Rows.of(counts_B, starts_B, places, self._cache.hold)
         output = run(self.model, ids, positions, rows, logits_to_keep=last)
