@@ -41,9 +41,11 @@ class Part:
     def mask(self, window: int | None, like: Tensor) -> Tensor:
         """What is added for each id to each key, (B, 1, T, W): nothing, or minus infinity where it may not look."""
         if window not in self._masks:
-            back = self.positions_BT[:, None, :, None] - torch.arange(self.width, device=like.device)
-            hidden = back < 0 if window is None else (back < 0) | (back >= window)
-            self._masks[window] = like.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+            ahead = torch.arange(1 - self.width, self.width, device=like.device)
+            hidden = ahead > 0 if window is None else (ahead > 0) | (ahead <= -window)
+            line = torch.zeros_like(ahead, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
+            # What an id sees is the same line for all, moved by its position.
+            self._masks[window] = line.unfold(0, self.width, 1)[self.width - 1 - self.positions_BT][:, None]
         return self._masks[window]
 
     def of(self, store: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Request:
     session: LocalSession
     new: list[int]
     params: Params
-    draws: np.ndarray
+    draws: list[float]
     """One uniform number for each id that may be sampled."""
     done: asyncio.Future[Sampled]
     ids: list[int] = field(default_factory=list)
@@ -149,7 +149,7 @@ class LocalSampler:
         room = self.max_length - session.length - len(session.pending) - len(ids)
         if room < 1:
             return Sampled([], [], StopReason.FULL, self.version)
-        draws = stream(*session.names, session.turn).random(params.max_tokens)
+        draws = stream(*session.names, session.turn).random(params.max_tokens).tolist()
         session.turn += 1
         request = Request(session, [*session.pending, *ids], params, draws, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
@@ -221,13 +221,17 @@ class LocalSampler:
 
     def _choose(self, batch: list[Request], logits_BV: torch.Tensor) -> None:
         """Sample one id a row by inverting the cumulative distribution at the row's own draw."""
-        temperatures = torch.tensor([request.params.temperature for request in batch])
-        greedy = temperatures == 0
-        logprobs_BV = torch.log_softmax(logits_BV / torch.where(greedy, 1.0, temperatures)[:, None], dim=-1)
+        temperatures = [request.params.temperature for request in batch]
+        if any(temperature not in (0, 1) for temperature in temperatures):
+            logits_BV = logits_BV / torch.tensor([temperature or 1.0 for temperature in temperatures])[:, None]
+        logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
+        cumulative_BV = logprobs_BV.exp().cumsum(-1, dtype=torch.float64)
         draws = torch.tensor([request.draws[len(request.ids)] for request in batch], dtype=torch.float64)
-        cumulative = logprobs_BV.double().exp().cumsum(-1)
-        ids = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True)[:, 0]
-        ids = torch.where(greedy, logits_BV.argmax(-1), ids.clamp(max=logits_BV.shape[-1] - 1))
+        ids = torch.searchsorted(cumulative_BV, (draws * cumulative_BV[:, -1])[:, None], right=True)[:, 0]
+        ids.clamp_(max=logits_BV.shape[-1] - 1)
+        if 0 in temperatures:
+            greedy = torch.tensor([temperature == 0 for temperature in temperatures])
+            ids = torch.where(greedy, logits_BV.argmax(-1), ids)
         chosen = logprobs_BV.gather(1, ids[:, None])[:, 0]
         if not bool(torch.isfinite(chosen).all()):
             raise FloatingPointError("the model gave probabilities that are not finite")
