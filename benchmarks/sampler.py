@@ -44,17 +44,21 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5, help="timings of each, of which the median is told")
     parser.add_argument("--lives", type=int, default=64, help="lived at once")
     parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu where others use the machine")
+    parser.add_argument("--quick", action="store_true", help="few lives, once")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    if asked.quick:
+        asked.lives, asked.times = 4, 1
     with tempfile.TemporaryDirectory() as folder:
         loads = {name: LOADS[name](asked.lives) for name in asked.loads.split(",")}
         (Path(folder) / "lives.json").write_text(json.dumps(loads))
         save_model(Path(folder) / "model")
-        found = measure(asked.engines.split(","), Path(folder), list(loads), asked.times, asked.vllm)
+        found = measure(asked.engines.split(","), Path(folder), list(loads), asked.times, asked.vllm, asked.clock)
     if asked.json:
         print(json.dumps({"loads": {name: counts(lives) for name, lives in loads.items()}, "tokens_per_s": found}))
     else:
-        print(table(found, loads, asked.times))
+        print(table(found, loads, asked.times, asked.clock))
 
 
 def demo(n: int) -> list[Life]:
@@ -136,12 +140,12 @@ def save_model(folder: Path) -> None:
 
 
 def measure(
-    engines: Sequence[str], folder: Path, loads: Sequence[str], times: int, vllm: str | None
+    engines: Sequence[str], folder: Path, loads: Sequence[str], times: int, vllm: str | None, clock: str
 ) -> dict[str, dict[str, float] | None]:
     """Give the median of sampled tokens a second, by engine and load; None for an engine that is not here."""
     found: dict[str, dict[str, float] | None] = dict.fromkeys(engines)
     pythons = {engine: vllm if engine == "vllm" else sys.executable for engine in engines}
-    running = {engine: Engine(engine, python, folder) for engine, python in pythons.items() if python}
+    running = {engine: Engine(engine, python, folder, clock) for engine, python in pythons.items() if python}
     try:
         rates = {(engine, load): [] for engine in running for load in loads}
         for load in loads:
@@ -161,10 +165,10 @@ def measure(
 class Engine:
     """One engine in a process of its own."""
 
-    def __init__(self, name: str, python: str, folder: Path) -> None:
+    def __init__(self, name: str, python: str, folder: Path, clock: str) -> None:
         script = Path(__file__).with_name("sampler_engines.py")
         command = [python, str(script), name, str(folder / "model"), str(folder / "lives.json")]
-        self.name = name
+        self.name, self.clock = name, clock
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
@@ -178,8 +182,8 @@ class Engine:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}")
-        seconds, sampled = json.loads(line)
-        return float(sampled / seconds)
+        wall, cpu, sampled = json.loads(line)
+        return float(sampled / (cpu if self.clock == "cpu" else wall))
 
     def close(self) -> None:
         """Let it end."""
@@ -196,11 +200,19 @@ def counts(lives: Sequence[Life]) -> dict[str, int]:
     return {"lives": len(lives), "sessions": sessions, "turns": len(turns), "read": read, "sampled": sampled}
 
 
-def table(found: dict[str, dict[str, float] | None], loads: dict[str, list[Life]], times: int) -> str:
+def table(found: dict[str, dict[str, float] | None], loads: dict[str, list[Life]], times: int, clock: str) -> str:
     """Lay out tokens a second, and how many times as fast the sampler is as each."""
-    lines = [f"{name}: " + ", ".join(f"{n:,} {what}" for what, n in counts(lives).items()) for name, lives in loads.items()]
+    lines = [
+        f"{name}: " + ", ".join(f"{n:,} {what}" for what, n in counts(lives).items()) for name, lives in loads.items()
+    ]
     heads = [f"{load}, tokens/s | times (bar)" for load in loads]
-    lines += ["", f"median of {times}", "", f"| engine | {' | '.join(heads)} |", "|---" * (1 + 2 * len(loads)) + "|"]
+    lines += [
+        "",
+        f"median of {times}, {clock} time",
+        "",
+        f"| engine | {' | '.join(heads)} |",
+        "|---" * (1 + 2 * len(loads)) + "|",
+    ]
     ours = found.get("codots")
     for engine, rates in found.items():
         if rates is None:

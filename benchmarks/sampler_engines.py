@@ -62,7 +62,9 @@ class Plain:
 
         torch.set_num_threads(1)
         self.torch = torch
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+        self.model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="sdpa"
+        ).eval()
         self.model.generation_config.eos_token_id = None
 
     def play(self, lives: list[Life]) -> int:
@@ -155,54 +157,112 @@ class Loop(Plain):
         ).logits[:, -1]
 
 
-class VLLM:
-    """vLLM on the CPU, every session's next turn asked for as soon as its last is answered."""
+class Served:
+    """An engine that takes a request at any time: a turn is asked for as soon as the one before is answered."""
+
+    def play(self, lives: list[Life]) -> int:
+        """Live all lives at once."""
+        walks, rows, sampled = [walk(life) for life in lives], [[] for _ in lives], 0
+        asked, waiting = 0, {}
+
+        def ask(i: int) -> None:
+            nonlocal asked
+            if (turn := next(walks[i], None)) is not None:
+                fresh, ids, count = turn
+                rows[i] = ids if fresh else rows[i] + ids
+                asked += 1
+                waiting[str(asked)] = i
+                self.ask(str(asked), rows[i], count)
+
+        for i in range(len(lives)):
+            ask(i)
+        while waiting:
+            for name, ids, logprobs in self.answers():
+                i = waiting.pop(name)
+                rows[i] = rows[i] + ids
+                sampled += len(logprobs)
+                ask(i)
+        return sampled
+
+    def ask(self, name: str, ids: list[int], count: int) -> None:
+        """Ask for so many ids after these."""
+        raise NotImplementedError
+
+    def answers(self) -> Iterator[tuple[str, list[int], list[float]]]:
+        """Wait, and give the answers that have come."""
+        raise NotImplementedError
+
+
+class Continuous(Plain, Served):
+    """Continuous batching of transformers, which `generate_batch` puts to work, with blocks shared."""
+
+    manager: Any = None
+
+    def begin(self) -> None:
+        """Start anew, with an empty cache."""
+        from transformers import ContinuousBatchingConfig, GenerationConfig
+
+        if self.manager:
+            self.manager.stop(block=True)
+            self.manager.destroy()
+        how = ContinuousBatchingConfig(
+            page_size=32, num_blocks=1024, max_batch_tokens=2048, return_logprobs=True, allow_block_sharing=True
+        )
+        sampling = GenerationConfig(
+            do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=64, eos_token_id=-1, pad_token_id=0
+        )
+        self.manager = self.model.init_continuous_batching(sampling, continuous_batching_config=how)
+        self.manager.start()
+
+    play = Served.play
+
+    def ask(self, name: str, ids: list[int], count: int) -> None:
+        self.manager.add_request(ids, request_id=name, max_new_tokens=count)
+
+    def answers(self) -> Iterator[tuple[str, list[int], list[float]]]:
+        if (said := self.manager.get_result(timeout=60)) is None or said.error:
+            raise RuntimeError(f"no answer: {said and said.error}")
+        yield said.request_id, said.generated_tokens, said.logprobs
+
+
+class VLLM(Served):
+    """vLLM on the CPU, in this process, with prefixes cached."""
 
     def __init__(self, folder: str) -> None:
-        os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+        os.environ |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+        }
         os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         from vllm import LLM
 
         self.engine = LLM(
             model=folder,
             dtype="float32",
-            enforce_eager=True,
+            enforce_eager=False,  # compiled is faster, after a slow start
             enable_prefix_caching=True,
             max_num_seqs=64,
             skip_tokenizer_init=True,
             disable_log_stats=True,
         ).llm_engine
 
-    def play(self, lives: list[Life]) -> int:
-        """Live all lives at once, from an empty cache on."""
+    def begin(self) -> None:
+        """Empty the cache."""
+        self.engine.reset_prefix_cache()
+
+    def ask(self, name: str, ids: list[int], count: int) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        def ask(i: int) -> None:
-            nonlocal asked
-            if (turn := next(walks[i], None)) is None:
-                return
-            fresh, ids, count = turn
-            rows[i] = ids if fresh else rows[i] + ids
-            how = SamplingParams(
-                max_tokens=count, ignore_eos=True, logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
-            )
-            asked += 1
-            owners[str(asked)] = i
-            self.engine.add_request(str(asked), {"prompt_token_ids": rows[i]}, how)
+        how = {"ignore_eos": True, "logprobs": 0, "detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
+        self.engine.add_request(name, {"prompt_token_ids": ids}, SamplingParams(max_tokens=count, **how))
 
-        self.engine.reset_prefix_cache()
-        walks, rows, owners, asked, sampled = [walk(life) for life in lives], [[] for _ in lives], {}, 0, 0
-        for i in range(len(lives)):
-            ask(i)
-        while self.engine.has_unfinished_requests():
-            for output in self.engine.step():
-                if output.finished:
-                    i, answer = owners.pop(output.request_id), output.outputs[0]
-                    sampled += len([place[id] for id, place in zip(answer.token_ids, answer.logprobs, strict=True)])
-                    rows[i] = rows[i] + list(answer.token_ids)
-                    ask(i)
-        return sampled
+    def answers(self) -> Iterator[tuple[str, list[int], list[float]]]:
+        for said in self.engine.step():
+            if said.finished:
+                ids, places = list(said.outputs[0].token_ids), said.outputs[0].logprobs
+                yield said.request_id, ids, [place[id].logprob for id, place in zip(ids, places, strict=True)]
 
 
 def walk(life: Life) -> Iterator[tuple[bool, list[int], int]]:
@@ -216,6 +276,7 @@ ENGINES: dict[str, Callable[[str], Any]] = {
     "codots": Ours,
     "generate": Generate,
     "padded loop": Loop,
+    "generate_batch": Continuous,
     "vllm": VLLM,
 }
 
@@ -226,9 +287,10 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     player, plan = ENGINES[engine](folder), json.loads(Path(lives).read_text())
     for line in sys.stdin:
-        start = time.perf_counter()
+        getattr(player, "begin", bool)()
+        start, cpu = time.perf_counter(), time.process_time()
         sampled = player.play(plan[line.strip()])
-        print(json.dumps([time.perf_counter() - start, sampled]), file=answers, flush=True)
+        print(json.dumps([time.perf_counter() - start, time.process_time() - cpu, sampled]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

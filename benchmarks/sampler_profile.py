@@ -50,7 +50,9 @@ def main() -> None:
     print(said.getvalue())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as operators:
         ours.play(lives)
-    print(operators.key_averages().table(sort_by="self_cpu_time_total", row_limit=asked.lines, max_name_column_width=40))
+    print(
+        operators.key_averages().table(sort_by="self_cpu_time_total", row_limit=asked.lines, max_name_column_width=40)
+    )
 
 
 if __name__ == "__main__":

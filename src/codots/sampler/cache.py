@@ -51,6 +51,13 @@ class SlotCache:
             source, length = slot, end * BLOCK
         return source, alike(self.held[source], ids) if length else 0
 
+    def move(self, source: int, target: int) -> None:
+        """Let another slot hold what one does."""
+        self.held[target] = ids = self.held.pop(source)
+        self._began |= dict.fromkeys(block_hashes(ids), target)
+        for store in (store for layer in self.layers for store in layer):
+            store[target, :, : len(ids)] = store[source, :, : len(ids)]
+
     def aim(self, slots_N: torch.Tensor, positions_N: torch.Tensor, slots: int, width: int) -> None:
         """Say where the next pass writes, and how much room it needs."""
         self.slots_N, self.positions_N, self.slots, self.width = slots_N, positions_N, slots, width

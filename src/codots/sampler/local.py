@@ -16,9 +16,6 @@ from codots.sampler.base import Params
 from codots.sampler.cache import SlotCache, bytes_per_id
 from codots.transcript import Sampled, StopReason
 
-DENSE = 1.5
-"""Rows attend as a slice of the cache where it has less than so many slots for each of them."""
-
 
 @dataclass
 class Request:
@@ -75,8 +72,8 @@ class LocalSession:
 class LocalSampler:
     """Sample from a causal LM held in this process.
 
-    The batch decodes whenever every open session waits for it, rows in the order they were opened, so that equal
-    seeds give equal numbers. Sessions past `max_sessions`, or past what the cache may hold of the longest, queue.
+    The batch decodes whenever every open session waits for it, rows in the order of their slots, so that equal seeds
+    give equal numbers. Sessions past `max_sessions`, or past what the cache may hold of the longest, queue.
     """
 
     def __init__(
@@ -186,6 +183,7 @@ class LocalSampler:
     @torch.inference_mode()
     def _forward(self, batch: list[Request]) -> torch.Tensor:
         """Run the model over the new ids of every row, in one pass; gives the logits after the last, (B, ids)."""
+        self._close_up(batch)
         self._open_slots([request for request in batch if not request.session.length])
         news = [request.new or request.session.pending for request in batch]
         counts_B = np.array([len(new) for new in news])
@@ -198,9 +196,10 @@ class LocalSampler:
         self._cache.aim(slots, positions, int(slots_B[-1]) + 1, int((starts_B + counts_B).max()))
 
         def places(b: np.ndarray, width: int) -> tuple[slice | torch.Tensor, np.ndarray]:
-            slots_b, seats_b = slots_B[b], slots_B[b] - slots_B[b[0]]
-            # A slice of the cache spares a copy of it, which is dearer than attending for a few rows that do not ask.
-            if seats_b[-1] < DENSE * len(b):
+            slots_b, seats_b, asks = slots_B[b], slots_B[b] - slots_B[b[0]], counts_B[b].max()
+            # A slice of the cache has slots in it that do not ask. It is spared a copy, which for a row costs as much
+            # as 12 ids that ask; to go over the row at all costs as much as 8.
+            if (8 + asks) * seats_b[-1] < (20 + asks) * len(b):
                 return slice(slots_b[0], slots_b[-1] + 1), seats_b
             return torch.from_numpy(slots_b), np.arange(len(b))
 
@@ -213,6 +212,16 @@ class LocalSampler:
             session.pending, request.new = [], []
         logits: torch.Tensor = output.logits[0].float()
         return logits
+
+    def _close_up(self, batch: list[Request]) -> None:
+        """Move the last sessions down to where others left: rows that are neighbours attend without a copy."""
+        for request in reversed(batch):
+            if not self._free or self._free[0] > (slot := request.session.slot):
+                break
+            request.session.slot = heapq.heapreplace(self._free, slot)
+            if request.session.length:
+                self._cache.move(slot, request.session.slot)
+        batch.sort(key=lambda request: request.session.slot)
 
     def _open_slots(self, requests: list[Request]) -> None:
         known = self._cache.open([(request.session.slot, request.new) for request in requests])
