@@ -26,12 +26,13 @@ from codots.pack import Names, stream
 
 Life = list[list[tuple[list[int], int]]]
 """Sessions one after the other, each of turns: what is read, and how many ids are answered."""
-ENGINES = ("codots", "generate", "padded loop", "generate_batch", "vllm")
+ENGINES = ("codots", "generate", "padded loop", "generate_batch", "vllm", "vllm eager")
 BARS = {
     "generate": {"demo": 5.0, "long": 2.0},
     "padded loop": {"demo": 1.3, "long": 1.3},
     "generate_batch": {"demo": 2.0, "long": 2.0},
     "vllm": {"demo": 2.0, "long": 2.0},
+    "vllm eager": {"demo": 2.0, "long": 2.0},
 }
 """How many times as fast as each the sampler is to be."""
 
@@ -144,7 +145,7 @@ def measure(
 ) -> dict[str, dict[str, float] | None]:
     """Give the median of sampled tokens a second, by engine and load; None for an engine that is not here."""
     found: dict[str, dict[str, float] | None] = dict.fromkeys(engines)
-    pythons = {engine: vllm if engine == "vllm" else sys.executable for engine in engines}
+    pythons = {engine: vllm if engine.startswith("vllm") else sys.executable for engine in engines}
     running = {engine: Engine(engine, python, folder, clock) for engine, python in pythons.items() if python}
     try:
         rates = {(engine, load): [] for engine in running for load in loads}
@@ -189,7 +190,7 @@ class Engine:
         """Let it end."""
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait()
+        self.process.wait(timeout=60)
 
 
 def counts(lives: Sequence[Life]) -> dict[str, int]:

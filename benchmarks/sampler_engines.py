@@ -24,6 +24,8 @@ Turn = tuple[list[int], int]
 """What the model reads, and how many ids it is to answer with."""
 Life = list[list[Turn]]
 """Sessions one after the other, each of turns."""
+Told = list[list[float]]
+"""The logprobs of all ids that a life sampled."""
 
 
 class Ours:
@@ -35,20 +37,20 @@ class Ours:
 
         self.sampler = LocalSampler(load_model(Path(folder))[0], frozenset())
 
-    def play(self, lives: list[Life]) -> int:
+    def play(self, lives: list[Life]) -> Told:
         """Live all lives at once; a new event loop begins with an empty cache."""
         from codots.sampler.base import Params
 
-        async def live(i: int, life: Life) -> int:
-            sampled = 0
+        async def live(i: int, life: Life) -> list[float]:
+            told = []
             for j, turns in enumerate(life):
                 async with self.sampler.session(("life", i, j)) as session:
                     for ids, count in turns:
-                        sampled += len((await session.sample(ids, Params(count))).logprobs)
-            return sampled
+                        told += (await session.sample(ids, Params(count))).logprobs
+            return told
 
-        async def all_lives() -> int:
-            return sum(await asyncio.gather(*(live(i, life) for i, life in enumerate(lives))))
+        async def all_lives() -> Told:
+            return await asyncio.gather(*(live(i, life) for i, life in enumerate(lives)))
 
         return asyncio.run(all_lives())
 
@@ -67,12 +69,17 @@ class Plain:
         ).eval()
         self.model.generation_config.eos_token_id = None
 
-    def play(self, lives: list[Life]) -> int:
+    def play(self, lives: list[Life]) -> Told:
         """Live the lives session by session."""
+        told: Told = [[] for _ in lives]
         with self.torch.inference_mode():
-            return sum(self.sessions([life[j] for life in lives if j < len(life)]) for j in range(max(map(len, lives))))
+            for j in range(max(map(len, lives))):
+                at = [i for i, life in enumerate(lives) if j < len(life)]
+                for i, more in zip(at, self.sessions([lives[i][j] for i in at]), strict=True):
+                    told[i] += more
+        return told
 
-    def sessions(self, sessions: list[list[Turn]]) -> int:
+    def sessions(self, sessions: list[list[Turn]]) -> Told:
         """Hold these sessions, all of whose rows take a turn at once."""
         raise NotImplementedError
 
@@ -86,8 +93,8 @@ class Plain:
 class Generate(Plain):
     """`model.generate`, which reads everything again at every turn."""
 
-    def sessions(self, sessions: list[list[Turn]]) -> int:
-        sampled, rows = 0, [[] for _ in sessions]
+    def sessions(self, sessions: list[list[Turn]]) -> Told:
+        rows, told = [[] for _ in sessions], [[] for _ in sessions]
         for t in range(max(map(len, sessions))):
             at = [b for b, turns in enumerate(sessions) if t < len(turns)]
             counts = [sessions[b][t][1] for b in at]
@@ -106,42 +113,42 @@ class Generate(Plain):
             )
             new = said.sequences[:, ids.shape[1] :]
             logprobs = self.torch.stack(said.logits, 1).log_softmax(-1).gather(2, new[:, :, None])[:, :, 0].tolist()
-            for b, count, answer, told in zip(at, counts, new.tolist(), logprobs, strict=True):
+            for b, count, answer, more in zip(at, counts, new.tolist(), logprobs, strict=True):
                 rows[b] += sessions[b][t][0] + answer[:count]
-                sampled += len(told[:count])
-        return sampled
+                told[b] += more[:count]
+        return told
 
 
 class Loop(Plain):
     """One padded cache carried from turn to turn: a turn reads only what is new, rows that are over are dropped."""
 
-    def sessions(self, sessions: list[list[Turn]]) -> int:
+    def sessions(self, sessions: list[list[Turn]]) -> Told:
         from transformers import DynamicCache
 
         torch = self.torch
-        cache, sampled, rows = DynamicCache(), 0, list(sessions)
-        there, last = torch.zeros(len(rows), 0, dtype=torch.long), [[] for _ in rows]
-        for t in range(max(map(len, rows))):
-            if over := [b for b, turns in enumerate(rows) if t >= len(turns)]:
-                left = [b for b in range(len(rows)) if b not in over]
+        cache, told = DynamicCache(), [[] for _ in sessions]
+        rows, last = list(zip(sessions, told, strict=True)), [[] for _ in sessions]
+        there = torch.zeros(len(rows), 0, dtype=torch.long)
+        for t in range(max(map(len, sessions))):
+            left = [b for b, (turns, _) in enumerate(rows) if t < len(turns)]
+            if len(left) < len(rows):
                 rows, last, there = [rows[b] for b in left], [last[b] for b in left], there[left]
                 cache.batch_select_indices(torch.tensor(left))
-            counts_B = torch.tensor([turns[t][1] for turns in rows])
-            ids_BT, new_BT = self.padded([one + turns[t][0] for one, turns in zip(last, rows, strict=True)])
-            said, told = [], []
-            for step in range(int(counts_B.max())):
+            counts = [turns[t][1] for turns, _ in rows]
+            ids_BT, new_BT = self.padded([one + turns[t][0] for one, (turns, _) in zip(last, rows, strict=True)])
+            ids, logprobs, counts_B = [], [], torch.tensor(counts)
+            for step in range(max(counts)):
                 there = torch.cat([there, new_BT], 1)
-                logits_BV = self.logits(ids_BT, there, cache)
-                logprobs_BV = logits_BV.log_softmax(-1)
+                logprobs_BV = self.logits(ids_BT, there, cache).log_softmax(-1)
                 ids_BT = torch.multinomial(logprobs_BV.exp(), 1)
-                told.append(logprobs_BV.gather(1, ids_BT))
-                said.append(ids_BT)
+                logprobs.append(logprobs_BV.gather(1, ids_BT))
+                ids.append(ids_BT)
                 new_BT = (step + 1 < counts_B)[:, None].long()  # the ids of rows that have ended are nobody's
-            answers, logprobs = torch.cat(said, 1).tolist(), torch.cat(told, 1).tolist()
             # The last sampled id has no keys yet, and is read with the next turn.
-            last = [answer[count - 1 : count] for answer, count in zip(answers, counts_B.tolist(), strict=True)]
-            sampled += sum(len(one[:count]) for one, count in zip(logprobs, counts_B.tolist(), strict=True))
-        return sampled
+            last = [answer[n - 1 : n] for answer, n in zip(torch.cat(ids, 1).tolist(), counts, strict=True)]
+            for (_, mine), more, n in zip(rows, torch.cat(logprobs, 1).tolist(), counts, strict=True):
+                mine += more[:n]
+        return told
 
     def logits(self, ids_BT: Any, there_BW: Any, cache: Any) -> Any:
         """Run the new ids of all rows; the mask is made here, as making it inside takes longer."""
@@ -160,9 +167,9 @@ class Loop(Plain):
 class Served:
     """An engine that takes a request at any time: a turn is asked for as soon as the one before is answered."""
 
-    def play(self, lives: list[Life]) -> int:
+    def play(self, lives: list[Life]) -> Told:
         """Live all lives at once."""
-        walks, rows, sampled = [walk(life) for life in lives], [[] for _ in lives], 0
+        walks, rows, told = [walk(life) for life in lives], [[] for _ in lives], [[] for _ in lives]
         asked, waiting = 0, {}
 
         def ask(i: int) -> None:
@@ -180,9 +187,9 @@ class Served:
             for name, ids, logprobs in self.answers():
                 i = waiting.pop(name)
                 rows[i] = rows[i] + ids
-                sampled += len(logprobs)
+                told[i] += logprobs
                 ask(i)
-        return sampled
+        return told
 
     def ask(self, name: str, ids: list[int], count: int) -> None:
         """Ask for so many ids after these."""
@@ -202,9 +209,7 @@ class Continuous(Plain, Served):
         """Start anew, with an empty cache."""
         from transformers import ContinuousBatchingConfig, GenerationConfig
 
-        if self.manager:
-            self.manager.stop(block=True)
-            self.manager.destroy()
+        self.end()
         how = ContinuousBatchingConfig(
             page_size=32, num_blocks=1024, max_batch_tokens=2048, return_logprobs=True, allow_block_sharing=True
         )
@@ -213,6 +218,12 @@ class Continuous(Plain, Served):
         )
         self.manager = self.model.init_continuous_batching(sampling, continuous_batching_config=how)
         self.manager.start()
+
+    def end(self) -> None:
+        """Let its thread end."""
+        if self.manager:
+            self.manager.stop(block=True)
+            self.manager.destroy()
 
     play = Served.play
 
@@ -226,7 +237,9 @@ class Continuous(Plain, Served):
 
 
 class VLLM(Served):
-    """vLLM on the CPU, in this process, with prefixes cached."""
+    """vLLM on the CPU, in this process, with prefixes cached; compiled, it is faster after a slow start."""
+
+    eager = False
 
     def __init__(self, folder: str) -> None:
         os.environ |= {
@@ -240,7 +253,7 @@ class VLLM(Served):
         self.engine = LLM(
             model=folder,
             dtype="float32",
-            enforce_eager=False,  # compiled is faster, after a slow start
+            enforce_eager=self.eager,
             enable_prefix_caching=True,
             max_num_seqs=64,
             skip_tokenizer_init=True,
@@ -265,6 +278,12 @@ class VLLM(Served):
                 yield said.request_id, ids, [place[id].logprob for id, place in zip(ids, places, strict=True)]
 
 
+class EagerVLLM(VLLM):
+    """The same without its compiler."""
+
+    eager = True
+
+
 def walk(life: Life) -> Iterator[tuple[bool, list[int], int]]:
     """Walk the turns of a life, and whether each opens a session."""
     for session in life:
@@ -278,6 +297,7 @@ ENGINES: dict[str, Callable[[str], Any]] = {
     "padded loop": Loop,
     "generate_batch": Continuous,
     "vllm": VLLM,
+    "vllm eager": EagerVLLM,
 }
 
 
@@ -289,8 +309,10 @@ def main() -> None:
     for line in sys.stdin:
         getattr(player, "begin", bool)()
         start, cpu = time.perf_counter(), time.process_time()
-        sampled = player.play(plan[line.strip()])
-        print(json.dumps([time.perf_counter() - start, time.process_time() - cpu, sampled]), file=answers, flush=True)
+        told = player.play(plan[line.strip()])
+        taken = time.perf_counter() - start, time.process_time() - cpu
+        print(json.dumps([*taken, sum(map(len, told))]), file=answers, flush=True)
+    getattr(player, "end", bool)()
 
 
 if __name__ == "__main__":

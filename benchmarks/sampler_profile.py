@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import torch
-from sampler import LOADS, counts, save_model
 from sampler_engines import Ours
+
+from sampler import LOADS, counts, save_model
 
 
 def main() -> None:
