@@ -30,9 +30,9 @@ def benchmark(monkeypatch, tmp_path):
 
 def test_every_engine_plays_the_same_lives_to_the_same_logprobs_where_all_are_greedy(benchmark, monkeypatch):
     sampler, engines, folder = benchmark
+    lives = sampler.demo(5) + sampler.long(3)
     monkeypatch.setattr(base, "Params", partial(base.Params, temperature=0.0))
     monkeypatch.setattr(torch, "multinomial", lambda probs, *_, **__: probs.argmax(-1, keepdim=True))
-    lives = sampler.demo(5) + sampler.long(3)
     told = {}
     for name in ("codots", "generate", "padded loop", "generate_batch"):
         engine = engines.ENGINES[name](folder)
@@ -45,10 +45,10 @@ def test_every_engine_plays_the_same_lives_to_the_same_logprobs_where_all_are_gr
             assert other == pytest.approx(ways[0], abs=1e-3)
 
 
-def test_the_sampler_is_timed_beside_its_rivals():
-    command = [sys.executable, BENCHMARKS / "sampler.py", "--quick", "--engines", "codots,padded loop,vllm", "--json"]
+def test_the_sampler_is_timed_beside_those_of_its_rivals_that_are_here():
+    command = [sys.executable, BENCHMARKS / "sampler.py", "--quick", "--engines", "codots,vllm", "--json"]
     said = subprocess.run(command, check=True, capture_output=True, text=True)
     found = json.loads(said.stdout)
     assert found["loads"]["demo"]["sessions"] == 28
     assert found["tokens_per_s"]["vllm"] is None
-    assert all(rate > 0 for name in ("codots", "padded loop") for rate in found["tokens_per_s"][name].values())
+    assert all(rate > 0 for rate in found["tokens_per_s"]["codots"].values())
