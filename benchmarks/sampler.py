@@ -26,6 +26,7 @@ from codots.pack import Names, stream
 
 Life = list[list[tuple[list[int], int]]]
 """Sessions one after the other, each of turns: what is read, and how many ids are answered."""
+Rates = dict[str, dict[str, list[float]] | None]
 ENGINES = ("codots", "generate", "padded loop", "generate_batch", "vllm", "vllm eager")
 BARS = {
     "generate": {"demo": 5.0, "long": 2.0},
@@ -59,7 +60,7 @@ def main() -> None:
     if asked.json:
         print(json.dumps({"loads": {name: counts(lives) for name, lives in loads.items()}, "tokens_per_s": found}))
     else:
-        print(table(found, loads, asked.times, asked.clock))
+        print(table(found, loads, asked.clock))
 
 
 def demo(n: int) -> list[Life]:
@@ -142,21 +143,18 @@ def save_model(folder: Path) -> None:
 
 def measure(
     engines: Sequence[str], folder: Path, loads: Sequence[str], times: int, vllm: str | None, clock: str
-) -> dict[str, dict[str, float] | None]:
-    """Give the median of sampled tokens a second, by engine and load; None for an engine that is not here."""
-    found: dict[str, dict[str, float] | None] = dict.fromkeys(engines)
+) -> Rates:
+    """Give sampled tokens a second, by engine and load and in order; None for an engine that is not here."""
     pythons = {engine: vllm if engine.startswith("vllm") else sys.executable for engine in engines}
     running = {engine: Engine(engine, python, folder, clock) for engine, python in pythons.items() if python}
+    found: Rates = {engine: {load: [] for load in loads} if engine in running else None for engine in engines}
     try:
-        rates = {(engine, load): [] for engine in running for load in loads}
         for load in loads:
             for engine in running:
                 running[engine].play(load)  # warms up
             for _ in range(times):
                 for engine in running:
-                    rates[engine, load].append(running[engine].play(load))
-        for engine in running:
-            found[engine] = {load: median(rates[engine, load]) for load in loads}
+                    found[engine][load].append(running[engine].play(load))
     finally:
         for engine in running.values():
             engine.close()
@@ -201,31 +199,27 @@ def counts(lives: Sequence[Life]) -> dict[str, int]:
     return {"lives": len(lives), "sessions": sessions, "turns": len(turns), "read": read, "sampled": sampled}
 
 
-def table(found: dict[str, dict[str, float] | None], loads: dict[str, list[Life]], times: int, clock: str) -> str:
-    """Lay out tokens a second, and how many times as fast the sampler is as each."""
+def table(found: Rates, loads: dict[str, list[Life]], clock: str) -> str:
+    """Lay out medians: tokens a second, and how many times as fast the sampler is as each in the same round."""
     lines = [
-        f"{name}: " + ", ".join(f"{n:,} {what}" for what, n in counts(lives).items()) for name, lives in loads.items()
+        f"{name}: {', '.join(f'{n:,} {what}' for what, n in counts(lives).items())}" for name, lives in loads.items()
     ]
-    heads = [f"{load}, tokens/s | times (bar)" for load in loads]
-    lines += [
-        "",
-        f"median of {times}, {clock} time",
-        "",
-        f"| engine | {' | '.join(heads)} |",
-        "|---" * (1 + 2 * len(loads)) + "|",
-    ]
-    ours = found.get("codots")
+    heads = "".join(f" {load}, tokens a second of {clock} time | times, and its bar |" for load in loads)
+    lines += ["", f"| engine |{heads}", "|---" * (1 + 2 * len(loads)) + "|"]
     for engine, rates in found.items():
-        if rates is None:
-            lines.append(f"| {engine} | " + " | ".join(["was not run", ""] * len(loads)) + " |")
-            continue
-        cells = [f"| {engine} "]
-        for load in loads:
-            times_as_fast = ours[load] / rates[load] if ours else float("nan")
-            bar = BARS.get(engine, {}).get(load)
-            cells += [f"| {rates[load]:,.0f} | {times_as_fast:.2f}{f' ({bar:g})' if bar else ''} "]
-        lines.append("".join(cells) + "|")
+        cells = [" was not run | |"] * len(loads)
+        if rates is not None:
+            cells = [f" {median(rates[load]):,.0f} | {told(engine, found, load)} |" for load in loads]
+        lines.append(f"| {engine} |{''.join(cells)}")
     return "\n".join(lines)
+
+
+def told(engine: str, found: Rates, load: str) -> str:
+    """Say how many times as fast the sampler was as an engine, and is to be."""
+    ours, rates, bar = found.get("codots"), found[engine], BARS.get(engine, {}).get(load)
+    if not (ours and rates and bar):
+        return ""
+    return f"{median(one / other for one, other in zip(ours[load], rates[load], strict=True)):.2f}, {bar:g}"
 
 
 if __name__ == "__main__":
