@@ -56,7 +56,7 @@ class Ours:
 
 
 class Plain:
-    """A model of transformers, called in batches; sessions of the same place in their lives go side by side."""
+    """A model of transformers, called in batches: `sessions` of the same place in their lives go side by side."""
 
     def __init__(self, folder: str) -> None:
         import torch
@@ -78,10 +78,6 @@ class Plain:
                 for i, more in zip(at, self.sessions([lives[i][j] for i in at]), strict=True):
                     told[i] += more
         return told
-
-    def sessions(self, sessions: list[list[Turn]]) -> Told:
-        """Hold these sessions, all of whose rows take a turn at once."""
-        raise NotImplementedError
 
     def padded(self, rows: list[list[int]]) -> tuple[Any, Any]:
         """Pad rows of ids on the left; gives them and where they are."""
@@ -165,7 +161,7 @@ class Loop(Plain):
 
 
 class Served:
-    """An engine that takes a request at any time: a turn is asked for as soon as the one before is answered."""
+    """An engine that takes requests at any time: `ask` for a turn as soon as `answers` has the one before."""
 
     def play(self, lives: list[Life]) -> Told:
         """Live all lives at once."""
@@ -190,14 +186,6 @@ class Served:
                 told[i] += logprobs
                 ask(i)
         return told
-
-    def ask(self, name: str, ids: list[int], count: int) -> None:
-        """Ask for so many ids after these."""
-        raise NotImplementedError
-
-    def answers(self) -> Iterator[tuple[str, list[int], list[float]]]:
-        """Wait, and give the answers that have come."""
-        raise NotImplementedError
 
 
 class Continuous(Plain, Served):
@@ -242,23 +230,14 @@ class VLLM(Served):
     eager = False
 
     def __init__(self, folder: str) -> None:
-        os.environ |= {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_LOGGING_LEVEL": "ERROR",
-        }
-        os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        here = {"ENABLE_V1_MULTIPROCESSING": 0, "CPU_KVCACHE_SPACE": 1, "CPU_OMP_THREADS_BIND": "nobind"}
+        quiet = {"LOGGING_LEVEL": "ERROR", "NO_USAGE_STATS": 1}
+        os.environ |= {f"VLLM_{name}": str(value) for name, value in (here | quiet).items()}
         from vllm import LLM
 
-        self.engine = LLM(
-            model=folder,
-            dtype="float32",
-            enforce_eager=self.eager,
-            enable_prefix_caching=True,
-            max_num_seqs=64,
-            skip_tokenizer_init=True,
-            disable_log_stats=True,
-        ).llm_engine
+        room = {"dtype": "float32", "max_num_seqs": 64, "enable_prefix_caching": True}
+        spared = {"enforce_eager": self.eager, "skip_tokenizer_init": True, "disable_log_stats": True}
+        self.engine = LLM(folder, **room, **spared).llm_engine
 
     def begin(self) -> None:
         """Empty the cache."""
