@@ -18,9 +18,9 @@ UNHEARD = ("softcap", "s_aux", "position_bias")
 
 
 SHORT = 8
-"""Rows that run no more ids than this attend together; longer ones with those of up to twice their length."""
+"""Rows that run from two ids to this many attend together; longer ones with those of up to twice their length."""
 Hold = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
-Places = Callable[[np.ndarray, int], slice | Tensor]
+Places = Callable[[np.ndarray, int], tuple[slice | Tensor, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,27 @@ class Part:
     """Which ids of the pass ask; padding repeats any."""
     positions_BT: Tensor
     rows: slice | Tensor
-    """Where keys lie: rows of a store as a slice or (B,), or (B, W) single places of it."""
+    """Where keys lie: rows of a store of (rows, heads, width, dim), or (B, W) places of one of (places, heads, dim)."""
     width: int
-    _visible: dict[int | None, Tensor] = field(default_factory=dict)
+    _masks: dict[int | None, Tensor] = field(default_factory=dict)
 
-    def visible(self, window: int | None) -> Tensor:
-        """Which keys each id may look at, (B, 1, T, W)."""
-        if window not in self._visible:
-            back = self.positions_BT[:, None, :, None] - torch.arange(self.width, device=self.positions_BT.device)
-            self._visible[window] = back >= 0 if window is None else (back >= 0) & (back < window)
-        return self._visible[window]
+    def mask(self, window: int | None, like: Tensor) -> Tensor:
+        """What is added for each id to each key, (B, 1, T, W): nothing, or minus infinity where it may not look."""
+        if window not in self._masks:
+            ahead = torch.arange(1 - self.width, self.width, device=like.device)
+            hidden = ahead > 0 if window is None else (ahead > 0) | (ahead <= -window)
+            line = torch.zeros_like(ahead, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
+            # What an id sees is the same line for all, moved by its position.
+            self._masks[window] = line.unfold(0, self.width, 1)[self.width - 1 - self.positions_BT][:, None]
+        return self._masks[window]
 
     def of(self, store: Tensor) -> Tensor:
         """Take the keys or values of these rows, (B, heads, W, dim)."""
         if isinstance(self.rows, slice):
-            taken = store[self.rows, : self.width]
-        elif self.rows.ndim == 1:
-            taken = store.index_select(0, self.rows)[:, : self.width]
-        else:
-            taken = store.index_select(0, self.rows.flatten()).view(*self.rows.shape, *store.shape[1:])
+            return store[self.rows, :, : self.width]
+        if self.rows.ndim == 1:
+            return store[:, :, : self.width].index_select(0, self.rows)
+        taken = store.index_select(0, self.rows.flatten()).view(*self.rows.shape, *store.shape[1:])
         return taken.transpose(1, 2)
 
 
@@ -73,20 +75,25 @@ class Rows:
     def of(cls, counts_B: np.ndarray, starts_B: np.ndarray, places: Places, hold: Hold, device: Any = "cpu") -> Rows:
         """Lay out a pass: row b runs `counts_B[b]` ids from position `starts_B[b]` on, one row after the other.
 
-        Rows of about the same length attend together. `places` says where the keys of such rows lie, given their
-        numbers and how many keys the longest has.
+        Rows of about the same length attend together, those of one id apart: they are the most, and ask the least.
+        `places` says where the keys of such rows lie, given their numbers and how many keys the longest has, and which
+        place of those is each row's, in order, the last of them the last row's.
         """
         firsts_B, order_N, parts, asked = np.cumsum(counts_B) - counts_B, np.empty(counts_B.sum(), np.int64), [], 0
-        sizes_B = np.ceil(np.log2(np.maximum(counts_B, SHORT)))
+        sizes_B = np.where(counts_B > 1, np.ceil(np.log2(np.maximum(counts_B, SHORT))), 0)
         for size in np.unique(sizes_B[counts_B > 0]):
             b = np.flatnonzero((sizes_B == size) & (counts_B > 0))
             most, width = counts_B[b].max(), int((starts_B + counts_B)[b].max())
-            steps_BT = np.minimum(np.arange(most), counts_B[b, None] - 1)
-            asks_BT = firsts_B[b, None] + steps_BT
-            order_N[asks_BT[:, ::-1]] = asked + np.arange(asks_BT.size).reshape(asks_BT.shape)[:, ::-1]
+            rows, seats_b = places(b, width)
+            steps_bT = np.minimum(np.arange(most), counts_B[b, None] - 1)
+            # A place between that is nobody's asks for the first id, and nobody hears the answer.
+            asks_BT, positions_BT = np.zeros((2, seats_b[-1] + 1, most), np.int64)
+            asks_BT[seats_b], positions_BT[seats_b] = firsts_B[b, None] + steps_bT, starts_B[b, None] + steps_bT
+            answers_bT = asked + seats_b[:, None] * most + np.arange(most)
+            order_N[asks_BT[seats_b, ::-1]] = answers_bT[:, ::-1]
             asked += asks_BT.size
-            asks, positions = (torch.from_numpy(array).to(device) for array in (asks_BT, starts_B[b, None] + steps_BT))
-            parts.append(Part(asks, positions, places(b, width), width))
+            asks, positions = (torch.from_numpy(array).to(device) for array in (asks_BT, positions_BT))
+            parts.append(Part(asks, positions, rows, width))
         return cls(parts, torch.from_numpy(order_N).to(device), hold)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, **how: Any) -> Tensor:
@@ -95,18 +102,15 @@ class Rows:
         window, scale = how.get("sliding_window"), how.get("scaling")
         found = []
         for part in self.parts:
-            asks = (
-                query.index_select(0, part.asks_BT.flatten())
-                .view(*part.asks_BT.shape, *query.shape[1:])
-                .transpose(1, 2)
-            )
+            asks = query.index_select(0, part.asks_BT.flatten()).view(*part.asks_BT.shape, *query.shape[1:])
+            held = part.of(keys)
             answer = scaled_dot_product_attention(
-                asks,
-                part.of(keys),
+                asks.transpose(1, 2),
+                held,
                 part.of(values),
-                attn_mask=part.visible(window),
+                attn_mask=part.mask(window, query),
                 scale=scale,
-                enable_gqa=keys.shape[-2] != query.shape[-2],
+                enable_gqa=held.shape[1] != query.shape[1],
             )
             found.append(answer.transpose(1, 2).flatten(0, 1))
         return torch.cat(found).index_select(0, self.order_N)

@@ -180,6 +180,33 @@ def test_a_branch_goes_on_from_where_its_session_stood_and_each_goes_its_own_way
     assert counting.ids == 30 + 3 + 2 * (1 + 2) + 2 * 3
 
 
+def test_sessions_close_up_when_others_leave_and_lose_nothing(model):
+    rng, slots, counting = stream("close up"), {}, Counting(model)
+    sampler = LocalSampler(counting, frozenset())
+    turns = {i: rng.integers(0, 800, (1 + i % 2 * 2, 9)).tolist() for i in range(6)}
+
+    async def one(i):
+        transcript = Transcript()
+        async with sampler.session(("life", i)) as session:
+            for ids in turns[i]:
+                transcript.read(ids)
+                transcript.wrote(await session.sample(ids, Params(3)))
+                slots.setdefault(len(transcript.ids), {})[i] = session.slot
+        return transcript
+
+    async def all_at_once():
+        return await asyncio.gather(*map(one, turns))
+
+    transcripts = run(all_at_once())
+    assert slots[12] == {i: i for i in range(6)}
+    assert sorted(slots[24].values()) == sorted(slots[36].values()) == [0, 1, 2]
+    assert counting.ids == sum(len(transcript.ids) - 1 for transcript in transcripts)  # nothing was read again
+    for transcript in transcripts:
+        logprobs = full_pass(model, transcript.ids)
+        for at in (at for at, sampled in enumerate(transcript.mask) if sampled):
+            assert logprobs[at - 1, transcript.ids[at]].item() == pytest.approx(transcript.logprobs[at], abs=1e-4)
+
+
 def test_a_closed_session_has_no_branches(model):
     async def closed():
         async with LocalSampler(model, STOPS).session(("a",)) as session:

@@ -40,9 +40,9 @@ class MicroBatch:
         """How the ids attend: each to its own sample's, wherever those stand."""
         shared_B, lengths_B = np.array(self.shared), np.array([len(nodes) for nodes in self.nodes])
 
-        def places(b: np.ndarray, width: int) -> Tensor:
+        def places(b: np.ndarray, width: int) -> tuple[Tensor, np.ndarray]:
             padded = [self.nodes[i] + [0] * (width - len(self.nodes[i])) for i in b]
-            return torch.tensor(padded, device=device)
+            return torch.tensor(padded, device=device), np.arange(len(b))
 
         return Rows.of(lengths_B - shared_B, shared_B, places, lambda layer, keys, values: (keys, values), device)
 

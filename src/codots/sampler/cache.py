@@ -51,33 +51,48 @@ class SlotCache:
             source, length = slot, end * BLOCK
         return source, alike(self.held[source], ids) if length else 0
 
-    def aim(self, slots_N: torch.Tensor, positions_N: torch.Tensor) -> None:
-        """Say where the next pass writes."""
-        self.slots_N, self.positions_N = slots_N, positions_N
-        self.slots, self.width = int(slots_N.max()) + 1, int(positions_N.max()) + 1
+    def move(self, source: int, target: int) -> None:
+        """Let another slot hold what one does."""
+        self.held[target] = ids = self.held.pop(source)
+        self._began |= dict.fromkeys(block_hashes(ids), target)
+        for store in (store for layer in self.layers for store in layer):
+            store[target, :, : len(ids)] = store[source, :, : len(ids)]
+
+    def aim(self, slots_N: torch.Tensor, positions_N: torch.Tensor, slots: int, width: int) -> None:
+        """Say where the next pass writes, and how much room it needs."""
+        self.slots_N, self.positions_N, self.slots, self.width = slots_N, positions_N, slots, width
+        self._lines: dict[tuple[int, ...], torch.Tensor] = {}
 
     def hold(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store (N, heads, dim) and give back all that is held, (slots, width, heads, dim)."""
+        """Store (N, heads, dim) and give back all that is held, (slots, heads, width, dim)."""
         while layer >= len(self.layers):
-            self.layers.append((keys.new_zeros(0, 0), values.new_zeros(0, 0)))
+            self.layers.append((keys.new_zeros(0, 0, 0, 0), values.new_zeros(0, 0, 0, 0)))
         held, new = self.layers[layer], (keys, values)
         self.layers[layer] = (self._written(held[0], new[0]), self._written(held[1], new[1]))
         return self.layers[layer]
 
     def _written(self, store: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        if self.width > store.shape[1] or self.slots > store.shape[0]:
+        if self.width > store.shape[2] or self.slots > store.shape[0]:
             store = self._grown(store, new)
-        store.flatten(0, 1).index_copy_(0, self.slots_N * store.shape[1] + self.positions_N, new)
+        store.flatten(0, 2).index_copy_(0, self._lines_of(store), new.flatten(0, 1))
         for slot, source, length in self.copies:  # in order: a source may itself have just been copied to
-            store[slot, :length] = store[source, :length]
+            store[slot, :, :length] = store[source, :, :length]
         return store
 
+    def _lines_of(self, store: torch.Tensor) -> torch.Tensor:
+        """Where in a store, seen as lines of (dim,), the pass writes: each id a line for every head."""
+        heads, width = store.shape[1:3]
+        if (heads, width) not in self._lines:
+            rows_NH = self.slots_N[:, None] * heads + torch.arange(heads, device=store.device)
+            self._lines[heads, width] = (rows_NH * width + self.positions_N[:, None]).flatten()
+        return self._lines[heads, width]
+
     def _grown(self, store: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        slots, width = store.shape[:2]
+        slots, _, width, _ = store.shape
         wider = min(max(64, 2 ** (self.width - 1).bit_length()), self.longest)
-        grown = new.new_zeros(max(self.slots, slots), max(wider, width), *new.shape[1:])
+        grown = new.new_zeros(max(self.slots, slots), new.shape[1], max(wider, width), new.shape[2])
         if store.numel():
-            grown[:slots, :width] = store
+            grown[:slots, :, :width] = store
         return grown
 
 

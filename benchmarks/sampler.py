@@ -1,0 +1,226 @@
+"""Sampled tokens a second of the local sampler and of its rivals, over the same lives.
+
+    python benchmarks/sampler.py --vllm path/to/python
+
+`demo` replays lives that the shipped base lived on frozen lakes: what was read and how much was answered, turn by turn.
+`long` is sessions of several turns whose answers end anywhere up to 64 ids. The model is a Qwen3 of 0.5 million random
+weights. Every engine runs in a process and on a thread of its own, and they take turns, so that a slow minute is
+everybody's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from codots.pack import Names, stream
+
+Life = list[list[tuple[list[int], int]]]
+"""Sessions one after the other, each of turns: what is read, and how many ids are answered."""
+Rates = dict[str, dict[str, list[float]] | None]
+ENGINES = ("codots", "generate", "padded loop", "generate_batch", "vllm", "vllm eager")
+BARS = {
+    "generate": {"demo": 5.0, "long": 2.0},
+    "padded loop": {"demo": 1.3, "long": 1.3},
+    "generate_batch": {"demo": 2.0, "long": 2.0},
+    "vllm": {"demo": 2.0, "long": 2.0},
+    "vllm eager": {"demo": 2.0, "long": 2.0},
+}
+"""How many times as fast as each the sampler is to be."""
+
+
+def main() -> None:
+    """Print a table, or JSON, of every engine that can run here."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--engines", default=",".join(ENGINES), help="some of them, between commas")
+    parser.add_argument("--loads", default="demo,long", help="which lives")
+    parser.add_argument("--times", type=int, default=5, help="timings of each, of which the median is told")
+    parser.add_argument("--lives", type=int, default=64, help="lived at once")
+    parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu where others use the machine")
+    parser.add_argument("--quick", action="store_true", help="few lives, once")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.lives, asked.times = 4, 1
+    with tempfile.TemporaryDirectory() as folder:
+        loads = {name: LOADS[name](asked.lives) for name in asked.loads.split(",")}
+        (Path(folder) / "lives.json").write_text(json.dumps(loads))
+        save_model(Path(folder) / "model")
+        found = measure(asked.engines.split(","), Path(folder), list(loads), asked.times, asked.vllm, asked.clock)
+    if asked.json:
+        print(json.dumps({"loads": {name: counts(lives) for name, lives in loads.items()}, "tokens_per_s": found}))
+    else:
+        print(table(found, loads, asked.clock))
+
+
+def demo(n: int) -> list[Life]:
+    """Let the shipped base live as in the first step of `recipes/demo.yaml`, and write down the lengths."""
+    from codots.config import TrainConfig
+    from codots.model import load_model, load_profile, model_folder
+    from codots.rollout import rollouts
+    from codots.sampler.local import LocalSampler
+    from codots.train import step_jobs, step_packs
+
+    group = min(8, n)
+    config = TrainConfig(domain="frozen-lake-v1", preset="easy", size=4, packs=-(-n // group), group=group)
+    folder = model_folder("base")
+    profile, (model, render) = load_profile(folder), load_model(folder)
+    recorder = Recorder(LocalSampler(model, render.stop_ids))
+    jobs = step_jobs(config, profile, step_packs(config, 1), 1)[:n]
+    for life in asyncio.run(rollouts(jobs, recorder, render, profile.play())):  # type: ignore[arg-type]
+        if life.failure:
+            raise RuntimeError(life.failure)
+    lives: dict[Names, Life] = {}
+    for names, session in recorder.told:
+        lives.setdefault(names[:-2], []).append(session)
+    return [lives[job.names] for job in jobs]
+
+
+class Recorder:
+    """A sampler that writes down what each session read, and how much it answered."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler, self.told = sampler, []
+
+    def session(self, names: Names) -> Recording:
+        """Open a session of the sampler."""
+        turns: list[tuple[list[int], int]] = []
+        self.told.append((names, turns))
+        return Recording(self.sampler.session(names), turns)
+
+
+class Recording:
+    """One session that is written down."""
+
+    def __init__(self, session: Any, turns: list[tuple[list[int], int]]) -> None:
+        self.session, self.turns = session, turns
+
+    async def __aenter__(self) -> Recording:
+        await self.session.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.session.__aexit__(*error)
+
+    async def sample(self, ids: list[int], params: Any) -> Any:
+        """Pass on, and write down."""
+        answer = await self.session.sample(ids, params)
+        self.turns.append((ids, len(answer.ids)))
+        return answer
+
+
+def long(n: int) -> list[Life]:
+    """Draw sessions of 4 turns: openings of 100 to 160 ids, 60 of them shared, then 8 to 40 ids a turn."""
+    rng, lives = stream("benchmark", "long"), []
+    head = rng.integers(0, 800, 60).tolist()
+    for _ in range(n):
+        opening = [*head, *rng.integers(0, 800, rng.integers(40, 101)).tolist()]
+        news = [opening, *(rng.integers(0, 800, rng.integers(8, 41)).tolist() for _ in range(3))]
+        lives.append([[(new, int(rng.integers(1, 65))) for new in news]])
+    return lives
+
+
+LOADS = {"demo": demo, "long": long}
+
+
+def save_model(folder: Path) -> None:
+    """Write a Qwen3 of 2 layers, 128 wide."""
+    from codots import tiny
+
+    tokenizer = tiny.make_tokenizer()
+    tiny.save(tiny.make_model(tokenizer, width=128, layers=2, heads=4, seed=0), tokenizer, folder)
+
+
+def measure(
+    engines: Sequence[str], folder: Path, loads: Sequence[str], times: int, vllm: str | None, clock: str
+) -> Rates:
+    """Give sampled tokens a second, by engine and load and in order; None for an engine that is not here."""
+    pythons = {engine: vllm if engine.startswith("vllm") else sys.executable for engine in engines}
+    running = {engine: Engine(engine, python, folder, clock) for engine, python in pythons.items() if python}
+    found: Rates = {engine: {load: [] for load in loads} if engine in running else None for engine in engines}
+    try:
+        for load in loads:
+            for engine in running:
+                running[engine].play(load)  # warms up
+            for _ in range(times):
+                for engine in running:
+                    found[engine][load].append(running[engine].play(load))
+    finally:
+        for engine in running.values():
+            engine.close()
+    return found
+
+
+class Engine:
+    """One engine in a process of its own."""
+
+    def __init__(self, name: str, python: str, folder: Path, clock: str) -> None:
+        script = Path(__file__).with_name("sampler_engines.py")
+        command = [python, str(script), name, str(folder / "model"), str(folder / "lives.json")]
+        self.name, self.clock = name, clock
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+
+    def play(self, load: str) -> float:
+        """Play the lives once, and give the sampled tokens a second."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(load + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}")
+        wall, cpu, sampled = json.loads(line)
+        return float(sampled / (cpu if self.clock == "cpu" else wall))
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def counts(lives: Sequence[Life]) -> dict[str, int]:
+    """Count what these lives are made of."""
+    turns = [turn for life in lives for session in life for turn in session]
+    read, sampled = sum(len(ids) for ids, _ in turns), sum(count for _, count in turns)
+    sessions = sum(map(len, lives))
+    return {"lives": len(lives), "sessions": sessions, "turns": len(turns), "read": read, "sampled": sampled}
+
+
+def table(found: Rates, loads: dict[str, list[Life]], clock: str) -> str:
+    """Lay out medians: tokens a second, and how many times as fast the sampler is as each in the same round."""
+    lines = [
+        f"{name}: {', '.join(f'{n:,} {what}' for what, n in counts(lives).items())}" for name, lives in loads.items()
+    ]
+    heads = "".join(f" {load}, tokens a second of {clock} time | times, and its bar |" for load in loads)
+    lines += ["", f"| engine |{heads}", "|---" * (1 + 2 * len(loads)) + "|"]
+    for engine, rates in found.items():
+        cells = [" was not run | |"] * len(loads)
+        if rates is not None:
+            cells = [f" {median(rates[load]):,.0f} | {told(engine, found, load)} |" for load in loads]
+        lines.append(f"| {engine} |{''.join(cells)}")
+    return "\n".join(lines)
+
+
+def told(engine: str, found: Rates, load: str) -> str:
+    """Say how many times as fast the sampler was as an engine, and is to be."""
+    ours, rates, bar = found.get("codots"), found[engine], BARS.get(engine, {}).get(load)
+    if not (ours and rates and bar):
+        return ""
+    return f"{median(one / other for one, other in zip(ours[load], rates[load], strict=True)):.2f}, {bar:g}"
+
+
+if __name__ == "__main__":
+    main()
