@@ -31,7 +31,7 @@ def engine_of(config: TrainConfig) -> LocalEngine:
 
 def lived(engine: LocalEngine, config: TrainConfig) -> list[Life]:
     """Live the lives of the first step."""
-    lives = engine.live(step_jobs(config, engine.profile, step_packs(config, 1), 1))
+    lives = engine.live(step_jobs(config, engine.plan.profile, step_packs(config, 1), 1))
     if failures := [life.failure for life in lives if life.failure]:
         raise RuntimeError(f"{len(failures)} lives are missing: {failures[0]}")
     return lives

@@ -102,7 +102,7 @@ def given(transcript: Transcript) -> list[list[int]]:
 def write_plan(config: TrainConfig, folder: Path, rounds: int) -> tuple[Path, int]:
     """Live once, and leave for TRL what it needs; gives the number of episodes as well."""
     engine = engine_of(config)
-    play, lives = engine.profile.play(), lived(engine, config)
+    play, lives = engine.plan.profile.play(), lived(engine, config)
     engine.close()
     episodes = recorded(config, lives, {"solve": play.solve.max_tokens, "update": play.update.max_tokens})
     plan = {

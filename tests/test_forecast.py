@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +27,15 @@ from tests.lively import make_lively
 
 ROOT = Path(__file__).parent.parent
 PROFILE = Profile(solve_tokens=8, update_tokens=16)
-DOOR = "import tests.engine.babble; from codots.cli import main; main()"
+DOOR = """
+import atexit, pathlib, re, sys
+import tests.engine.babble
+from codots.cli import main
+status = pathlib.Path("/proc/self/status")
+atexit.register(lambda: print(re.search(r"VmHWM:\\s*(\\d+)", status.read_text())[1], file=sys.stderr))
+main()
+"""
+"""The command, with a domain of the tests, that tells at its end how much memory it had at most, in KiB."""
 WHOLE = {"packs": 1, "group": 4, "size": 2, "workers": 1, "look_every": 0, "steps": 2, "loggers": [], "gap_limit": 1}
 KINDS = {
     "lora": {"dtype": "bfloat16", "learner": {"lora": {"rank": 2, "alpha": 4}, "checkpointing": True}},
@@ -54,6 +61,7 @@ def recipe(qwen):
     return make
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what one program had at most")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_takes_no_more_memory_than_planned_and_half_of_it_at_least(kind, recipe, tmp_path):
     config = recipe(**KINDS[kind])
@@ -62,12 +70,9 @@ def test_a_run_takes_no_more_memory_than_planned_and_half_of_it_at_least(kind, r
     words = [sys.executable, "-c", DOOR, "plan", str(tmp_path / "recipe.yaml"), *changes, "--json"]
     planned = json.loads(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     words[3:] = ["train", str(tmp_path / "recipe.yaml"), *changes, f"run={tmp_path / 'run'}"]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
-        said = run.stderr.read()
-        _, status, usage = os.wait4(run.pid, 0)
-        run.returncode = os.waitstatus_to_exitcode(status)
-    assert run.returncode == 0, said
-    taken = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    taken = 1024 * int(run.stderr.split()[-1])
     assert taken <= sum(planned["parts"].values()) <= 2 * taken
     assert planned["fits"]
     assert all(seconds > 0 for seconds in planned["seconds"].values())
@@ -103,7 +108,11 @@ def test_what_a_layer_keeps_is_at_least_what_autograd_holds(shape, recipe, qwen)
             run(model.base_model, torch.tensor(part.ids), torch.cat(positions), part.rows("cpu"))
         weights = {parameter.data_ptr() for parameter in model.parameters()}
         counts.append(sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in weights))
-    assert counts[1] - counts[0] <= shape.kept(part) <= 2 * (counts[1] - counts[0])  # some attention keeps its shares
+    # That which is asked without a device keeps what every id took of every other besides, as some devices' does.
+    shares = (
+        sum(asks.asks_BT.numel() * asks.width for asks in part.rows("cpu").parts) * shape.config.num_attention_heads
+    )
+    assert counts[1] - counts[0] <= shape.kept(part) <= 1.15 * (counts[1] - counts[0]) + 2 * 4 * shares
     assert _kept(shape.with_layers(1, "meta"), part) > 0
 
 

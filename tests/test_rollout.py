@@ -334,7 +334,7 @@ def test_one_bad_life_never_kills_the_others(registry, render, model):
 
 def test_a_failing_sampler_leaves_the_lives_missing_and_does_not_hang(guess, render, model):
     class Broken:
-        config, calls, dtype = model.config, 0, model.dtype
+        config, calls, dtype, device = model.config, 0, model.dtype, model.device
         set_attn_implementation = model.set_attn_implementation
 
         def __call__(self, **inputs):

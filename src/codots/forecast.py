@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ CONTEXT = 0.6 * GIB
 """What a GPU's driver and libraries take of it."""
 SESSIONS = 256
 """Lives that a sampler lives at once at most."""
+STATUS = Path("/proc/self/status")
 LIMIT = Path("/sys/fs/cgroup/memory.max")
 """Where Linux says how much memory a container may use."""
 
@@ -106,11 +108,11 @@ def programs(at: Place) -> float:
     """Bytes that a worker takes before it has a model."""
     if at.device.startswith("cuda"):
         return CONTEXT
+    if STATUS.is_file():
+        return float(re.search(r"VmRSS:\s*(\d+)", STATUS.read_text())[1]) * 1024  # type: ignore[index]
     import resource
-    import sys
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # of macOS, in bytes
 
 
 def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life]) -> dict[str, float]:

@@ -86,6 +86,7 @@ class LocalSampler:
         cache_bytes: int = 2 * 2**30,
     ) -> None:
         self.model = teach(model)
+        self.device = model.device
         self.stop_ids = stop_ids
         self.max_length = min(int(model.config.max_position_embeddings), max_length or 2**31)
         self.version = 0
@@ -196,8 +197,9 @@ class LocalSampler:
         starts_B, slots_B = np.array([(request.session.length, request.session.slot) for request in batch]).T
         slots_N, ends_B = np.repeat(slots_B, counts_B), np.cumsum(counts_B)
         positions_N = np.arange(ends_B[-1]) + np.repeat(starts_B - ends_B + counts_B, counts_B)
-        ids, slots, positions, last = map(
-            torch.tensor, ([id for new in news for id in new], slots_N, positions_N, ends_B - 1)
+        ids, slots, positions, last = (
+            torch.tensor(numbers, device=self.device)
+            for numbers in ([id for new in news for id in new], slots_N, positions_N, ends_B - 1)
         )
         self._cache.aim(slots, positions, int(slots_B[-1]) + 1, int((starts_B + counts_B).max()))
 
@@ -207,9 +209,9 @@ class LocalSampler:
             # as 12 ids that ask; to go over the row at all costs as much as 8.
             if (8 + asks) * seats_b[-1] < (20 + asks) * len(b):
                 return slice(slots_b[0], slots_b[-1] + 1), seats_b
-            return torch.from_numpy(slots_b), np.arange(len(b))
+            return torch.from_numpy(slots_b).to(self.device), np.arange(len(b))
 
-        rows = Rows.of(counts_B, starts_B, places, self._cache.hold)
+        rows = Rows.of(counts_B, starts_B, places, self._cache.hold, self.device)
         output = run(self.model, ids, positions, rows, logits_to_keep=last)
         for request, new in zip(batch, news, strict=True):
             session = request.session
@@ -238,14 +240,15 @@ class LocalSampler:
         """Sample one id a row by inverting the cumulative distribution at the row's own draw."""
         temperatures = [request.params.temperature for request in batch]
         if any(temperature not in (0, 1) for temperature in temperatures):
-            logits_BV = logits_BV / torch.tensor([temperature or 1.0 for temperature in temperatures])[:, None]
+            logits_BV = logits_BV / self._tensor([temperature or 1.0 for temperature in temperatures])[:, None]
         logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
-        cumulative_BV = logprobs_BV.exp().cumsum(-1, dtype=torch.float64)
-        draws = torch.tensor([request.draws[len(request.ids)] for request in batch], dtype=torch.float64)
+        fine = torch.float32 if self.device.type == "mps" else torch.float64  # which an Apple GPU does not have
+        cumulative_BV = logprobs_BV.exp().cumsum(-1, dtype=fine)
+        draws = self._tensor([request.draws[len(request.ids)] for request in batch], fine)
         ids = torch.searchsorted(cumulative_BV, (draws * cumulative_BV[:, -1])[:, None], right=True)[:, 0]
         ids.clamp_(max=logits_BV.shape[-1] - 1)
         if 0 in temperatures:
-            greedy = torch.tensor([temperature == 0 for temperature in temperatures])
+            greedy = self._tensor([temperature == 0 for temperature in temperatures])
             ids = torch.where(greedy, logits_BV.argmax(-1), ids)
         chosen = logprobs_BV.gather(1, ids[:, None])[:, 0]
         if not bool(torch.isfinite(chosen).all()):
@@ -255,6 +258,9 @@ class LocalSampler:
             request.logprobs.append(logprob)
             request.session.pending = [id]
         self.sampled_tokens += len(batch)
+
+    def _tensor(self, values: list[Any], dtype: torch.dtype | None = None) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype, device=self.device)
 
     def _finish(self, request: Request) -> bool:
         """Answer a request whose last id ended it."""
