@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def memory_of(at: Place) -> float:
     return there if limit == "max" else min(there, float(limit))
 
 
+@cache
 def programs(at: Place) -> float:
     """Bytes that a worker takes before it has a model."""
     if at.device.startswith("cuda"):
