@@ -39,7 +39,7 @@ from codots.transcript import Transcript
 
 GRPO = Path(__file__).parent / "contestants" / "grpo.py"
 MICRO = 112
-"""Episodes of a pass of TRL's learner; the fastest of 28, 32, 64, 112 and 448."""
+"""Episodes of a pass of TRL's learner; the fastest of 32, 112 and 448."""
 COLUMNS = {
     "seconds": "seconds",
     "live": "of them sampling",
