@@ -62,8 +62,8 @@ class Forecast:
 def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
     """Forecast a run on this machine, or its memory alone on a device that has so many GiB.
 
-    Raises ValueError for a recipe that cannot be run. Memory is what the longest lives may take, time what middling
-    ones do; replies are taken to be half as long as they may be.
+    Raises ValueError for a recipe that cannot be run. Memory is that of replies as long as they may be, time that of
+    replies half as long.
     """
     from transformers import AutoConfig
 
