@@ -35,7 +35,9 @@ def adapt(model: Any, lora: Lora, seed: int = 0) -> Any:
     check_lora()
     from peft import LoraConfig, inject_adapter_in_model
 
-    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    head = model.get_output_embeddings()  # may be the embedding as well, which is not to change with it
+    layers = ((name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head)
+    names = {name.rpartition(".")[2] for name, _ in layers}
     if unknown := sorted(set(lora.targets) - names):
         raise ValueError(f"the model has no layer {unknown[0]!r} for LoRA; expected some of {', '.join(sorted(names))}")
     wanted = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0)
