@@ -13,6 +13,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -37,6 +39,10 @@ MODELS = {
     "qwen3, grouped heads": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=12)),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
     "mistral, a window of 5": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=5)),
+    "qwen2, biases": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
+    "llama, biases, another gate": lambda: LlamaForCausalLM(
+        LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True, hidden_act="gelu")
+    ),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128)),
 }
 
@@ -46,10 +52,12 @@ def made(kind):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MODELS[kind]().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(8)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(8)
+                else:  # norms and biases, which begin as ones and zeros
+                    parameter.add_(torch.randn_like(parameter) / 4)
     return model
 
 

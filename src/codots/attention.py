@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from codots.lean import slim
+
 NAME = "codots"
 """Of this attention among those that transformers knows."""
 UNHEARD = ("softcap", "s_aux", "position_bias")
@@ -70,6 +72,8 @@ class Rows:
     order_N: Tensor
     """Where each id of the pass stands among what the parts ask, one part after the other."""
     hold: Hold
+    shared: dict[str, Any] = field(default_factory=dict)
+    """What one layer made that the next can use."""
 
     @classmethod
     def of(cls, counts_B: np.ndarray, starts_B: np.ndarray, places: Places, hold: Hold, device: Any = "cpu") -> Rows:
@@ -138,7 +142,7 @@ def teach(model: Any) -> Any:
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
-    return model
+    return slim(model)
 
 
 def run(model: Any, ids_N: Tensor, positions_N: Tensor, rows: Rows, **more: Any) -> Any:

@@ -120,7 +120,7 @@ class Counting:
     def __init__(self, model):
         self.model, self.config, self.ids = model, model.config, 0
         self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
-        self.device = model.device
+        self.device, self.modules = model.device, model.modules
 
     def __call__(self, **inputs):
         self.ids += inputs["input_ids"].numel()
@@ -409,7 +409,7 @@ class Faulty:
     def __init__(self, model, bad, fault):
         self.model, self.bad, self.fault, self.calls, self.config = model, bad, fault, 0, model.config
         self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
-        self.device = model.device
+        self.device, self.modules = model.device, model.modules
 
     def __call__(self, **inputs):
         self.calls += 1

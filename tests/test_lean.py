@@ -1,0 +1,70 @@
+"""The lean way through a layer has the numbers and gradients of transformers."""
+
+import pytest
+import torch
+
+from codots.lean import KINDS, SMALL, _Norm, slim
+from codots.learner.local import LocalLearner, Settings
+from codots.loss import policy_loss
+from tests.test_attention import MODELS, made, samples
+
+LEAN = [kind for kind in MODELS if kind != "gpt2"]
+
+
+@pytest.mark.parametrize("kind", LEAN)
+def test_the_gradient_is_that_of_transformers(kind):
+    model, batch = made(kind), samples()
+    for i, sample in enumerate(batch):
+        sample.advantages[:] = [i - 4.0] * len(sample.ids)
+    model.zero_grad()
+    for sample in batch:
+        logits = model(input_ids=torch.tensor([sample.ids])).logits[0, :-1].log_softmax(-1)
+        logprobs = logits.gather(1, torch.tensor(sample.ids[1:])[:, None])[:, 0]
+        old, advantages = torch.tensor([sample.logprobs[1:], sample.advantages[1:]])
+        policy_loss(logprobs, old, advantages, torch.ones_like(old, dtype=torch.bool), normaliser=50)[0].backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    gradient, _ = LocalLearner(model, Settings()).gradient(batch, 50)
+    assert all(hasattr(layer, "lean") for layer in model.modules() if type(layer).__name__ in KINDS)
+    assert (gradient - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_the_norm_has_the_gradient_of_the_library():
+    x, weight = (torch.randn(*size, dtype=torch.double, requires_grad=True) for size in ((3, 4, 6), (6,)))
+    expected = torch.nn.functional.rms_norm(x, (6,), weight, 1e-3)
+    assert torch.allclose(_Norm.apply(x, weight, 1e-3), expected)
+    assert torch.autograd.gradcheck(lambda x, weight: _Norm.apply(x, weight, 1e-3), (x, weight))
+
+
+@pytest.mark.parametrize("change", ["in place", "through data", "others in their place"])
+def test_weights_that_lie_side_by_side_follow_those_of_the_model(change):
+    model, batch = made("qwen3, grouped heads"), samples()
+    learner = LocalLearner(model, Settings())
+    before = learner.logprobs(batch)
+    other = made("qwen3, grouped heads")
+    with torch.no_grad():
+        for parameter, of_other in zip(model.parameters(), other.parameters(), strict=True):
+            of_other.mul_(1.5)
+            if change == "in place":
+                parameter.mul_(1.5)
+            elif change == "through data":
+                parameter.data = parameter * 1.5
+    if change == "others in their place":
+        model.load_state_dict(other.state_dict(), assign=True)
+    after = learner.logprobs(batch)
+    assert after != before
+    assert after == LocalLearner(other, Settings()).logprobs(batch)
+
+
+def test_a_model_is_taught_twice_and_goes_its_way_once():
+    model = made("llama")
+    once = type(slim(model).model.layers[0])
+    assert type(slim(model).model.layers[0]) is once
+
+
+def test_large_layers_are_not_kept_twice():
+    model = made("llama")
+    slim(model)
+    assert model.model.layers[0].lean.joins
+    wide = torch.nn.Linear(SMALL, 1, bias=False)
+    model.model.layers[0].mlp.gate_proj = wide
+    assert not slim(model).model.layers[0].lean.joins
