@@ -12,9 +12,12 @@ from scipy import stats
 from codots import comparison
 from codots.arms import contexts_of, stranger
 from codots.comparison import play
+from codots.context import Rewrite
 from codots.domain import make_pack, register
-from codots.evaluate import ARMS, POLICIES, RANDOM_LIVES, as_json, evaluate, reference, reseeded
+from codots.evaluate import ARMS, POLICIES, RANDOM_LIVES, as_json, evaluate, left_to_live, reference, reseeded
+from codots.player import Player
 from codots.records import life_rows, load_rollouts, missing_row
+from codots.rollout import Given, Job, Own
 from codots.stats import mean_ci
 from tests.lively import Flaky, make_lively, some_lives
 from tests.toy import Guess
@@ -81,6 +84,44 @@ def test_own_and_null_start_equal_row_by_row(all_arms):
     assert len(first["own"]) == PACKS
     assert first["own"] == first["null"] == first["frozen"] == first["shuffled"]
     assert first["own"] != first["oracle"]
+
+
+def test_what_was_lived_in_pieces_or_not_again_is_what_whole_lives_are(all_arms, packs, base):
+    _, rows, _ = all_arms
+    player = Player(base, LAKE["domain"], temperature=1.0)
+    for arm in ARMS[1:]:
+        jobs = [
+            Job(pack, Given(player.profile.strategy(), given), ("eval", 0, i))
+            for i, (pack, given) in enumerate(zip(packs, contexts(rows, arm), strict=True))
+        ]
+        lives = player.live(jobs)
+        expected = [row for pack, life in zip(packs, lives, strict=True) for row in life_rows(pack, life, arm=arm)]
+        assert [row for row in rows if row.arm == arm] == expected
+    player.close()
+
+
+def test_only_what_is_not_known_is_lived_and_a_world_that_remembers_lives_whole(all_arms, packs):
+    _, rows, _ = all_arms
+    own = [row for row in rows if row.arm == "own" and row.pack[3] == 0]
+    told = [row.context for row in own if row.kind == "solve"]
+    given = Given(Rewrite(), (told[0], "something else", told[2]))
+    known, pieces = left_to_live(packs[0], given, own)
+    assert [row.position for row in known] == [0, 2]
+    assert [[task.position for task in piece.tasks] for piece in pieces] == [[1]]
+    assert left_to_live(packs[0], Own(Rewrite()), own) == ([], [packs[0]])
+
+    class Remembering(Guess):
+        def make_memory(self, world):
+            return []
+
+    whole = replace(packs[0], domain=Remembering())
+    assert left_to_live(whole, given, own) == ([], [whole])
+
+
+def test_an_arm_of_which_all_is_known_is_not_lived(base):
+    """At one task every control is given what the model itself begins with."""
+    report = evaluate(base, **LAKE | {"size": 1}, packs=5, arms=("own", "null", "frozen"))
+    assert report.arms["own"] == report.arms["null"] == report.arms["frozen"]
 
 
 def test_every_arm_is_given_what_it_says(all_arms, packs):

@@ -17,7 +17,7 @@ from codots.domain import POLICIES, make_pack, nearest
 from codots.journal import Journal
 from codots.pack import Pack
 from codots.player import Player
-from codots.records import Row, contexts, life_rows, missing_row
+from codots.records import Row, contexts, life_rows, missing_row, solves
 from codots.rollout import Given, Job, Life, Own
 
 __all__ = ["ARMS", "POLICIES", "ArmReport", "Report", "as_json", "evaluate", "reference"]
@@ -127,31 +127,63 @@ class _Player:
         self.style, self.strategy = player.profile.style, player.profile.strategy()
 
     def live(
-        self, arm: str, packs: Sequence[Pack], given: Sequence[Own | Given], journal: Journal, told: Told
+        self,
+        arm: str,
+        packs: Sequence[Pack],
+        given: Sequence[Own | Given],
+        journal: Journal,
+        told: Told,
+        own: Sequence[Sequence[Row]] = (),
     ) -> list[list[Row]]:
-        """Live every pack once; all arms draw their words under the same names."""
+        """Live every pack once; all arms draw their words under the same names, and `own` are lives under them."""
         lives: list[list[Row]] = []
         for first in range(0, len(packs), CHUNK):
             part = range(first, min(first + CHUNK, len(packs)))
-            lives += journal.of(arm, part) or journal.add(self._lived(arm, part, packs, given, told))
+            if not (chunk := journal.of(arm, part)):
+                left = {i: left_to_live(packs[i], given[i], own[i] if own else ()) for i in part}
+                chunk = journal.add(self._lived(arm, packs, given, left, told))
+            lives += chunk
             told(arm, len(lives), len(packs))
         return lives
 
     def _lived(
-        self, arm: str, part: range, packs: Sequence[Pack], given: Sequence[Own | Given], told: Told
+        self,
+        arm: str,
+        packs: Sequence[Pack],
+        given: Sequence[Own | Given],
+        left: dict[int, tuple[list[Row], list[Pack]]],
+        told: Told,
     ) -> list[list[Row]]:
-        over = iter(part[1:])
+        jobs = [Job(piece, given[i], ("eval", self.seed, i)) for i, (_, pieces) in left.items() for piece in pieces]
+        over = iter(range(1, len(jobs)))
 
         def heard(_: Life) -> None:
             if done := next(over, None):  # the last is told of once all are written down
-                told(arm, done, len(packs))
+                told(arm, min(left) + done * len(left) // len(jobs), len(packs))
 
-        with deadline(self.patience, f"living packs {part.start} to {part.stop - 1} of {arm}"):
-            lives = self.player.live([Job(packs[i], given[i], ("eval", self.seed, i)) for i in part], heard)
-        return [
-            life_rows(packs[i], life, arm=arm) or [missing_row(packs[i], life, arm=arm)]
-            for i, life in zip(part, lives, strict=True)
-        ]
+        with deadline(self.patience, f"living packs {min(left)} to {max(left)} of {arm}"):
+            lives = iter(self.player.live(jobs, heard) if jobs else ())
+        return [whole(packs[i], arm, known, [next(lives) for _ in pieces]) for i, (known, pieces) in left.items()]
+
+
+def left_to_live(pack: Pack, given: Own | Given, own: Sequence[Row]) -> tuple[list[Row], list[Pack]]:
+    """Part a life in what is known of it, from a life that was given the same, and what is still to be lived.
+
+    Where contexts are given and the world keeps nothing in mind, each task is a life of its own: all are lived at once.
+    """
+    if isinstance(given, Own) or pack.domain.make_memory(pack.world) is not None:
+        return [], [pack]
+    known = [row for row, context in zip(solves(own), given.contexts, strict=False) if row.context == context]
+    there = {row.position for row in known}
+    return known, [replace(pack, tasks=(task,)) for task in pack.tasks if task.position not in there]
+
+
+def whole(pack: Pack, arm: str, known: Sequence[Row], lives: Sequence[Life]) -> list[Row]:
+    """Put the pieces of a life together; one that is missing is missed by all of it."""
+    if missing := [life for life in lives if not life.episodes]:
+        return [missing_row(pack, missing[0], arm=arm)]
+    rows = [replace(row, arm=arm) for row in known] + [row for life in lives for row in life_rows(pack, life, arm=arm)]
+    return sorted(rows, key=lambda row: row.position)
 
 
 def live_arms(
@@ -176,7 +208,7 @@ def live_arms(
     for arm in arms:
         if arm != "own":
             given = [Given(reader.strategy, contexts_of(arm, i, packs, own, reader.style)) for i in range(len(packs))]
-            lives[arm] = reader.live(arm, packs, given, journal, told)
+            lives[arm] = reader.live(arm, packs, given, journal, told, lives.get("own", ()))
     return {arm: lives[arm] for arm in arms}
 
 
