@@ -14,6 +14,8 @@ from torch.nn.functional import linear, rms_norm
 
 KINDS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 """Layers of one build: norms without a mean, rotated heads, a gated MLP."""
+AROUND = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
+"""What is around them, up to the output layer."""
 SMALL = 2**20
 """Weights of a layer up to which those with one input are kept a second time, side by side, for one product."""
 
@@ -94,27 +96,42 @@ class _Norm(torch.autograd.Function):
 
 
 def slim(model: Any) -> Any:
-    """Let the layers that are known go the lean way."""
-    for layer in model.modules():
-        kind: Any = type(layer)
-        if kind.__name__ in KINDS:
-            if not hasattr(layer, "lean"):
-                layer.__class__ = _lean(kind)
-            layer.lean = Lean(layer)
+    """Let the layers that are known go the lean way, and what is around them."""
+    for module in model.modules():
+        kind: Any = type(module)
+        way = _layer if kind.__name__ in KINDS else _around if kind.__name__ in AROUND else None
+        if way and not hasattr(module, "lean"):
+            module.__class__ = _lean(kind, way)
+        if way:
+            module.lean = Lean(module) if way is _layer else None
     return model
 
 
 @cache
-def _lean(kind: Any) -> Any:
-    """Make a kind of layer that goes the lean way where rows are brought; a plain call gets what it got."""
+def _lean(kind: Any, way: Any) -> Any:
+    """Make a kind of module that goes another way where rows are brought; a plain call gets what it got."""
 
-    def forward(self: Any, hidden: Tensor, *args: Any, **how: Any) -> Any:
-        if (rows := how.get("rows")) is None:
-            return kind.forward(self, hidden, *args, **how)
-        return self.lean(hidden[0], rows, how["position_embeddings"])[None]
+    def forward(self: Any, *args: Any, **how: Any) -> Any:
+        return kind.forward(self, *args, **how) if how.get("rows") is None else way(self, *args, **how)
 
-    # A class and not the layer's own attribute: transformers wraps the forward of a class for checkpointing.
+    # A class and not the module's own attribute: transformers wraps the forward of a class for checkpointing.
     return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+
+
+def _layer(self: Any, hidden: Tensor, *, rows: Any, position_embeddings: tuple[Tensor, Tensor], **_: Any) -> Tensor:
+    lean: Lean = self.lean
+    return lean(hidden[0], rows, position_embeddings)[None]
+
+
+def _around(self: Any, *, input_ids: Tensor, position_ids: Tensor, rows: Any, **_: Any) -> Any:
+    """Run a pass from ids to the last hidden state, without what transformers looks up and checks at every call."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    hidden = self.embed_tokens(input_ids)
+    angles = self.rotary_emb(hidden, position_ids)
+    for layer in self.layers:
+        hidden = layer(hidden, rows=rows, position_embeddings=angles)
+    return BaseModelOutputWithPast(last_hidden_state=_normed(hidden, self.norm))
 
 
 def _side_by_side(parts: Any) -> tuple[Tensor, Tensor | None]:
