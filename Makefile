@@ -43,7 +43,7 @@ setup: $(TOOLS)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) --version > /dev/null 2>&1 || $(MAKE) --no-print-directory venv
 	@$(MAKE) --no-print-directory --jobs=2 .venv/.torch .venv/.rest
-	@$(PIP) install --no-compile --constraint constraints.txt --editable .
+	@$(PIP) install --no-compile --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # With a recent pip where one can be had: it reads an index in a third of the time that an old one takes.
@@ -62,8 +62,8 @@ venv:
 	@touch $@
 
 .venv/.rest: pyproject.toml constraints.txt
-	@echo "setup: what codots and torch need, at the versions of constraints.txt"
-	@$(PIP) install --no-compile --constraint constraints.txt $(NEEDS) networkx sympy
+	@echo "setup: what codots, its build and torch need, at the versions of constraints.txt"
+	@$(PIP) install --no-compile --constraint constraints.txt $(NEEDS) networkx sympy hatchling editables
 	@touch $@
 
 $(TOOLS): $(STAMP)

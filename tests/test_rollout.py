@@ -336,6 +336,7 @@ def test_a_failing_sampler_leaves_the_lives_missing_and_does_not_hang(guess, ren
     class Broken:
         config, calls, dtype, device = model.config, 0, model.dtype, model.device
         set_attn_implementation = model.set_attn_implementation
+        modules = model.modules
 
         def __call__(self, **inputs):
             self.calls += 1

@@ -111,12 +111,13 @@ async def _episodes(
         j = task.position
         if isinstance(contexts, Given):
             z = contexts.contexts[j]
-        env = task.env(style=play.style, memory=memory)
+        env, rules = task.env(style=play.style, memory=memory), task.domain.rules_text(task, play.style)
         async with sampler.session((*names, j, "solve")) as session:
-            solved, end = await solve(task, env, session, render, strategy, z, play)
+            solved, end = await solve(task, rules, env, session, render, strategy, z, play)
         yield solved
         if isinstance(contexts, Own) and j + 1 < len(pack.tasks):
-            trajectory = _trajectory(task, solved, end, play.style)
+            reward = solved.reward if task.domain.reveals_reward else None
+            trajectory = Trajectory(rules, solved.turns, solved.outcome, reward, end.feedback)
             async with sampler.session((*names, j, "update")) as session:
                 updated = await update(j, trajectory, session, render, strategy, z, play)
             yield updated
@@ -124,11 +125,11 @@ async def _episodes(
 
 
 async def solve(
-    task: Task, env: Env, session: Session, render: Render, strategy: Strategy, z: str, play: Play
+    task: Task, rules: str, env: Env, session: Session, render: Render, strategy: Strategy, z: str, play: Play
 ) -> tuple[Episode, Step]:
     """Play one task to its end."""
     observation = env.observe()
-    prompt = strategy.solve(task.domain.rules_text(task, play.style), z, observation, play.style)
+    prompt = strategy.solve(rules, z, observation, play.style)
     transcript, turns = Transcript(), []
     ids = render.opening(prompt.system, prompt.user)
     while True:
@@ -199,12 +200,6 @@ async def _answer(
         transcript.read(ids)
         transcript.wrote(sampled)
     return render.text(sampled.ids), sampled.stop
-
-
-def _trajectory(task: Task, solved: Episode, end: Step, style: str) -> Trajectory:
-    rules = task.domain.rules_text(task, style)
-    reward = solved.reward if task.domain.reveals_reward else None
-    return Trajectory(rules, solved.turns, solved.outcome, reward, end.feedback)
 
 
 @dataclass(frozen=True)
