@@ -1,9 +1,12 @@
 """A run has the figures that its numbers allow, and they can be had as files."""
 
+import re
 import sys
 import xml.etree.ElementTree as ET
+from functools import partial
 
 import pytest
+import resvg_py
 from PIL import Image
 
 from codots.report.figures import figures, side_by_side, write_figures
@@ -42,6 +45,18 @@ def test_runs_stand_side_by_side_over_the_steps_of_all(tmp_path):
     assert set(both) == {"runs-0", "runs-training"}
     assert "short:" in both["runs-training"]
     assert "long: 0.50, 0.70, 0.81" in both["runs-0"]
+
+
+def test_words_are_drawn_and_a_lack_of_fonts_is_one_line(tmp_path, monkeypatch):
+    figure = figures(read_run(full_run(tmp_path / "run")))[0]
+    _, png = write_figures(tmp_path / "figures", [figure])
+    silent = re.sub(r"<text.*?</text>", "", figure.svg)
+    assert png.read_bytes() != bytes(resvg_py.svg_to_bytes(svg_string=silent, zoom=2))
+    bare = partial(resvg_py.svg_to_bytes, skip_system_fonts=True)
+    monkeypatch.setattr(resvg_py, "svg_to_bytes", bare)
+    with pytest.raises(ValueError, match="need a font"):
+        write_figures(tmp_path / "none", [figure])
+    assert not (tmp_path / "none").exists()
 
 
 def test_figures_are_written_as_svg_and_png(tmp_path):

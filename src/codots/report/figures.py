@@ -11,6 +11,7 @@ from typing import Any
 from codots.checkpoint import write_atomically
 from codots.report.curves import Curve, position_curves, step_curves
 from codots.report.run import REFERENCES, Evaluation, Run, grounds, references_of
+from codots.report.svg import STYLE
 
 SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
 """The curves that say it at a glance: name, when, arm, colour."""
@@ -173,11 +174,14 @@ def side_by_side(runs: Sequence[Run]) -> list[Figure]:
 
 
 def write_figures(folder: Path, shown: Sequence[Figure]) -> list[Path]:
-    """Write figures as SVG, and as PNG of twice the size; ValueError if the extra `figures` is not installed."""
+    """Write figures as SVG, and as PNG of twice the size; ValueError if the extra `figures` or a font is missing."""
     try:
         import resvg_py
     except ImportError as error:
         raise ValueError("PNG files need the extra 'figures': pip install 'codots[figures]'") from error
+    words = f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 9 9"><style>{STYLE}</style>%s</svg>'
+    if resvg_py.svg_to_bytes(svg_string=words % '<text y="9">x</text>') == resvg_py.svg_to_bytes(svg_string=words % ""):
+        raise ValueError("PNG files need a font, and none was found: install DejaVu, Liberation or Noto Sans")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for figure in shown:

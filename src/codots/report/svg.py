@@ -208,7 +208,8 @@ def colours(palette: Sequence[str], paper: str, edge: str, grid: str, ink: str, 
 
 
 STYLE = (
-    ".codots{font:15px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}"
+    ".codots{font:15px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,"
+    "'Noto Sans','Liberation Sans','DejaVu Sans',sans-serif}"  # by name: to what draws PNG files, sans-serif is Arial
     ".codots text{font-variant-numeric:tabular-nums}"
     ".codots path{fill:none;stroke-linecap:round;stroke-linejoin:round}.codots .head{font-weight:650;font-size:16px}"
     ".codots .line{stroke-width:2.6}.codots .line.dotted{stroke-dasharray:.1 6}.codots .thin{opacity:.3}"
