@@ -57,7 +57,7 @@ class Report:
     """shuffled - null."""
     shuffled_lift_ci95: list[list[float]] | None
     tokens: int
-    """Sampled ids."""
+    """Sampled ids of all arms; those of an episode that two arms share count for both."""
 
 
 def evaluate(
