@@ -33,7 +33,8 @@ def main() -> None:
     """Print what happened, and whether weights, metrics and rollouts are the same bit for bit."""
     asked = arguments()
     fates = ["kill"] * asked.kills + ["full"] * asked.full
-    random.Random(0).shuffle(fates)
+    moments = random.Random(asked.seed)
+    moments.shuffle(fates)
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder)) as disk:
         scale = [f"preset={asked.preset}", f"steps={asked.steps}", f"workers={asked.workers}"]
         command = [CODOTS, "train", asked.recipe, *scale, *SETTINGS]
@@ -42,7 +43,7 @@ def main() -> None:
         subprocess.run([*command, f"run={whole}"], check=True, capture_output=True)
         length = time.perf_counter() - start
         print(f"undisturbed: {length:.1f} s; a full disk is {'a tmpfs' if disk else 'a limit on files'}", flush=True)
-        moments, pace = random.Random(1), json.loads(last_line(whole))["clock/step"]
+        pace = json.loads(last_line(whole))["clock/step"]
         for number, fate in enumerate(fates, start=1):
             print(f"{number} {fate}: {suffer(fate, command, torn, disk, moments, length, pace)}", flush=True)
         finished = subprocess.run(order(command, torn), check=True, capture_output=True, text=True)
@@ -59,6 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", default="easy", help="of the domain")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments, not of the run")
     parser.add_argument("--recipe", default="recipes/demo.yaml")
     return parser.parse_args()
 

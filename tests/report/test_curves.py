@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from codots.report.curves import Curve, moving_mean, position_curves, step_curves
 from codots.report.svg import (
@@ -16,6 +18,7 @@ from codots.report.svg import (
     TOP,
     WIDTH,
     Frame,
+    heights,
     nudge,
     ticks,
 )
@@ -90,7 +93,7 @@ def test_nudging_keeps_order_and_moves_nothing_that_has_room():
 
 def test_an_interval_is_drawn_to_scale():
     svg = drawn([Curve("own", [0.4, 0.5, 0.6], [[0.3, 0.5], [0.25, 0.75], [0.5, 0.7]])])
-    frame = Frame((0, 2), (0.0, 1.0))
+    frame = Frame((0, 2), (0.0, 0.5, 1.0))
     whiskers = paths(svg, "whisker")
     assert len(whiskers) == 3
     assert f"{frame.y(0.75):.1f}V{frame.y(0.25):.1f}" in whiskers[1]
@@ -127,6 +130,16 @@ def test_everything_stays_on_the_drawing(series, references):
 def test_the_plot_shows_0_to_1_and_more_only_where_values_need_it():
     assert {"0.00", "0.25", "0.50", "0.75", "1.00"} <= set(texts(drawn([Curve("own", [0.4, 0.5, 0.6])])))
     assert {"-1.00", "1.00"} <= set(texts(drawn([Curve("own", [-1.0, 0.5])], {})))
+
+
+@given(st.lists(st.floats(-1e9, 1e9), max_size=5), st.floats(1e-9, 1e6))
+def test_the_numbers_along_the_side_are_round_and_hold_every_value(values, least_top):
+    found = heights([values], least_top)
+    size = found[1] - found[0]
+    assert found[0] <= min([0.0, *values]) + 1e-5 * size
+    assert found[-1] >= max([least_top, *values]) - 1e-5 * size
+    assert 3 <= len(found) <= 6
+    assert f"{size:.3e}"[:5] in ("1.000", "2.000", "2.500", "5.000")
 
 
 def test_text_is_escaped_and_what_xml_forbids_is_dropped():

@@ -49,7 +49,17 @@ def write(tmp_path, told=None, rows=(), metrics=(), **more):
 def test_the_first_sentence_says_before_after_and_what_nobody_can_beat(tmp_path):
     text = Reader(write(tmp_path, summary(), life(0, [0, 1, 1]), steps(3))).text
     assert "reward went from 0.35 before training to 0.81 after it." in text
-    assert "Perfect play without a context reaches 0.62; nobody can expect more." in text
+    assert "Without a context nobody can expect more than 0.62." in text
+
+
+def test_what_was_measured_elsewhere_says_where(tmp_path):
+    folder = make_run(tmp_path / "run")
+    hard = report([0.1] * 8, [0.1] * 8, model=f"{folder}/model", preset="hard", n_packs=10)
+    (folder / "hard.json").write_text(json.dumps(hard))
+    write_report([folder], folder / "report.html")
+    text = Reader((folder / "report.html").read_text(encoding="utf-8")).text
+    assert "measured on frozen-lake-v1 hard, 10 packs of dev, 8 tasks each" in text
+    assert "Reward by position: hard 8 tasks" in text
 
 
 def test_a_run_without_evaluations_is_judged_by_its_training_and_says_so(tmp_path):

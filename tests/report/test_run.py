@@ -68,6 +68,19 @@ def test_evaluations_of_other_packs_stand_apart(tmp_path):
     assert [[e.name for e in ground] for ground in grounds(read_run(folder))] == [["before", "after"], ["hard"]]
 
 
+def test_a_training_is_judged_by_lives_of_its_own_kind(tmp_path):
+    folder = make_run(tmp_path / "run", metrics=steps(4))
+    alone = references_of(read_run(folder))
+    told = {"eval-hard": report([0.1] * 8, [0.1] * 8, preset="hard"), "eval": report([0.2] * 3, [0.1] * 3)}
+    for name, of in told.items():
+        (folder / f"{name}.json").write_text(json.dumps(of | {"model": f"{folder}/model"}))
+        run = read_run(folder)
+        assert run.after.name == name
+        assert references_of(run) == (alone if name == "eval-hard" else {k: of[k] for k in alone})
+    assert [e.away(run.config) for e in run.evaluations] == ["", "hard 8 tasks"]
+    assert [e.away({}) for e in run.evaluations] == ["", ""]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

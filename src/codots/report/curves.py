@@ -17,11 +17,11 @@ from codots.report.svg import (
     axes,
     document,
     dot,
+    heights,
     label,
     line,
     lone_dots,
     ticks,
-    y_range,
 )
 
 FEW = 20
@@ -50,7 +50,7 @@ def position_curves(series: Sequence[Curve], *, title: str, references: Mapping[
     """Draw reward by position, with intervals, and with reference lines that are dashed and labelled at their end."""
     lines = [*(curve.values for curve in series), *references.values()]
     size = max(map(len, lines), default=1)
-    frame = Frame((0, size - 1), y_range(lines))
+    frame = Frame((0, size - 1), heights(lines))
     drawn = [reference(name, values, frame, range(size)) for name, values in references.items()]
     for i, curve in enumerate(series):
         shift = 5 * (i - (len(series) - 1) / 2)
@@ -79,9 +79,9 @@ def step_curves(
     fixed = {name: [value] * len(steps) for name, value in (references or {}).items() if steps}
     frame = Frame(
         (min(steps, default=0), max(steps, default=0)),
-        y_range([*(c.values for c in series), *fixed.values()], least_top),
+        heights([*(c.values for c in series), *fixed.values()], least_top),
     )
-    top, width = frame.y_range[1], 2 * (len(steps) // FEW) + 1
+    top, width = frame.heights[-1], 2 * (len(steps) // FEW) + 1
     drawn = [reference(name, values, frame, steps) for name, values in fixed.items()]
     told: list[tuple[str, Sequence[float]]] = []
     for curve in series:
@@ -100,7 +100,7 @@ def reference(name: str, values: Sequence[float], frame: Frame, across: Sequence
     points = frame.points(list(across)[: len(values)], values)
     if len(points) == 1:
         points = [(LEFT, points[0][1]), (RIGHT, points[0][1])]
-    return Series(line(points, "ref"), label(name, values, points, "ref", frame.y_range[1]))
+    return Series(line(points, "ref"), label(name, values, points, "ref", frame.heights[-1]))
 
 
 def whiskers(curve: Curve, points: Sequence[Point], frame: Frame) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,33 @@ FIRST = ("positions", "arms", "training", "facts")
 COLOUR_OF = (5, 3, 2, 0, 1, 4)
 """Colour of each position: the first is grey, the fourth is the main one."""
 ARM_COLOUR = {"own": 0, "null": 5, "shuffled": 1, "frozen": 3, "oracle": 2}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A figure of another number than reward."""
+
+    title: str
+    unit: str
+    least_top: float
+    curves: Mapping[str, tuple[str, int]]
+    """Metric and colour of each."""
+
+
 NUMBERS = {
-    "facts": ("Facts in the last context", "share of what can be known"),
-    "malformed": ("What could not be read", "share of replies"),
-    "tokens": ("Sampled tokens of a step", "tokens"),
-    "seconds": ("Time of a step", "seconds"),
+    "malformed": Number(
+        "What could not be read",
+        "share of replies",
+        0.05,
+        {"answers": ("malformed/solve", 0), "rewrites": ("malformed/update", 1)},
+    ),
+    "signal": Number("Tasks that taught nothing", "share", 1.0, {"equal": ("credit/zero_signal_groups", 0)}),
+    "entropy": Number("Entropy of a sampled token", "nats", 0.1, {"entropy": ("learner/entropy", 0)}),
+    "gradient": Number("Norm of the gradient", "before clipping", 0.1, {"norm": ("learner/grad_norm", 0)}),
+    "gap": Number("Learner's logprobs off the sampler's by", "nats, mean", 1e-9, {"gap": ("learner/logprob_gap", 0)}),
+    "tokens": Number("Sampled tokens of a step", "tokens", 1.0, {"sampled": ("tokens/sampled", 0)}),
+    "seconds": Number("Time of a step", "seconds", 1e-9, {"all": ("clock/step", 0), "living": ("clock/live", 2)}),
 }
-"""Title and unit of the figures of other numbers than reward."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +61,11 @@ class Figure:
 def figures(run: Run) -> list[Figure]:
     """All figures of a run, the telling ones first."""
     evaluated = list(grounds(run))
-    found = [at_a_glance(evaluated[0])] if evaluated else []
+    found = [at_a_glance(evaluated[0], run)] if evaluated else []
     for i, ground in enumerate(evaluated):
-        found += [arms(evaluation, f"-{i}" * bool(i)) for evaluation in ground if len(evaluation.report["arms"]) > 2]
+        found += [
+            arms(evaluation, run, f"-{i}" * bool(i)) for evaluation in ground if len(evaluation.report["arms"]) > 2
+        ]
     found += [*training(run), *numbers(run)]
     return sorted(found, key=lambda figure: FIRST.index(figure.caption) if figure.caption in FIRST else len(FIRST))
 
@@ -64,7 +86,7 @@ def curve(name: str, evaluation: Evaluation, arm: str, colour: int, dotted: bool
     return Curve(name, real(of["reward"]), real(of["ci95"]), colour, dotted)
 
 
-def at_a_glance(ground: Sequence[Evaluation]) -> Figure:
+def at_a_glance(ground: Sequence[Evaluation], run: Run) -> Figure:
     """Draw own contexts before and after training, and empty ones after."""
     own = [e for e in ground if e.report["writer"] is None]
     by_when = {e.when: e for e in reversed(own)} or {ground[0].when: ground[0]}
@@ -77,15 +99,23 @@ def at_a_glance(ground: Sequence[Evaluation]) -> Figure:
         first = next(iter(by_when.values()))
         shown = [curve(f"{first.name}, {arm}", first, arm, ARM_COLOUR[arm]) for arm in first.report["arms"]]
     both = {"before", "after"} <= by_when.keys()
-    title = "Reward by position, before and after training" if both else "Reward by position"
+    title = "Reward by position" + ", before and after training" * both + elsewhere(ground[0], run)
     return Figure("positions", position_curves(shown, title=title, references=references(ground[0])), "positions")
 
 
-def arms(evaluation: Evaluation, suffix: str) -> Figure:
+def elsewhere(evaluation: Evaluation, run: Run) -> str:
+    """The end of a title: where an evaluation took place, if this is not where the run was trained."""
+    away = evaluation.away(run.config)
+    return f": {away}" if away else ""
+
+
+def arms(evaluation: Evaluation, run: Run, suffix: str) -> Figure:
     """Draw every arm of an evaluation."""
     shown = [curve(arm, evaluation, arm, ARM_COLOUR[arm]) for arm in reversed(evaluation.report["arms"])]
     named = f"{evaluation.name} training" if evaluation.name == evaluation.when else evaluation.name
-    drawn = position_curves(shown, title=f"Every arm, {named}", references=references(evaluation))
+    drawn = position_curves(
+        shown, title=f"Every arm, {named}{elsewhere(evaluation, run)}", references=references(evaluation)
+    )
     return Figure(f"arms-{evaluation.name}{suffix}", drawn, "arms")
 
 
@@ -124,29 +154,21 @@ def positions(run: Run, prefix: str) -> int:
 
 
 def numbers(run: Run) -> Iterator[Figure]:
-    """Draw facts, failures, tokens and seconds over the steps."""
+    """Draw facts, failures, what the learner tells, tokens and seconds over the steps."""
+    shown = {"facts": (facts(run), "Facts in the last context", "share of what can be known", 1.0)}
+    for name, of in NUMBERS.items():
+        curves = [Curve(curve, run.column(metric), colour=colour) for curve, (metric, colour) in of.curves.items()]
+        shown[name] = curves, of.title, of.unit, of.least_top
+    for name, (curves, title, unit, least_top) in shown.items():
+        if any(math.isfinite(value) for one in curves for value in one.values):
+            yield Figure(name, step_curves(run.steps, curves, title=title, unit=unit, least_top=least_top), name)
+
+
+def facts(run: Run) -> list[Curve]:
+    """Claims of the last contexts; what is neither rightly nor wrongly told is missing."""
     right, wrong = run.column("facts/right"), run.column("facts/wrong")
     missing = [rest if (rest := 1 - r - w) > 0 or math.isnan(rest) else 0.0 for r, w in zip(right, wrong, strict=True)]
-    for name, curves in {
-        "facts": [
-            Curve("right", right, colour=2),
-            Curve("wrong", wrong, colour=1),
-            Curve("missing", missing, colour=5),
-        ],
-        "malformed": [
-            Curve("answers", run.column("malformed/solve"), colour=0),
-            Curve("rewrites", run.column("malformed/update"), colour=1),
-        ],
-        "tokens": [Curve("sampled", run.column("tokens/sampled"), colour=0)],
-        "seconds": [
-            Curve("all", run.column("clock/step"), colour=0),
-            Curve("living", run.column("clock/live"), colour=2),
-        ],
-    }.items():
-        if any(math.isfinite(value) for one in curves for value in one.values):
-            title, unit = NUMBERS[name]
-            least_top = 1.0 if name in ("facts", "malformed") else 1e-9
-            yield Figure(name, step_curves(run.steps, curves, title=title, unit=unit, least_top=least_top), name)
+    return [Curve("right", right, colour=2), Curve("wrong", wrong, colour=1), Curve("missing", missing, colour=5)]
 
 
 def side_by_side(runs: Sequence[Run]) -> list[Figure]:
@@ -158,10 +180,10 @@ def side_by_side(runs: Sequence[Run]) -> list[Figure]:
         if after is not None:
             bounds[after.ground] = after
             by_ground.setdefault(after.ground, []).append(curve(run.name, after, "own", i))
-    found = [
-        Figure(f"runs-{i}", position_curves(curves, title="After training, own", references=references(bounds[ground])))
-        for i, (ground, curves) in enumerate(by_ground.items())
-    ]
+    found = []
+    for i, (ground, curves) in enumerate(by_ground.items()):
+        title = f"After training: {bounds[ground].packs}"
+        found.append(Figure(f"runs-{i}", position_curves(curves, title=title, references=references(bounds[ground]))))
     steps = sorted({step for run in runs for step in run.steps})
     curves = [
         Curve(run.name, [at.get(step, math.nan) for step in steps], colour=i)

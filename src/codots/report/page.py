@@ -187,13 +187,11 @@ def span(seconds: float) -> str:
 
 def headline(run: Run) -> Headline | None:
     """Judge a run by its last position: evaluated if it was, else by its training lives."""
-    own = {e.when: e for e in reversed(run.evaluations) if "own" in e.report["arms"] and e.report["writer"] is None}
-    after = own.get("after")
+    own = [e for e in run.evaluations if "own" in e.report["arms"] and e.report["writer"] is None]
+    after = next((e for e in own if e.when == "after"), None)
     if after is None:
         return training_headline(run)
-    before = own.get("before")
-    if before is not None and before.ground != after.ground:
-        before = None
+    before = next((e for e in own if e.when == "before" and e.ground == after.ground), None)
     reached, share = after.report["arms"]["own"], after.report["share_ci95"]
     return Headline(
         before=before.report["arms"]["own"]["reward"][-1] if before else None,

@@ -40,6 +40,16 @@ class Evaluation:
         """What two evaluations share that may be compared."""
         return tuple(self.report[key] for key in ("domain", "preset", "split", "n_packs", "size"))
 
+    @property
+    def packs(self) -> str:
+        """What its lives were lived on, in words."""
+        return "{n_packs} packs of {split}, {size} tasks each".format(**self.report)
+
+    def away(self, config: dict[str, Any]) -> str:
+        """Say what sets its lives apart from those that the recipe trains on, as `hard 8 tasks`; empty if nothing."""
+        told = [(key, self.report[key]) for key in ("domain", "preset", "size")]
+        return " ".join(f"{v} tasks" if key == "size" else v for key, v in told if config.get(key, v) != v)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -68,12 +78,14 @@ class Run:
     @property
     def size(self) -> int:
         """Tasks in a life, 0 if nothing says so."""
-        last = self.after or next(iter(self.evaluations), None)
-        return int(last.report["size"] if last else self.config.get("size", 0))
+        told = (
+            self.after.report if self.after else self.config or (self.evaluations[0].report if self.evaluations else {})
+        )
+        return int(told.get("size", 0))
 
     @property
     def after(self) -> Evaluation | None:
-        """The evaluation after training, None if there was none."""
+        """The evaluation after training, of lives as it had them if there is such a one; None if there was none."""
         return next((e for e in self.evaluations if e.when == "after"), None)
 
     @property
@@ -198,7 +210,7 @@ def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluat
                 raise ValueError(f"{path} is no demonstration's; expected before, after and seconds") from error
         elif isinstance(said, dict) and {"arms", "model", "writer", *REFERENCES} <= said.keys():
             found.append(Evaluation(path.stem, moment(folder, config, said["model"]), said))
-    return sorted(found, key=lambda e: ("before", "after", "other").index(e.when)), seconds
+    return sorted(found, key=lambda e: (("before", "after", "other").index(e.when), e.away(config) != "")), seconds
 
 
 def moment(folder: Path, config: dict[str, Any], model: str) -> str:
@@ -228,9 +240,9 @@ def holds_rows(path: Path) -> bool:
 
 
 def references_of(run: Run) -> dict[str, list[float]]:
-    """Floor, bayes and ceiling by position: of an evaluation, else of packs of `dev`, else none."""
+    """Floor, bayes and ceiling by position: of an evaluation of such lives, else of packs of `dev`, else none."""
     for evaluation in reversed(run.evaluations):
-        if evaluation.when != "other":
+        if evaluation.when != "other" and not evaluation.away(run.config):
             return {name: evaluation.report[name] for name in REFERENCES}
     c = run.config
     try:

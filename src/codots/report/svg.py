@@ -49,7 +49,8 @@ class Frame:
     """Where numbers fall on the drawing."""
 
     x_range: tuple[float, float]
-    y_range: tuple[float, float]
+    heights: Sequence[float]
+    """The numbers along the side; the plot goes from the first to the last."""
 
     def x(self, value: float) -> float:
         """Place a value across; a single one stands in the middle."""
@@ -58,7 +59,7 @@ class Frame:
 
     def y(self, value: float) -> float:
         """Place a value up, never outside of the plot."""
-        low, high = self.y_range
+        low, high = self.heights[0], self.heights[-1]
         return BOTTOM - (BOTTOM - TOP) * min(1.0, max(0.0, (value - low) / (high - low)))
 
     def points(self, xs: Iterable[float], ys: Iterable[float]) -> list[Point]:
@@ -66,10 +67,13 @@ class Frame:
         return [(self.x(x), self.y(y) if math.isfinite(y) else math.nan) for x, y in zip(xs, ys, strict=True)]
 
 
-def y_range(lines: Iterable[Sequence[float]], least_top: float = 1.0) -> tuple[float, float]:
-    """Show 0 to `least_top`, and more only where values need it."""
+def heights(lines: Iterable[Sequence[float]], least_top: float = 1.0) -> list[float]:
+    """Few round numbers that reach from 0 to `least_top`, and further only where values need it."""
     values = [value for line in lines for value in line if math.isfinite(value)]
-    return min([0.0, *values]), max([least_top, *values])
+    low, high = min([0.0, *values]), max([least_top, *values])
+    sizes = (base * 10.0**power for power in range(-12, 300) for base in (1, 2, 2.5, 5))
+    size = next(size for size in sizes if (high - low) / size < 4.001)
+    return [size * i for i in range(math.floor(low / size + 1e-6), math.ceil(high / size - 1e-6) + 1)]
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -81,6 +85,8 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def short(value: float, top: float) -> str:
     """Write a number of a plot that reaches up to `top`."""
+    if top < 0.05:
+        return f"{value:.2g}"
     if top <= 20:
         return f"{value:.2f}"
     return f"{value:.0f}" if top < 10_000 else f"{value / 1000:.3g}k"
@@ -100,12 +106,11 @@ def nudge(wanted: Sequence[float], low: float, high: float) -> list[float]:
 def axes(frame: Frame, across: Sequence[float], title: str, unit: str) -> str:
     """Draw grid, ticks and their words."""
     every = math.ceil(len(across) / 12)
-    top = frame.y_range[1]
-    heights = np.linspace(*frame.y_range, 5)
+    top = frame.heights[-1]
     return "".join(
         [
-            *(f'<path class="grid" d="M{LEFT} {frame.y(v):.1f}H{RIGHT}"/>' for v in heights),
-            *(words(LEFT - 8, frame.y(v) + 5, short(v, top), "soft", "end") for v in heights),
+            *(f'<path class="grid" d="M{LEFT} {frame.y(v):.1f}H{RIGHT}"/>' for v in frame.heights),
+            *(words(LEFT - 8, frame.y(v) + 5, short(v, top), "soft", "end") for v in frame.heights),
             *(words(frame.x(v), BOTTOM + 22, f"{v:.0f}", "soft", "middle") for v in across[::every]),
             words((LEFT + RIGHT) / 2, BOTTOM + 44, title, "soft", "middle"),
             words(14, TOP - 14, unit, "soft"),
