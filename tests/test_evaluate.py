@@ -192,7 +192,7 @@ def test_the_report_is_what_the_rows_say(all_arms, packs):
             here = [row for row in own if row.kind == "solve" and row.position == j]
             rewards = np.array([row.reward for row in here])
             assert found.reward[j] == pytest.approx(rewards.mean(), abs=1e-4)
-            assert found.ci95[j] == mean_ci(rewards, 1.0).interval
+            assert found.ci95[j] == mean_ci(rewards, 0.0, 1.0).interval
             assert found.success[j] == pytest.approx(np.mean(rewards > 0), abs=1e-4)
             wilson = stats.binomtest(int(sum(rewards > 0)), PACKS).proportion_ci(method="wilson")
             assert found.success_ci95[j] == pytest.approx([wilson.low, wilson.high], abs=1e-4)
@@ -220,7 +220,7 @@ def test_a_lift_is_the_difference_paired_by_pack(packs):
             ]
             assert len(pairs) == PACKS - 2
             assert found[name][j] == pytest.approx(np.mean(pairs), abs=1e-4)
-            assert found[f"{name}_ci95"][j] == mean_ci(np.array(pairs), 2.0).interval
+            assert found[f"{name}_ci95"][j] == mean_ci(np.array(pairs), -1.0, 1.0).interval
 
 
 def test_a_share_is_the_part_of_what_only_a_context_can_give(packs):

@@ -12,38 +12,49 @@ from codots.stats import mean_ci, rate_ci, ratio_ci
 def test_the_interval_of_a_mean_is_students():
     values = np.random.default_rng(0).normal(3, 2, 40)
     low, high = stats.t.interval(0.95, 39, loc=values.mean(), scale=stats.sem(values))
-    estimate = mean_ci(values, 1.0)
+    estimate = mean_ci(values, -9.0, 9.0)
     assert estimate.mean == pytest.approx(values.mean())
     assert estimate.interval == pytest.approx([low, high], abs=1e-4)
 
 
 def test_missing_values_are_left_out():
     values = np.array([0.0, 1.0, np.nan, 0.5, np.nan])
-    assert mean_ci(values, 1.0) == mean_ci(values[[0, 1, 3]], 1.0)
+    assert mean_ci(values, 0.0, 1.0) == mean_ci(values[[0, 1, 3]], 0.0, 1.0)
 
 
 def test_no_values_give_no_number():
-    estimate = mean_ci(np.array([np.nan, np.nan]), 1.0)
+    estimate = mean_ci(np.array([np.nan, np.nan]), 0.0, 1.0)
     assert np.isnan([estimate.mean, *estimate.interval]).all()
 
 
-@given(st.integers(1, 600), st.sampled_from([0.0, 0.1, 0.3, 0.7, 0.9625, 1.0]), st.sampled_from([0.5, 1.0, 2.0]))
-def test_equal_values_are_no_certainty(n, value, span):
+@given(
+    st.integers(1, 600),
+    st.sampled_from([0.0, 0.1, 0.3, 0.7, 0.9625, 1.0]),
+    st.sampled_from([(0.0, 1.0), (0.0, 2.0), (-1.0, 1.0)]),
+)
+def test_equal_values_are_no_certainty(n, value, bounds):
     """Among them sums of tenths, whose mean is not exactly a tenth."""
-    low, high = mean_ci(np.full(n, value), span).interval
-    wilson = stats.binomtest(n, n).proportion_ci(method="wilson")
-    assert high - low == pytest.approx(2 * span * (1 - wilson.low), abs=2e-4)
+    least, greatest = bounds
+    half = (greatest - least) * (1 - stats.binomtest(n, n).proportion_ci(method="wilson").low)
+    expected = [max(least, value - half), min(greatest, value + half)]
+    assert mean_ci(np.full(n, value), *bounds).interval == pytest.approx(expected, abs=2e-4)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_an_interval_ends_where_no_value_can_be(values):
+    low, high = mean_ci(np.array(values), 0.0, 1.0).interval
+    assert 0 <= low <= high <= 1
 
 
 def test_more_packs_make_a_narrower_interval():
-    widths = [np.diff(mean_ci(np.tile([0.0, 1.0], n), 1.0).interval)[0] for n in (2, 20, 200)]
+    widths = [np.diff(mean_ci(np.tile([0.0, 1.0], n), -9.0, 9.0).interval)[0] for n in (2, 20, 200)]
     assert widths == sorted(widths, reverse=True)
 
 
 def test_what_is_found_is_plain_floats():
     for estimate in (
-        mean_ci(np.ones(5), 1.0),
-        mean_ci(np.arange(5.0), 1.0),
+        mean_ci(np.ones(5), 0.0, 1.0),
+        mean_ci(np.arange(5.0), 0.0, 4.0),
         ratio_ci(np.arange(9.0), np.arange(9.0) + 2),
     ):
         assert [type(value) for value in (estimate.mean, *estimate.interval)] == [float] * 3

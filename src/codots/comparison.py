@@ -48,10 +48,10 @@ def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[st
         "bayes": rounded(bayes_PS.mean(0)),
         "ceiling": rounded(ceiling_PS.mean(0)),
     }
-    span = 2 * (domain.bounds[1] - domain.bounds[0])
+    span = domain.bounds[1] - domain.bounds[0]
     for name, a, b in (("lift", "own", "null"), ("shuffled_lift", "shuffled", "null")):
         both = a in by_arm and b in by_arm
-        cis = [mean_ci(d, span) for d in (by_arm[a] - by_arm[b]).T] if both else None
+        cis = [mean_ci(d, -span, span) for d in (by_arm[a] - by_arm[b]).T] if both else None
         report[name] = None if cis is None else [round(ci.mean, 4) for ci in cis]
         report[f"{name}_ci95"] = None if cis is None else [ci.interval for ci in cis]
     shares = None
@@ -68,7 +68,7 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
     domain, size = packs[0].domain, len(packs[0].tasks)
     reward_PS = rewards(lives, size)
     there = [(pack, solved) for pack, rows in zip(packs, lives, strict=True) if (solved := solves(rows))]
-    cis = [mean_ci(column, domain.bounds[1] - domain.bounds[0]) for column in reward_PS.T]
+    cis = [mean_ci(column, *domain.bounds) for column in reward_PS.T]
     won_PS = reward_PS[~np.isnan(reward_PS[:, 0])] > 0
     malformed = [[row.stop == "malformed" for row in solved] for _, solved in there]
     updates = [row.stop == "malformed" for rows in lives for row in rows if row.kind == "update"]

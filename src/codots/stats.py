@@ -17,11 +17,11 @@ class Estimate:
     interval: list[float]
 
 
-def mean_ci(values: np.ndarray, span: float) -> Estimate:
-    """Mean and t interval of one value per pack, NaN left out.
+def mean_ci(values: np.ndarray, least: float, greatest: float) -> Estimate:
+    """Mean and t interval of one value per pack, NaN left out; it ends where no value can be.
 
     Equal values have no spread to go by; then the interval is as wide as that of a success rate that never missed
-    (Wilson), times `span`, the distance from the least possible value to the greatest.
+    (Wilson), times the distance from the least possible value to the greatest.
     """
     values = values[~np.isnan(values)]
     n = len(values)
@@ -32,8 +32,8 @@ def mean_ci(values: np.ndarray, span: float) -> Estimate:
     if spread > 1e-9:  # less is rounding
         half = float(stats.t.ppf(0.975, n - 1)) * spread / n**0.5
     else:
-        half = span * (1 - float(stats.binomtest(n, n).proportion_ci(method="wilson").low))
-    return Estimate(mean, [round(mean - half, 4), round(mean + half, 4)])
+        half = (greatest - least) * (1 - float(stats.binomtest(n, n).proportion_ci(method="wilson").low))
+    return Estimate(mean, [round(max(least, mean - half), 4), round(min(greatest, mean + half), 4)])
 
 
 def rate_ci(hits: np.ndarray) -> list[float]:
