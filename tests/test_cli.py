@@ -343,7 +343,7 @@ def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run
     told = ["eval", "run", "--preset", "tiny", "--size", "2", "--packs", "2", "--workers", "1"]
     (home / "run" / "mine.json").write_text(codots(*told, "--json", "--rows", "run/mine.jsonl").out)
     ended = codots("report", "run", "--figures")
-    assert (ended.code, ended.out) == (0, "look at run/report.html, and 12 figures in run/figures\n")
+    assert (ended.code, ended.out) == (0, "look at run/report.html, and 20 figures in run/figures\n")
     page = (home / "run" / "report.html").read_text()
     assert "the trained model reached a reward of" in page
     assert '"where":["mine","step 1"]' in page

@@ -91,8 +91,11 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("credit: {choices: {gamma: .nan}}", "credit.choices.gamma.*got nan"),
         ("learner: {loss: rec}", "learner: unknown kind 'rec'"),
         ("learner: {loss_choices: {eps: 0.1}}", "learner: unknown choice 'eps'.*nearest: 'eps_low'"),
-        ("learner: {loss: gspo}", "learner: loss 'gspo' .*needs what no recipe can give"),
-        ("learner: {loss_choices: {kl_coef: 0.1}}", "kl_coef 0.1 needs what no recipe can give"),
+        ("learner: {loss: gspo}", "learner: loss 'gspo' needs whole episodes.*use one of rec-oneside-nois, .*grpo"),
+        (
+            "learner: {loss_choices: {kl_coef: 0.1}}",
+            "kl_coef 0.1 needs a reference model, which no run has: leave it out",
+        ),
         ("- steps", "is not a recipe: expected keys and values, got list"),
         ("steps: [", "is not YAML: .*expected the node content"),
         ("seed: !!timestamp now", "is not YAML"),

@@ -387,8 +387,14 @@ def test_rows_that_could_not_be_written_are_refused_beforehand(base, tmp_path, m
 
 def test_a_style_that_the_domain_does_not_have_is_one_line(base, registry):
     register(Guess())
-    with pytest.raises(ValueError, match="spoken to in style 'compact', which guess-v0 does not have"):
+    with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
         evaluate(base, domain="guess-v0", preset="few", packs=2)
+
+
+def test_a_model_that_does_not_know_the_world_is_told_of(caplog):
+    found = evaluate("base", domain="alchemy-v1", preset="limited", packs=2, size=2, workers=1)
+    assert found.arms["own"].malformed == [1, 1]
+    assert caplog.messages == ["no answer of base could be read; does it know alchemy-v1?"]
 
 
 def slowly(name, pack):

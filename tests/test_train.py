@@ -694,9 +694,15 @@ def test_a_model_that_does_not_fit_leaves_no_run(config, base, tmp_path):
 
 def test_a_style_that_the_domain_does_not_have_leaves_no_run(config, registry):
     register(Guess())
-    with pytest.raises(ValueError, match="style 'compact', which guess-v0 does not have"):
+    with pytest.raises(ValueError, match="style 'compact'; guess-v0 has natural"):
         next(train(changed(config, domain="guess-v0", preset="few")))
     assert not Path(config.run).exists()
+
+
+def test_a_model_that_does_not_know_the_world_is_told_of_at_once(config, caplog):
+    report = next(train(changed(config, domain="alchemy-v1", preset="limited", model="base")))
+    assert report.metrics["malformed/solve"] == 1
+    assert caplog.messages == ["no answer of step 1 could be read; does base know alchemy-v1?"]
 
 
 @pytest.fixture

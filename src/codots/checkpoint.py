@@ -123,7 +123,10 @@ def check_run(folder: Path, config: Section, resume: bool) -> None:
     changed = [key for key in now if then.get(key) != now[key]]
     if changed:
         key = changed[0]
-        raise ValueError(f"{folder} is another run: there {key} is {then.get(key)!r}, here {now[key]!r}")
+        raise ValueError(
+            f"{folder} is another run: there {key} is {then.get(key)!r}, here {now[key]!r}; "
+            f"to start a new one from its weights, give run=ANOTHER --from {folder}"
+        )
 
 
 def save_checkpoint(

@@ -65,11 +65,14 @@ class LearnerConfig(Section):
     @model_validator(mode="after")
     def _exists(self) -> Self:
         if self.model_fields_set & {"loss", "loss_choices"}:
-            from codots.loss import choose  # torch, which a recipe without these keys does not wait for
+            from codots.loss import KINDS, choose  # torch, which a recipe without these keys does not wait for
 
             kind, chosen = choose(self.loss, **self.loss_choices)
-            if kind.by_episode or chosen.kl_coef:
-                raise ValueError(f"loss {self.loss!r} with kl_coef {chosen.kl_coef} needs what no recipe can give it")
+            if kind.by_episode:
+                known = ", ".join(name for name, kind in KINDS.items() if not kind.by_episode)
+                raise ValueError(f"loss {self.loss!r} needs whole episodes, which the learner cuts: use one of {known}")
+            if chosen.kl_coef:
+                raise ValueError(f"kl_coef {chosen.kl_coef} needs a reference model, which no run has: leave it out")
         return self
 
 

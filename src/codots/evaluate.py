@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from codots.pack import Pack
 from codots.player import Player
 from codots.records import Row, contexts, life_rows, missing_row, solves
 from codots.rollout import Given, Job, Life, Own
+
+log = logging.getLogger("codots")
 
 __all__ = ["ARMS", "POLICIES", "ArmReport", "Report", "as_json", "evaluate", "reference"]
 
@@ -109,6 +112,8 @@ def evaluate(
         reader.player.close()
         if author is not None:
             author.player.close()
+    if {row.stop for arm in arms for life in lives[arm] for row in solves(life)} == {"malformed"}:
+        log.warning(f"no answer of {model} could be read; does it know {domain}?")
     return Report(
         model=str(model),
         writer=None if writer is None else str(writer),

@@ -55,7 +55,8 @@ class Profile:
     def fits(self, domain: str) -> Profile:
         """The same, if this domain has its style; ValueError if not."""
         if self.style not in get_domain(domain).styles:
-            raise ValueError(f"the model is spoken to in style {self.style!r}, which {domain} does not have")
+            known = ", ".join(get_domain(domain).styles)
+            raise ValueError(f"the model is spoken to in style {self.style!r}; {domain} has {known}")
         return self
 
     def play(self) -> Play:
@@ -88,8 +89,8 @@ def model_folder(name: str | Path) -> Path:
         if (inner / "config.json").is_file():
             return inner
     if not folder.exists():
-        expected = f"expected a Hugging Face folder, or {BASE!r} for the one shipped{closest(folder, BASE)}"
-        raise ValueError(f"no model at {str(name)!r}; {expected}")
+        expected = f"expected a Hugging Face folder on this machine, or {BASE!r} for the one shipped"
+        raise ValueError(f"no model at {str(name)!r}; {expected}{closest(folder, BASE)}")
     raise ValueError(f"{folder} is not a model folder: it has no config.json")
 
 

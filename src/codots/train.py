@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
@@ -24,6 +25,8 @@ from codots.pack import Pack
 from codots.records import dump, life_rows
 from codots.rollout import Given, Job, Kind, Life, Own
 from codots.transcript import Sample
+
+log = logging.getLogger("codots")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def train(
             sampled = int(np.nansum(rewards.solve_tokens_PGS) + np.nansum(rewards.update_tokens_PGS))
             tokens += sampled
             values = summary(rewards, lives, packs) | credit.metrics | learned
+            if step == 1 and values["malformed/solve"] == 1:
+                log.warning(f"no answer of step 1 could be read; does {config.model} know {config.domain}?")
             values |= {"tokens/sampled": sampled, "tokens/total": tokens}
             values |= {"clock/live": lived, "clock/step": time.perf_counter() - clock}
             dev = None
