@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codots.begin import learner_settings
-from codots.config import TrainConfig, load_recipe
+from codots.config import TrainConfig
 from codots.credit import Advantages
 from codots.engine.local import LocalEngine, Plan
 from codots.model import load_profile, model_folder
+from codots.recipe import load_recipe
 from codots.rollout import Life
 from codots.train import collect, credit_of, samples, step_jobs, step_packs
 from codots.transcript import Sample

@@ -338,6 +338,14 @@ def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, h
     assert (home / "run" / "summary.json").read_bytes() != first
 
 
+@pytest.mark.parametrize("of", [[], ["--pretrain"]])
+def test_every_key_of_a_recipe_is_listed(codots, of):
+    keys = {key["name"]: key for key in strict(codots("keys", *of, "--json").out)}
+    assert keys["workers"]["default"] == 2
+    shown = codots("keys", *of).out
+    assert all(name in shown for name in keys)
+
+
 def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run(codots, home):
     assert codots("train", "recipe.yaml").code == 0
     told = ["eval", "run", "--preset", "tiny", "--size", "2", "--packs", "2", "--workers", "1"]

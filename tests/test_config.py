@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codots.checkpoint import ELSEWHERE
-from codots.config import LearnerConfig, PretrainConfig, TrainConfig, fingerprint, known_keys, load_recipe
+from codots.config import LearnerConfig, PretrainConfig, TrainConfig, fingerprint
+from codots.recipe import keys_of, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 STAGES = "stages: [{steps: 1}]\n"
@@ -37,6 +38,14 @@ def kind_of(path):
 def test_every_recipe_of_the_house_is_valid(path):
     config = load_recipe(kind_of(path), path)
     assert kind_of(path).model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, PretrainConfig])
+def test_every_key_tells_what_it_means(kind):
+    keys = list(keys_of(kind))
+    assert len({key.name for key in keys}) == len(keys)
+    assert all(key.meaning.endswith(".") for key in keys)
+    assert {"run", "seed", "workers"} <= {key.name for key in keys}
 
 
 def test_there_are_recipes():
@@ -181,7 +190,8 @@ def test_a_change_that_does_not_fit_is_one_line(recipe, change, line):
     assert one_line(error)
 
 
-KEYS = st.sampled_from([*known_keys(TrainConfig), "stepz", "a\nb", "", "é"]).map(lambda key: key.rpartition(".")[2])
+NAMES = [key.name.rpartition(".")[2] for key in keys_of(TrainConfig)]
+KEYS = st.sampled_from([*NAMES, "stepz", "a\nb", "", "é"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates()
 TREES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=10

@@ -79,3 +79,11 @@ def test_a_broken_promise_is_one_line_on_stderr(tmp_path):
     code, out, err = codots(tmp_path, "check", "codots_doors:Doors", "--packs", "8", "--workers", "1")
     assert (code, out) == (2, "")
     assert re.fullmatch(r"codots: doors-v1 four.*: got 1\.5, expected a reward within .*", err.splitlines()[-1])
+
+
+def test_the_map_shows_every_file():
+    house = Path(__file__).parent.parent / "src" / "codots"
+    chart = TEXT.partition("## The map")[2].partition("\n## ")[0]
+    files = {path.name for path in house.glob("*.py")} - {"__init__.py", "__main__.py"}
+    folders = {f"{path.parent.name}/" for path in house.glob("*/__init__.py")}
+    assert {name for name in files | folders if name not in chart} == set()

@@ -17,7 +17,7 @@ _HOMES = {
     "Step": "codots.domain",
     "check_domain": "codots.check",
     "TrainConfig": "codots.config",
-    "load_recipe": "codots.config",
+    "load_recipe": "codots.recipe",
     "train": "codots.train",
     "evaluate": "codots.evaluate",
     "reference": "codots.evaluate",
@@ -41,9 +41,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from codots.check import check_domain
-    from codots.config import TrainConfig, load_recipe
+    from codots.config import TrainConfig
     from codots.domain import Domain, Step, get_domain, make_pack, register
     from codots.evaluate import evaluate, reference
+    from codots.recipe import load_recipe
     from codots.records import load_rollouts
     from codots.train import train
 

@@ -32,9 +32,10 @@ def arms() -> Iterable[str]:
 
 def keys() -> list[str]:
     """Keys of a recipe, as the beginning of a change."""
-    from codots.config import TrainConfig, known_keys
+    from codots.config import TrainConfig
+    from codots.recipe import keys_of
 
-    return [f"{key}=" for key in known_keys(TrainConfig)]
+    return [f"{key.name}=" for key in keys_of(TrainConfig)]
 
 
 def completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:

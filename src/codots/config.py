@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from codots.credit import choose
 from codots.deadline import PATIENCE
 from codots.device import check_device
-from codots.domain import closest, get_domain, nearest
+from codots.domain import get_domain, nearest
 
 
 class Section(BaseModel):
@@ -236,75 +233,6 @@ class PretrainConfig(Section):
         if self.width % (2 * self.heads):
             raise ValueError(f"a width of {self.width} cannot be cut into {self.heads} heads of even width")
         return self
-
-
-C = TypeVar("C", bound=Section)
-
-
-def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> C:
-    """Read a recipe and apply `key=value` changes; ValueError is one line that names the nearest key."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read the recipe {path}: {said}{closest(path)}") from error
-    values = _read(text, str(path)) or {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is not a recipe: expected keys and values, got {type(values).__name__}")
-    if kind is TrainConfig and "stages" in values:
-        raise ValueError(f"{path} is a recipe of `codots pretrain`: it has stages")
-    for change in changes or []:
-        _change(values, change)
-    return validate(kind, values, str(path))
-
-
-def _read(text: str, what: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except Exception as error:  # besides YAMLError, whatever the constructor of a tag happens to raise
-        raise ValueError(f"{what} is not YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
-
-
-def _change(values: dict[str, Any], change: str) -> None:
-    key, equals, value = change.partition("=")
-    if not equals or not key:
-        raise ValueError(f"{change!r} is not a change; expected key=value, such as steps=10 or learner.lr=1e-3")
-    *outer, last = key.split(".")
-    for name in outer:
-        inner = values.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise ValueError(f"{change!r}: {name} holds no keys")
-        values = inner
-    values[last] = _read(value, repr(change))
-
-
-def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
-    """Check values against a kind of recipe."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "extra_forbidden":
-            named = ".".join(part for part in first["loc"] if isinstance(part, str))
-            raise ValueError(f"{where}: {nearest(named, known_keys(kind), 'key')}") from error
-        path = " ".join(".".join(map(str, first["loc"])).split())
-        if first["type"] == "literal_error" and isinstance(first["input"], str):
-            choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-            raise ValueError(f"{where}: {nearest(first['input'], choices, f'choice of {path}')}") from error
-        message = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], dict | BaseModel) or not path else f", got {first['input']!r}"
-        raise ValueError(f"{where}: {path}{': ' if path else ''}{message}{given}") from error
-
-
-def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
-    """Name every key of a kind of recipe, those of its sections with a dot."""
-    keys = []
-    for name, info in kind.model_fields.items():
-        keys.append(prefix + name)
-        for part in (info.annotation, *get_args(info.annotation)):  # a section, or a list of them
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                keys += known_keys(part, f"{prefix}{name}.")
-    return keys
 
 
 def fingerprint(config: Section, *, without: frozenset[str] = frozenset()) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from codots.doctor import Finding
     from codots.evaluate import Report
     from codots.forecast import Forecast
+    from codots.recipe import Key
     from codots.train import StepReport
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -217,6 +219,17 @@ def forecast_table(forecast: Forecast) -> Table:
         table.add_row(
             "the run", f"{forecast.whole / 60:.0f} min" if forecast.whole > 300 else f"{forecast.whole:.0f} s"
         )
+    return table
+
+
+def keys_table(keys: Sequence[Key]) -> Table:
+    """Every key of a recipe."""
+    table = Table(title="key=value changes a recipe, in the file or on the command line")
+    for name in ("key", "if left out", "meaning"):
+        table.add_column(name)
+    for key in keys:
+        default = "" if key.default is None else json.dumps(key.default)
+        table.add_row(key.name, Text(default), Text(key.meaning))
     return table
 
 

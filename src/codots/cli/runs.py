@@ -28,8 +28,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a model by a recipe."""
-    from codots.config import TrainConfig, load_recipe
+    from codots.config import TrainConfig
     from codots.display import run_training
+    from codots.recipe import load_recipe
 
     forked = [] if origin is None else [f"fork={json.dumps(origin)}"]
     config = load_recipe(TrainConfig, recipe, [*(changes or []), *forked])
@@ -67,12 +68,32 @@ def _dry_run(config: TrainConfig) -> None:
     typer.echo(f"# {config.steps} steps from {folder.name!r} in style {profile.style!r}; nothing was run")
 
 
+@app.command("keys")
+def list_keys(
+    pretraining: Annotated[bool, typer.Option("--pretrain", help="Of a recipe of `codots pretrain`.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List every key of a recipe: what it is if left out, and what it means."""
+    from dataclasses import asdict
+
+    from codots.config import PretrainConfig, TrainConfig
+    from codots.display import keys_table
+    from codots.recipe import keys_of
+
+    keys = list(keys_of(PretrainConfig if pretraining else TrainConfig))
+    if as_json:
+        typer.echo(json.dumps([asdict(key) for key in keys], indent=2))
+    else:
+        show(keys_table(keys))
+
+
 @app.command()
 def pretrain(recipe: Recipe, changes: Changes = None) -> None:
     """Make a tiny base model from nothing by imitation."""
-    from codots.config import PretrainConfig, load_recipe
+    from codots.config import PretrainConfig
     from codots.display import counting
     from codots.pretrain import pretrain
+    from codots.recipe import load_recipe
 
     config = load_recipe(PretrainConfig, recipe, changes)
     with counting("imitating, stage") as told:
@@ -139,8 +160,9 @@ def demo(
     packs: Packs = 500,
 ) -> None:
     """Watch a tiny model learn to learn: measure, train, measure again, and write a report."""
-    from codots.config import TrainConfig, load_recipe
+    from codots.config import TrainConfig
     from codots.processes import model_processes
+    from codots.recipe import load_recipe
 
     config = load_recipe(TrainConfig, recipe, changes)
     if config.workers > 1:

@@ -1,0 +1,76 @@
+"""What the pages say of recipes, numbers and rows is what the code has."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import astuple, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from codots.config import TrainConfig
+from codots.credit import OPTIONS, PRESETS
+from codots.loss import KINDS
+from codots.recipe import keys_of, validate
+from codots.records import Row
+from codots.train import train
+
+DOCS = Path(__file__).parent.parent / "docs"
+TRAINING = (DOCS / "training.md").read_text()
+
+
+def part(name: str) -> str:
+    """One chapter of the page."""
+    return re.split(r"^## ", TRAINING, flags=re.M)[[*re.findall(r"^## (.*)", TRAINING, re.M)].index(name) + 1]
+
+
+def table(name: str) -> list[list[str]]:
+    """The cells of a chapter's tables, without their heads."""
+    lines = [line.strip("| ").split(" | ") for line in part(name).splitlines() if line.startswith("| ")]
+    return [cells for cells in lines if "`" in cells[0] or cells[0] in ("not here", "a domain")]
+
+
+def named(text: str) -> set[str]:
+    """What stands in code."""
+    return set(re.findall(r"`([^`]+)`", text))
+
+
+def test_every_metric_of_a_run_is_explained_and_no_other(tmp_path: Path) -> None:
+    config = TrainConfig.model_validate(
+        {"run": str(tmp_path / "run"), "steps": 1, "packs": 2, "group": 2, "workers": 1, "look_packs": 2, "size": 2}
+        | {"credit": {"choices": {"balance": "red"}}}
+    )
+    list(train(config))
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    written = {re.sub(r"\d+$", "J", name) for name in json.loads(line)} - {"step"}
+    explained = set().union(*(named(cells[0]) for cells in table("Metrics")))
+    assert explained - {"credit/red_temperature"} == written - {"credit/red_temperature"}
+
+
+def test_every_estimator_and_loss_is_explained_as_it_is() -> None:
+    cells = {row[0].partition(",")[0].strip("`"): row for row in table("Advantages")}
+    assert {name: tuple(cells[name][1:]) for name in PRESETS} == {k: astuple(v)[:4] for k, v in PRESETS.items()}
+    for option, choices in OPTIONS.items():
+        assert set(choices) <= named(cells[option][1])
+    losses = set().union(*(named(row[0]) for row in table("Losses")))
+    assert losses - {"learner.loss"} == {name for name, kind in KINDS.items() if not kind.by_episode}
+
+
+def test_every_field_of_a_row_is_explained() -> None:
+    explained = [name for cells in table("Rows") for name in re.findall(r"`(\w+)`", cells[0])]
+    assert explained == [field.name for field in fields(Row)]
+
+
+def test_the_keys_that_are_named_exist() -> None:
+    known = {key.name for key in keys_of(TrainConfig)}
+    rows = [name for cells in table("GRPO, as others have it") for name in named(cells[0])]
+    for name in rows:
+        key = re.sub(r"(profile|credit\.choices|learner\.loss_choices)\..*", r"\1", name)
+        assert key in known | {"--resume", "none", ".eps_high"}, name
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", TRAINING, re.S))
+def test_a_recipe_of_the_page_is_valid(text: str) -> None:
+    assert validate(TrainConfig, yaml.safe_load(text), "page").credit.choices["scale"] == "std"
