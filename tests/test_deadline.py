@@ -1,6 +1,7 @@
 """What takes too long ends, and says what it was."""
 
 import asyncio
+import gc
 import signal
 import threading
 import time
@@ -15,12 +16,38 @@ def alarm():
     return round(signal.getitimer(signal.ITIMER_REAL)[0]), signal.getsignal(signal.SIGALRM)
 
 
-@pytest.mark.parametrize("work", [lambda: time.sleep(60), signal.pause, lambda: asyncio.run(asyncio.sleep(60))])
-def test_what_takes_too_long_ends_and_says_what_it_was(work):
+async def waits_for(works):
+    """Wait for what somebody else is to do, who is not awaited: a task of its own, or a call of the loop."""
+    works(asyncio.get_running_loop())
+    await asyncio.get_running_loop().create_future()
+
+
+async def pauses():
+    signal.pause()
+
+
+def task(loop):
+    task.of = loop.create_task(pauses())
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: time.sleep(60),
+        signal.pause,
+        lambda: asyncio.run(asyncio.sleep(60)),
+        lambda: asyncio.run(waits_for(task)),
+        lambda: asyncio.run(waits_for(lambda loop: loop.call_soon(signal.pause))),
+    ],
+    ids=["asleep", "paused", "awaiting", "a task that nobody awaits", "a call of the loop"],
+)
+def test_what_takes_too_long_ends_and_says_what_it_was_and_nothing_else(work, caplog):
     start = time.monotonic()
     with pytest.raises(TimeoutError, match="gave up after 2 s of sleeping"), deadline(2, "sleeping"):
         work()
     assert time.monotonic() - start < 30
+    gc.collect()  # asyncio tells of a task's error when the task goes
+    assert caplog.messages == []
 
 
 def test_nothing_between_the_work_and_its_deadline_takes_the_alarm_for_its_own():
@@ -60,6 +87,13 @@ def inner_and_then_too_long():
         signal.pause()
     with deadline(60, "later"):  # would ring after the outer one, so it is not set
         signal.pause()
+
+
+def test_a_deadline_that_is_over_at_once_is_one_as_well():
+    before = alarm()
+    with pytest.raises(TimeoutError, match="gave up after 1e-06 s of blinking"), deadline(1e-6, "blinking"):
+        signal.pause()
+    assert alarm() == before
 
 
 def test_a_thread_that_is_not_the_first_works_without_one():
