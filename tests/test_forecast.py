@@ -155,6 +155,15 @@ def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
         assert life.passes == sum(sum(sample.mask) for sample in life.samples) > 3
 
 
+def test_no_rehearsed_episode_is_longer_than_the_model_can_read(qwen, recipe):
+    for length in (90, 120, 400):
+        profile = Profile(solve_tokens=50_000, update_tokens=50_000, length=length)
+        lives = rehearse(recipe(), profile, load_render(qwen), 1.0)
+        longest = max(life.longest for life in lives)
+        assert longest == length
+    assert forecast(recipe(profile={"solve_tokens": 5_000_000, "length": 300})).fits
+
+
 def test_a_larger_device_elsewhere_is_planned_without_being_there(recipe):
     found = forecast(recipe(), gib=24)
     assert found.fits

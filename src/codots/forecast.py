@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,10 @@ def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
     folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
     profile = profile_of(config, folder)
     render = load_render(folder, profile.thinking)
-    lives = rehearse(config, profile, render, 1.0)
     at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
+    profile = replace(profile, length=min(profile.length, shape.config.max_position_embeddings))
+    lives = rehearse(config, profile, render, 1.0)
     there = gib * GIB if gib else memory_of(at)
     parts = memory(config, profile, shape, lives)
     if sum(parts.values()) > there:
@@ -124,9 +125,8 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life
     new = shape.adapters(lora.rank, lora.targets) if lora else 0
     learned, half = new or shape.weights, shape.itemsize < 4
     rows = -(-config.packs * config.group // workers)
-    length = min(profile.length, shape.config.max_position_embeddings)
-    slots = min(rows, SESSIONS, max(1, int(config.cache_gib * GIB) // (length * shape.bytes_per_id)))
-    width = min(length, 1 << (max(life.longest for life in lives) - 1).bit_length())
+    slots = min(rows, SESSIONS, max(1, int(config.cache_gib * GIB) // (profile.length * shape.bytes_per_id)))
+    width = min(profile.length, 1 << (max(life.longest for life in lives) - 1).bit_length())
     each = {
         "weights": (shape.weights + new) * shape.itemsize,
         # two moments and the gradient; of half precision the weights in full besides, and what a pass leaves
@@ -141,14 +141,16 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life
 
 def learning(config: TrainConfig, shape: Shape, lives: list[Life]) -> float:
     """Bytes that the dearest pass there and back takes at its height."""
-    parts = micro_batches(grouped(lives, config.group), config.learner.micro_tokens)
+    most = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs]  # a step may have fewer
+    parts = micro_batches(grouped(most, config.group), config.learner.micro_tokens)
     part = max(parts, key=lambda part: scored(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers)
     sampled, layer = scored(part), shape.kept(part)
     if config.learner.checkpointing:
         kept, sampled = shape.layers * len(part.ids) * shape.width * shape.itemsize + layer, min(sampled, PIECE)
     else:
         kept = shape.layers * layer
-    return float(kept + layer + sampled * shape.vocabulary * (16 + shape.itemsize))
+    # logits as they come, in full, their logprobs, probabilities and gradient; now and then a copy is gone late
+    return float(kept + layer + sampled * shape.vocabulary * (20 + shape.itemsize))
 
 
 def scored(part: MicroBatch) -> int:

@@ -42,7 +42,7 @@ def rehearse(config: TrainConfig, profile: Profile, render: Render, share: float
     """Live some lives by scripted policies, of which half learn and half do not.
 
     What is read is what a model would read; what is said takes `share` of what a model may say, or what the policy's
-    words take.
+    words take, and no episode is longer than the profile's `length`.
     """
     packs = [make_pack(config.domain, config.preset, "train", i, config.size) for i in range(PACKS)]
     return [
@@ -65,32 +65,38 @@ def _episodes(
         env, transcript, turns = task.env(style=style, memory=memory), Transcript(), []
         observation, rules = env.observe(), domain.rules_text(task, style)
         prompt = strategy.solve(rules, z, observation, style)
-        transcript.read(render.opening(prompt.system, prompt.user))
+        ids = render.opening(prompt.system, prompt.user)
         while True:
             text = policy.act(env.view)
-            _say(transcript, render.reply(text), profile.solve_tokens, share)
+            if not _answer(transcript, ids, render.reply(text), profile.solve_tokens, share, profile.length):
+                text = ""  # as of a model that has no more room
             turns.append(Turn(observation, text))
             step = env.step(text)
             if step.done:
                 break
             observation = step.observation
-            transcript.read(render.turn(observation, StopReason.STOP))
+            ids = render.turn(observation, StopReason.STOP)
         policy.end(step)
-        yield transcript
+        if transcript.tokens:
+            yield transcript
         if config.contexts == "own" and task.position + 1 < len(pack.tasks):
             told = step.reward if domain.reveals_reward else None
             prompt = strategy.prompt(Trajectory(rules, tuple(turns), step.observation, told, step.feedback), z, style)
             z, transcript = domain.oracle_context(pack.world, style), Transcript()
-            transcript.read(render.opening(prompt.system, prompt.user))
-            _say(transcript, render.reply(f"{OPEN}{z}{CLOSE}"), profile.update_tokens, share)
-            yield transcript
+            ids, reply = render.opening(prompt.system, prompt.user), render.reply(f"{OPEN}{z}{CLOSE}")
+            if _answer(transcript, ids, reply, profile.update_tokens, share, profile.length):
+                yield transcript
 
 
-def _say(transcript: Transcript, ids: list[int], most: int, share: float) -> None:
-    """Say what the policy says, and where that is short go on in ids that mean nothing."""
-    count = min(max(len(ids), int(most * share)), most)
-    said = (ids * (count // len(ids) + 1))[:count]
+def _answer(transcript: Transcript, ids: list[int], reply: list[int], most: int, share: float, length: int) -> bool:
+    """Read, say what the policy says, and where that is short go on in ids that mean nothing; False without room."""
+    count = min(max(len(reply), int(most * share)), most, length - len(transcript.ids) - len(ids))
+    if count < 1:
+        return False
+    transcript.read(ids)
+    said = (reply * (count // len(reply) + 1))[:count]
     transcript.wrote(Sampled(said, [0.0] * count, StopReason.STOP, 0))
+    return True
 
 
 def grouped(lives: list[Life], group: int) -> list[Sample]:
