@@ -1,10 +1,11 @@
 """The whole path of a real model, on a small one: half precision, LoRA, thoughts, resuming, and what is left behind."""
 
+import shutil
 from itertools import islice
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from codots import evaluate, register
 from codots.checkpoint import checkpoints
@@ -83,12 +84,27 @@ def test_a_fork_goes_on_from_what_was_trained(recipe, tmp_path):
     assert any(not torch.equal(weight, taken[name]) for name, weight in ends(tmp_path / "second").items())
 
 
-def test_a_fork_of_a_run_without_lora_is_refused_by_lora(tmp_path, qwen, recipe):
-    if recipe.kind == "lora":
-        pytest.skip("this is what the others are refused by")
+def test_a_fork_that_would_change_between_lora_and_none_is_refused_and_leaves_no_run(tmp_path, recipe):
     list(train(recipe("first", steps=1)))
-    with pytest.raises(ValueError, match=r"has no adapter\.safetensors: it was not trained with LoRA"):
-        list(train(recipe("second", fork=str(tmp_path / "first"), learner=LEARNERS["lora"])))
+    other, said = {"lora": ("full", "was trained with"), "full": ("lora", "was not trained with")}[recipe.kind]
+    with pytest.raises(ValueError, match=f"step-000001 {said} LoRA; expected .*model=.*step-000001 and no --from"):
+        list(train(recipe("second", fork=str(tmp_path / "first"), learner=LEARNERS[other])))
+    assert not (tmp_path / "second").exists()
+    list(train(recipe("second", model=str(tmp_path / "first" / "checkpoints" / "step-000001"), steps=1)))
+
+
+def test_a_fork_of_lora_beside_another_model_is_refused(tmp_path, recipe, qwen):
+    other = shutil.copytree(qwen, tmp_path / "other")
+    weights = {name: weight * 1.1 for name, weight in load_file(qwen / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    list(train(recipe("first", steps=1)))
+    second = recipe("second", fork=str(tmp_path / "first"), model=str(other), steps=1)
+    if recipe.kind == "full":  # its checkpoint has all weights, whatever `model` says
+        list(train(second))
+        return
+    with pytest.raises(ValueError, match="step-000001 was trained beside another model; expected the same `model`"):
+        list(train(second))
+    assert not (tmp_path / "second").exists()
 
 
 def test_a_profile_key_that_is_none_is_met_with_the_nearest(recipe):

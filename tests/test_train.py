@@ -644,6 +644,15 @@ def test_a_fork_takes_weights_and_optimiser_and_counts_from_zero(whole, config, 
     assert moments["0 step"] == optimiser(source)["0 step"] + 3
 
 
+def test_a_fork_decays_its_weights_as_its_own_recipe_says(whole, config):
+    ends = []
+    for i, decay in enumerate((0.0, 0.5)):
+        there = changed(config, run=f"{config.run}-{i}", fork=str(whole.run), steps=1, look_every=0)
+        list(train(changed(there, learner={"weight_decay": decay})))
+        ends.append(checkpoints(Path(there.run))[-1])
+    assert not equal(weights(ends[0]), weights(ends[1]))
+
+
 def test_a_fork_goes_on_when_its_origin_is_gone(whole, config, tmp_path):
     origin = shutil.copytree(whole.run, tmp_path / "origin")
     there = changed(config, fork=str(origin), seed=5, steps=3)

@@ -33,13 +33,15 @@ def begin(config: TrainConfig, resume: bool, stack: ExitStack) -> tuple[Path, Lo
         folder = model_folder(config.model)
     profile = profile_of(config, folder)
     engine = stack.enter_context(closing(LocalEngine(engine_plan(config, folder, profile), config.workers)))
+    if origin:
+        engine.fork(origin[0])
     if not resume:  # only now: a model that does not fit is refused before anything is written
         stack.enter_context(open_run(run, config, resume=False))
     if saved:
         engine.load(saved[0], saved[1]["step"] * config.minibatches)
         return run, engine, profile, saved[1]["step"], saved[1]["tokens"]
     if origin:
-        fork(run, config, engine, *origin)
+        keep_origin(run, config, engine, *origin)
     return run, engine, profile, 0, 0
 
 
@@ -64,9 +66,8 @@ def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
     )
 
 
-def fork(run: Path, config: TrainConfig, engine: LocalEngine, origin: Path, state: dict[str, Any]) -> None:
-    """Start from another run's checkpoint, and keep it as step 0: the other run may drop it."""
-    engine.fork(origin)
+def keep_origin(run: Path, config: TrainConfig, engine: LocalEngine, origin: Path, state: dict[str, Any]) -> None:
+    """Keep another run's checkpoint as step 0, where the engine has started from it: the other run may drop it."""
     said = {"checkpoint": str(origin.resolve()), "step": state["step"], "recipe": state["recipe"]}
     write_atomically(run / "origin.json", json.dumps(said | {"files": state["files"]}, indent=2) + "\n")
     save_checkpoint(run, 0, config, {"tokens": 0, "dev": None}, engine.save, config.keep)

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from codots.credit import choose
-from codots.deadline import PATIENCE
+from codots.deadline import LONGEST, PATIENCE
 from codots.device import check_device
 from codots.domain import get_domain, nearest
 
@@ -109,7 +109,7 @@ class TrainConfig(World):
 
     model: str = "base"
     """Where to start: a model folder, or `base`, the tiny model of the package."""
-    fork: str | None = None
+    fork: str | None = Field(None, min_length=1)
     """A run or a checkpoint to start from in place of `model`, with its weights and optimiser; steps count from 0."""
     run: str = "runs/train"
     """Folder of the run."""
@@ -137,7 +137,7 @@ class TrainConfig(World):
     """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the passes; `auto` is bfloat16 on a GPU that knows it. The optimiser's is always float32."""
-    cache_gib: float = Field(2.0, gt=0)
+    cache_gib: float = Field(2.0, gt=0, le=1e6)
     """Greatest size of the keys and values that a worker's sampler holds; lives past it wait."""
     profile: dict[str, str | bool | int | float] = {}
     """What differs from the model's `codots.json`, such as `solve_tokens`."""
@@ -156,7 +156,7 @@ class TrainConfig(World):
     gap_limit: float = Field(0.05, gt=0)
     """Greatest mean difference, in nats, of the sampler's and the learner's logprobs of the same ids; past it the run
     stops. One engine in full precision shows about 1e-7."""
-    patience: float = Field(PATIENCE, gt=0)
+    patience: float = Field(PATIENCE, gt=0, le=LONGEST)
     """Seconds that one stage of a step may take; then the run stops and says which."""
 
     @model_validator(mode="after")

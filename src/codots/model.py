@@ -47,7 +47,8 @@ class Profile:
             raise ValueError(nearest(str(self.style), list(STYLES), "prompt style"))
         for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("length", 1), ("temperature", 0)):
             kind = int | float if name == "temperature" else int
-            if not isinstance(value := getattr(self, name), kind) or not value >= least:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
                 raise ValueError(f"{name} is {value!r}; expected a number of at least {least}")
         if not isinstance(self.thinking, bool):
             raise ValueError(f"thinking is {self.thinking!r}; expected true or false")
@@ -91,7 +92,9 @@ def model_folder(name: str | Path) -> Path:
     if not folder.exists():
         expected = f"expected a Hugging Face folder on this machine, or {BASE!r} for the one shipped"
         raise ValueError(f"no model at {str(name)!r}; {expected}{closest(folder, BASE)}")
-    raise ValueError(f"{folder} is not a model folder: it has no config.json")
+    stopped = sorted((folder / "checkpoints").glob("step-*/model"))
+    hint = f"; its run stopped before the end, and left {stopped[-1].parent}" if stopped else ""
+    raise ValueError(f"{folder} is not a model folder: it has no config.json{hint}")
 
 
 def identity(folder: Path) -> str:

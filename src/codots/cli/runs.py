@@ -118,7 +118,7 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
     workers: Workers = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU for a large model.")] = "auto",
-    patience: Annotated[float, typer.Option(min=1, help="Seconds that 100 packs may take.")] = 3600.0,
+    patience: Annotated[float, typer.Option(min=1, max=1e8, help="Seconds that 100 packs may take.")] = 3600.0,
     rows: Annotated[
         Path | None, typer.Option(help="One JSON line per episode; a stopped evaluation goes on from it.")
     ] = None,

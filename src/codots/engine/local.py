@@ -17,7 +17,7 @@ import torch
 from codots.device import Place
 from codots.learner.batch import fair_shares, trained_tokens
 from codots.learner.local import LocalLearner, Settings, agree, finish
-from codots.learner.lora import Lora, adapt, load_adapter, merged, save_adapter
+from codots.learner.lora import ADAPTER, Lora, adapt, check_beside, load_adapter, merged, save_adapter
 from codots.model import Profile, load_model
 from codots.processes import deaf_to_ctrl_c, model_processes
 from codots.rollout import Job, Life, rollouts
@@ -173,6 +173,8 @@ class LocalEngine:
         """Take up the weights and the optimiser of a checkpoint."""
         if self.plan.lora:
             load_adapter(self.first.model, folder)
+        elif (folder / ADAPTER).is_file():
+            raise ValueError(f"{folder} was trained with LoRA; expected learner.lora, or model={folder} and no --from")
         else:
             saved, _ = load_model(folder / "model", Place(dtype=self.plan.place.dtype))
             self.first.model.load_state_dict(saved.state_dict())
@@ -187,6 +189,8 @@ class LocalEngine:
     def fork(self, folder: Path) -> None:
         """Take up the weights and the optimiser of another run, whose steps do not count here."""
         self.load(folder, 0)
+        if self.plan.lora:
+            check_beside(self.first.model, folder / "model")
         self.first.learner.steps = 0
 
     def close(self) -> None:

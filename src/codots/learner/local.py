@@ -154,6 +154,8 @@ class LocalLearner:
         """Read the state of a learner of the same model, whose weights are there already."""
         state = torch.load(folder / "optimiser.pt", weights_only=True, map_location=self.device)
         self.optimiser.load_state_dict(state["optimiser"])
+        for group in self.optimiser.param_groups:  # moments are taken up, and how to use them is this recipe's
+            group |= {"betas": self.settings.betas, "weight_decay": self.settings.weight_decay}
         self.steps = state["steps"]
         for master, parameter, saved in zip(
             self.masters, self.parameters, state.get("masters", self.parameters), strict=True

@@ -82,10 +82,26 @@ def load_adapter(model: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     if not (folder / ADAPTER).is_file():
-        raise ValueError(f"{folder} has no {ADAPTER}: it was not trained with LoRA")
+        raise ValueError(f"{folder} was not trained with LoRA; expected model={folder} and no --from")
     saved, own = load_file(folder / ADAPTER), adapters(model)
     if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
         raise ValueError(f"{folder / ADAPTER} is of another LoRA: its layers or its rank differ")
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(saved[name])
+
+
+def check_beside(model: Any, folder: Path) -> None:
+    """Raise ValueError unless new weights stand beside those that they were trained with.
+
+    `folder` holds what both made together then; to be as near as rounding is enough, as it may be in other precision.
+    """
+    from safetensors import safe_open
+
+    now = merged(model)
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as then:
+            for name in now.keys() & set(then.keys()):
+                was, is_ = then.get_tensor(name).float(), now[name].float().cpu()
+                if was.shape != is_.shape or (was - is_).abs().mean() > 0.02 * was.abs().mean():
+                    raise ValueError(f"{folder.parent} was trained beside another model; expected the same `model`")

@@ -153,7 +153,7 @@ class LocalSampler:
         room = self.max_length - session.length - len(session.pending) - len(ids)
         if room < 1:
             return Sampled([], [], StopReason.FULL, self.version)
-        draws = stream(*session.names, session.turn).random(params.max_tokens).tolist()
+        draws = stream(*session.names, session.turn).random(min(params.max_tokens, room)).tolist()
         session.turn += 1
         request = Request(session, [*session.pending, *ids], params, draws, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
