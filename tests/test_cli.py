@@ -210,12 +210,29 @@ def test_training_leaves_a_model(codots, home):
     assert re.search(r"^step 3/3  reward by position \d\.\d\d \d\.\d\d", ended.err, re.M)
 
 
+def test_what_is_no_number_of_its_kind_is_one_line(refused):
+    for change, line in (
+        ("fork=''", "fork: String should have at least 1 character"),
+        ("patience=1e12", "patience: .*less than or equal to 100000000"),
+        ("cache_gib=1e308", "cache_gib: .*less than or equal to 1000000"),
+        ("profile.solve_tokens=true", "solve_tokens is True; expected a number of at least 1"),
+    ):
+        refused(line, "train", "recipe.yaml", change)
+    refused("patience.*inf", "eval", "base", "--patience", "inf")
+
+
+def test_a_file_in_the_way_is_one_line(refused, home):
+    os.mkfifo(home / "pipe")
+    refused("cannot write pipe: it is no ordinary file", "eval", "base", "--packs", "2", "--rows", "pipe")
+    refused("no run can be at recipe.yaml/x: recipe.yaml is a file", "train", "recipe.yaml", "run=recipe.yaml/x")
+
+
 def test_another_runs_folder_is_one_line(codots, refused):
     codots("train", "recipe.yaml", "steps=1")
     refused("run already holds a run; add --resume to go on with it", "train", "recipe.yaml", "steps=1")
     refused("run is another run: there seed is 0, here 5", "train", "recipe.yaml", "steps=1", "seed=5", "--resume")
     refused("run is another run: there steps is 1, here 3", "train", "recipe.yaml", "--resume")
-    refused("run already holds a run", "pretrain", "pretrain.yaml")
+    refused("run already holds a run; give run=ANOTHER", "pretrain", "pretrain.yaml")
 
 
 def test_a_corrupt_checkpoint_is_one_line_and_the_run_goes_on(codots, refused, home, caplog):

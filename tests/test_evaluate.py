@@ -270,12 +270,14 @@ def test_missing_lives_are_outside_every_mean(packs):
         assert own.malformed[j] == pytest.approx(np.mean([stop == "malformed" for stop in stops]), abs=1e-4)
 
 
-def test_an_environment_that_is_down_is_counted(base, registry):
+def test_an_environment_that_is_down_is_counted_and_told(base, registry, caplog):
     domain = register(Flaky())
     domain.down = (0, 3)
     guess = {"domain": "flaky-v0", "preset": "few", "size": 2, "packs": 6, "workers": 1}
     report = evaluate(base, **guess)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 2]
+    told = [f"2 of 6 lives of {arm} are missing: ConnectionError: the house is down" for arm in ("own", "null")]
+    assert caplog.messages[:2] == told
     assert report.arms["own"].right is None
     domain.down = range(6)
     report = evaluate(base, **guess)

@@ -48,6 +48,15 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
+@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": 1}', '{"step": null}'])
+def test_a_line_that_is_none_is_named(tmp_path, text):
+    written = f'{{"step": 1}}\n{text}\n'
+    (tmp_path / "metrics.jsonl").write_text(written)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is not the numbers of a step"):
+        Metrics(tmp_path, 2)
+    assert (tmp_path / "metrics.jsonl").read_text() == written
+
+
 def events(run):
     """Read TensorBoard's own files: records of length, checksum, bytes, checksum."""
     from tensorboard.compat.proto.event_pb2 import Event

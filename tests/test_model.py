@@ -53,6 +53,12 @@ def test_base_is_the_model_of_the_package():
     assert model_folder("base").parent.name == "codots"
 
 
+def test_a_run_that_was_stopped_names_what_it_left(tmp_path):
+    (tmp_path / "checkpoints" / "step-000004" / "model").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"its run stopped before the end, and left .*step-000004"):
+        model_folder(tmp_path)
+
+
 def test_nothing_there_is_one_line(tmp_path):
     with pytest.raises(
         ValueError, match=r"no model at '.*nowhere'; expected a Hugging Face folder on this machine, or"

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from codots.config import Section, fingerprint
+from codots.config import Section, TrainConfig, fingerprint
 from codots.domain import closest
 
 STATE = "state.json"
@@ -52,8 +52,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def writable(path: Path) -> None:
     """Raise ValueError if no file of this name can be written, before there is anything to write."""
-    if path.is_dir() or not path.parent.is_dir():
-        why = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}{closest(path.parent)}"
+    why = ""
+    if not path.parent.is_dir():
+        why = f"there is no folder {path.parent}{closest(path.parent)}"
+    elif path.exists() and not path.is_file():  # a device, say, which a rename would put an end to
+        why = "it is a folder" if path.is_dir() else "it is no ordinary file"
+    if why:
         raise ValueError(f"cannot write {path}: {why}")
 
 
@@ -109,9 +113,12 @@ def open_run(folder: Path, config: Section, *, resume: bool) -> Iterator[Path]:
 def check_run(folder: Path, config: Section, resume: bool) -> None:
     """Raise ValueError unless a run can start in this folder, or go on in it."""
     recipe = folder / "config.yaml"
+    if in_the_way := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
+        raise ValueError(f"no run can be at {folder}: {in_the_way[0]} is a file")
     if not resume:
         if folder.exists() and any(file.suffix != ".part" and file.name != LOCK for file in folder.iterdir()):
-            raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or give run=ANOTHER")
+            again = "add --resume to go on with it, or " if isinstance(config, TrainConfig) else ""
+            raise ValueError(f"{folder} already holds a run; {again}give run=ANOTHER")
         return
     if not recipe.is_file():
         raise ValueError(f"there is no run to resume at {folder}: it has no config.yaml{closest(folder)}")

@@ -171,6 +171,8 @@ def report_table(report: Report) -> Table:
     for arm, curves in report.arms.items():
         table.add_row(f"{arm} reward", *with_intervals(curves.reward, curves.ci95))
         table.add_row(f"{arm} success", *with_intervals(curves.success, curves.success_ci95), style="dim")
+        if curves.missing:
+            table.add_row(f"{arm}: {curves.missing} lives are missing", style="red")
     table.add_section()
     for name in ("lift", "share", "shuffled_lift"):
         values, intervals = getattr(report, name), getattr(report, f"{name}_ci95")

@@ -18,7 +18,7 @@ from codots.domain import POLICIES, make_pack, nearest
 from codots.journal import Journal
 from codots.pack import Pack
 from codots.player import Player
-from codots.records import Row, contexts, life_rows, missing_row, solves
+from codots.records import MISSING, Row, contexts, life_rows, missing_row, solves
 from codots.rollout import Given, Job, Life, Own
 
 log = logging.getLogger("codots")
@@ -86,8 +86,8 @@ def evaluate(
     With `writer`, the contexts of `own` and of the arms made from them are another model's, lived by that model (the
     rows of arm `writer`) and only read here. `rows` takes one JSON line per episode as soon as a chunk of packs is
     lived, also of arms that only another one needs; what such a file holds of this evaluation is not lived again, and
-    the report is the same. Raises ValueError for an unknown arm, model, domain or preset, and for rows of another
-    evaluation; TimeoutError if a chunk of packs takes longer than `patience` seconds.
+    the report is the same. What is missing is warned of. Raises ValueError for an unknown arm, model, domain or
+    preset, and for rows of another evaluation; TimeoutError if a chunk of packs takes longer than `patience` seconds.
     """
     for arm in arms:
         if arm not in ARMS:
@@ -112,6 +112,7 @@ def evaluate(
         reader.player.close()
         if author is not None:
             author.player.close()
+    tell_of_missing(lives)
     if {row.stop for arm in arms for life in lives[arm] for row in solves(life)} == {"malformed"}:
         log.warning(f"no answer of {model} could be read; does it know {domain}?")
     return Report(
@@ -122,6 +123,13 @@ def evaluate(
         **compare(drawn, lives),
         tokens=sum(row.tokens for of in lives.values() for life in of for row in life),
     )
+
+
+def tell_of_missing(lives: dict[str, list[list[Row]]]) -> None:
+    """Warn of lives that are missing, with what the first of them failed of."""
+    for arm, of in lives.items():
+        if missing := [rows[0] for rows in of if rows[0].kind == MISSING]:
+            log.warning(f"{len(missing)} of {len(of)} lives of {arm} are missing: {missing[0].outcome}")
 
 
 class _Player:

@@ -43,12 +43,19 @@ class Metrics:
     def __init__(self, run: Path, done: int, loggers: Sequence[str] = (), about: dict[str, Any] | None = None) -> None:
         """Open a run that has `done` steps behind it; what was written past them is dropped."""
         self.path = run / "metrics.jsonl"
-        kept = [text for text in self._lines() if json.loads(text)["step"] <= done]
+        kept = [text for number, text in enumerate(self._lines(), 1) if self._step_of(text, number) <= done]
         if len(kept) < done:
             log.warning(f"{self.path} has only {len(kept)} of the {done} steps that are done; the rest are lost")
         write_atomically(self.path, "".join(text + "\n" for text in kept))
         told = json.loads(without_secrets(json.dumps(about or {})))
         self.loggers = [Guarded(name, run, done, told) for name in loggers]
+
+    def _step_of(self, text: str, number: int) -> int:
+        try:
+            return int(json.loads(text)["step"])
+        except (ValueError, TypeError, KeyError) as error:
+            said = "is not the numbers of a step; mend or remove it, and resume again"
+            raise ValueError(f"{self.path}, line {number}, {said}") from error
 
     def _lines(self) -> list[str]:
         """The whole lines, up to one that a power cut may have left."""

@@ -203,6 +203,27 @@ def test_packs_of_one_task_are_reported(tmp_path):
     assert "On the only task in a world" in html
 
 
+def test_runs_of_one_name_keep_their_figures_apart(tmp_path):
+    folders = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        folders.append(make_run(tmp_path / place / "run", metrics=steps(3)))
+    written = write_report(folders, tmp_path / "both.html", with_figures=True)
+    assert len(set(written)) == len(written) > 20
+    assert {path.parent.name for path in written[1:]} == {"figures", "run", "run-2"}
+
+
+@pytest.mark.parametrize("wrong", [{"own": 3}, {"own": {"reward": "high"}}, []])
+def test_numbers_that_are_none_are_one_line(tmp_path, wrong):
+    folder = make_run(tmp_path / "run")
+    (folder / "eval.json").write_text(
+        json.dumps(report([0.1] * 3, [0.1] * 3, model=f"{folder}/model") | {"arms": wrong})
+    )
+    with pytest.raises(ValueError, match=r"eval\.json is no evaluation's: ") as error:
+        write_report([folder], folder / "report.html")
+    assert len(str(error.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("out", ["nowhere/report.html"])
 def test_a_page_that_has_no_folder_is_refused(tmp_path, out):
     folder = make_run(tmp_path / "run", metrics=steps(3))

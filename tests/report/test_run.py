@@ -88,6 +88,7 @@ def test_a_training_is_judged_by_lives_of_its_own_kind(tmp_path):
         ("summary.json", "{", "summary.json is not JSON"),
         ("config.yaml", "a: [", "config.yaml is no recipe"),
         ("config.yaml", "words", "config.yaml is no recipe"),
+        ("config.yaml", "steps:", "config.yaml is no recipe: expected a number of steps, got None"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, name, text, said):
@@ -95,6 +96,13 @@ def test_what_cannot_be_read_is_named(tmp_path, name, text, said):
     (folder / name).write_text(text)
     with pytest.raises(ValueError, match=said):
         read_run(folder)
+
+
+def test_an_evaluation_that_is_not_there_yet_takes_nothing_away(tmp_path):
+    folder = make_run(tmp_path / "run", summary())
+    (folder / "eval.json").write_text("")
+    (folder / "half.json").write_text(json.dumps({"arms": {}, "model": "m", "writer": None, "floor": [], "bayes": []}))
+    assert [e.name for e in read_run(folder).evaluations] == ["before", "after"]
 
 
 def test_what_is_no_run_names_the_nearest(tmp_path):

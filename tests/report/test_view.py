@@ -53,6 +53,17 @@ def test_the_runs_are_listed_with_how_far_they_are(get):
     assert "<b> &" not in page
 
 
+@pytest.mark.parametrize("text", ["steps:", "steps: many", "a: ["])
+def test_a_run_that_cannot_be_read_hides_no_other(get, runs, text):
+    make_run(runs / "broken", metrics=steps(3))
+    (runs / "broken" / "config.yaml").write_text(text)
+    status, page = get("/")
+    assert status == 200
+    assert "12 of 30" in page
+    assert "config.yaml is no recipe" in page
+    assert get("/report?run=broken")[0] == 500
+
+
 def test_a_run_is_shown_by_its_name_whatever_letters_it_has(get):
     for name in ("first", "a <b> & c"):
         status, page = get(f"/report?run={quote(name)}")

@@ -509,6 +509,16 @@ def test_a_session_with_nothing_to_read_is_an_error_for_its_caller_alone(model):
     assert good[1][0].ids
 
 
+def test_an_answer_that_may_be_endless_is_the_one_that_its_room_allows(model):
+    answers = []
+    for most in (90, 10**12):
+        sampler = LocalSampler(model, frozenset(), max_length=100)
+        _, (answer,) = run(talk(sampler, ("long",), [([5] * 10, Params(most))]))
+        answers.append(answer)
+    assert answers[0].ids == answers[1].ids
+    assert (len(answers[1].ids), answers[1].stop) == (90, StopReason.FULL)
+
+
 @pytest.mark.parametrize("max_tokens", [0, -3])
 def test_an_answer_of_no_ids_is_an_error_for_its_caller_alone(model, max_tokens):
     sampler = LocalSampler(model, STOPS)

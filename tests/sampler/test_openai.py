@@ -225,7 +225,8 @@ def test_nobody_at_the_door_is_a_failure_too():
 
 @pytest.mark.parametrize(("asked", "least"), [("0.3", 0.3), ("never", 0), ("-5", 0)])
 def test_a_server_that_asks_for_time_is_given_it(serve, asked, least):
-    server = serve((429, {}, {"retry-after": asked}), good())
+    server = serve(good(), (429, {}, {"retry-after": asked}), good())
+    ask(endpoint(server))  # the first of a process imports the client
     start = time.monotonic()
     ask(endpoint(server))
     assert least <= time.monotonic() - start < least + 2

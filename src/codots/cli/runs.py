@@ -151,6 +151,8 @@ def evaluate(
         typer.echo(json.dumps(plain(report), indent=2))
     else:
         show(report_table(report))
+    if any(arm.missing == packs for arm in report.arms.values()):
+        raise typer.Exit(1)
 
 
 @app.command()

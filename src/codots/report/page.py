@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from codots.checkpoint import write_atomically
+from codots.checkpoint import writable, write_atomically
 from codots.report.figures import FIRST, Figure, figures, side_by_side, write_figures
 from codots.report.lives import Shelf, chosen, index, packed, read_lives
 from codots.report.run import Evaluation, Run, grounds, is_exact, read_run, references_of
@@ -84,17 +84,23 @@ def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = Fals
     Raises ValueError for a folder that is no run, and for files that cannot be read.
     """
     runs = [read_run(folder) for folder in folders]
-    if to.is_dir() or not to.parent.is_dir():
-        raise ValueError(f"cannot write {to}: {'it is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
+    writable(to)
     page = build([chapter(run) for run in runs])
     written = []
     if with_figures:
         several = len(runs) > 1
-        shown = [(run.name if several else "", figures(run)) for run in runs]
+        shown = [(name if several else "", figures(run)) for name, run in zip(apart(runs), runs, strict=True)]
         for name, found in [("", side_by_side(runs)), *shown] if several else shown:
             written += write_figures(to.parent / "figures" / name, found)
     write_atomically(to, page)
     return [to, *written]
+
+
+def apart(runs: Sequence[Run]) -> list[str]:
+    """The names of runs, numbered where they are equal."""
+    names = [run.name for run in runs]
+    before = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name}-{n + 1}" if n else name for name, n in zip(names, before, strict=True)]
 
 
 def chapter(run: Run) -> Chapter:

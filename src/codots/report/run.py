@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from codots.comparison import compare
+from codots.comparison import ArmReport, compare
 from codots.domain import get_domain, make_pack, nearest
 from codots.records import HEAD
 
@@ -22,6 +22,8 @@ SUMMARY = "summary.json"
 POINTS = 400
 """More steps than these are shown as means of neighbours."""
 REFERENCES = ("floor", "bayes", "ceiling")
+TOLD = {"arms", "model", "writer", "domain", "preset", "split", "n_packs", "size", "lift", *REFERENCES}
+"""What every evaluation says."""
 REFERENCE_PACKS = 50
 """Packs of `dev` that the references are taken from where no evaluation brings its own."""
 
@@ -159,9 +161,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        recipe = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is no recipe: expected keys and values") from error
+    for key in ("steps", "size"):
+        if not isinstance(recipe.get(key, 0), int):
+            raise ValueError(f"{path} is no recipe: expected a number of {key}, got {recipe[key]!r}")
+    return recipe
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -198,6 +204,8 @@ def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluat
     """Read `summary.json` of a demonstration, and every file that `codots eval --json` was written to."""
     found, seconds = [], {}
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.name != SUMMARY, path.name)):
+        if not path.stat().st_size:  # an evaluation that still goes on, or was stopped: its shell has made the file
+            continue
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -208,7 +216,11 @@ def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluat
                 seconds = dict(said["seconds"])
             except (TypeError, KeyError, ValueError) as error:
                 raise ValueError(f"{path} is no demonstration's; expected before, after and seconds") from error
-        elif isinstance(said, dict) and {"arms", "model", "writer", *REFERENCES} <= said.keys():
+        elif isinstance(said, dict) and said.keys() >= TOLD:
+            try:
+                _ = [ArmReport(**arm) for arm in said["arms"].values()]
+            except (TypeError, AttributeError) as error:
+                raise ValueError(f"{path} is no evaluation's: {error}") from error
             found.append(Evaluation(path.stem, moment(folder, config, said["model"]), said))
     return sorted(found, key=lambda e: (("before", "after", "other").index(e.when), e.away(config) != "")), seconds
 

@@ -80,7 +80,7 @@ def overview_line(name: str, folder: Path) -> dict[str, Any]:
     try:
         run: Run = read_run(folder)
         return said | {"run": run, "head": headline(run)}
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:
         return said | {"wrong": str(error)}
 
 
@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
                 status, kind, text = HTTPStatus.FORBIDDEN, "text/plain", "only this machine is answered"
             else:
                 status, kind, text = self.viewer.answer(self.path)
-        except (ValueError, KeyError, OSError) as error:
+        except Exception as error:
             status, kind, text = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", " ".join(str(error).split())
         body = text.encode("utf-8", "replace")
         self.send_response(status)
