@@ -205,7 +205,7 @@ def test_what_fails_is_asked_again_then_named_in_one_line_without_the_key(serve,
     end = endpoint(server, timeout=1.0 if what == "silence" else 5.0)
     assert make_render().text(ask(end).ids) == "at last"
     server = serve(BROKEN[what])
-    end = endpoint(server, timeout=0.1 if what == "silence" else 5.0)
+    end = endpoint(server, timeout=0.5 if what == "silence" else 5.0)
     with pytest.raises(EndpointError, match=f"openai:m at {server.url} gave no answer in 3 tries: ") as error:
         ask(end)
     assert not isinstance(error.value, RefusedError)
