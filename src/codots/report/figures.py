@@ -31,6 +31,8 @@ class Number:
     least_top: float
     curves: Mapping[str, tuple[str, int]]
     """Metric and colour of each."""
+    scale: float = 1.0
+    """What the metric is multiplied by."""
 
 
 NUMBERS = {
@@ -43,7 +45,13 @@ NUMBERS = {
     "signal": Number("Tasks that taught nothing", "share", 1.0, {"equal": ("credit/zero_signal_groups", 0)}),
     "entropy": Number("Entropy of a sampled token", "nats", 0.1, {"entropy": ("learner/entropy", 0)}),
     "gradient": Number("Norm of the gradient", "before clipping", 0.1, {"norm": ("learner/grad_norm", 0)}),
-    "gap": Number("Learner's logprobs off the sampler's by", "nats, mean", 1e-9, {"gap": ("learner/logprob_gap", 0)}),
+    "gap": Number(
+        "Learner's logprobs off the sampler's by",
+        "millionths of a nat, mean",
+        0.1,
+        {"gap": ("learner/logprob_gap", 0)},
+        scale=1e6,
+    ),
     "tokens": Number("Sampled tokens of a step", "tokens", 1.0, {"sampled": ("tokens/sampled", 0)}),
     "seconds": Number("Time of a step", "seconds", 1e-9, {"all": ("clock/step", 0), "living": ("clock/live", 2)}),
 }
@@ -157,7 +165,10 @@ def numbers(run: Run) -> Iterator[Figure]:
     """Draw facts, failures, what the learner tells, tokens and seconds over the steps."""
     shown = {"facts": (facts(run), "Facts in the last context", "share of what can be known", 1.0)}
     for name, of in NUMBERS.items():
-        curves = [Curve(curve, run.column(metric), colour=colour) for curve, (metric, colour) in of.curves.items()]
+        curves = [
+            Curve(curve, [of.scale * value for value in run.column(metric)], colour=colour)
+            for curve, (metric, colour) in of.curves.items()
+        ]
         shown[name] = curves, of.title, of.unit, of.least_top
     for name, (curves, title, unit, least_top) in shown.items():
         if any(math.isfinite(value) for one in curves for value in one.values):
