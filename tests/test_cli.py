@@ -113,6 +113,14 @@ def refused(codots, home):
             r"'--split': expected train, dev, test, or another word, got '--json'",
             ["eval", "model", "--split", "--json"],
         ),
+        (
+            r"'--split': expected train, dev, test, or a word unlike them; the nearest is 'test', got 'tset'",
+            ["eval", "model", "--split", "tset"],
+        ),
+        (
+            r"unknown domain 'mine:Mine'.*\(your own is found by its id once it is installed with an entry point\)",
+            ["eval", "base", "--domain", "mine:Mine"],
+        ),
         (r"'--index': .*greater than or equal to 0, got '-1'", ["play", "frozen-lake-v1", "--index", "-1"]),
         ("unknown key 'stepz'", ["doctor", "recipe.yaml", "stepz=3"]),
         ("unknown key 'stepz'", ["train", "recipe.yaml", "stepz=3", "--dry-run"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 import typer
@@ -72,7 +73,10 @@ def found_domain(name: str) -> str:
 
 
 def checked_split(name: str) -> str:
-    """Refuse what is no name, such as the option that came next."""
+    """Refuse what is no name, such as the option that came next, and what looks like a slip: any word is a split."""
+    known = ("train", "dev", "test")
     if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-"):
         raise typer.BadParameter("expected train, dev, test, or another word")
+    if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.7)):
+        raise typer.BadParameter(f"expected train, dev, test, or a word unlike them; the nearest is {close[0]!r}")
     return name

@@ -228,7 +228,9 @@ def get_domain(id: str) -> Domain:
             if family in (name, ""):
                 import_module(module)
     if id not in _registry:
-        raise ValueError(nearest(id, domain_ids() + [bridge.example for bridge in bridges().values()], "domain"))
+        examples = [bridge.example for bridge in bridges().values()]
+        hint = " (your own is found by its id once it is installed with an entry point)" if ":" in id else ""
+        raise ValueError(nearest(id, domain_ids() + examples, "domain") + hint)
     return _registry[id]
 
 
