@@ -286,6 +286,19 @@ def test_an_environment_that_is_down_is_counted_and_told(base, registry, caplog)
     assert as_json(report)["arms"]["own"]["reward"] == [None, None]
 
 
+def test_what_a_missing_writer_did_not_write_was_not_read(base, registry, caplog):
+    domain = register(Flaky())
+
+    def lived(arm, done, total):
+        domain.down = () if (arm, done) == ("writer", total) else domain.down  # it is up again for the reader
+
+    domain.down = (1, 4)
+    guess = {"domain": "flaky-v0", "preset": "few", "size": 2, "packs": 6, "workers": 1}
+    report = evaluate(base, **guess, writer=base, told=lived)
+    assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 0]
+    assert caplog.messages[0] == "2 of 6 lives of own are missing: ConnectionError: the house is down"
+
+
 def test_a_domain_without_an_exact_optimum_has_no_share(base, registry):
     register(type("Loose", (Flaky,), {"id": "loose-v0", "exact": False})())
     report = evaluate(base, domain="loose-v0", preset="few", size=2, packs=4, workers=1)

@@ -164,6 +164,11 @@ def test_no_rehearsed_episode_is_longer_than_the_model_can_read(qwen, recipe):
     assert forecast(recipe(profile={"solve_tokens": 5_000_000, "length": 300})).fits
 
 
+def test_a_length_that_no_prompt_fits_into_is_one_line(recipe):
+    with pytest.raises(ValueError, match="no prompt of babble-v0 fits into the 3 ids that the model may read"):
+        forecast(recipe(profile={"length": 3}))
+
+
 def test_a_larger_device_elsewhere_is_planned_without_being_there(recipe):
     found = forecast(recipe(), gib=24)
     assert found.fits

@@ -95,7 +95,7 @@ def test_a_fork_that_would_change_between_lora_and_none_is_refused_and_leaves_no
 
 def test_a_fork_of_lora_beside_another_model_is_refused(tmp_path, recipe, qwen):
     other = shutil.copytree(qwen, tmp_path / "other")
-    weights = {name: weight * 1.1 for name, weight in load_file(qwen / "model.safetensors").items()}
+    weights = {name: weight * 1.01 for name, weight in load_file(qwen / "model.safetensors").items()}
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     list(train(recipe("first", steps=1)))
     second = recipe("second", fork=str(tmp_path / "first"), model=str(other), steps=1)

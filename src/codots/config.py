@@ -38,7 +38,7 @@ class LoraConfig(Section):
 class LearnerConfig(Section):
     """How the weights are changed."""
 
-    lr: float = Field(3e-4, gt=0)
+    lr: float = Field(3e-4, gt=0, le=100)
     """Learning rate of AdamW."""
     warmup: int = Field(5, ge=0)
     """Steps over which the rate rises from nothing."""

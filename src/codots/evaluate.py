@@ -217,6 +217,9 @@ def live_arms(
             writer.player.close()  # one model in memory is enough
             given = [Given(reader.strategy, fitted(contexts(rows), size)) for rows in written]
         lives["own"] = reader.live("own", packs, given, journal, told)
+        if writer is not None:  # what was not written cannot have been read
+            lost = [[replace(rows[0], arm="own")] if rows[0].kind == MISSING else [] for rows in written]
+            lives["own"] = [none or rows for none, rows in zip(lost, lives["own"], strict=True)]
     own = [contexts(rows) for rows in lives.get("own", [])]
     for arm in arms:
         if arm != "own":

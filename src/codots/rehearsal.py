@@ -35,19 +35,22 @@ class Life:
     @property
     def longest(self) -> int:
         """Ids of the longest episode."""
-        return max(len(sample.ids) for sample in self.samples)
+        return max((len(sample.ids) for sample in self.samples), default=0)
 
 
 def rehearse(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[Life]:
     """Live some lives by scripted policies, of which half learn and half do not.
 
     What is read is what a model would read; what is said takes `share` of what a model may say, or what the policy's
-    words take, and no episode is longer than the profile's `length`.
+    words take, and no episode is longer than the profile's `length`. Raises ValueError if no prompt fits into that.
     """
     packs = [make_pack(config.domain, config.preset, "train", i, config.size) for i in range(PACKS)]
-    return [
+    lives = [
         _lived(config, profile, render, pack, "random" if i % 2 else "bayes", share) for i, pack in enumerate(packs)
     ]
+    if not any(life.samples for life in lives):
+        raise ValueError(f"no prompt of {config.domain} fits into the {profile.length} ids that the model may read")
+    return lives
 
 
 def _lived(config: TrainConfig, profile: Profile, render: Render, pack: Pack, name: str, share: float) -> Life:

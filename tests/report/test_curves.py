@@ -20,6 +20,7 @@ from codots.report.svg import (
     Frame,
     heights,
     nudge,
+    short,
     ticks,
 )
 
@@ -140,6 +141,10 @@ def test_the_numbers_along_the_side_are_round_and_hold_every_value(values, least
     assert found[-1] >= max([least_top, *values]) - 1e-5 * size
     assert 3 <= len(found) <= 6
     assert f"{size:.3e}"[:5] in ("1.000", "2.000", "2.500", "5.000")
+
+
+def test_small_numbers_along_the_side_are_written_out():
+    assert [short(value, 0.1) for value in heights([[0.1]], 0.1)] == ["0", "0.025", "0.05", "0.075", "0.1"]
 
 
 def test_text_is_escaped_and_what_xml_forbids_is_dropped():

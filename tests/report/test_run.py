@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from codots.report.run import POINTS, find_runs, grounds, read_run, references_of
+from codots.report.run import POINTS, apart, find_runs, grounds, read_run, references_of
 from tests.report.made import full_run, life, make_run, report, steps, summary
 
 
@@ -103,6 +103,51 @@ def test_an_evaluation_that_is_not_there_yet_takes_nothing_away(tmp_path):
     (folder / "eval.json").write_text("")
     (folder / "half.json").write_text(json.dumps({"arms": {}, "model": "m", "writer": None, "floor": [], "bayes": []}))
     assert [e.name for e in read_run(folder).evaluations] == ["before", "after"]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    runs = []
+    for place, name in (("p", "a"), ("q", "a"), ("r", "a-2"), ("s", "a")):
+        (tmp_path / place).mkdir()
+        runs.append(read_run(make_run(tmp_path / place / name)))
+    assert apart(runs) == ["a", "a-2", "a-2-2", "a-3"]
+
+
+def test_a_step_that_learnt_from_nothing_has_no_entropy(tmp_path):
+    learnt = {"learner/entropy": 0.4, "learner/logprob_gap": 1e-7, "learner/grad_norm": 0.3}
+    lines = [line | (learnt if line["step"] != 2 else dict.fromkeys(learnt, 0.0)) for line in steps(3)]
+    run = read_run(make_run(tmp_path / "run", metrics=lines))
+    assert run.column("learner/entropy") == pytest.approx([0.4, math.nan, 0.4], nan_ok=True)
+    assert run.column("learner/logprob_gap") == pytest.approx([1e-7, math.nan, 1e-7], nan_ok=True)
+    assert run.column("learner/grad_norm") == [0.3, 0.0, 0.3]
+
+
+def test_what_a_run_reached_is_with_contexts_of_its_own(tmp_path):
+    folder = make_run(tmp_path / "run")
+    for name, writer in (("a", "base"), ("b", None)):
+        told = report([0.2] * 3, [0.1] * 3, model=f"{folder}/model", writer=writer)
+        (folder / f"{name}.json").write_text(json.dumps(told))
+    assert read_run(folder).after.name == "b"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": None}, "model is None"),
+        ({"size": "3"}, "size is '3'"),
+        ({"size": 4}, "the curve of own is not of 4 positions"),
+        ({"arms": {"new": {}}}, "unknown arm 'new'"),
+    ],
+)
+def test_an_evaluation_that_is_none_is_named(tmp_path, change, said):
+    folder = make_run(tmp_path / "run")
+    (folder / "eval.json").write_text(json.dumps(report([0.2] * 3, [0.1] * 3) | change))
+    with pytest.raises(ValueError, match=rf"eval\.json is no evaluation's: {said}"):
+        read_run(folder)
+    (folder / "eval.json").unlink()
+    (folder / "summary.json").write_text('{"before": {}, "after": {}, "seconds": {}}')
+    with pytest.raises(ValueError, match=r"summary\.json is no "):
+        read_run(folder)
 
 
 def test_what_is_no_run_names_the_nearest(tmp_path):

@@ -17,8 +17,8 @@ import torch
 from codots.device import Place
 from codots.learner.batch import fair_shares, trained_tokens
 from codots.learner.local import LocalLearner, Settings, agree, finish
-from codots.learner.lora import ADAPTER, Lora, adapt, check_beside, load_adapter, merged, save_adapter
-from codots.model import Profile, load_model
+from codots.learner.lora import ADAPTER, Lora, adapt, load_adapter, merged, save_adapter
+from codots.model import Profile, identity, load_model
 from codots.processes import deaf_to_ctrl_c, model_processes
 from codots.rollout import Job, Life, rollouts
 from codots.sampler.base import Sampler
@@ -121,6 +121,8 @@ class LocalEngine:
         more = workers - 1 if plan.place.device == "cpu" else 0
         context: Any = model_processes() if more else None  # it imports while this process does
         self.first = Worker(plan)
+        self.beside = identity(plan.model) if plan.lora else ""
+        """Of what LoRA trains, the model that it stands beside."""
         self.version = 0
         self._owing = False
         self._others: list[tuple[Any, Connection]] = []
@@ -159,7 +161,7 @@ class LocalEngine:
         self.save_model(folder / "model")
         self.first.learner.save(folder)
         if self.plan.lora:
-            save_adapter(self.first.model, folder)
+            save_adapter(self.first.model, folder, self.beside)
 
     def save_model(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder that `codots.json` stands beside."""
@@ -172,7 +174,7 @@ class LocalEngine:
     def load(self, folder: Path, version: int) -> None:
         """Take up the weights and the optimiser of a checkpoint."""
         if self.plan.lora:
-            load_adapter(self.first.model, folder)
+            load_adapter(self.first.model, folder, self.beside)
         elif (folder / ADAPTER).is_file():
             raise ValueError(f"{folder} was trained with LoRA; expected learner.lora, or model={folder} and no --from")
         else:
@@ -189,8 +191,6 @@ class LocalEngine:
     def fork(self, folder: Path) -> None:
         """Take up the weights and the optimiser of another run, whose steps do not count here."""
         self.load(folder, 0)
-        if self.plan.lora:
-            check_beside(self.first.model, folder / "model")
         self.first.learner.steps = 0
 
     def close(self) -> None:

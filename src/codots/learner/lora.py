@@ -70,15 +70,20 @@ def merged(model: Any) -> dict[str, Tensor]:
     return plain
 
 
-def save_adapter(model: Any, folder: Path) -> None:
-    """Write the new weights."""
+def save_adapter(model: Any, folder: Path, beside: str = "") -> None:
+    """Write the new weights, and the identity of the model that they stand beside."""
     from safetensors.torch import save_file
 
-    save_file({name: weight.cpu().contiguous() for name, weight in adapters(model).items()}, folder / ADAPTER)
+    weights = {name: weight.cpu().contiguous() for name, weight in adapters(model).items()}
+    save_file(weights, folder / ADAPTER, {"beside": beside})
 
 
-def load_adapter(model: Any, folder: Path) -> None:
-    """Read the new weights of a model that has some; ValueError if they are of another shape, or not there."""
+def load_adapter(model: Any, folder: Path, beside: str = "") -> None:
+    """Read the new weights of a model that has some.
+
+    Raises ValueError if there are none, they are of another shape, or they were trained beside another model.
+    """
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     if not (folder / ADAPTER).is_file():
@@ -86,22 +91,9 @@ def load_adapter(model: Any, folder: Path) -> None:
     saved, own = load_file(folder / ADAPTER), adapters(model)
     if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
         raise ValueError(f"{folder / ADAPTER} is of another LoRA: its layers or its rank differ")
+    with safe_open(folder / ADAPTER, "pt") as file:
+        if ((file.metadata() or {}).get("beside") or beside) != beside:
+            raise ValueError(f"{folder} was trained beside another model; expected the same `model`, not changed since")
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(saved[name])
-
-
-def check_beside(model: Any, folder: Path) -> None:
-    """Raise ValueError unless new weights stand beside those that they were trained with.
-
-    `folder` holds what both made together then; to be as near as rounding is enough, as it may be in other precision.
-    """
-    from safetensors import safe_open
-
-    now = merged(model)
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as then:
-            for name in now.keys() & set(then.keys()):
-                was, is_ = then.get_tensor(name).float(), now[name].float().cpu()
-                if was.shape != is_.shape or (was - is_).abs().mean() > 0.02 * was.abs().mean():
-                    raise ValueError(f"{folder.parent} was trained beside another model; expected the same `model`")

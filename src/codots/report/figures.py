@@ -10,7 +10,8 @@ from typing import Any
 
 from codots.checkpoint import write_atomically
 from codots.report.curves import Curve, position_curves, step_curves
-from codots.report.run import REFERENCES, Evaluation, Run, grounds, references_of
+from codots.report.evaluation import REFERENCES, Evaluation
+from codots.report.run import Run, apart, grounds, references_of
 from codots.report.svg import STYLE
 
 SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
@@ -184,20 +185,21 @@ def facts(run: Run) -> list[Curve]:
 
 def side_by_side(runs: Sequence[Run]) -> list[Figure]:
     """Draw what several runs reached in one figure, where they lived the same kind of life."""
+    names = apart(runs)
     by_ground: dict[tuple[Any, ...], list[Curve]] = {}
     bounds: dict[tuple[Any, ...], Evaluation] = {}
     for i, run in enumerate(runs):
-        after = next((e for e in run.evaluations if e.when == "after" and "own" in e.report["arms"]), None)
-        if after is not None:
+        after = run.after
+        if after is not None and "own" in after.report["arms"]:
             bounds[after.ground] = after
-            by_ground.setdefault(after.ground, []).append(curve(run.name, after, "own", i))
+            by_ground.setdefault(after.ground, []).append(curve(names[i], after, "own", i))
     found = []
     for i, (ground, curves) in enumerate(by_ground.items()):
         title = f"After training: {bounds[ground].packs}"
         found.append(Figure(f"runs-{i}", position_curves(curves, title=title, references=references(bounds[ground]))))
     steps = sorted({step for run in runs for step in run.steps})
     curves = [
-        Curve(run.name, [at.get(step, math.nan) for step in steps], colour=i)
+        Curve(names[i], [at.get(step, math.nan) for step in steps], colour=i)
         for i, run in enumerate(runs)
         if (at := dict(zip(run.steps, run.column(f"reward/{positions(run, 'reward/') - 1}"), strict=True)))
     ]

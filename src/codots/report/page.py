@@ -16,9 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from codots.checkpoint import writable, write_atomically
+from codots.report.evaluation import Evaluation
 from codots.report.figures import FIRST, Figure, figures, side_by_side, write_figures
 from codots.report.lives import Shelf, chosen, index, packed, read_lives
-from codots.report.run import Evaluation, Run, grounds, is_exact, read_run, references_of
+from codots.report.run import Run, apart, grounds, is_exact, read_run, references_of
 from codots.report.svg import STYLE, bare
 
 DASH, MINUS = "\u2013", "\u2212"
@@ -94,13 +95,6 @@ def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = Fals
             written += write_figures(to.parent / "figures" / name, found)
     write_atomically(to, page)
     return [to, *written]
-
-
-def apart(runs: Sequence[Run]) -> list[str]:
-    """The names of runs, numbered where they are equal."""
-    names = [run.name for run in runs]
-    before = [names[:i].count(name) for i, name in enumerate(names)]
-    return [f"{name}-{n + 1}" if n else name for name, n in zip(names, before, strict=True)]
 
 
 def chapter(run: Run) -> Chapter:

@@ -4,53 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from codots.comparison import ArmReport, compare
+from codots.comparison import compare
 from codots.domain import get_domain, make_pack, nearest
 from codots.records import HEAD
+from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, moment
 
 SUMMARY = "summary.json"
 """What a demonstration found."""
 POINTS = 400
 """More steps than these are shown as means of neighbours."""
-REFERENCES = ("floor", "bayes", "ceiling")
-TOLD = {"arms", "model", "writer", "domain", "preset", "split", "n_packs", "size", "lift", *REFERENCES}
-"""What every evaluation says."""
+OF_TOKENS = ("learner/entropy", "learner/logprob_gap", "learner/logprob_gap_max")
+"""Means over the tokens that a step learnt from; where it learnt from none they are no numbers."""
 REFERENCE_PACKS = 50
 """Packs of `dev` that the references are taken from where no evaluation brings its own."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A report of `evaluate`, as JSON holds it."""
-
-    name: str
-    when: str
-    """`before` or `after` training, or `other` of another model."""
-    report: dict[str, Any]
-
-    @property
-    def ground(self) -> tuple[Any, ...]:
-        """What two evaluations share that may be compared."""
-        return tuple(self.report[key] for key in ("domain", "preset", "split", "n_packs", "size"))
-
-    @property
-    def packs(self) -> str:
-        """What its lives were lived on, in words."""
-        return "{n_packs} packs of {split}, {size} tasks each".format(**self.report)
-
-    def away(self, config: dict[str, Any]) -> str:
-        """Say what sets its lives apart from those that the recipe trains on, as `hard 8 tasks`; empty if nothing."""
-        told = [(key, self.report[key]) for key in ("domain", "preset", "size")]
-        return " ".join(f"{v} tasks" if key == "size" else v for key, v in told if config.get(key, v) != v)
 
 
 @dataclass(frozen=True)
@@ -88,7 +64,7 @@ class Run:
     @property
     def after(self) -> Evaluation | None:
         """The evaluation after training, of lives as it had them if there is such a one; None if there was none."""
-        return next((e for e in self.evaluations if e.when == "after"), None)
+        return next((e for e in self.evaluations if e.when == "after" and e.report["writer"] is None), None)
 
     @property
     def world(self) -> list[str]:
@@ -105,6 +81,15 @@ class Run:
     def column(self, name: str) -> list[float]:
         """The values of a metric, NaN all over if it was never written."""
         return self.metrics.get(name, [math.nan] * len(self.steps))
+
+
+def apart(runs: Sequence[Run]) -> list[str]:
+    """The names of runs, numbered where they are equal."""
+    names: list[str] = []
+    for run in runs:
+        others = (f"{run.name}-{n}" for n in count(2))
+        names.append(next(name for name in chain([run.name], others) if name not in names))
+    return names
 
 
 def is_run(folder: Path) -> bool:
@@ -177,7 +162,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
             row = json.loads(line)
-            rows.append({"step": int(row["step"]), **{key: value for key, value in row.items() if key != "step"}})
+            unheard = OF_TOKENS if row.get("learner/grad_norm") == 0 else ()
+            kept = {key: value for key, value in row.items() if key not in ("step", *unheard)}
+            rows.append({"step": int(row["step"]), **kept})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: expected the numbers of a step as JSON") from error
     return rows
@@ -212,25 +199,13 @@ def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluat
             raise ValueError(f"{path} is not JSON: {error}") from error
         if path.name == SUMMARY:
             try:
-                found += [Evaluation(when, when, dict(said[when])) for when in ("before", "after")]
+                found += [Evaluation(when, when, checked(path, said[when])) for when in ("before", "after")]
                 seconds = dict(said["seconds"])
             except (TypeError, KeyError, ValueError) as error:
                 raise ValueError(f"{path} is no demonstration's; expected before, after and seconds") from error
-        elif isinstance(said, dict) and said.keys() >= TOLD:
-            try:
-                _ = [ArmReport(**arm) for arm in said["arms"].values()]
-            except (TypeError, AttributeError) as error:
-                raise ValueError(f"{path} is no evaluation's: {error}") from error
-            found.append(Evaluation(path.stem, moment(folder, config, said["model"]), said))
+        elif is_evaluation(said):
+            found.append(Evaluation(path.stem, moment(folder, config, checked(path, said)["model"]), said))
     return sorted(found, key=lambda e: (("before", "after", "other").index(e.when), e.away(config) != "")), seconds
-
-
-def moment(folder: Path, config: dict[str, Any], model: str) -> str:
-    """Tell whether a model is the run's own, or the one that it started from."""
-    name = folder.resolve().name
-    if name in (Path(model).name, Path(model).parent.name):
-        return "after"
-    return "before" if model == config.get("model") else "other"
 
 
 def row_files(folder: Path) -> list[tuple[str, Path]]:

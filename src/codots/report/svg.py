@@ -85,7 +85,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def short(value: float, top: float) -> str:
     """Write a number of a plot that reaches up to `top`."""
-    if top < 0.05:
+    if top <= 0.1:
         return f"{value:.2g}"
     if top <= 20:
         return f"{value:.2f}"
