@@ -12,7 +12,7 @@ from PIL import Image
 from codots.report.figures import figures, side_by_side, write_figures
 from codots.report.page import write_report
 from codots.report.run import read_run
-from tests.report.made import full_run, make_run, steps
+from tests.report.made import full_run, make_run, steps, summary
 
 ALL = ["positions", "arms-after", "training", "facts", "looks", "malformed", "tokens", "seconds"]
 
@@ -45,6 +45,12 @@ def test_runs_stand_side_by_side_over_the_steps_of_all(tmp_path):
     assert set(both) == {"runs-0", "runs-training"}
     assert "short:" in both["runs-training"]
     assert "long: 0.50, 0.70, 0.81" in both["runs-0"]
+
+
+def test_runs_measured_in_different_worlds_are_drawn_apart_and_say_which(tmp_path):
+    runs = [read_run(make_run(tmp_path / p, summary(preset=p), preset=p)) for p in ("easy", "hard")]
+    titles = [re.search(r"<title id=[^>]*>([^<]*)", figure.svg)[1] for figure in side_by_side(runs)]
+    assert titles == [f"frozen-lake-v1 {preset} after training, 40 packs of dev" for preset in ("easy", "hard")]
 
 
 def test_words_are_drawn_and_a_lack_of_fonts_is_one_line(tmp_path, monkeypatch):

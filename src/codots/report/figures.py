@@ -195,7 +195,7 @@ def side_by_side(runs: Sequence[Run]) -> list[Figure]:
             by_ground.setdefault(after.ground, []).append(curve(names[i], after, "own", i))
     found = []
     for i, (ground, curves) in enumerate(by_ground.items()):
-        title = f"After training: {bounds[ground].packs}"
+        title = "{domain} {preset} after training, {n_packs} packs of {split}".format(**bounds[ground].report)
         found.append(Figure(f"runs-{i}", position_curves(curves, title=title, references=references(bounds[ground]))))
     steps = sorted({step for run in runs for step in run.steps})
     curves = [

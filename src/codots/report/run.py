@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from codots.comparison import compare
-from codots.domain import get_domain, make_pack, nearest
+from codots.domain import closest, get_domain, make_pack
 from codots.records import HEAD
 from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, moment
 
@@ -133,12 +133,8 @@ def read_run(folder: Path) -> Run:
 
 def no_run(folder: Path) -> str:
     """Word why a folder is no run, with the nearest name that is one."""
-    beside = folder.parent
-    known = (
-        [str(path) for path in sorted(beside.iterdir()) if path.is_dir() and is_run(path)] if beside.is_dir() else []
-    )
     expected = "expected a folder with config.yaml, metrics.jsonl, summary.json or rollouts"
-    return f"no run at {folder}; {expected}" + (f" ({nearest(str(folder), known, 'run')})" if known else "")
+    return f"no run at {folder}; {expected}{closest(folder)}"
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
