@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 
-from codots.domain import make_pack
+from codots.core.rng import Pack
+from codots.domains.base import make_pack
 from codots.engine.local import LocalEngine, Plan
-from codots.evaluate import ARMS, evaluate
-from codots.model import load_profile, model_folder
-from codots.pack import Pack
-from codots.rollout import Job, Life, Own
+from codots.evaluation.evaluate import ARMS, evaluate
+from codots.model.load import load_profile, model_folder
+from codots.rollout.life import Job, Life, Own
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "easy"}
 

@@ -28,10 +28,10 @@ import numpy as np
 from contest import ROUNDS, Ask, Told, apart, contest, median, options, show, timed
 from one_step import DEMO, demo, step_samples
 
-from codots.begin import learner_settings
-from codots.config import TrainConfig
-from codots.model import load_model, model_folder
-from codots.transcript import Sample
+from codots.config.schema import TrainConfig
+from codots.core.transcript import Sample
+from codots.model.load import load_model, model_folder
+from codots.training.setup import learner_settings
 
 PADDED = {"padded": (False, False), "padded, lean head": (False, True), "a sample a turn": (True, False)}
 """Of each plain contestant: whether a turn is a sample, and whether its head is lean."""
@@ -82,7 +82,7 @@ def plain_gradient(model: Any, batch: Sequence[Sample], budget: int, normaliser:
     """The gradient of the learner's loss as one would write it with transformers alone, flat."""
     import torch
 
-    from codots.loss import policy_loss
+    from codots.algorithm.losses import policy_loss
 
     model.zero_grad(set_to_none=True)
     for part in padded_parts(batch, budget):

@@ -23,8 +23,8 @@ from typing import Any
 from contest import ROUNDS, Ask, Told, apart, contest, median, options, show
 from one_step import credited, demo, engine_of, lived
 
-from codots.config import TrainConfig
-from codots.train import learn
+from codots.config.schema import TrainConfig
+from codots.training.train import learn
 
 SIZES = (4, 16, 64)
 COLUMNS = {

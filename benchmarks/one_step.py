@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from codots.begin import learner_settings
-from codots.config import TrainConfig
-from codots.credit import Advantages
+from codots.algorithm.credit import Advantages
+from codots.config.load import load_recipe
+from codots.config.schema import TrainConfig
+from codots.core.transcript import Sample
 from codots.engine.local import LocalEngine, Plan
-from codots.model import load_profile, model_folder
-from codots.recipe import load_recipe
-from codots.rollout import Life
-from codots.train import collect, credit_of, samples, step_jobs, step_packs
-from codots.transcript import Sample
+from codots.model.load import load_profile, model_folder
+from codots.rollout.life import Life
+from codots.training.setup import learner_settings
+from codots.training.train import collect, credit_of, samples, step_jobs, step_packs
 
 DEMO = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 

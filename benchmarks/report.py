@@ -22,10 +22,10 @@ from tempfile import mkdtemp
 import numpy as np
 import yaml
 
-from codots.config import TrainConfig
-from codots.domain import make_pack
-from codots.pack import Pack, stream
-from codots.records import Row, dump
+from codots.config.schema import TrainConfig
+from codots.core.rng import Pack, stream
+from codots.domains.base import make_pack
+from codots.rollout.records import Row, dump
 
 ROUNDS = 5
 WORDS = [

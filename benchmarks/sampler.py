@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from codots.pack import Names, stream
+from codots.core.rng import Names, stream
 
 Life = list[list[tuple[list[int], int]]]
 """Sessions one after the other, each of turns: what is read, and how many ids are answered."""
@@ -65,11 +65,11 @@ def main() -> None:
 
 def demo(n: int) -> list[Life]:
     """Let the shipped base live as in the first step of `recipes/demo.yaml`, and write down the lengths."""
-    from codots.config import TrainConfig
-    from codots.model import load_model, load_profile, model_folder
-    from codots.rollout import rollouts
+    from codots.config.schema import TrainConfig
+    from codots.model.load import load_model, load_profile, model_folder
+    from codots.rollout.life import rollouts
     from codots.sampler.local import LocalSampler
-    from codots.train import step_jobs, step_packs
+    from codots.training.train import step_jobs, step_packs
 
     group = min(8, n)
     config = TrainConfig(domain="frozen-lake-v1", preset="easy", size=4, packs=-(-n // group), group=group)
@@ -135,7 +135,7 @@ LOADS = {"demo": demo, "long": long}
 
 def save_model(folder: Path) -> None:
     """Write a Qwen3 of 2 layers, 128 wide."""
-    from codots import tiny
+    from codots.model import tiny
 
     tokenizer = tiny.make_tokenizer()
     tiny.save(tiny.make_model(tokenizer, width=128, layers=2, heads=4, seed=0), tokenizer, folder)

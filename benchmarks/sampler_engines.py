@@ -32,7 +32,7 @@ class Ours:
     """The sampler of this package."""
 
     def __init__(self, folder: str) -> None:
-        from codots.model import load_model
+        from codots.model.load import load_model
         from codots.sampler.local import LocalSampler
 
         self.sampler = LocalSampler(load_model(Path(folder))[0], frozenset())

@@ -31,11 +31,11 @@ from typing import Any
 from contest import ROUNDS, Ask, Told, apart, contest, median, options, show
 from one_step import credited, demo, engine_of, lived
 
-from codots.config import TrainConfig
-from codots.model import model_folder
-from codots.rollout import Life
-from codots.train import learn
-from codots.transcript import Transcript
+from codots.config.schema import TrainConfig
+from codots.core.transcript import Transcript
+from codots.model.load import model_folder
+from codots.rollout.life import Life
+from codots.training.train import learn
 
 GRPO = Path(__file__).parent / "contestants" / "grpo.py"
 MICRO = 112

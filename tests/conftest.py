@@ -11,9 +11,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from codots import domain, tiny
-from codots.cli import main
-from codots.render import Render
+from codots.cli.main import main
+from codots.domains import base as domain
+from codots.model import tiny
+from codots.model.renderer import Render
 from tests.qwen import make_qwen
 
 torch.set_num_threads(1)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from codots import tiny
-from codots.model import Profile
-from codots.rollout import Episode, Life
-from codots.transcript import Sampled, StopReason, Transcript
+from codots.core.transcript import Sampled, StopReason, Transcript
+from codots.model import tiny
+from codots.model.load import Profile
+from codots.rollout.life import Episode, Life
 from tests.toy import Guess
 
 PROFILE = Profile("compact", 4, 14, 200)

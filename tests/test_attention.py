@@ -19,12 +19,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from codots.attention import alike, teach
+from codots.core.rng import stream
+from codots.core.transcript import Sample
 from codots.learner.local import LocalLearner, Settings
-from codots.pack import stream
+from codots.model.attention import alike, teach
 from codots.sampler.base import Params
 from codots.sampler.local import LocalSampler
-from codots.transcript import Sample
 
 SHAPE = {
     "vocab_size": 97,

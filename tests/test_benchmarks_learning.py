@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from codots.pack import stream
-from codots.transcript import Sampled, StopReason, Transcript
+from codots.core.rng import stream
+from codots.core.transcript import Sampled, StopReason, Transcript
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

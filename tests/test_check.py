@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from codots.check import PACKS, SIZE, DomainError, check_domain, check_domains, check_preset
-from codots.domain import Step, domain_ids, find_domain, get_domain
-from codots.promises import FIT, GARBAGE
+from codots.domains.base import Step, domain_ids, find_domain, get_domain
+from codots.domains.check import PACKS, SIZE, DomainError, check_domain, check_domains, check_preset
+from codots.domains.contract import FIT, GARBAGE
 from tests.toy import Guess, GuessEnv
 
 
@@ -353,7 +353,7 @@ def test_a_promise_that_breaks_in_another_process_is_told_here(module):
         ("tests.toy:", "unknown domain of tests.toy ''"),
         (":Guess", "cannot import ''"),
         ("..toy:Guess", r"cannot import '\.\.toy'"),
-        ("codots.domain:Domain", "unknown domain of codots.domain 'Domain'"),
+        ("codots.domains.base:Domain", "unknown domain of codots.domains.base 'Domain'"),
     ],
 )
 def test_a_domain_that_is_not_there_is_one_line(name, line, registry):

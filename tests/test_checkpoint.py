@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from codots.checkpoint import (
+from codots.config.schema import TrainConfig
+from codots.runs.checkpoint import (
     STATE,
     best_checkpoint,
     checkpoints,
@@ -25,7 +26,6 @@ from codots.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
-from codots.config import TrainConfig
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_half_written_checkpoint_is_ignored_and_written_anew(run, config, monk
         raise Killed
 
     if when == "before the state":
-        monkeypatch.setattr("codots.checkpoint.write_atomically", kill)
+        monkeypatch.setattr("codots.runs.checkpoint.write_atomically", kill)
     if when == "before the rename":
         monkeypatch.setattr("pathlib.Path.rename", kill)
     with pytest.raises(Killed):
@@ -381,8 +381,8 @@ def test_the_state_is_plain_json(run, config):
 HOLD = """
 import sys
 from pathlib import Path
-from codots.checkpoint import open_run
-from codots.config import TrainConfig
+from codots.runs.checkpoint import open_run
+from codots.config.schema import TrainConfig
 config = TrainConfig(run=sys.argv[1], seed=3)
 with open_run(Path(sys.argv[1]), config, resume=True):
     print("held", flush=True)

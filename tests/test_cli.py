@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from codots.check import Checked
-from codots.checkpoint import checkpoints
-from codots.domain import domain_ids, get_domain, make_pack
-from codots.model import load_profile
-from codots.promises import play as lived
-from codots.records import load_rollouts
+from codots.domains.base import domain_ids, get_domain, make_pack
+from codots.domains.check import Checked
+from codots.domains.contract import play as lived
+from codots.model.load import load_profile
+from codots.rollout.records import load_rollouts
+from codots.runs.checkpoint import checkpoints
 from tests.lively import make_lively
 
 RECIPE = {
@@ -35,7 +35,7 @@ RECIPE = {
 }
 PRETRAIN = {"run": "run", "width": 16, "layers": 1, "heads": 2, "size": 2, "workers": 1}
 PRETRAIN |= {"stages": [{"steps": 2, "packs": 2, "presets": ["tiny"]}]}
-COMMAND = [sys.executable, "-c", "from codots.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from codots.cli.main import main; main()"]
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_a_model_folder_without_weights_is_one_line(refused, home, command):
 
 @MODEL_COMMANDS
 def test_a_foreign_tokenizer_is_one_line(refused, home, tokenizer, command):
-    from codots.tiny import make_tokenizer
+    from codots.model.tiny import make_tokenizer
 
     words = make_tokenizer()
     words.add_tokens(["another", "word"])
@@ -385,7 +385,7 @@ def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run
 
 
 def test_a_demo_never_sets_a_run_aside_that_still_goes_on(codots, home):
-    from codots.checkpoint import claimed
+    from codots.runs.checkpoint import claimed
 
     (home / "run").mkdir()
     with claimed(home / "run"):
@@ -396,7 +396,7 @@ def test_a_demo_never_sets_a_run_aside_that_still_goes_on(codots, home):
     assert not (home / "run-1").exists()
 
 
-@pytest.mark.parametrize("stage", ["codots.player.LocalEngine", "codots.demo.run_training"])
+@pytest.mark.parametrize("stage", ["codots.engine.open.LocalEngine", "codots.cli.demo.run_training"])
 def test_a_demo_that_is_stopped_leaves_no_trace_before_it_trains(codots, home, monkeypatch, stage):
     def stopped(*_):
         raise KeyboardInterrupt
@@ -464,7 +464,7 @@ def test_ctrl_c_ends_the_play(codots, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("codots.play.answer", interrupted)
+    monkeypatch.setattr("codots.cli.play.answer", interrupted)
     ended = codots("play", "frozen-lake-v1", "--preset", "tiny")
     assert (ended.code, ended.err) == (130, "codots: stopped\n")
 
@@ -517,7 +517,7 @@ def test_a_check_of_all_is_one_of_every_id_and_preset(codots, monkeypatch):
     def keeps(domain, preset, packs, size):
         return Checked(domain.id, preset, 1.0, packs * size)
 
-    monkeypatch.setattr("codots.check.check_preset", keeps)
+    monkeypatch.setattr("codots.domains.check.check_preset", keeps)
     ended = codots("check", "--all", "--packs", "9", "--workers", "1")
     presets = {id: len(get_domain(id).presets) for id in domain_ids()}
     said = [
@@ -576,7 +576,7 @@ def test_ctrl_c_in_any_command_is_130(codots, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("codots.player"), "LocalEngine", interrupted)
+    monkeypatch.setattr(import_module("codots.engine.open"), "LocalEngine", interrupted)
     ended = codots("eval", "model", "--preset", "tiny")
     assert (ended.code, ended.out, ended.err) == (130, "", "codots: stopped\n")
 
@@ -674,7 +674,7 @@ LIGHT = """
 import sys
 import codots
 light = set(sys.modules)
-from codots.cli import main
+from codots.cli.main import main
 given = (["--help"], ["train", "--help"], ["doctor", "--help"], ["--version"], ["check"], ["train", "no.yaml"], ["x"])
 for args in given:
     sys.argv = ["codots", *args]

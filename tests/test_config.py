@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codots.checkpoint import ELSEWHERE
-from codots.config import LearnerConfig, PretrainConfig, TrainConfig, fingerprint
-from codots.recipe import keys_of, load_recipe
+from codots.config.load import keys_of, load_recipe
+from codots.config.schema import LearnerConfig, PretrainConfig, TrainConfig, fingerprint
+from codots.runs.checkpoint import ELSEWHERE
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 STAGES = "stages: [{steps: 1}]\n"

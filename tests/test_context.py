@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codots.context import CLOSE, OPEN, Rewrite, Trajectory, Turn
+from codots.context.rewrite import CLOSE, OPEN, Rewrite, Trajectory, Turn
 
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])
 NASTY = [

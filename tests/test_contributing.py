@@ -13,7 +13,7 @@ import pytest
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 DOORS = next(block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "class Doors(Domain)" in block)
 PROJECT = tomllib.loads(re.search(r"```toml\n(.*?)```", TEXT, re.S)[1])["project"]
-MAIN = "from codots.cli import main; main()"
+MAIN = "from codots.cli.main import main; main()"
 
 
 def codots(folder, *args, paths=()):

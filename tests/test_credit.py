@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from codots.credit import (
+from codots.algorithm.credit import (
     OPTIONS,
     PRESETS,
     advantages,

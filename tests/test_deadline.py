@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from codots.deadline import deadline
+from codots.core.deadline import deadline
 
 
 def alarm():

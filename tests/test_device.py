@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from codots import device
-from codots.device import Place, check_device, count_weights, place
-from codots.model import load_model
+from codots.model import device
+from codots.model.device import Place, check_device, count_weights, place
+from codots.model.load import load_model
 from tests.lively import make_lively
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from codots.config import TrainConfig
-from codots.credit import OPTIONS, PRESETS
-from codots.loss import KINDS
-from codots.recipe import keys_of, validate
-from codots.records import Row
-from codots.train import train
+from codots.algorithm.credit import OPTIONS, PRESETS
+from codots.algorithm.losses import KINDS
+from codots.config.load import keys_of, validate
+from codots.config.schema import TrainConfig
+from codots.rollout.records import Row
+from codots.training.train import train
 
 DOCS = Path(__file__).parent.parent / "docs"
 TRAINING = (DOCS / "training.md").read_text()

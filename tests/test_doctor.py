@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from codots import doctor
-from codots.config import TrainConfig
+from codots.config.schema import TrainConfig
+from codots.preflight import doctor
 from tests.lively import make_lively
 
 
@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_written_to_must_be_changed(config, monkeypatch)
 
 
 def test_a_logger_that_is_not_installed_must_be_changed(config, monkeypatch):
-    monkeypatch.setattr("codots.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("codots.runs.loggers.find_spec", lambda name: None)
     found = looked(config.model_copy(update={"loggers": ["wandb"]}), "loggers")
     assert found.must
     assert "pip install 'codots[wandb]'" in found.change

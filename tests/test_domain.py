@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from codots.domain import domain_ids, get_domain, make_pack, nearest, register
-from codots.pack import stream
+from codots.core.rng import stream
+from codots.domains.base import domain_ids, get_domain, make_pack, nearest, register
 from tests.toy import Guess
 
 

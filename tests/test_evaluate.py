@@ -9,16 +9,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from codots import comparison
-from codots.arms import contexts_of, stranger
-from codots.comparison import play
-from codots.context import Rewrite
-from codots.domain import make_pack, register
-from codots.evaluate import ARMS, POLICIES, RANDOM_LIVES, as_json, evaluate, left_to_live, reference, reseeded
-from codots.player import Player
-from codots.records import life_rows, load_rollouts, missing_row
-from codots.rollout import Given, Job, Own
-from codots.stats import mean_ci
+from codots.context.rewrite import Rewrite
+from codots.domains.base import make_pack, register
+from codots.engine.open import Player
+from codots.evaluation import curves as comparison
+from codots.evaluation.curves import play
+from codots.evaluation.evaluate import (
+    ARMS,
+    POLICIES,
+    RANDOM_LIVES,
+    as_json,
+    evaluate,
+    left_to_live,
+    reference,
+    reseeded,
+)
+from codots.evaluation.stats import mean_ci
+from codots.rollout.arms import contexts_of, stranger
+from codots.rollout.life import Given, Job, Own
+from codots.rollout.records import life_rows, load_rollouts, missing_row
 from tests.lively import Flaky, make_lively, some_lives
 from tests.toy import Guess
 
@@ -323,7 +332,7 @@ def test_the_same_question_gets_the_same_answer(all_arms, base, monkeypatch, tmp
     assert again.arms == {"shuffled": report.arms["shuffled"]}
     assert load_rollouts(tmp_path / "rows.jsonl") == [row for row in rows if row.arm in ("own", "shuffled")]
     heard = []
-    monkeypatch.setattr(sys.modules["codots.evaluate"], "CHUNK", 8)
+    monkeypatch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", 8)
     assert evaluate(base, **LAKE, packs=PACKS, arms=("null",), told=lambda *a: heard.append(a)).arms["null"]
     assert heard == [("null", 8, PACKS), ("null", 16, PACKS), ("null", PACKS, PACKS)]
 
@@ -395,7 +404,7 @@ def test_what_cannot_be_measured_is_one_line(base, tmp_path, change, line):
 
 
 def test_rows_that_could_not_be_written_are_refused_beforehand(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["codots.player"], "LocalEngine", None)
+    monkeypatch.setattr(sys.modules["codots.engine.open"], "LocalEngine", None)
     with pytest.raises(ValueError, match=r"cannot write .*rows\.jsonl: there is no folder .*nowhere"):
         evaluate(base, **LAKE, packs=3, rows=tmp_path / "nowhere" / "rows.jsonl")
 

@@ -10,19 +10,19 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from codots.attention import run
-from codots.cli import main
-from codots.config import TrainConfig
-from codots.device import Place, count_weights
-from codots.domain import get_domain, make_pack, register
-from codots.forecast import GIB, fitting, forecast, less, memory
+from codots.cli.main import main
+from codots.config.schema import TrainConfig
+from codots.domains.base import get_domain, make_pack, register
 from codots.learner.batch import micro_batches
 from codots.learner.lora import Lora, adapt, adapters
-from codots.model import Profile, load_model, load_render
-from codots.rehearsal import grouped, rehearse
-from codots.rollout import Job, Own, rollouts
+from codots.model.attention import run
+from codots.model.device import Place, count_weights
+from codots.model.load import Profile, load_model, load_render
+from codots.preflight.estimate import GIB, fitting, forecast, less, memory
+from codots.preflight.model_shape import Shape, _kept
+from codots.rollout.fit import grouped, rehearse
+from codots.rollout.life import Job, Own, rollouts
 from codots.sampler.scripted import ScriptedSampler
-from codots.shape import Shape, _kept
 from tests.lively import make_lively
 
 ROOT = Path(__file__).parent.parent

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from codots.domain import register
-from codots.evaluate import as_json, evaluate
-from codots.records import load_rollouts
+from codots.domains.base import register
+from codots.evaluation.evaluate import as_json, evaluate
+from codots.rollout.records import load_rollouts
 from tests.lively import Flaky, make_lively
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "size": 2, "packs": 5, "workers": 1}
@@ -25,13 +25,13 @@ def other(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def chunks(monkeypatch):
-    monkeypatch.setattr(sys.modules["codots.evaluate"], "CHUNK", CHUNK)
+    monkeypatch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", CHUNK)
 
 
 @pytest.fixture
 def lived(monkeypatch):
     """How many lives each call of an engine is asked for."""
-    module, counts = sys.modules["codots.player"], []
+    module, counts = sys.modules["codots.engine.open"], []
 
     class Counted(module.LocalEngine):
         def live(self, jobs, *args):
@@ -44,7 +44,7 @@ def lived(monkeypatch):
 
 @pytest.fixture
 def no_engine(monkeypatch):
-    monkeypatch.setattr(sys.modules["codots.player"], "LocalEngine", None)
+    monkeypatch.setattr(sys.modules["codots.engine.open"], "LocalEngine", None)
 
 
 def stopping(after):
@@ -64,7 +64,7 @@ def whole(base, tmp_path_factory):
     """An evaluation that nothing happened to: its report, its file."""
     path = tmp_path_factory.mktemp("whole") / "rows.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["codots.evaluate"], "CHUNK", CHUNK)
+        patch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", CHUNK)
         return as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)), path.read_bytes()
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from codots.lean import KINDS, SMALL, _Norm, slim
+from codots.algorithm.losses import policy_loss
 from codots.learner.local import LocalLearner, Settings
-from codots.loss import policy_loss
+from codots.model.fast_layers import KINDS, SMALL, _Norm, slim
 from tests.test_attention import MODELS, made, samples
 
 LEAN = [kind for kind in MODELS if kind != "gpt2"]

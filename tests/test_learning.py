@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codots.config import TrainConfig
-from codots.evaluate import Report, evaluate
-from codots.train import train
+from codots.config.schema import TrainConfig
+from codots.evaluation.evaluate import Report, evaluate
+from codots.training.train import train
 
 GAIN = 0.15
 """Least rise of own reward at the last position, on 100 packs of `dev`."""

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codots.loss import KINDS, Choices, choose, policy_loss
+from codots.algorithm.losses import KINDS, Choices, choose, policy_loss
 
 repeatable = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 seeds = st.integers(0, 10_000)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from codots import metrics as module
-from codots.metrics import Metrics, check_loggers
-from codots.redact import without_secrets
+from codots.core.redact import without_secrets
+from codots.runs import loggers as module
+from codots.runs.loggers import Metrics, check_loggers
 
 BOARD = ["tensorboard"]
 
@@ -167,7 +167,7 @@ def test_a_full_disk_under_tensorboard_is_one_line(tmp_path, caplog):
 FAILS = """
 import sys
 from pathlib import Path
-from codots.metrics import Metrics
+from codots.runs.loggers import Metrics
 run = Path(sys.argv[1])
 (run / "tensorboard").touch()
 metrics = Metrics(run, 0, ["tensorboard"])

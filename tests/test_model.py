@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from codots import register, tiny
-from codots.model import PROFILE, Profile, load_model, load_profile, model_folder
+from codots import register
+from codots.model import tiny
+from codots.model.load import PROFILE, Profile, load_model, load_profile, model_folder
 from tests.lively import make_lively
 from tests.toy import Guess
 
@@ -50,7 +51,7 @@ def test_a_model_goes_by_its_folder_its_run_and_its_checkpoint(folder):
 
 
 def test_base_is_the_model_of_the_package():
-    assert model_folder("base").parent.name == "codots"
+    assert model_folder("base").parent.name == "model"
 
 
 def test_a_run_that_was_stopped_names_what_it_left(tmp_path):

@@ -3,11 +3,11 @@
 import pytest
 from safetensors.torch import load_file
 
-from codots.config import PretrainConfig, Stage
-from codots.domain import make_pack
-from codots.model import load_model, load_profile
-from codots.pretrain import PROFILE, contexts, pretrain
-from codots.rollout import Given, Own
+from codots.config.schema import PretrainConfig, Stage
+from codots.domains.base import make_pack
+from codots.model.load import load_model, load_profile
+from codots.rollout.life import Given, Own
+from codots.training.pretrain import PROFILE, contexts, pretrain
 
 FEW = {
     "width": 16,
@@ -97,6 +97,6 @@ def test_a_player_that_fails_is_said(monkeypatch, tmp_path):
     def lost(text):
         raise KeyError("lost")
 
-    monkeypatch.setattr("codots.pretrain.Teacher", lambda noise, names: lost)
+    monkeypatch.setattr("codots.training.pretrain.Teacher", lambda noise, names: lost)
     with pytest.raises(RuntimeError, match="the scripted player failed: KeyError: 'lost'"):
         made(tmp_path / "run")

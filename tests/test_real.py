@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from codots import evaluate, register
-from codots.checkpoint import checkpoints
-from codots.config import TrainConfig
-from codots.device import Place
-from codots.model import load_model, load_profile
-from codots.render import Render
-from codots.train import train
+from codots.config.schema import TrainConfig
+from codots.model.device import Place
+from codots.model.load import load_model, load_profile
+from codots.model.renderer import Render
+from codots.runs.checkpoint import checkpoints
+from codots.training.train import train
 from tests.qwen import make_qwen_tokenizer
 from tests.toy import Talk
 
@@ -125,7 +125,7 @@ def test_a_thought_is_kept_and_not_read_as_an_answer():
 
 def test_a_rewrite_is_read_past_the_thought():
     """An environment and a rewrite are given what follows the thought; the transcript and its reader keep it all."""
-    from codots.context import Rewrite
+    from codots.context.rewrite import Rewrite
 
     render = Render(make_qwen_tokenizer(), thinking=True)
     reply = "<think>first <context>no</context></think><context>1=up</context>"

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from codots.context import Turn
-from codots.domain import make_pack
-from codots.records import Row, contexts, dump, life_rows, load_rollouts, missing_row, names_of, read_rows
-from codots.rollout import Episode, Life
-from codots.transcript import Sampled, StopReason, Transcript
+from codots.context.rewrite import Turn
+from codots.core.transcript import Sampled, StopReason, Transcript
+from codots.domains.base import make_pack
+from codots.rollout.life import Episode, Life
+from codots.rollout.records import Row, contexts, dump, life_rows, load_rollouts, missing_row, names_of, read_rows
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codots import tiny
-from codots.render import Render
-from codots.transcript import StopReason
+from codots.core.transcript import StopReason
+from codots.model import tiny
+from codots.model.renderer import Render
 
 MARKERS = st.sampled_from(
     [*tiny.SPECIAL, "<0x41>", "<context>", "</context>", "{{ x }}", "{% endif %}", " 3", "_a1 Gb2"]

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from codots.context import Rewrite
-from codots.domain import make_pack, register
-from codots.pack import stream
-from codots.rollout import FORMAT_PENALTY, TRIES, Given, Job, Own, Play, rollouts
+from codots.context.rewrite import Rewrite
+from codots.core.rng import stream
+from codots.domains.base import make_pack, register
+from codots.rollout.life import FORMAT_PENALTY, TRIES, Given, Job, Own, Play, rollouts
 from codots.sampler.base import Params
 from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import ScriptedSampler

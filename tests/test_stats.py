@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from codots.stats import mean_ci, rate_ci, ratio_ci
+from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
 
 
 def test_the_interval_of_a_mean_is_students():

@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import TemplateNotFound, UndefinedError
 
-from codots.template import Prompts
+from codots.core.templates import Prompts
 
 
 @pytest.fixture

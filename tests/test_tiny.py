@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from codots import tiny
-from codots.domain import make_pack
+from codots.domains.base import make_pack
 from codots.domains.frozen_lake import CODES, DIRECTIONS
+from codots.model import tiny
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 PIECES = st.lists(st.sampled_from([*tiny.SPECIAL, *tiny.WORDS, " ", "\n", "<0x41>", "▁", "é"]), max_size=12).map(

@@ -22,17 +22,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codots.checkpoint import best_checkpoint, checkpoints, last_checkpoint, open_run
-from codots.config import TrainConfig
-from codots.context import Rewrite
-from codots.credit import Advantages, advantages
-from codots.deadline import deadline
-from codots.domain import make_pack, register
-from codots.model import load_profile
-from codots.records import load_rollouts
-from codots.rollout import Episode, Given, Life, Own, rollout
-from codots.train import collect, credit_of, learn, step_jobs, step_packs, summary, train
-from codots.transcript import Transcript
+from codots.algorithm.credit import Advantages, advantages
+from codots.config.schema import TrainConfig
+from codots.context.rewrite import Rewrite
+from codots.core.deadline import deadline
+from codots.core.transcript import Transcript
+from codots.domains.base import make_pack, register
+from codots.model.load import load_profile
+from codots.rollout.life import Episode, Given, Life, Own, rollout
+from codots.rollout.records import load_rollouts
+from codots.runs.checkpoint import best_checkpoint, checkpoints, last_checkpoint, open_run
+from codots.training.train import collect, credit_of, learn, step_jobs, step_packs, summary, train
 from tests.lively import PROFILE, Flaky, make_lively, some_lives
 from tests.toy import Guess
 
@@ -194,7 +194,7 @@ def processes():
     """Fork children from a process that has imported everything and run nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["codots.train"]
+        ["codots.training.train"]
         + [
             f"transformers.models.{name}"
             for name in ("qwen3.modeling_qwen3", "auto.modeling_auto", "auto.tokenization_auto")
@@ -211,19 +211,19 @@ def killed(processes, *args):
 
 
 MOMENTS = [
-    ("codots.metrics:Metrics.__init__", 1, 1),
+    ("codots.runs.loggers:Metrics.__init__", 1, 1),
     ("codots.engine.local:LocalEngine.live", 1, 1),
     ("codots.engine.local:LocalEngine.live", 4, 3),
-    ("codots.rollout.update", 22, 3),
+    ("codots.rollout.life.update", 22, 3),
     ("codots.learner.local:LocalLearner.apply", 2, 2),
     ("codots.engine.local:LocalEngine._publish", 2, 2),
-    ("codots.train.record", 3, 3),
-    ("codots.metrics:Metrics.add", 3, 3),
-    ("codots.metrics:TensorBoard.add", 3, 3),
+    ("codots.training.train.record", 3, 3),
+    ("codots.runs.loggers:Metrics.add", 3, 3),
+    ("codots.runs.loggers:TensorBoard.add", 3, 3),
     ("codots.learner.local:LocalLearner.save", 3, 3),
-    ("codots.checkpoint.write_atomically", 3, 2),
+    ("codots.runs.checkpoint.write_atomically", 3, 2),
     ("pathlib:Path.rename", 9, 3),
-    ("codots.checkpoint.checkpoints", 5, 3),
+    ("codots.runs.checkpoint.checkpoints", 5, 3),
     ("codots.engine.local:LocalEngine.save_model", 5, 5),
 ]
 
@@ -472,7 +472,7 @@ def test_one_missing_life_of_a_group_is_outside_every_mean(config, monkeypatch):
         return await rollout(pack, sampler, render, contexts, play, names)
 
     config = changed(config, steps=1, group=3, record_every=1)
-    monkeypatch.setattr("codots.rollout.rollout", failing)
+    monkeypatch.setattr("codots.rollout.life.rollout", failing)
     (report,) = train(config)
     lives = report.lives
     assert [life.failure for life in lives] == [None, "gone", None, None, None, None]
@@ -591,7 +591,7 @@ def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config,
     monkeypatch.setattr("codots.engine.local.LocalEngine.live", stuck)
     patience = {("living 4 lives", 3): 1}
     limited = lambda _, doing: deadline(patience.get((doing, len(calls)), 999), doing)  # noqa: E731
-    monkeypatch.setattr(sys.modules["codots.train"], "deadline", limited)
+    monkeypatch.setattr(sys.modules["codots.training.train"], "deadline", limited)
     with pytest.raises(TimeoutError, match="gave up after 1 s of living 4 lives"):
         list(train(config))
     monkeypatch.undo()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from codots.transcript import Sampled, StopReason, Transcript
+from codots.core.transcript import Sampled, StopReason, Transcript
 
 
 def two_turns():

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from codots.domain import Domain, Step
-from codots.pack import digest, stream
+from codots.core.rng import digest, stream
+from codots.domains.base import Domain, Step
 
 
 @dataclass(frozen=True)

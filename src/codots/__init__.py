@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "make_pack": "codots.domain",
-    "get_domain": "codots.domain",
-    "register": "codots.domain",
-    "Domain": "codots.domain",
-    "Step": "codots.domain",
-    "check_domain": "codots.check",
-    "TrainConfig": "codots.config",
-    "load_recipe": "codots.recipe",
-    "train": "codots.train",
-    "evaluate": "codots.evaluate",
-    "reference": "codots.evaluate",
-    "load_rollouts": "codots.records",
+    "make_pack": "codots.domains.base",
+    "get_domain": "codots.domains.base",
+    "register": "codots.domains.base",
+    "Domain": "codots.domains.base",
+    "Step": "codots.domains.base",
+    "check_domain": "codots.domains.check",
+    "TrainConfig": "codots.config.schema",
+    "load_recipe": "codots.config.load",
+    "train": "codots.training.train",
+    "evaluate": "codots.evaluation.evaluate",
+    "reference": "codots.evaluation.evaluate",
+    "load_rollouts": "codots.rollout.records",
 }
 __all__ = [
     "Domain",
@@ -40,13 +38,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from codots.check import check_domain
-    from codots.config import TrainConfig
-    from codots.domain import Domain, Step, get_domain, make_pack, register
-    from codots.evaluate import evaluate, reference
-    from codots.recipe import load_recipe
-    from codots.records import load_rollouts
-    from codots.train import train
+    from codots.config.load import load_recipe
+    from codots.config.schema import TrainConfig
+    from codots.domains.base import Domain, Step, get_domain, make_pack, register
+    from codots.domains.check import check_domain
+    from codots.evaluation.evaluate import evaluate, reference
+    from codots.rollout.records import load_rollouts
+    from codots.training.train import train
 
 
 def __getattr__(name: str) -> Any:
@@ -56,14 +54,3 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    """Keeps `codots.train` the function, though a module of that name is imported too."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

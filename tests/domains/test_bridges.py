@@ -16,19 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codots import domain as registry_module
-from codots.check import check_domain, play
-from codots.config import TrainConfig
-from codots.domain import bridges, domain_ids, get_domain, make_pack
-from codots.domains.gymnasium.env import Start, View
-from codots.domains.gymnasium.model import SCALE, _counted, model_of, zero_of
-from codots.domains.gymnasium.outside import NAMES, look_into, open_env, picture, plain
-from codots.domains.gymnasium.players import Learner as CodeLearner
-from codots.domains.reasoning_gym import players as answers
-from codots.domains.reasoning_gym import problems
-from codots.domains.seclusion import secluded
-from codots.domains.textworld import SPECS, house, outside
-from codots.pack import stream
+from codots.config.schema import TrainConfig
+from codots.core.rng import stream
+from codots.domains import base as registry_module
+from codots.domains.base import bridges, domain_ids, get_domain, make_pack
+from codots.domains.bridges.gymnasium.env import Start, View
+from codots.domains.bridges.gymnasium.model import SCALE, _counted, model_of, zero_of
+from codots.domains.bridges.gymnasium.outside import NAMES, look_into, open_env, picture, plain
+from codots.domains.bridges.gymnasium.players import Learner as CodeLearner
+from codots.domains.bridges.reasoning_gym import players as answers
+from codots.domains.bridges.reasoning_gym import problems
+from codots.domains.bridges.textworld import SPECS, house, outside
+from codots.domains.check import check_domain, play
+from codots.domains.isolation import secluded
 
 EXAMPLES = ["gymnasium:FrozenLake-v1", "reasoning-gym:spell_backward", "textworld:house"]
 ICE = "gymnasium:FrozenLake-v1?is_slippery=false"
@@ -77,7 +77,7 @@ def test_bridges_are_listed_with_an_example_and_an_extra_and_load_nothing_for_it
         example.partition(":")[0]: example for example in EXAMPLES
     }
     assert {bridge.extra for bridge in bridges().values()} == {f"codots[{family}]" for family in bridges()}
-    script = "import sys; from codots.domain import bridges, domain_ids; domain_ids()"
+    script = "import sys; from codots.domains.base import bridges, domain_ids; domain_ids()"
     script += "; print([bridge.package in sys.modules for bridge in bridges().values()])"
     assert run(script) == "[False, False, False]"
 
@@ -131,7 +131,7 @@ def test_a_bridged_domain_is_one_object_that_travels_and_is_not_listed(id):
 
 
 DRAWN = """
-from codots.domain import make_pack
+from codots.domains.base import make_pack
 for id in {ids}:
     pack = make_pack(id, "easy", "dev", 3, 2)
     print(pack.world.hidden, [task.content for task in pack.tasks], pack.tasks[0].env().observe())

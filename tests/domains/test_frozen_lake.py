@@ -10,17 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codots.context import Rewrite, Trajectory, Turn
-from codots.domain import get_domain, make_pack
+from codots.context.rewrite import Rewrite, Trajectory, Turn
+from codots.core.rng import World, stream
+from codots.domains.base import get_domain, make_pack
 from codots.domains.frozen_lake import TINY, V0, V1, FrozenLake
-from codots.domains.frozen_lake.board import (
-    DIRECTIONS,
-    Board,
-    distances,
-    good_directions,
-    name,
-    quirky_reach,
-)
+from codots.domains.frozen_lake.board import DIRECTIONS, Board, distances, good_directions, name, quirky_reach
 from codots.domains.frozen_lake.env import (
     CODES,
     DEFAULT,
@@ -34,7 +28,6 @@ from codots.domains.frozen_lake.env import (
     write_code,
 )
 from codots.domains.frozen_lake.players import Bayes
-from codots.pack import World, stream
 
 DOCS = Path(__file__).parents[2] / "docs/domains/frozen_lake.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codots.context import Rewrite, Trajectory, Turn
-from codots.domain import get_domain, make_pack
+from codots.context.rewrite import Rewrite, Trajectory, Turn
+from codots.core.rng import World, stream
+from codots.domains.base import get_domain, make_pack
 from codots.domains.grid_navigation import TINY, V0, V1, GridNavigation, read_claims
 from codots.domains.grid_navigation.env import Dials, GridEnv, View, draw, read_move, write_move
 from codots.domains.grid_navigation.ground import (
@@ -29,7 +30,6 @@ from codots.domains.grid_navigation.ground import (
 )
 from codots.domains.grid_navigation.players import Learner, Random
 from codots.domains.grid_navigation.route import Paid, aimless_mean, best_route, ends, in_reach, moves
-from codots.pack import World, stream
 
 DOCS = Path(__file__).parents[2] / "docs/domains/grid_navigation.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])

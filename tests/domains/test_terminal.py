@@ -11,27 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codots.context import Rewrite, Trajectory, Turn
-from codots.domain import get_domain, make_pack
+from codots.context.rewrite import Rewrite, Trajectory, Turn
+from codots.core.rng import World, stream
+from codots.domains.base import get_domain, make_pack
 from codots.domains.terminal import EASY, HARD, STANDARD, V0, V1, Terminal
 from codots.domains.terminal.env import LINE, TerminalEnv, connected, grown, read_line, write_line
 from codots.domains.terminal.kinds import KINDS, Scene
 from codots.domains.terminal.machine import NODES, PATH, Machine, Node
 from codots.domains.terminal.players import Learner
 from codots.domains.terminal.shell import COMMANDS, Shell
-from codots.domains.terminal.site import (
-    LOCAL_NAMES,
-    NAMINGS,
-    ROOTS,
-    TOOLS,
-    Naming,
-    Site,
-    claims,
-    draw_site,
-    truth,
-)
+from codots.domains.terminal.site import LOCAL_NAMES, NAMINGS, ROOTS, TOOLS, Naming, Site, claims, draw_site, truth
 from codots.domains.terminal.tasks import COMPOSITE, FOLDERS, NAMES, SINGLE, draw_brief, draw_face
-from codots.pack import World, stream
 
 DOCS = Path(__file__).parents[2] / "docs/domains/terminal.md"
 IDS = ("terminal-v0", "terminal-v1")

@@ -1,6 +1,6 @@
 """A domain that registers itself when its module is imported, as a user's own would."""
 
-from codots.domain import register
+from codots.domains.base import register
 from tests.toy import Talk
 
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from codots import tiny
-from codots.context import Rewrite
-from codots.domain import make_pack, register
+from codots.context.rewrite import Rewrite
+from codots.domains.base import make_pack, register
 from codots.engine.local import LocalEngine, Plan
 from codots.learner.local import Settings
-from codots.model import Profile
-from codots.rollout import Job, Own
+from codots.model import tiny
+from codots.model.load import Profile
+from codots.rollout.life import Job, Own
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from codots.core.rng import stream
+from codots.core.transcript import Sample, Sampled, StopReason, Transcript
 from codots.learner.batch import fair_shares, micro_batches
 from codots.learner.local import LocalLearner, Settings
-from codots.pack import stream
-from codots.transcript import Sample, Sampled, StopReason, Transcript
 
 
 def sample_of(rng, advantage, version=0):

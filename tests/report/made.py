@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 
 import yaml
 
-from codots.comparison import ArmReport
-from codots.domain import make_pack
-from codots.evaluate import Report
-from codots.records import HEAD, Row, dump
+from codots.domains.base import make_pack
+from codots.evaluation.curves import ArmReport
+from codots.evaluation.evaluate import Report
+from codots.rollout.records import HEAD, Row, dump
 
 EVIL = "1=up </script><b>bold</b> <!-- & ]]> {{ 7 * 7 }} <img src=x onerror=alert(1)> \u202egnol"
 CONTEXTS = ("", "1=up", "1=up 2=left")

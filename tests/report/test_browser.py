@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from codots.records import dump
 from codots.report.page import write_report
 from codots.report.view import serve
+from codots.rollout.records import dump
 from tests.report.made import EVIL, full_run, life, make_run, steps
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")

@@ -10,19 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codots.report.curves import Curve, moving_mean, position_curves, step_curves
-from codots.report.svg import (
-    BOTTOM,
-    GAP,
-    HEIGHT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Frame,
-    heights,
-    nudge,
-    short,
-    ticks,
-)
+from codots.report.svg import BOTTOM, GAP, HEIGHT, RIGHT, TOP, WIDTH, Frame, heights, nudge, short, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAN = math.nan

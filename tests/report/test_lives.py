@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from codots.domain import get_domain, make_pack
-from codots.records import dump, missing_row
+from codots.domains.base import get_domain, make_pack
 from codots.report.lives import FAILED, GONE, HURT, MALFORMED, TOGETHER, chosen, flags, index, packed, read_lives, story
-from codots.rollout import Life
+from codots.rollout.life import Life
+from codots.rollout.records import dump, missing_row
 from tests.report.made import EVIL, life
 
 

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from codots.pack import stream
+from codots.core.rng import stream
+from codots.core.transcript import StopReason, Transcript
 from codots.sampler.base import Params
 from codots.sampler.cache import bytes_per_id
 from codots.sampler.local import LocalSampler
-from codots.transcript import StopReason, Transcript
 
 STOPS = frozenset(range(0, 900, 9))
 """So many that a random model meets one now and then."""

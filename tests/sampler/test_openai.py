@@ -17,12 +17,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codots.cli import main
-from codots.domain import make_pack
+from codots.cli.main import main
+from codots.core.transcript import StopReason
+from codots.domains.base import make_pack
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.local import LocalEngine, Plan
-from codots.model import Profile, load_profile, model_folder
-from codots.rollout import Given, Job, Own
+from codots.model.load import Profile, load_profile, model_folder
+from codots.rollout.life import Given, Job, Own
 from codots.sampler.base import Params
 from codots.sampler.openai import (
     END,
@@ -34,7 +35,6 @@ from codots.sampler.openai import (
     make_render,
     messages,
 )
-from codots.transcript import StopReason
 
 SECRET = "sk-secret-0123456789"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\uf8fc\uf8fd\uf8fe\uf8ff"), max_size=30)

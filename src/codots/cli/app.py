@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from codots.completion import checked_split, completing, domains, found_domain, keys, presets
+from codots.cli.shell_completion import checked_split, completing, domains, found_domain, keys, presets
 
 
 class StoppedError(Exception):

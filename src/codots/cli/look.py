@@ -57,10 +57,10 @@ def plan(
     """Forecast what a recipe takes of this machine, memory and time; ends with 2 if it cannot fit."""
     from dataclasses import asdict
 
-    from codots.config import TrainConfig
-    from codots.display import forecast_table
-    from codots.forecast import GIB, forecast
-    from codots.recipe import load_recipe
+    from codots.cli.display import forecast_table
+    from codots.config.load import load_recipe
+    from codots.config.schema import TrainConfig
+    from codots.preflight.estimate import GIB, forecast
 
     found = forecast(load_recipe(TrainConfig, recipe, changes), gib)
     if as_json:
@@ -80,10 +80,10 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check this machine: threads, torch, device, disk, model; says what to change, and ends with 1 if it must be."""
-    from codots import doctor
-    from codots.config import TrainConfig
-    from codots.display import findings_table
-    from codots.recipe import load_recipe
+    from codots.cli.display import findings_table
+    from codots.config.load import load_recipe
+    from codots.config.schema import TrainConfig
+    from codots.preflight import doctor
 
     findings = doctor.examine(load_recipe(TrainConfig, recipe, changes) if recipe else TrainConfig.model_validate({}))
     if as_json:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codots.cli.app import AsJson, Changes, DomainId, Packs, Preset, Recipe, Size, Split, Workers, app, show
-from codots.completion import arms, completing
+from codots.cli.shell_completion import arms, completing
 
 if TYPE_CHECKING:
-    from codots.config import TrainConfig
+    from codots.config.schema import TrainConfig
 
 
 @app.command()
@@ -28,9 +28,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a model by a recipe."""
-    from codots.config import TrainConfig
-    from codots.display import run_training
-    from codots.recipe import load_recipe
+    from codots.cli.display import run_training
+    from codots.config.load import load_recipe
+    from codots.config.schema import TrainConfig
 
     forked = [] if origin is None else [f"fork={json.dumps(origin)}"]
     config = load_recipe(TrainConfig, recipe, [*(changes or []), *forked])
@@ -44,7 +44,7 @@ def train(
 
 
 def _best(config: TrainConfig) -> str:
-    from codots.checkpoint import best_checkpoint, dev_of
+    from codots.runs.checkpoint import best_checkpoint, dev_of
 
     best = best_checkpoint(Path(config.run))
     return f", the best on dev, {dev_of(best):.3f}, in {best}" if best else ""
@@ -53,10 +53,10 @@ def _best(config: TrainConfig) -> str:
 def _dry_run(config: TrainConfig) -> None:
     import yaml
 
-    from codots.begin import profile_of
-    from codots.checkpoint import fork_point
-    from codots.metrics import check_loggers
-    from codots.model import model_folder
+    from codots.model.load import model_folder
+    from codots.runs.checkpoint import fork_point
+    from codots.runs.loggers import check_loggers
+    from codots.training.setup import profile_of
 
     check_loggers(config.loggers)
     folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
@@ -76,9 +76,9 @@ def list_keys(
     """List every key of a recipe: what it is if left out, and what it means."""
     from dataclasses import asdict
 
-    from codots.config import PretrainConfig, TrainConfig
-    from codots.display import keys_table
-    from codots.recipe import keys_of
+    from codots.cli.display import keys_table
+    from codots.config.load import keys_of
+    from codots.config.schema import PretrainConfig, TrainConfig
 
     keys = list(keys_of(PretrainConfig if pretraining else TrainConfig))
     if as_json:
@@ -90,10 +90,10 @@ def list_keys(
 @app.command()
 def pretrain(recipe: Recipe, changes: Changes = None) -> None:
     """Make a tiny base model from nothing by imitation."""
-    from codots.config import PretrainConfig
-    from codots.display import counting
-    from codots.pretrain import pretrain
-    from codots.recipe import load_recipe
+    from codots.cli.display import counting
+    from codots.config.load import load_recipe
+    from codots.config.schema import PretrainConfig
+    from codots.training.pretrain import pretrain
 
     config = load_recipe(PretrainConfig, recipe, changes)
     with counting("imitating, stage") as told:
@@ -125,9 +125,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model: position curves of every arm on the same packs."""
-    from codots.display import counting, report_table
-    from codots.evaluate import as_json as plain
-    from codots.evaluate import evaluate
+    from codots.cli.display import counting, report_table
+    from codots.evaluation.evaluate import as_json as plain
+    from codots.evaluation.evaluate import evaluate
 
     with counting("living") as told:
         report = evaluate(
@@ -162,15 +162,15 @@ def demo(
     packs: Packs = 500,
 ) -> None:
     """Watch a tiny model learn to learn: measure, train, measure again, and write a report."""
-    from codots.config import TrainConfig
-    from codots.processes import model_processes
-    from codots.recipe import load_recipe
+    from codots.config.load import load_recipe
+    from codots.config.schema import TrainConfig
+    from codots.core.processes import model_processes
 
     config = load_recipe(TrainConfig, recipe, changes)
     if config.workers > 1:
         model_processes()  # they import while this process does
-    from codots.demo import demo
-    from codots.display import report_table
+    from codots.cli.demo import demo
+    from codots.cli.display import report_table
 
     shown = demo(config, packs=packs)
     if shown is None:

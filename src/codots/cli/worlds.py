@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from codots.cli.app import AsJson, Id, Packs, Size, SomePreset, Split, Workers, app, show
-from codots.completion import completing, domains, import_from_here, policies
+from codots.cli.shell_completion import completing, domains, import_from_here, policies
 
 
 @app.command("domains")
@@ -17,9 +17,9 @@ def list_domains(as_json: AsJson = False) -> None:
     """List the domains: presets, styles, what is hidden, and what a preset lacks on this machine."""
     from dataclasses import asdict
 
-    from codots.catalogue import by_reason, catalogue
-    from codots.display import domains_table
-    from codots.domain import bridges
+    from codots.cli.display import domains_table
+    from codots.domains.base import bridges
+    from codots.domains.catalog import by_reason, catalogue
 
     entries = catalogue()
     if as_json:
@@ -49,10 +49,10 @@ def check(
     workers: Workers = 2,
 ) -> None:
     """Hold domains to their contract, in every preset and style; the first broken promise is told and ends it."""
-    from codots.catalogue import by_reason
-    from codots.check import check_domains
-    from codots.display import counting
-    from codots.domain import domain_ids
+    from codots.cli.display import counting
+    from codots.domains.base import domain_ids
+    from codots.domains.catalog import by_reason
+    from codots.domains.check import check_domains
 
     if bool(names) == every:
         raise typer.BadParameter("expected one or more ids, module:Class, or --all")
@@ -79,9 +79,9 @@ def tasks(
     style: Annotated[str | None, typer.Option(help="Of the prompts; the domain's first if left out.")] = None,
 ) -> None:
     """Write worlds and tasks as rows: prompts, floor, ceiling, and what is hidden in a column of its own."""
-    from codots.display import counting
-    from codots.domain import first_preset
-    from codots.tasks import check_out, task_rows, write_rows
+    from codots.cli.display import counting
+    from codots.domains.base import first_preset
+    from codots.domains.export import check_out, task_rows, write_rows
 
     check_out(out)
     rows = []
@@ -103,9 +103,9 @@ def reference(
     as_json: AsJson = False,
 ) -> None:
     """Play scripted policies: what chance, the best honest player and one who knows the world reach."""
-    from codots.display import plain_table
-    from codots.domain import first_preset
-    from codots.evaluate import POLICIES, reference
+    from codots.cli.display import plain_table
+    from codots.domains.base import first_preset
+    from codots.evaluation.evaluate import POLICIES, reference
 
     preset = preset or first_preset(id)
     found = reference(id, preset=preset, packs=packs, size=size, split=split)
@@ -132,8 +132,8 @@ def play(
     ] = None,
 ) -> None:
     """Live a life yourself: solve the tasks, and write your own notes between them."""
-    from codots.domain import first_preset, make_pack
-    from codots.play import play
+    from codots.cli.play import play
+    from codots.domains.base import first_preset, make_pack
 
     pack = make_pack(id, preset or first_preset(id), split, index, size)
     if model is None:
@@ -141,7 +141,7 @@ def play(
         return
     if policy is not None:
         raise typer.BadParameter("expected --policy or --model, not both")
-    from codots.watch import watch
+    from codots.cli.watch import watch
 
     for part in watch(model, pack):
         typer.echo(f"\n{part}")

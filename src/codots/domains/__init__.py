@@ -1,0 +1,1 @@
+"""Domains: families of worlds, where to find them, and the contract that holds them."""

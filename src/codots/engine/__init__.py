@@ -1,0 +1,1 @@
+"""Engines: where lives are rolled out and gradients computed."""

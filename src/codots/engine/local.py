@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from codots.device import Place
+from codots.core.processes import deaf_to_ctrl_c, model_processes
+from codots.core.transcript import Sample
 from codots.learner.batch import fair_shares, trained_tokens
 from codots.learner.local import LocalLearner, Settings, agree, finish
 from codots.learner.lora import ADAPTER, Lora, adapt, load_adapter, merged, save_adapter
-from codots.model import Profile, identity, load_model
-from codots.processes import deaf_to_ctrl_c, model_processes
-from codots.rollout import Job, Life, rollouts
+from codots.model.device import Place
+from codots.model.load import Profile, identity, load_model
+from codots.rollout.life import Job, Life, rollouts
 from codots.sampler.base import Sampler
 from codots.sampler.local import LocalSampler
-from codots.transcript import Sample
 
 MakeSampler = Callable[[Any], Sampler]
 """Makes a worker's sampler from its `Worker`; it travels to the other processes, so it is a plain function or class."""

@@ -1,0 +1,1 @@
+"""Learners: samples with advantages in; better weights out."""

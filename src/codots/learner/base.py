@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from codots.transcript import Sample
+from codots.core.transcript import Sample
 
 
 class Learner(Protocol):

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codots.attention import Rows, alike
-from codots.transcript import Sample
+from codots.core.transcript import Sample
+from codots.model.attention import Rows, alike
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from codots.attention import run, teach
+from codots.algorithm.losses import policy_loss
+from codots.core.transcript import Sample
 from codots.learner.batch import MicroBatch, micro_batches, trained, trained_tokens
-from codots.loss import policy_loss
-from codots.transcript import Sample
+from codots.model.attention import run, teach
 
 
 @dataclass(frozen=True)

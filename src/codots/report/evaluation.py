@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codots.arms import ARMS
-from codots.comparison import ArmReport
-from codots.domain import nearest
+from codots.domains.base import nearest
+from codots.evaluation.curves import ArmReport
+from codots.rollout.arms import ARMS
 
 REFERENCES = ("floor", "bayes", "ceiling")
 CURVES = {"lift", "lift_ci95", "share", "share_ci95", "shuffled_lift", "shuffled_lift_ci95", *REFERENCES}

@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from codots.domain import Env, make_pack
-from codots.pack import Pack
-from codots.records import MISSING, Row, names_of, read_rows, solves
+from codots.core.rng import Pack
+from codots.domains.base import Env, make_pack
+from codots.rollout.records import MISSING, Row, names_of, read_rows, solves
 
 MOST = 20_000
 """Episodes of a run that one page holds; of more, only every second, third, ... pack is shown."""

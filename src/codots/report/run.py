@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from codots.comparison import compare
-from codots.domain import closest, get_domain, make_pack
-from codots.records import HEAD
+from codots.domains.base import closest, get_domain, make_pack
+from codots.evaluation.curves import compare
 from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, moment
+from codots.rollout.records import HEAD
 
 SUMMARY = "summary.json"
 """What a demonstration found."""

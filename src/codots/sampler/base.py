@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from codots.pack import Names
-from codots.transcript import Sampled
+from codots.core.rng import Names
+from codots.core.transcript import Sampled
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from codots.attention import alike
+from codots.model.attention import alike
 
 BLOCK = 8
 """Ids by which openings are compared; a common beginning that is shorter is read again."""

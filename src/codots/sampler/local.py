@@ -10,11 +10,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from codots.attention import Rows, run, teach
-from codots.pack import Names, stream
+from codots.core.rng import Names, stream
+from codots.core.transcript import Sampled, StopReason
+from codots.model.attention import Rows, run, teach
 from codots.sampler.base import Params
 from codots.sampler.cache import SlotCache, bytes_per_id
-from codots.transcript import Sampled, StopReason
 
 
 @dataclass

@@ -14,11 +14,11 @@ from itertools import pairwise
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from codots.pack import Names, stream
-from codots.redact import without_secrets
-from codots.render import Render
+from codots.core.redact import without_secrets
+from codots.core.rng import Names, stream
+from codots.core.transcript import Sampled, StopReason
+from codots.model.renderer import Render
 from codots.sampler.base import Params
-from codots.transcript import Sampled, StopReason
 
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 HOME = "https://api.openai.com/v1"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from codots.pack import Names
-from codots.render import Render
+from codots.core.rng import Names
+from codots.core.transcript import Sampled, StopReason
+from codots.model.renderer import Render
 from codots.sampler.base import Params
-from codots.transcript import Sampled, StopReason
 
 Player = Callable[[str], str]
 """Answers the new text of a session; one player serves one session."""

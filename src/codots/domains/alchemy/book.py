@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from codots.domain import Rng
-from codots.pack import digest
+from codots.core.rng import digest
+from codots.domains.base import Rng
 
 Pair = tuple[int, int]
 """Two elements, the lesser first."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from string import ascii_lowercase
 
-from codots.domain import Rng
 from codots.domains.alchemy.book import Book, Pair, Recipe, Table, least_copies, opening_stock, ordered, plan
+from codots.domains.base import Rng
 
 TRIES = 50
 """Draws for a recipe whose pair is not taken yet."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import NamedTuple
 
-from codots.domain import Step
+from codots.core.templates import Prompts
 from codots.domains.alchemy.book import Book, Pair, Table, opening_stock, ordered
 from codots.domains.alchemy.draw import Dials, Rules
+from codots.domains.base import Step
 from codots.domains.family import action
-from codots.template import Prompts
 
 render = Prompts(__package__)
 LETTERS = frozenset(ascii_lowercase)

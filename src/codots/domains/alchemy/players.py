@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from codots.domain import Rng, Step
 from codots.domains.alchemy.book import Book, Pair, Table, ordered, plan, ways_of
 from codots.domains.alchemy.draw import Dials
 from codots.domains.alchemy.env import View, feasible, write_pair
 from codots.domains.alchemy.notes import claims
+from codots.domains.base import Rng, Step
 
 STEP = 0.2
 """What an input counts, where that which it may be good for counts 1; found by trying."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
 
-from codots.domain import Step
+from codots.domains.base import Step
 from codots.domains.family import action
 from codots.domains.frozen_lake.board import NAMES, Board, Cell, name, plain
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from itertools import permutations
 
-from codots.domain import Rng, Step
+from codots.domains.base import Rng, Step
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances, good_directions
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, Mapping, View, write_code
 

@@ -5,21 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from codots.domain import Step
+from codots.core.templates import Prompts
+from codots.domains.base import Step
 from codots.domains.family import action
-from codots.domains.grid_navigation.ground import (
-    LETTERS,
-    UNKNOWN,
-    Cell,
-    Ground,
-    Trip,
-    around,
-    name,
-    read_name,
-    way,
-)
+from codots.domains.grid_navigation.ground import LETTERS, UNKNOWN, Cell, Ground, Trip, around, name, read_name, way
 from codots.domains.grid_navigation.route import Paid, ends
-from codots.template import Prompts
 
 render = Prompts(__package__)
 

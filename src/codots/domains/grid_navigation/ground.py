@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from codots.domain import Rng
-from codots.pack import digest
+from codots.core.rng import digest
+from codots.domains.base import Rng
 
 LETTERS = "abcdefghijklmnop"
 TOP = 99

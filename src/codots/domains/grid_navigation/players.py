@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from codots.domain import Rng, Step
+from codots.domains.base import Rng, Step
 from codots.domains.grid_navigation.env import View, write_move
 from codots.domains.grid_navigation.ground import UNKNOWN, Cell, Ground, Ints
 from codots.domains.grid_navigation.route import best_route, in_reach, moves

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from codots.domain import Step
+from codots.domains.base import Step
 from codots.domains.family import action
 from codots.domains.learn2ask.protocol import CHANNELS, TOPICS, Case, Protocol
 from codots.domains.learn2ask.score import STOP, Scores, best, fuse, single

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from codots.domain import Rng, Step
+from codots.domains.base import Rng, Step
 from codots.domains.learn2ask.judge import Scorer, judge_from_environment, judge_lacks, spoken
 from codots.domains.learn2ask.log import DOCTOR, FIELDS, Line, Log, Round, Session, merged, read_log
 from codots.domains.learn2ask.score import Scores, best, fuse

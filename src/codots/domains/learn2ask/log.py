@@ -11,8 +11,8 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from codots.domain import Rng
-from codots.pack import stream
+from codots.core.rng import stream
+from codots.domains.base import Rng
 
 PATIENT, DOCTOR = "user", "assistant"
 HELD_OUT = 0.2

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from codots.domain import Rng, Step
+from codots.domains.base import Rng, Step
 from codots.domains.learn2ask.clinic import Dials, View, write_reply
 from codots.domains.learn2ask.protocol import CHANNELS, Case, Protocol, protocols
 from codots.domains.learn2ask.score import STOP

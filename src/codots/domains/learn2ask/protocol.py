@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 
-from codots.domain import Rng
-from codots.pack import digest
+from codots.core.rng import digest
+from codots.domains.base import Rng
 
 TOPICS = {
     "onset": "when it began",

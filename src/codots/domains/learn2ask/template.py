@@ -1,5 +1,5 @@
 """The prompts of this family."""
 
-from codots.template import Prompts
+from codots.core.templates import Prompts
 
 render = Prompts(__package__)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 
-from codots.domain import Rng
+from codots.core.rng import stream
+from codots.domains.base import Rng
 from codots.domains.learn2ask.judge import Verdict
 from codots.domains.learn2ask.log import DOCTOR, PATIENT, Line, Log, cut, split
 from codots.domains.learn2ask.score import single
-from codots.pack import stream
 
 FAMILIES = {
     "symptom": ("alone", "with a second one"),

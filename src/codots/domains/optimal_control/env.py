@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from codots.domain import Step
+from codots.core.templates import Prompts
+from codots.domains.base import Step
 from codots.domains.optimal_control.law import LawError, read_law
 from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, Run, least_loss, loss, run
-from codots.template import Prompts
 
 ELEMENT = re.compile(r"\s*<law>([^<>]*)</law>\s*")
 ENTITY = re.compile(r"&(?!(?:lt|gt|amp|quot|apos);)")

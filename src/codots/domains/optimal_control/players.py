@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from codots.domain import Rng, Step
+from codots.domains.base import Rng, Step
 from codots.domains.optimal_control.env import View, columns, write_reply
 from codots.domains.optimal_control.point import Fit, Plant, plan
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from codots.core.rng import digest
 from codots.domains.optimal_control.law import Function, Law, State, push
-from codots.pack import digest
 
 V_WEIGHT = 2.0
 """How much more a missed velocity costs than a missed position."""

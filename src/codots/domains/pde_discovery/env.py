@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from codots.domain import Rng, Step
+from codots.domains.base import Rng, Step
 from codots.domains.pde_discovery import actions
 from codots.domains.pde_discovery.actions import Element, RefusedError
 from codots.domains.pde_discovery.equation import Equation, read_equation, read_term, same

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from codots.domain import Rng
+from codots.domains.base import Rng
 from codots.domains.pde_discovery.equation import Equation, equation, read_equation
 
 KNOWN = """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from codots.domain import Rng, Step
+from codots.domains.base import Rng, Step
 from codots.domains.pde_discovery.actions import write_answer, write_regress, write_sample
 from codots.domains.pde_discovery.env import Report, View
 from codots.domains.pde_discovery.equation import TERMS, Equation, equation

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from codots.core.templates import Prompts
 from codots.domains.pde_discovery.equation import TERMS, Equation, Floats
 from codots.domains.pde_discovery.field import TOP
-from codots.template import Prompts
 
 render = Prompts(__package__)
 EVERYWHERE = np.linspace(0, TOP, 65)[1:]

@@ -34,7 +34,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from codots.domain import Env, Rng, register
+from codots.core.rng import Task, World, stream
+from codots.domains.base import Env, Rng, register
 from codots.domains.family import Family, Players
 from codots.domains.terminal import archives, files, network  # noqa: F401, they make their commands known
 from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, side, turns
@@ -43,7 +44,6 @@ from codots.domains.terminal.players import Chained, Learner, Random
 from codots.domains.terminal.shell import Manners
 from codots.domains.terminal.site import BIN, TOOLS, Site, claims, draw_site, other_seed, told, truth
 from codots.domains.terminal.tasks import Brief, draw_brief, draw_face
-from codots.pack import Task, World, stream
 
 SYSTEMS = {"windows": "Windows", "macos": "macOS", "linux": "Linux"}
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from codots.domain import Step
+from codots.core.rng import digest
+from codots.core.templates import Prompts
+from codots.domains.base import Step
 from codots.domains.family import action
 from codots.domains.terminal.kinds import Do, Scene
 from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, grown
 from codots.domains.terminal.shell import Manners, Shell
 from codots.domains.terminal.site import BIN, ROOTS, Site
 from codots.domains.terminal.tasks import Brief, Check
-from codots.pack import digest
-from codots.template import Prompts
 
 render = Prompts(__package__)
 LINE = 2000  # characters of a command line

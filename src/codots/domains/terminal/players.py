@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from codots.domain import Rng, Step
+from codots.domains.base import Rng, Step
 from codots.domains.terminal.env import Dials, View, connected, write_line
 from codots.domains.terminal.kinds import Do, Scene
 from codots.domains.terminal.shell import helping

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from codots.domain import Rng
+from codots.domains.base import Rng
 
 TOOLS = ("mv", "rm", "chmod", "cp", "mkdir", "tar", "unzip")
 """The tools that may go by a local name, in the order in which a preset hides them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from codots.domain import Rng
+from codots.domains.base import Rng
 from codots.domains.terminal.machine import Machine
 
 SINGLE = ("upload", "download", "rename", "move", "chmod", "delete", "copy", "pack", "mkdir")

@@ -1,0 +1,1 @@
+"""The algorithm: credit and policy losses, without any rollout or model."""

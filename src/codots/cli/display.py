@@ -1,0 +1,246 @@
+"""What a person sees while a command works: always on stderr, so that stdout stays clean."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from codots.config.load import Key
+    from codots.config.schema import TrainConfig
+    from codots.domains.catalog import Entry
+    from codots.evaluation.evaluate import Report
+    from codots.preflight.doctor import Finding
+    from codots.preflight.estimate import Forecast
+    from codots.training.train import StepReport
+
+SPARKS = "▁▂▃▄▅▆▇█"
+errors = Console(stderr=True)
+
+
+def bar() -> Progress:
+    """A progress bar with what it does, how far, how long still."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=errors,
+    )
+
+
+class TrainDisplay:
+    """Reward by position, lift, speed, and what the run waits for."""
+
+    def __init__(self, steps: int, size: int, done: int = 0) -> None:
+        self.bar = bar()
+        self.task = self.bar.add_task("training", total=steps, completed=done)
+        self.curves: list[deque[float]] = [deque(maxlen=30) for _ in range(size)]
+        self.values: dict[str, float] = {}
+        self.lift: float | None = None
+        self.waiting, self.since = "starting", time.monotonic()
+
+    def told(self, stage: str) -> None:
+        """Hear what is being waited for."""
+        self.waiting, self.since = stage, time.monotonic()
+
+    def step(self, report: StepReport) -> None:
+        """Take in a step."""
+        self.values = report.metrics
+        self.lift = report.metrics.get("look/lift", self.lift)
+        for j, curve in enumerate(self.curves):
+            curve.append(report.metrics.get(f"reward/{j}", float("nan")))
+        self.bar.update(self.task, completed=report.step)
+
+    def __rich__(self) -> Group:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for j, curve in enumerate(self.curves):
+            if curve:
+                table.add_row(f"position {j}", f"{curve[-1]:.3f}", sparkline(curve))
+        v = self.values
+        words = [f"{v['tokens/sampled'] / v['clock/step']:,.0f} sampled tokens/s" if v else ""]
+        words += [f"entropy {v['learner/entropy']:.3f}"] if "learner/entropy" in v else []
+        words += [f"facts right {v['facts/right']:.2f} wrong {v['facts/wrong']:.2f}"] if "facts/right" in v else []
+        words += [f"lift on dev {self.lift:+.3f}"] if self.lift is not None else []
+        waited = time.monotonic() - self.since
+        return Group(
+            self.bar, table, Text("  ".join(filter(None, words))), Text(f"{self.waiting} ({waited:.0f} s)", "dim")
+        )
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """Draw values of 0 to 1 as little bars."""
+    return "".join(SPARKS[min(7, max(0, int(value * 8)))] if value == value else " " for value in values)
+
+
+def watch_training(steps: Iterable[StepReport], display: TrainDisplay) -> Iterator[StepReport]:
+    """Show a run while it goes; without a terminal, say a line now and then."""
+    if not errors.is_terminal:
+        for report in steps:
+            display.step(report)
+            if report.step % 10 == 0 or report.step == report.steps:
+                errors.print(line(report), highlight=False)
+            yield report
+        return
+    with Live(display, console=errors, refresh_per_second=4):
+        for report in steps:
+            display.step(report)
+            yield report
+
+
+def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
+    """Train and show it; on Ctrl-C finish the step, save, and give its number."""
+    from codots.training.train import train
+
+    stopped = False
+    display = TrainDisplay(config.steps, config.size)
+
+    def stop(*_: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        display.told("Ctrl-C: finishing this step, then saving")
+
+    before = signal.signal(signal.SIGINT, stop)
+    steps = train(config, resume=resume, told=display.told)
+    try:
+        for report in watch_training(steps, display):
+            if stopped and report.step < config.steps:
+                steps.close()
+                return report.step
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return None
+
+
+def line(report: StepReport) -> str:
+    """One step in one line."""
+    v = report.metrics
+    curve = " ".join(f"{v[key]:.2f}" for key in v if key.startswith("reward/"))
+    facts = f"  facts right {v['facts/right']:.2f}" if "facts/right" in v else ""
+    lift = f"  lift on dev {v['look/lift']:+.2f}" if "look/lift" in v else ""
+    return f"step {report.step}/{report.steps}  reward by position {curve}{facts}{lift}  {v['clock/step']:.1f} s"
+
+
+@contextmanager
+def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far each part of a long piece of work is; without a terminal, say a line at each tenth.
+
+    Parts that count `together` share one bar, which names the part at work.
+    """
+    if not errors.is_terminal:
+
+        def said(part: str, done: int, total: int) -> None:
+            if done * 10 // total > (done - 1) * 10 // total:
+                errors.print(f"{what} {part}: {done} of {total}", highlight=False)
+
+        yield said
+        return
+    with bar() as progress:
+        tasks: dict[str, Any] = {}
+
+        def told(part: str, done: int, total: int) -> None:
+            bar = "" if together else part
+            if bar not in tasks:
+                tasks[bar] = progress.add_task("", total=total)
+            progress.update(tasks[bar], completed=done, description=f"{what} {part}")
+
+        yield told
+
+
+def report_table(report: Report) -> Table:
+    """The curves of an evaluation."""
+    by = f", contexts by {report.writer}" if report.writer else ""
+    table = Table(title=f"{report.model} on {report.domain} {report.preset} {report.split}, {report.n_packs} packs{by}")
+    table.add_column("")
+    for j in range(report.size):
+        table.add_column(f"position {j}", justify="right")
+    for arm, curves in report.arms.items():
+        table.add_row(f"{arm} reward", *with_intervals(curves.reward, curves.ci95))
+        table.add_row(f"{arm} success", *with_intervals(curves.success, curves.success_ci95), style="dim")
+        if curves.missing:
+            table.add_row(f"{arm}: {curves.missing} lives are missing", style="red")
+    table.add_section()
+    for name in ("lift", "share", "shuffled_lift"):
+        values, intervals = getattr(report, name), getattr(report, f"{name}_ci95")
+        if values is not None:
+            table.add_row(name.replace("_", " "), *with_intervals(values, intervals, "+"))
+    table.add_section()
+    for name in ("floor", "bayes", "ceiling"):
+        table.add_row(name, *(f"{value:.3f}" for value in getattr(report, name)))
+    return table
+
+
+def with_intervals(values: list[float], intervals: list[list[float]], sign: str = "") -> list[str]:
+    """Write numbers, each with its interval."""
+    return [f"{v:{sign}.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
+
+
+def domains_table(entries: list[Entry]) -> Table:
+    """What domains there are; a preset in brackets lacks something."""
+    table = Table("", "presets", "styles", "hidden and shared", "bayes", "packs of")
+    for entry in entries:
+        presets = ", ".join(f"({preset})" if preset in entry.lacks else preset for preset in entry.presets)
+        bayes, sizes = "exact" if entry.exact else "scripted", " or ".join(map(str, entry.sizes))
+        table.add_row(entry.id, escape(presets), ", ".join(entry.styles), escape(entry.hidden), bayes, sizes)
+    return table
+
+
+def findings_table(findings: list[Finding]) -> Table:
+    """What was found of this machine, and what to change."""
+    table = Table("", "found", "to change")
+    for found in findings:
+        mark = ("[red]must[/]: " if found.must else "") if found.change else ""
+        table.add_row(found.what, escape(found.found), mark + (escape(found.change) or "[green]nothing[/]"))
+    return table
+
+
+def forecast_table(forecast: Forecast) -> Table:
+    """Memory part by part, then time."""
+    table = Table("", "", title=f"on {forecast.place.device}, in {forecast.place.dtype}", show_header=False)
+    for what, taken in forecast.parts.items():
+        table.add_row(what, f"{taken / 2**30:.2f} GiB")
+    table.add_row("in all", f"{forecast.needed / 2**30:.2f} of {forecast.there / 2**30:.1f} GiB", end_section=True)
+    for what, seconds in forecast.seconds.items():
+        table.add_row(f"{what}, a step", f"{seconds:.2f} s")
+    if forecast.seconds:
+        table.add_row("a step", f"{sum(forecast.seconds.values()):.2f} s")
+        table.add_row(
+            "the run", f"{forecast.whole / 60:.0f} min" if forecast.whole > 300 else f"{forecast.whole:.0f} s"
+        )
+    return table
+
+
+def keys_table(keys: Sequence[Key]) -> Table:
+    """Every key of a recipe."""
+    table = Table(title="key=value changes a recipe, in the file or on the command line")
+    for name in ("key", "if left out", "meaning"):
+        table.add_column(name)
+    for key in keys:
+        default = "" if key.default is None else json.dumps(key.default)
+        table.add_row(key.name, Text(default), Text(key.meaning))
+    return table
+
+
+def plain_table(title: str, rows: dict[str, list[float]]) -> Table:
+    """Rows of numbers by position."""
+    table = Table(title=title)
+    table.add_column("")
+    for j in range(max(map(len, rows.values()))):
+        table.add_column(f"position {j}", justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *(f"{value:.3f}" for value in values))
+    return table

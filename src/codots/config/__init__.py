@@ -1,0 +1,1 @@
+"""Recipes: their schema, and how they are read and checked."""

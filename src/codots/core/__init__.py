@@ -1,0 +1,1 @@
+"""What every room stands on: random streams, files, processes, words for errors."""

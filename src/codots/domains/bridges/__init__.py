@@ -1,0 +1,1 @@
+"""Bridges: benchmarks of other packages as domains."""

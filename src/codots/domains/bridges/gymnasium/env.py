@@ -1,0 +1,107 @@
+"""One episode behind codes whose meaning is hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from codots.core.templates import Prompts
+from codots.domains.base import Step
+from codots.domains.bridges.gymnasium.outside import Spec, open_env, picture, plain
+from codots.domains.family import action
+
+render = Prompts(__package__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The public content of a task."""
+
+    seed: int
+    """Of the environment: where it starts, and its luck."""
+    board: tuple[str, ...] | None
+    """The map, where it takes one."""
+    seen: Any
+    """The first observation."""
+    zero: float
+    """Return that is worth 0."""
+    one: float
+    """Return that is worth 1: the best that may come of this start."""
+
+    def worth(self, total: float) -> float:
+        """The reward of a return."""
+        return min(1.0, max(0.0, (total - self.zero) / (self.one - self.zero)))
+
+
+@dataclass(frozen=True)
+class View:
+    """The public state of an episode."""
+
+    board: tuple[str, ...] | None
+    seen: Any
+    turn: int
+    """Actions taken so far."""
+    picture: str = ""
+    code: str | None = None
+    """The last code."""
+    before: Any = None
+    """The observation before it."""
+    ended: bool = False
+    """Whether the environment came to its end, other than by running out of turns."""
+    paid: float = 0.0
+    """By the last action."""
+
+
+class CodedEnv:
+    """An episode of an outside environment."""
+
+    def __init__(self, spec: Spec, start: Start, codes: tuple[int, ...], turns: int) -> None:
+        self.spec, self.start, self.codes, self.turns = spec, start, codes, turns
+        self.env = open_env(spec, start.board)
+        self.total = 0.0
+        seen = plain(self.env.reset(seed=start.seed)[0])
+        self.view = View(start.board, seen, 0, self._picture())
+
+    def _picture(self) -> str:
+        return picture(self.env) if self.spec.drawn else ""
+
+    def observe(self) -> str:
+        """Show the start."""
+        return self._situation()
+
+    def step(self, text: str) -> Step:
+        """Take the action of the code that the text names."""
+        code = (action(text) or "").strip()
+        if code not in codes(self.spec):
+            self.env.close()
+            told = f"The reply did not name one code of 1 to {self.spec.actions} in <action></action>."
+            return Step("", 0.0, True, told, "malformed", self.view)
+        before = self.view
+        seen, pays, ends, cut, _ = self.env.step(self.spec.first + self.codes[int(code) - 1])
+        self.total += float(pays)
+        turn = before.turn + 1
+        self.view = View(before.board, plain(seen), turn, self._picture(), code, before.seen, bool(ends), float(pays))
+        told = f"Code {code} was taken; it paid {float(pays):g}."
+        if ends or cut or turn == self.turns:
+            return self._end(told, "ended" if ends else "late")
+        return Step(f"{told}\n{self._situation()}", 0.0, False, view=self.view)
+
+    def _end(self, told: str, stop: str) -> Step:
+        self.env.close()
+        worth = self.start.worth(self.total)
+        feedback = f"All in all it paid {self.total:g}, which counts as {worth:.2f} of 1."
+        return Step(f"{told}\n{self._shown()}", worth, True, f"{ENDINGS[stop]} {feedback}", stop, self.view)
+
+    def _situation(self) -> str:
+        return f"Turn {self.view.turn + 1} of {self.turns}.\n{self._shown()}"
+
+    def _shown(self) -> str:
+        return render("shown", kind=self.spec.kind, seen=self.view.seen, picture=self.view.picture)
+
+
+ENDINGS = {"ended": "The episode came to its end.", "late": "The turns ran out."}
+
+
+def codes(spec: Spec) -> tuple[str, ...]:
+    """The codes of an environment."""
+    return tuple(str(i + 1) for i in range(spec.actions))

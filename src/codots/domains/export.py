@@ -1,0 +1,104 @@
+"""Worlds and tasks as rows, for whoever wants to use them elsewhere."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codots.domains.base import get_domain, make_pack, nearest
+from codots.runs.checkpoint import writable, write_atomically
+
+ENDINGS = (".parquet", ".jsonl")
+
+
+def task_rows(
+    id: str, *, preset: str, split: str = "train", packs: int = 100, size: int = 4, style: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Give a row for each task of the first packs of this name; `style` is the domain's first if left out.
+
+    The columns `hidden` and `content` are JSON; no model may read `hidden` or `oracle_context`, whose words give it
+    away. Raises ValueError for an unknown domain, preset or style.
+    """
+    domain = get_domain(id)
+    style = style or domain.styles[0]
+    if style not in domain.styles:
+        raise ValueError(nearest(style, list(domain.styles), f"prompt style of {id}"))
+    for index in range(packs):
+        pack = make_pack(id, preset, split, index, size)
+        oracle, hidden = domain.oracle_context(pack.world, style), as_json(pack.world.hidden)
+        for task in pack.tasks:
+            yield {
+                "domain": id,
+                "preset": preset,
+                "split": split,
+                "index": index,
+                "position": task.position,
+                "style": style,
+                "rules": domain.rules_text(task, style),
+                "opening": task.env(style=style, memory=domain.make_memory(pack.world)).observe(),
+                "floor": float(domain.floor(task)),
+                "ceiling": float(domain.ceiling(task)),
+                "oracle_context": oracle,
+                "content": as_json(task.content),
+                "hidden": hidden,
+            }
+
+
+def check_out(out: Path) -> None:
+    """Raise ValueError if rows cannot be written to this file, before any is made."""
+    if out.suffix not in ENDINGS:
+        raise ValueError(f"cannot write {out}: {nearest(out.suffix, list(ENDINGS), 'ending')}")
+    writable(out)
+    if out.suffix == ".parquet":
+        _pyarrow()
+
+
+def write_rows(rows: list[dict[str, Any]], out: Path) -> None:
+    """Write rows as a table of Parquet or as JSON lines, by the ending of the file: whole or not at all."""
+    if out.suffix == ".jsonl":
+        return write_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    arrow, parquet = _pyarrow()
+    content = io.BytesIO()
+    parquet.write_table(arrow.Table.from_pylist(rows), content)
+    write_atomically(out, content.getvalue())
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError("Parquet needs pyarrow: pip install 'codots[parquet]'; or end the file in .jsonl") from error
+    return pyarrow, pyarrow.parquet
+
+
+def as_json(value: Any) -> str:
+    """Write down what a domain hides or shows, of whatever types."""
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """Records become objects, collections lists, a mapping whose keys are no text a list of pairs; else its text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value):
+            return {key: plain(inner) for key, inner in value.items()}
+        return [[plain(key), plain(inner)] for key, inner in value.items()]
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value), key=json.dumps)
+    if isinstance(value, list | tuple | bytes | bytearray):
+        return [plain(inner) for inner in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)

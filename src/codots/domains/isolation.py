@@ -1,0 +1,28 @@
+"""Code from outside is kept to itself."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from codots.core.rng import digest
+
+
+@contextmanager
+def secluded(*names: str | int) -> Iterator[None]:
+    """Let code from outside draw from the global generators and warn as it likes, equally each time and unnoticed."""
+    before = random.getstate(), np.random.get_state()
+    seed = digest("secluded", *names) % (1 << 32)
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])

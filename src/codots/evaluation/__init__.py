@@ -1,0 +1,1 @@
+"""Evaluation: curves by position, controls on the same packs, intervals."""

@@ -1,0 +1,1 @@
+"""Language models: loading, chat templates, devices, attention over rows of unequal length."""

@@ -1,0 +1,209 @@
+"""What a recipe takes, before it runs: memory, time, and what to change where it cannot fit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from codots.config.schema import TrainConfig
+from codots.learner.batch import MicroBatch, micro_batches
+from codots.learner.local import PIECE
+from codots.model.device import Place, place
+from codots.model.load import Profile, load_render, model_folder
+from codots.preflight.model_shape import Shape
+from codots.rollout.fit import Life, grouped, rehearse
+from codots.runs.checkpoint import fork_point
+from codots.training.setup import profile_of
+
+GIB = 2**30
+ROOM = 1.15
+"""What allocators and libraries take besides, as a factor."""
+CONTEXT = 0.6 * GIB
+"""What a GPU's driver and libraries take of it."""
+SESSIONS = 256
+"""Lives that a sampler lives at once at most."""
+STATUS = Path("/proc/self/status")
+LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux says how much memory a container may use."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run takes of the device it computes on."""
+
+    place: Place
+    parts: dict[str, float]
+    """Bytes by what they are for."""
+    there: float
+    """Bytes that there are."""
+    changes: tuple[str, ...] = ()
+    """What would make it fit, nothing where it does or nothing would."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of one step by what they are for; nothing where it cannot be tried."""
+    whole: float = 0.0
+    """Seconds of the run, its looks included."""
+
+    @property
+    def needed(self) -> float:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can run."""
+        return self.needed <= self.there
+
+
+def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
+    """Forecast a run on this machine, or its memory alone on a device that has so many GiB.
+
+    Raises ValueError for a recipe that cannot be run. Memory is that of replies as long as they may be, time that of
+    replies half as long.
+    """
+    from transformers import AutoConfig
+
+    folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
+    profile = profile_of(config, folder)
+    render = load_render(folder, profile.thinking)
+    at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
+    shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
+    profile = replace(profile, length=min(profile.length, shape.config.max_position_embeddings))
+    lives = rehearse(config, profile, render, 1.0)
+    there = gib * GIB if gib else memory_of(at)
+    parts = memory(config, profile, shape, lives)
+    if sum(parts.values()) > there:
+        return Forecast(at, parts, there, fitting(config, profile, shape, lives, there))
+    if gib:
+        return Forecast(at, parts, there)
+    seconds = step_seconds(config, shape, rehearse(config, profile, render, 0.5))
+    look = 2 * config.look_packs / (config.packs * config.group) * (sum(seconds.values()) - seconds["learning"])
+    looks = -(-config.steps // config.look_every) if config.look_every else 0
+    return Forecast(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + looks * look)
+
+
+def elsewhere(config: TrainConfig) -> Place:
+    """Where a recipe would compute on a machine that has a GPU."""
+    return Place("cuda" if config.device == "auto" else config.device, _half(config.dtype))
+
+
+def _half(dtype: str) -> str:
+    return "bfloat16" if dtype == "auto" else dtype
+
+
+def memory_of(at: Place) -> float:
+    """Bytes that a device has."""
+    if at.device.startswith("cuda"):
+        import torch
+
+        return float(torch.cuda.get_device_properties(at.device).total_memory)
+    there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
+    return there if limit == "max" else min(there, float(limit))
+
+
+@cache
+def programs(at: Place) -> float:
+    """Bytes that a worker takes before it has a model."""
+    if at.device.startswith("cuda"):
+        return CONTEXT
+    if STATUS.is_file():
+        return float(re.search(r"VmRSS:\s*(\d+)", STATUS.read_text())[1]) * 1024  # type: ignore[index]
+    import resource
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # of macOS, in bytes
+
+
+def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life]) -> dict[str, float]:
+    """Bytes by what they are for, of all workers; replies of the lives take all they may."""
+    workers = config.workers if shape.place.device == "cpu" else 1
+    lora = config.learner.lora
+    new = shape.adapters(lora.rank, lora.targets) if lora else 0
+    learned, half = new or shape.weights, shape.itemsize < 4
+    rows = -(-config.packs * config.group // workers)
+    slots = min(rows, SESSIONS, max(1, int(config.cache_gib * GIB) // (profile.length * shape.bytes_per_id)))
+    width = min(profile.length, 1 << (max(life.longest for life in lives) - 1).bit_length())
+    each = {
+        "weights": (shape.weights + new) * shape.itemsize,
+        # two moments and the gradient; of half precision the weights in full besides, and what a pass leaves
+        "optimiser": learned * (12 + half * (4 + shape.itemsize)),
+        "keys and values": slots * width * shape.bytes_per_id * (1 + 1 / shape.layers),  # a layer grows at a time
+        "passes": max(learning(config, shape, lives), slots * shape.vocabulary * (24 + shape.itemsize)),
+    }
+    saved = {"weights being saved": float(shape.weights * shape.itemsize)}
+    taken = {what: ROOM * workers * bytes_ for what, bytes_ in each.items()}
+    return {"programs": workers * programs(shape.place)} | taken | saved
+
+
+def learning(config: TrainConfig, shape: Shape, lives: list[Life]) -> float:
+    """Bytes that the dearest pass there and back takes at its height."""
+    most = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs]  # a step may have fewer
+    parts = micro_batches(grouped(most, config.group), config.learner.micro_tokens)
+    part = max(parts, key=lambda part: scored(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers)
+    sampled, layer = scored(part), shape.kept(part)
+    if config.learner.checkpointing:
+        kept, sampled = shape.layers * len(part.ids) * shape.width * shape.itemsize + layer, min(sampled, PIECE)
+    else:
+        kept = shape.layers * layer
+    # logits as they come, in full, their logprobs, probabilities and gradient; now and then a copy is gone late
+    return float(kept + layer + sampled * shape.vocabulary * (20 + shape.itemsize))
+
+
+def scored(part: MicroBatch) -> int:
+    """How many ids a pass has logits of."""
+    return sum(sum(sample.mask) for sample in part.samples)
+
+
+def fitting(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life], there: float) -> tuple[str, ...]:
+    """The first changes, one on top of the other, with which it fits; nothing if none do."""
+    said: dict[str, str] = {}
+    for key, value, changed in less(config):
+        said[key] = f"{key}={value}"
+        if sum(memory(changed, profile, shape, lives).values()) <= there:
+            return tuple(said.values())
+    return ()
+
+
+def less(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
+    """Changes that take less memory, those first that cost least."""
+
+    def learner(**values: Any) -> TrainConfig:
+        return config.model_copy(update={"learner": config.learner.model_copy(update=values)})
+
+    while config.cache_gib > 1:
+        config = config.model_copy(update={"cache_gib": config.cache_gib / 2})
+        yield "cache_gib", config.cache_gib, config
+    if not config.learner.checkpointing:
+        config = learner(checkpointing=True)
+        yield "learner.checkpointing", "true", config
+    while config.learner.micro_tokens > 512:
+        config = learner(micro_tokens=config.learner.micro_tokens // 2)
+        yield "learner.micro_tokens", config.learner.micro_tokens, config
+    if not config.learner.lora:
+        from codots.config.schema import LoraConfig
+
+        config = learner(lora=LoraConfig.model_validate({}))
+        yield "learner.lora", "{}", config
+
+
+def step_seconds(config: TrainConfig, shape: Shape, lives: list[Life]) -> dict[str, float]:
+    """Seconds of one step by what they are for."""
+    from codots.preflight.timing import try_passes
+
+    workers = config.workers if shape.place.device == "cpu" else 1
+    rows = -(-config.packs * config.group // workers)
+    pace = try_passes(shape, lives, min(rows, 64), config.learner.checkpointing)
+    samples = [sample for life in lives for sample in life.samples]
+    run = sum(len(part.ids) for part in micro_batches(samples, config.learner.micro_tokens)) / len(lives)
+    read = sum(len(sample.ids) - sum(sample.mask) for sample in samples) / len(lives)
+    worlds = sum(life.seconds for life in lives) / len(lives)
+    return {
+        "sampling": max(life.passes for life in lives) * pace.sampled,
+        "reading": rows * read * pace.read,
+        "worlds and words": rows * worlds,
+        "learning": rows * run * pace.learned,
+    }

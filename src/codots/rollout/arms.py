@@ -1,0 +1,40 @@
+"""Whose contexts a life is given: its own, or those of a control that breaks them on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from codots.core.rng import Pack, stream
+
+ARMS = ("own", "null", "shuffled", "frozen", "oracle")
+
+
+def needed_own(arms: Sequence[str]) -> bool:
+    """Whether any arm is made from the model's own contexts."""
+    return any(arm in ("own", "shuffled", "frozen") for arm in arms)
+
+
+def fitted(contexts: Sequence[str], size: int) -> tuple[str, ...]:
+    """The contexts of a life, empty ones if it is missing."""
+    return tuple(contexts) or ("",) * size
+
+
+def contexts_of(arm: str, i: int, packs: Sequence[Pack], own: Sequence[Sequence[str]], style: str) -> tuple[str, ...]:
+    """The contexts that an arm gives to pack i; `own` are those of the model's own lives, by pack."""
+    pack, size = packs[i], len(packs[i].tasks)
+    if arm == "null":
+        return ("",) * size
+    if arm == "oracle":
+        return (pack.domain.oracle_context(pack.world, style),) * size
+    if arm == "frozen":
+        first, *rest = fitted(own[i], size)
+        return (first, *(rest[:1] * (size - 1)))
+    return fitted(own[stranger(i, packs)], size)
+
+
+def stranger(i: int, packs: Sequence[Pack]) -> int:
+    """Another pack, with another hidden rule, by a fixed draw."""
+    others = [k for k, pack in enumerate(packs) if pack.world.hidden != packs[i].world.hidden]
+    if not others:
+        raise ValueError("shuffled contexts need packs of at least two different worlds; give more packs")
+    return others[int(stream("stranger", *packs[i].names).integers(len(others)))]

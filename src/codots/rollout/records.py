@@ -1,0 +1,117 @@
+"""What a run leaves behind to be read: one row per episode, one line of numbers per step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from codots.core.rng import Names, Pack
+from codots.rollout.life import Life
+
+HEAD = "evaluation"
+"""Key of the first line of an evaluation's file, which says which one it is."""
+MISSING = "missing"
+"""Kind of the one row that stands for a life lost to the infrastructure."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One episode of one life, as JSON holds it."""
+
+    pack: list[str | int]
+    """The name of the pack: domain, preset, split, index."""
+    arm: str
+    life: int
+    position: int
+    kind: str
+    reward: float
+    stop: str
+    context: str
+    """What the episode was given."""
+    written: str | None
+    """What an update left behind."""
+    turns: list[list[str]]
+    """Pairs of observation and reply."""
+    outcome: str
+    tokens: int
+    """Sampled ids."""
+    advantage: float | None = None
+    step: int | None = None
+
+
+def life_rows(
+    pack: Pack, life: Life, *, arm: str = "own", index: int = 0, step: int | None = None, credit: Any = None
+) -> list[Row]:
+    """Write a life down; `credit` gives the advantage of (kind, position)."""
+    return [
+        Row(
+            list(pack.names),
+            arm,
+            index,
+            e.position,
+            e.kind,
+            e.reward,
+            e.stop,
+            e.context,
+            e.written,
+            [[turn.observation, turn.reply] for turn in e.turns],
+            e.outcome,
+            e.transcript.tokens,
+            None if credit is None else float(credit(e.kind, e.position)),
+            step,
+        )
+        for e in life.episodes
+    ]
+
+
+def missing_row(pack: Pack, life: Life, *, arm: str) -> Row:
+    """Write down that a life is missing, and why."""
+    return Row(list(pack.names), arm, 0, 0, MISSING, 0.0, MISSING, "", None, [], life.failure or "", 0)
+
+
+def solves(rows: Iterable[Row]) -> list[Row]:
+    """The solve episodes of a life in order, none if it is missing."""
+    return sorted((row for row in rows if row.kind == "solve"), key=lambda row: row.position)
+
+
+def contexts(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The context that each solve of a life was given."""
+    return tuple(row.context for row in solves(rows))
+
+
+def dump(rows: Iterable[Row]) -> str:
+    """Write rows as JSON lines."""
+    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read a file of rows; ValueError names the line that is not one, a last one that was cut off does not count."""
+    known = {field.name for field in fields(Row)}
+    with path.open("rb") as lines:  # a cut may go through a letter
+        for number, line in enumerate(lines, start=1):
+            try:
+                values = json.loads(line)
+                if HEAD not in values:
+                    yield Row(**{key: value for key, value in values.items() if key in known})
+            except (TypeError, ValueError, AttributeError) as error:
+                if not line.endswith(b"\n"):
+                    return
+                raise ValueError(f"{path}, line {number}: not a row of a rollout ({error})") from error
+
+
+def load_rollouts(path: str | Path) -> list[Row]:
+    """Read the recorded episodes of a run folder, of its `rollouts`, or of one JSONL file."""
+    path = Path(path)
+    folder = path / "rollouts" if (path / "rollouts").is_dir() else path
+    found = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
+    if not found or not all(file.is_file() for file in found):
+        raise ValueError(f"no rollouts at {path}; expected a run folder or a .jsonl file")
+    return [row for file in found for row in read_rows(file)]
+
+
+def names_of(row: Row) -> Names:
+    """The name of the pack of a row."""
+    return tuple(row.pack)

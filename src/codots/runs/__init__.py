@@ -1,0 +1,1 @@
+"""Run folders: checkpoints, loggers, and what makes an interrupted run resume exactly."""

@@ -1,0 +1,1 @@
+"""Training: reinforcement learning over whole lives, and imitation for a first model."""

@@ -1,0 +1,90 @@
+"""How a run begins: anew, where it stopped, or from another run's checkpoint."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, closing
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from codots.config.schema import LearnerConfig, TrainConfig
+from codots.domains.base import nearest
+from codots.engine.local import LocalEngine, Plan
+from codots.learner.local import Settings
+from codots.learner.lora import Lora
+from codots.model.device import place
+from codots.model.load import Profile, load_profile, model_folder
+from codots.runs.checkpoint import fork_point, last_checkpoint, open_run, save_checkpoint, write_atomically
+from codots.runs.loggers import check_loggers
+
+
+def begin(config: TrainConfig, resume: bool, stack: ExitStack) -> tuple[Path, LocalEngine, Profile, int, int]:
+    """Open the run and its engine; gives how many steps and sampled ids are behind it as well."""
+    check_loggers(config.loggers)
+    run, saved = Path(config.run), None
+    if resume:
+        stack.enter_context(open_run(run, config, resume=True))
+        saved = last_checkpoint(run, config)
+    origin = fork_point(config.fork) if config.fork and not saved else None
+    source = (saved or origin) if config.fork else None
+    folder = model_folder(source[0] if source else config.model)
+    if config.learner.lora and source:  # its checkpoints hold what was added to the model, which is read anew
+        folder = model_folder(config.model)
+    profile = profile_of(config, folder)
+    engine = stack.enter_context(closing(LocalEngine(engine_plan(config, folder, profile), config.workers)))
+    if origin:
+        engine.fork(origin[0])
+    if not resume:  # only now: a model that does not fit is refused before anything is written
+        stack.enter_context(open_run(run, config, resume=False))
+    if saved:
+        engine.load(saved[0], saved[1]["step"] * config.minibatches)
+        return run, engine, profile, saved[1]["step"], saved[1]["tokens"]
+    if origin:
+        keep_origin(run, config, engine, *origin)
+    return run, engine, profile, 0, 0
+
+
+def profile_of(config: TrainConfig, folder: Path) -> Profile:
+    """How the model is spoken to: as its folder says, and the recipe."""
+    said = load_profile(folder)
+    known = [field.name for field in fields(Profile)]
+    if unknown := [key for key in config.profile if key not in known]:
+        raise ValueError(nearest(unknown[0], known, "key of profile"))
+    return replace(said, **config.profile).fits(config.domain)  # type: ignore[arg-type]
+
+
+def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
+    """What the engine needs of a recipe."""
+    return Plan(
+        folder,
+        profile,
+        learner_settings(config.learner, config.steps * config.minibatches, config.gap_limit),
+        place=place(folder, config.device, config.dtype),
+        lora=Lora(**config.learner.lora.model_dump()) if config.learner.lora else None,
+        cache_bytes=int(config.cache_gib * 2**30),
+    )
+
+
+def keep_origin(run: Path, config: TrainConfig, engine: LocalEngine, origin: Path, state: dict[str, Any]) -> None:
+    """Keep another run's checkpoint as step 0, where the engine has started from it: the other run may drop it."""
+    said = {"checkpoint": str(origin.resolve()), "step": state["step"], "recipe": state["recipe"]}
+    write_atomically(run / "origin.json", json.dumps(said | {"files": state["files"]}, indent=2) + "\n")
+    save_checkpoint(run, 0, config, {"tokens": 0, "dev": None}, engine.save, config.keep)
+
+
+def learner_settings(config: LearnerConfig, steps: int, gap_limit: float) -> Settings:
+    """What the learner needs of a recipe."""
+    return Settings(
+        lr=config.lr,
+        warmup=config.warmup,
+        decay_to=config.decay_to,
+        steps=steps,
+        weight_decay=config.weight_decay,
+        clip=config.clip,
+        micro_tokens=config.micro_tokens,
+        loss=config.loss,
+        choices=config.loss_choices,
+        checkpointing=config.checkpointing,
+        gap_limit=gap_limit,
+    )
