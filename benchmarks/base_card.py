@@ -6,12 +6,13 @@ import sys
 
 import numpy as np
 
-from codots.core.rng import Pack
-from codots.domains.base import make_pack
+from codots.domains.base import Pack
+from codots.domains.registry import make_pack
 from codots.engine.local import LocalEngine, Plan
 from codots.evaluation.evaluate import ARMS, evaluate
-from codots.model.load import load_profile, model_folder
+from codots.model.load import model_folder
 from codots.rollout.life import Job, Life, Own
+from codots.rollout.profile import load_profile
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "easy"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from codots.core.rng import Pack
-from codots.domains.base import get_domain, make_pack
+from codots.domains.base import Pack
+from codots.domains.registry import get_domain, make_pack
 
 
 def main() -> None:

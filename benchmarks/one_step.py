@@ -10,8 +10,9 @@ from codots.config.load import load_recipe
 from codots.config.schema import TrainConfig
 from codots.core.transcript import Sample
 from codots.engine.local import LocalEngine, Plan
-from codots.model.load import load_profile, model_folder
+from codots.model.load import model_folder
 from codots.rollout.life import Life
+from codots.rollout.profile import load_profile
 from codots.training.setup import learner_settings
 from codots.training.train import collect, credit_of, samples, step_jobs, step_packs
 

@@ -23,8 +23,9 @@ import numpy as np
 import yaml
 
 from codots.config.schema import TrainConfig
-from codots.core.rng import Pack, stream
-from codots.domains.base import make_pack
+from codots.core.rng import stream
+from codots.domains.base import Pack
+from codots.domains.registry import make_pack
 from codots.rollout.records import Row, dump
 
 ROUNDS = 5

@@ -66,8 +66,9 @@ def main() -> None:
 def demo(n: int) -> list[Life]:
     """Let the shipped base live as in the first step of `recipes/demo.yaml`, and write down the lengths."""
     from codots.config.schema import TrainConfig
-    from codots.model.load import load_model, load_profile, model_folder
+    from codots.model.load import load_model, model_folder
     from codots.rollout.life import rollouts
+    from codots.rollout.profile import load_profile
     from codots.sampler.local import LocalSampler
     from codots.training.train import step_jobs, step_packs
 

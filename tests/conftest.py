@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 
 from codots.cli.main import main
-from codots.domains import base as domain
+from codots.domains import registry as domain
 from codots.model import tiny
 from codots.model.renderer import Render
 from tests.qwen import make_qwen

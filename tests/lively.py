@@ -10,8 +10,8 @@ import torch
 
 from codots.core.transcript import Sampled, StopReason, Transcript
 from codots.model import tiny
-from codots.model.load import Profile
 from codots.rollout.life import Episode, Life
+from codots.rollout.profile import Profile
 from tests.toy import Guess
 
 PROFILE = Profile("compact", 4, 14, 200)

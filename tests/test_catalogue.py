@@ -2,8 +2,8 @@
 
 import pytest
 
-from codots.domains.base import domain_ids, get_domain
 from codots.domains.catalog import by_reason, catalogue, entry, section
+from codots.domains.registry import domain_ids, get_domain
 from tests.toy import Guess
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from codots.domains.base import Step, domain_ids, find_domain, get_domain
+from codots.domains.base import Step
 from codots.domains.check import PACKS, SIZE, DomainError, check_domain, check_domains, check_preset
 from codots.domains.contract import FIT, GARBAGE
+from codots.domains.registry import domain_ids, find_domain, get_domain
 from tests.toy import Guess, GuessEnv
 
 

@@ -16,16 +16,9 @@ import pytest
 import yaml
 
 from codots.config.schema import TrainConfig
-from codots.runs.checkpoint import (
-    STATE,
-    best_checkpoint,
-    checkpoints,
-    fork_point,
-    last_checkpoint,
-    open_run,
-    save_checkpoint,
-    write_atomically,
-)
+from codots.core.files import write_atomically
+from codots.runs.checkpoint import STATE, best_checkpoint, checkpoints, fork_point, last_checkpoint, save_checkpoint
+from codots.runs.folder import open_run
 
 
 @pytest.fixture
@@ -147,7 +140,7 @@ def test_a_half_written_checkpoint_is_ignored_and_written_anew(run, config, monk
         raise Killed
 
     if when == "before the state":
-        monkeypatch.setattr("codots.runs.checkpoint.write_atomically", kill)
+        monkeypatch.setattr("codots.core.files.write_atomically", kill)
     if when == "before the rename":
         monkeypatch.setattr("pathlib.Path.rename", kill)
     with pytest.raises(Killed):
@@ -381,7 +374,7 @@ def test_the_state_is_plain_json(run, config):
 HOLD = """
 import sys
 from pathlib import Path
-from codots.runs.checkpoint import open_run
+from codots.runs.folder import open_run
 from codots.config.schema import TrainConfig
 config = TrainConfig(run=sys.argv[1], seed=3)
 with open_run(Path(sys.argv[1]), config, resume=True):

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from codots.domains.base import domain_ids, get_domain, make_pack
 from codots.domains.check import Checked
 from codots.domains.contract import play as lived
-from codots.model.load import load_profile
+from codots.domains.registry import domain_ids, get_domain, make_pack
+from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
 from tests.lively import make_lively
@@ -385,7 +385,7 @@ def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run
 
 
 def test_a_demo_never_sets_a_run_aside_that_still_goes_on(codots, home):
-    from codots.runs.checkpoint import claimed
+    from codots.core.files import claimed
 
     (home / "run").mkdir()
     with claimed(home / "run"):

@@ -5,7 +5,8 @@ import pickle
 import pytest
 
 from codots.core.rng import stream
-from codots.domains.base import domain_ids, get_domain, make_pack, nearest, register
+from codots.core.suggest import nearest
+from codots.domains.registry import domain_ids, get_domain, make_pack, register
 from tests.toy import Guess
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from codots.context.rewrite import Rewrite
-from codots.domains.base import make_pack, register
+from codots.domains.registry import make_pack, register
 from codots.engine.open import Player
 from codots.evaluation import curves as comparison
 from codots.evaluation.curves import play

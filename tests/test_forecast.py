@@ -12,16 +12,17 @@ from transformers import AutoConfig
 
 from codots.cli.main import main
 from codots.config.schema import TrainConfig
-from codots.domains.base import get_domain, make_pack, register
+from codots.domains.registry import get_domain, make_pack, register
 from codots.learner.batch import micro_batches
 from codots.learner.lora import Lora, adapt, adapters
 from codots.model.attention import run
 from codots.model.device import Place, count_weights
-from codots.model.load import Profile, load_model, load_render
+from codots.model.load import load_model, load_render
 from codots.preflight.estimate import GIB, fitting, forecast, less, memory
 from codots.preflight.model_shape import Shape, _kept
 from codots.rollout.fit import grouped, rehearse
 from codots.rollout.life import Job, Own, rollouts
+from codots.rollout.profile import Profile
 from codots.sampler.scripted import ScriptedSampler
 from tests.lively import make_lively
 

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codots.domains.base import POLICIES, domain_ids, get_domain, make_pack
+from codots.domains.base import POLICIES
 from codots.domains.contract import GARBAGE, HOSTILE, play, sound
 from codots.domains.grid_navigation.ground import UNKNOWN
 from codots.domains.learn2ask.log import merged
+from codots.domains.registry import domain_ids, get_domain, make_pack
 from codots.domains.terminal.machine import NODES, PATH
 
 ACTIONS = 20_000

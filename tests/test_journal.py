@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from codots.domains.base import register
+from codots.domains.registry import register
 from codots.evaluation.evaluate import as_json, evaluate
 from codots.rollout.records import load_rollouts
 from tests.lively import Flaky, make_lively

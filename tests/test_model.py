@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from codots import register
 from codots.model import tiny
-from codots.model.load import PROFILE, Profile, load_model, load_profile, model_folder
+from codots.model.load import load_model, model_folder
+from codots.rollout.profile import PROFILE, Profile, load_profile
 from tests.lively import make_lively
 from tests.toy import Guess
 

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from codots.core.rng import digest, stream
-from codots.domains.base import make_pack
+from codots.domains.registry import make_pack
 
 SHOW = """
-from codots.domains.base import make_pack
+from codots.domains.registry import make_pack
 from codots.core.rng import digest, stream
 print(digest("pack", 3, "x"), stream("pack", 3).integers(0, 2**62, 3).tolist())
 for id in ("frozen-lake-v0", "frozen-lake-v1"):

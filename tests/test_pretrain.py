@@ -4,9 +4,10 @@ import pytest
 from safetensors.torch import load_file
 
 from codots.config.schema import PretrainConfig, Stage
-from codots.domains.base import make_pack
-from codots.model.load import load_model, load_profile
+from codots.domains.registry import make_pack
+from codots.model.load import load_model
 from codots.rollout.life import Given, Own
+from codots.rollout.profile import load_profile
 from codots.training.pretrain import PROFILE, contexts, pretrain
 
 FEW = {

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from codots import evaluate, register
 from codots.config.schema import TrainConfig
 from codots.model.device import Place
-from codots.model.load import load_model, load_profile
+from codots.model.load import load_model
 from codots.model.renderer import Render
+from codots.rollout.profile import load_profile
 from codots.runs.checkpoint import checkpoints
 from codots.training.train import train
 from tests.qwen import make_qwen_tokenizer

@@ -7,7 +7,7 @@ import pytest
 
 from codots.context.rewrite import Turn
 from codots.core.transcript import Sampled, StopReason, Transcript
-from codots.domains.base import make_pack
+from codots.domains.registry import make_pack
 from codots.rollout.life import Episode, Life
 from codots.rollout.records import Row, contexts, dump, life_rows, load_rollouts, missing_row, names_of, read_rows
 

@@ -8,8 +8,9 @@ import pytest
 
 from codots.context.rewrite import Rewrite
 from codots.core.rng import stream
-from codots.domains.base import make_pack, register
-from codots.rollout.life import FORMAT_PENALTY, TRIES, Given, Job, Own, Play, rollouts
+from codots.domains.registry import make_pack, register
+from codots.rollout.life import FORMAT_PENALTY, TRIES, Given, Job, Own, rollouts
+from codots.rollout.profile import Play
 from codots.sampler.base import Params
 from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import ScriptedSampler

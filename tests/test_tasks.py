@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from codots.domains.base import domain_ids, first_preset, get_domain, make_pack
 from codots.domains.export import as_json, check_out, plain, task_rows, write_rows
+from codots.domains.registry import domain_ids, first_preset, get_domain, make_pack
 
 
 @pytest.mark.parametrize("id", domain_ids())

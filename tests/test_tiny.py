@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from codots.domains.base import make_pack
 from codots.domains.frozen_lake import CODES, DIRECTIONS
+from codots.domains.registry import make_pack
 from codots.model import tiny
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)

@@ -27,11 +27,12 @@ from codots.config.schema import TrainConfig
 from codots.context.rewrite import Rewrite
 from codots.core.deadline import deadline
 from codots.core.transcript import Transcript
-from codots.domains.base import make_pack, register
-from codots.model.load import load_profile
+from codots.domains.registry import make_pack, register
 from codots.rollout.life import Episode, Given, Life, Own, rollout
+from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
-from codots.runs.checkpoint import best_checkpoint, checkpoints, last_checkpoint, open_run
+from codots.runs.checkpoint import best_checkpoint, checkpoints, last_checkpoint
+from codots.runs.folder import open_run
 from codots.training.train import collect, credit_of, learn, step_jobs, step_packs, summary, train
 from tests.lively import PROFILE, Flaky, make_lively, some_lives
 from tests.toy import Guess
@@ -221,7 +222,7 @@ MOMENTS = [
     ("codots.runs.loggers:Metrics.add", 3, 3),
     ("codots.runs.loggers:TensorBoard.add", 3, 3),
     ("codots.learner.local:LocalLearner.save", 3, 3),
-    ("codots.runs.checkpoint.write_atomically", 3, 2),
+    ("codots.core.files.write_atomically", 3, 2),
     ("pathlib:Path.rename", 9, 3),
     ("codots.runs.checkpoint.checkpoints", 5, 3),
     ("codots.engine.local:LocalEngine.save_model", 5, 5),

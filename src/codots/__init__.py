@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "make_pack": "codots.domains.base",
-    "get_domain": "codots.domains.base",
-    "register": "codots.domains.base",
+    "make_pack": "codots.domains.registry",
+    "get_domain": "codots.domains.registry",
+    "register": "codots.domains.registry",
     "Domain": "codots.domains.base",
     "Step": "codots.domains.base",
     "check_domain": "codots.domains.check",
@@ -40,8 +40,9 @@ __all__ = [
 if TYPE_CHECKING:
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
-    from codots.domains.base import Domain, Step, get_domain, make_pack, register
+    from codots.domains.base import Domain, Step
     from codots.domains.check import check_domain
+    from codots.domains.registry import get_domain, make_pack, register
     from codots.evaluation.evaluate import evaluate, reference
     from codots.rollout.records import load_rollouts
     from codots.training.train import train

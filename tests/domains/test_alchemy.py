@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
-from codots.core.rng import World, stream
+from codots.core.rng import stream
 from codots.domains.alchemy import HARD, ONE_DIAL_EACH, V0, V0_EASY, V0_HARD, V1
 from codots.domains.alchemy.book import Book, Table, counted_copies, least_copies, opening_stock, ordered, plan, ways_of
 from codots.domains.alchemy.draw import RESERVED, Dials, acceptable, draw_book
 from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_pair
 from codots.domains.alchemy.notes import claims, write_down
 from codots.domains.alchemy.players import Learner, prior
-from codots.domains.base import get_domain, make_pack
+from codots.domains.base import World
+from codots.domains.registry import get_domain, make_pack
 
 DOCS = Path(__file__).parents[2] / "docs/domains/alchemy.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])

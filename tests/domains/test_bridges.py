@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from codots.config.schema import TrainConfig
 from codots.core.rng import stream
-from codots.domains import base as registry_module
-from codots.domains.base import bridges, domain_ids, get_domain, make_pack
+from codots.domains import registry as registry_module
 from codots.domains.bridges.gymnasium.env import Start, View
 from codots.domains.bridges.gymnasium.model import SCALE, _counted, model_of, zero_of
 from codots.domains.bridges.gymnasium.outside import NAMES, look_into, open_env, picture, plain
@@ -29,6 +28,7 @@ from codots.domains.bridges.reasoning_gym import problems
 from codots.domains.bridges.textworld import SPECS, house, outside
 from codots.domains.check import check_domain, play
 from codots.domains.isolation import secluded
+from codots.domains.registry import bridges, domain_ids, get_domain, make_pack
 
 EXAMPLES = ["gymnasium:FrozenLake-v1", "reasoning-gym:spell_backward", "textworld:house"]
 ICE = "gymnasium:FrozenLake-v1?is_slippery=false"
@@ -131,7 +131,7 @@ def test_a_bridged_domain_is_one_object_that_travels_and_is_not_listed(id):
 
 
 DRAWN = """
-from codots.domains.base import make_pack
+from codots.domains.registry import make_pack
 for id in {ids}:
     pack = make_pack(id, "easy", "dev", 3, 2)
     print(pack.world.hidden, [task.content for task in pack.tasks], pack.tasks[0].env().observe())

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codots.core.rng import stream
-from codots.domains.base import domain_ids, get_domain, make_pack
 from codots.domains.frozen_lake.env import CODES
 from codots.domains.grid_navigation.ground import around, way
+from codots.domains.registry import domain_ids, get_domain, make_pack
 
 IDS = domain_ids()
 EXACT = ("frozen-lake", "alchemy", "grid-navigation", "terminal")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
-from codots.core.rng import World, stream
-from codots.domains.base import get_domain, make_pack
+from codots.core.rng import stream
+from codots.domains.base import World
 from codots.domains.frozen_lake import TINY, V0, V1, FrozenLake
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, distances, good_directions, name, quirky_reach
 from codots.domains.frozen_lake.env import (
@@ -28,6 +28,7 @@ from codots.domains.frozen_lake.env import (
     write_code,
 )
 from codots.domains.frozen_lake.players import Bayes
+from codots.domains.registry import get_domain, make_pack
 
 DOCS = Path(__file__).parents[2] / "docs/domains/frozen_lake.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])

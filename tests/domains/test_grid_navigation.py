@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
-from codots.core.rng import World, stream
-from codots.domains.base import get_domain, make_pack
+from codots.core.rng import stream
+from codots.domains.base import World
 from codots.domains.grid_navigation import TINY, V0, V1, GridNavigation, read_claims
 from codots.domains.grid_navigation.env import Dials, GridEnv, View, draw, read_move, write_move
 from codots.domains.grid_navigation.ground import (
@@ -30,6 +30,7 @@ from codots.domains.grid_navigation.ground import (
 )
 from codots.domains.grid_navigation.players import Learner, Random
 from codots.domains.grid_navigation.route import Paid, aimless_mean, best_route, ends, in_reach, moves
+from codots.domains.registry import get_domain, make_pack
 
 DOCS = Path(__file__).parents[2] / "docs/domains/grid_navigation.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])

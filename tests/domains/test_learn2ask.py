@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
-from codots.core.rng import World, stream
-from codots.domains.base import get_domain, make_pack
+from codots.core.rng import stream
+from codots.domains.base import World
 from codots.domains.learn2ask import EASY, HARD, SCORED, TINY
 from codots.domains.learn2ask.clinic import LONGEST, ClinicEnv, Reply, Review, View, read_reply, score, write_reply
 from codots.domains.learn2ask.dialogue import DialogueEnv, Look, Source
@@ -26,8 +26,10 @@ from codots.domains.learn2ask.players import Bayes, Informed
 from codots.domains.learn2ask.protocol import ANSWERS, CHANNELS, TOPICS, Case, Protocol, protocols
 from codots.domains.learn2ask.score import FUSIONS, Scores, best, fuse, single
 from codots.domains.learn2ask.toy import judge_by_rule, named, toy_log
+from codots.domains.registry import get_domain, make_pack
 from codots.evaluation.evaluate import reference
-from codots.rollout.life import Given, Job, Play, rollouts
+from codots.rollout.life import Given, Job, rollouts
+from codots.rollout.profile import Play
 from codots.sampler.base import Params
 from codots.sampler.scripted import ScriptedSampler
 

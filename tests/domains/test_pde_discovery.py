@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
-from codots.core.rng import World, stream
-from codots.domains.base import get_domain, make_pack
+from codots.core.rng import stream
+from codots.domains.base import World
 from codots.domains.pde_discovery import CLOSE, EASY, TRAINED, V0, V1
 from codots.domains.pde_discovery.actions import read_action, write_answer, write_regress, write_sample
 from codots.domains.pde_discovery.env import Archive, PdeEnv, Point, Report, View
@@ -25,6 +25,7 @@ from codots.domains.pde_discovery.field import CELLS, LIMIT, STEPS, TOP, Field, 
 from codots.domains.pde_discovery.posterior import fit_in_box
 from codots.domains.pde_discovery.regression import Scored, fit, kappa, ranked, supports
 from codots.domains.pde_discovery.rules import formula_reward, likeness
+from codots.domains.registry import get_domain, make_pack
 
 TRUTH = read_equation("1.2*u - 0.7*u**3")
 START = Start(2.0, (1.0, 0.4))

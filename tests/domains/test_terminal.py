@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
-from codots.core.rng import World, stream
-from codots.domains.base import get_domain, make_pack
+from codots.core.rng import stream
+from codots.domains.base import World
+from codots.domains.registry import get_domain, make_pack
 from codots.domains.terminal import EASY, HARD, STANDARD, V0, V1, Terminal
 from codots.domains.terminal.env import LINE, TerminalEnv, connected, grown, read_line, write_line
 from codots.domains.terminal.kinds import KINDS, Scene

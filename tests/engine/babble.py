@@ -1,6 +1,6 @@
 """A domain that registers itself when its module is imported, as a user's own would."""
 
-from codots.domains.base import register
+from codots.domains.registry import register
 from tests.toy import Talk
 
 

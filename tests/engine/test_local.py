@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from codots.context.rewrite import Rewrite
-from codots.domains.base import make_pack, register
+from codots.domains.registry import make_pack, register
 from codots.engine.local import LocalEngine, Plan
 from codots.learner.local import Settings
 from codots.model import tiny
-from codots.model.load import Profile
 from codots.rollout.life import Job, Own
+from codots.rollout.profile import Profile
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import yaml
 
-from codots.domains.base import make_pack
+from codots.domains.registry import make_pack
 from codots.evaluation.curves import ArmReport
 from codots.evaluation.evaluate import Report
 from codots.rollout.records import HEAD, Row, dump

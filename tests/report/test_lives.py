@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from codots.domains.base import get_domain, make_pack
+from codots.domains.registry import get_domain, make_pack
 from codots.report.lives import FAILED, GONE, HURT, MALFORMED, TOGETHER, chosen, flags, index, packed, read_lives, story
 from codots.rollout.life import Life
 from codots.rollout.records import dump, missing_row

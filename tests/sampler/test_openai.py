@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from codots.cli.main import main
 from codots.core.transcript import StopReason
-from codots.domains.base import make_pack
+from codots.domains.registry import make_pack
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.local import LocalEngine, Plan
-from codots.model.load import Profile, load_profile, model_folder
+from codots.model.load import model_folder
 from codots.rollout.life import Given, Job, Own
+from codots.rollout.profile import Profile, load_profile
 from codots.sampler.base import Params
 from codots.sampler.openai import (
     END,

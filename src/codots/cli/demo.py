@@ -14,9 +14,9 @@ from typing import Any
 
 from codots.cli.display import counting, run_training
 from codots.config.schema import TrainConfig
+from codots.core.files import claimed, write_atomically
 from codots.evaluation.evaluate import ARMS, Report, evaluate, without_nan
 from codots.report.page import REPORT, write_report
-from codots.runs.checkpoint import claimed, write_atomically
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,21 @@
-"""A life in the terminal: a person solves the tasks and writes the notes, or a scripted policy does the solving."""
+"""A life in the terminal: a person, a scripted policy or a model lives it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from codots.context.rewrite import CLOSE, OPEN, Rewrite
-from codots.core.rng import Pack, Task
-from codots.domains.base import POLICIES, Policy, Step, nearest
+from codots.core.deadline import PATIENCE, deadline
+from codots.core.suggest import nearest
+from codots.domains.base import POLICIES, Pack, Policy, Step, Task
+from codots.engine.open import Player
+from codots.rollout.life import Episode, Job, Own
 
 HINT = "notes for the next task: an empty line ends them, and alone keeps what you have"
 console = Console(highlight=False)
@@ -95,3 +101,34 @@ def rewritten(notes: str) -> str:
 def say(text: str, style: str = "") -> None:
     """Print text as it is, in lines as long as they are."""
     console.print(Text(text, style), soft_wrap=True)
+
+
+def watch(
+    model: str | Path, pack: Pack, *, temperature: float | None = None, seed: int = 0, patience: float = PATIENCE
+) -> Iterator[str]:
+    """Let a model live a pack, and tell each episode in a paragraph.
+
+    Raises ValueError for what is no model, RuntimeError for a life lost to the infrastructure, TimeoutError for one
+    that takes longer than `patience` seconds.
+    """
+    with closing(Player(model, pack.domain.id, temperature=temperature)) as player:
+        job = Job(pack, Own(player.profile.strategy()), ("play", seed, pack.index))
+        with deadline(patience, f"watching {model} live"):
+            life = player.live([job])[0]
+        if life.failure:
+            raise RuntimeError(f"the life is missing: {life.failure}")
+        style = player.profile.style
+    for episode in life.episodes:
+        if episode.kind == "solve":
+            rules = pack.domain.rules_text(pack.tasks[episode.position], style)
+            yield f"=== task {episode.position + 1} of {len(pack.tasks)}\n{rules}\n\n{_solved(episode)}"
+        else:
+            unread = f"\n({episode.outcome}; the notes are now: {episode.written or 'none'})"
+            yield f"--- notes\n{episode.turns[0].reply}{unread if episode.stop == 'malformed' else ''}"
+    yield "rewards: " + " ".join(f"{episode.reward:.2f}" for episode in life.of("solve"))
+
+
+def _solved(episode: Episode) -> str:
+    turns = "\n".join(f"{turn.observation}\n> {turn.reply}" for turn in episode.turns)
+    ended = f"{episode.outcome}\n{episode.stop}, reward {episode.reward:.2f}"
+    return f"notes: {episode.context or 'none'}\n\n{turns}\n{ended}"

@@ -164,7 +164,7 @@ def demo(
     """Watch a tiny model learn to learn: measure, train, measure again, and write a report."""
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
-    from codots.core.processes import model_processes
+    from codots.engine.forkserver import model_processes
 
     config = load_recipe(TrainConfig, recipe, changes)
     if config.workers > 1:

@@ -12,14 +12,14 @@ import typer
 
 def domains() -> list[str]:
     """Ids of all domains."""
-    from codots.domains.base import domain_ids
+    from codots.domains.registry import domain_ids
 
     return domain_ids()
 
 
 def presets() -> list[str]:
     """Presets of all domains."""
-    from codots.domains.base import get_domain
+    from codots.domains.registry import get_domain
 
     return sorted({preset for id in domains() for preset in get_domain(id).presets})
 
@@ -65,7 +65,7 @@ def import_from_here() -> None:
 def found_domain(name: str) -> str:
     """Take `module:Class` for the id of that domain."""
     if name and ":" in name:
-        from codots.domains.base import find_domain
+        from codots.domains.registry import find_domain
 
         import_from_here()
         return find_domain(name).id

@@ -18,8 +18,8 @@ def list_domains(as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from codots.cli.display import domains_table
-    from codots.domains.base import bridges
     from codots.domains.catalog import by_reason, catalogue
+    from codots.domains.registry import bridges
 
     entries = catalogue()
     if as_json:
@@ -50,9 +50,9 @@ def check(
 ) -> None:
     """Hold domains to their contract, in every preset and style; the first broken promise is told and ends it."""
     from codots.cli.display import counting
-    from codots.domains.base import domain_ids
     from codots.domains.catalog import by_reason
     from codots.domains.check import check_domains
+    from codots.domains.registry import domain_ids
 
     if bool(names) == every:
         raise typer.BadParameter("expected one or more ids, module:Class, or --all")
@@ -80,8 +80,8 @@ def tasks(
 ) -> None:
     """Write worlds and tasks as rows: prompts, floor, ceiling, and what is hidden in a column of its own."""
     from codots.cli.display import counting
-    from codots.domains.base import first_preset
     from codots.domains.export import check_out, task_rows, write_rows
+    from codots.domains.registry import first_preset
 
     check_out(out)
     rows = []
@@ -104,7 +104,7 @@ def reference(
 ) -> None:
     """Play scripted policies: what chance, the best honest player and one who knows the world reach."""
     from codots.cli.display import plain_table
-    from codots.domains.base import first_preset
+    from codots.domains.registry import first_preset
     from codots.evaluation.evaluate import POLICIES, reference
 
     preset = preset or first_preset(id)
@@ -133,7 +133,7 @@ def play(
 ) -> None:
     """Live a life yourself: solve the tasks, and write your own notes between them."""
     from codots.cli.play import play
-    from codots.domains.base import first_preset, make_pack
+    from codots.domains.registry import first_preset, make_pack
 
     pack = make_pack(id, preset or first_preset(id), split, index, size)
     if model is None:
@@ -141,7 +141,7 @@ def play(
         return
     if policy is not None:
         raise typer.BadParameter("expected --policy or --model, not both")
-    from codots.cli.watch import watch
+    from codots.cli.play import watch
 
     for part in watch(model, pack):
         typer.echo(f"\n{part}")

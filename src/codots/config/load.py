@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from codots.config.schema import Section, TrainConfig
-from codots.domains.base import closest, nearest
+from codots.core.suggest import closest, nearest
 
 C = TypeVar("C", bound=Section)
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from codots.algorithm.credit import choose
 from codots.core.deadline import LONGEST, PATIENCE
-from codots.domains.base import get_domain, nearest
+from codots.core.suggest import nearest
+from codots.domains.registry import get_domain
 from codots.model.device import check_device
 
 

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import active_children, forkserver, get_context, resource_tracker
+from multiprocessing import active_children, get_context, resource_tracker
 from typing import Any
-
-HEAVY = [
-    "codots.engine.local",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.qwen3.modeling_qwen3",
-]
-"""What takes far longer to import than a process to start."""
 
 
 @contextmanager
@@ -28,20 +19,6 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def model_processes() -> Any:
-    """A context whose processes are copies of one that has imported all that a model needs; that one starts now, once.
-
-    Where system libraries do not survive a fork, which is everywhere but on Linux, each starts from nothing.
-    """
-    if sys.platform != "linux":
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
-    with deaf_to_ctrl_c():
-        forkserver.ensure_running()
-    return context
 
 
 @contextmanager

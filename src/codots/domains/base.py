@@ -1,27 +1,20 @@
-"""What a family of worlds must offer, where to find one, and how to draw a pack from it."""
+"""The domain contract: worlds, tasks and packs, and what a family of worlds must offer."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from importlib import import_module
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from codots.core.rng import Pack, Task, World, stream
+from codots.core.rng import Names, stream
+from codots.core.suggest import nearest
 
 Rng = np.random.Generator
 STYLES = ("natural", "compact")
 POLICIES = ("random", "bayes", "informed")
 """Names of the scripted policies, by what they know."""
-ENTRY_POINTS, BRIDGES = "codots.domains", "codots.bridges"
 NO_CHANCE = stream("no chance")
 """For environments that draw nothing."""
 
@@ -68,6 +61,54 @@ class Policy(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class World:
+    """One draw of what is hidden and stable."""
+
+    hidden: Any
+    """The domain's own frozen record of the hidden part."""
+    dials: Any
+    """The preset that it was drawn with."""
+    split: str = "train"
+    """`train` or a held-out name (`dev`, `test`, ...)."""
+    names: Names = ()
+    """The name of the pack it belongs to."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem in a world."""
+
+    domain: Domain
+    world: World
+    position: int
+    content: Any
+    """The domain's own frozen record of the problem."""
+    names: Names
+    """The name of this task's random stream."""
+
+    def env(self, *, style: str = "natural", memory: object | None = None) -> Env:
+        """Open a fresh single-use environment; equal tasks give equal environments."""
+        return self.domain.open(self, style=style, memory=memory)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One world and its tasks in the order they are met."""
+
+    domain: Domain
+    preset: str
+    split: str
+    index: int
+    world: World
+    tasks: tuple[Task, ...]
+
+    @property
+    def names(self) -> Names:
+        """The name under which everything random about this pack is drawn."""
+        return (self.domain.id, self.preset, self.split, self.index)
+
+
 class Domain(ABC):
     """A family of worlds; the optional parts fall back, so a small domain stays small."""
 
@@ -90,10 +131,6 @@ class Domain(ABC):
     """Whether an environment draws at random; one that does not is spared a generator of its own."""
     exact: bool = False
     """Whether `bayes` is the true optimum of the task under the posterior."""
-
-    def __reduce__(self) -> Any:
-        """Travel between processes by name, and by that of the module that registers it."""
-        return _arrived, (self.id, type(self).__module__)
 
     @abstractmethod
     def make_world(self, rng: Rng, dials: Any) -> Any:
@@ -168,149 +205,3 @@ class Domain(ABC):
     def draw(self, view: Any) -> str | None:
         """Draw a view as text."""
         return None
-
-
-@dataclass(frozen=True)
-class Bridge:
-    """A benchmark from outside, whose domains are made when they are asked for, by ids of the form `family:name`."""
-
-    build: Callable[[str], Domain]
-    """Makes the domain of the name after the colon; ValueError, naming the nearest, for one that there is not."""
-    example: str
-    """A whole id that can be asked for."""
-    package: str
-    """The module that has to be installed."""
-    extra: str
-    """What `pip install` is given for it."""
-
-
-def nearest(given: str, known: list[str], what: str) -> str:
-    """Word the one line that a wrong name deserves; of very many names it tells how many there are."""
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
-    hint = f"; the nearest is {close[0]!r}" if close else ""
-    choices = ", ".join(sorted(known)) if len(known) <= 40 else f"{len(known)} names, from {min(known)} to {max(known)}"
-    return f"unknown {what} {given!r}; expected one of {choices}{hint}"
-
-
-def closest(path: Path, *others: str) -> str:
-    """Name the neighbour, or another word, that a path may have meant, or nothing."""
-    beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    known = {other: other for other in others} | {e.name: str(e) for e in beside if e.name != path.name}
-    close = difflib.get_close_matches(path.name, known, n=1)
-    return f"; the nearest is {known[close[0]]!r}" if close else ""
-
-
-@lru_cache(maxsize=1)
-def _modules() -> dict[str, str]:
-    """Where each family lives, in this package or in any other that is installed."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-
-
-_registry: dict[str, Domain] = {}
-
-
-def register(domain: Domain) -> Domain:
-    """Make a domain known by its id."""
-    _registry[domain.id] = domain
-    return domain
-
-
-def get_domain(id: str) -> Domain:
-    """Find a domain by its versioned id, or by `family:name` over a bridge.
-
-    Raises ValueError for an unknown one, naming the nearest, and for a bridge whose package is not installed.
-    """
-    if id not in _registry and ":" in id and id.partition(":")[0] in bridges():
-        return _over_bridge(id)
-    if id not in _registry:
-        family = id.rpartition("-v")[0]
-        for name, module in _modules().items():
-            if family in (name, ""):
-                import_module(module)
-    if id not in _registry:
-        examples = [bridge.example for bridge in bridges().values()]
-        hint = " (your own is found by its id once it is installed with an entry point)" if ":" in id else ""
-        raise ValueError(nearest(id, domain_ids() + examples, "domain") + hint)
-    return _registry[id]
-
-
-def first_preset(id: str) -> str:
-    """The preset of somebody who names none: `easy`, else the domain's first."""
-    presets = list(get_domain(id).presets)
-    return "easy" if "easy" in presets else presets[0]
-
-
-def find_domain(name: str) -> Domain:
-    """Find a domain by its id or as `module:Class`, which registers it; a wrong name raises ValueError."""
-    module, colon, thing = name.partition(":")
-    if not colon or module in bridges():
-        return get_domain(name)
-    try:
-        home = vars(import_module(module))
-    except (ImportError, ValueError, TypeError) as error:  # the latter two for what is no name of a module
-        raise ValueError(f"cannot import {module!r} ({error}); expected an id, or module:Class of a domain") from error
-    there = {key: value for key, value in home.items() if isinstance(value, Domain) or _is_family(value)}
-    if thing not in there:
-        raise ValueError(nearest(thing, list(there), f"domain of {module}"))
-    return register(there[thing]() if _is_family(there[thing]) else there[thing])
-
-
-def _is_family(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, Domain) and not inspect.isabstract(value)
-
-
-@lru_cache(maxsize=1)
-def bridges() -> dict[str, Bridge]:
-    """Every bridge by its family, whether its package is installed or not."""
-    return {point.name: point.load() for point in sorted(entry_points(group=BRIDGES))}
-
-
-@cache
-def _over_bridge(id: str) -> Domain:
-    family, _, name = id.partition(":")
-    bridge = bridges()[family]
-    try:
-        return bridge.build(name)
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] != bridge.package:
-            raise ValueError(f"{id} cannot be made: {error}") from error
-        raise ValueError(f"{id} needs {bridge.package}: pip install {bridge.extra!r}") from error
-
-
-def _arrived(id: str, module: str) -> Domain:
-    if id not in _registry:
-        import_module(module)
-    return get_domain(id)
-
-
-def domain_ids() -> list[str]:
-    """Name every registered domain; `bridges` lead to more."""
-    for module in _modules().values():
-        import_module(module)
-    return sorted(_registry)
-
-
-def make_pack(id: str, preset: str, split: str, index: int, size: int) -> Pack:
-    """Draw the pack of this name; it depends on nothing else.
-
-    The tasks of a longer pack begin with those of a shorter one. Raises ValueError for an unknown domain or preset.
-    """
-    domain = get_domain(id)
-    if preset not in domain.presets:
-        raise ValueError(nearest(preset, list(domain.presets), f"preset of {id}"))
-    if lacks := domain.lacks(preset):
-        raise ValueError(f"{id} {preset} cannot be drawn yet: {lacks}")
-    if size < 1:
-        raise ValueError(f"a pack of {size} tasks; expected at least 1")
-    names = (id, preset, split, index)
-    dials = domain.presets[preset]
-    rng = stream(*names, "world")
-    hidden = domain.make_world(rng, dials)
-    while not domain.belongs(hidden, split):
-        hidden = domain.make_world(rng, dials)
-    world = World(hidden, dials, split, names)
-    tasks = []
-    for j in range(size):
-        content = domain.make_task(world, j, stream(*names, "task", j))
-        tasks.append(Task(domain, world, j, content, (*names, "task", j)))
-    return Pack(domain, preset, split, index, world, tuple(tasks))

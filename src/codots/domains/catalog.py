@@ -7,7 +7,8 @@ import sys
 from dataclasses import dataclass
 from inspect import cleandoc
 
-from codots.domains.base import Domain, domain_ids, get_domain
+from codots.domains.base import Domain
+from codots.domains.registry import domain_ids, get_domain
 
 
 @dataclass(frozen=True)

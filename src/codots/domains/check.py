@@ -18,8 +18,7 @@ import numpy as np
 
 from codots.core.deadline import PATIENCE, deadline
 from codots.core.processes import mapped
-from codots.core.rng import Pack
-from codots.domains.base import POLICIES, Domain, find_domain, get_domain, make_pack, register
+from codots.domains.base import POLICIES, Domain, Pack
 from codots.domains.contract import (
     IN_STYLE,
     OF_A_PACK,
@@ -32,6 +31,7 @@ from codots.domains.contract import (
     same_life,
     splits_stay_apart,
 )
+from codots.domains.registry import find_domain, get_domain, make_pack, register
 
 __all__ = ["Checked", "DomainError", "check_domain", "check_domains"]
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
-from codots.core.rng import Pack, Task, World, stream
-from codots.domains.base import POLICIES, Domain, Env, Step, make_pack
+from codots.core.rng import stream
+from codots.domains.base import POLICIES, Domain, Env, Pack, Step, Task, World
+from codots.domains.registry import make_pack
 
 TURNS = 10_000  # an episode that lasts longer is taken to be endless
 FIT = 32_000  # characters of a prompt with all turns and a full context, about 8,000 tokens

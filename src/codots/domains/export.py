@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from codots.domains.base import get_domain, make_pack, nearest
-from codots.runs.checkpoint import writable, write_atomically
+from codots.core.files import writable, write_atomically
+from codots.core.suggest import nearest
+from codots.domains.registry import get_domain, make_pack
 
 ENDINGS = (".parquet", ".jsonl")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from codots.core.rng import World
-from codots.domains.base import Domain, Policy, nearest
+from codots.core.suggest import nearest
+from codots.domains.base import Domain, Policy, World
 
 Players = Mapping[str, Callable[[], Policy]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from codots.model.load import Profile
 from codots.rollout.life import Job, Life, rollouts
+from codots.rollout.profile import Profile
 from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler, make_render
 
 

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from codots.core.processes import deaf_to_ctrl_c, model_processes
+from codots.core.processes import deaf_to_ctrl_c
 from codots.core.transcript import Sample
+from codots.engine.forkserver import model_processes
 from codots.learner.batch import fair_shares, trained_tokens
 from codots.learner.local import LocalLearner, Settings, agree, finish
 from codots.learner.lora import ADAPTER, Lora, adapt, load_adapter, merged, save_adapter
 from codots.model.device import Place
-from codots.model.load import Profile, identity, load_model
+from codots.model.load import identity, load_model
 from codots.rollout.life import Job, Life, rollouts
+from codots.rollout.profile import Profile
 from codots.sampler.base import Sampler
 from codots.sampler.local import LocalSampler
 

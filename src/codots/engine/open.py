@@ -8,8 +8,9 @@ from pathlib import Path
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.local import LocalEngine, Plan
 from codots.model.device import Place, place
-from codots.model.load import ENDPOINT, identity, load_profile, model_folder
+from codots.model.load import ENDPOINT, identity, model_folder
 from codots.rollout.life import Job, Life
+from codots.rollout.profile import load_profile
 from codots.sampler.openai import Endpoint
 
 AT_ONCE = 8

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from codots.core.rng import Pack
+from codots.domains.base import Pack
 from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
 from codots.rollout.records import Row, solves
 

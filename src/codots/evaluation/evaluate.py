@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from codots.core.deadline import PATIENCE, deadline
-from codots.core.rng import Pack
-from codots.domains.base import POLICIES, make_pack, nearest
+from codots.core.files import writable
+from codots.core.suggest import nearest
+from codots.domains.base import POLICIES, Pack
+from codots.domains.registry import make_pack
 from codots.engine.open import Player
 from codots.evaluation.curves import ArmReport, compare, play, rounded
 from codots.rollout.arms import ARMS, contexts_of, fitted, needed_own
 from codots.rollout.life import Given, Job, Life, Own
 from codots.rollout.records import MISSING, Row, contexts, life_rows, missing_row, solves
-from codots.runs.checkpoint import writable
 from codots.runs.resume import Journal
 
 log = logging.getLogger("codots")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codots.domains.base import nearest
+from codots.core.suggest import nearest
 
 LARGE = 50_000_000
 """Weights from which a GPU is faster than a core: below, it waits for its next order."""

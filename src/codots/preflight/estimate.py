@@ -14,9 +14,10 @@ from codots.config.schema import TrainConfig
 from codots.learner.batch import MicroBatch, micro_batches
 from codots.learner.local import PIECE
 from codots.model.device import Place, place
-from codots.model.load import Profile, load_render, model_folder
+from codots.model.load import load_render, model_folder
 from codots.preflight.model_shape import Shape
 from codots.rollout.fit import Life, grouped, rehearse
+from codots.rollout.profile import Profile
 from codots.runs.checkpoint import fork_point
 from codots.training.setup import profile_of
 

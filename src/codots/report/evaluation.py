@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codots.domains.base import nearest
+from codots.core.suggest import nearest
 from codots.evaluation.curves import ArmReport
 from codots.rollout.arms import ARMS
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codots.core.files import write_atomically
 from codots.report.curves import Curve, position_curves, step_curves
 from codots.report.evaluation import REFERENCES, Evaluation
 from codots.report.run import Run, apart, grounds, references_of
 from codots.report.svg import STYLE
-from codots.runs.checkpoint import write_atomically
 
 SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
 """The curves that say it at a glance: name, when, arm, colour."""

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from codots.core.rng import Pack
-from codots.domains.base import Env, make_pack
+from codots.domains.base import Env, Pack
+from codots.domains.registry import make_pack
 from codots.rollout.records import MISSING, Row, names_of, read_rows, solves
 
 MOST = 20_000

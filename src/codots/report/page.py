@@ -15,12 +15,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from codots.core.files import writable, write_atomically
 from codots.report.evaluation import Evaluation
 from codots.report.figures import FIRST, Figure, figures, side_by_side, write_figures
 from codots.report.lives import Shelf, chosen, index, packed, read_lives
 from codots.report.run import Run, apart, grounds, is_exact, read_run, references_of
 from codots.report.svg import STYLE, bare
-from codots.runs.checkpoint import writable, write_atomically
 
 DASH, MINUS = "\u2013", "\u2212"
 REPORT = "report.html"

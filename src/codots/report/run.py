@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from codots.domains.base import closest, get_domain, make_pack
+from codots.core.suggest import closest
+from codots.domains.registry import get_domain, make_pack
 from codots.evaluation.curves import compare
 from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, moment
 from codots.rollout.records import HEAD

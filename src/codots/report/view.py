@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from codots.domains.base import nearest
+from codots.core.suggest import nearest
 from codots.report.page import asset, build, chapter, hashed, headline, render
 from codots.report.run import Run, find_runs, read_run
 

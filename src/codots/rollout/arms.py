@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from codots.core.rng import Pack, stream
+from codots.core.rng import stream
+from codots.domains.base import Pack
 
 ARMS = ("own", "null", "shuffled", "frozen", "oracle")
 

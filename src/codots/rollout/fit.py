@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from codots.config.schema import TrainConfig
 from codots.context.rewrite import CLOSE, OPEN, Trajectory, Turn
-from codots.core.rng import Pack
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
-from codots.domains.base import make_pack
-from codots.model.load import Profile
+from codots.domains.base import Pack
+from codots.domains.registry import make_pack
 from codots.model.renderer import Render
+from codots.rollout.profile import Profile
 
 PACKS = 4
 """Packs that are rehearsed."""

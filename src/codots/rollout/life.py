@@ -11,10 +11,11 @@ from functools import partial
 from typing import Literal
 
 from codots.context.rewrite import Prompt, Strategy, Trajectory, Turn
-from codots.core.rng import Names, Pack, Task
+from codots.core.rng import Names
 from codots.core.transcript import StopReason, Transcript
-from codots.domains.base import Env, Step
+from codots.domains.base import Env, Pack, Step, Task
 from codots.model.renderer import Render
+from codots.rollout.profile import Play
 from codots.sampler.base import Params, Sampler, Session
 
 Kind = Literal["solve", "update"]
@@ -22,15 +23,6 @@ TRIES = 3
 """A life hit by a failure of the infrastructure is tried this often in all."""
 FORMAT_PENALTY = 0.1
 """What an update loses whose reply cannot be read (arXiv 2606.20002, table 1)."""
-
-
-@dataclass(frozen=True)
-class Play:
-    """How a model plays: what it is asked in, and how long it may answer."""
-
-    style: str
-    solve: Params
-    update: Params
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from codots.core.rng import Names, Pack
+from codots.core.rng import Names
+from codots.domains.base import Pack
 from codots.rollout.life import Life
 
 HEAD = "evaluation"

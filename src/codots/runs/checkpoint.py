@@ -1,139 +1,23 @@
-"""Run folders and checkpoints: whole or not there, held by one process, and never mixed up with another run's."""
+"""Checkpoints: whole or absent, verified by hash, and never mixed up with those of another run."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from codots.config.schema import Section, TrainConfig, fingerprint
-from codots.domains.base import closest
+from codots.config.schema import Section, fingerprint
+from codots.core.files import write_atomically, write_folder
+from codots.core.suggest import closest
+from codots.runs.folder import ELSEWHERE
 
 STATE = "state.json"
-LOCK = ".lock"
-ELSEWHERE = frozenset({"run", "loggers", "gap_limit", "patience"})
-"""What may differ when a run goes on: where it is, who hears of it, and when it gives up."""
 log = logging.getLogger("codots")
-
-
-def sync(path: Path) -> None:
-    """Have a file or a folder on the disk itself, where no power cut reaches it."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-        sync(path.parent)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
-
-
-def writable(path: Path) -> None:
-    """Raise ValueError if no file of this name can be written, before there is anything to write."""
-    why = ""
-    if not path.parent.is_dir():
-        why = f"there is no folder {path.parent}{closest(path.parent)}"
-    elif path.exists() and not path.is_file():  # a device, say, which a rename would put an end to
-        why = "it is a folder" if path.is_dir() else "it is no ordinary file"
-    if why:
-        raise ValueError(f"cannot write {path}: {why}")
-
-
-def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder so that it is there whole or not at all; on a failure nothing of it remains."""
-    part = whole.with_name(f".{whole.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-        fill(part)
-        for path in (*part.rglob("*"), part):
-            sync(path)
-        if whole.exists():
-            shutil.rmtree(whole)
-        part.rename(whole)
-        for folder in (whole.parent, whole.parent.parent):
-            sync(folder)
-    except Exception:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder against every other process; the kernel lets go of it however this one ends."""
-    with (folder / LOCK).open("a+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = f"process {found.decode()}" if (found := file.read()).isdigit() else "another process"
-            raise ValueError(f"{folder} is in use by {holder}; wait for its end, or give run=ANOTHER") from error
-        except OSError as error:
-            log.warning(f"{folder} cannot be locked ({error.strerror}): see to it that no second process uses it")
-        with suppress(OSError):  # a full disk; the hold is as good without a name
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
-        yield
-
-
-@contextmanager
-def open_run(folder: Path, config: Section, *, resume: bool) -> Iterator[Path]:
-    """Make a run's folder, or find it again, and hold it; ValueError if it is another run's or held."""
-    check_run(folder, config, resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    with claimed(folder):
-        check_run(folder, config, resume)  # once more, now that nobody else can change it
-        if not resume:
-            write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        yield folder
-
-
-def check_run(folder: Path, config: Section, resume: bool) -> None:
-    """Raise ValueError unless a run can start in this folder, or go on in it."""
-    recipe = folder / "config.yaml"
-    if in_the_way := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
-        raise ValueError(f"no run can be at {folder}: {in_the_way[0]} is a file")
-    if not resume:
-        if folder.exists() and any(file.suffix != ".part" and file.name != LOCK for file in folder.iterdir()):
-            again = "add --resume to go on with it, or " if isinstance(config, TrainConfig) else ""
-            raise ValueError(f"{folder} already holds a run; {again}give run=ANOTHER")
-        return
-    if not recipe.is_file():
-        raise ValueError(f"there is no run to resume at {folder}: it has no config.yaml{closest(folder)}")
-    try:
-        then = dict(yaml.safe_load(recipe.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{recipe} cannot be read; is {folder} a run?") from error
-    now = config.model_dump(mode="json", exclude=set(ELSEWHERE))
-    changed = [key for key in now if then.get(key) != now[key]]
-    if changed:
-        key = changed[0]
-        raise ValueError(
-            f"{folder} is another run: there {key} is {then.get(key)!r}, here {now[key]!r}; "
-            f"to start a new one from its weights, give run=ANOTHER --from {folder}"
-        )
 
 
 def save_checkpoint(

@@ -14,8 +14,8 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from codots.core.deadline import deadline
+from codots.core.files import write_atomically
 from codots.core.redact import without_secrets
-from codots.runs.checkpoint import write_atomically
 
 PATIENCE = 120.0
 """Seconds that a logger may take for one thing."""

@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from codots.core.files import write_atomically
 from codots.rollout.records import HEAD, MISSING, Row, dump, read_rows, solves
-from codots.runs.checkpoint import write_atomically
 
 Lives = dict[tuple[str, int], list[Row]]
 """Rows of each life, by arm and index of the pack."""

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from codots.config.schema import PretrainConfig, Stage
 from codots.core.deadline import PATIENCE, deadline
-from codots.core.rng import Names, Pack
+from codots.core.files import write_folder
+from codots.core.rng import Names
 from codots.core.transcript import Sample
-from codots.domains.base import make_pack
+from codots.domains.base import Pack
 from codots.domains.frozen_lake.teacher import Noise, Teacher
+from codots.domains.registry import make_pack
 from codots.engine.local import LocalEngine, Plan, Worker
 from codots.learner.local import Settings
-from codots.model.load import Profile
 from codots.model.tiny import make_model, make_tokenizer, save
 from codots.rollout.life import Given, Job, Own
-from codots.runs.checkpoint import open_run, write_folder
+from codots.rollout.profile import Profile
+from codots.runs.folder import open_run
 from codots.sampler.scripted import ScriptedSampler
 
 PROFILE = Profile(style="compact", solve_tokens=4, update_tokens=14, cap=200)

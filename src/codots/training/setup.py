@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from codots.config.schema import LearnerConfig, TrainConfig
-from codots.domains.base import nearest
+from codots.core.files import write_atomically
+from codots.core.suggest import nearest
 from codots.engine.local import LocalEngine, Plan
 from codots.learner.local import Settings
 from codots.learner.lora import Lora
 from codots.model.device import place
-from codots.model.load import Profile, load_profile, model_folder
-from codots.runs.checkpoint import fork_point, last_checkpoint, open_run, save_checkpoint, write_atomically
+from codots.model.load import model_folder
+from codots.rollout.profile import Profile, load_profile
+from codots.runs.checkpoint import fork_point, last_checkpoint, save_checkpoint
+from codots.runs.folder import open_run
 from codots.runs.loggers import check_loggers
 
 

@@ -15,14 +15,15 @@ import numpy as np
 from codots.algorithm.credit import Advantages, advantages
 from codots.config.schema import TrainConfig
 from codots.core.deadline import deadline
-from codots.core.rng import Pack
+from codots.core.files import write_atomically, write_folder
 from codots.core.transcript import Sample
-from codots.domains.base import make_pack
+from codots.domains.base import Pack
+from codots.domains.registry import make_pack
 from codots.engine.local import LocalEngine
-from codots.model.load import Profile
 from codots.rollout.life import Given, Job, Kind, Life, Own
+from codots.rollout.profile import Profile
 from codots.rollout.records import dump, life_rows
-from codots.runs.checkpoint import best_checkpoint, dev_of, is_saved, save_checkpoint, write_atomically, write_folder
+from codots.runs.checkpoint import best_checkpoint, dev_of, is_saved, save_checkpoint
 from codots.runs.loggers import Metrics
 from codots.training.setup import begin
 

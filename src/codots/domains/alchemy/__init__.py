@@ -38,14 +38,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from codots.core.rng import Task, World, stream
+from codots.core.rng import stream
 from codots.domains.alchemy.book import Book, counted_copies, least_copies, opening_stock, plan
 from codots.domains.alchemy.draw import Dials, Rules, draw_book
 from codots.domains.alchemy.env import AlchemyEnv, Order, View, held, render
 from codots.domains.alchemy.notes import claims, write_down
 from codots.domains.alchemy.players import Informed, Learner, Random
-from codots.domains.base import Env, Rng, register
+from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Players
+from codots.domains.registry import register
 
 LUCK = 32
 """Random plays that the floor of a task is the mean of."""

@@ -34,13 +34,14 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from codots.core.rng import Task, World, stream
+from codots.core.rng import stream
 from codots.core.templates import Prompts
-from codots.domains.base import Env, Rng, register
+from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Players
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances, quirky_reach
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, LakeEnv, Mapping, Rules, draw
 from codots.domains.frozen_lake.players import Bayes, Informed, Random
+from codots.domains.registry import register
 
 render = Prompts(__package__)
 CLAIM = re.compile(r"\b([1-4])\b(?:\W+(?!up\b|down\b|left\b|right\b)[a-z]+){0,4}?\W+(up|down|left|right)\b", re.I)

@@ -39,13 +39,14 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from codots.core.rng import Task, World, stream
-from codots.domains.base import Env, Rng, register
+from codots.core.rng import stream
+from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Players
 from codots.domains.grid_navigation.env import Dials, GridEnv, Rules, draw, rules_text
 from codots.domains.grid_navigation.ground import UNKNOWN, Cell, Ground, Trip, hills, name, read_name, wander
 from codots.domains.grid_navigation.players import Informed, Learner, Random
 from codots.domains.grid_navigation.route import ends
+from codots.domains.registry import register
 
 CLAIM = re.compile(r"\b([a-p](?:[1-9]|1[0-6]))(?: ?[=:] ?| costs? | is )(\d\d?)\b", re.I | re.A)
 CLOSE = 5

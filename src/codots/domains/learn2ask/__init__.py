@@ -39,8 +39,8 @@ from __future__ import annotations
 
 import re
 
-from codots.core.rng import Task, World, stream
-from codots.domains.base import Env, Rng, register
+from codots.core.rng import stream
+from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Players
 from codots.domains.learn2ask.clinic import LONGEST, MODE, ClinicEnv, Dials, Reply, score
 from codots.domains.learn2ask.dialogue import TOKEN, DialogueEnv, Even, Habit, Reader, Source
@@ -50,6 +50,7 @@ from codots.domains.learn2ask.players import Bayes, Informed, Random
 from codots.domains.learn2ask.protocol import CHANNELS, TOPICS, Case, Protocol, draw_case, protocols
 from codots.domains.learn2ask.score import Scores, best, fuse
 from codots.domains.learn2ask.template import render
+from codots.domains.registry import register
 
 RANK = re.compile(rf"\b([1-9])\W{{1,3}}({'|'.join(TOPICS)})\b", re.I | re.A)
 DEPTH = re.compile(

@@ -40,13 +40,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from codots.core.rng import Task, World, stream
-from codots.domains.base import Env, Rng, register
+from codots.core.rng import stream
+from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Players
 from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render, table
 from codots.domains.optimal_control.law import LENGTH
 from codots.domains.optimal_control.players import PUSHES, Informed, Learner, Random
 from codots.domains.optimal_control.point import Goal, Plant, hold, least_loss, loss, run
+from codots.domains.registry import register
 
 CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?!\w|\.\d)", re.I | re.A)
 SIGN = re.compile(r"\bb ?(is positive|> ?0|is negative|< ?0)(?!\w|\.\d)", re.I | re.A)

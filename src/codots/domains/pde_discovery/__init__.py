@@ -42,8 +42,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from codots.core.rng import Task, World, digest, stream
-from codots.domains.base import Env, Policy, Rng, register
+from codots.core.rng import digest, stream
+from codots.domains.base import Env, Policy, Rng, Task, World
 from codots.domains.family import Family, Players
 from codots.domains.pde_discovery.env import Archive, PdeEnv, View
 from codots.domains.pde_discovery.equation import NUMBER, TERM, Equation, term_index
@@ -52,6 +52,7 @@ from codots.domains.pde_discovery.field import TOP, WAVES, Start
 from codots.domains.pde_discovery.players import Informed, Learner, Random, Sparse
 from codots.domains.pde_discovery.posterior import Posterior
 from codots.domains.pde_discovery.rules import Dials, Rules, rules_text
+from codots.domains.registry import register
 
 CLAIM = re.compile(rf"([+-]? {{0,2}})(?<![\w.])({NUMBER}) {{0,2}}\* {{0,2}}({TERM})", re.A)
 CLOSE = 0.05

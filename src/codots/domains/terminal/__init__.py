@@ -34,9 +34,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from codots.core.rng import Task, World, stream
-from codots.domains.base import Env, Rng, register
+from codots.core.rng import stream
+from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Players
+from codots.domains.registry import register
 from codots.domains.terminal import archives, files, network  # noqa: F401, they make their commands known
 from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, side, turns
 from codots.domains.terminal.kinds import Scene

@@ -34,13 +34,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from codots.core.rng import Task, World, digest, stream
-from codots.domains.base import Bridge, Domain, Env, Rng
+from codots.core.rng import digest, stream
+from codots.domains.base import Domain, Env, Rng, Task, World
 from codots.domains.bridges.gymnasium.env import CodedEnv, Start, View, codes, render
 from codots.domains.bridges.gymnasium.model import model_of, zero_of
 from codots.domains.bridges.gymnasium.outside import Spec, draw_board, look_into, open_env, plain
 from codots.domains.bridges.gymnasium.players import Informed, Learner, Random
 from codots.domains.family import Family, Players
+from codots.domains.registry import Bridge
 
 TRIES = 200
 """Starts that are drawn until one is worth playing."""

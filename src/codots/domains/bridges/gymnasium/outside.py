@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from codots.domains.base import Rng, nearest
+from codots.core.suggest import nearest
+from codots.domains.base import Rng
 
 MOST = 7
 """Actions at most: the learner weighs every order of them."""

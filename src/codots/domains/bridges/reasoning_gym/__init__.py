@@ -37,9 +37,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codots.core.rng import Task, World, stream
+from codots.core.rng import stream
 from codots.core.templates import Prompts
-from codots.domains.base import Bridge, Domain, Env, Rng, Step
+from codots.domains.base import Domain, Env, Rng, Step, Task, World
 from codots.domains.bridges.reasoning_gym.players import Habit, Informed, Random, View, draw_problem
 from codots.domains.bridges.reasoning_gym.problems import (
     LONGEST,
@@ -52,6 +52,7 @@ from codots.domains.bridges.reasoning_gym.problems import (
     settings,
 )
 from codots.domains.family import Family, Players, action
+from codots.domains.registry import Bridge
 
 render = Prompts(__package__)
 TRIES = 1000

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from codots.core.rng import digest
-from codots.domains.base import Rng, nearest
+from codots.core.suggest import nearest
+from codots.domains.base import Rng
 from codots.domains.isolation import secluded
 
 WRONG = ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")

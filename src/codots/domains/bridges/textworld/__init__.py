@@ -32,14 +32,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from codots.core.rng import Task, World, digest, stream
-from codots.domains.base import Bridge, Domain, Env, Rng, nearest
+from codots.core.rng import digest, stream
+from codots.core.suggest import nearest
+from codots.domains.base import Domain, Env, Rng, Task, World
 from codots.domains.bridges.textworld.env import HouseEnv, render
 from codots.domains.bridges.textworld.house import Chore, House, chores, hides, plan_of, solution
 from codots.domains.bridges.textworld.outside import Size, draw_house
 from codots.domains.bridges.textworld.players import Informed, Learner, Random
 from codots.domains.family import Family, Players
 from codots.domains.isolation import secluded
+from codots.domains.registry import Bridge
 
 CHORES = 16
 """Different chores that a house has at least, so that none returns soon."""

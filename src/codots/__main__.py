@@ -1,0 +1,5 @@
+"""`python -m codots` is `codots`."""
+
+from codots.cli.main import main
+
+main()

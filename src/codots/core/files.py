@@ -1,0 +1,88 @@
+"""Atomic writes, and the lock that keeps a folder to one process."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from codots.core.suggest import closest
+
+LOCK = ".lock"
+log = logging.getLogger("codots")
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder on the disk itself, where no power cut reaches it."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader finds the old one or the new one, never a part."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def writable(path: Path) -> None:
+    """Raise ValueError if no file of this name can be written, before there is anything to write."""
+    why = ""
+    if not path.parent.is_dir():
+        why = f"there is no folder {path.parent}{closest(path.parent)}"
+    elif path.exists() and not path.is_file():  # a device, say, which a rename would put an end to
+        why = "it is a folder" if path.is_dir() else "it is no ordinary file"
+    if why:
+        raise ValueError(f"cannot write {path}: {why}")
+
+
+def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
+    """Write a folder so that it is there whole or not at all; on a failure nothing of it remains."""
+    part = whole.with_name(f".{whole.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        fill(part)
+        for path in (*part.rglob("*"), part):
+            sync(path)
+        if whole.exists():
+            shutil.rmtree(whole)
+        part.rename(whole)
+        for folder in (whole.parent, whole.parent.parent):
+            sync(folder)
+    except Exception:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder against every other process; the kernel lets go of it however this one ends."""
+    with (folder / LOCK).open("a+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = f"process {found.decode()}" if (found := file.read()).isdigit() else "another process"
+            raise ValueError(f"{folder} is in use by {holder}; wait for its end, or give run=ANOTHER") from error
+        except OSError as error:
+            log.warning(f"{folder} cannot be locked ({error.strerror}): see to it that no second process uses it")
+        with suppress(OSError):  # a full disk; the hold is as good without a name
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+        yield

@@ -1,0 +1,91 @@
+"""How a model wants to be spoken to: what `codots.json` in its folder says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from codots.context.rewrite import Rewrite
+from codots.core.suggest import nearest
+from codots.domains.base import STYLES
+from codots.domains.registry import get_domain
+from codots.sampler.base import Params
+
+PROFILE = "codots.json"
+
+
+@dataclass(frozen=True)
+class Play:
+    """How a model plays: what it is asked in, and how long it may answer."""
+
+    style: str
+    solve: Params
+    update: Params
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `codots.json` says; a folder without one is spoken to in plain words."""
+
+    style: str = "natural"
+    solve_tokens: int = 1024
+    """Greatest length of a reply in a task."""
+    update_tokens: int = 1024
+    """Greatest length of a rewrite."""
+    cap: int = 4000
+    """Greatest length of a context in characters."""
+    temperature: float = 1.0
+    thinking: bool = False
+    """Whether the chat template is told to let the model think, where it knows how."""
+    length: int = 8192
+    """Greatest length of an episode in ids; a model that can read less reads less."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no model can be spoken to with."""
+        if self.style not in STYLES:
+            raise ValueError(nearest(str(self.style), list(STYLES), "prompt style"))
+        for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("length", 1), ("temperature", 0)):
+            kind = int | float if name == "temperature" else int
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+                raise ValueError(f"{name} is {value!r}; expected a number of at least {least}")
+        if not isinstance(self.thinking, bool):
+            raise ValueError(f"thinking is {self.thinking!r}; expected true or false")
+
+    def fits(self, domain: str) -> Profile:
+        """The same, if this domain has its style; ValueError if not."""
+        if self.style not in get_domain(domain).styles:
+            known = ", ".join(get_domain(domain).styles)
+            raise ValueError(f"the model is spoken to in style {self.style!r}; {domain} has {known}")
+        return self
+
+    def play(self) -> Play:
+        """How episodes are sampled."""
+        return Play(
+            self.style, Params(self.solve_tokens, self.temperature), Params(self.update_tokens, self.temperature)
+        )
+
+    def strategy(self, on_parse_failure: Any = "keep") -> Rewrite:
+        """How contexts are written."""
+        return Rewrite(on_parse_failure, self.cap)
+
+    def at(self, temperature: float) -> Profile:
+        """The same at another temperature."""
+        return replace(self, temperature=temperature)
+
+    def save(self, folder: Path) -> None:
+        """Write it beside the weights."""
+        (folder / PROFILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def load_profile(folder: Path) -> Profile:
+    """Read `codots.json`; ValueError if it is not readable."""
+    path = folder / PROFILE
+    if not path.is_file():
+        return Profile()
+    try:
+        return Profile(**json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a profile: {error}") from error
