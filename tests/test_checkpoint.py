@@ -140,7 +140,7 @@ def test_a_half_written_checkpoint_is_ignored_and_written_anew(run, config, monk
         raise Killed
 
     if when == "before the state":
-        monkeypatch.setattr("codots.core.files.write_atomically", kill)
+        monkeypatch.setattr("codots.runs.checkpoint.write_atomically", kill)
     if when == "before the rename":
         monkeypatch.setattr("pathlib.Path.rename", kill)
     with pytest.raises(Killed):

@@ -222,7 +222,7 @@ MOMENTS = [
     ("codots.runs.loggers:Metrics.add", 3, 3),
     ("codots.runs.loggers:TensorBoard.add", 3, 3),
     ("codots.learner.local:LocalLearner.save", 3, 3),
-    ("codots.core.files.write_atomically", 3, 2),
+    ("codots.runs.checkpoint.write_atomically", 2, 2),
     ("pathlib:Path.rename", 9, 3),
     ("codots.runs.checkpoint.checkpoints", 5, 3),
     ("codots.engine.local:LocalEngine.save_model", 5, 5),
