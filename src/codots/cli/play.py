@@ -14,6 +14,7 @@ from codots.context.rewrite import CLOSE, OPEN, Rewrite
 from codots.core.deadline import PATIENCE, deadline
 from codots.core.suggest import nearest
 from codots.domains.base import POLICIES, Pack, Policy, Step, Task
+from codots.domains.scripted import turns
 from codots.engine.open import Player
 from codots.rollout.life import Episode, Job, Own
 
@@ -59,15 +60,18 @@ def solve(task: Task, style: str, memory: object | None, rules: str, player: Pol
     """Play one task to its end."""
     env = task.env(style=style, memory=memory)
     show(task, env.observe(), env.view)
-    while True:
-        text = player.act(env.view) if player else answer(rules)
-        if player:
-            say(f"> {text}", "green")
-        step = env.step(text)
+
+    def act(view: Any) -> str:
+        if player is None:
+            return answer(rules)
+        text = player.act(view)
+        say(f"> {text}", "green")
+        return text
+
+    for _, step in turns(env, act):
         show(task, step.observation, env.view)
-        if step.done:
-            say(f"{step.feedback} reward {step.reward:.2f}", "bold")
-            return step
+    say(f"{step.feedback} reward {step.reward:.2f}", "bold")
+    return step
 
 
 def show(task: Task, observation: str, view: Any) -> None:

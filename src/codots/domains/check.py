@@ -23,15 +23,15 @@ from codots.domains.contract import (
     IN_STYLE,
     OF_A_PACK,
     DomainError,
-    Played,
     expect,
     knowledge_pays,
-    play,
+    lived,
     prompts_fit,
     same_life,
     splits_stay_apart,
 )
 from codots.domains.registry import find_domain, get_domain, make_pack, register
+from codots.domains.scripted import Played
 
 __all__ = ["Checked", "DomainError", "check_domain", "check_domains"]
 
@@ -154,7 +154,7 @@ def another_process_agrees(packs: Sequence[Pack]) -> None:
     for pack, (there, lives) in zip(packs, pickle.loads(done.stdout), strict=False):
         expect(there == pack, there, f"the pack that this process draws, {pack!r:.300}")
         for policy, life in lives.items():
-            same_life(play(pack, policy, style), life)
+            same_life(lived(pack, policy, style), life)
 
 
 def _answer() -> None:
@@ -164,7 +164,7 @@ def _answer() -> None:
     found: list[tuple[Pack, dict[str, list[Played]]]] = []
     if _known(module, kind, asked[0][0]):
         packs = [make_pack(*names) for names in asked]
-        found = [(pack, {who: play(pack, who, pack.domain.styles[0]) for who in POLICIES}) for pack in packs]
+        found = [(pack, {who: lived(pack, who, pack.domain.styles[0]) for who in POLICIES}) for pack in packs]
     out.buffer.write(pickle.dumps(found))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -16,6 +16,7 @@ from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.core.rng import stream
 from codots.domains.base import POLICIES, Domain, Env, Pack, Step, Task, World
 from codots.domains.registry import make_pack
+from codots.domains.scripted import Played, play
 
 TURNS = 10_000  # an episode that lasts longer is taken to be endless
 FIT = 32_000  # characters of a prompt with all turns and a full context, about 8,000 tokens
@@ -36,14 +37,6 @@ HOSTILE = (
 
 class DomainError(AssertionError):
     """A domain breaks its contract."""
-
-
-@dataclass
-class Played:
-    """An episode: how it opened, and the texts with what each led to."""
-
-    opening: str
-    line: list[tuple[str, Step]]
 
 
 def expect(holds: bool, got: object, expected: str) -> None:
@@ -133,7 +126,7 @@ def episodes_end(pack: Pack, style: str) -> None:
 def replays_are_equal(pack: Pack, style: str) -> None:
     """A pack that is drawn and lived again by the same policy is shown, says and does the same."""
     for policy in POLICIES:
-        same_life(play(pack, policy, style), play(drawn_again(pack, len(pack.tasks)), policy, style))
+        same_life(lived(pack, policy, style), lived(drawn_again(pack, len(pack.tasks)), policy, style))
 
 
 def twins_look_alike(pack: Pack, style: str) -> None:
@@ -187,10 +180,10 @@ def prompts_fit(pack: Pack, style: str) -> int:
     oracle = domain.oracle_context(pack.world, style)
     expect(len(oracle) <= strategy.cap, f"{len(oracle)} characters", f"an oracle's context of at most {strategy.cap}")
     context = "z" * strategy.cap
-    for task, played in zip(pack.tasks, play(pack, "random", style), strict=True):
+    for task, played in zip(pack.tasks, lived(pack, "random", style), strict=True):
         rules, shown = domain.rules_text(task, style), [played.opening, *(step.observation for _, step in played.line)]
         turns = tuple(Turn(seen, text) for seen, (text, _) in zip(shown, played.line, strict=False))
-        told = Trajectory(rules, turns, shown[-1], played.line[-1][1].reward, played.line[-1][1].feedback)
+        told = Trajectory(rules, turns, shown[-1], played.reward, played.line[-1][1].feedback)
         for prompt in (strategy.solve(rules, context, "\n".join(shown), style), strategy.prompt(told, context, style)):
             for part in (rules, context, shown[0]):
                 expect(part.strip() in prompt.system + prompt.user, prompt, f"a prompt that shows {part!r:.100}")
@@ -246,20 +239,15 @@ def drawn_again(pack: Pack, size: int) -> Pack:
     return make_pack(pack.domain.id, pack.preset, pack.split, pack.index, size)
 
 
-def play(pack: Pack, policy: str, style: str) -> list[Played]:
-    """Live one life with a scripted policy, every step looked at."""
-    player, memory, life = pack.domain.policy(policy, pack.world), pack.domain.make_memory(pack.world), []
-    for task in pack.tasks:
-        env = task.env(style=style, memory=memory)
-        line: list[tuple[str, Step]] = []
-        life.append(Played(env.observe(), line))
-        while not line or not line[-1][1].done:
-            expect(len(line) < TURNS, f"an episode of {TURNS} turns", "an end")
-            text = player.act(env.view)
-            line.append((text, env.step(text)))
-            sound(pack.domain, line[-1][1])
-        player.end(line[-1][1])
-    return life
+def lived(pack: Pack, policy: str, style: str) -> list[Played]:
+    """Play one life with a scripted policy, every step looked at."""
+    return list(play(pack, policy, style, sound_turn))
+
+
+def sound_turn(domain: Domain, line: Sequence[tuple[str, Step]]) -> None:
+    """Look at the last turn of an episode."""
+    sound(domain, line[-1][1])
+    expect(line[-1][1].done or len(line) < TURNS, f"an episode of {TURNS} turns", "an end")
 
 
 def same_life(life: list[Played], again: list[Played]) -> None:
@@ -294,7 +282,7 @@ def _twin(pack: Pack, which: int = 0) -> World:
 
 
 def _mean_reward(pack: Pack, policy: str) -> float:
-    return float(np.mean([played.line[-1][1].reward for played in play(pack, policy, pack.domain.styles[0])]))
+    return float(np.mean([played.reward for played in lived(pack, policy, pack.domain.styles[0])]))
 
 
 def _open(task: Task, style: str) -> Env:

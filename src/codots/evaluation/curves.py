@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from codots.domains.base import Pack
+from codots.domains.scripted import play
 from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
 from codots.rollout.records import Row, solves
 
@@ -40,7 +41,7 @@ def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[st
     domain = packs[0].domain
     floor_PS = np.array([[domain.floor(task) for task in pack.tasks] for pack in packs])
     ceiling_PS = np.array([[domain.ceiling(task) for task in pack.tasks] for pack in packs])
-    bayes_PS = play("bayes", packs)
+    bayes_PS = scripted_rewards("bayes", packs)
     by_arm = {arm: rewards(of, size) for arm, of in lives.items()}
     report: dict[str, Any] = {
         "arms": {arm: arm_report(packs, of) for arm, of in lives.items()},
@@ -97,21 +98,6 @@ def rounded(values: np.ndarray) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def play(name: str, packs: Sequence[Pack]) -> np.ndarray:
+def scripted_rewards(policy: str, packs: Sequence[Pack]) -> np.ndarray:
     """Rewards of a scripted policy, (P, S); one player for a whole life."""
-    return np.array([list(played(name, pack)) for pack in packs])
-
-
-def played(name: str, pack: Pack) -> Iterator[float]:
-    """Play a pack to its end, task by task."""
-    domain, memory = pack.domain, pack.domain.make_memory(pack.world)
-    policy = domain.policy(name, pack.world)
-    for task in pack.tasks:
-        env = task.env(style=domain.styles[0], memory=memory)
-        env.observe()
-        while True:
-            step = env.step(policy.act(env.view))
-            if step.done:
-                break
-        policy.end(step)
-        yield step.reward
+    return np.array([[played.reward for played in play(pack, policy)] for pack in packs])

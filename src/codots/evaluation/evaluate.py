@@ -16,7 +16,7 @@ from codots.core.suggest import nearest
 from codots.domains.base import POLICIES, Pack
 from codots.domains.registry import make_pack
 from codots.engine.open import Player
-from codots.evaluation.curves import ArmReport, compare, play, rounded
+from codots.evaluation.curves import ArmReport, compare, rounded, scripted_rewards
 from codots.rollout.arms import ARMS, contexts_of, fitted, needed_own
 from codots.rollout.life import Given, Job, Life, Own
 from codots.rollout.records import MISSING, Row, contexts, life_rows, missing_row, solves
@@ -232,9 +232,9 @@ def live_arms(
 def reference(domain: str, *, preset: str, packs: int, size: int, split: str = "dev") -> dict[str, Any]:
     """What scripted policies reach by position on these packs, and whether `bayes` is exact."""
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
-    curves = {name: rounded(play(name, drawn).mean(0)) for name in POLICIES[1:]}
+    curves = {name: rounded(scripted_rewards(name, drawn).mean(0)) for name in POLICIES[1:]}
     lives = range(RANDOM_LIVES)  # those of a pack one after another, for what an environment works out and keeps
-    chance = np.array([play("random", [reseeded(pack, k) for k in lives]).mean(0) for pack in drawn])
+    chance = np.array([scripted_rewards("random", [reseeded(pack, k) for k in lives]).mean(0) for pack in drawn])
     head = {"domain": domain, "preset": preset, "split": split, "n_packs": packs, "size": size}
     return {**head, "random": rounded(chance.mean(0)), **curves, "exact": drawn[0].domain.exact}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.config.schema import TrainConfig
+from codots.domains.registry import make_pack
 from codots.learner.batch import MicroBatch, micro_batches
 from codots.learner.local import PIECE
 from codots.model.device import Place, place
@@ -28,6 +29,8 @@ CONTEXT = 0.6 * GIB
 """What a GPU's driver and libraries take of it."""
 SESSIONS = 256
 """Lives that a sampler lives at once at most."""
+PACKS = 4
+"""Packs that are rehearsed."""
 STATUS = Path("/proc/self/status")
 LIMIT = Path("/sys/fs/cgroup/memory.max")
 """Where Linux says how much memory a container may use."""
@@ -74,14 +77,15 @@ def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
     at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
     profile = replace(profile, length=min(profile.length, shape.config.max_position_embeddings))
-    lives = rehearse(config, profile, render, 1.0)
+    packs = [make_pack(config.domain, config.preset, "train", i, config.size) for i in range(PACKS)]
+    lives = rehearse(packs, profile, render, 1.0, rewrites=config.contexts == "own")
     there = gib * GIB if gib else memory_of(at)
     parts = memory(config, profile, shape, lives)
     if sum(parts.values()) > there:
         return Forecast(at, parts, there, fitting(config, profile, shape, lives, there))
     if gib:
         return Forecast(at, parts, there)
-    seconds = step_seconds(config, shape, rehearse(config, profile, render, 0.5))
+    seconds = step_seconds(config, shape, rehearse(packs, profile, render, 0.5, rewrites=config.contexts == "own"))
     look = 2 * config.look_packs / (config.packs * config.group) * (sum(seconds.values()) - seconds["learning"])
     looks = -(-config.steps // config.look_every) if config.look_every else 0
     return Forecast(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + looks * look)

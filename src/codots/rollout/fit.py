@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from codots.config.schema import TrainConfig
 from codots.context.rewrite import CLOSE, OPEN, Trajectory, Turn
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
-from codots.domains.base import Pack
-from codots.domains.registry import make_pack
+from codots.domains.base import Pack, Policy, Task
+from codots.domains.scripted import turns
 from codots.model.renderer import Render
 from codots.rollout.profile import Profile
-
-PACKS = 4
-"""Packs that are rehearsed."""
 
 
 @dataclass(frozen=True)
@@ -38,68 +35,78 @@ class Life:
         return max((len(sample.ids) for sample in self.samples), default=0)
 
 
-def rehearse(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[Life]:
-    """Live some lives by scripted policies, of which half learn and half do not.
+def rehearse(
+    packs: Sequence[Pack], profile: Profile, render: Render, share: float, *, rewrites: bool = True
+) -> list[Life]:
+    """Live packs by scripted policies, of which half learn and half do not.
 
     What is read is what a model would read; what is said takes `share` of what a model may say, or what the policy's
-    words take, and no episode is longer than the profile's `length`. Raises ValueError if no prompt fits into that.
+    words take, and no episode is longer than the profile's `length`. Without `rewrites` contexts stay empty. Raises
+    ValueError if no prompt fits into that length.
     """
-    packs = [make_pack(config.domain, config.preset, "train", i, config.size) for i in range(PACKS)]
-    lives = [
-        _lived(config, profile, render, pack, "random" if i % 2 else "bayes", share) for i, pack in enumerate(packs)
-    ]
+    rehearsal = _Rehearsal(profile, render, share)
+    lives = [rehearsal.life(pack, "random" if i % 2 else "bayes", rewrites) for i, pack in enumerate(packs)]
     if not any(life.samples for life in lives):
-        raise ValueError(f"no prompt of {config.domain} fits into the {profile.length} ids that the model may read")
+        domain = packs[0].domain.id
+        raise ValueError(f"no prompt of {domain} fits into the {profile.length} ids that the model may read")
     return lives
 
 
-def _lived(config: TrainConfig, profile: Profile, render: Render, pack: Pack, name: str, share: float) -> Life:
-    start = time.process_time()
-    samples = [transcript.sample(1.0) for transcript in _episodes(config, profile, render, pack, name, share)]
-    return Life(samples, time.process_time() - start)
+@dataclass(frozen=True)
+class _Rehearsal:
+    profile: Profile
+    render: Render
+    share: float
 
+    def life(self, pack: Pack, policy: str, rewrites: bool) -> Life:
+        start = time.process_time()
+        samples = [transcript.sample(1.0) for transcript in self._episodes(pack, policy, rewrites)]
+        return Life(samples, time.process_time() - start)
 
-def _episodes(
-    config: TrainConfig, profile: Profile, render: Render, pack: Pack, name: str, share: float
-) -> Iterator[Transcript]:
-    domain, style, strategy = pack.domain, profile.style, profile.strategy()
-    policy, memory, z = domain.policy(name, pack.world), domain.make_memory(pack.world), ""
-    for task in pack.tasks:
-        env, transcript, turns = task.env(style=style, memory=memory), Transcript(), []
-        observation, rules = env.observe(), domain.rules_text(task, style)
-        prompt = strategy.solve(rules, z, observation, style)
-        ids = render.opening(prompt.system, prompt.user)
-        while True:
-            text = policy.act(env.view)
-            if not _answer(transcript, ids, render.reply(text), profile.solve_tokens, share, profile.length):
-                text = ""  # as of a model that has no more room
-            turns.append(Turn(observation, text))
-            step = env.step(text)
-            if step.done:
-                break
-            observation = step.observation
-            ids = render.turn(observation, StopReason.STOP)
-        policy.end(step)
-        if transcript.tokens:
-            yield transcript
-        if config.contexts == "own" and task.position + 1 < len(pack.tasks):
-            told = step.reward if domain.reveals_reward else None
-            prompt = strategy.prompt(Trajectory(rules, tuple(turns), step.observation, told, step.feedback), z, style)
-            z, transcript = domain.oracle_context(pack.world, style), Transcript()
-            ids, reply = render.opening(prompt.system, prompt.user), render.reply(f"{OPEN}{z}{CLOSE}")
-            if _answer(transcript, ids, reply, profile.update_tokens, share, profile.length):
+    def _episodes(self, pack: Pack, policy: str, rewrites: bool) -> Iterator[Transcript]:
+        domain, style, strategy = pack.domain, self.profile.style, self.profile.strategy()
+        player, memory, z = domain.policy(policy, pack.world), domain.make_memory(pack.world), ""
+        for task in pack.tasks:
+            transcript, trajectory = self._solve(task, player, memory, z)
+            if transcript.tokens:
                 yield transcript
+            if rewrites and task.position + 1 < len(pack.tasks):
+                prompt = strategy.prompt(trajectory, z, style)
+                z, transcript = domain.oracle_context(pack.world, style), Transcript()
+                ids = self.render.opening(prompt.system, prompt.user)
+                if self._answer(transcript, ids, f"{OPEN}{z}{CLOSE}", self.profile.update_tokens):
+                    yield transcript
 
+    def _solve(self, task: Task, player: Policy, memory: object | None, z: str) -> tuple[Transcript, Trajectory]:
+        domain, style = task.domain, self.profile.style
+        env, rules = task.env(style=style, memory=memory), domain.rules_text(task, style)
+        observation, transcript, said = env.observe(), Transcript(), []
+        prompt = self.profile.strategy().solve(rules, z, observation, style)
+        ids = self.render.opening(prompt.system, prompt.user)
 
-def _answer(transcript: Transcript, ids: list[int], reply: list[int], most: int, share: float, length: int) -> bool:
-    """Read, say what the policy says, and where that is short go on in ids that mean nothing; False without room."""
-    count = min(max(len(reply), int(most * share)), most, length - len(transcript.ids) - len(ids))
-    if count < 1:
-        return False
-    transcript.read(ids)
-    said = (reply * (count // len(reply) + 1))[:count]
-    transcript.wrote(Sampled(said, [0.0] * count, StopReason.STOP, 0))
-    return True
+        def act(view: Any) -> str:
+            text = player.act(view)
+            room = self._answer(transcript, ids, text, self.profile.solve_tokens)
+            return text if room else ""  # as of a model that has no more room
+
+        for text, step in turns(env, act):
+            said.append(Turn(observation, text))
+            observation = step.observation
+            ids = self.render.turn(observation, StopReason.STOP)
+        player.end(step)
+        told = step.reward if domain.reveals_reward else None
+        return transcript, Trajectory(rules, tuple(said), step.observation, told, step.feedback)
+
+    def _answer(self, transcript: Transcript, ids: list[int], text: str, most: int) -> bool:
+        """Read, say the text, and where that is short go on in ids that mean nothing; False without room."""
+        reply, room = self.render.reply(text), self.profile.length - len(transcript.ids) - len(ids)
+        count = min(max(len(reply), int(most * self.share)), most, room)
+        if count < 1:
+            return False
+        transcript.read(ids)
+        said = (reply * (count // len(reply) + 1))[:count]
+        transcript.wrote(Sampled(said, [0.0] * count, StopReason.STOP, 0))
+        return True
 
 
 def grouped(lives: list[Life], group: int) -> list[Sample]:
