@@ -426,11 +426,14 @@ def test_the_rewards_given_are_not_changed():
 @pytest.mark.parametrize(
     ("choices", "line"),
     [
-        ({"preset": "papers"}, "unknown preset 'papers': use one of paper, .* \\(nearest: 'paper'\\)"),
-        ({"return": "mean"}, "unknown choice 'return': use one of returns, .* \\(nearest: 'returns'\\)"),
-        ({"baseline": "leave_one_out"}, "unknown baseline 'leave_one_out': .* \\(nearest: 'leave-one-out'\\)"),
-        ({"scale": None}, "unknown scale None: .* \\(nearest: 'none'\\)"),
-        ({"balance": "RED"}, "unknown balance 'RED': use one of none, red, shift, length-neutral"),
+        ({"preset": "papers"}, "unknown preset 'papers'; expected one of coarse, codots, .* the nearest is 'paper'"),
+        ({"return": "mean"}, "unknown choice 'return'; expected one of balance, .* the nearest is 'returns'"),
+        ({"baseline": "leave_one_out"}, "unknown baseline 'leave_one_out'; .* the nearest is 'leave-one-out'"),
+        ({"scale": None}, "unknown scale None; .* the nearest is 'none'"),
+        (
+            {"balance": "RED"},
+            "unknown balance 'RED'; expected one of length-neutral, none, red, shift; the nearest is 'red'",
+        ),
         ({"window": 0}, "need window >= 1"),
         ({"gamma": 1.5}, "need window >= 1 and 0 <= gamma <= 1, got 2 and 1.5"),
     ],

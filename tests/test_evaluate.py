@@ -12,8 +12,8 @@ from scipy import stats
 from codots.context.rewrite import Rewrite
 from codots.domains.registry import make_pack, register
 from codots.engine.open import Player
-from codots.evaluation import curves as comparison
-from codots.evaluation.curves import play
+from codots.evaluation import curves
+from codots.evaluation.curves import scripted_rewards
 from codots.evaluation.evaluate import (
     ARMS,
     POLICIES,
@@ -63,7 +63,7 @@ def compare(packs, lives):
         arm: [life_rows(p, life, arm=arm) or [missing_row(p, life, arm=arm)] for p, life in zip(packs, of, strict=True)]
         for arm, of in lives.items()
     }
-    return comparison.compare(packs, rows)
+    return curves.compare(packs, rows)
 
 
 def contexts(rows, arm):
@@ -235,7 +235,7 @@ def test_a_lift_is_the_difference_paired_by_pack(packs):
 def test_a_share_is_the_part_of_what_only_a_context_can_give(packs):
     lives = {"own": some_lives(PACKS, 3, missing=(4,))}
     found = compare(packs, lives)
-    bayes, domain = play("bayes", packs), packs[0].domain
+    bayes, domain = scripted_rewards("bayes", packs), packs[0].domain
     for j in range(3):
         gained, possible = [], []
         for i, pack in enumerate(packs):
@@ -262,8 +262,8 @@ def test_knowing_everything_is_a_share_of_one_and_knowing_nothing_of_none(packs)
             ]
         }
 
-    assert compare(packs, playing(play("informed", packs)))["share"] == pytest.approx([1, 1, 1])
-    assert compare(packs, playing(play("bayes", packs)))["share"][0] == pytest.approx(0)
+    assert compare(packs, playing(scripted_rewards("informed", packs)))["share"] == pytest.approx([1, 1, 1])
+    assert compare(packs, playing(scripted_rewards("bayes", packs)))["share"][0] == pytest.approx(0)
 
 
 def test_missing_lives_are_outside_every_mean(packs):

@@ -18,7 +18,7 @@ from codots.learner.lora import Lora, adapt, adapters
 from codots.model.attention import run
 from codots.model.device import Place, count_weights
 from codots.model.load import load_model, load_render
-from codots.preflight.estimate import GIB, fitting, forecast, less, memory
+from codots.preflight.estimate import GIB, PACKS, fitting, forecast, less, memory
 from codots.preflight.model_shape import Shape, _kept
 from codots.rollout.fit import grouped, rehearse
 from codots.rollout.life import Job, Own, rollouts
@@ -31,7 +31,7 @@ PROFILE = Profile(solve_tokens=8, update_tokens=16)
 DOOR = """
 import atexit, pathlib, re, sys
 import tests.engine.babble
-from codots.cli import main
+from codots.cli.main import main
 status = pathlib.Path("/proc/self/status")
 atexit.register(lambda: print(re.search(r"VmHWM:\\s*(\\d+)", status.read_text())[1], file=sys.stderr))
 main()
@@ -42,6 +42,11 @@ KINDS = {
     "lora": {"dtype": "bfloat16", "learner": {"lora": {"rank": 2, "alpha": 4}, "checkpointing": True}},
     "full": {"dtype": "float32", "learner": {"micro_tokens": 1024}},
 }
+
+
+def packs_of(config):
+    """The first packs of a recipe, as many as a plan rehearses."""
+    return [make_pack(config.domain, config.preset, "train", i, config.size) for i in range(PACKS)]
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +98,7 @@ def test_a_shape_knows_its_weights_without_having_them(shape, qwen):
 
 def test_what_a_layer_keeps_is_at_least_what_autograd_holds(shape, recipe, qwen):
     config = recipe()
-    lives = rehearse(config, PROFILE, load_render(qwen), 1.0)
+    lives = rehearse(packs_of(config), PROFILE, load_render(qwen), 1.0)
     part = next(micro_batches(grouped(lives, 2), 700))
     held, own = {}, [shape.with_layers(n, "cpu") for n in (1, 2)]
 
@@ -119,7 +124,7 @@ def test_what_a_layer_keeps_is_at_least_what_autograd_holds(shape, recipe, qwen)
 
 def test_every_change_takes_less_and_the_first_that_fits_is_named(recipe, shape, qwen):
     config = recipe(cache_gib=8)
-    lives = rehearse(config, PROFILE, load_render(qwen), 1.0)
+    lives = rehearse(packs_of(config), PROFILE, load_render(qwen), 1.0)
     taken = [sum(memory(config, PROFILE, shape, lives).values())]
     named = []
     for key, value, changed in less(config):
@@ -144,9 +149,8 @@ def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
     config = TrainConfig(model=str(folder), size=2, packs=2, group=2)
     profile = Profile("compact", 4, 14, 200)
     render = load_render(folder)
-    lives = rehearse(config, profile, render, 0.5)
-    packs = [make_pack(config.domain, config.preset, "train", i, 2) for i in range(len(lives))]
-    jobs = [Job(pack, Own(profile.strategy()), ("x", i)) for i, pack in enumerate(packs)]
+    lives = rehearse(packs_of(config), profile, render, 0.5)
+    jobs = [Job(pack, Own(profile.strategy()), ("x", i)) for i, pack in enumerate(packs_of(config))]
     sampler = ScriptedSampler(render, lambda names: lambda text: "1")
     played = asyncio.run(rollouts(jobs, sampler, render, profile.play()))
     for life, lived in zip(lives, played, strict=True):
@@ -159,7 +163,7 @@ def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
 def test_no_rehearsed_episode_is_longer_than_the_model_can_read(qwen, recipe):
     for length in (90, 120, 400):
         profile = Profile(solve_tokens=50_000, update_tokens=50_000, length=length)
-        lives = rehearse(recipe(), profile, load_render(qwen), 1.0)
+        lives = rehearse(packs_of(recipe()), profile, load_render(qwen), 1.0)
         longest = max(life.longest for life in lives)
         assert longest == length
     assert forecast(recipe(profile={"solve_tokens": 5_000_000, "length": 300})).fits
@@ -194,5 +198,5 @@ def test_every_domain_can_be_rehearsed(qwen):
     for id in ("frozen-lake-v1", "alchemy-v1", "terminal-v0", "grid-navigation-v1", "optimal-control-v1"):
         preset = next(iter(get_domain(id).presets))
         config = TrainConfig(domain=id, preset=preset, size=2)
-        lives = rehearse(config, Profile(), render, 0.5)
+        lives = rehearse(packs_of(config), Profile(), render, 0.5)
         assert all(len(life.samples) == 3 for life in lives)

@@ -256,9 +256,9 @@ def test_what_a_choice_needs_and_does_not_get_is_one_clear_line():
 @pytest.mark.parametrize(
     ("choices", "line"),
     [
-        ({"kind": "rec-one-side-nois"}, "unknown kind 'rec-one-side-nois': .* \\(nearest: 'rec-oneside-nois'\\)"),
-        ({"epsilon_low": 0.1}, "unknown choice 'epsilon_low': .* \\(nearest: 'eps_low'\\)"),
-        ({"aggregation": "tokens"}, "unknown aggregation 'tokens': .* \\(nearest: 'token-mean'\\)"),
+        ({"kind": "rec-one-side-nois"}, "unknown kind 'rec-one-side-nois'; .* the nearest is 'rec-oneside-nois'"),
+        ({"epsilon_low": 0.1}, "unknown choice 'epsilon_low'; .* the nearest is 'eps_low'"),
+        ({"aggregation": "tokens"}, "unknown aggregation 'tokens'; .* the nearest is 'token-mean'"),
     ],
 )
 def test_an_unknown_choice_is_one_line_that_names_the_nearest(choices, line):

@@ -10,11 +10,12 @@ term by term, "discounted" by gamma * lambda with "leave-one-out".
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from codots.core.suggest import check_known
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -111,23 +112,17 @@ def advantages(
 
 def choose(preset: str, /, **choices: Any) -> Choices:
     """Return the preset with these choices in place of its own; ValueError names what is unknown."""
-    _known("preset", preset, tuple(PRESETS))
+    check_known(preset, PRESETS, "preset")
     for name, value in choices.items():
-        _known("choice", name, tuple(field.name for field in fields(Choices)))
+        check_known(name, (field.name for field in fields(Choices)), "choice")
         if name in OPTIONS:
-            _known(name, value, OPTIONS[name])
+            check_known(value, OPTIONS[name], name)
         elif isinstance(value, str):
             raise ValueError(f"{name} must be a number, got {value!r}")
     chosen = replace(PRESETS[preset], **choices)
     if chosen.window < 1 or not 0 <= chosen.gamma <= 1:
         raise ValueError(f"need window >= 1 and 0 <= gamma <= 1, got {chosen.window} and {chosen.gamma}")
     return chosen
-
-
-def _known(what: str, given: object, names: tuple[str, ...]) -> None:
-    if given not in names:
-        nearest = get_close_matches(str(given), names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown {what} {given!r}: use one of {', '.join(names)} (nearest: {nearest!r})")
 
 
 def join(what: str, solve_PGS: ArrayLike, update_PGS: ArrayLike) -> Floats:

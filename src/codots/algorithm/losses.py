@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from codots.core.suggest import check_known
 
 AGGREGATIONS = ("token-mean", "episode-mean")
 
@@ -114,18 +115,12 @@ def surrogate(rule: Kind, c: Choices, logprobs: Tensor, ratio: Tensor, advantage
 
 def choose(kind: str, /, **choices: Any) -> tuple[Kind, Choices]:
     """Return the kind and its defaults with these choices in their place; ValueError names what is unknown."""
-    _known("kind", kind, tuple(KINDS))
+    check_known(kind, KINDS, "kind")
     for name in choices:
-        _known("choice", name, tuple(field.name for field in fields(Choices)))
+        check_known(name, (field.name for field in fields(Choices)), "choice")
     chosen = replace(KINDS[kind].defaults, **choices)
-    _known("aggregation", chosen.aggregation, AGGREGATIONS)
+    check_known(chosen.aggregation, AGGREGATIONS, "aggregation")
     return KINDS[kind], chosen
-
-
-def _known(what: str, given: object, names: tuple[str, ...]) -> None:
-    if given not in names:
-        nearest = get_close_matches(str(given), names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown {what} {given!r}: use one of {', '.join(names)} (nearest: {nearest!r})")
 
 
 def _check(shape: torch.Size, mask: Tensor, **others: Tensor | None) -> None:

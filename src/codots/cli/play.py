@@ -12,7 +12,7 @@ from rich.text import Text
 
 from codots.context.rewrite import CLOSE, OPEN, Rewrite
 from codots.core.deadline import PATIENCE, deadline
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 from codots.domains.base import POLICIES, Pack, Policy, Step, Task
 from codots.domains.scripted import turns
 from codots.engine.open import Player
@@ -27,8 +27,8 @@ def play(pack: Pack, policy: str | None = None) -> list[float]:
 
     Raises EOFError where the input of a person ends early, ValueError for an unknown policy.
     """
-    if policy is not None and policy not in POLICIES:
-        raise ValueError(nearest(policy, list(POLICIES), "policy"))
+    if policy is not None:
+        check_known(policy, POLICIES, "policy")
     player = pack.domain.policy(policy, pack.world) if policy else None
     domain, style = pack.domain, pack.domain.styles[0]
     memory, rewards, notes, told = domain.make_memory(pack.world), [], "", ""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from codots.algorithm.credit import choose
 from codots.core.deadline import LONGEST, PATIENCE
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 from codots.domains.registry import get_domain
 from codots.model.device import check_device
 
@@ -103,9 +103,7 @@ class World(Section):
 
 
 def _preset_exists(domain: str, preset: str) -> None:
-    presets = get_domain(domain).presets
-    if preset not in presets:
-        raise ValueError(nearest(preset, list(presets), f"preset of {domain}"))
+    check_known(preset, get_domain(domain).presets, f"preset of {domain}")
 
 
 class TrainConfig(World):

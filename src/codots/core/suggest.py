@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
-def nearest(given: str, known: list[str], what: str) -> str:
+def nearest(given: object, known: Iterable[str], what: str) -> str:
     """Word the one line that a wrong name deserves; of very many names it tells how many there are."""
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
-    hint = f"; the nearest is {close[0]!r}" if close else ""
-    choices = ", ".join(sorted(known)) if len(known) <= 40 else f"{len(known)} names, from {min(known)} to {max(known)}"
+    names = sorted(known)
+    close = get_close_matches(str(given).casefold(), by_case := {name.casefold(): name for name in names}, 1, 0.4)
+    hint = f"; the nearest is {by_case[close[0]]!r}" if close else ""
+    choices = ", ".join(names) if len(names) <= 40 else f"{len(names)} names, from {names[0]} to {names[-1]}"
     return f"unknown {what} {given!r}; expected one of {choices}{hint}"
+
+
+def check_known(given: object, known: Iterable[str], what: str) -> None:
+    """Raise ValueError with the nearest right name unless this is one."""
+    if given not in (names := list(known)):
+        raise ValueError(nearest(given, names, what))
 
 
 def closest(path: Path, *others: str) -> str:
     """Name the neighbour, or another word, that a path may have meant, or nothing."""
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
     known = {other: other for other in others} | {e.name: str(e) for e in beside if e.name != path.name}
-    close = difflib.get_close_matches(path.name, known, n=1)
+    close = get_close_matches(path.name, known, n=1)
     return f"; the nearest is {known[close[0]]!r}" if close else ""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from codots.core.rng import Names, stream
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 
 Rng = np.random.Generator
 STYLES = ("natural", "compact")
@@ -146,8 +146,7 @@ class Domain(ABC):
 
     def open(self, task: Task, *, style: str, memory: object | None) -> Env:
         """Open the environment that the task's stream gives; an unknown style raises ValueError with the known ones."""
-        if style not in self.styles:
-            raise ValueError(nearest(style, list(self.styles), "prompt style"))
+        check_known(style, self.styles, "prompt style")
         rng = stream(*task.names, "env") if self.chance else NO_CHANCE
         return self.make_env(task, style=style, memory=memory, rng=rng)
 

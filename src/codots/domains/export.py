@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from codots.core.files import writable, write_atomically
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known, nearest
 from codots.domains.registry import get_domain, make_pack
 
 ENDINGS = (".parquet", ".jsonl")
@@ -28,8 +28,7 @@ def task_rows(
     """
     domain = get_domain(id)
     style = style or domain.styles[0]
-    if style not in domain.styles:
-        raise ValueError(nearest(style, list(domain.styles), f"prompt style of {id}"))
+    check_known(style, domain.styles, f"prompt style of {id}")
     for index in range(packs):
         pack = make_pack(id, preset, split, index, size)
         oracle, hidden = domain.oracle_context(pack.world, style), as_json(pack.world.hidden)

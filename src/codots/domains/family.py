@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 from codots.domains.base import Domain, Policy, World
 
 Players = Mapping[str, Callable[[], Policy]]
@@ -34,6 +34,5 @@ class Family(Domain):
     def policy(self, name: str, world: World) -> Policy:
         """Give a scripted player; an unknown name raises ValueError with the known ones."""
         players = self.players(world)
-        if name not in players:
-            raise ValueError(nearest(name, list(players), "policy"))
+        check_known(name, players, "policy")
         return players[name]()

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from codots.core.rng import stream
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known, nearest
 from codots.domains.base import Domain, Pack, Task, World
 
 ENTRY_POINTS, BRIDGES = "codots.domains", "codots.bridges"
@@ -92,8 +92,7 @@ def find_domain(name: str) -> Domain:
     except (ImportError, ValueError, TypeError) as error:  # the latter two for what is no name of a module
         raise ValueError(f"cannot import {module!r} ({error}); expected an id, or module:Class of a domain") from error
     there = {key: value for key, value in home.items() if isinstance(value, Domain) or _is_family(value)}
-    if thing not in there:
-        raise ValueError(nearest(thing, list(there), f"domain of {module}"))
+    check_known(thing, there, f"domain of {module}")
     return register(there[thing]() if _is_family(there[thing]) else there[thing])
 
 
@@ -138,8 +137,7 @@ def make_pack(id: str, preset: str, split: str, index: int, size: int) -> Pack:
     The tasks of a longer pack begin with those of a shorter one. Raises ValueError for an unknown domain or preset.
     """
     domain = get_domain(id)
-    if preset not in domain.presets:
-        raise ValueError(nearest(preset, list(domain.presets), f"preset of {id}"))
+    check_known(preset, domain.presets, f"preset of {id}")
     if lacks := domain.lacks(preset):
         raise ValueError(f"{id} {preset} cannot be drawn yet: {lacks}")
     if size < 1:

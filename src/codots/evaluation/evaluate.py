@@ -12,7 +12,7 @@ import numpy as np
 
 from codots.core.deadline import PATIENCE, deadline
 from codots.core.files import writable
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 from codots.domains.base import POLICIES, Pack
 from codots.domains.registry import make_pack
 from codots.engine.open import Player
@@ -91,8 +91,7 @@ def evaluate(
     preset, and for rows of another evaluation; TimeoutError if a chunk of packs takes longer than `patience` seconds.
     """
     for arm in arms:
-        if arm not in ARMS:
-            raise ValueError(nearest(arm, list(ARMS), "arm"))
+        check_known(arm, ARMS, "arm")
     if not arms:
         raise ValueError(f"no arms; expected some of {', '.join(ARMS)}")
     if rows is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.context.rewrite import Rewrite
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 from codots.domains.base import STYLES
 from codots.domains.registry import get_domain
 from codots.sampler.base import Params
@@ -44,8 +44,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no model can be spoken to with."""
-        if self.style not in STYLES:
-            raise ValueError(nearest(str(self.style), list(STYLES), "prompt style"))
+        check_known(self.style, STYLES, "prompt style")
         for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("length", 1), ("temperature", 0)):
             kind = int | float if name == "temperature" else int
             value = getattr(self, name)

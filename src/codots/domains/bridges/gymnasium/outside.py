@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 from codots.domains.base import Rng
 
 MOST = 7
@@ -68,8 +68,7 @@ def look_into(name: str) -> Spec:
 
     id, _, rest = name.partition("?")
     options = tuple((key, _value(value)) for key, _, value in (o.partition("=") for o in rest.split("&") if o))
-    if id not in registry:
-        raise ValueError(nearest(id, list(registry), "environment of gymnasium"))
+    check_known(id, registry, "environment of gymnasium")
     try:
         env = gymnasium.make(id, disable_env_checker=True, **dict(options))
     except ModuleNotFoundError:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from codots.core.rng import digest
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 from codots.domains.base import Rng
 from codots.domains.isolation import secluded
 
@@ -75,8 +75,7 @@ def check_family(name: str) -> None:
     """Raise ValueError for a family that is not there, or excluded."""
     if name in EXCLUDED:
         raise ValueError(f"reasoning-gym:{name} is left out: {EXCLUDED[name]}")
-    if name not in (known := families()):
-        raise ValueError(nearest(name, known, "family of reasoning-gym"))
+    check_known(name, families(), "family of reasoning-gym")
 
 
 def draw_lot(rng: Rng, name: str, least: int, most: int) -> Lot:

@@ -33,7 +33,7 @@ import re
 from dataclasses import dataclass, replace
 
 from codots.core.rng import digest, stream
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known
 from codots.domains.base import Domain, Env, Rng, Task, World
 from codots.domains.bridges.textworld.env import HouseEnv, render
 from codots.domains.bridges.textworld.house import Chore, House, chores, hides, plan_of, solution
@@ -150,8 +150,7 @@ def _any(names: tuple[str, ...]) -> str:
 
 def build(spec: str) -> Domain:
     """Make the domain of a kind of house. Raises ValueError for an unknown one."""
-    if spec not in SPECS:
-        raise ValueError(nearest(spec, list(SPECS), "spec of textworld"))
+    check_known(spec, SPECS, "spec of textworld")
     with secluded("textworld", "import"):  # what is missing is missing now, and not in the middle of a life
         import textworld  # noqa: F401
 
