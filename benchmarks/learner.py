@@ -31,7 +31,6 @@ from one_step import DEMO, demo, step_samples
 from codots.config.schema import TrainConfig
 from codots.core.transcript import Sample
 from codots.model.load import load_model, model_folder
-from codots.training.setup import learner_settings
 
 PADDED = {"padded": (False, False), "padded, lean head": (False, True), "a sample a turn": (True, False)}
 """Of each plain contestant: whether a turn is a sample, and whether its head is lean."""
@@ -122,7 +121,7 @@ def contestant(name: str, folder: Path, config: TrainConfig) -> Ask:
         ids = sum(len(part) * max(len(s.ids) for s in part) for part in padded_parts(batch, budget))
         unpadded = sum(len(sample.ids) for sample in batch)
     else:
-        learner = LocalLearner(model, learner_settings(config.learner, config.steps, config.gap_limit))
+        learner = LocalLearner(model, config.learner, config.steps)
         gradient = partial(tree_gradient, learner, batch, normaliser)
         ids = unpadded = sum(len(part.ids) for part in micro_batches(batch, budget))
     np.save(folder / f"{name}.npy", gradient())

@@ -21,7 +21,8 @@ from transformers import (
 
 from codots.core.rng import stream
 from codots.core.transcript import Sample
-from codots.learner.local import LocalLearner, Settings
+from codots.learner.config import LearnerConfig
+from codots.learner.local import LocalLearner
 from codots.model.attention import alike, teach
 from codots.sampler.base import Params
 from codots.sampler.local import LocalSampler
@@ -76,7 +77,7 @@ def test_logprobs_of_a_tree_are_those_of_each_sequence_alone(kind):
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([sample.ids])).logits[0, :-1].log_softmax(-1)
         alone.append([0.0, *logits.gather(1, torch.tensor(sample.ids[1:])[:, None])[:, 0].tolist()])
-    together = LocalLearner(model, Settings()).logprobs(batch)
+    together = LocalLearner(model, LearnerConfig()).logprobs(batch)
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 

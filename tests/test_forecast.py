@@ -14,7 +14,8 @@ from codots.cli.main import main
 from codots.config.schema import TrainConfig
 from codots.domains.registry import get_domain, make_pack, register
 from codots.learner.batch import micro_batches
-from codots.learner.lora import Lora, adapt, adapters
+from codots.learner.config import LoraConfig
+from codots.learner.lora import adapt, adapters
 from codots.model.attention import run
 from codots.model.device import Place, count_weights
 from codots.model.load import load_model, load_render
@@ -92,7 +93,7 @@ def shape(qwen):
 def test_a_shape_knows_its_weights_without_having_them(shape, qwen):
     assert shape.weights == count_weights(qwen)
     model, _ = load_model(qwen)
-    lora = Lora(3, 6, ("q_proj", "up_proj"))
+    lora = LoraConfig(rank=3, alpha=6, targets=("q_proj", "up_proj"))
     assert shape.adapters(lora.rank, lora.targets) == sum(w.numel() for w in adapters(adapt(model, lora)).values())
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from codots.algorithm.losses import policy_loss
-from codots.learner.local import LocalLearner, Settings
+from codots.learner.config import LearnerConfig
+from codots.learner.local import LocalLearner
 from codots.model.fast_layers import KINDS, SMALL, _Norm, slim
 from tests.test_attention import MODELS, made, samples
 
@@ -23,7 +24,7 @@ def test_the_gradient_is_that_of_transformers(kind):
         old, advantages = torch.tensor([sample.logprobs[1:], sample.advantages[1:]])
         policy_loss(logprobs, old, advantages, torch.ones_like(old, dtype=torch.bool), normaliser=50)[0].backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
-    gradient, _ = LocalLearner(model, Settings()).gradient(batch, 50)
+    gradient, _ = LocalLearner(model, LearnerConfig()).gradient(batch, 50)
     assert all(hasattr(layer, "lean") for layer in model.modules() if type(layer).__name__ in KINDS)
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
 
@@ -41,7 +42,7 @@ def test_the_norm_has_the_gradient_of_the_library():
 @pytest.mark.parametrize("change", ["in place", "through data", "others in their place"])
 def test_weights_that_lie_side_by_side_follow_those_of_the_model(change):
     model, batch = made("qwen3, grouped heads"), samples()
-    learner = LocalLearner(model, Settings())
+    learner = LocalLearner(model, LearnerConfig())
     before = learner.logprobs(batch)
     other = made("qwen3, grouped heads")
     with torch.no_grad():
@@ -55,7 +56,7 @@ def test_weights_that_lie_side_by_side_follow_those_of_the_model(change):
         model.load_state_dict(other.state_dict(), assign=True)
     after = learner.logprobs(batch)
     assert after != before
-    assert after == LocalLearner(other, Settings()).logprobs(batch)
+    assert after == LocalLearner(other, LearnerConfig()).logprobs(batch)
 
 
 def test_a_model_is_taught_twice_and_goes_its_way_once():

@@ -8,7 +8,7 @@ import torch
 from codots.context.rewrite import Rewrite
 from codots.domains.registry import make_pack, register
 from codots.engine.local import LocalEngine, Plan
-from codots.learner.local import Settings
+from codots.learner.config import LearnerConfig
 from codots.model import tiny
 from codots.rollout.life import Job, Own
 from codots.rollout.profile import Profile
@@ -22,7 +22,7 @@ def plan(tmp_path_factory, tokenizer):
         for parameter in model.parameters():
             parameter.mul_(6)
     tiny.save(model, tokenizer, folder)
-    return Plan(folder, Profile("natural", solve_tokens=5, update_tokens=8), Settings(warmup=0, micro_tokens=2000))
+    return Plan(folder, Profile("natural", solve_tokens=5, update_tokens=8), LearnerConfig(warmup=0, micro_tokens=2000))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair)
 def test_a_sampler_that_disagrees_stops_the_step_before_the_weights(pair, monkeypatch):
     lives, before, version = pair.live(jobs()), weights(pair), pair.version
     drifted = [replace(sample, logprobs=[p - 0.25 for p in sample.logprobs]) for sample in batch_of(lives)]
-    monkeypatch.setattr(pair.first.learner, "settings", replace(pair.first.learner.settings, gap_limit=0.2))
+    monkeypatch.setattr(pair, "plan", replace(pair.plan, gap_limit=0.2))
     with pytest.raises(
         ArithmeticError, match=r"logprobs of the same ids are 0\.25 apart on average, and gap_limit is 0\.2"
     ):

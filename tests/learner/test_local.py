@@ -8,7 +8,8 @@ import torch
 from codots.core.rng import stream
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
 from codots.learner.batch import fair_shares, micro_batches
-from codots.learner.local import LocalLearner, Settings
+from codots.learner.config import LearnerConfig
+from codots.learner.local import LocalLearner
 
 
 def sample_of(rng, advantage, version=0):
@@ -41,13 +42,13 @@ def tokens(batch):
 
 @pytest.fixture
 def learner(model):
-    return LocalLearner(model, Settings(warmup=0))
+    return LocalLearner(model, LearnerConfig(warmup=0))
 
 
 @pytest.mark.parametrize("budget", [1, 40, 100])
 def test_the_budget_of_a_micro_batch_does_not_change_the_gradient(make_model, budget):
     batch = make_batch()
-    whole, cut = (LocalLearner(make_model(), Settings(micro_tokens=n)) for n in (10**6, budget))
+    whole, cut = (LocalLearner(make_model(), LearnerConfig(micro_tokens=n)) for n in (10**6, budget))
     expected, sums = whole.gradient(batch, tokens(batch))
     gradient, cut_sums = cut.gradient(batch, tokens(batch))
     assert (gradient - expected).norm() < 1e-5 * expected.norm()
@@ -132,7 +133,7 @@ def test_an_episode_without_advantage_adds_nothing_but_its_tokens_to_the_mean(le
 
 @pytest.mark.parametrize("budget", [1, 10**6])
 def test_a_step_is_one_step_of_the_optimiser(make_model, budget, monkeypatch):
-    learner, calls = LocalLearner(make_model(), Settings(micro_tokens=budget)), []
+    learner, calls = LocalLearner(make_model(), LearnerConfig(micro_tokens=budget)), []
     take = learner.optimiser.step
     monkeypatch.setattr(learner.optimiser, "step", lambda: calls.append(take()))
     before = flat(learner.model)
@@ -152,17 +153,17 @@ def test_a_step_makes_good_episodes_likelier_and_bad_ones_less_likely(learner):
 
 def test_the_rate_warms_up_and_decays_as_asked(make_model):
     batch = make_batch(1)
-    constant = LocalLearner(make_model(), Settings(lr=0.001, warmup=4))
+    constant = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup=4))
     assert [constant.step(batch)["learner/lr"] for _ in range(6)] == pytest.approx(
         [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001]
     )
-    decaying = LocalLearner(make_model(), Settings(lr=0.001, warmup=0, steps=4, decay_to=0.5))
+    decaying = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup=0, decay_to=0.5), total_steps=4)
     assert [decaying.step(batch)["learner/lr"] for _ in range(4)] == pytest.approx([0.001, 0.000875, 0.00075, 0.000625])
 
 
 def test_the_gradient_is_clipped_and_its_norm_told_unclipped(make_model):
     batch = [replace(sample, advantages=[1000 * a for a in sample.advantages]) for sample in make_batch()]
-    learner = LocalLearner(make_model(), Settings(clip=0.5))
+    learner = LocalLearner(make_model(), LearnerConfig(clip=0.5))
     metrics = learner.step(batch)
     left = torch.cat([parameter.grad.reshape(-1) for parameter in learner.parameters]).norm()
     assert metrics["learner/grad_norm"] > 1
@@ -205,7 +206,7 @@ def test_every_step_tells_the_same_metrics_and_they_are_finite(learner):
 def test_logprobs_are_those_of_a_plain_forward_pass_in_the_order_of_the_batch(make_model):
     batch = make_batch()
     model = make_model()
-    for row, sample in zip(LocalLearner(model, Settings(micro_tokens=60)).logprobs(batch), batch, strict=True):
+    for row, sample in zip(LocalLearner(model, LearnerConfig(micro_tokens=60)).logprobs(batch), batch, strict=True):
         with torch.no_grad():
             full = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0].log_softmax(-1)
         assert len(row) == len(sample.ids)
@@ -224,7 +225,7 @@ def test_the_gap_to_the_sampler_is_told(learner):
 
 
 def test_a_saved_and_loaded_learner_goes_on_bit_for_bit(make_model, tmp_path):
-    settings = Settings(warmup=3)
+    settings = LearnerConfig(warmup=3)
     through, first = LocalLearner(make_model(), settings), LocalLearner(make_model(), settings)
     for seed in range(4):
         through.step(make_batch(seed=seed))
@@ -261,7 +262,7 @@ def test_a_model_whose_head_does_more_than_a_product_is_scored_by_itself(make_mo
     at = sample.mask.index(True)
     with torch.no_grad():
         full = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0].log_softmax(-1)
-    row = LocalLearner(model, Settings()).logprobs([sample])[0]
+    row = LocalLearner(model, LearnerConfig()).logprobs([sample])[0]
     assert row[at] == pytest.approx(full[at - 1, sample.ids[at]].item(), abs=1e-4)
 
 

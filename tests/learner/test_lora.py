@@ -3,16 +3,17 @@
 import pytest
 import torch
 
-from codots.learner.local import LocalLearner, Settings
-from codots.learner.lora import Lora, adapt, adapters, load_adapter, merged, save_adapter
+from codots.learner.config import LearnerConfig, LoraConfig
+from codots.learner.local import LocalLearner
+from codots.learner.lora import adapt, adapters, load_adapter, merged, save_adapter
 from tests.learner.test_local import flat, make_batch, on_policy, tokens
 
-LORA = Lora(4, 8, ("q_proj", "v_proj", "down_proj"))
+LORA = LoraConfig(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"))
 
 
 @pytest.fixture
 def learner(make_model):
-    return LocalLearner(adapt(make_model(), LORA), Settings(warmup=0, lr=0.01))
+    return LocalLearner(adapt(make_model(), LORA), LearnerConfig(warmup=0, lr=0.01))
 
 
 def frozen(model):
@@ -21,7 +22,7 @@ def frozen(model):
 
 def test_new_weights_change_nothing_until_they_are_trained(make_model, learner):
     batch = make_batch()
-    assert learner.logprobs(batch) == LocalLearner(make_model(), Settings()).logprobs(batch)
+    assert learner.logprobs(batch) == LocalLearner(make_model(), LearnerConfig()).logprobs(batch)
 
 
 def test_only_the_new_weights_are_trained(learner):
@@ -43,7 +44,7 @@ def test_the_gradient_is_that_of_the_whole_weights_through_the_product(make_mode
     batch = make_batch()
     plain = make_model()
     plain.load_state_dict(merged(learner.model))
-    whole = LocalLearner(plain, Settings())
+    whole = LocalLearner(plain, LearnerConfig())
     whole.gradient(batch, tokens(batch))
     learner.gradient(batch, tokens(batch))
     grads = {name: weight.grad for name, weight in plain.named_parameters()}
@@ -61,7 +62,7 @@ def test_a_merged_model_computes_the_same_without_lora(make_model, learner):
     learner.step(on_policy(learner, batch))
     plain = make_model(seed=3)
     plain.load_state_dict(merged(learner.model))
-    for row, other in zip(learner.logprobs(batch), LocalLearner(plain, Settings()).logprobs(batch), strict=True):
+    for row, other in zip(learner.logprobs(batch), LocalLearner(plain, LearnerConfig()).logprobs(batch), strict=True):
         assert row == pytest.approx(other, abs=1e-4)
 
 
@@ -78,12 +79,12 @@ def test_weights_of_another_lora_are_refused_in_one_line(make_model, learner, tm
         load_adapter(learner.model, tmp_path)
     save_adapter(learner.model, tmp_path)
     with pytest.raises(ValueError, match="is of another LoRA: its layers or its rank differ"):
-        load_adapter(adapt(make_model(), Lora(2, 8, LORA.targets)), tmp_path)
+        load_adapter(adapt(make_model(), LoraConfig(rank=2, alpha=8, targets=LORA.targets)), tmp_path)
 
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(make_model):
     with pytest.raises(ValueError, match="the model has no layer 'query' for LoRA; expected some of down_proj, "):
-        adapt(make_model(), Lora(2, 2, ("q_proj", "query")))
+        adapt(make_model(), LoraConfig(rank=2, alpha=2, targets=("q_proj", "query")))
 
 
 def test_new_weights_are_a_function_of_the_seed(make_model):

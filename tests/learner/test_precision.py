@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from codots.learner import local
-from codots.learner.local import LocalLearner, Settings
+from codots.learner.config import LearnerConfig
+from codots.learner.local import LocalLearner
 from tests.learner.test_local import flat, make_batch, on_policy, tokens
 
 
 def half(make_model, **settings):
-    return LocalLearner(make_model().to(torch.bfloat16), Settings(warmup=0, **settings))
+    return LocalLearner(make_model().to(torch.bfloat16), LearnerConfig(warmup=0, **settings))
 
 
 def test_steps_too_small_for_half_precision_add_up(make_model):
@@ -44,7 +45,7 @@ def test_a_saved_learner_of_half_precision_goes_on_bit_for_bit(make_model, tmp_p
     for batch in batches[:2]:
         first.step(batch)
     first.save(tmp_path)
-    second = LocalLearner(make_model(seed=7).to(torch.bfloat16), first.settings)
+    second = LocalLearner(make_model(seed=7).to(torch.bfloat16), first.config)
     second.model.load_state_dict(first.weights())
     second.load(tmp_path)
     for batch in batches[2:]:
@@ -58,7 +59,8 @@ def test_computing_again_gives_the_same_gradient(make_model, dtype, monkeypatch)
     monkeypatch.setattr(local, "PIECE", 7)
     batch = make_batch()
     kept, again = (
-        LocalLearner(make_model().to(dtype), Settings(checkpointing=checkpointing)) for checkpointing in (False, True)
+        LocalLearner(make_model().to(dtype), LearnerConfig(checkpointing=checkpointing))
+        for checkpointing in (False, True)
     )
     expected, sums = kept.gradient(batch, tokens(batch))
     gradient, same = again.gradient(batch, tokens(batch))
@@ -70,7 +72,7 @@ def test_computing_again_keeps_less(make_model):
     """What autograd holds between the way there and the way back, counted tensor by tensor."""
     batch, held = make_batch(12), []
     for checkpointing in (False, True):
-        learner, kept = LocalLearner(make_model(), Settings(checkpointing=checkpointing)), {}
+        learner, kept = LocalLearner(make_model(), LearnerConfig(checkpointing=checkpointing)), {}
 
         def keep(tensor, kept=kept):
             kept[tensor.data_ptr()] = tensor.numel()
@@ -84,6 +86,6 @@ def test_computing_again_keeps_less(make_model):
 
 
 def test_layers_are_in_training_only_on_the_way_back(make_model):
-    learner = LocalLearner(make_model(), Settings(checkpointing=True))
+    learner = LocalLearner(make_model(), LearnerConfig(checkpointing=True))
     learner.step(make_batch())
     assert not any(module.training for module in learner.model.modules())

@@ -11,7 +11,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from codots.config.schema import Section, TrainConfig
+from codots.config.schema import TrainConfig
+from codots.core.section import Section
 from codots.core.suggest import closest, nearest
 
 C = TypeVar("C", bound=Section)

@@ -6,75 +6,17 @@ import hashlib
 import json
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from codots.algorithm.credit import choose
 from codots.core.deadline import LONGEST, PATIENCE
+from codots.core.section import Section
 from codots.core.suggest import check_known
+from codots.domains.frozen_lake.teacher import Noise
 from codots.domains.registry import get_domain
+from codots.learner.config import LearnerConfig
 from codots.model.device import check_device
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, without unknown keys, every number finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Layers of most models that LoRA may add to."""
-
-
-class LoraConfig(Section):
-    """New weights beside the model's own, which stay as they are."""
-
-    rank: int = Field(16, ge=1)
-    """Of what is added to a layer."""
-    alpha: int = Field(32, ge=1)
-    """What is added is scaled by alpha / rank."""
-    targets: tuple[str, ...] = Field(LINEAR, min_length=1)
-    """Names that the layers end with."""
-
-
-class LearnerConfig(Section):
-    """How the weights are changed."""
-
-    lr: float = Field(3e-4, gt=0, le=100)
-    """Learning rate of AdamW."""
-    warmup: int = Field(5, ge=0)
-    """Steps over which the rate rises from nothing."""
-    decay_to: float = Field(1.0, ge=0, le=1)
-    """Fraction of the rate that is left at the last step; 1 keeps it constant."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay of AdamW."""
-    clip: float = Field(1.0, gt=0)
-    """Greatest norm of the gradient."""
-    micro_tokens: int = Field(2048, ge=1)
-    """Greatest number of ids in one forward pass."""
-    checkpointing: bool = False
-    """Compute again on the way back what a layer computed, in place of keeping it: less memory, more time."""
-    lora: LoraConfig | None = None
-    """Train these in place of the model's own weights; `lora: {}` takes the defaults."""
-    loss: str = "rec-oneside-nois"
-    """Kind of policy loss."""
-    loss_choices: dict[str, float] = {}
-    """Numbers of the loss by name, such as `eps_low`."""
-
-    @model_validator(mode="after")
-    def _exists(self) -> Self:
-        if self.model_fields_set & {"loss", "loss_choices"}:
-            from codots.algorithm.losses import (  # torch, which a recipe without these keys does not wait for
-                KINDS,
-                choose,
-            )
-
-            kind, chosen = choose(self.loss, **self.loss_choices)
-            if kind.by_episode:
-                known = ", ".join(name for name, kind in KINDS.items() if not kind.by_episode)
-                raise ValueError(f"loss {self.loss!r} needs whole episodes, which the learner cuts: use one of {known}")
-            if chosen.kl_coef:
-                raise ValueError(f"kl_coef {chosen.kl_coef} needs a reference model, which no run has: leave it out")
-        return self
+from codots.sampler.base import CACHE_BYTES
 
 
 class CreditConfig(Section):
@@ -82,7 +24,7 @@ class CreditConfig(Section):
 
     preset: str = "codots"
     """Estimator: `codots`, `paper`, `leave-one-out`, `sum`, `discounted`, `length-neutral`, `coarse`."""
-    choices: dict[str, str | float] = {}
+    choices: dict[str, str | float] = Field(default={})
     """Parts of the estimator that differ from the preset, such as `baseline`."""
 
 
@@ -131,7 +73,7 @@ class TrainConfig(World):
     """Whether a rewrite that cannot be read leaves the old context or none (the paper's)."""
     credit: CreditConfig = Field(default_factory=CreditConfig)
     """How rewards become advantages."""
-    learner: LearnerConfig = Field(default_factory=lambda: LearnerConfig.model_validate({}))
+    learner: LearnerConfig = Field(default_factory=LearnerConfig)
     """How the weights are changed."""
     workers: int = Field(2, ge=1)
     """Processes, one a core; part of what makes two runs equal. On a GPU there is one."""
@@ -139,9 +81,9 @@ class TrainConfig(World):
     """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the passes; `auto` is bfloat16 on a GPU that knows it. The optimiser's is always float32."""
-    cache_gib: float = Field(2.0, gt=0, le=1e6)
+    cache_gib: float = Field(CACHE_BYTES / 2**30, gt=0, le=1e6)
     """Greatest size of the keys and values that a worker's sampler holds; lives past it wait."""
-    profile: dict[str, str | bool | int | float] = {}
+    profile: dict[str, str | bool | int | float] = Field(default={})
     """What differs from the model's `codots.json`, such as `solve_tokens`."""
     save_every: int = Field(20, ge=1)
     """Steps between checkpoints; the last step is always saved."""
@@ -153,7 +95,7 @@ class TrainConfig(World):
     """Packs of a look."""
     record_every: int = Field(10, ge=1)
     """Steps between recorded rollouts."""
-    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = ["tensorboard"]
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default=["tensorboard"])
     """Who is told the numbers besides `metrics.jsonl`."""
     gap_limit: float = Field(0.05, gt=0)
     """Greatest mean difference, in nats, of the sampler's and the learner's logprobs of the same ids; past it the run
@@ -170,23 +112,6 @@ class TrainConfig(World):
         return self
 
 
-class NoiseConfig(Section):
-    """How often each decision of the scripted player is skilled; see `codots.domains.frozen_lake.teacher.Noise`."""
-
-    thought: float = Field(1.0, ge=0, le=1)
-    """The intended direction is the optimum's."""
-    code: float = Field(1.0, ge=0, le=1)
-    """The code uses what the episode has shown."""
-    habit: float = Field(0.7, ge=0, le=1)
-    """A guess follows plain FrozenLake's codes."""
-    right: float = Field(1.0, ge=0, le=1)
-    """A known fact is written as it is."""
-    wrong: float = Field(0.0, ge=0, le=1)
-    """A fact is written at random."""
-    invent: float = Field(0.0, ge=0, le=1)
-    """An unknown fact is written at random."""
-
-
 class Stage(Section):
     """One stretch of imitation."""
 
@@ -198,7 +123,7 @@ class Stage(Section):
     """Greatest learning rate."""
     decay_to: float = Field(0.05, ge=0, le=1)
     """Fraction of the rate that is left at the end of the stage."""
-    noise: NoiseConfig = Field(default_factory=lambda: NoiseConfig.model_validate({}))
+    noise: Noise = Field(default_factory=Noise)
     """Of the scripted player."""
     given: float = Field(0.0, ge=0, le=1)
     """Share of lives, in quarters, that are given the true context and write none."""

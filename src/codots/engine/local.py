@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +19,14 @@ from codots.core.processes import deaf_to_ctrl_c
 from codots.core.transcript import Sample
 from codots.engine.forkserver import model_processes
 from codots.learner.batch import fair_shares, trained_tokens
-from codots.learner.local import LocalLearner, Settings, agree, finish
-from codots.learner.lora import ADAPTER, Lora, adapt, load_adapter, merged, save_adapter
+from codots.learner.config import LearnerConfig, LoraConfig
+from codots.learner.local import LocalLearner, agree, finish
+from codots.learner.lora import ADAPTER, adapt, load_adapter, merged, save_adapter
 from codots.model.device import Place
 from codots.model.load import identity, load_model
 from codots.rollout.life import Job, Life, rollouts
 from codots.rollout.profile import Profile
-from codots.sampler.base import Sampler
+from codots.sampler.base import CACHE_BYTES, Sampler
 from codots.sampler.local import LocalSampler
 
 MakeSampler = Callable[[Any], Sampler]
@@ -43,14 +45,21 @@ class Plan:
 
     model: Path
     profile: Profile
-    settings: Settings | None = field(default_factory=Settings)
+    learner: LearnerConfig | None = field(default_factory=LearnerConfig)
     """None for a model that only plays."""
+    total_steps: int = 0
+    """Optimiser steps of the whole run, which only the decay of the learning rate needs."""
+    gap_limit: float = math.inf
+    """Greatest mean difference of sampler's and learner's logprobs, in nats, while their weights are the same."""
     make_sampler: MakeSampler = local_sampler
     place: Place = field(default_factory=Place)
-    lora: Lora | None = None
-    """None trains every weight."""
-    cache_bytes: int = 2 * 2**30
+    cache_bytes: int = CACHE_BYTES
     """Greatest size of a worker's keys and values."""
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        """What LoRA adds; None trains every weight."""
+        return self.learner.lora if self.learner else None
 
 
 class Worker:
@@ -63,8 +72,8 @@ class Worker:
         self.model, self.render = load_model(plan.model, plan.place, plan.profile.thinking)
         if plan.lora:
             adapt(self.model, plan.lora)
-        if plan.settings:
-            self.learner = LocalLearner(self.model, plan.settings)
+        if plan.learner:
+            self.learner = LocalLearner(self.model, plan.learner, plan.total_steps)
         self.sampler = plan.make_sampler(self)
 
     def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
@@ -153,7 +162,7 @@ class LocalEngine:
             gradient += torch.from_numpy(part)
         metrics = finish([sums for _, sums in parts])
         if all(sample.version == self.version for sample in batch):  # else they are right to differ
-            agree(metrics, self.first.learner.settings.gap_limit)
+            agree(metrics, self.plan.gap_limit)
         metrics |= self.first.learner.apply(gradient)
         self._publish(self.version + 1)
         return metrics

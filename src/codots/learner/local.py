@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from codots.algorithm.losses import policy_loss
 from codots.core.transcript import Sample
 from codots.learner.batch import MicroBatch, micro_batches, trained, trained_tokens
+from codots.learner.config import LearnerConfig
 from codots.model.attention import run, teach
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How the learner learns."""
-
-    lr: float = 3e-4
-    warmup: int = 10
-    """Steps over which the rate rises from nothing."""
-    decay_to: float = 1.0
-    """Fraction of the rate left at the last step; 1 is a constant rate."""
-    steps: int = 0
-    """Steps of the whole run, which only the decay needs."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    """Greatest norm of the gradient."""
-    micro_tokens: int = 2048
-    """Greatest number of ids in one pass."""
-    loss: str = "rec-oneside-nois"
-    choices: dict[str, Any] = field(default_factory=dict)
-    """Of the loss, by name."""
-    checkpointing: bool = False
-    """Whether what a layer computed is computed again on the way back instead of kept: less memory, more time."""
-    gap_limit: float = math.inf
-    """Greatest mean difference of sampler's and learner's logprobs, in nats, while their weights are the same."""
-
-
+BETAS = (0.9, 0.999)
+"""Decay rates of AdamW's two moments."""
 PIECE = 512
 """Sampled ids scored at once where memory is saved: a large vocabulary's logits are most of what a pass would keep."""
 SUMS = (
@@ -61,19 +36,18 @@ class LocalLearner:
     Gradients and the optimiser step are apart, so that several processes can each take a share of a batch.
     """
 
-    def __init__(self, model: Any, settings: Settings) -> None:
-        self.model, self.settings = teach(model), settings
+    def __init__(self, model: Any, config: LearnerConfig, total_steps: int = 0) -> None:
+        """Take up a model; `total_steps` is the length of the run, which only the decay of the rate needs."""
+        self.model, self.config, self.total_steps = teach(model), config, total_steps
         self.device = next(model.parameters()).device
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         """What the optimiser changes: in half precision most steps would be too small to count."""
         self._gradient = torch.zeros(sum(p.numel() for p in self.masters), device=self.device)
-        self.optimiser = torch.optim.AdamW(
-            self.masters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
-        )
+        self.optimiser = torch.optim.AdamW(self.masters, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay)
         self.steps = 0
         self._head = self._plain_head()
-        if settings.checkpointing:
+        if config.checkpointing:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})  # the older name goes away with transformers 6
 
@@ -92,7 +66,7 @@ class LocalLearner:
         self._aim()
         sums = dict.fromkeys(SUMS, 0.0)
         moving = [sample for sample in batch if any(sample.advantages)]
-        for part in micro_batches(moving, self.settings.micro_tokens):
+        for part in micro_batches(moving, self.config.micro_tokens):
             for name, value in self._backward(part, normaliser).items():
                 sums[name] = max(sums[name], value) if name.endswith("max") else sums[name] + value
             self._collect()
@@ -104,7 +78,7 @@ class LocalLearner:
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient of step {self.steps + 1} is not finite; the weights are untouched")
         self._aim()
-        torch.mul(gradient, min(1.0, self.settings.clip / (norm + 1e-12)), out=self._gradient)
+        torch.mul(gradient, min(1.0, self.config.clip / (norm + 1e-12)), out=self._gradient)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
         self.optimiser.step()
@@ -125,16 +99,16 @@ class LocalLearner:
 
     def rate(self) -> float:
         """The learning rate of the next step."""
-        s = self.settings
-        rise = min(1.0, (self.steps + 1) / s.warmup) if s.warmup else 1.0
-        left = max(0.0, 1 - self.steps / s.steps) if s.steps else 1.0
-        return s.lr * rise * (s.decay_to + (1 - s.decay_to) * left)
+        c = self.config
+        rise = min(1.0, (self.steps + 1) / c.warmup) if c.warmup else 1.0
+        left = max(0.0, 1 - self.steps / self.total_steps) if self.total_steps else 1.0
+        return c.lr * rise * (c.decay_to + (1 - c.decay_to) * left)
 
     def logprobs(self, batch: Sequence[Sample]) -> list[list[float]]:
         """Score the sampled ids under the weights as they are."""
         rows = {id(sample): [0.0] * len(sample.ids) for sample in batch}
         with torch.no_grad():
-            for part in micro_batches(batch, self.settings.micro_tokens):
+            for part in micro_batches(batch, self.config.micro_tokens):
                 logprobs, _ = self._score(part)
                 for (sample, _, at), logprob in zip(trained(part), logprobs.tolist(), strict=True):
                     rows[id(sample)][at] = logprob
@@ -155,7 +129,7 @@ class LocalLearner:
         state = torch.load(folder / "optimiser.pt", weights_only=True, map_location=self.device)
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:  # moments are taken up, and how to use them is this recipe's
-            group |= {"betas": self.settings.betas, "weight_decay": self.settings.weight_decay}
+            group |= {"betas": BETAS, "weight_decay": self.config.weight_decay}
         self.steps = state["steps"]
         for master, parameter, saved in zip(
             self.masters, self.parameters, state.get("masters", self.parameters), strict=True
@@ -203,7 +177,7 @@ class LocalLearner:
         """Let layers compute again what the way back needs; only those in training hear that they should."""
         layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
         for layer in layers:
-            layer.training = self.settings.checkpointing
+            layer.training = self.config.checkpointing
         try:
             yield
         finally:
@@ -220,7 +194,7 @@ class LocalLearner:
         if self._head is None:
             return _chosen(run(self.model, ids, positions, rows, logits_to_keep=at_M).logits[0], ids_M)
         hidden = run(self.model.base_model, ids, positions, rows)[0][0].index_select(0, at_M)
-        if not self.settings.checkpointing:
+        if not self.config.checkpointing:
             return _chosen(self._head(hidden), ids_M)
         pieces = zip(hidden.split(PIECE), ids_M.split(PIECE), strict=True)
         scored = [checkpoint(lambda h, i: _chosen(self._head(h), i), *piece, use_reentrant=False) for piece in pieces]
@@ -238,9 +212,8 @@ class LocalLearner:
         if not (torch.isfinite(old).all() and torch.isfinite(advantages).all()):
             raise FloatingPointError("an advantage or a sampler's logprob is not finite; the weights are untouched")
         mask = torch.ones_like(old, dtype=torch.bool)
-        loss, metrics = policy_loss(
-            logprobs, old, advantages, mask, self.settings.loss, normaliser=normaliser, **self.settings.choices
-        )
+        choices: dict[str, Any] = dict(self.config.loss_choices)
+        loss, metrics = policy_loss(logprobs, old, advantages, mask, self.config.loss, normaliser=normaliser, **choices)
         loss.backward()  # type: ignore[no-untyped-call]
         gap = (logprobs.detach() - old).abs()
         return {

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from codots.learner.config import LoraConfig
+
 ADAPTER = "adapter.safetensors"
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Which layers get new weights, and how many."""
-
-    rank: int
-    alpha: int
-    """What the layers add is scaled by alpha / rank."""
-    targets: tuple[str, ...]
-    """Names that the layers end with."""
 
 
 def check_lora() -> None:
@@ -30,17 +20,18 @@ def check_lora() -> None:
         raise ValueError("LoRA needs peft: pip install 'codots[lora]'")
 
 
-def adapt(model: Any, lora: Lora, seed: int = 0) -> Any:
+def adapt(model: Any, lora: LoraConfig, seed: int = 0) -> Any:
     """Freeze a model and give it new weights, which change nothing yet; ValueError if it has no such layers."""
     check_lora()
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
 
     head = model.get_output_embeddings()  # may be the embedding as well, which is not to change with it
     layers = ((name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head)
     names = {name.rpartition(".")[2] for name, _ in layers}
     if unknown := sorted(set(lora.targets) - names):
         raise ValueError(f"the model has no layer {unknown[0]!r} for LoRA; expected some of {', '.join(sorted(names))}")
-    wanted = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0)
+    wanted = PeftConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0)
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices, key=str)):
         torch.manual_seed(seed)

@@ -13,6 +13,7 @@ from typing import Any
 from codots.config.schema import TrainConfig
 from codots.domains.registry import make_pack
 from codots.learner.batch import MicroBatch, micro_batches
+from codots.learner.config import LoraConfig
 from codots.learner.local import PIECE
 from codots.model.device import Place, place
 from codots.model.load import load_render, model_folder
@@ -20,6 +21,7 @@ from codots.preflight.model_shape import Shape
 from codots.rollout.fit import Life, grouped, rehearse
 from codots.rollout.profile import Profile
 from codots.runs.checkpoint import fork_point
+from codots.sampler.base import SESSIONS
 from codots.training.setup import profile_of
 
 GIB = 2**30
@@ -27,8 +29,6 @@ ROOM = 1.15
 """What allocators and libraries take besides, as a factor."""
 CONTEXT = 0.6 * GIB
 """What a GPU's driver and libraries take of it."""
-SESSIONS = 256
-"""Lives that a sampler lives at once at most."""
 PACKS = 4
 """Packs that are rehearsed."""
 STATUS = Path("/proc/self/status")
@@ -189,9 +189,7 @@ def less(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
         config = learner(micro_tokens=config.learner.micro_tokens // 2)
         yield "learner.micro_tokens", config.learner.micro_tokens, config
     if not config.learner.lora:
-        from codots.config.schema import LoraConfig
-
-        config = learner(lora=LoraConfig.model_validate({}))
+        config = learner(lora=LoraConfig())
         yield "learner.lora", "{}", config
 
 

@@ -13,7 +13,8 @@ import torch
 
 from codots.core.transcript import Sample
 from codots.learner.batch import micro_batches
-from codots.learner.local import LocalLearner, Settings
+from codots.learner.config import LearnerConfig
+from codots.learner.local import LocalLearner
 from codots.preflight.model_shape import Shape
 from codots.rollout.fit import Life
 from codots.sampler.base import Params
@@ -59,7 +60,7 @@ def _timed(
     more = _median(clock, lambda: _sample(model, openings, 1 + REPLY))
     sampled = max(0.0, more - first) / REPLY
     read = max(0.0, first - sampled) / sum(map(len, openings))
-    learner = LocalLearner(model, Settings(checkpointing=checkpointing, micro_tokens=IDS))
+    learner = LocalLearner(model, LearnerConfig(checkpointing=checkpointing, micro_tokens=IDS))
     batch = _some(samples)
     ids = sum(len(part.ids) for part in micro_batches(batch, IDS))
     return sampled, read, _median(clock, lambda: learner.gradient(batch, ids)) / ids

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from codots.config.schema import Section, fingerprint
+from codots.config.schema import fingerprint
 from codots.core.files import write_atomically, write_folder
+from codots.core.section import Section
 from codots.core.suggest import closest
 from codots.runs.folder import ELSEWHERE
 

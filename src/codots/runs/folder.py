@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from codots.config.schema import Section, TrainConfig
+from codots.config.schema import TrainConfig
 from codots.core.files import LOCK, claimed, write_atomically
+from codots.core.section import Section
 from codots.core.suggest import closest
 
 ELSEWHERE = frozenset({"run", "loggers", "gap_limit", "patience"})

@@ -8,6 +8,11 @@ from typing import Any, Protocol, Self
 from codots.core.rng import Names
 from codots.core.transcript import Sampled
 
+SESSIONS = 256
+"""Sessions that a sampler serves at once, where nobody says another number."""
+CACHE_BYTES = 2 * 2**30
+"""Greatest size of a sampler's keys and values, where nobody says another number."""
+
 
 @dataclass(frozen=True)
 class Params:

@@ -13,7 +13,7 @@ import torch
 from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
 from codots.model.attention import Rows, run, teach
-from codots.sampler.base import Params
+from codots.sampler.base import CACHE_BYTES, SESSIONS, Params
 from codots.sampler.cache import SlotCache, bytes_per_id
 
 
@@ -81,9 +81,9 @@ class LocalSampler:
         model: Any,
         stop_ids: frozenset[int],
         *,
-        max_sessions: int = 256,
+        max_sessions: int = SESSIONS,
         max_length: int | None = None,
-        cache_bytes: int = 2 * 2**30,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.model = teach(model)
         self.device = model.device

@@ -15,7 +15,7 @@ from codots.domains.base import Pack
 from codots.domains.frozen_lake.teacher import Noise, Teacher
 from codots.domains.registry import make_pack
 from codots.engine.local import LocalEngine, Plan, Worker
-from codots.learner.local import Settings
+from codots.learner.config import LearnerConfig
 from codots.model.tiny import make_model, make_tokenizer, save
 from codots.rollout.life import Given, Job, Own
 from codots.rollout.profile import Profile
@@ -62,7 +62,7 @@ def taught(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
     model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
     save(model, tokenizer, folder)
     for number, stage in enumerate(config.stages):
-        plan = Plan(folder, PROFILE, imitation(stage), Teaching(Noise(**stage.noise.model_dump())))
+        plan = Plan(folder, PROFILE, imitation(stage), stage.steps, make_sampler=Teaching(stage.noise))
         engine = LocalEngine(plan, config.workers)
         try:
             for step in range(1, stage.steps + 1):
@@ -76,11 +76,9 @@ def taught(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
             engine.close()
 
 
-def imitation(stage: Stage) -> Settings:
+def imitation(stage: Stage) -> LearnerConfig:
     """Maximum likelihood is REINFORCE where every advantage is 1."""
-    return Settings(
-        lr=stage.lr, warmup=50, decay_to=stage.decay_to, steps=stage.steps, weight_decay=0.01, loss="reinforce"
-    )
+    return LearnerConfig(lr=stage.lr, warmup=50, decay_to=stage.decay_to, weight_decay=0.01, loss="reinforce")
 
 
 def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: int, step: int) -> list[Sample]:

@@ -8,12 +8,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from codots.config.schema import LearnerConfig, TrainConfig
+from codots.config.schema import TrainConfig
 from codots.core.files import write_atomically
 from codots.core.suggest import nearest
 from codots.engine.local import LocalEngine, Plan
-from codots.learner.local import Settings
-from codots.learner.lora import Lora
 from codots.model.device import place
 from codots.model.load import model_folder
 from codots.rollout.profile import Profile, load_profile
@@ -62,9 +60,10 @@ def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
     return Plan(
         folder,
         profile,
-        learner_settings(config.learner, config.steps * config.minibatches, config.gap_limit),
+        config.learner,
+        total_steps=config.steps * config.minibatches,
+        gap_limit=config.gap_limit,
         place=place(folder, config.device, config.dtype),
-        lora=Lora(**config.learner.lora.model_dump()) if config.learner.lora else None,
         cache_bytes=int(config.cache_gib * 2**30),
     )
 
@@ -74,20 +73,3 @@ def keep_origin(run: Path, config: TrainConfig, engine: LocalEngine, origin: Pat
     said = {"checkpoint": str(origin.resolve()), "step": state["step"], "recipe": state["recipe"]}
     write_atomically(run / "origin.json", json.dumps(said | {"files": state["files"]}, indent=2) + "\n")
     save_checkpoint(run, 0, config, {"tokens": 0, "dev": None}, engine.save, config.keep)
-
-
-def learner_settings(config: LearnerConfig, steps: int, gap_limit: float) -> Settings:
-    """What the learner needs of a recipe."""
-    return Settings(
-        lr=config.lr,
-        warmup=config.warmup,
-        decay_to=config.decay_to,
-        steps=steps,
-        weight_decay=config.weight_decay,
-        clip=config.clip,
-        micro_tokens=config.micro_tokens,
-        loss=config.loss,
-        choices=config.loss_choices,
-        checkpointing=config.checkpointing,
-        gap_limit=gap_limit,
-    )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from pydantic import Field
 
 from codots.core.rng import Names, stream
+from codots.core.section import Section
 from codots.domains.base import Rng
 from codots.domains.frozen_lake import CLAIM
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, good_directions
@@ -21,22 +23,21 @@ CELL = re.compile(r"([_OG])([a-z])(\d+)")
 EFFECT = re.compile(r"^([a-z]\d+) ([1-4])=(up|down|left|right|stays)\b", re.M)
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(Section):
     """How often each single decision is skilled; the rest is naive."""
 
-    thought: float = 1.0
+    thought: float = Field(default=1.0, ge=0, le=1)
     """The intended direction is the exact optimum's, else a shortest way. Of equals it is the first: a model learns a
     rule faster than a draw, and plans more surely by it."""
-    code: float = 1.0
+    code: float = Field(default=1.0, ge=0, le=1)
     """The code uses what this episode has shown, else it trusts the context and guesses what the context leaves out."""
-    habit: float = 0.7
+    habit: float = Field(default=0.7, ge=0, le=1)
     """A guess is the code that a plain FrozenLake would use, else an even draw."""
-    right: float = 1.0
+    right: float = Field(default=1.0, ge=0, le=1)
     """A fact that is known is written as it is."""
-    wrong: float = 0.0
+    wrong: float = Field(default=0.0, ge=0, le=1)
     """A fact is written at random; the rest is left out."""
-    invent: float = 0.0
+    invent: float = Field(default=0.0, ge=0, le=1)
     """A fact that is not known is written all the same, at random."""
 
 
