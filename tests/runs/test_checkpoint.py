@@ -1,40 +1,21 @@
 """A checkpoint is whole or not there, and a run is one process's and never mixed up with another."""
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 
 from codots.config.schema import TrainConfig
 from codots.core.files import write_atomically
 from codots.runs.checkpoint import STATE, best_checkpoint, checkpoints, fork_point, last_checkpoint, save_checkpoint
-from codots.runs.folder import open_run
-
-
-@pytest.fixture
-def config(tmp_path):
-    return TrainConfig(run=str(tmp_path / "run"), seed=3)
-
-
-@pytest.fixture
-def run(tmp_path, config):
-    return opened(tmp_path / "run", config)
-
-
-def opened(folder, config, resume=False):
-    """Open a run and let go of it."""
-    with open_run(folder, config, resume=resume) as run:
-        return run
+from tests.core.test_files import Killed
+from tests.runs.test_folder import opened, tree
 
 
 def writes(text):
@@ -54,10 +35,6 @@ def save_steps(run, config, steps, keep=9, dev=None):
 
 def names(run):
     return [folder.name for folder in checkpoints(run)]
-
-
-def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def refused(run, config, line):
@@ -118,10 +95,6 @@ def test_saving_a_step_again_replaces_it(run, config):
     save_steps(run, config, [1])
     save_checkpoint(run, 1, config, {}, writes("other"), 2)
     assert (last_checkpoint(run, config)[0] / "optimiser.bin").read_text() == "other"
-
-
-class Killed(BaseException):
-    """Stands for a process that ends on the spot: no handler of the code under test sees it."""
 
 
 @pytest.mark.parametrize("when", ["before the files", "between the files", "before the state", "before the rename"])
@@ -250,67 +223,11 @@ def test_a_checkpoint_of_another_run_is_refused(run, config, tmp_path):
     refused(run, config, "step-000005 is another run's; move it away to resume without it")
 
 
-def test_another_runs_folder_is_refused_with_the_key_that_differs(run, config):
-    before = tree(run)
-    for change, line in (
-        ({"seed": 4}, "seed is 3, here 4"),
-        ({"learner": {"lr": 1e-5}}, "learner is .*0.0003.*, here .*1e-05"),
-        ({"steps": 61}, "steps is 60, here 61"),
-    ):
-        other = TrainConfig.model_validate(config.model_dump() | change)
-        with pytest.raises(ValueError, match=f"is another run: there {line}") as error:
-            opened(run, other, resume=True)
-        assert "\n" not in str(error.value)
-    assert tree(run) == before
-
-
 def test_a_run_that_was_moved_goes_on(run, config, tmp_path):
     save_steps(run, config, [1])
     run.rename(tmp_path / "moved")
     moved = config.model_copy(update={"run": str(tmp_path / "moved")})
     assert last_checkpoint(opened(tmp_path / "moved", moved, resume=True), moved)[1]["step"] == 1
-
-
-def test_a_fresh_start_leaves_what_is_there_alone(run, config):
-    before = tree(run)
-    with pytest.raises(ValueError, match="already holds a run; add --resume to go on with it, or give run=ANOTHER"):
-        opened(run, config)
-    assert tree(run) == before
-
-
-def test_a_fresh_start_takes_an_empty_folder_and_one_killed_at_its_first_write(tmp_path, config):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".config.yaml.part").write_text("half of")
-    (tmp_path / "run" / ".lock").touch()
-    opened(tmp_path / "run", config)
-    assert TrainConfig.model_validate(yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())) == config
-
-
-@pytest.mark.parametrize("content", ["", "[", "- a", "\x00", "word", b"\xff\xfe\xfa"])
-def test_a_run_whose_recipe_cannot_be_read_is_one_line(run, config, content):
-    (run / "config.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=r"config.yaml cannot be read; is .* a run\?") as error:
-        opened(run, config, resume=True)
-    assert "\n" not in str(error.value)
-
-
-def test_nothing_to_resume_is_one_line(tmp_path, config):
-    with pytest.raises(ValueError, match=r"no run to resume at .*nowhere: it has no config\.yaml"):
-        opened(tmp_path / "nowhere", config, resume=True)
-    assert not (tmp_path / "nowhere").exists()
-
-
-def test_a_write_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, "old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    monkeypatch.undo()
-    write_atomically(path, "new\u2028")
-    assert path.read_text(encoding="utf-8") == "new\u2028"
-    assert os.listdir(tmp_path) == ["file"]
 
 
 def nothing_of_it_remains(run, config, save):
@@ -369,64 +286,6 @@ def test_the_state_is_plain_json(run, config):
     state = json.loads((run / "checkpoints" / "step-000001" / STATE).read_text())
     assert sorted(state["files"]) == ["model/weights.bin", "optimiser.bin"]
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in state["files"].values())
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from codots.runs.folder import open_run
-from codots.config.schema import TrainConfig
-config = TrainConfig(run=sys.argv[1], seed=3)
-with open_run(Path(sys.argv[1]), config, resume=True):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(run):
-    """Another process that holds the run."""
-    command = [sys.executable, "-c", HOLD, str(run)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_a_run_that_another_process_holds_is_refused_and_says_whose_it_is(run, config, holder):
-    before = tree(run)
-    with pytest.raises(ValueError, match=f"run is in use by process {holder.pid}; wait for its end, or give run=") as e:
-        opened(run, config, resume=True)
-    assert "\n" not in str(e.value)
-    assert tree(run) == before
-
-
-@pytest.mark.parametrize("end", ["killed", "done"])
-def test_a_hold_ends_with_its_process(run, config, holder, end):
-    holder.send_signal(signal.SIGKILL) if end == "killed" else holder.stdin.close()
-    holder.wait()
-    assert opened(run, config, resume=True) == run
-
-
-def test_of_two_that_start_at_once_one_is_refused(tmp_path, config):
-    with open_run(tmp_path / "run", config, resume=False), pytest.raises(ValueError, match="already holds a run"):
-        opened(tmp_path / "run", config)
-    (tmp_path / "run" / "config.yaml").unlink()
-    with (tmp_path / "run" / ".lock").open() as file:  # the other one is between its hold and its recipe
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="is in use by"):
-            opened(tmp_path / "run", config)
-    assert not (tmp_path / "run" / "config.yaml").exists()
-
-
-def test_a_file_system_without_locks_is_a_line_and_no_end(run, config, caplog, monkeypatch):
-    def without(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.flock", without)
-    opened(run, config, resume=True)
-    (said,) = caplog.messages
-    assert said.endswith("run cannot be locked (No locks available): see to it that no second process uses it")
 
 
 def test_a_fork_starts_from_a_checkpoint_or_the_newest_of_a_run(run, config):

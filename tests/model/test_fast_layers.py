@@ -7,7 +7,7 @@ from codots.algorithm.losses import policy_loss
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
 from codots.model.fast_layers import KINDS, SMALL, _Norm, slim
-from tests.test_attention import MODELS, made, samples
+from tests.model.test_attention import MODELS, made, samples
 
 LEAN = [kind for kind in MODELS if kind != "gpt2"]
 

@@ -10,7 +10,7 @@ from codots.config.load import keys_of, load_recipe
 from codots.config.schema import LearnerConfig, PretrainConfig, TrainConfig, fingerprint
 from codots.runs.folder import ELSEWHERE
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 STAGES = "stages: [{steps: 1}]\n"
 
 

@@ -579,4 +579,4 @@ def test_the_lives_in_the_docs_are_played_again(id, index, tasks):
     pack = make_pack(id, "easy", "dev", index, 3)
     lines = [played.line for played in play(pack, "bayes", "natural")]
     life = "\n".join(told(task, line) for task, line in list(zip(pack.tasks, lines, strict=True))[tasks])
-    assert f"```\n{life}\n```" in (Path(__file__).parents[2] / "docs/domains/bridges.md").read_text()
+    assert f"```\n{life}\n```" in (Path(__file__).parents[3] / "docs/domains/bridges.md").read_text()

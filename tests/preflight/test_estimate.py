@@ -27,7 +27,7 @@ from codots.rollout.profile import Profile
 from codots.sampler.scripted import ScriptedSampler
 from tests.lively import make_lively
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROFILE = Profile(solve_tokens=8, update_tokens=16)
 DOOR = """
 import atexit, pathlib, re, sys

@@ -366,7 +366,7 @@ def test_a_domain_that_is_not_there_is_one_line(name, line, registry):
 def test_a_domain_is_found_by_its_class_or_as_an_object(registry):
     assert find_domain("tests.toy:Guess").id == "guess-v0"
     assert get_domain("guess-v0") is registry["guess-v0"]
-    assert find_domain("tests.test_check:PARTED") is PARTED
+    assert find_domain("tests.domains.test_check:PARTED") is PARTED
 
 
 PARTED = Parted()

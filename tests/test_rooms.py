@@ -1,0 +1,43 @@
+"""The package is made of rooms: nothing lies beside them, each says what it is for, and no two files go in circles."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).parent.parent
+HOUSE = ROOT / "src" / "codots"
+ROOMS = sorted(path.parent for path in HOUSE.glob("*/__init__.py"))
+
+
+def test_no_python_file_lies_beside_the_rooms():
+    assert {path.name for path in HOUSE.glob("*.py")} == {"__init__.py", "__main__.py"}
+
+
+def test_there_are_few_rooms_and_each_has_a_row():
+    rows = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert len(ROOMS) <= 17
+    assert sorted(room for row in rows for room in row.split(" | ")) == [room.name for room in ROOMS]
+
+
+def test_a_room_opens_with_one_sentence_and_nothing_else():
+    for room in [*ROOMS, HOUSE / "domains" / "bridges"]:
+        (only,) = ast.parse((room / "__init__.py").read_text()).body
+        assert isinstance(only, ast.Expr)
+        sentence = only.value.value
+        assert sentence.endswith("."), room
+        assert sentence.count(". ") == 0, room
+
+
+def test_tests_mirror_the_rooms():
+    tests = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
+    assert tests == {room.name for room in ROOMS}
+
+
+def test_no_imports_go_in_circles():
+    graph = grimp.build_graph("codots", include_external_packages=False, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    while leaves := {module for module, others in imports.items() if not others}:
+        imports = {module: others - leaves for module, others in imports.items() if module not in leaves}
+    assert imports == {}
