@@ -81,14 +81,16 @@ def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/loop")
 
     def clock(name: str) -> str:
-        path = out / f"{name}.seconds"
-        return path.read_text().strip() if path.is_file() else ""
+        path = out / name / "metrics.jsonl"
+        steps = path.read_text().splitlines() if path.is_file() else []
+        return f"{sum(json.loads(step)['clock/step'] for step in steps):.0f}" if steps else ""
 
     columns = ("own by position", "own at the end", "lift at the end", "share at the end", "shuffled - null", "seconds")
     head("demo, seed", *columns)
     for seed in SEEDS:
         summary = read(out / f"demo-{seed}" / "summary.json")
-        measured(f"{seed}, test", summary and summary["after"], clock(f"demo-{seed}"))
+        spent = f"{sum(summary['seconds'].values()):.0f}" if summary else ""
+        measured(f"{seed}, test", summary and summary["after"], spent)
     head("lake, seed", *columns)
     for seed in SEEDS:
         measured(str(seed), read(out / f"lake-{seed}.json"), clock(f"lake-{seed}"))

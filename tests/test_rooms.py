@@ -1,6 +1,7 @@
 """The package is made of rooms: nothing lies beside them, each says what it is for, and no two files go in circles."""
 
 import ast
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -41,3 +42,11 @@ def test_no_imports_go_in_circles():
     while leaves := {module for module, others in imports.items() if not others}:
         imports = {module: others - leaves for module, others in imports.items() if module not in leaves}
     assert imports == {}
+
+
+def test_run_folders_stay_out_of_commits():
+    runs = [f"{run}/{file}" for run in ("hr", "my-run", "runs/lake") for file in ("config.yaml", "model/config.json")]
+    ours = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    asked = "\n".join([*runs, *ours])
+    done = subprocess.run(["git", "check-ignore", "--stdin"], cwd=ROOT, input=asked, capture_output=True, text=True)
+    assert done.stdout.split() == runs, done.stderr

@@ -73,8 +73,8 @@ def plan(
         raise ValueError(f"{recipe} takes {found.needed / GIB:.1f} GiB and does not fit into {there}; {would}")
 
 
-@app.command()
-def doctor(
+@app.command("doctor")
+def run_doctor(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe, to check this machine for it.")] = None,
     changes: Changes = None,
     as_json: AsJson = False,

@@ -133,6 +133,6 @@ def watch(
 
 
 def _solved(episode: Episode) -> str:
-    turns = "\n".join(f"{turn.observation}\n> {turn.reply}" for turn in episode.turns)
+    said = "\n".join(f"{turn.observation}\n> {turn.reply}" for turn in episode.turns)
     ended = f"{episode.outcome}\n{episode.stop}, reward {episode.reward:.2f}"
-    return f"notes: {episode.context or 'none'}\n\n{turns}\n{ended}"
+    return f"notes: {episode.context or 'none'}\n\n{said}\n{ended}"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codots.cli.app import AsJson, Changes, DomainId, Packs, Preset, Recipe, Size, Split, Workers, app, show
-from codots.cli.shell_completion import arms, completing
+from codots.cli.shell_completion import arms as arm_names
+from codots.cli.shell_completion import completing
+from codots.core.deadline import LONGEST, PATIENCE
 
 if TYPE_CHECKING:
     from codots.config.schema import TrainConfig
@@ -87,8 +89,8 @@ def list_keys(
         show(keys_table(keys))
 
 
-@app.command()
-def pretrain(recipe: Recipe, changes: Changes = None) -> None:
+@app.command("pretrain")
+def run_pretraining(recipe: Recipe, changes: Changes = None) -> None:
     """Make a tiny base model from nothing by imitation."""
     from codots.cli.display import counting
     from codots.config.load import load_recipe
@@ -103,7 +105,7 @@ def pretrain(recipe: Recipe, changes: Changes = None) -> None:
 
 
 @app.command("eval")
-def evaluate(
+def run_evaluation(
     model: Annotated[str, typer.Argument(help="A model folder, a run, base, or openai:NAME.")],
     domain: DomainId = "frozen-lake-v1",
     preset: Preset = "easy",
@@ -111,14 +113,14 @@ def evaluate(
     packs: Packs = 100,
     size: Size = 4,
     arms: Annotated[
-        str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.", autocompletion=completing(arms))
+        str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.", autocompletion=completing(arm_names))
     ] = "own,null",
     writer: Annotated[str | None, typer.Option(help="A model whose contexts this one reads.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
     workers: Workers = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU for a large model.")] = "auto",
-    patience: Annotated[float, typer.Option(min=1, max=1e8, help="Seconds that 100 packs may take.")] = 3600.0,
+    patience: Annotated[float, typer.Option(min=1, max=LONGEST, help="Seconds that 100 packs may take.")] = PATIENCE,
     rows: Annotated[
         Path | None, typer.Option(help="One JSON line per episode; a stopped evaluation goes on from it.")
     ] = None,
@@ -155,8 +157,8 @@ def evaluate(
         raise typer.Exit(1)
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def run_demo(
     recipe: Recipe,
     changes: Changes = None,
     packs: Packs = 500,

@@ -93,8 +93,8 @@ def tasks(
     typer.echo(f"{len(rows)} tasks of {packs} packs are in {out}")
 
 
-@app.command()
-def reference(
+@app.command("reference")
+def run_reference(
     id: Id,
     preset: SomePreset = None,
     packs: Packs = 500,
@@ -116,8 +116,8 @@ def reference(
         show(plain_table(f"{id} {preset} {split}, {packs} packs; bayes is {exact}", {n: found[n] for n in POLICIES}))
 
 
-@app.command()
-def play(
+@app.command("play")
+def run_play(
     id: Id,
     preset: SomePreset = None,
     split: Split = "dev",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from codots.core.templates import Prompts
@@ -83,7 +83,6 @@ class Rewrite:
     """Whether a reply that cannot be read leaves the old context or an empty one (the paper's)."""
     cap: int = 4000
     """Greatest length of a context in characters."""
-    name: str = field(default="rewrite", init=False)
 
     def initial(self) -> str:
         """Give the empty context."""

@@ -12,7 +12,6 @@ from codots.core.suggest import nearest
 LARGE = 50_000_000
 """Weights from which a GPU is faster than a core: below, it waits for its next order."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)

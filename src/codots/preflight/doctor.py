@@ -38,42 +38,42 @@ class Finding:
 
 def examine(config: TrainConfig) -> list[Finding]:
     """Look at everything that a recipe needs of a machine; a look that fails is a finding."""
-    return [found for look in LOOKS for found in _sure(look, config)]
+    return [found for name, look in LOOKS.items() for found in _sure(name, look, config)]
 
 
-def _sure(look: Callable[[TrainConfig], Iterator[Finding]], config: TrainConfig) -> list[Finding]:
+def _sure(name: str, look: Callable[[TrainConfig], Iterator[Finding]], config: TrainConfig) -> list[Finding]:
     try:
         return list(look(config))
     except Exception as error:
-        return [Finding(look.__name__, "not fit", " ".join(str(error).split()) or type(error).__name__, must=True)]
+        return [Finding(name, "not fit", " ".join(str(error).split()) or type(error).__name__, must=True)]
 
 
-def python(config: TrainConfig) -> Iterator[Finding]:
+def find_python(config: TrainConfig) -> Iterator[Finding]:
     """The interpreter."""
     old = sys.version_info < (3, 11)
     yield Finding("python", platform.python_version(), "install Python 3.11 or later" if old else "", must=old)
 
 
-def torch(config: TrainConfig) -> Iterator[Finding]:
+def find_torch(config: TrainConfig) -> Iterator[Finding]:
     """The build of torch, and whether it can compute."""
     from importlib.metadata import version
 
-    import torch as build
+    import torch
 
-    kind = f"CUDA {build.version.cuda}" if build.version.cuda else "CPU"
-    works = bool(build.isfinite(build.randn(8, 8) @ build.randn(8, 8)).all())
+    kind = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    works = bool(torch.isfinite(torch.randn(8, 8) @ torch.randn(8, 8)).all())
     broken = "" if works else "a product of two matrices is not finite: install torch again"
     yield Finding("torch", f"{version('torch')}, built for {kind}", broken, must=not works)
 
 
-def device(config: TrainConfig) -> Iterator[Finding]:
+def find_device(config: TrainConfig) -> Iterator[Finding]:
     """What could compute."""
-    import torch as build
+    import torch
 
     there = ["CPU"]
-    if build.cuda.is_available():
-        there += [build.cuda.get_device_name(i) for i in range(build.cuda.device_count())]
-    if build.backends.mps.is_available():
+    if torch.cuda.is_available():
+        there += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
         there.append("Apple GPU")
     folder = None
     with suppress(ValueError):  # a model that is not there is a finding of its own
@@ -94,7 +94,7 @@ def cores() -> int:
     return bound if share == "max" else max(1, min(bound, int(share) // int(period)))
 
 
-def threads(config: TrainConfig) -> Iterator[Finding]:
+def find_threads(config: TrainConfig) -> Iterator[Finding]:
     """Cores against processes and their threads."""
     n, said = cores(), os.environ.get("OMP_NUM_THREADS")
     crowded = config.workers > n
@@ -104,7 +104,7 @@ def threads(config: TrainConfig) -> Iterator[Finding]:
     yield Finding("threads", f"OMP_NUM_THREADS is {said or 'not set'}", change, must=wrong)
 
 
-def disk(config: TrainConfig) -> Iterator[Finding]:
+def find_disk(config: TrainConfig) -> Iterator[Finding]:
     """Room for the run, and leave to write there."""
     room = Path(config.run).resolve()
     while not room.exists():
@@ -132,7 +132,7 @@ def _start(config: TrainConfig) -> Path:
     return model_folder(fork_point(config.fork)[0] if config.fork else config.model)
 
 
-def model(config: TrainConfig) -> Iterator[Finding]:
+def find_model(config: TrainConfig) -> Iterator[Finding]:
     """The model: whether it loads, and how it is spoken to."""
     from codots.learner.lora import check_lora
     from codots.model.load import load_model
@@ -147,13 +147,21 @@ def model(config: TrainConfig) -> Iterator[Finding]:
     yield Finding("model", f"{config.fork or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}")
 
 
-def loggers(config: TrainConfig) -> Iterator[Finding]:
+def find_loggers(config: TrainConfig) -> Iterator[Finding]:
     """The loggers of the recipe."""
     check_loggers(config.loggers)
     yield Finding("loggers", ", ".join(["metrics.jsonl", *config.loggers]))
 
 
-LOOKS = (python, torch, device, threads, disk, model, loggers)
+LOOKS = {
+    "python": find_python,
+    "torch": find_torch,
+    "device": find_device,
+    "threads": find_threads,
+    "disk": find_disk,
+    "model": find_model,
+    "loggers": find_loggers,
+}
 
 
 def as_json(findings: list[Finding]) -> str:

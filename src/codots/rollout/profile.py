@@ -34,7 +34,7 @@ class Profile:
     """Greatest length of a reply in a task."""
     update_tokens: int = 1024
     """Greatest length of a rewrite."""
-    cap: int = 4000
+    cap: int = Rewrite.cap
     """Greatest length of a context in characters."""
     temperature: float = 1.0
     thinking: bool = False

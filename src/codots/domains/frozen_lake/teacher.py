@@ -41,9 +41,6 @@ class Noise(Section):
     """A fact that is not known is written all the same, at random."""
 
 
-SKILLED = Noise()
-NAIVE = Noise(thought=0.3, code=0.35, right=0.2, wrong=0.3, invent=0.3)
-
 Fact = tuple[str, str]
 """A code and its direction."""
 Effect = tuple[Cell, str, str]

@@ -40,11 +40,11 @@ class Rules:
     split_tasks: bool
     """Whether a task belongs either to `train` or to the held-out splits."""
 
-    def reward(self, loss: float, least: float) -> float:
+    def reward(self, lost: float, least: float) -> float:
         """What a run of this loss pays."""
         if not self.regret:
-            return 1 / (1 + loss)
-        missed = math.sqrt(max(0.0, loss - least))
+            return 1 / (1 + lost)
+        missed = math.sqrt(max(0.0, lost - least))
         return self.base + (1 - self.base) / (1 + math.log1p(missed))
 
 

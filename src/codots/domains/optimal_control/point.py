@@ -75,9 +75,9 @@ def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Run:
     return Run(tuple(x), tuple(v), tuple(us))
 
 
-def hold(push: float) -> Law:
+def hold(constant: float) -> Law:
     """The law that always gives this push."""
-    return lambda _: push
+    return lambda _: constant
 
 
 def _state(goal: Goal, x: float, v: float, t: int) -> State:

@@ -112,8 +112,8 @@ class Terminal(Family):
     def ceiling(self, task: Task) -> float:
         """The reward of the shortest plan."""
         dials: Dials = task.world.dials
-        turns = self._turns(task)
-        return 1 - self.rules.step_cost * (turns - dials.slack if self.rules.count_commands else 1) / turns
+        most = self._turns(task)
+        return 1 - self.rules.step_cost * (most - dials.slack if self.rules.count_commands else 1) / most
 
     def twin(self, world: World, rng: Rng) -> World:
         """Draw another server behind the same face."""
