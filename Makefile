@@ -33,7 +33,7 @@ test: $(TOOLS)
 	@$(BIN)/ruff format --check
 	@echo "mypy: types, strictly"
 	@$(BIN)/mypy
-	@echo "import-linter: the rows of the house"
+	@echo "import-linter: a room imports only from rooms below it"
 	@$(BIN)/lint-imports
 	@echo "pytest: the promises"
 	@$(BIN)/pytest --numprocesses 2 --dist worksteal

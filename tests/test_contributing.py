@@ -81,9 +81,11 @@ def test_a_broken_promise_is_one_line_on_stderr(tmp_path):
     assert re.fullmatch(r"codots: doors-v1 four.*: got 1\.5, expected a reward within .*", err.splitlines()[-1])
 
 
-def test_the_map_shows_every_file():
+def test_the_map_shows_every_room_and_what_lies_in_it():
     house = Path(__file__).parent.parent / "src" / "codots"
-    chart = TEXT.partition("## The map")[2].partition("\n## ")[0]
-    files = {path.name for path in house.glob("*.py")} - {"__init__.py", "__main__.py"}
-    folders = {f"{path.parent.name}/" for path in house.glob("*/__init__.py")}
-    assert {name for name in files | folders if name not in chart} == set()
+    chart = re.search(r"## The map.*?```\n(.*?)```", TEXT, re.S)[1]
+    rooms = {path.parent.name for path in house.glob("*/__init__.py")}
+    assert set(re.findall(r"(?:^  |\| )(\w+)/", chart, re.M)) == rooms
+    files = {path.stem for path in house.glob("*/*.py") if path.stem != "__init__"}
+    families = {path.parent.name for path in house.glob("domains/**/__init__.py")}
+    assert {name for name in files | families if not re.search(rf"\b{name}\b", chart)} == set()

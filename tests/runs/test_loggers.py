@@ -203,9 +203,10 @@ def two_sessions(run, logger, about=None):
 
 
 def test_wandb_offline_gets_the_numbers_and_a_resumed_run_stays_one_run(tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'codots[wandb]'")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install 'codots[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     two_sessions(tmp_path, "wandb", {"seed": 7, "model": "base"})
+    wandb.teardown()  # its service may still be writing when a run is finished
     folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
     (id,) = {folder.name.rpartition("-")[2] for folder in folders}
     assert json.loads((tmp_path / "loggers.json").read_text()) == {"wandb": id}
