@@ -7,6 +7,7 @@ import time
 
 from codots.domains.base import Pack
 from codots.domains.registry import get_domain, make_pack
+from codots.domains.scripted import play
 
 
 def main() -> None:
@@ -54,17 +55,7 @@ def replay(packs: list[Pack], style: str) -> float:
 
 def lives(pack: Pack, style: str) -> list[list[str]]:
     """Live one life at random and give the texts of each task."""
-    player, memory, texts = pack.domain.policy("random", pack.world), pack.domain.make_memory(pack.world), []
-    for task in pack.tasks:
-        env, line, done = task.env(style=style, memory=memory), [], False
-        env.observe()
-        while not done:
-            line.append(player.act(env.view))
-            step = env.step(line[-1])
-            done = step.done
-        player.end(step)
-        texts.append(line)
-    return texts
+    return [[text for text, _ in played.line] for played in play(pack, "random", style)]
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ import yaml
 
 from codots.config.schema import TrainConfig
 from codots.core.rng import stream
-from codots.domains.base import Pack
+from codots.domains.base import Pack, Policy
 from codots.domains.registry import make_pack
+from codots.domains.scripted import turns
 from codots.rollout.records import Row, dump
 
 ROUNDS = 5
@@ -65,16 +66,15 @@ def live(pack: Pack, arm: str, life: int, style: str, step: int | None) -> list[
         skilled = draws.random() < (0.3 + 0.2 * task.position if arm == "own" else 0.3)
         player = pack.domain.policy("informed" if skilled else "random", pack.world)
         env = task.env(style=style)
-        seen, turns = env.observe(), []
-        while True:
-            said = player.act(env.view)
-            if style == "natural":
-                said = " ".join(draws.choice(WORDS, 40)) + f"\n{said}"
-            turns.append([seen, said])
-            step_taken = env.step(said)
+        seen, line = env.observe(), []
+
+        def act(view: object, player: Policy = player) -> str:
+            thought = " ".join(draws.choice(WORDS, 40)) + "\n" if style == "natural" else ""
+            return thought + player.act(view)
+
+        for said, step_taken in turns(env, act):
+            line.append([seen, said])
             seen = step_taken.observation
-            if step_taken.done:
-                break
         told: dict = {"pack": list(pack.names), "arm": arm, "life": life, "position": task.position, "step": step}
         credit = None if step is None else float(draws.normal())
         rows.append(
@@ -85,16 +85,16 @@ def live(pack: Pack, arm: str, life: int, style: str, step: int | None) -> list[
                 stop=step_taken.stop or "done",
                 context=context,
                 written=None,
-                turns=turns,
+                turns=line,
                 outcome=seen,
-                tokens=3 * len(turns),
+                tokens=3 * len(line),
                 advantage=credit,
             )
         )
         if arm == "own" and task is not pack.tasks[-1]:
             lines = pack.domain.oracle_context(pack.world, style).split("\n" if style == "natural" else " ")
             kept = "\n".join(draws.permutation(lines)[: draws.integers(len(lines) + 1)])
-            asked = "\n".join(part for turn in turns for part in turn)
+            asked = "\n".join(part for turn in line for part in turn)
             rows.append(
                 Row(
                     **told,

@@ -47,6 +47,7 @@ from codots.domains.alchemy.players import Informed, Learner, Random
 from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Players
 from codots.domains.registry import register
+from codots.domains.scripted import turns
 
 LUCK = 32
 """Random plays that the floor of a task is the mean of."""
@@ -108,11 +109,8 @@ class Alchemy(Family):
         """The mean reward of some random plays, the same ones every time."""
         player, total = Random(stream(*task.names, "floor")), 0.0
         for _ in range(LUCK):
-            env = self._env(task, "compact")
-            step = env.step(player.act(env.view))
-            while not step.done:
-                step = env.step(player.act(step.view))
-            total += step.reward
+            *_, (_, last) = turns(self._env(task, "compact"), player.act)
+            total += last.reward
         return min(total / LUCK, self.ceiling(task))  # no more than the ceiling, but for the rounding of a sum
 
     def ceiling(self, task: Task) -> float:
