@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from codots.config.schema import TrainConfig
 from codots.core.files import write_atomically
 from codots.runs.checkpoint import STATE, best_checkpoint, checkpoints, fork_point, last_checkpoint, save_checkpoint
 from tests.core.test_files import Killed
+from tests.disk import mounted
 from tests.runs.test_folder import opened, tree
 
 
@@ -250,16 +250,8 @@ def test_a_disk_that_says_it_is_full_costs_only_the_new_checkpoint(run, config):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mount a disk of 256 KiB; where that is not permitted there is none."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True)
-    if not done or done.returncode:
-        yield None
-        return
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with mounted(tmp_path / "disk", "256k") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("what", ["the weights", "the state"])

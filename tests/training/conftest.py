@@ -1,0 +1,26 @@
+"""A model that can learn, a run that nothing happened to, and a recipe like its own."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from codots.training.train import train
+from tests.lively import make_lively
+from tests.training.small import recipe
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    return make_lively(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, base):
+    """A run that nothing happened to."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    return SimpleNamespace(run=run, reports=list(train(recipe(base, run))))
+
+
+@pytest.fixture
+def config(base, tmp_path):
+    return recipe(base, tmp_path / "run")

@@ -1,0 +1,67 @@
+"""A run of four small steps, and what makes two runs the same."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from codots.config.schema import TrainConfig
+from codots.runs.checkpoint import checkpoints
+
+SMALL = {
+    "preset": "tiny",
+    "size": 3,
+    "steps": 4,
+    "packs": 2,
+    "group": 2,
+    "workers": 1,
+    "save_every": 1,
+    "look_every": 2,
+    "look_packs": 2,
+    "record_every": 1,
+    "learner": {"lr": 3e-3, "warmup": 0},
+}
+
+
+def recipe(base, run, **changes):
+    return TrainConfig.model_validate(SMALL | {"model": str(base), "run": str(run)} | changes)
+
+
+def changed(config, **changes):
+    return TrainConfig.model_validate(config.model_dump() | changes)
+
+
+def metrics(run, clock=False):
+    lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if clock or not key.startswith("clock/")} for line in lines]
+
+
+def weights(folder):
+    return load_file(Path(folder) / "model" / "model.safetensors")
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def optimiser(folder):
+    state = torch.load(folder / "optimiser.pt", weights_only=True)["optimiser"]["state"]
+    return {f"{i} {name}": value for i, of in state.items() for name, value in of.items()}
+
+
+def same_run(run, other):
+    """Metrics, rollouts, weights and the state of the optimiser are the same to the last bit."""
+    run, other = Path(run), Path(other)
+    assert metrics(run) == metrics(other)
+    assert equal(weights(run), weights(other))
+    ends = checkpoints(run)[-1], checkpoints(other)[-1]
+    assert ends[0].name == ends[1].name
+    assert equal(optimiser(ends[0]), optimiser(ends[1]))
+    assert equal(weights(ends[0]), weights(ends[1]))
+    rollouts = [{file.name: file.read_bytes() for file in (of / "rollouts").iterdir()} for of in (run, other)]
+    assert rollouts[0] == rollouts[1]
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock"}

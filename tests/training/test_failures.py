@@ -1,0 +1,187 @@
+"""Missing lives cost no more than themselves; numbers and stages that fail stop the run and say why."""
+
+import json
+import os
+import pkgutil
+import re
+import shutil
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codots.core.deadline import deadline
+from codots.domains.registry import register
+from codots.rollout.life import Life, rollout
+from codots.rollout.records import load_rollouts
+from codots.runs.checkpoint import checkpoints
+from codots.training.train import train
+from tests.lively import PROFILE, Flaky
+from tests.training.small import changed, equal, metrics, recipe, same_run, weights
+
+
+def test_lives_that_are_missing_do_not_stop_a_step(config, registry):
+    domain = register(Flaky())
+    domain.down = (1, 2, 3)
+    config = changed(config, domain="flaky-v0", preset="few", steps=1, packs=4)
+    (report,) = train(config)
+    assert report.metrics["lives/missing"] == report.metrics["credit/missing_lives"] == 6
+    assert report.metrics["credit/groups_used"] == 1
+    assert [life.failure is None for life in report.lives] == [True] * 2 + [False] * 6
+    assert {life.failure for life in report.lives[2:]} == {"ConnectionError: the house is down"}
+    assert len({row.pack[-1] for row in load_rollouts(config.run)}) == 1
+
+
+def test_one_missing_life_of_a_group_is_outside_every_mean(config, monkeypatch):
+    """The other lives of its group are credited among themselves; in a group of two nothing is left to compare."""
+
+    async def failing(pack, sampler, render, contexts, play, names):
+        if names[-2:] == (0, 1):
+            return Life(names, (), "gone")
+        return await rollout(pack, sampler, render, contexts, play, names)
+
+    config = changed(config, steps=1, group=3, record_every=1)
+    monkeypatch.setattr("codots.rollout.life.rollout", failing)
+    (report,) = train(config)
+    lives = report.lives
+    assert [life.failure for life in lives] == [None, "gone", None, None, None, None]
+    rewards = [life.of("solve")[0].reward for life in lives if life.failure is None]
+    assert report.metrics["reward/0"] == pytest.approx(np.mean(rewards))
+    left = [row.advantage for row in load_rollouts(config.run) if row.pack[-1] == 0 and row.position == 0]
+    assert len(left) == 4
+    assert left[0] == pytest.approx(-left[2])
+    assert report.metrics["credit/missing_lives"] == 1
+
+
+def test_a_step_without_any_life_stops_the_run_and_says_why(config, registry):
+    domain = register(Flaky())
+    config = changed(config, domain="flaky-v0", preset="few", look_every=0)
+    steps = train(config)
+    next(steps)
+    domain.down = range(100)
+    with pytest.raises(RuntimeError, match="every life of step 2 is missing: ConnectionError: the house is down"):
+        next(steps)
+    domain.down = ()
+    assert [report.step for report in train(config, resume=True)] == [2, 3, 4]
+
+
+def test_a_gradient_that_is_not_a_number_stops_before_the_weights_change(whole, config, monkeypatch):
+    right, learners = pkgutil.resolve_name("codots.learner.local:LocalLearner.gradient"), []
+
+    def wrong(self, batch, normaliser):
+        gradient, sums = right(self, batch, normaliser)
+        learners.append(self)
+        if self.steps == 2:
+            gradient[7] = float("nan")
+        return gradient, sums
+
+    monkeypatch.setattr("codots.learner.local.LocalLearner.gradient", wrong)
+    config = changed(config, save_every=4, look_every=0)
+    line = (
+        f"the gradient of step 3 is not finite; the weights are untouched; what it was to learn is in {config.run}/stop"
+    )
+    with pytest.raises(FloatingPointError, match=f"step 3 was stopped: {line}"):
+        list(train(config))
+    monkeypatch.undo()
+    state = learners[0].model.state_dict()
+    (last,) = checkpoints(Path(config.run))
+    assert last.name == "step-000002"
+    assert all(torch.equal(state[name], weight) for name, weight in weights(last).items())
+    assert [line["step"] for line in metrics(config.run)] == [1, 2]
+    kept_for_a_look(config, whole, 3)
+    list(train(config, resume=True))
+    assert equal(weights(config.run), weights(whole.run))
+
+
+def kept_for_a_look(config, whole, step):
+    """What the step was to learn from is there: its lives, and the samples to the last number."""
+    stopped, report = Path(config.run) / "stopped", whole.reports[step - 1]
+    assert load_rollouts(stopped / f"step-{step:06d}.jsonl") == load_rollouts(
+        whole.run / "rollouts" / f"step-{step:06d}.jsonl"
+    )
+    kept = [json.loads(text) for text in (stopped / f"step-{step:06d}.samples").read_text().splitlines()]
+    transcripts = [e.transcript for life in report.lives for e in life.episodes if e.transcript.tokens]
+    assert [(one["ids"], one["mask"]) for one in kept] == [(t.ids, t.mask) for t in transcripts]
+    assert [one["logprobs"] for one in kept] == [t.sample(1.0).logprobs for t in transcripts]
+
+
+def test_numbers_that_are_not_finite_in_any_worker_stop_the_run_in_one_line(base, tmp_path, monkeypatch):
+    """The second worker reads a sample that the first process never looks at."""
+    right = pkgutil.resolve_name("codots.engine.local:LocalEngine.step")
+
+    def spoilt(self, batch):
+        last = max(range(len(batch)), key=lambda i: len(batch[i].ids) * any(batch[i].advantages))
+        batch[last] = replace(batch[last], advantages=[float("inf")] * len(batch[last].ids))
+        return right(self, [batch[last]] * 2)
+
+    monkeypatch.setattr("codots.engine.local.LocalEngine.step", spoilt)
+    with pytest.raises(ArithmeticError, match=r"step 1 was stopped: .*not finite; the weights") as error:
+        list(train(recipe(base, tmp_path / "run", workers=2)))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_sampler_that_disagrees_with_the_learner_stops_the_run_before_the_weights(config, base, tmp_path):
+    """Here really: the model is asked to sample at another temperature than the learner scores at."""
+    hot = shutil.copytree(base, tmp_path / "hot")
+    PROFILE.at(1.5).save(hot)
+    config = changed(config, model=str(hot))
+    line = (
+        r"step (\d) was stopped: sampler and learner disagree: .* are 0\.\d+ apart on average, and gap_limit is 0\.05"
+    )
+    with pytest.raises(ArithmeticError, match=line) as error:
+        list(train(config))
+    assert "\n" not in str(error.value)
+    step = int(re.match(line, str(error.value))[1])
+    assert load_rollouts(Path(config.run) / "stopped")
+    assert [line["step"] for line in metrics(config.run)] == list(range(1, step))
+    again = next(train(changed(config, gap_limit=10), resume=True))
+    assert again.step == step
+    assert again.metrics["learner/logprob_gap"] > 0.05
+
+
+def test_the_gap_is_held_against_the_limit_only_while_the_weights_are_the_samplers(config):
+    """Later mini-batches of a step are right to differ."""
+    config = changed(config, steps=2, minibatches=2, learner={"lr": 0.05, "warmup": 0}, gap_limit=1e-4, look_every=0)
+    reports = list(train(config))
+    assert max(report.metrics["learner/logprob_gap"] for report in reports) > 1e-4
+
+
+def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config, monkeypatch):
+    right = pkgutil.resolve_name("codots.engine.local:LocalEngine.live")
+    calls = []
+
+    def stuck(self, jobs, *more):
+        calls.append(0)
+        if len(calls) == 4:  # 1, 2, its look, and then
+            signal.pause()
+        return right(self, jobs, *more)
+
+    monkeypatch.setattr("codots.engine.local.LocalEngine.live", stuck)
+    patience = {("living 4 lives", 3): 1}
+    limited = lambda _, doing: deadline(patience.get((doing, len(calls)), 999), doing)  # noqa: E731
+    monkeypatch.setattr(sys.modules["codots.training.train"], "deadline", limited)
+    with pytest.raises(TimeoutError, match="gave up after 1 s of living 4 lives"):
+        list(train(config))
+    monkeypatch.undo()
+    assert [report.step for report in train(config, resume=True)] == [3, 4]
+    same_run(config.run, whole.run)
+
+
+def test_a_worker_that_hangs_ends_the_run_and_not_the_patience_of_its_owner(base, tmp_path):
+    config = recipe(base, tmp_path / "run", workers=2, steps=2, look_every=0)
+    steps = train(config)
+    next(steps)
+    engine = steps.gi_frame.f_locals["engine"]
+    process, _ = engine._others[0]
+    os.kill(process.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match="gave up after 2 s of living"), deadline(2, "living"):
+        next(steps)
+    assert not process.is_alive()
+    assert time.monotonic() - start < 20  # nobody waits for the answer that it owes
