@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from codots.domains.check import Checked
-from codots.domains.contract import play as lived
 from codots.domains.registry import domain_ids, get_domain, make_pack
+from codots.domains.scripted import play
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
@@ -474,13 +474,13 @@ def test_a_policy_is_watched_turn_by_turn(codots, policy):
     pack = make_pack("frozen-lake-v1", "tiny", "dev", 0, 4)
     ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--policy", policy)
     assert (ended.code, ended.err) == (0, "")
-    for played in lived(pack, policy, "natural"):
+    for played in play(pack, policy, "natural"):
         assert played.opening in ended.out
         for text, step in played.line:
             assert f"\n> {text}\n" in ended.out
             assert step.observation in ended.out
             assert f"{step.feedback} reward {step.reward:.2f}" in ended.out or not step.done
-    rewards = " ".join(f"{played.line[-1][1].reward:.2f}" for played in lived(pack, policy, "natural"))
+    rewards = " ".join(f"{played.reward:.2f}" for played in play(pack, policy, "natural"))
     ceilings = " ".join(f"{pack.domain.ceiling(task):.2f}" for task in pack.tasks)
     assert ended.out.endswith(f"ceiling: {ceilings}\nrewards: {rewards}\n")
     assert ended.out.count("the rules are the same") == 3

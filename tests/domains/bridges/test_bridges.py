@@ -26,9 +26,10 @@ from codots.domains.bridges.gymnasium.players import Learner as CodeLearner
 from codots.domains.bridges.reasoning_gym import players as answers
 from codots.domains.bridges.reasoning_gym import problems
 from codots.domains.bridges.textworld import SPECS, house, outside
-from codots.domains.check import check_domain, play
+from codots.domains.check import check_domain
 from codots.domains.isolation import secluded
 from codots.domains.registry import bridges, domain_ids, get_domain, make_pack
+from codots.domains.scripted import play
 
 EXAMPLES = ["gymnasium:FrozenLake-v1", "reasoning-gym:spell_backward", "textworld:house"]
 ICE = "gymnasium:FrozenLake-v1?is_slippery=false"
@@ -77,7 +78,7 @@ def test_bridges_are_listed_with_an_example_and_an_extra_and_load_nothing_for_it
         example.partition(":")[0]: example for example in EXAMPLES
     }
     assert {bridge.extra for bridge in bridges().values()} == {f"codots[{family}]" for family in bridges()}
-    script = "import sys; from codots.domains.base import bridges, domain_ids; domain_ids()"
+    script = "import sys; from codots.domains.registry import bridges, domain_ids; domain_ids()"
     script += "; print([bridge.package in sys.modules for bridge in bridges().values()])"
     assert run(script) == "[False, False, False]"
 
@@ -344,7 +345,7 @@ def test_outcomes_that_are_counted_come_near_those_that_are_told():
 @pytest.mark.parametrize("id", ["gymnasium:CliffWalking-v1", "gymnasium:Taxi-v4", ICE])
 def test_where_outcomes_are_certain_one_who_knows_earns_1(id):
     pack = make_pack(id, "easy", "dev", 0, 3)
-    assert [played.line[-1][1].reward for played in play(pack, "informed", "natural")] == [1, 1, 1]
+    assert [played.reward for played in play(pack, "informed", "natural")] == [1, 1, 1]
 
 
 def test_a_return_is_worth_its_share_between_chance_and_the_best():
