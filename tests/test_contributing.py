@@ -13,7 +13,6 @@ import pytest
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 DOORS = next(block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "class Doors(Domain)" in block)
 PROJECT = tomllib.loads(re.search(r"```toml\n(.*?)```", TEXT, re.S)[1])["project"]
-MAIN = "from codots.cli.main import main; main()"
 
 
 def codots(folder, *args, paths=()):
@@ -21,7 +20,12 @@ def codots(folder, *args, paths=()):
     path = os.pathsep.join(map(str, [*paths, *sys.path]))
     environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "200"}
     done = subprocess.run(
-        [sys.executable, "-c", MAIN, *args], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+        [sys.executable, "-m", "codots", *args],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     return done.returncode, done.stdout, done.stderr
 

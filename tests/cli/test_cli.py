@@ -35,7 +35,7 @@ RECIPE = {
 }
 PRETRAIN = {"run": "run", "width": 16, "layers": 1, "heads": 2, "size": 2, "workers": 1}
 PRETRAIN |= {"stages": [{"steps": 2, "packs": 2, "presets": ["tiny"]}]}
-COMMAND = [sys.executable, "-c", "from codots.cli.main import main; main()"]
+COMMAND = [sys.executable, "-m", "codots"]
 
 
 @pytest.fixture(scope="module")
