@@ -42,9 +42,8 @@ def contest(contestants: Mapping[str, AbstractContextManager[Ask]], rounds: int 
 def apart(prepare: Callable[..., Ask], *given: Any) -> Iterator[Ask]:
     """A contestant in a process of its own, which prepares once and works whenever it is asked."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(
-        ["codots.training.train", "transformers.models.qwen3.modeling_qwen3"]
-    )  # imported only once
+    # What is preloaded is imported only once.
+    server.set_forkserver_preload(["codots.training.train", "transformers.models.qwen3.modeling_qwen3"])
     here, there = server.Pipe()
     process = server.Process(target=_serve, args=(there, prepare, given))
     process.start()

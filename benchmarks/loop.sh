@@ -13,6 +13,13 @@ measure() { # NAME, then the words of `codots eval`
     codots eval "$@" --split "${split:-final}" --json >"$out/$name.json"
 }
 
+clocked() { # NAME, then a command: adds a line with its seconds to clock.txt
+    local name=$1 start=$SECONDS
+    shift
+    "$@"
+    echo "$name $((SECONDS - start))" >>"$out/clock.txt"
+}
+
 case $part in
 base)
     measure base base --packs 500 --arms own,null,shuffled,frozen,oracle
@@ -23,14 +30,14 @@ demo)
     codots demo recipes/demo.yaml seed="$seed" run="$out/demo-$seed"
     ;;
 lake)
-    codots train recipes/lake.yaml seed="$seed" run="$out/lake-$seed"
+    clocked "lake-$seed" codots train recipes/lake.yaml seed="$seed" run="$out/lake-$seed"
     measure "lake-$seed" "$out/lake-$seed" --packs 500 --arms own,null,shuffled,frozen,oracle
     measure "lake-$seed-base-reads" base --writer "$out/lake-$seed" --packs 500
     measure "lake-$seed-reads-base" "$out/lake-$seed" --writer base --packs 500
     measure "lake-$seed-hard" "$out/lake-$seed" --preset hard --size 8 --packs 500
     ;;
 v0)
-    codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
+    clocked "v0-$seed" codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
     split=final2 measure "v0-$seed" "$out/v0-$seed" --domain frozen-lake-v0 --packs 500
     ;;
 controls) # about as many sampled ids each, at three rates

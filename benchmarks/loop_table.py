@@ -81,9 +81,8 @@ def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/loop")
 
     def clock(name: str) -> str:
-        path = out / name / "metrics.jsonl"
-        steps = path.read_text().splitlines() if path.is_file() else []
-        return f"{sum(json.loads(step)['clock/step'] for step in steps):.0f}" if steps else ""
+        path = out / "clock.txt"
+        return dict(line.split() for line in path.read_text().splitlines()).get(name, "") if path.is_file() else ""
 
     columns = ("own by position", "own at the end", "lift at the end", "share at the end", "shuffled - null", "seconds")
     head("demo, seed", *columns)

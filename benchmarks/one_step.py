@@ -9,11 +9,10 @@ from codots.algorithm.credit import Advantages
 from codots.config.load import load_recipe
 from codots.config.schema import TrainConfig
 from codots.core.transcript import Sample
-from codots.engine.local import LocalEngine
+from codots.engine.local import LocalEngine, Plan
 from codots.model.load import model_folder
 from codots.rollout.life import Life
 from codots.rollout.profile import load_profile
-from codots.training.setup import engine_plan
 from codots.training.train import collect, credit_of, samples, step_jobs, step_packs
 
 DEMO = Path(__file__).parents[1] / "recipes" / "demo.yaml"
@@ -27,7 +26,9 @@ def demo(*changes: str) -> TrainConfig:
 def engine_of(config: TrainConfig) -> LocalEngine:
     """The engine that a training by this recipe would have."""
     folder = model_folder(config.model)
-    return LocalEngine(engine_plan(config, folder, load_profile(folder)), config.workers)
+    steps = config.steps * config.minibatches
+    plan = Plan(folder, load_profile(folder), config.learner, total_steps=steps, gap_limit=config.gap_limit)
+    return LocalEngine(plan, config.workers)
 
 
 def lived(engine: LocalEngine, config: TrainConfig) -> list[Life]:

@@ -88,8 +88,9 @@ def test_a_broken_promise_is_one_line_on_stderr(tmp_path):
 def test_the_map_shows_every_room_and_what_lies_in_it():
     house = Path(__file__).parent.parent / "src" / "codots"
     chart = re.search(r"## The map.*?```\n(.*?)```", TEXT, re.S)[1]
-    rooms = {path.parent.name for path in house.glob("*/__init__.py")}
-    assert set(re.findall(r"(?:^  |\| )(\w+)/", chart, re.M)) == rooms
-    files = {path.stem for path in house.glob("*/*.py") if path.stem != "__init__"}
-    families = {path.parent.name for path in house.glob("domains/**/__init__.py")}
-    assert {name for name in files | families if not re.search(rf"\b{name}\b", chart)} == set()
+    blocks = dict(re.findall(r"^  (\w+)/(.*?)(?=^  \w)", chart, re.M | re.S))
+    assert set(blocks) == {path.parent.name for path in house.glob("*/__init__.py")}
+    for room, block in blocks.items():
+        files = {path.stem for path in (house / room).glob("*.py") if path.stem != "__init__"}
+        folders = {path.parent.name for path in (house / room).glob("*/**/__init__.py")}
+        assert {name for name in files | folders if not re.search(rf"\b{name}\b", block)} == set(), room

@@ -2,20 +2,23 @@
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import signal
 import subprocess
 import sys
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 
 import pytest
 import yaml
 
+from codots.cli import runs, worlds
 from codots.domains.check import Checked
+from codots.domains.contract import lived
 from codots.domains.registry import domain_ids, get_domain, make_pack
-from codots.domains.scripted import play
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
@@ -474,13 +477,13 @@ def test_a_policy_is_watched_turn_by_turn(codots, policy):
     pack = make_pack("frozen-lake-v1", "tiny", "dev", 0, 4)
     ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--policy", policy)
     assert (ended.code, ended.err) == (0, "")
-    for played in play(pack, policy, "natural"):
+    for played in lived(pack, policy, "natural"):
         assert played.opening in ended.out
         for text, step in played.line:
             assert f"\n> {text}\n" in ended.out
             assert step.observation in ended.out
             assert f"{step.feedback} reward {step.reward:.2f}" in ended.out or not step.done
-    rewards = " ".join(f"{played.reward:.2f}" for played in play(pack, policy, "natural"))
+    rewards = " ".join(f"{played.reward:.2f}" for played in lived(pack, policy, "natural"))
     ceilings = " ".join(f"{pack.domain.ceiling(task):.2f}" for task in pack.tasks)
     assert ended.out.endswith(f"ceiling: {ceilings}\nrewards: {rewards}\n")
     assert ended.out.count("the rules are the same") == 3
@@ -676,6 +679,7 @@ import codots
 light = set(sys.modules)
 from codots.cli.main import main
 given = (["--help"], ["train", "--help"], ["doctor", "--help"], ["--version"], ["check"], ["train", "no.yaml"], ["x"])
+given += (["play", "frozen-lake-v1", "--preset", "tiny", "--policy", "bayes"],)
 for args in given:
     sys.argv = ["codots", *args]
     try:
@@ -702,3 +706,21 @@ def test_public_names_are_there_when_asked_for():
         assert getattr(package, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = package.nothing
+
+
+FUNCTIONS = [
+    (runs.run_evaluation, "codots.evaluation.evaluate:evaluate"),
+    (runs.run_demo, "codots.cli.demo:demo"),
+    (worlds.check, "codots.domains.check:check_domain"),
+    (worlds.tasks, "codots.domains.export:task_rows"),
+]
+
+
+@pytest.mark.parametrize(("command", "function"), FUNCTIONS, ids=lambda part: str(part).rpartition(":")[2])
+def test_a_command_has_the_defaults_of_its_function(command, function):
+    typed, called = (signature(f).parameters for f in (command, pkgutil.resolve_name(function)))
+    shared = {name for name in typed.keys() & called.keys() if called[name].default is not Parameter.empty}
+    assert shared
+    for name in shared:
+        default = called[name].default
+        assert typed[name].default == (",".join(default) if isinstance(default, tuple) else default), name

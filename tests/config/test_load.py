@@ -100,7 +100,10 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("credit: {choices: {gamma: .nan}}", "credit.choices.gamma.*got nan"),
         ("learner: {loss: rec}", "learner: unknown kind 'rec'"),
         ("learner: {loss_choices: {eps: 0.1}}", "learner: unknown choice 'eps'.*nearest is 'eps_low'"),
-        ("learner: {loss: gspo}", "learner: loss 'gspo' needs whole episodes.*use one of rec-oneside-nois, .*grpo"),
+        (
+            "learner: {loss: gspo}",
+            "learner: loss 'gspo' needs whole episodes.*expected one of rec-oneside-nois, .*grpo",
+        ),
         (
             "learner: {loss_choices: {kl_coef: 0.1}}",
             "kl_coef 0.1 needs a reference model, which no run has: leave it out",

@@ -2,13 +2,13 @@
 
 import pytest
 
-from codots.domains.catalog import by_reason, catalogue, entry, section
+from codots.domains.catalog import by_reason, catalog, entry, section
 from codots.domains.registry import domain_ids, get_domain
 from tests.toy import Guess
 
 
 def test_every_domain_says_what_it_hides():
-    entries = catalogue()
+    entries = catalog()
     assert [entry.id for entry in entries] == domain_ids()
     for found in entries:
         assert found.hidden

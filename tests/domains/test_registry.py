@@ -1,11 +1,10 @@
-"""The registry finds domains by name, and the optional parts of a domain fall back."""
+"""The registry finds domains by name, and a pack depends on its name alone."""
 
 import pickle
 
 import pytest
 
 from codots.core.rng import stream
-from codots.core.suggest import nearest
 from codots.domains.registry import domain_ids, get_domain, make_pack, register
 from tests.toy import Guess
 
@@ -27,7 +26,6 @@ def test_a_near_miss_is_told_the_nearest_name():
         get_domain("frozen-lake-v11")
     with pytest.raises(ValueError, match=r"unknown preset of frozen-lake-v1 'eazy'.*the nearest is 'easy'"):
         make_pack("frozen-lake-v1", "eazy", "train", 0, 2)
-    assert "nearest" not in nearest("zzz", ["easy"], "preset")
 
 
 @pytest.mark.parametrize("size", [0, -1])
@@ -52,18 +50,6 @@ def test_a_registered_domain_is_found_and_drawn(registry):
     assert len(make_pack("guess-v0", "few", "train", 0, 3).tasks) == 3
 
 
-def test_the_optional_parts_of_a_domain_fall_back(registry):
-    domain = register(Guess())
-    pack = make_pack("guess-v0", "many", "train", 0, 1)
-    task, world = pack.tasks[0], pack.world
-    assert domain.make_memory(world) is None
-    assert domain.oracle_context(world, "natural") == ""
-    assert (domain.floor(task), domain.ceiling(task)) == domain.bounds == (0.0, 1.0)
-    assert domain.facts(world, "anything") is None
-    assert domain.draw(None) is None
-    assert domain.twin(world, stream("twin")).dials == world.dials
-
-
 def test_positions_count_from_zero_and_names_tell_the_tasks_apart():
     pack = make_pack("frozen-lake-v1", "easy", "dev", 4, 5)
     assert [task.position for task in pack.tasks] == [0, 1, 2, 3, 4]
@@ -83,3 +69,23 @@ def test_what_may_not_be_met_in_a_split_is_drawn_again(registry):
         worlds = [make_pack("parted-v0", "many", split, i, 1).world for i in range(20)]
         twins = [domain.twin(world, stream("twin", i)) for i, world in enumerate(worlds)]
         assert {world.hidden % 2 for world in worlds + twins} == {rest}
+
+
+def test_a_pack_does_not_depend_on_the_packs_drawn_before():
+    alone = make_pack("frozen-lake-v1", "easy", "train", 5, 3)
+    for index in (0, 9, 5):
+        make_pack("frozen-lake-v1", "easy", "train", index, 2)
+    assert make_pack("frozen-lake-v1", "easy", "train", 5, 3) == alone
+
+
+def test_a_longer_pack_begins_with_the_shorter_one():
+    short, long = (make_pack("frozen-lake-v1", "hard", "test", 2, size) for size in (2, 6))
+    assert long.tasks[:2] == short.tasks
+    assert long.world == short.world
+
+
+@pytest.mark.parametrize("change", [{"split": "test"}, {"index": 8}, {"preset": "hard"}, {"id": "frozen-lake-v0"}])
+def test_every_part_of_a_packs_name_counts(change):
+    name = {"id": "frozen-lake-v1", "preset": "easy", "split": "dev", "index": 7}
+    boards = [task.content for task in make_pack(**name, size=4).tasks]
+    assert boards != [task.content for task in make_pack(**name | change, size=4).tasks]

@@ -3,7 +3,7 @@
 import pytest
 
 from codots.config.schema import TrainConfig
-from tests.runs.test_folder import opened
+from tests.runs.folders import opened
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there, and a run is one process's and never mixed up with another."""
+"""A checkpoint is whole or not there."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ from codots.core.files import write_atomically
 from codots.runs.checkpoint import STATE, best_checkpoint, checkpoints, fork_point, last_checkpoint, save_checkpoint
 from tests.core.test_files import Killed
 from tests.disk import mounted
-from tests.runs.test_folder import opened, tree
+from tests.runs.folders import opened, tree
 
 
 def writes(text):

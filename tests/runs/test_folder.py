@@ -12,16 +12,7 @@ import yaml
 
 from codots.config.schema import TrainConfig
 from codots.runs.folder import open_run
-
-
-def opened(folder, config, resume=False):
-    """Open a run and let go of it."""
-    with open_run(folder, config, resume=resume) as run:
-        return run
-
-
-def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from tests.runs.folders import opened, tree
 
 
 def test_another_runs_folder_is_refused_with_the_key_that_differs(run, config):
@@ -71,6 +62,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from codots.runs.folder import open_run
+from tests.runs.folders import opened, tree
 from codots.config.schema import TrainConfig
 config = TrainConfig(run=sys.argv[1], seed=3)
 with open_run(Path(sys.argv[1]), config, resume=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -15,8 +15,9 @@ from codots.core.deadline import PATIENCE, deadline
 from codots.core.suggest import check_known
 from codots.domains.base import POLICIES, Pack, Policy, Step, Task
 from codots.domains.scripted import turns
-from codots.engine.open import Player
-from codots.rollout.life import Episode, Job, Own
+
+if TYPE_CHECKING:
+    from codots.rollout.life import Episode
 
 HINT = "notes for the next task: an empty line ends them, and alone keeps what you have"
 console = Console(highlight=False)
@@ -115,6 +116,9 @@ def watch(
     Raises ValueError for what is no model, RuntimeError for a life lost to the infrastructure, TimeoutError for one
     that takes longer than `patience` seconds.
     """
+    from codots.engine.open import Player  # torch, which who plays alone does not wait for
+    from codots.rollout.life import Job, Own
+
     with closing(Player(model, pack.domain.id, temperature=temperature)) as player:
         job = Job(pack, Own(player.profile.strategy()), ("play", seed, pack.index))
         with deadline(patience, f"watching {model} live"):

@@ -55,13 +55,12 @@ def _best(config: TrainConfig) -> str:
 def _dry_run(config: TrainConfig) -> None:
     import yaml
 
-    from codots.model.load import model_folder
-    from codots.runs.checkpoint import fork_point
+    from codots.runs.checkpoint import start_folder
     from codots.runs.loggers import check_loggers
     from codots.training.setup import profile_of
 
     check_loggers(config.loggers)
-    folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
+    folder = start_folder(config)
     profile = profile_of(config, folder)
     typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
     lives = config.packs * config.group

@@ -18,10 +18,10 @@ def list_domains(as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from codots.cli.display import domains_table
-    from codots.domains.catalog import by_reason, catalogue
+    from codots.domains.catalog import by_reason, catalog
     from codots.domains.registry import bridges
 
-    entries = catalogue()
+    entries = catalog()
     if as_json:
         return typer.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
     show(domains_table(entries))
@@ -132,7 +132,7 @@ def run_play(
     ] = None,
 ) -> None:
     """Live a life yourself: solve the tasks, and write your own notes between them."""
-    from codots.cli.play import play
+    from codots.cli.play import play, watch
     from codots.domains.registry import first_preset, make_pack
 
     pack = make_pack(id, preset or first_preset(id), split, index, size)
@@ -141,7 +141,5 @@ def run_play(
         return
     if policy is not None:
         raise typer.BadParameter("expected --policy or --model, not both")
-    from codots.cli.play import watch
-
     for part in watch(model, pack):
         typer.echo(f"\n{part}")

@@ -119,7 +119,7 @@ class Stage(Section):
     """Optimiser steps."""
     packs: int = Field(48, ge=1)
     """Scripted lives of a step, one a pack."""
-    lr: float = Field(2e-3, gt=0)
+    lr: float = Field(2e-3, gt=0, le=100)
     """Greatest learning rate."""
     decay_to: float = Field(0.05, ge=0, le=1)
     """Fraction of the rate that is left at the end of the stage."""

@@ -1,1 +1,1 @@
-"""What every room stands on: random streams, files, processes, words for errors."""
+"""What every room stands on: random streams, files, processes, the wording of errors."""

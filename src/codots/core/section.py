@@ -1,4 +1,4 @@
-"""The base of everything that a recipe says."""
+"""The base class of every section of a recipe."""
 
 from __future__ import annotations
 

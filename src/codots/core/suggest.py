@@ -17,7 +17,7 @@ def nearest(given: object, known: Iterable[str], what: str) -> str:
 
 
 def check_known(given: object, known: Iterable[str], what: str) -> None:
-    """Raise ValueError with the nearest right name unless this is one."""
+    """Raise ValueError, which names the nearest, if this is not a known name."""
     if given not in (names := list(known)):
         raise ValueError(nearest(given, names, what))
 

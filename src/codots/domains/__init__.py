@@ -1,1 +1,1 @@
-"""Domains: families of worlds, where to find them, and the contract that holds them."""
+"""Domains: families of worlds, where to find them, and the contract that they keep."""

@@ -27,7 +27,7 @@ class Entry:
     """What has to be set first, for each preset that lacks something."""
 
 
-def catalogue() -> list[Entry]:
+def catalog() -> list[Entry]:
     """Every registered domain, by id."""
     return [entry(get_domain(id)) for id in domain_ids()]
 

@@ -240,12 +240,12 @@ def drawn_again(pack: Pack, size: int) -> Pack:
 
 
 def lived(pack: Pack, policy: str, style: str) -> list[Played]:
-    """Play one life with a scripted policy, every step looked at."""
+    """Play one life with a scripted policy, and check every step."""
     return list(play(pack, policy, style, sound_turn))
 
 
 def sound_turn(domain: Domain, line: Sequence[tuple[str, Step]]) -> None:
-    """Look at the last turn of an episode."""
+    """Check the newest turn, and that the episode is not too long."""
     sound(domain, line[-1][1])
     expect(line[-1][1].done or len(line) < TURNS, f"an episode of {TURNS} turns", "an end")
 

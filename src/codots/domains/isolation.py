@@ -13,7 +13,7 @@ from codots.core.rng import digest
 
 
 @contextmanager
-def secluded(*names: str | int) -> Iterator[None]:
+def isolated(*names: str | int) -> Iterator[None]:
     """Let code from outside draw from the global generators and warn as it likes, equally each time and unnoticed."""
     before = random.getstate(), np.random.get_state()
     seed = digest("secluded", *names) % (1 << 32)

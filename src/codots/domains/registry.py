@@ -42,7 +42,7 @@ _registry: dict[str, Domain] = {}
 
 
 def register(domain: Domain) -> Domain:
-    """Make a domain known by its id."""
+    """Make a domain known by its id, by which it also travels between processes; others are pickled by value."""
     _registry[domain.id] = domain
     return _pickled_by_id(domain)
 
@@ -54,6 +54,7 @@ def _pickled_by_id(domain: Domain) -> Domain:
 
 
 def _by_id(domain: Domain) -> tuple[Callable[..., Domain], tuple[str, str]]:
+    """Give pickle what finds the domain again: its id and the module that registers it."""
     return _arrived, (domain.id, type(domain).__module__)
 
 
@@ -119,6 +120,7 @@ def _over_bridge(id: str) -> Domain:
 
 
 def _arrived(id: str, module: str) -> Domain:
+    """Find a domain in the process that unpickles it."""
     if id not in _registry:
         import_module(module)
     return get_domain(id)

@@ -1,4 +1,4 @@
-"""Worker processes that begin with all that a model needs already imported."""
+"""Worker processes that start with everything that a model needs already imported."""
 
 from __future__ import annotations
 

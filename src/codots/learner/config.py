@@ -1,4 +1,4 @@
-"""What a recipe says of a learner."""
+"""The learner's part of a recipe."""
 
 from __future__ import annotations
 
@@ -50,12 +50,15 @@ class LearnerConfig(Section):
     @model_validator(mode="after")
     def _exists(self) -> Self:
         if self.model_fields_set & {"loss", "loss_choices"}:
-            from codots.algorithm.losses import KINDS, choose  # torch, which other recipes do not wait for
+            # torch, which a recipe without these keys does not wait for
+            from codots.algorithm.losses import KINDS, choose
 
             kind, chosen = choose(self.loss, **self.loss_choices)
             if kind.by_episode:
                 known = ", ".join(name for name, kind in KINDS.items() if not kind.by_episode)
-                raise ValueError(f"loss {self.loss!r} needs whole episodes, which the learner cuts: use one of {known}")
+                raise ValueError(
+                    f"loss {self.loss!r} needs whole episodes, which the learner cuts; expected one of {known}"
+                )
             if chosen.kl_coef:
                 raise ValueError(f"kl_coef {chosen.kl_coef} needs a reference model, which no run has: leave it out")
         return self

@@ -37,7 +37,7 @@ class LocalLearner:
     """
 
     def __init__(self, model: Any, config: LearnerConfig, total_steps: int = 0) -> None:
-        """Take up a model; `total_steps` is the length of the run, which only the decay of the rate needs."""
+        """Train this model; `total_steps`, the length of the run, matters only to the decay of the learning rate."""
         self.model, self.config, self.total_steps = teach(model), config, total_steps
         self.device = next(model.parameters()).device
         self.parameters = [p for p in model.parameters() if p.requires_grad]

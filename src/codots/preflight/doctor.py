@@ -14,7 +14,8 @@ from pathlib import Path
 
 from codots.config.schema import TrainConfig
 from codots.model.device import LARGE, Place, count_weights, place
-from codots.model.load import identity, model_folder
+from codots.model.load import identity
+from codots.runs.checkpoint import start_folder
 from codots.runs.loggers import check_loggers
 
 GIB = 2**30
@@ -77,7 +78,7 @@ def find_device(config: TrainConfig) -> Iterator[Finding]:
         there.append("Apple GPU")
     folder = None
     with suppress(ValueError):  # a model that is not there is a finding of its own
-        folder = _start(config)
+        folder = start_folder(config)
     if folder is None:
         yield Finding("device", ", ".join(there))
         return
@@ -115,7 +116,7 @@ def find_disk(config: TrainConfig) -> Iterator[Finding]:
     free = shutil.disk_usage(room).free
     weights = 0
     with suppress(ValueError):
-        folder = _start(config)
+        folder = start_folder(config)
         half = place(folder, config.device, config.dtype).dtype != "float32"
         full = MOMENTS + 4 * half if not config.learner.lora else 0
         weights = count_weights(folder) * ((2 if half else 4) + full)
@@ -126,19 +127,13 @@ def find_disk(config: TrainConfig) -> Iterator[Finding]:
     yield Finding("disk", found, change, must=short)
 
 
-def _start(config: TrainConfig) -> Path:
-    from codots.runs.checkpoint import fork_point
-
-    return model_folder(fork_point(config.fork)[0] if config.fork else config.model)
-
-
 def find_model(config: TrainConfig) -> Iterator[Finding]:
     """The model: whether it loads, and how it is spoken to."""
     from codots.learner.lora import check_lora
     from codots.model.load import load_model
     from codots.training.setup import profile_of
 
-    folder = _start(config)
+    folder = start_folder(config)
     profile = profile_of(config, folder)
     loaded, _ = load_model(folder, Place(dtype="auto"), profile.thinking)
     size = sum(parameter.numel() for parameter in loaded.parameters())

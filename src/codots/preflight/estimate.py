@@ -16,11 +16,11 @@ from codots.learner.batch import MicroBatch, micro_batches
 from codots.learner.config import LoraConfig
 from codots.learner.local import PIECE
 from codots.model.device import Place, place
-from codots.model.load import load_render, model_folder
+from codots.model.load import load_render
 from codots.preflight.model_shape import Shape
-from codots.rollout.fit import Life, grouped, rehearse
+from codots.rollout.fit import Rehearsed, grouped, rehearse
 from codots.rollout.profile import Profile
-from codots.runs.checkpoint import fork_point
+from codots.runs.checkpoint import start_folder
 from codots.sampler.base import SESSIONS
 from codots.training.setup import profile_of
 
@@ -71,7 +71,7 @@ def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
     """
     from transformers import AutoConfig
 
-    folder = model_folder(fork_point(config.fork)[0] if config.fork else config.model)
+    folder = start_folder(config)
     profile = profile_of(config, folder)
     render = load_render(folder, profile.thinking)
     at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
@@ -123,7 +123,7 @@ def programs(at: Place) -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # of macOS, in bytes
 
 
-def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life]) -> dict[str, float]:
+def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehearsed]) -> dict[str, float]:
     """Bytes by what they are for, of all workers; replies of the lives take all they may."""
     workers = config.workers if shape.place.device == "cpu" else 1
     lora = config.learner.lora
@@ -144,7 +144,7 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life
     return {"programs": workers * programs(shape.place)} | taken | saved
 
 
-def learning(config: TrainConfig, shape: Shape, lives: list[Life]) -> float:
+def learning(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> float:
     """Bytes that the dearest pass there and back takes at its height."""
     most = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs]  # a step may have fewer
     parts = micro_batches(grouped(most, config.group), config.learner.micro_tokens)
@@ -163,7 +163,9 @@ def scored(part: MicroBatch) -> int:
     return sum(sum(sample.mask) for sample in part.samples)
 
 
-def fitting(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Life], there: float) -> tuple[str, ...]:
+def fitting(
+    config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehearsed], there: float
+) -> tuple[str, ...]:
     """The first changes, one on top of the other, with which it fits; nothing if none do."""
     said: dict[str, str] = {}
     for key, value, changed in less(config):
@@ -193,7 +195,7 @@ def less(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
         yield "learner.lora", "{}", config
 
 
-def step_seconds(config: TrainConfig, shape: Shape, lives: list[Life]) -> dict[str, float]:
+def step_seconds(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> dict[str, float]:
     """Seconds of one step by what they are for."""
     from codots.preflight.timing import try_passes
 

@@ -16,7 +16,7 @@ from codots.learner.batch import micro_batches
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
 from codots.preflight.model_shape import Shape
-from codots.rollout.fit import Life
+from codots.rollout.fit import Rehearsed
 from codots.sampler.base import Params
 from codots.sampler.local import LocalSampler
 
@@ -40,7 +40,7 @@ class Pace:
     """Of one id, there and back."""
 
 
-def try_passes(shape: Shape, lives: Sequence[Life], rows: int, checkpointing: bool) -> Pace:
+def try_passes(shape: Shape, lives: Sequence[Rehearsed], rows: int, checkpointing: bool) -> Pace:
     """Time the passes of a recipe whose workers live `rows` lives at once."""
     torch.set_num_threads(1)
     if shape.weights <= SMALL:
@@ -50,7 +50,7 @@ def try_passes(shape: Shape, lives: Sequence[Life], rows: int, checkpointing: bo
 
 
 def _timed(
-    shape: Shape, layers: int, lives: Sequence[Life], rows: int, checkpointing: bool
+    shape: Shape, layers: int, lives: Sequence[Rehearsed], rows: int, checkpointing: bool
 ) -> tuple[float, float, float]:
     model = shape.with_layers(layers, shape.place.device).eval()
     samples = [sample for life in lives for sample in life.samples]

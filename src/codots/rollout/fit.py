@@ -1,4 +1,4 @@
-"""Lives as long as a model's, before there is a model: what a recipe will read and write."""
+"""Rehearsed lives: scripted policies stand in for a model, to count what a run will read and write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codots.rollout.profile import Profile
 
 
 @dataclass(frozen=True)
-class Life:
+class Rehearsed:
     """One rehearsed life."""
 
     samples: list[Sample]
@@ -37,7 +37,7 @@ class Life:
 
 def rehearse(
     packs: Sequence[Pack], profile: Profile, render: Render, share: float, *, rewrites: bool = True
-) -> list[Life]:
+) -> list[Rehearsed]:
     """Live packs by scripted policies, of which half learn and half do not.
 
     What is read is what a model would read; what is said takes `share` of what a model may say, or what the policy's
@@ -58,10 +58,10 @@ class _Rehearsal:
     render: Render
     share: float
 
-    def life(self, pack: Pack, policy: str, rewrites: bool) -> Life:
+    def life(self, pack: Pack, policy: str, rewrites: bool) -> Rehearsed:
         start = time.process_time()
         samples = [transcript.sample(1.0) for transcript in self._episodes(pack, policy, rewrites)]
-        return Life(samples, time.process_time() - start)
+        return Rehearsed(samples, time.process_time() - start)
 
     def _episodes(self, pack: Pack, policy: str, rewrites: bool) -> Iterator[Transcript]:
         domain, style, strategy = pack.domain, self.profile.style, self.profile.strategy()
@@ -87,12 +87,13 @@ class _Rehearsal:
         def act(view: Any) -> str:
             text = player.act(view)
             room = self._answer(transcript, ids, text, self.profile.solve_tokens)
-            return text if room else ""  # as of a model that has no more room
+            return text if room else ""  # what a model without room would say
 
         for text, step in turns(env, act):
             said.append(Turn(observation, text))
             observation = step.observation
-            ids = self.render.turn(observation, StopReason.STOP)
+            if not step.done:
+                ids = self.render.turn(observation, StopReason.STOP)
         player.end(step)
         told = step.reward if domain.reveals_reward else None
         return transcript, Trajectory(rules, tuple(said), step.observation, told, step.feedback)
@@ -109,7 +110,7 @@ class _Rehearsal:
         return True
 
 
-def grouped(lives: list[Life], group: int) -> list[Sample]:
+def grouped(lives: list[Rehearsed], group: int) -> list[Sample]:
     """The episodes of a group for each life: alike up to the first reply, and no further."""
     return [_marked(sample, k) for life in lives for sample in life.samples for k in range(group)]
 

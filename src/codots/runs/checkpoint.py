@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from codots.config.schema import fingerprint
+from codots.config.schema import TrainConfig, fingerprint
 from codots.core.files import write_atomically, write_folder
 from codots.core.section import Section
 from codots.core.suggest import closest
+from codots.model.load import model_folder
 from codots.runs.folder import ELSEWHERE
 
 STATE = "state.json"
@@ -123,6 +124,11 @@ def fork_point(name: str) -> tuple[Path, dict[str, Any]]:
     if not found:
         raise ValueError(f"no checkpoint at {name!r}; expected a run that has one, or a checkpoint{closest(folder)}")
     return found[-1], verified(found[-1])
+
+
+def start_folder(config: TrainConfig) -> Path:
+    """Find the model that a run starts from: that of the checkpoint in `fork`, else `model`."""
+    return model_folder(fork_point(config.fork)[0] if config.fork else config.model)
 
 
 def _digest(file: Path) -> str:

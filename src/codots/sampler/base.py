@@ -9,9 +9,9 @@ from codots.core.rng import Names
 from codots.core.transcript import Sampled
 
 SESSIONS = 256
-"""Sessions that a sampler serves at once, where nobody says another number."""
+"""Sessions that a sampler serves at once by default."""
 CACHE_BYTES = 2 * 2**30
-"""Greatest size of a sampler's keys and values, where nobody says another number."""
+"""Greatest size of a sampler's KV cache by default."""
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from codots.domains.bridges.reasoning_gym import players as answers
 from codots.domains.bridges.reasoning_gym import problems
 from codots.domains.bridges.textworld import SPECS, house, outside
 from codots.domains.check import check_domain
-from codots.domains.isolation import secluded
+from codots.domains.contract import lived
+from codots.domains.isolation import isolated
 from codots.domains.registry import bridges, domain_ids, get_domain, make_pack
-from codots.domains.scripted import play
 
 EXAMPLES = ["gymnasium:FrozenLake-v1", "reasoning-gym:spell_backward", "textworld:house"]
 ICE = "gymnasium:FrozenLake-v1?is_slippery=false"
@@ -190,10 +190,10 @@ def test_hostile_text_leaves_no_bridge_and_no_bounds(text, id):
 
 def test_code_from_outside_leaves_the_global_generators_as_they_were():
     before = np.random.get_state()[1].copy()
-    with secluded("a", 1):
+    with isolated("a", 1):
         first = np.random.rand()
         warnings.warn("unheard", stacklevel=1)
-    with secluded("a", 1):
+    with isolated("a", 1):
         assert np.random.rand() == first
     assert (np.random.get_state()[1] == before).all()
 
@@ -223,7 +223,7 @@ def test_families_are_left_out_for_the_reason_that_is_given():
     from reasoning_gym.factory import create_dataset
 
     for name in problems.WRONG:
-        with secluded("test", name):
+        with isolated("test", name):
             dataset = create_dataset(name, seed=0, size=4)
             assert any(dataset.score_answer(entry["answer"], entry) != 1 for entry in dataset), name
     assert not set(problems.EXCLUDED) & set(problems.families())
@@ -345,7 +345,7 @@ def test_outcomes_that_are_counted_come_near_those_that_are_told():
 @pytest.mark.parametrize("id", ["gymnasium:CliffWalking-v1", "gymnasium:Taxi-v4", ICE])
 def test_where_outcomes_are_certain_one_who_knows_earns_1(id):
     pack = make_pack(id, "easy", "dev", 0, 3)
-    assert [played.reward for played in play(pack, "informed", "natural")] == [1, 1, 1]
+    assert [played.reward for played in lived(pack, "informed", "natural")] == [1, 1, 1]
 
 
 def test_a_return_is_worth_its_share_between_chance_and_the_best():
@@ -534,9 +534,9 @@ def test_a_faster_process_wins_and_nobody_is_hurt(monkeypatch, tmp_path):
 
 
 def test_the_learner_needs_fewer_commands_once_it_knows_the_house(home):
-    first, *_, last = (played.line for played in play(home, "bayes", "natural"))
+    first, *_, last = (played.line for played in lived(home, "bayes", "natural"))
     again = replace(home, tasks=(home.tasks[0], *home.tasks[1:], replace(home.tasks[0], position=4)))
-    *_, after = (played.line for played in play(again, "bayes", "natural"))
+    *_, after = (played.line for played in lived(again, "bayes", "natural"))
     assert after[-1][1].stop == "done"
     assert len(after) <= len(first)
     assert last[-1][1].reward >= 0
@@ -578,6 +578,6 @@ def told(task, line):
 )
 def test_the_lives_in_the_docs_are_played_again(id, index, tasks):
     pack = make_pack(id, "easy", "dev", index, 3)
-    lines = [played.line for played in play(pack, "bayes", "natural")]
+    lines = [played.line for played in lived(pack, "bayes", "natural")]
     life = "\n".join(told(task, line) for task, line in list(zip(pack.tasks, lines, strict=True))[tasks])
     assert f"```\n{life}\n```" in (Path(__file__).parents[3] / "docs/domains/bridges.md").read_text()

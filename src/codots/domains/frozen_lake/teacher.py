@@ -26,19 +26,21 @@ EFFECT = re.compile(r"^([a-z]\d+) ([1-4])=(up|down|left|right|stays)\b", re.M)
 class Noise(Section):
     """How often each single decision is skilled; the rest is naive."""
 
+    # A skilled direction is the exact optimum's, a naive one a shortest way. Of equals it is the first: a model learns
+    # a rule faster than a draw, and plans more surely by it.
     thought: float = Field(default=1.0, ge=0, le=1)
-    """The intended direction is the exact optimum's, else a shortest way. Of equals it is the first: a model learns a
-    rule faster than a draw, and plans more surely by it."""
+    """The intended direction is the optimum's."""
+    # A naive code trusts the context and guesses what the context leaves out.
     code: float = Field(default=1.0, ge=0, le=1)
-    """The code uses what this episode has shown, else it trusts the context and guesses what the context leaves out."""
-    habit: float = Field(default=0.7, ge=0, le=1)
-    """A guess is the code that a plain FrozenLake would use, else an even draw."""
+    """The code uses what the episode has shown."""
+    habit: float = Field(default=0.7, ge=0, le=1)  # other guesses are even draws
+    """A guess follows plain FrozenLake's codes."""
     right: float = Field(default=1.0, ge=0, le=1)
-    """A fact that is known is written as it is."""
-    wrong: float = Field(default=0.0, ge=0, le=1)
-    """A fact is written at random; the rest is left out."""
+    """A known fact is written as it is."""
+    wrong: float = Field(default=0.0, ge=0, le=1)  # what is neither right nor wrong is left out
+    """A fact is written at random."""
     invent: float = Field(default=0.0, ge=0, le=1)
-    """A fact that is not known is written all the same, at random."""
+    """An unknown fact is written at random."""
 
 
 Fact = tuple[str, str]

@@ -10,7 +10,7 @@ from typing import Any
 from codots.core.rng import digest
 from codots.core.suggest import check_known
 from codots.domains.base import Rng
-from codots.domains.isolation import secluded
+from codots.domains.isolation import isolated
 
 WRONG = ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
 """Their own answer does not score 1, so that there is nothing to hold a player against (reasoning-gym 0.1.25)."""
@@ -115,7 +115,7 @@ def score(name: str, problem: Problem, answer: str) -> float | None:
     """Score an answer by the family's own rule, 0 to 1; None for one that it stumbles over."""
     entry = _entry(name, problem.lot, problem.number)
     try:
-        with secluded(name, "score", problem.lot.seed, problem.number):
+        with isolated(name, "score", problem.lot.seed, problem.number):
             given = float(_dataset(name, problem.lot).score_answer(answer, entry))
     except Exception:  # whatever a scorer does not expect of a reply
         return None
@@ -130,7 +130,7 @@ def _dataset(name: str, lot: Lot) -> Any:
     kind, config = DATASETS[name]
     fixed = {"seed": lot.seed, "size": SPAN}
     try:
-        with secluded(name, lot.seed):
+        with isolated(name, lot.seed):
             if not lot.levels:
                 return kind(config(**fixed))
             curriculum = CURRICULA[name]()
@@ -144,7 +144,7 @@ def _dataset(name: str, lot: Lot) -> Any:
 @lru_cache(maxsize=4096)
 def _entry(name: str, lot: Lot, number: int) -> dict[str, Any] | None:
     try:
-        with secluded(name, lot.seed, number):
+        with isolated(name, lot.seed, number):
             entry: dict[str, Any] = _dataset(name, lot)[number]
             return entry
     except (AssertionError, RuntimeError, ValueError):  # some settings can hardly be met

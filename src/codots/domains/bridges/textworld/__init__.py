@@ -40,7 +40,7 @@ from codots.domains.bridges.textworld.house import Chore, House, chores, hides, 
 from codots.domains.bridges.textworld.outside import Size, draw_house
 from codots.domains.bridges.textworld.players import Informed, Learner, Random
 from codots.domains.family import Family, Players
-from codots.domains.isolation import secluded
+from codots.domains.isolation import isolated
 from codots.domains.registry import Bridge
 
 CHORES = 16
@@ -151,7 +151,7 @@ def _any(names: tuple[str, ...]) -> str:
 def build(spec: str) -> Domain:
     """Make the domain of a kind of house. Raises ValueError for an unknown one."""
     check_known(spec, SPECS, "spec of textworld")
-    with secluded("textworld", "import"):  # what is missing is missing now, and not in the middle of a life
+    with isolated("textworld", "import"):  # what is missing is missing now, and not in the middle of a life
         import textworld  # noqa: F401
 
     return TextWorld(f"textworld:{spec}", spec, SPECS[spec])

@@ -13,7 +13,7 @@ from typing import Any
 
 from codots.core.rng import digest
 from codots.domains.bridges.textworld.house import Fact, House
-from codots.domains.isolation import secluded
+from codots.domains.isolation import isolated
 
 PORTABLE, SUPPORTER, CONTAINER = ("o", "f", "k"), "s", "c"
 
@@ -54,7 +54,7 @@ def plain_facts(facts: Any) -> set[Fact]:
 
 def _game(size: Size, seed: int, places: tuple[int, ...]) -> Any:
     """Rooms, things and names from one seed, where things are from another; nothing is locked."""
-    with secluded("textworld", seed, *places):
+    with isolated("textworld", seed, *places):
         from numpy.random import RandomState
         from textworld import generator
         from textworld.generator.game import Game
@@ -112,7 +112,7 @@ def _lies(fact: Any) -> bool:
 def open_game(size: Size, house: House) -> Any:
     """Start a game in a house, from its file."""
     path = game_file(size, house)
-    with secluded("textworld", "play"):
+    with isolated("textworld", "play"):
         import textworld
 
         wanted = textworld.EnvInfos(facts=True, description=True, admissible_commands=True, feedback=True)
@@ -143,7 +143,7 @@ def game_file(size: Size, house: House) -> Path:
 
 
 def _compile(game: Any, path: Path) -> None:
-    with secluded("textworld", "compile"):
+    with isolated("textworld", "compile"):
         from textworld import generator
         from textworld.generator.game import GameOptions
 

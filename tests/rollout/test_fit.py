@@ -1,0 +1,64 @@
+"""A rehearsed life reads what a model would read, and no more than it can."""
+
+import asyncio
+
+import pytest
+
+from codots.domains.registry import get_domain, make_pack, register
+from codots.model.load import load_render
+from codots.rollout.fit import grouped, rehearse
+from codots.rollout.life import Job, Own, rollouts
+from codots.rollout.profile import Profile
+from codots.sampler.scripted import ScriptedSampler
+from tests.engine.babble import Babble
+from tests.lively import make_lively
+
+
+def packs_of(id, preset, size=2):
+    return [make_pack(id, preset, "train", i, size) for i in range(4)]
+
+
+def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
+    """The words of the rehearsed lives, but for the replies, are those of lives that are lived."""
+    profile, render = Profile("compact", 4, 14, 200), load_render(make_lively(tmp_path / "model"))
+    packs = packs_of("frozen-lake-v1", "easy")
+    lives = rehearse(packs, profile, render, 0.5)
+    jobs = [Job(pack, Own(profile.strategy()), ("x", i)) for i, pack in enumerate(packs)]
+    sampler = ScriptedSampler(render, lambda names: lambda text: "1")
+    played = asyncio.run(rollouts(jobs, sampler, render, profile.play()))
+    for life, lived in zip(lives, played, strict=True):
+        assert len(life.samples) == len(lived.episodes) == 3
+        opening = life.samples[0].mask.index(True)
+        assert life.samples[0].ids[:opening] == lived.episodes[0].transcript.ids[:opening]
+        assert life.passes == sum(sum(sample.mask) for sample in life.samples) > 3
+
+
+def test_without_rewrites_only_tasks_are_rehearsed(render):
+    packs, profile = packs_of("frozen-lake-v1", "easy", size=3), Profile("compact", 4, 14, 200)
+    assert [len(life.samples) for life in rehearse(packs, profile, render, 0.5)] == [5] * 4
+    assert [len(life.samples) for life in rehearse(packs, profile, render, 0.5, rewrites=False)] == [3] * 4
+
+
+def test_no_rehearsed_episode_is_longer_than_the_model_can_read(qwen, registry):
+    register(Babble())
+    for length in (90, 120, 400):
+        profile = Profile(solve_tokens=50_000, update_tokens=50_000, length=length)
+        lives = rehearse(packs_of("babble-v0", "few"), profile, load_render(qwen), 1.0)
+        assert max(life.longest for life in lives) == length
+    with pytest.raises(ValueError, match="no prompt of babble-v0 fits into the 3 ids"):
+        rehearse(packs_of("babble-v0", "few"), Profile(length=3), load_render(qwen), 1.0)
+
+
+def test_every_domain_can_be_rehearsed(qwen):
+    render = load_render(qwen)
+    for id in ("frozen-lake-v1", "alchemy-v1", "terminal-v0", "grid-navigation-v1", "optimal-control-v1"):
+        lives = rehearse(packs_of(id, next(iter(get_domain(id).presets))), Profile(), render, 0.5)
+        assert all(len(life.samples) == 3 for life in lives)
+
+
+def test_a_group_is_alike_up_to_its_first_reply(render):
+    lives = rehearse(packs_of("frozen-lake-v1", "easy"), Profile("compact", 4, 14, 200), render, 0.5)
+    one, other, *_ = grouped(lives, 2)
+    opening = one.mask.index(True)
+    assert one.ids[:opening] == other.ids[:opening]
+    assert one.ids[opening] != other.ids[opening]
