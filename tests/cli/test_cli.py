@@ -708,15 +708,15 @@ def test_public_names_are_there_when_asked_for():
         _ = package.nothing
 
 
-FUNCTIONS = [
-    (runs.run_evaluation, "codots.evaluation.evaluate:evaluate"),
-    (runs.run_demo, "codots.cli.demo:demo"),
-    (worlds.check, "codots.domains.check:check_domain"),
-    (worlds.tasks, "codots.domains.export:task_rows"),
-]
-
-
-@pytest.mark.parametrize(("command", "function"), FUNCTIONS, ids=lambda part: str(part).rpartition(":")[2])
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        pytest.param(runs.run_evaluation, "codots.evaluation.evaluate:evaluate", id="eval"),
+        pytest.param(runs.run_demo, "codots.cli.demo:demo", id="demo"),
+        pytest.param(worlds.check, "codots.domains.check:check_domain", id="check"),
+        pytest.param(worlds.tasks, "codots.domains.export:task_rows", id="tasks"),
+    ],
+)
 def test_a_command_has_the_defaults_of_its_function(command, function):
     typed, called = (signature(f).parameters for f in (command, pkgutil.resolve_name(function)))
     shared = {name for name in typed.keys() & called.keys() if called[name].default is not Parameter.empty}
