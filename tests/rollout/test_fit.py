@@ -10,8 +10,8 @@ from codots.rollout.fit import grouped, rehearse
 from codots.rollout.life import Job, Own, rollouts
 from codots.rollout.profile import Profile
 from codots.sampler.scripted import ScriptedSampler
-from tests.engine.babble import Babble
 from tests.lively import make_lively
+from tests.toy import Talk
 
 
 def packs_of(id, preset, size=2):
@@ -40,13 +40,13 @@ def test_without_rewrites_only_tasks_are_rehearsed(render):
 
 
 def test_no_rehearsed_episode_is_longer_than_the_model_can_read(qwen, registry):
-    register(Babble())
+    register(Talk())
     for length in (90, 120, 400):
         profile = Profile(solve_tokens=50_000, update_tokens=50_000, length=length)
-        lives = rehearse(packs_of("babble-v0", "few"), profile, load_render(qwen), 1.0)
+        lives = rehearse(packs_of("talk-v0", "few"), profile, load_render(qwen), 1.0)
         assert max(life.longest for life in lives) == length
-    with pytest.raises(ValueError, match="no prompt of babble-v0 fits into the 3 ids"):
-        rehearse(packs_of("babble-v0", "few"), Profile(length=3), load_render(qwen), 1.0)
+    with pytest.raises(ValueError, match="no prompt of talk-v0 fits into the 3 ids"):
+        rehearse(packs_of("talk-v0", "few"), Profile(length=3), load_render(qwen), 1.0)
 
 
 def test_every_domain_can_be_rehearsed(qwen):
