@@ -132,6 +132,8 @@ def test_what_does_not_fit_is_one_line(recipe, text, line):
         ("stages: [{steps: 1}, {steps: 0}]", r"stages.1.steps: .*greater than or equal to 1, got 0"),
         ("stages: [{steps: 1, presets: [easy, eazy]}]", "unknown preset of frozen-lake-v1 'eazy'"),
         ("stages: [{steps: 1, presets: []}]", r"stages.0.presets: .*at least 1 item"),
+        ("stages: [{steps: 1, lr: 200}]", r"stages.0.lr: .*less than or equal to 100, got 200"),
+        ("stages: [{steps: 1, noise: {wrong: 2}}]", r"stages.0.noise.wrong: .*less than or equal to 1, got 2"),
         (STAGES + "domain: lake", "unknown domain 'lake'"),
         (STAGES + "width: 24\nheads: 5", "a width of 24 cannot be cut into 5 heads"),
         (STAGES + "width: 24\nheads: 8", "24 cannot be cut into 8 heads of even"),
