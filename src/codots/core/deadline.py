@@ -1,62 +1,138 @@
-"""Nothing is waited for without an end."""
+"""Timeouts for long-running work, in any thread and under any event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import ctypes
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 PATIENCE = 3600.0
-"""Seconds that one stage of the work may take, where nobody says another number."""
+"""Default timeout of one stage of the work, in seconds."""
 LONGEST = 1e8
-"""More seconds than these no alarm can be set for everywhere: three years."""
+"""Largest timeout that works on every platform, in seconds: three years."""
+GRACE = 10.0
+"""Seconds that an interrupted call gets to clean up before its thread is left behind."""
 
 
-class _Late(KeyboardInterrupt):
-    """The alarm on its way, which nothing between the work and its deadline may take for its own or keep to itself.
+class _Interrupt(SystemExit):
+    """Ends an abandoned call; neither `except Exception` nor asyncio keeps it to itself."""
 
-    Handlers of `Exception` let it pass, and asyncio keeps any other error of a task until somebody awaits it.
+
+@dataclass
+class _Call:
+    """One call on its way, and what it sends back: events, then a result or an error."""
+
+    work: Callable[[Callable[[Any], None]], Any]
+    answers: SimpleQueue[tuple[str, Any]] = field(default_factory=SimpleQueue)
+
+
+class SideThread:
+    """Run calls one after another in a thread of its own, so that the caller can stop waiting for one.
+
+    After a timeout or an interrupt the call is ended at its next bytecode, and the thread takes no further calls. The
+    thread is a daemon: a call that hangs outside of Python keeps no process alive.
     """
 
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._broken = ""
+        self._closed = False
 
-@contextmanager
-def deadline(seconds: float, doing: str) -> Iterator[None]:
-    """Raise TimeoutError, which says what was being done, once this takes too long.
+    def call(
+        self,
+        seconds: float,
+        doing: str,
+        work: Callable[[Callable[[Any], None]], T],
+        heard: Callable[[Any], None] = lambda event: None,
+    ) -> T:
+        """Return what `work` returns, or raise what it raises.
 
-    The alarm is the process's own and rings in the main thread: in any other thread, and under an alarm that rings
-    sooner, nothing is set.
-    """
-    outer = signal.getitimer(signal.ITIMER_REAL)[0]
-    if 0 < outer <= seconds or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    late, start = _Late(), monotonic()
-
-    def quiet(loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
-        if told.get("exception") is not late:
-            loop.default_exception_handler(told)
-
-    def ring(*_: object) -> None:
-        with suppress(RuntimeError):  # no loop is running
-            asyncio.get_running_loop().set_exception_handler(quiet)
-        raise late
-
-    handler = signal.signal(signal.SIGALRM, ring)
-    try:
+        `work` is given a function; `heard` receives, in the caller's thread, whatever that function is called with.
+        Raises TimeoutError, naming what was being done, after `seconds`; RuntimeError after an earlier timeout.
+        """
+        if self._broken:
+            raise RuntimeError(f"cannot go on with {doing}: an earlier call was abandoned during {self._broken}")
+        if self._closed:
+            raise RuntimeError(f"cannot go on with {doing}: it is closed")
+        if sys.is_finalizing():  # no thread starts any more
+            return work(heard)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+        call, until = _Call(work), monotonic() + seconds
         try:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    except _Late as error:
-        if error is not late:
+            self._calls.put(call)
+            kind, value = call.answers.get(timeout=seconds)
+            while kind == "event":
+                heard(value)
+                kind, value = call.answers.get(timeout=max(0.0, until - monotonic()))
+        except BaseException as error:  # a timeout, an interrupt of the caller, or a failure of `heard`
+            self._abandon(doing)
+            if isinstance(error, Empty):
+                raise TimeoutError(f"gave up after {seconds:g} s of {doing}") from None
             raise
-        raise TimeoutError(f"gave up after {seconds:g} s of {doing}") from error
+        if kind == "error":
+            raise value
+        result: T = value
+        return result
+
+    def close(self, grace: float = GRACE) -> bool:
+        """End the thread; return whether it ended within `grace` seconds."""
+        self._closed = True
+        if self._thread is None or sys.is_finalizing():
+            return True
+        self._calls.put(None)
+        if self._thread.is_alive():  # else an interrupt came before it had started
+            self._thread.join(grace)
+        return not self._thread.is_alive()
+
+    def _abandon(self, doing: str) -> None:
+        self._broken = doing
+        if self._thread is not None and self._thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident), ctypes.py_object(_Interrupt))
+
+    def _run(self) -> None:
+        try:
+            while (call := self._calls.get()) is not None:
+                try:
+                    call.answers.put(("result", call.work(partial(_emit, call))))
+                except _Interrupt:
+                    raise
+                except BaseException as error:
+                    call.answers.put(("error", error))
+        except _Interrupt:
+            return
+
+
+def _emit(call: _Call, event: Any) -> None:
+    call.answers.put(("event", event))
+
+
+def within(seconds: float, doing: str, work: Callable[[], T]) -> T:
+    """Return what `work` returns, run in a thread of its own; raise TimeoutError if it takes longer than `seconds`."""
+    thread = SideThread()
+    try:
+        return thread.call(seconds, doing, lambda _: work())
     finally:
-        signal.signal(signal.SIGALRM, handler)
-        if outer:
-            signal.setitimer(signal.ITIMER_REAL, max(1e-3, outer - (monotonic() - start)))
+        thread.close(0.0)
+
+
+def run_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in an event loop of its own, which logs nothing if the call that it serves is abandoned."""
+
+    def quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), _Interrupt):
+            loop.default_exception_handler(context)
+
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(quiet)
+        return runner.run(work)

@@ -16,7 +16,7 @@ from time import perf_counter
 
 import numpy as np
 
-from codots.core.deadline import PATIENCE, deadline
+from codots.core.deadline import PATIENCE, within
 from codots.core.processes import mapped
 from codots.domains.base import POLICIES, Domain, Pack
 from codots.domains.contract import (
@@ -81,8 +81,7 @@ def check_domains(
         results = each(_check, jobs)
         for name, preset, *_ in jobs:
             told(f"{name} {preset}", len(done), len(jobs))
-            with deadline(PATIENCE, f"checking {name} {preset}"):
-                done.append(next(results))
+            done.append(within(PATIENCE, f"checking {name} {preset}", lambda: next(results)))
     told("all", len(done), len(jobs))
     return done
 

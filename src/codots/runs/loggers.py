@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
 
-from codots.core.deadline import deadline
+from codots.core.deadline import SideThread
 from codots.core.files import write_atomically
 from codots.core.redact import without_secrets
 
@@ -87,13 +87,12 @@ class Guarded:
     """A logger whose failure is one line and no more: it is left out from then on."""
 
     def __init__(self, name: str, run: Path, done: int, about: dict[str, Any]) -> None:
-        self.name = name
+        self.name, self._thread = name, SideThread()
         self.logger: Logger | None = self._tried(lambda: LOGGERS[name](run, done, about))
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         try:
-            with deadline(PATIENCE, "writing"):
-                return call()
+            return self._thread.call(PATIENCE, "writing", lambda _: call())
         except Exception as error:
             said = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
             log.warning(f"the logger {self.name} failed, and the run goes on without it: {said:.500}")
@@ -108,6 +107,7 @@ class Guarded:
         """Finish, if it still can."""
         if logger := self.logger:
             self._tried(logger.close)
+        self._thread.close()
 
 
 def check_loggers(names: Sequence[str]) -> None:
