@@ -25,8 +25,8 @@ class Sampled:
     logprobs: list[float]
     """Of each id, under the distribution it was sampled from."""
     stop: StopReason
-    version: int
-    """Of the weights that sampled it."""
+    versions: list[int]
+    """Of the weights that sampled each id."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,10 @@ class Sample:
     advantages: list[float]
     logprobs: list[float]
     """The sampler's, 0 where the mask is False."""
-    version: int
+    versions: list[int]
+    """Of the weights that sampled each id, 0 where the mask is False."""
+    ref_logprobs: list[float] | None = None
+    """A frozen reference model's, 0 where the mask is False; None where nothing asks for them."""
 
 
 @dataclass
@@ -49,22 +52,21 @@ class Transcript:
     ids: list[int] = field(default_factory=list)
     mask: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    version: int = 0
+    versions: list[int] = field(default_factory=list)
 
     def read(self, ids: list[int]) -> None:
         """Add ids that the policy was given."""
         self.ids += ids
         self.mask += [False] * len(ids)
         self.logprobs += [0.0] * len(ids)
+        self.versions += [0] * len(ids)
 
     def wrote(self, sampled: Sampled) -> None:
-        """Add ids that the policy sampled; an episode never spans two versions of the weights."""
-        if any(self.mask) and sampled.version != self.version:
-            raise ValueError(f"an episode spans weights of version {self.version} and {sampled.version}")
-        self.version = sampled.version
+        """Add ids that the policy sampled."""
         self.ids += sampled.ids
         self.mask += [True] * len(sampled.ids)
         self.logprobs += sampled.logprobs
+        self.versions += sampled.versions
 
     @property
     def tokens(self) -> int:
@@ -74,4 +76,4 @@ class Transcript:
     def sample(self, advantage: float) -> Sample:
         """Give every sampled id the advantage of the episode."""
         advantages = [advantage if m else 0.0 for m in self.mask]
-        return Sample(self.ids, self.mask, advantages, self.logprobs, self.version)
+        return Sample(self.ids, self.mask, advantages, self.logprobs, self.versions)
