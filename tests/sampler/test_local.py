@@ -7,67 +7,24 @@ import pytest
 import torch
 
 from codots.core.rng import stream
-from codots.core.transcript import StopReason, Transcript
+from codots.core.transcript import Sampled, StopReason, Transcript
 from codots.sampler.base import Params
 from codots.sampler.cache import bytes_per_id
 from codots.sampler.local import LocalSampler
-
-STOPS = frozenset(range(0, 900, 9))
-"""So many that a random model meets one now and then."""
-PATIENCE = 60
-"""Seconds after which a test calls it a hang."""
-
-
-def run(awaitable):
-    """Run to the end, or fail rather than hang."""
-
-    async def bounded():
-        return await asyncio.wait_for(awaitable, PATIENCE)
-
-    return asyncio.run(bounded())
-
-
-async def talk(sampler, names, turns):
-    """Hold one session, and give its transcript and answers."""
-    transcript, answers = Transcript(), []
-    async with sampler.session(names) as session:
-        for ids, params in turns:
-            answers.append(await session.sample(ids, params))
-            transcript.read(ids)
-            transcript.wrote(answers[-1])
-    return transcript, answers
-
-
-def plan(count, temperature=1.0, turns=4, max_tokens=9):
-    """Draw ragged sessions: prompts of 1 to 30 ids, of 1 to 4 turns, of answers of 1 to 9 ids."""
-    rng, sessions = stream("ragged"), {}
-    for i in range(count):
-        sessions["life", i] = [
-            (
-                rng.integers(0, 800, rng.integers(1, 31)).tolist(),
-                Params(int(rng.integers(1, max_tokens + 1)), temperature),
-            )
-            for _ in range(rng.integers(1, turns + 1))
-        ]
-    return sessions
-
-
-def live(sampler, sessions, order=None):
-    """Hold all sessions at once, and give transcripts and answers by name."""
-
-    async def all_at_once():
-        names = order or list(sessions)
-        held = await asyncio.gather(*(talk(sampler, name, sessions[name]) for name in names))
-        return dict(zip(names, held, strict=True))
-
-    return run(all_at_once())
-
-
-def full_pass(model, ids, temperature=1.0):
-    """Score each id given those before it by one plain forward pass."""
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
-    return (logits / temperature).log_softmax(-1)
+from tests.sampler.talks import (
+    STOPS,
+    Counting,
+    Faulty,
+    full_pass,
+    live,
+    not_finite,
+    numbers,
+    out_of_memory,
+    plan,
+    run,
+    serves,
+    talk,
+)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -112,19 +69,6 @@ def test_every_id_is_the_one_that_the_draw_of_its_session_turn_and_place_falls_o
                 below = cumulative[read - 1, id - 1].item() if id else 0.0
                 assert below - 1e-5 <= draw <= cumulative[read - 1, id].item() + 1e-5
                 read += 1
-
-
-class Counting:
-    """A model that counts the ids it runs."""
-
-    def __init__(self, model):
-        self.model, self.config, self.ids = model, model.config, 0
-        self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
-        self.device, self.modules = model.device, model.modules
-
-    def __call__(self, **inputs):
-        self.ids += inputs["input_ids"].numel()
-        return self.model(**inputs)
 
 
 def test_what_openings_share_is_read_once_and_changes_no_logprob(model):
@@ -218,10 +162,6 @@ def test_a_closed_session_has_no_branches(model):
         run(closed())
 
 
-def numbers(held):
-    return {name: (t.ids, t.mask, t.logprobs, [a.stop for a in answers]) for name, (t, answers) in held.items()}
-
-
 def test_equal_seeds_give_equal_numbers_bit_for_bit(model):
     first = numbers(live(LocalSampler(model, STOPS, max_sessions=5), plan(10)))
     used = LocalSampler(model, STOPS, max_sessions=5)
@@ -285,7 +225,7 @@ def test_a_session_that_holds_all_the_model_can_read_says_full(make_model, size)
 def test_a_prompt_longer_than_the_model_reads_gives_an_empty_full_answer(make_model, size):
     sampler = LocalSampler(make_model(length=48), frozenset())
     _, answers = live(sampler, {("long",): [([7] * size, Params(3))], ("short",): [([7], Params(3))]})[("long",)]
-    assert (answers[0].ids, answers[0].logprobs, answers[0].stop) == ([], [], StopReason.FULL)
+    assert answers[0] == Sampled([], [], StopReason.FULL, [])
 
 
 def test_sessions_past_the_limit_queue_and_finish(model):
@@ -304,12 +244,6 @@ def test_sessions_past_the_limit_queue_and_finish(model):
 
     run(many())
     assert most == 2
-
-
-def serves(sampler, sessions):
-    """Whether this many sessions can still be held at once."""
-    held = live(sampler, {("after", i): [([i + 1], Params(2))] for i in range(sessions)})
-    return len(held) == sessions
 
 
 @pytest.mark.parametrize("places", [0, 1, 3])
@@ -403,29 +337,6 @@ def test_a_session_left_by_an_exception_frees_its_place(model):
     assert serves(sampler, 2)
 
 
-class Faulty:
-    """A model that fails at chosen calls."""
-
-    def __init__(self, model, bad, fault):
-        self.model, self.bad, self.fault, self.calls, self.config = model, bad, fault, 0, model.config
-        self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
-        self.device, self.modules = model.device, model.modules
-
-    def __call__(self, **inputs):
-        self.calls += 1
-        output = self.model(**inputs)
-        return self.fault(output) if self.calls in self.bad else output
-
-
-def out_of_memory(output):
-    raise MemoryError("no room")
-
-
-def not_finite(output):
-    output.logits[:] = float("nan")
-    return output
-
-
 @pytest.mark.parametrize(
     ("fault", "error"), [(out_of_memory, MemoryError), (not_finite, FloatingPointError)], ids=["raises", "nan"]
 )
@@ -464,7 +375,7 @@ def test_new_weights_are_served_under_their_version_and_no_cache_is_left(model, 
     new = live(sampler, plan(3))
     for name in old:
         transcript, answers = new[name]
-        assert {answer.version for answer in answers} == {5}
+        assert all(answer.versions == [5] * len(answer.ids) for answer in answers)
         assert transcript.ids != old[name][0].ids
         logprobs = full_pass(other, transcript.ids)
         for at in (at for at, sampled in enumerate(transcript.mask) if sampled):

@@ -18,24 +18,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codots.cli.main import main
+from codots.core.deadline import PATIENCE
 from codots.core.transcript import StopReason
 from codots.domains.registry import make_pack
 from codots.engine.endpoint import EndpointEngine
-from codots.engine.local import LocalEngine, Plan
+from codots.engine.local import LocalEngine
+from codots.engine.worker import Plan
+from codots.model.alphabet import END, LETTERS, make_render
 from codots.model.load import model_folder
-from codots.rollout.life import Given, Job, Own
+from codots.rollout.life import Job
 from codots.rollout.profile import Profile, load_profile
+from codots.rollout.steps import Given, Own
 from codots.sampler.base import Params
-from codots.sampler.openai import (
-    END,
-    LETTERS,
-    Endpoint,
-    EndpointError,
-    EndpointSampler,
-    RefusedError,
-    make_render,
-    messages,
-)
+from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler, RefusedError, messages
 
 SECRET = "sk-secret-0123456789"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\uf8fc\uf8fd\uf8fe\uf8ff"), max_size=30)
@@ -259,15 +254,15 @@ def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_there(serve):
         return (500, {}) if asked["messages"][1]["content"] == cursed else good("<action>1</action>")
 
     server = serve(answer)
-    engine = EndpointEngine(endpoint(server, at_once=1), Profile(solve_tokens=5))
-    jobs = [Job(pack, NONE, ("t", i)) for i, pack in enumerate(packs)]
+    engine = EndpointEngine(endpoint(server, at_once=1))
+    jobs = [Job(pack, NONE, Profile(solve_tokens=5).play(), ("t", i)) for i, pack in enumerate(packs)]
     heard = []
-    lives = engine.live(jobs, heard.append)
+    lives = engine.rollout(jobs, PATIENCE, heard.append)
     assert [life.failure is None for life in lives] == [True, False, True]
     assert lives[1].failure.startswith(f"EndpointError: openai:m at {server.url} gave no answer in 3 tries")
     assert len(heard) == 3
     with pytest.raises(EndpointError, match=r"every life is missing: .*status 500"):
-        EndpointEngine(endpoint(serve((500, {})), at_once=1), Profile()).live(jobs[:1])
+        EndpointEngine(endpoint(serve((500, {})), at_once=1)).rollout(jobs[:1], PATIENCE)
 
 
 NONE = Given(Profile().strategy(), ("", ""))
@@ -340,9 +335,9 @@ def test_greedy_words_are_the_same_behind_an_endpoint_and_in_this_process(served
     folder = model_folder("base")
     profile = load_profile(folder).at(0)
     packs = [make_pack("frozen-lake-v1", "easy", "dev", i, 3) for i in range(3)]
-    jobs = [Job(pack, Own(profile.strategy()), ("greedy", i)) for i, pack in enumerate(packs)]
-    elsewhere = EndpointEngine(Endpoint(str(folder), served), profile).live(jobs)
-    here = LocalEngine(Plan(folder, profile)).live(jobs)
+    jobs = [Job(pack, Own(profile.strategy()), profile.play(), ("greedy", i)) for i, pack in enumerate(packs)]
+    elsewhere = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, PATIENCE)
+    here = LocalEngine(Plan(folder, profile)).rollout(jobs, PATIENCE)
     assert [life.failure for life in elsewhere] == [None] * 3
     assert words(elsewhere) == words(here)
     for one, other in zip(elsewhere, here, strict=True):
@@ -355,19 +350,18 @@ def test_a_served_model_of_ours_is_drawn_from_and_not_greedy(served):
     """`transformers serve` asks the folder, not the request, whether to sample."""
     folder = model_folder("base")
     profile = load_profile(folder)
-    jobs = [
-        Job(make_pack("frozen-lake-v1", "easy", "dev", 0, 1), Given(profile.strategy(), ("",)), ("t", i))
-        for i in range(6)
-    ]
-    lives = EndpointEngine(Endpoint(str(folder), served), profile).live(jobs)
+    pack, given = make_pack("frozen-lake-v1", "easy", "dev", 0, 1), Given(profile.strategy(), ("",))
+    jobs = [Job(pack, given, profile.play(), ("t", i)) for i in range(6)]
+    lives = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, PATIENCE)
     assert len({str(words([life])) for life in lives}) > 1
 
 
 def test_an_answer_that_ran_into_its_limit_says_so(served):
     folder = model_folder("base")
     pack = make_pack("frozen-lake-v1", "easy", "dev", 0, 1)
-    job = Job(pack, Given(load_profile(folder).strategy(), ("",)), ("t",))
-    life = EndpointEngine(Endpoint(str(folder), served), Profile("compact", 1, 1, 200, 0.0)).live([job])[0]
+    profile = Profile("compact", 1, 1, 200, 0.0)
+    job = Job(pack, Given(profile.strategy(), ("",)), profile.play(), ("t",))
+    (life,) = EndpointEngine(Endpoint(str(folder), served)).rollout([job], PATIENCE)
     transcript = life.episodes[0].transcript
     assert END not in [id for id, sampled in zip(transcript.ids, transcript.mask, strict=True) if sampled]
     assert len(life.episodes[0].turns[0].reply.split()) == 1
@@ -385,8 +379,8 @@ def test_the_commands_take_an_endpoint_for_a_model(served, tmp_path, monkeypatch
             main()
         return end.value.code or 0, *capsys.readouterr()
 
-    ask_for = ["--packs", "2", "--size", "2", "--temperature", "0", "--workers", "1", "--arms", "own"]
-    code, there, said = codots("eval", name, *ask_for, "--json", "--rows", "rows.jsonl")
+    ask_for = ["packs=2", "size=2", "temperature=0", "workers=1", "arms=own"]
+    code, there, said = codots("eval", name, *ask_for, "--json", "rows=rows.jsonl")
     assert code == 0, said
     _, here, _ = codots("eval", "base", *ask_for, "--json")
     assert json.loads(there)["arms"] == json.loads(here)["arms"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,19 @@ from codots.model.attention import alike
 
 BLOCK = 8
 """Ids by which openings are compared; a common beginning that is shorter is read again."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A slot that is to take more ids, in one pass or in several."""
+
+    slot: int
+    length: int
+    """Ids it holds."""
+    new: list[int]
+    """Ids that follow."""
+    opening: bool
+    """Whether keys and values may be copied from other slots that begin alike, and to them."""
 
 
 class SlotCache:
@@ -41,12 +55,49 @@ class SlotCache:
             self._began |= dict.fromkeys(block_hashes(ids), slot)
         return known
 
+    def plan(self, rows: Sequence[Reading], budget: int) -> list[tuple[int, int]]:
+        """Choose what the next pass reads: at most `budget` ids, shared out evenly, but at least one of each row.
+
+        Gives for each row the length it starts from, which counts what will be copied, and how many ids it reads.
+        """
+        openings = {row.slot: [*self.held.get(row.slot, [])[: row.length], *row.new] for row in rows if row.opening}
+        for row in rows:
+            if row.opening and not row.length:  # as in `open`
+                ids = openings[row.slot]
+                self.held[row.slot] = ids[: alike(self.held.get(row.slot, []), ids[:-1])]
+        found = {}
+        for slot, ids in openings.items():  # as if all of it were read in this pass
+            (source, length), own = self._longest(ids[:-1]), len(self.held[slot])
+            found[slot] = (source, length, own) if length > own else (slot, own, own)
+            self.held[slot] = ids
+            self._began |= dict.fromkeys(block_hashes(ids), slot)
+        starts = [found[row.slot][1] if row.opening else row.length for row in rows]
+        counts = shares([row.length + len(row.new) - start for row, start in zip(rows, starts, strict=True)], budget)
+        self.copies = []
+        for i, row in enumerate(rows):
+            if row.opening:
+                source, length, own = found[row.slot]
+                starts[i] = max(own, min(length, len(self.held[source])))  # the budget may have cut the source short
+                if starts[i] > own:
+                    self.copies.append((row.slot, source, starts[i]))
+                self.held[row.slot] = openings[row.slot][: starts[i] + counts[i]]
+        return list(zip(starts, counts, strict=True))
+
+    @torch.inference_mode()
+    def wipe(self, slots: Sequence[int]) -> None:
+        """Forget what these slots hold; even where it is masked, a number that is not finite would spread."""
+        for slot in slots:
+            self.held.pop(slot, None)
+            for store in (store for layer in self.layers for store in layer if slot < store.shape[0]):
+                store[slot] = 0
+
     def _longest(self, ids: list[int]) -> tuple[int, int]:
         """Find the slot that begins most like these ids, and for how many of them."""
         source, length = -1, 0
         for end, hashed in enumerate(block_hashes(ids), 1):
             slot = self._began.get(hashed, -1)
-            if self.held.get(slot, [])[: end * BLOCK] != ids[: end * BLOCK]:
+            start = length if slot == source else 0  # what was compared already
+            if self.held.get(slot, [])[start : end * BLOCK] != ids[start : end * BLOCK]:
                 break
             source, length = slot, end * BLOCK
         return source, alike(self.held[source], ids) if length else 0
@@ -94,6 +145,15 @@ class SlotCache:
         if store.numel():
             grown[:slots, :, :width] = store
         return grown
+
+
+def shares(wanted: Sequence[int], budget: int) -> list[int]:
+    """Share out a budget evenly: nobody gets more than is wanted, and everybody at least 1."""
+    given, left = [0] * len(wanted), budget
+    for done, i in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        given[i] = max(1, min(wanted[i], left // (len(wanted) - done)))
+        left = max(0, left - given[i])
+    return given
 
 
 def bytes_per_id(model: Any) -> int:

@@ -29,6 +29,8 @@ class Request:
     done: asyncio.Future[Sampled]
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    """Of the ids that were sampled before other weights came; the rest are of the weights served now."""
 
 
 class LocalSession:
@@ -152,11 +154,11 @@ class LocalSampler:
             raise ValueError(f"{params.max_tokens} ids wanted after {len(ids)} new ones; expected at least 1 of each")
         room = self.max_length - session.length - len(session.pending) - len(ids)
         if room < 1:
-            return Sampled([], [], StopReason.FULL, self.version)
+            return Sampled([], [], StopReason.FULL, [])
         draws = stream(*session.names, session.turn).random(min(params.max_tokens, room)).tolist()
         session.turn += 1
         request = Request(session, [*session.pending, *ids], params, draws, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
+        self._queue(request)
         self._moved.set()
         if self._server is None or self._server.done():
             self._server = asyncio.create_task(self._serve())
@@ -166,6 +168,9 @@ class LocalSampler:
             self._forget(session)
             session.opened_at = -1  # half an answer is nothing to go on from
             raise
+
+    def _queue(self, request: Request) -> None:
+        self._waiting.append(request)
 
     async def _serve(self) -> None:
         """Prefill and decode until nobody waits."""
@@ -189,10 +194,13 @@ class LocalSampler:
 
     @torch.inference_mode()
     def _forward(self, batch: list[Request]) -> torch.Tensor:
-        """Run the model over the new ids of every row, in one pass; gives the logits after the last, (B, ids)."""
+        """Run the model over all that is new to every row."""
         self._close_up(batch)
         self._open_slots([request for request in batch if not request.session.length])
-        news = [request.new or request.session.pending for request in batch]
+        return self._run(batch, [request.new or request.session.pending for request in batch])
+
+    def _run(self, batch: list[Request], news: list[list[int]]) -> torch.Tensor:
+        """Run the model over new ids of every row, in one pass; gives the logits after the last, (B, ids)."""
         counts_B = np.array([len(new) for new in news])
         starts_B, slots_B = np.array([(request.session.length, request.session.slot) for request in batch]).T
         slots_N, ends_B = np.repeat(slots_B, counts_B), np.cumsum(counts_B)
@@ -273,5 +281,6 @@ class LocalSampler:
         else:
             return False
         if not request.done.done():
-            request.done.set_result(Sampled(request.ids, request.logprobs, stop, self.version))
+            versions = request.versions + [self.version] * (len(request.ids) - len(request.versions))
+            request.done.set_result(Sampled(request.ids, request.logprobs, stop, versions))
         return True

@@ -14,6 +14,12 @@ Player = Callable[[str], str]
 """Answers the new text of a session; one player serves one session."""
 
 
+def scripted(text: str, render: Render, version: int = 0) -> Sampled:
+    """Give the answer of a sampler that said this text; the logprob of a scripted id is 0."""
+    ids = render.reply(text)
+    return Sampled(ids, [0.0] * len(ids), StopReason.STOP, [version] * len(ids))
+
+
 class ScriptedSession:
     """One player at work."""
 
@@ -27,9 +33,8 @@ class ScriptedSession:
         return None
 
     async def sample(self, ids: list[int], params: Params) -> Sampled:
-        """Decode, ask the player, encode; the logprob of a scripted id is 0."""
-        reply = self.render.reply(self.player(self.render.text(ids)))
-        return Sampled(reply, [0.0] * len(reply), StopReason.STOP, self.version)
+        """Decode, ask the player, encode."""
+        return scripted(self.player(self.render.text(ids)), self.render, self.version)
 
 
 class ScriptedSampler:

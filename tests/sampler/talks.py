@@ -1,0 +1,124 @@
+"""What tests of samplers share: sessions to hold, forward passes to compare with, models that count or fail."""
+
+import asyncio
+
+import pytest
+import torch
+
+from codots.core.rng import stream
+from codots.core.transcript import Transcript
+from codots.sampler.base import Params
+
+STOPS = frozenset(range(0, 900, 9))
+"""So many that a random model meets one now and then."""
+PATIENCE = 60
+"""Seconds after which a test calls it a hang."""
+
+
+def run(awaitable):
+    """Run to the end, or fail rather than hang."""
+
+    async def bounded():
+        return await asyncio.wait_for(awaitable, PATIENCE)
+
+    return asyncio.run(bounded())
+
+
+async def talk(sampler, names, turns):
+    """Hold one session, and give its transcript and answers."""
+    transcript, answers = Transcript(), []
+    async with sampler.session(names) as session:
+        for ids, params in turns:
+            answers.append(await session.sample(ids, params))
+            transcript.read(ids)
+            transcript.wrote(answers[-1])
+    return transcript, answers
+
+
+def plan(count, temperature=1.0, turns=4, max_tokens=9):
+    """Draw ragged sessions: prompts of 1 to 30 ids, of 1 to 4 turns, of answers of 1 to 9 ids."""
+    rng, sessions = stream("ragged"), {}
+    for i in range(count):
+        sessions["life", i] = [
+            (
+                rng.integers(0, 800, rng.integers(1, 31)).tolist(),
+                Params(int(rng.integers(1, max_tokens + 1)), temperature),
+            )
+            for _ in range(rng.integers(1, turns + 1))
+        ]
+    return sessions
+
+
+def live(sampler, sessions, order=None):
+    """Hold all sessions at once, and give transcripts and answers by name."""
+
+    async def all_at_once():
+        names = order or list(sessions)
+        held = await asyncio.gather(*(talk(sampler, name, sessions[name]) for name in names))
+        return dict(zip(names, held, strict=True))
+
+    return run(all_at_once())
+
+
+def full_pass(model, ids, temperature=1.0):
+    """Score each id given those before it by one plain forward pass."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
+    return (logits / temperature).log_softmax(-1)
+
+
+def assert_scored_by(model, transcript, temperature=1.0, version=0):
+    """Compare the logprobs of what a version of the weights sampled with one plain forward pass of its model."""
+    logprobs = full_pass(model, transcript.ids, temperature)
+    for at in (at for at, sampled in enumerate(transcript.mask) if sampled and transcript.versions[at] == version):
+        assert logprobs[at - 1, transcript.ids[at]].item() == pytest.approx(transcript.logprobs[at], abs=1e-4)
+
+
+def numbers(held):
+    return {name: (t.ids, t.mask, t.logprobs, [a.stop for a in answers]) for name, (t, answers) in held.items()}
+
+
+def serves(sampler, sessions):
+    """Whether this many sessions can still be held at once."""
+    held = live(sampler, {("after", i): [([i + 1], Params(2))] for i in range(sessions)})
+    return len(held) == sessions
+
+
+class Counting:
+    """A model that counts the ids it runs, pass by pass."""
+
+    def __init__(self, model):
+        self.model, self.config, self.passes = model, model.config, []
+        self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
+        self.device, self.modules, self.load_state_dict = model.device, model.modules, model.load_state_dict
+
+    def __call__(self, **inputs):
+        self.passes.append(inputs["input_ids"].numel())
+        return self.model(**inputs)
+
+    @property
+    def ids(self):
+        return sum(self.passes)
+
+
+class Faulty:
+    """A model that fails at chosen calls."""
+
+    def __init__(self, model, bad, fault):
+        self.model, self.bad, self.fault, self.calls, self.config = model, bad, fault, 0, model.config
+        self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
+        self.device, self.modules = model.device, model.modules
+
+    def __call__(self, **inputs):
+        self.calls += 1
+        output = self.model(**inputs)
+        return self.fault(output) if self.calls in self.bad else output
+
+
+def out_of_memory(output):
+    raise MemoryError("no room")
+
+
+def not_finite(output):
+    output.logits[:] = float("nan")
+    return output
