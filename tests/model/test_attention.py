@@ -66,7 +66,10 @@ def samples():
     rng = stream("attention")
     head = rng.integers(0, 97, 20).tolist()
     rows = [[*head[: rng.integers(0, 20)], *rng.integers(0, 97, rng.integers(2, 40)).tolist()] for _ in range(9)]
-    return [Sample(ids, [False, *[True] * (len(ids) - 1)], [1.0] * len(ids), [0.0] * len(ids), 0) for ids in rows]
+    return [
+        Sample(ids, [False, *[True] * (len(ids) - 1)], [1.0] * len(ids), [0.0] * len(ids), [0] * len(ids))
+        for ids in rows
+    ]
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -7,6 +7,7 @@ from codots.algorithm.losses import policy_loss
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
 from codots.model.fast_layers import KINDS, SMALL, _Norm, slim
+from tests.learner.stepping import gradient_of
 from tests.model.test_attention import MODELS, made, samples
 
 LEAN = [kind for kind in MODELS if kind != "gpt2"]
@@ -24,7 +25,7 @@ def test_the_gradient_is_that_of_transformers(kind):
         old, advantages = torch.tensor([sample.logprobs[1:], sample.advantages[1:]])
         policy_loss(logprobs, old, advantages, torch.ones_like(old, dtype=torch.bool), normaliser=50)[0].backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
-    gradient, _ = LocalLearner(model, LearnerConfig()).gradient(batch, 50)
+    gradient, _ = gradient_of(LocalLearner(model, LearnerConfig()), batch, 50)
     assert all(hasattr(layer, "lean") for layer in model.modules() if type(layer).__name__ in KINDS)
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
 

@@ -7,8 +7,9 @@ import pytest
 from codots.domains.registry import get_domain, make_pack, register
 from codots.model.load import load_render
 from codots.rollout.fit import grouped, rehearse
-from codots.rollout.life import Job, Own, rollouts
+from codots.rollout.life import Job, rollouts
 from codots.rollout.profile import Profile
+from codots.rollout.steps import Own
 from codots.sampler.scripted import ScriptedSampler
 from tests.lively import make_lively
 from tests.toy import Talk
@@ -23,9 +24,9 @@ def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
     profile, render = Profile("compact", 4, 14, 200), load_render(make_lively(tmp_path / "model"))
     packs = packs_of("frozen-lake-v1", "easy")
     lives = rehearse(packs, profile, render, 0.5)
-    jobs = [Job(pack, Own(profile.strategy()), ("x", i)) for i, pack in enumerate(packs)]
+    jobs = [Job(pack, Own(profile.strategy()), profile.play(), ("x", i)) for i, pack in enumerate(packs)]
     sampler = ScriptedSampler(render, lambda names: lambda text: "1")
-    played = asyncio.run(rollouts(jobs, sampler, render, profile.play()))
+    played = asyncio.run(rollouts(jobs, sampler, render))
     for life, lived in zip(lives, played, strict=True):
         assert len(life.samples) == len(lived.episodes) == 3
         opening = life.samples[0].mask.index(True)

@@ -9,8 +9,9 @@ import pytest
 from codots.context.rewrite import Rewrite
 from codots.core.rng import stream
 from codots.domains.registry import make_pack, register
-from codots.rollout.life import FORMAT_PENALTY, TRIES, Given, Job, Own, rollouts
+from codots.rollout.life import TRIES, Job, rollouts
 from codots.rollout.profile import Play
+from codots.rollout.steps import FORMAT_PENALTY, Given, Own
 from codots.sampler.base import Params
 from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import ScriptedSampler
@@ -56,12 +57,12 @@ def talk(registry):
 def jobs(id="guess-v0", lives=1, size=4, contexts=None, strategy=None):
     strategy = strategy or Rewrite()
     contexts = Own(strategy) if contexts is None else Given(strategy, tuple(contexts))
-    return [Job(make_pack(id, "few", "dev", i, size), contexts, ("test", i)) for i in range(lives)]
+    return [Job(make_pack(id, "few", "dev", i, size), contexts, PLAY, ("test", i)) for i in range(lives)]
 
 
-def live(jobs, sampler, render, play=PLAY, **kwargs):
+def live(jobs, sampler, render, **kwargs):
     async def bounded():
-        return await asyncio.wait_for(rollouts(jobs, sampler, render, play, **kwargs), PATIENCE)
+        return await asyncio.wait_for(rollouts(jobs, sampler, render, **kwargs), PATIENCE)
 
     return asyncio.run(bounded())
 
@@ -110,7 +111,7 @@ def test_too_few_given_contexts_are_an_error_of_the_caller(guess, render):
 
 def record_of(episode):
     t = episode.transcript
-    return (t.ids, t.mask, t.logprobs, t.version, episode.reward, episode.turns, episode.stop)
+    return (t.ids, t.mask, t.logprobs, t.versions, episode.reward, episode.turns, episode.stop)
 
 
 def test_the_first_solve_of_a_life_is_bit_for_bit_that_of_a_life_given_nothing(talk, render, model):

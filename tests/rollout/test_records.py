@@ -8,8 +8,9 @@ import pytest
 from codots.context.rewrite import Turn
 from codots.core.transcript import Sampled, StopReason, Transcript
 from codots.domains.registry import make_pack
-from codots.rollout.life import Episode, Life
+from codots.rollout.life import Life
 from codots.rollout.records import Row, contexts, dump, life_rows, load_rollouts, missing_row, names_of, read_rows
+from codots.rollout.steps import Episode
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def pack():
 def episode(kind, position, reward, tokens, *, context="", written=None):
     transcript = Transcript()
     transcript.read([1, 2, 3])
-    transcript.wrote(Sampled([4] * tokens, [-0.5] * tokens, StopReason.STOP, 0))
+    transcript.wrote(Sampled([4] * tokens, [-0.5] * tokens, StopReason.STOP, [0] * tokens))
     turns = (Turn("a1\nb2", "go \u2028 1"), Turn("é \ud7ff", ""))
     return Episode(kind, position, reward, context, written, "goal", turns, "the end", transcript)
 

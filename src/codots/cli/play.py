@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from codots.context.rewrite import CLOSE, OPEN, Rewrite
-from codots.core.deadline import PATIENCE, deadline
+from codots.core.deadline import PATIENCE
 from codots.core.suggest import check_known
-from codots.domains.base import POLICIES, Pack, Policy, Step, Task
-from codots.domains.scripted import turns
-
-if TYPE_CHECKING:
-    from codots.rollout.life import Episode
+from codots.domains.base import POLICIES, Env, Pack, Policy, Step, Task
+from codots.model.alphabet import make_render
+from codots.rollout.profile import Profile
+from codots.rollout.steps import Episode, Given, LifeSteps, Own, SolveSteps, UpdateSteps
+from codots.sampler.scripted import scripted
 
 HINT = "notes for the next task: an empty line ends them, and alone keeps what you have"
+RENDER = make_render()
 console = Console(highlight=False)
 
 
@@ -31,22 +32,26 @@ def play(pack: Pack, policy: str | None = None) -> list[float]:
     if policy is not None:
         check_known(policy, POLICIES, "policy")
     player = pack.domain.policy(policy, pack.world) if policy else None
-    domain, style = pack.domain, pack.domain.styles[0]
-    memory, rewards, notes, told = domain.make_memory(pack.world), [], "", ""
+    domain, style, strategy = pack.domain, pack.domain.styles[0], Rewrite()
+    contexts = Given(strategy, ("",) * len(pack.tasks)) if player else Own(strategy)
+    life, memory = LifeSteps(contexts, Profile(style).play(), len(pack.tasks)), domain.make_memory(pack.world)
+    rewards, told = [], ""
     for task in pack.tasks:
         console.print()
         console.rule(f"{domain.id} {pack.preset}: task {task.position + 1} of {len(pack.tasks)}", characters="=")
-        rules = domain.rules_text(task, style)
+        rules, env = domain.rules_text(task, style), task.env(style=style, memory=memory)
         say("the rules are the same" if rules == told else rules, "dim" if rules == told else "")
         told = rules
+        observation = env.observe()
+        steps = life.solve(task.position, rules, observation)
         if player is None:
-            say(f"\nyour notes: {notes or 'none'}", "cyan")
-        step = solve(task, style, memory, rules, player)
+            say(f"\nyour notes: {steps.context or 'none'}", "cyan")
+        step = solved(steps, task, env, observation, player)
         rewards.append(step.reward)
         if player is not None:
             player.end(step)
-        elif task.position + 1 < len(pack.tasks):
-            notes = rewritten(notes)
+        if update := life.update(domain.reveals_reward):
+            rewrite(update)
     say("")
     for name, values in (
         ("floor", [domain.floor(task) for task in pack.tasks]),
@@ -57,22 +62,24 @@ def play(pack: Pack, policy: str | None = None) -> list[float]:
     return rewards
 
 
-def solve(task: Task, style: str, memory: object | None, rules: str, player: Policy | None) -> Step:
-    """Play one task to its end."""
-    env = task.env(style=style, memory=memory)
-    show(task, env.observe(), env.view)
-
-    def act(view: Any) -> str:
-        if player is None:
-            return answer(rules)
-        text = player.act(view)
-        say(f"> {text}", "green")
-        return text
-
-    for _, step in turns(env, act):
+def solved(steps: SolveSteps, task: Task, env: Env, observation: str, player: Policy | None) -> Step:
+    """Play one task to its end; gives the last step."""
+    show(task, observation, env.view)
+    while not steps.done:
+        text = player.act(env.view) if player else answer(steps.rules)
+        if player:
+            say(f"> {text}", "green")
+        step = env.step(replied(steps, text))
+        steps.observe(step)
         show(task, step.observation, env.view)
     say(f"{step.feedback} reward {step.reward:.2f}", "bold")
     return step
+
+
+def replied(steps: SolveSteps | UpdateSteps, text: str) -> str:
+    """Reply with a text in place of a model; gives the action."""
+    steps.next_ids(RENDER)
+    return steps.reply(scripted(text, RENDER), text)
 
 
 def show(task: Task, observation: str, view: Any) -> None:
@@ -89,18 +96,15 @@ def answer(rules: str) -> str:
     return text if "<action>" in text or "<action>" not in rules else f"<action>{text}</action>"
 
 
-def rewritten(notes: str) -> str:
+def rewrite(steps: UpdateSteps) -> None:
     """Read notes of some lines; the same bounds hold as for a model."""
     say(f"\n{HINT}", "cyan")
     lines = [console.input("| ")]
     while lines[-1].strip():
         lines.append(console.input("| "))
-    if len(lines) == 1:
-        return notes
-    parsed = Rewrite().parse("\n".join([OPEN, *lines, CLOSE]), notes)
-    if parsed.failure:
-        say(f"the notes stay as they were: {parsed.failure}", "red")
-    return parsed.context
+    replied(steps, "\n".join([OPEN, *(lines if len(lines) > 1 else [steps.context]), CLOSE]))
+    if failure := steps.finish().outcome:
+        say(f"the notes stay as they were: {failure}", "red")
 
 
 def say(text: str, style: str = "") -> None:
@@ -117,12 +121,11 @@ def watch(
     that takes longer than `patience` seconds.
     """
     from codots.engine.open import Player  # torch, which who plays alone does not wait for
-    from codots.rollout.life import Job, Own
+    from codots.rollout.life import Job
 
     with closing(Player(model, pack.domain.id, temperature=temperature)) as player:
-        job = Job(pack, Own(player.profile.strategy()), ("play", seed, pack.index))
-        with deadline(patience, f"watching {model} live"):
-            life = player.live([job])[0]
+        job = Job(pack, Own(player.profile.strategy()), player.profile.play(), ("play", seed, pack.index))
+        life = player.rollout([job], patience)[0]
         if life.failure:
             raise RuntimeError(f"the life is missing: {life.failure}")
         style = player.profile.style

@@ -16,6 +16,11 @@ EMPTY_THOUGHT = re.compile(r"(<think>\s*</think>\s*)?")
 """What some templates begin a reply with so that it is not thought over, and leave out of earlier turns."""
 
 
+def spoken(text: str) -> str:
+    """What a reply says once it has been thought over: a thought may name what an answer would be read for."""
+    return text.rpartition(THOUGHT)[2]
+
+
 class Render:
     """Encode the turns of one episode with a tokenizer's own chat template.
 
@@ -50,10 +55,6 @@ class Render:
         """Decode sampled ids to the words that an environment reads, without the stop."""
         ids = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-    def spoken(self, text: str) -> str:
-        """What a reply says once it has been thought over: a thought may name what an answer would be read for."""
-        return text.rpartition(THOUGHT)[2]
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from codots.context.rewrite import CLOSE, OPEN, Trajectory, Turn
+from codots.context.rewrite import CLOSE, OPEN
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
-from codots.domains.base import Pack, Policy, Task
-from codots.domains.scripted import turns
+from codots.domains.base import Pack
 from codots.model.renderer import Render
 from codots.rollout.profile import Profile
+from codots.rollout.steps import Given, LifeSteps, Own, SolveSteps, UpdateSteps
 
 
 @dataclass(frozen=True)
@@ -60,54 +59,38 @@ class _Rehearsal:
 
     def life(self, pack: Pack, policy: str, rewrites: bool) -> Rehearsed:
         start = time.process_time()
-        samples = [transcript.sample(1.0) for transcript in self._episodes(pack, policy, rewrites)]
+        samples = [one.sample(1.0) for one in self._episodes(pack, policy, rewrites) if one.tokens]
         return Rehearsed(samples, time.process_time() - start)
 
     def _episodes(self, pack: Pack, policy: str, rewrites: bool) -> Iterator[Transcript]:
         domain, style, strategy = pack.domain, self.profile.style, self.profile.strategy()
-        player, memory, z = domain.policy(policy, pack.world), domain.make_memory(pack.world), ""
+        contexts = Own(strategy) if rewrites else Given(strategy, ("",) * len(pack.tasks))
+        life = LifeSteps(contexts, self.profile.play(), len(pack.tasks))
+        player, memory = domain.policy(policy, pack.world), domain.make_memory(pack.world)
+        written = f"{OPEN}{domain.oracle_context(pack.world, style)[: self.profile.cap]}{CLOSE}"
         for task in pack.tasks:
-            transcript, trajectory = self._solve(task, player, memory, z)
-            if transcript.tokens:
-                yield transcript
-            if rewrites and task.position + 1 < len(pack.tasks):
-                prompt = strategy.prompt(trajectory, z, style)
-                z, transcript = domain.oracle_context(pack.world, style), Transcript()
-                ids = self.render.opening(prompt.system, prompt.user)
-                if self._answer(transcript, ids, f"{OPEN}{z}{CLOSE}", self.profile.update_tokens):
-                    yield transcript
+            env = task.env(style=style, memory=memory)
+            solve = life.solve(task.position, domain.rules_text(task, style), env.observe())
+            while not solve.done:
+                text = player.act(env.view)
+                sampled = self._sampled(solve, text)
+                action = solve.reply(sampled, text if sampled.ids else "")  # what a model without room would say
+                step = env.step(action)
+                solve.observe(step)
+            player.end(step)
+            yield solve.transcript
+            if update := life.update(domain.reveals_reward):
+                update.reply(self._sampled(update, written), written)  # which is given on even where no room is left
+                yield update.transcript
 
-    def _solve(self, task: Task, player: Policy, memory: object | None, z: str) -> tuple[Transcript, Trajectory]:
-        domain, style = task.domain, self.profile.style
-        env, rules = task.env(style=style, memory=memory), domain.rules_text(task, style)
-        observation, transcript, said = env.observe(), Transcript(), []
-        prompt = self.profile.strategy().solve(rules, z, observation, style)
-        ids = self.render.opening(prompt.system, prompt.user)
-
-        def act(view: Any) -> str:
-            text = player.act(view)
-            room = self._answer(transcript, ids, text, self.profile.solve_tokens)
-            return text if room else ""  # what a model without room would say
-
-        for text, step in turns(env, act):
-            said.append(Turn(observation, text))
-            observation = step.observation
-            if not step.done:
-                ids = self.render.turn(observation, StopReason.STOP)
-        player.end(step)
-        told = step.reward if domain.reveals_reward else None
-        return transcript, Trajectory(rules, tuple(said), step.observation, told, step.feedback)
-
-    def _answer(self, transcript: Transcript, ids: list[int], text: str, most: int) -> bool:
-        """Read, say the text, and where that is short go on in ids that mean nothing; False without room."""
-        reply, room = self.render.reply(text), self.profile.length - len(transcript.ids) - len(ids)
+    def _sampled(self, steps: SolveSteps | UpdateSteps, text: str) -> Sampled:
+        """Say the text, and where that is short go on in ids that mean nothing; say nothing without room."""
+        ids, reply, most = steps.next_ids(self.render), self.render.reply(text), steps.params.max_tokens
+        room = self.profile.length - len(steps.transcript.ids) - len(ids)
         count = min(max(len(reply), int(most * self.share)), most, room)
         if count < 1:
-            return False
-        transcript.read(ids)
-        said = (reply * (count // len(reply) + 1))[:count]
-        transcript.wrote(Sampled(said, [0.0] * count, StopReason.STOP, 0))
-        return True
+            return Sampled([], [], StopReason.FULL, [])
+        return Sampled((reply * (count // len(reply) + 1))[:count], [0.0] * count, StopReason.STOP, [0] * count)
 
 
 def grouped(lives: list[Rehearsed], group: int) -> list[Sample]:

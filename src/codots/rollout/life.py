@@ -8,55 +8,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
-from codots.context.rewrite import Prompt, Strategy, Trajectory, Turn
 from codots.core.rng import Names
-from codots.core.transcript import StopReason, Transcript
-from codots.domains.base import Env, Pack, Step, Task
+from codots.domains.base import Pack, Step
 from codots.model.renderer import Render
 from codots.rollout.profile import Play
-from codots.sampler.base import Params, Sampler, Session
+from codots.rollout.steps import Episode, Given, Kind, LifeSteps, Own, SolveSteps, UpdateSteps
+from codots.sampler.base import Sampler, Session
 
-Kind = Literal["solve", "update"]
 TRIES = 3
 """A life hit by a failure of the infrastructure is tried this often in all."""
-FORMAT_PENALTY = 0.1
-"""What an update loses whose reply cannot be read (arXiv 2606.20002, table 1)."""
-
-
-@dataclass(frozen=True)
-class Own:
-    """A life that writes its own contexts."""
-
-    strategy: Strategy
-
-
-@dataclass(frozen=True)
-class Given:
-    """A life that is handed a context for each position, and writes none."""
-
-    strategy: Strategy
-    contexts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One solve or update that was played."""
-
-    kind: Kind
-    position: int
-    reward: float
-    context: str
-    """What it was given."""
-    written: str | None
-    """What an update left behind."""
-    stop: str
-    """How it ended, in the domain's word; of an update: `ok` or `malformed`."""
-    turns: tuple[Turn, ...]
-    outcome: str
-    """The answer to the last action."""
-    transcript: Transcript
 
 
 @dataclass(frozen=True)
@@ -78,66 +39,52 @@ class Life:
         return tuple(episode.context for episode in self.of("solve"))
 
 
-async def rollout(
-    pack: Pack, sampler: Sampler, render: Render, contexts: Own | Given, play: Play, names: Names
-) -> Life:
+@dataclass(frozen=True)
+class Job:
+    """One life to live."""
+
+    pack: Pack
+    contexts: Own | Given
+    play: Play
+    names: Names
+    """Everything random about the life is drawn under this name."""
+
+
+async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     """Live one life; a failure of the infrastructure is tried again, then the life is missing as a whole."""
-    if isinstance(contexts, Given) and len(contexts.contexts) < len(pack.tasks):
-        raise ValueError(f"{len(contexts.contexts)} contexts given for {len(pack.tasks)} tasks")
+    tasks, contexts = job.pack.tasks, job.contexts
+    if isinstance(contexts, Given) and len(contexts.contexts) < len(tasks):
+        raise ValueError(f"{len(contexts.contexts)} contexts given for {len(tasks)} tasks")
     failure = ""
     for _ in range(TRIES):
         try:
-            return Life(names, tuple([e async for e in _episodes(pack, sampler, render, contexts, play, names)]))
+            return Life(job.names, tuple([e async for e in _episodes(job, sampler, render)]))
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
-    return Life(names, (), failure)
+    return Life(job.names, (), failure)
 
 
-async def _episodes(
-    pack: Pack, sampler: Sampler, render: Render, contexts: Own | Given, play: Play, names: Names
-) -> AsyncIterator[Episode]:
-    strategy = contexts.strategy
-    memory = pack.domain.make_memory(pack.world)
-    z = strategy.initial()
+async def _episodes(job: Job, sampler: Sampler, render: Render) -> AsyncIterator[Episode]:
+    pack, style = job.pack, job.play.style
+    life, memory = LifeSteps(job.contexts, job.play, len(pack.tasks)), pack.domain.make_memory(pack.world)
     for task in pack.tasks:
-        j = task.position
-        if isinstance(contexts, Given):
-            z = contexts.contexts[j]
-        env, rules = task.env(style=play.style, memory=memory), task.domain.rules_text(task, play.style)
-        async with sampler.session((*names, j, "solve")) as session:
-            solved, end = await solve(task, rules, env, session, render, strategy, z, play)
-        yield solved
-        if isinstance(contexts, Own) and j + 1 < len(pack.tasks):
-            reward = solved.reward if task.domain.reveals_reward else None
-            trajectory = Trajectory(rules, solved.turns, solved.outcome, reward, end.feedback)
-            async with sampler.session((*names, j, "update")) as session:
-                updated = await update(j, trajectory, session, render, strategy, z, play)
-            yield updated
-            z = updated.written or ""
+        names = (*job.names, task.position)
+        env, rules = task.env(style=style, memory=memory), task.domain.rules_text(task, style)
+        async with sampler.session((*names, "solve")) as session:
+            solve = life.solve(task.position, rules, env.observe())
+            while not solve.done:
+                act = partial(env.step, await _reply(solve, session, render))
+                solve.observe(await in_thread(act, task.domain.patience) if task.domain.blocking else act())
+        yield solve.finish()
+        if update := life.update(task.domain.reveals_reward):
+            async with sampler.session((*names, "update")) as session:
+                await _reply(update, session, render)
+            yield update.finish()
 
 
-async def solve(
-    task: Task, rules: str, env: Env, session: Session, render: Render, strategy: Strategy, z: str, play: Play
-) -> tuple[Episode, Step]:
-    """Play one task to its end."""
-    observation = env.observe()
-    prompt = strategy.solve(rules, z, observation, play.style)
-    transcript, turns = Transcript(), []
-    ids = render.opening(prompt.system, prompt.user)
-    while True:
-        text, stop = await _answer(session, render, transcript, ids, play.solve)
-        turns.append(Turn(observation, text))
-        blocking, patience = task.domain.blocking, task.domain.patience
-        act = partial(env.step, render.spoken(text))
-        step = await in_thread(act, patience) if blocking else act()
-        if step.done:
-            break
-        observation = step.observation
-        ids = render.turn(observation, stop)
-    ended = step.stop or "done"
-    return Episode(
-        "solve", task.position, step.reward, z, None, ended, tuple(turns), step.observation, transcript
-    ), step
+async def _reply(steps: SolveSteps | UpdateSteps, session: Session, render: Render) -> str:
+    sampled = await session.sample(steps.next_ids(render), steps.params)
+    return steps.reply(sampled, render.text(sampled.ids))
 
 
 async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
@@ -171,46 +118,13 @@ async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
         raise TimeoutError(f"the environment did not answer within {seconds:g} s") from error
 
 
-async def update(
-    position: int, trajectory: Trajectory, session: Session, render: Render, strategy: Strategy, z: str, play: Play
-) -> Episode:
-    """Rewrite the context once."""
-    prompt: Prompt = strategy.prompt(trajectory, z, play.style)
-    transcript = Transcript()
-    text, _ = await _answer(session, render, transcript, render.opening(prompt.system, prompt.user), play.update)
-    parsed = strategy.parse(render.spoken(text), z)
-    reward, stop = (0.0, "ok") if parsed.failure is None else (-FORMAT_PENALTY, "malformed")
-    turns = (Turn(prompt.user, text),)
-    return Episode("update", position, reward, z, parsed.context, stop, turns, parsed.failure or "", transcript)
-
-
-async def _answer(
-    session: Session, render: Render, transcript: Transcript, ids: list[int], params: Params
-) -> tuple[str, StopReason]:
-    sampled = await session.sample(ids, params)
-    if sampled.stop is not StopReason.FULL or sampled.ids:
-        transcript.read(ids)
-        transcript.wrote(sampled)
-    return render.text(sampled.ids), sampled.stop
-
-
-@dataclass(frozen=True)
-class Job:
-    """One life to live."""
-
-    pack: Pack
-    contexts: Own | Given
-    names: Names
-    """Everything random about the life is drawn under this name."""
-
-
 async def rollouts(
-    jobs: Sequence[Job], sampler: Sampler, render: Render, play: Play, told: Callable[[Life], None] = lambda _: None
+    jobs: Sequence[Job], sampler: Sampler, render: Render, told: Callable[[Life], None] = lambda _: None
 ) -> list[Life]:
     """Live many lives at once, and tell of each as it ends."""
 
     async def live(job: Job) -> Life:
-        life = await rollout(job.pack, sampler, render, job.contexts, play, job.names)
+        life = await rollout(job, sampler, render)
         told(life)
         return life
 

@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from codots.context.rewrite import Turn
+from codots.core.files import write_atomically
 from codots.core.rng import Names
+from codots.core.transcript import Transcript
 from codots.domains.base import Pack
 from codots.rollout.life import Life
+from codots.rollout.steps import Episode
 
 HEAD = "evaluation"
 """Key of the first line of an evaluation's file, which says which one it is."""
@@ -116,3 +120,22 @@ def load_rollouts(path: str | Path) -> list[Row]:
 def names_of(row: Row) -> Names:
     """The name of the pack of a row."""
     return tuple(row.pack)
+
+
+def write_lives(path: Path, batches: Iterable[Iterable[Life]]) -> None:
+    """Write batches of lives whole, to the last bit, for `read_lives`."""
+    write_atomically(path, json.dumps([[asdict(life) for life in batch] for batch in batches]))
+
+
+def read_lives(path: Path) -> list[list[Life]]:
+    """Read what `write_lives` wrote."""
+    return [[_life(values) for values in batch] for batch in json.loads(path.read_text())]
+
+
+def _life(values: dict[str, Any]) -> Life:
+    return Life(tuple(values["names"]), tuple(map(_episode, values["episodes"])), values["failure"])
+
+
+def _episode(values: dict[str, Any]) -> Episode:
+    parts = {"turns": tuple(Turn(**turn) for turn in values["turns"]), "transcript": Transcript(**values["transcript"])}
+    return Episode(**values | parts)
