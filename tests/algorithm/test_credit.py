@@ -8,18 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from codots.algorithm.credit import (
-    OPTIONS,
-    PRESETS,
-    advantages,
-    earlier_rewards,
-    group_mean,
-    leave_one_out,
-    red,
-    red_temperature,
-    regression,
-    reward_to_go,
-)
+from codots.algorithm.balance import red, red_temperature
+from codots.algorithm.baselines import earlier_rewards, group_mean, leave_one_out, regression
+from codots.algorithm.credit import OPTIONS, PRESETS, Rewards, advantages, block_advantages, reward_to_go
 
 repeatable = settings(derandomize=True, max_examples=60, deadline=None, database=None)
 NAN = math.nan
@@ -442,3 +433,69 @@ def test_an_unknown_choice_is_one_line_that_names_the_nearest(choices, line):
     with pytest.raises(ValueError, match=line) as error:
         advantages(np.zeros((1, 2, 2)), np.zeros((1, 2, 1)), **choices)
     assert "\n" not in str(error.value)
+
+
+# Mixtures: one block for each entry, of any S.
+
+
+@st.composite
+def mixtures(draw):
+    """Draw one to three blocks of arrays, of any shapes."""
+    return [draw(calls()) for _ in range(draw(st.integers(1, 3)))]
+
+
+def of_blocks(blocks, **choices):
+    return block_advantages([Rewards(*call) for call in blocks], **choices)
+
+
+@repeatable
+@given(mixtures(), st.sampled_from(sorted(PRESETS)), st.sampled_from(OPTIONS["baseline"]))
+def test_return_baseline_and_scale_stay_inside_a_block(blocks, preset, baseline):
+    found = of_blocks(blocks, preset=preset, baseline=baseline, balance="none")
+    for got, call in zip(found, blocks, strict=True):
+        alone = advantages(*call, preset=preset, baseline=baseline, balance="none")
+        np.testing.assert_array_equal(got.solve_PGS, alone.solve_PGS)
+        np.testing.assert_array_equal(got.update_PGS, alone.update_PGS)
+
+
+def scopes_of(blocks, scope):
+    """Keys (block, pack) by the scope they are balanced in."""
+    packs = [(b, p) for b, call in enumerate(blocks) for p in range(len(call[0]))]
+    named = {"step": lambda b, p: 0, "world": lambda b, p: b, "pack": lambda b, p: (b, p)}[scope]
+    return [[key for key in packs if named(*key) == name] for name in dict.fromkeys(named(*key) for key in packs)]
+
+
+@settings(repeatable, max_examples=120)
+@given(mixtures(), st.sampled_from(OPTIONS["scope"]), st.sampled_from(OPTIONS["balance"]))
+def test_the_balance_acts_on_all_episodes_of_its_scope_as_a_slow_loop_does(blocks, scope, balance):
+    plain = [slow(*call, "mean", "group", "none", "none")[0] for call in blocks]
+    lengths = [
+        {key: int((t[0] if key[2] == "solve" else t[1])[key[0], key[1], key[3]]) for key in A}
+        for A, t in zip(plain, (call[2:] for call in blocks), strict=True)
+    ]
+    expected = [{} for _ in blocks]
+    for packs in scopes_of(blocks, scope):
+        A = {(b, *key): a for b, p in packs for key, a in plain[b].items() if key[0] == p}
+        L = {(b, *key): lengths[b][key] for b, *key in A for key in [tuple(key)]}
+        for (b, *key), a in slow_balance(A, L, balance).items():
+            expected[b][tuple(key)] = a
+    found = of_blocks(blocks, preset="paper", scope=scope, balance=balance)
+    for got, values, call in zip(found, expected, blocks, strict=True):
+        solve, update = spread(values, *call[:2])
+        np.testing.assert_allclose(got.solve_PGS, solve, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(got.update_PGS, update, rtol=1e-9, atol=1e-9)
+
+
+@repeatable
+@given(mixtures())
+def test_metrics_of_a_mixture_count_all_its_blocks(blocks):
+    found = of_blocks(blocks, preset="codots")
+    assert all(got.metrics == found[0].metrics for got in found)
+    alone = [advantages(*call, preset="codots") for call in blocks]
+    for name in ("credit/missing_lives", "credit/groups_used"):
+        assert found[0].metrics[name] == sum(one.metrics[name] for one in alone)
+    values = np.concatenate([np.abs(got.solve_PGS).ravel() for got in found])
+    there = [~np.isnan(call[0][..., 0]) for call in blocks]
+    used = [np.where(p.sum(1, keepdims=True) >= 2, p, False)[..., None] for p in there]
+    weights = np.concatenate([np.broadcast_to(u, a[0].shape).ravel() for u, a in zip(used, blocks, strict=True)])
+    assert found[0].metrics["credit/solve_abs"] == pytest.approx((values * weights).sum() / max(weights.sum(), 1))

@@ -1,7 +1,9 @@
 """Credit: the rewards of groups of lives become one advantage per episode.
 
 Return, baseline, scale and balance are chosen independently and applied in this order. Arrays hold P packs, G lives of
-each and E = 2S - 1 episodes of a life: first its S solves, then its S - 1 updates, each in the order of the tasks.
+each and E = 2S - 1 episodes of a life: first its S solves, then its S - 1 updates, each in the order of the tasks. A
+mixture of domains is a list of such blocks, of any S: return, baseline and scale stay inside a block, and balance acts
+on all episodes of its scope.
 
 GAE over episodes has no name of its own: with the other lives' mean return at the same position as its value, it is,
 term by term, "discounted" by gamma * lambda with "leave-one-out".
@@ -9,18 +11,16 @@ term by term, "discounted" by gamma * lambda with "leave-one-out".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from codots.algorithm.balance import BALANCES, EPS, Bools, Floats, balance, pooled_mean
+from codots.algorithm.baselines import BASELINES, SCALES, earlier_rewards, group_mean, rescale, subtract_baseline
 from codots.core.suggest import check_known
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-EPS = 1e-6  # a smaller difference between returns is rounding, not signal
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,17 @@ class Choices:
     baseline: str = "leave-one-out"
     scale: str = "none"
     balance: str = "none"
+    scope: str = "step"  # what the balance acts on: all blocks of a step (the paper's), each block, or each pack
     window: int = 2  # entries that returns="window" averages; an update's own format reward is one of them
     gamma: float = 0.9  # discount per entry of returns="discounted"
 
 
 OPTIONS = {
     "returns": ("mean", "sum", "window", "discounted", "coarse"),
-    "baseline": ("group", "leave-one-out", "regression", "none"),
-    "scale": ("none", "rms", "std"),
-    "balance": ("none", "red", "shift", "length-neutral"),
+    "baseline": BASELINES,
+    "scale": SCALES,
+    "balance": BALANCES,
+    "scope": ("step", "world", "pack"),
 }
 
 PRESETS = {
@@ -54,12 +56,26 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
+class Rewards:
+    """Rewards and sampled tokens of one block, P packs of G lives: solves (P, G, S), updates (P, G, S-1).
+
+    A life whose rewards are all NaN is missing.
+    """
+
+    solve_PGS: ArrayLike
+    update_PGS: ArrayLike
+    solve_tokens_PGS: ArrayLike | None = None
+    update_tokens_PGS: ArrayLike | None = None
+
+
+@dataclass(frozen=True)
 class Advantages:
-    """One advantage per episode: solve (P, G, S), update (P, G, S-1), and flat metrics named `credit/...`."""
+    """One advantage per episode of a block: solve (P, G, S), update (P, G, S-1)."""
 
     solve_PGS: Floats
     update_PGS: Floats
     metrics: dict[str, float]
+    """Flat metrics named `credit/...`, over all blocks that were credited together."""
 
 
 def advantages(
@@ -70,44 +86,75 @@ def advantages(
     preset: str = "paper",
     **choices: Any,
 ) -> Advantages:
-    """Turn the rewards of groups of lives into one advantage per episode.
+    """Turn the rewards of groups of lives, as one block, into one advantage per episode; see `block_advantages`."""
+    block = Rewards(solve_PGS, update_PGS, solve_tokens_PGS, update_tokens_PGS)
+    return block_advantages([block], preset, **choices)[0]
+
+
+def block_advantages(blocks: Sequence[Rewards], preset: str = "paper", **choices: Any) -> list[Advantages]:
+    """Turn the rewards of groups of lives, block by block, into one advantage per episode.
 
     Rewards: solve (P, G, S), update (P, G, S-1), where `update[..., j]` is the format reward of the rewrite made after
     task j. A life whose rewards are all NaN is missing: its advantages are 0 and it enters no mean; a group with fewer
     than two lives gives 0. Token counts (sampled, trained tokens per episode) have the shapes of the rewards.
 
-    Metrics: `missing_lives`, `groups_used` (packs with two lives or more), `zero_signal_groups` (fraction of the solve
-    groups, one per used pack and position, whose returns are all equal), `solve_abs`, `update_abs` (mean absolute
-    advantages), `red_active` (0 or 1), `red_temperature` (only where active) and, given token counts,
-    `token_mean_before` and `token_mean_after` the balance.
+    Metrics, over all blocks: `missing_lives`, `groups_used` (packs with two lives or more), `zero_signal_groups`
+    (fraction of the solve groups, one per used pack and position, whose returns are all equal), `solve_abs`,
+    `update_abs` (mean absolute advantages), `red_active` (fraction of the scopes), `red_temperature` (mean, only where
+    active) and, given token counts, `token_mean_before` and `token_mean_after` the balance.
 
     Raises ValueError for a partly missing life, shapes that do not fit, unknown choices, and a balance without token
     counts. Source: preset "paper" is the paper's section on credit and RED; the others are ours.
     """
     chosen = choose(preset, **choices)
-    rewards_PGE = join("rewards", solve_PGS, update_PGS)
-    present_PG1 = lives_present(rewards_PGE)
-    used_PG1 = present_PG1 & (present_PG1.sum(axis=1, keepdims=True) >= 2)
-    S = rewards_PGE.shape[2] // 2 + 1
-    tokens_PGE = token_counts(solve_tokens_PGS, update_tokens_PGS, used_PG1, S)
-    if tokens_PGE is None and chosen.balance != "none":
-        raise ValueError(f"balance {chosen.balance!r} weighs episodes by length: pass both arrays of token counts")
+    credited, metrics = balanced([Credited.of(rewards, chosen) for rewards in blocks], chosen)
+    metrics |= summary(credited)
+    return [Advantages(block.A_PGE[..., : block.tasks], block.A_PGE[..., block.tasks :], metrics) for block in credited]
 
-    solve_PGS, update_PGS = np.split(np.where(used_PG1, rewards_PGE, 0.0), [S], axis=2)
-    returns_PGE = reward_to_go(solve_PGS, update_PGS, chosen.returns, chosen.window, chosen.gamma)
-    centred_PGE = subtract_baseline(returns_PGE, earlier_rewards(solve_PGS), used_PG1, chosen.baseline)
-    scaled_PGE = rescale(centred_PGE, returns_PGE, used_PG1, chosen.scale)
-    balanced_PGE, metrics = balance(scaled_PGE, tokens_PGE, used_PG1, chosen.balance)
 
-    spread_PS = np.abs(group_mean(returns_PGE[..., :S], used_PG1)).max(axis=1, initial=0.0)
-    metrics |= {
-        "credit/missing_lives": float((~present_PG1).sum()),
-        "credit/groups_used": float(used_PG1.any(axis=1).sum()),
-        "credit/zero_signal_groups": weighted_mean(spread_PS <= EPS, used_PG1.any(axis=1)),
-        "credit/solve_abs": weighted_mean(np.abs(balanced_PGE[..., :S]), used_PG1),
-        "credit/update_abs": weighted_mean(np.abs(balanced_PGE[..., S:]), used_PG1),
+@dataclass(frozen=True)
+class Credited:
+    """One block on its way: the advantages of its episodes so far, and what the balance and the metrics ask of it."""
+
+    A_PGE: Floats
+    returns_PGE: Floats
+    tokens_PGE: Floats | None
+    present_PG1: Bools
+    used_PG1: Bools
+
+    @classmethod
+    def of(cls, rewards: Rewards, chosen: Choices) -> Credited:
+        """Apply return, baseline and scale to the rewards of a block."""
+        rewards_PGE = join("rewards", rewards.solve_PGS, rewards.update_PGS)
+        present_PG1 = lives_present(rewards_PGE)
+        used_PG1 = present_PG1 & (present_PG1.sum(axis=1, keepdims=True) >= 2)
+        S = rewards_PGE.shape[2] // 2 + 1
+        tokens_PGE = token_counts(rewards.solve_tokens_PGS, rewards.update_tokens_PGS, used_PG1, S)
+        solve_PGS, update_PGS = np.split(np.where(used_PG1, rewards_PGE, 0.0), [S], axis=2)
+        returns_PGE = reward_to_go(solve_PGS, update_PGS, chosen.returns, chosen.window, chosen.gamma)
+        centred_PGE = subtract_baseline(returns_PGE, earlier_rewards(solve_PGS), used_PG1, chosen.baseline)
+        scaled_PGE = rescale(centred_PGE, returns_PGE, used_PG1, chosen.scale)
+        return cls(scaled_PGE, returns_PGE, tokens_PGE, present_PG1, used_PG1)
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of a life."""
+        return int(self.A_PGE.shape[2]) // 2 + 1
+
+
+def summary(blocks: Sequence[Credited]) -> dict[str, float]:
+    """Count lives, groups and signal over all blocks."""
+    spread: list[Floats] = [
+        np.abs(group_mean(b.returns_PGE[..., : b.tasks], b.used_PG1)).max(axis=1, initial=0.0) for b in blocks
+    ]
+    used, lives = [np.asarray(b.used_PG1.any(axis=1)) for b in blocks], [b.used_PG1 for b in blocks]
+    return {
+        "credit/missing_lives": float(sum((~b.present_PG1).sum() for b in blocks)),
+        "credit/groups_used": float(sum(used_P1.sum() for used_P1 in used)),
+        "credit/zero_signal_groups": pooled_mean([np.where(spread_PS <= EPS, 1.0, 0.0) for spread_PS in spread], used),
+        "credit/solve_abs": pooled_mean([np.abs(b.A_PGE[..., : b.tasks]) for b in blocks], lives),
+        "credit/update_abs": pooled_mean([np.abs(b.A_PGE[..., b.tasks :]) for b in blocks], lives),
     }
-    return Advantages(balanced_PGE[..., :S], balanced_PGE[..., S:], metrics)
 
 
 def choose(preset: str, /, **choices: Any) -> Choices:
@@ -178,119 +225,31 @@ def entry_weights(n: int, returns: str, window: int, gamma: float) -> Floats:
     return counted / np.sum(counted)
 
 
-def subtract_baseline(returns_PGE: Floats, earlier_PGE: Floats, used_PG1: Bools, baseline: str) -> Floats:
-    """Subtract from each return what its group leads one to expect, (P, G, E)."""
-    if baseline == "none":
-        return returns_PGE
-    if baseline == "group":
-        return group_mean(returns_PGE, used_PG1)
-    if baseline == "leave-one-out":
-        return leave_one_out(returns_PGE, used_PG1)
-    return regression(returns_PGE, earlier_PGE, used_PG1)
+def balanced(blocks: Sequence[Credited], chosen: Choices) -> tuple[list[Credited], dict[str, float]]:
+    """Apply the balance to all blocks, and say in metrics what it found and left."""
+    if any(block.tokens_PGE is None for block in blocks):
+        if chosen.balance != "none":
+            raise ValueError(f"balance {chosen.balance!r} weighs episodes by length: pass both arrays of token counts")
+        return list(blocks), {"credit/red_active": 0.0}
+    A_N, metrics = balance(*flat(blocks), scopes(blocks, chosen.scope), chosen.balance)
+    parts = np.split(A_N, np.cumsum([block.A_PGE.size for block in blocks])[:-1])
+    return [replace(b, A_PGE=part.reshape(b.A_PGE.shape)) for b, part in zip(blocks, parts, strict=True)], metrics
 
 
-def group_mean(values_PGE: Floats, used_PG1: Bools) -> Floats:
-    """Subtract the mean of the group at the same kind and position, own value included (the paper's baseline)."""
-    n_P11 = np.maximum(over_group(used_PG1), 1)
-    mean_P1E = over_group(values_PGE * used_PG1) / n_P11
-    return np.where(used_PG1, values_PGE - mean_P1E, 0.0)
+def flat(blocks: Sequence[Credited]) -> tuple[Floats, Floats, Bools]:
+    """Lay the advantages, token counts and used marks of all episodes end to end, (N,) each."""
+    A = [block.A_PGE.ravel() for block in blocks]
+    tokens = [block.tokens_PGE.ravel() for block in blocks if block.tokens_PGE is not None]
+    used = [np.broadcast_to(block.used_PG1, block.A_PGE.shape).ravel() for block in blocks]
+    return np.concatenate(A), np.concatenate(tokens), np.concatenate(used)
 
 
-def leave_one_out(values_PGE: Floats, used_PG1: Bools) -> Floats:
-    """Subtract the mean of the *other* lives of the group, which is n / (n - 1) times `group_mean` (RLOO)."""
-    n_P11 = over_group(used_PG1)
-    return group_mean(values_PGE, used_PG1) * n_P11 / np.maximum(n_P11 - 1, 1)
-
-
-def regression(returns_PGE: Floats, features_PGE: Floats, used_PG1: Bools) -> Floats:
-    """Subtract the mean of the other lives, corrected for how far the life's feature lies from theirs.
-
-    The slope of return on feature is fitted per kind and position within the groups of all *other* packs, so that no
-    baseline depends on its own life's return; without another pack this is `leave_one_out`.
-    """
-    returns_PGE, features_PGE = leave_one_out(returns_PGE, used_PG1), leave_one_out(features_PGE, used_PG1)
-    products_P1E, squares_P1E = over_group(returns_PGE * features_PGE), over_group(features_PGE**2)
-    others_P1E = squares_P1E.sum(axis=0) - squares_P1E
-    others_P1E[others_P1E <= EPS] = np.inf  # features that do not differ explain nothing: slope 0
-    slope_P1E: Floats = (products_P1E.sum(axis=0) - products_P1E) / others_P1E
-    return returns_PGE - slope_P1E * features_PGE
-
-
-def earlier_rewards(solve_PGS: Floats) -> Floats:
-    """Return the mean solve reward of a life before each of its episodes, (P, G, E); 0 before the first."""
-    after_PGS = np.cumsum(solve_PGS, axis=2) / np.arange(1, solve_PGS.shape[2] + 1)
-    before_PGS = np.concatenate([np.zeros_like(solve_PGS[..., :1]), after_PGS[..., :-1]], axis=2)
-    return np.concatenate([before_PGS, after_PGS[..., :-1]], axis=2)
-
-
-def rescale(A_PGE: Floats, returns_PGE: Floats, used_PG1: Bools, scale: str) -> Floats:
-    """Divide by 1, by the RMS of the kind and position over all packs ("rms"), or by the group's std ("std", GRPO).
-
-    The std is that of the returns, with n - 1 below the line, plus EPS; an RMS below EPS counts as EPS.
-    """
-    if scale == "none":
-        return A_PGE
-    if scale == "rms":
-        square_E: Floats = (A_PGE**2).sum(axis=(0, 1)) / max(used_PG1.sum(), 1)
-        return A_PGE / np.maximum(np.sqrt(square_E), EPS)
-    squares_P1E = over_group(group_mean(returns_PGE, used_PG1) ** 2)
-    return A_PGE / (np.sqrt(squares_P1E / np.maximum(over_group(used_PG1) - 1, 1)) + EPS)
-
-
-def balance(A_PGE: Floats, tokens_PGE: Floats | None, used_PG1: Bools, name: str) -> tuple[Floats, dict[str, float]]:
-    """Apply the balance of that name, and say in metrics what it found and left."""
-    metrics = {"credit/red_active": 0.0}
-    if tokens_PGE is None:
-        return A_PGE, metrics
-    metrics["credit/token_mean_before"] = weighted_mean(A_PGE, tokens_PGE)
-    if name == "red" and (temperature := red_temperature(A_PGE, tokens_PGE)):
-        A_PGE = red(A_PGE, temperature)
-        metrics |= {"credit/red_active": 1.0, "credit/red_temperature": temperature}
-    elif name == "shift":
-        A_PGE = shift(A_PGE, tokens_PGE, used_PG1)
-    elif name == "length-neutral":
-        A_PGE = length_neutral(A_PGE, tokens_PGE, used_PG1)
-    metrics["credit/token_mean_after"] = weighted_mean(A_PGE, tokens_PGE)
-    return A_PGE, metrics
-
-
-def red(A: Floats, temperature: float) -> Floats:
-    """Return A exp(A / T), any shape: a low T makes more of good episodes and less of bad ones (paper, RED)."""
-    return A * np.exp(A / temperature)
-
-
-def red_temperature(A: Floats, tokens: Floats) -> float | None:
-    """Find the T in [0.8, 100] whose `red` has a token-weighted sum of 0; None if that of A itself is not negative.
-
-    Any equal shapes. The sum falls as T rises, so the bisection meets its one root or ends at the bound nearest to it.
-    Both bounds are absolute: they expect rewards of order 1. Source: the paper's adaptive temperature.
-    """
-    if (tokens * A).sum() >= -EPS * (tokens * np.abs(A)).sum():  # the sign of a sum that is 0 is only rounding
-        return None
-    low, high = 0.8, 100.0
-    while high - low > 0.05:  # 11 halvings; the paper's limit of 20 is never met
-        middle = (low + high) / 2
-        too_low = (tokens * red(A, middle)).sum() > 0
-        low, high = (middle, high) if too_low else (low, middle)
-    return (low + high) / 2
-
-
-def shift(A_PGE: Floats, tokens_PGE: Floats, used_PG1: Bools) -> Floats:
-    """Subtract the token-weighted mean if it is negative, which leaves it at 0 (the paper's other way)."""
-    return np.where(used_PG1, A_PGE - min(weighted_mean(A_PGE, tokens_PGE), 0.0), 0.0)
-
-
-def length_neutral(A_PGE: Floats, tokens_PGE: Floats, used_PG1: Bools) -> Floats:
-    """Multiply by mean tokens / own tokens, so that no episode's total weight depends on its length."""
-    return A_PGE * weighted_mean(tokens_PGE, used_PG1) / np.maximum(tokens_PGE, 1)
-
-
-def over_group(values_PGE: NDArray[Any]) -> Floats:
-    """Sum over the lives of each group, (P, 1, E)."""
-    return np.asarray(values_PGE.sum(axis=1, keepdims=True), dtype=np.float64)
-
-
-def weighted_mean(values: NDArray[Any], weights: NDArray[Any]) -> float:
-    """Return the mean of values under weights that broadcast to them; 0 where all weights are 0."""
-    weights = np.broadcast_to(weights, values.shape)
-    return float((values * weights).sum() / (weights.sum() or 1.0))
+def scopes(blocks: Sequence[Credited], scope: str) -> NDArray[np.int64]:
+    """Number the scope of each episode, (N,), from 0."""
+    numbers, first = [], 0
+    for i, block in enumerate(blocks):
+        P, G, E = block.A_PGE.shape
+        numbers.append({"step": np.zeros(P, int), "world": np.full(P, i), "pack": first + np.arange(P)}[scope])
+        numbers[-1] = np.repeat(numbers[-1], G * E)
+        first += P
+    return np.concatenate(numbers)

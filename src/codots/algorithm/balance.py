@@ -1,0 +1,89 @@
+"""Balance: weigh the advantages of episodes against their lengths, so that no kind of episode wins by its tokens alone.
+
+Arrays hold N episodes laid end to end; `scope_N` numbers the scope of each, from 0. Each scope is balanced by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+BALANCES = ("none", "red", "shift", "length-neutral")
+EPS = 1e-6  # a smaller difference between returns is rounding, not signal
+
+
+def balance(
+    A_N: Floats, tokens_N: Floats, used_N: Bools, scope_N: NDArray[np.int64], name: str
+) -> tuple[Floats, dict[str, float]]:
+    """Apply the balance of that name scope by scope, and say in metrics what it found and left."""
+    A_N, temperatures, count = A_N.copy(), [], int(scope_N.max(initial=-1)) + 1
+    metrics = {"credit/red_active": 0.0, "credit/token_mean_before": weighted_mean(A_N, tokens_N)}
+    for scope in range(count) if name != "none" else ():
+        at = scope_N == scope
+        A_N[at], temperature = balance_scope(A_N[at], tokens_N[at], used_N[at], name)
+        temperatures += [temperature] if temperature else []
+    if temperatures:
+        metrics["credit/red_active"] = len(temperatures) / count
+        metrics["credit/red_temperature"] = float(np.mean(temperatures))
+    metrics["credit/token_mean_after"] = weighted_mean(A_N, tokens_N)
+    return A_N, metrics
+
+
+def balance_scope(A_N: Floats, tokens_N: Floats, used_N: Bools, name: str) -> tuple[Floats, float | None]:
+    """Balance the episodes of one scope; return the temperature of RED too, where it was active."""
+    if name == "red" and (temperature := red_temperature(A_N, tokens_N)):
+        return red(A_N, temperature), temperature
+    if name == "shift":
+        return shift(A_N, tokens_N, used_N), None
+    if name == "length-neutral":
+        return length_neutral(A_N, tokens_N, used_N), None
+    return A_N, None
+
+
+def red(A: Floats, temperature: float) -> Floats:
+    """Return A exp(A / T), any shape: a low T makes more of good episodes and less of bad ones (paper, RED)."""
+    return A * np.exp(A / temperature)
+
+
+def red_temperature(A: Floats, tokens: Floats) -> float | None:
+    """Find the T in [0.8, 100] whose `red` has a token-weighted sum of 0; None if that of A itself is not negative.
+
+    Any equal shapes. The sum falls as T rises, so the bisection meets its one root or ends at the bound nearest to it.
+    Both bounds are absolute: they expect rewards of order 1. Source: the paper's adaptive temperature.
+    """
+    if (tokens * A).sum() >= -EPS * (tokens * np.abs(A)).sum():  # the sign of a sum that is 0 is only rounding
+        return None
+    low, high = 0.8, 100.0
+    while high - low > 0.05:  # 11 halvings; the paper's limit of 20 is never met
+        middle = (low + high) / 2
+        too_low = (tokens * red(A, middle)).sum() > 0
+        low, high = (middle, high) if too_low else (low, middle)
+    return (low + high) / 2
+
+
+def shift(A: Floats, tokens: Floats, used: Bools) -> Floats:
+    """Subtract the token-weighted mean if it is negative, which leaves it at 0 (the paper's other way)."""
+    return np.where(used, A - min(weighted_mean(A, tokens), 0.0), 0.0)
+
+
+def length_neutral(A: Floats, tokens: Floats, used: Bools) -> Floats:
+    """Multiply by mean tokens / own tokens, so that no episode's total weight depends on its length."""
+    return A * weighted_mean(tokens, used) / np.maximum(tokens, 1)
+
+
+def weighted_mean(values: NDArray[Any], weights: NDArray[Any]) -> float:
+    """Return the mean of values under weights that broadcast to them; 0 where all weights are 0."""
+    return pooled_mean([values], [weights])
+
+
+def pooled_mean(values: Sequence[NDArray[Any]], weights: Sequence[NDArray[Any]]) -> float:
+    """Return the mean over all arrays under weights that broadcast to them; 0 where all weights are 0."""
+    weights = [np.broadcast_to(w, v.shape) for v, w in zip(values, weights, strict=True)]
+    total = sum((v * w).sum() for v, w in zip(values, weights, strict=True))
+    return float(total / (sum(w.sum() for w in weights) or 1.0))

@@ -1,0 +1,80 @@
+"""Baselines and scales: what a group leads one to expect of a return, and the unit that advantages are measured in.
+
+Arrays hold P packs, G lives of each and E episodes of a life; `used_PG1` marks the lives that count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codots.algorithm.balance import EPS, Bools, Floats
+
+BASELINES = ("group", "leave-one-out", "regression", "none")
+SCALES = ("none", "rms", "std")
+
+
+def subtract_baseline(returns_PGE: Floats, earlier_PGE: Floats, used_PG1: Bools, baseline: str) -> Floats:
+    """Subtract from each return what its group leads one to expect, (P, G, E)."""
+    if baseline == "none":
+        return returns_PGE
+    if baseline == "group":
+        return group_mean(returns_PGE, used_PG1)
+    if baseline == "leave-one-out":
+        return leave_one_out(returns_PGE, used_PG1)
+    return regression(returns_PGE, earlier_PGE, used_PG1)
+
+
+def group_mean(values_PGE: Floats, used_PG1: Bools) -> Floats:
+    """Subtract the mean of the group at the same kind and position, own value included (the paper's baseline)."""
+    n_P11 = np.maximum(over_group(used_PG1), 1)
+    mean_P1E = over_group(values_PGE * used_PG1) / n_P11
+    return np.where(used_PG1, values_PGE - mean_P1E, 0.0)
+
+
+def leave_one_out(values_PGE: Floats, used_PG1: Bools) -> Floats:
+    """Subtract the mean of the *other* lives of the group, which is n / (n - 1) times `group_mean` (RLOO)."""
+    n_P11 = over_group(used_PG1)
+    return group_mean(values_PGE, used_PG1) * n_P11 / np.maximum(n_P11 - 1, 1)
+
+
+def regression(returns_PGE: Floats, features_PGE: Floats, used_PG1: Bools) -> Floats:
+    """Subtract the mean of the other lives, corrected for how far the life's feature lies from theirs.
+
+    The slope of return on feature is fitted per kind and position within the groups of all *other* packs, so that no
+    baseline depends on its own life's return; without another pack this is `leave_one_out`.
+    """
+    returns_PGE, features_PGE = leave_one_out(returns_PGE, used_PG1), leave_one_out(features_PGE, used_PG1)
+    products_P1E, squares_P1E = over_group(returns_PGE * features_PGE), over_group(features_PGE**2)
+    others_P1E = squares_P1E.sum(axis=0) - squares_P1E
+    others_P1E[others_P1E <= EPS] = np.inf  # features that do not differ explain nothing: slope 0
+    slope_P1E: Floats = (products_P1E.sum(axis=0) - products_P1E) / others_P1E
+    return returns_PGE - slope_P1E * features_PGE
+
+
+def earlier_rewards(solve_PGS: Floats) -> Floats:
+    """Return the mean solve reward of a life before each of its episodes, (P, G, E); 0 before the first."""
+    after_PGS = np.cumsum(solve_PGS, axis=2) / np.arange(1, solve_PGS.shape[2] + 1)
+    before_PGS = np.concatenate([np.zeros_like(solve_PGS[..., :1]), after_PGS[..., :-1]], axis=2)
+    return np.concatenate([before_PGS, after_PGS[..., :-1]], axis=2)
+
+
+def rescale(A_PGE: Floats, returns_PGE: Floats, used_PG1: Bools, scale: str) -> Floats:
+    """Divide by 1, by the RMS of the kind and position over all packs ("rms"), or by the group's std ("std", GRPO).
+
+    The std is that of the returns, with n - 1 below the line, plus EPS; an RMS below EPS counts as EPS.
+    """
+    if scale == "none":
+        return A_PGE
+    if scale == "rms":
+        square_E: Floats = (A_PGE**2).sum(axis=(0, 1)) / max(used_PG1.sum(), 1)
+        return A_PGE / np.maximum(np.sqrt(square_E), EPS)
+    squares_P1E = over_group(group_mean(returns_PGE, used_PG1) ** 2)
+    return A_PGE / (np.sqrt(squares_P1E / np.maximum(over_group(used_PG1) - 1, 1)) + EPS)
+
+
+def over_group(values_PGE: NDArray[Any]) -> Floats:
+    """Sum over the lives of each group, (P, 1, E)."""
+    return np.asarray(values_PGE.sum(axis=1, keepdims=True), dtype=np.float64)
