@@ -7,9 +7,10 @@ import torch
 
 from codots.core.rng import stream
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
-from codots.learner.batch import fair_shares, micro_batches
+from codots.learner.batch import fair_shares, means, micro_batches
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
+from tests.learner.stepping import gradient_of, step_on
 
 
 def sample_of(rng, advantage, version=0):
@@ -18,7 +19,7 @@ def sample_of(rng, advantage, version=0):
     for _ in range(rng.integers(1, 4)):
         transcript.read(rng.integers(0, 800, rng.integers(1, 12)).tolist())
         ids = rng.integers(0, 800, rng.integers(1, 9)).tolist()
-        transcript.wrote(Sampled(ids, (-7 + rng.normal(size=len(ids))).tolist(), StopReason.STOP, version))
+        transcript.wrote(Sampled(ids, (-7 + rng.normal(size=len(ids))).tolist(), StopReason.STOP, [version] * len(ids)))
     return transcript.sample(advantage)
 
 
@@ -49,8 +50,8 @@ def learner(model):
 def test_the_budget_of_a_micro_batch_does_not_change_the_gradient(make_model, budget):
     batch = make_batch()
     whole, cut = (LocalLearner(make_model(), LearnerConfig(micro_tokens=n)) for n in (10**6, budget))
-    expected, sums = whole.gradient(batch, tokens(batch))
-    gradient, cut_sums = cut.gradient(batch, tokens(batch))
+    expected, sums = gradient_of(whole, batch, tokens(batch))
+    gradient, cut_sums = gradient_of(cut, batch, tokens(batch))
     assert (gradient - expected).norm() < 1e-5 * expected.norm()
     assert cut_sums == pytest.approx(sums, rel=1e-4)
 
@@ -66,7 +67,7 @@ def family(count=12, seed=0):
         if not any(mask):
             mask[-1] = True
         advantage = float(rng.normal())
-        batch.append(Sample(ids, mask, [advantage * m for m in mask], logprobs, 0))
+        batch.append(Sample(ids, mask, [advantage * m for m in mask], logprobs, [0] * len(ids)))
     return batch
 
 
@@ -107,7 +108,7 @@ def test_shares_are_fair_and_leave_out_nothing(n):
 def test_the_gradient_is_that_of_the_definition(learner, model, draw):
     """While the weights are the sampler's own, the loss is the mean over tokens of -A log pi."""
     batch = on_policy(learner, draw())
-    gradient = learner.gradient(batch, tokens(batch))[0].clone()
+    gradient = gradient_of(learner, batch, tokens(batch))[0]
     model.zero_grad()
     for sample in batch:
         logprobs = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0, :-1].log_softmax(-1)
@@ -119,15 +120,15 @@ def test_the_gradient_is_that_of_the_definition(learner, model, draw):
 
 def test_shares_of_a_batch_add_up_to_its_gradient(learner):
     batch = make_batch()
-    whole = learner.gradient(batch, tokens(batch))[0].clone()
-    shares = sum(learner.gradient(batch[i::3], tokens(batch))[0] for i in range(3))
+    whole = gradient_of(learner, batch, tokens(batch))[0]
+    shares = sum(gradient_of(learner, batch[i::3], tokens(batch))[0] for i in range(3))
     assert (shares - whole).norm() < 1e-5 * whole.norm()
 
 
 def test_an_episode_without_advantage_adds_nothing_but_its_tokens_to_the_mean(learner):
     batch, idle = make_batch(5), [sample_of(stream("idle", i), 0.0) for i in range(3)]
-    alone = learner.gradient(batch, tokens(batch))[0].clone()
-    among, _ = learner.gradient(batch + idle, tokens(batch + idle))
+    alone = gradient_of(learner, batch, tokens(batch))[0]
+    among, _ = gradient_of(learner, batch + idle, tokens(batch + idle))
     assert (among * tokens(batch + idle) - alone * tokens(batch)).norm() < 1e-5 * alone.norm() * tokens(batch)
 
 
@@ -137,7 +138,7 @@ def test_a_step_is_one_step_of_the_optimiser(make_model, budget, monkeypatch):
     take = learner.optimiser.step
     monkeypatch.setattr(learner.optimiser, "step", lambda: calls.append(take()))
     before = flat(learner.model)
-    learner.step(make_batch())
+    step_on(learner, make_batch())
     assert len(calls) == learner.steps == 1
     assert not torch.equal(flat(learner.model), before)
 
@@ -145,7 +146,7 @@ def test_a_step_is_one_step_of_the_optimiser(make_model, budget, monkeypatch):
 def test_a_step_makes_good_episodes_likelier_and_bad_ones_less_likely(learner):
     rng = stream("direction")
     good, bad = on_policy(learner, [sample_of(rng, 1.0), sample_of(rng, -1.0)])
-    learner.step([good, bad])
+    step_on(learner, [good, bad])
     now = learner.logprobs([good, bad])
     assert sum(now[0]) > sum(good.logprobs)
     assert sum(now[1]) < sum(bad.logprobs)
@@ -154,17 +155,19 @@ def test_a_step_makes_good_episodes_likelier_and_bad_ones_less_likely(learner):
 def test_the_rate_warms_up_and_decays_as_asked(make_model):
     batch = make_batch(1)
     constant = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup=4))
-    assert [constant.step(batch)["learner/lr"] for _ in range(6)] == pytest.approx(
+    assert [step_on(constant, batch)["learner/lr"] for _ in range(6)] == pytest.approx(
         [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001]
     )
     decaying = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup=0, decay_to=0.5), total_steps=4)
-    assert [decaying.step(batch)["learner/lr"] for _ in range(4)] == pytest.approx([0.001, 0.000875, 0.00075, 0.000625])
+    assert [step_on(decaying, batch)["learner/lr"] for _ in range(4)] == pytest.approx(
+        [0.001, 0.000875, 0.00075, 0.000625]
+    )
 
 
 def test_the_gradient_is_clipped_and_its_norm_told_unclipped(make_model):
     batch = [replace(sample, advantages=[1000 * a for a in sample.advantages]) for sample in make_batch()]
     learner = LocalLearner(make_model(), LearnerConfig(clip=0.5))
-    metrics = learner.step(batch)
+    metrics = step_on(learner, batch)
     left = torch.cat([parameter.grad.reshape(-1) for parameter in learner.parameters]).norm()
     assert metrics["learner/grad_norm"] > 1
     assert left == pytest.approx(0.5, rel=1e-4)
@@ -177,28 +180,30 @@ def test_a_number_that_is_not_finite_stops_before_the_weights_change(learner, mo
     numbers = list(getattr(batch[4], field))
     numbers[batch[4].mask.index(True)] = value
     with pytest.raises(FloatingPointError):
-        learner.step([*batch[:4], replace(batch[4], **{field: numbers}), *batch[5:]])
+        step_on(learner, [*batch[:4], replace(batch[4], **{field: numbers}), *batch[5:]])
     assert torch.equal(flat(model), before)
     assert learner.steps == 0
-    assert all(value == value and abs(value) < float("inf") for value in learner.step(batch).values())
+    assert all(value == value and abs(value) < float("inf") for value in step_on(learner, batch).values())
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(learner, model):
     before = flat(model)
-    gradient = torch.zeros_like(before)
-    gradient[3] = float("nan")
+    learner.forward_backward([], 1)
+    bad = torch.zeros_like(before)
+    bad[3] = float("nan")
+    learner.add_gradient(bad)
     with pytest.raises(FloatingPointError, match="the gradient of step 1 is not finite; the weights are untouched"):
-        learner.apply(gradient)
+        learner.optim_step()
     assert torch.equal(flat(model), before)
     assert learner.steps == 0
 
 
 def test_every_step_tells_the_same_metrics_and_they_are_finite(learner):
     idle = [sample_of(stream("idle", i), 0.0) for i in range(3)]
-    names = set(learner.step(make_batch()))
+    names = set(step_on(learner, make_batch()))
     assert {"learner/loss", "learner/entropy", "learner/grad_norm", "learner/lr", "learner/clip_fraction"} < names
     for batch in (idle, make_batch(1)):
-        metrics = learner.step(batch)
+        metrics = step_on(learner, batch)
         assert set(metrics) == names
         assert all(value == value and abs(value) < float("inf") for value in metrics.values())
 
@@ -217,9 +222,9 @@ def test_logprobs_are_those_of_a_plain_forward_pass_in_the_order_of_the_batch(ma
 
 def test_the_gap_to_the_sampler_is_told(learner):
     batch = on_policy(learner, make_batch())
-    assert learner.step(batch)["learner/logprob_gap_max"] < 1e-4
+    assert step_on(learner, batch)["learner/logprob_gap_max"] < 1e-4
     drifted = [replace(s, logprobs=[p + 0.25 for p in s.logprobs]) for s in on_policy(learner, batch)]
-    metrics = learner.step(drifted)
+    metrics = step_on(learner, drifted)
     assert metrics["learner/logprob_gap"] == pytest.approx(0.25, abs=1e-3)
     assert metrics["learner/logprob_gap_max"] == pytest.approx(0.25, abs=1e-3)
 
@@ -228,15 +233,15 @@ def test_a_saved_and_loaded_learner_goes_on_bit_for_bit(make_model, tmp_path):
     settings = LearnerConfig(warmup=3)
     through, first = LocalLearner(make_model(), settings), LocalLearner(make_model(), settings)
     for seed in range(4):
-        through.step(make_batch(seed=seed))
+        step_on(through, make_batch(seed=seed))
     for seed in range(2):
-        first.step(make_batch(seed=seed))
+        step_on(first, make_batch(seed=seed))
     first.save(tmp_path)
     second = LocalLearner(make_model(seed=7), settings)
-    second.model.load_state_dict(first.weights())
+    second.model.load_state_dict(first.state())
     second.load(tmp_path)
     for seed in range(2, 4):
-        second.step(make_batch(seed=seed))
+        step_on(second, make_batch(seed=seed))
     assert second.steps == through.steps == 4
     assert torch.equal(flat(second.model), flat(through.model))
 
@@ -268,6 +273,81 @@ def test_a_model_whose_head_does_more_than_a_product_is_scored_by_itself(make_mo
 
 def test_a_sample_is_not_changed_by_learning_from_it(learner):
     sample = make_batch(1)[0]
-    copy = Sample(list(sample.ids), list(sample.mask), list(sample.advantages), list(sample.logprobs), sample.version)
-    learner.step([sample])
+    copy = Sample(
+        list(sample.ids), list(sample.mask), list(sample.advantages), list(sample.logprobs), list(sample.versions)
+    )
+    step_on(learner, [sample])
     assert sample == copy
+
+
+def test_gradients_accumulate_until_a_step_takes_them(make_model):
+    """Two calls are one batch, a step starts from nothing again, and what is dropped is in no step."""
+    batch, (once, twice) = make_batch(), (LocalLearner(make_model(), LearnerConfig(warmup=0)) for _ in range(2))
+    n = tokens(batch)
+    once.forward_backward(batch, n)
+    twice.forward_backward(make_batch(seed=1), n)
+    twice.zero_grad()
+    for half in (batch[:4], batch[4:]):
+        twice.forward_backward(half, n)
+    assert twice.optim_step() == pytest.approx(once.optim_step(), rel=1e-5)
+    assert (flat(once.model) - flat(twice.model)).abs().max() < 1e-6
+    with pytest.raises(RuntimeError, match="there is no gradient: forward_backward comes before optim_step"):
+        twice.optim_step()
+    assert (step_on(twice, batch), twice.steps) == (pytest.approx(step_on(once, batch), rel=1e-4), 2)
+
+
+def scored(model, sample):
+    """Logprob and entropy of each sampled id by the definition, with gradients."""
+    logprobs = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0, :-1].log_softmax(-1)
+    at = [i for i, sampled in enumerate(sample.mask) if sampled]
+    chosen = torch.stack([logprobs[i - 1, sample.ids[i]] for i in at])
+    return chosen, torch.stack([-(logprobs[i - 1].exp() * logprobs[i - 1]).sum() for i in at]), at
+
+
+@pytest.mark.parametrize("budget", [1, 10**6])
+def test_the_penalty_on_leaving_the_reference_and_the_entropy_bonus_are_those_of_the_definition(make_model, budget):
+    """Mean over tokens of 0.5 (log pi - log ref)^2, and of the entropy; episodes without advantage feel both."""
+    choices = {"kl_coef": 0.3, "entropy_coef": 0.2}
+    learner = LocalLearner(make_model(), LearnerConfig(micro_tokens=budget, loss="reinforce", loss_choices=choices))
+    batch = [*make_batch(6), sample_of(stream("idle"), 0.0)]
+    batch = [replace(s, ref_logprobs=[p + 0.1 * i for i, p in enumerate(s.logprobs)]) for s in batch]
+    found, sums = gradient_of(learner, batch)
+    model, n, kl, entropies = make_model(), tokens(batch), 0.0, 0.0
+    for sample in batch:
+        logprobs, entropy, at = scored(model, sample)
+        ref = torch.tensor([sample.ref_logprobs[i] for i in at])
+        k2 = 0.5 * (logprobs - ref) ** 2
+        (-(sample.advantages[at[0]] * logprobs - 0.3 * k2 + 0.2 * entropy).sum() / n).backward()
+        kl, entropies = kl + k2.sum().item(), entropies + entropy.sum().item()
+    slow = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
+    assert (found - slow).norm() < 1e-4 * slow.norm()
+    metrics = means([sums])
+    assert metrics["learner/ref_kl"] == pytest.approx(kl / n, rel=1e-3)
+    assert metrics["learner/entropy"] == pytest.approx(entropies / n, rel=1e-3)
+
+
+@pytest.mark.parametrize("budget", [1, 40, 10**6])
+def test_gspo_weighs_whole_episodes_however_the_batch_is_cut(make_model, budget):
+    """The mean over episodes of the mean over tokens of s A log pi, with s the geometric mean of the ratios."""
+    choices = {"eps_low": 0.9, "eps_high": 9.0}
+    learner = LocalLearner(make_model(), LearnerConfig(micro_tokens=budget, loss="gspo", loss_choices=choices))
+    batch = [
+        replace(s, logprobs=[p - 0.02 * i for i, p in enumerate(s.logprobs)]) for s in on_policy(learner, make_batch())
+    ]
+    found, sums = gradient_of(learner, batch)
+    model = make_model()
+    for sample in batch:
+        logprobs, _, at = scored(model, sample)
+        old = torch.tensor([sample.logprobs[i] for i in at])
+        ratio = (logprobs - old).mean().exp().detach()
+        (-ratio * sample.advantages[at[0]] * logprobs.mean() / len(batch)).backward()
+    slow = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
+    assert (found - slow).norm() < 1e-4 * slow.norm()
+    assert sums["weight"] == len(batch)
+    assert means([sums])["learner/clip_fraction"] == 0
+
+
+def test_a_penalty_without_a_reference_is_an_error_and_no_step(make_model):
+    learner = LocalLearner(make_model(), LearnerConfig(loss_choices={"kl_coef": 0.1}))
+    with pytest.raises(ValueError, match="kl_coef needs ref_logprobs, which 9 of 9 samples lack"):
+        learner.forward_backward(make_batch(), 100)

@@ -6,6 +6,7 @@ import torch
 from codots.learner.config import LearnerConfig, LoraConfig
 from codots.learner.local import LocalLearner
 from codots.learner.lora import adapt, adapters, load_adapter, merged, save_adapter
+from tests.learner.stepping import gradient_of, step_on
 from tests.learner.test_local import flat, make_batch, on_policy, tokens
 
 LORA = LoraConfig(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"))
@@ -29,7 +30,7 @@ def test_only_the_new_weights_are_trained(learner):
     before, model = frozen(learner.model), learner.model
     start = {name: weight.clone() for name, weight in adapters(model).items()}
     for seed in range(2):
-        learner.step(on_policy(learner, make_batch(seed=seed)))
+        step_on(learner, on_policy(learner, make_batch(seed=seed)))
     assert all(torch.equal(dict(model.named_parameters())[name], weight) for name, weight in before.items())
     assert all(not torch.equal(adapters(model)[name], weight) for name, weight in start.items())
     assert sum(p.numel() for p in learner.parameters) == sum(weight.numel() for weight in start.values())
@@ -45,8 +46,8 @@ def test_the_gradient_is_that_of_the_whole_weights_through_the_product(make_mode
     plain = make_model()
     plain.load_state_dict(merged(learner.model))
     whole = LocalLearner(plain, LearnerConfig())
-    whole.gradient(batch, tokens(batch))
-    learner.gradient(batch, tokens(batch))
+    gradient_of(whole, batch, tokens(batch))
+    gradient_of(learner, batch, tokens(batch))
     grads = {name: weight.grad for name, weight in plain.named_parameters()}
     own = dict(learner.model.named_parameters())
     for name in (name for name in own if "lora_A" in name):
@@ -59,7 +60,7 @@ def test_the_gradient_is_that_of_the_whole_weights_through_the_product(make_mode
 
 def test_a_merged_model_computes_the_same_without_lora(make_model, learner):
     batch = make_batch()
-    learner.step(on_policy(learner, batch))
+    step_on(learner, on_policy(learner, batch))
     plain = make_model(seed=3)
     plain.load_state_dict(merged(learner.model))
     for row, other in zip(learner.logprobs(batch), LocalLearner(plain, LearnerConfig()).logprobs(batch), strict=True):
@@ -67,7 +68,7 @@ def test_a_merged_model_computes_the_same_without_lora(make_model, learner):
 
 
 def test_saved_weights_are_read_back_to_the_last_bit(make_model, learner, tmp_path):
-    learner.step(on_policy(learner, make_batch()))
+    step_on(learner, on_policy(learner, make_batch()))
     save_adapter(learner.model, tmp_path)
     again = adapt(make_model(), LORA, seed=5)
     load_adapter(again, tmp_path)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from codots.learner import local
+from codots.learner import score
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
+from tests.learner.stepping import gradient_of, step_on
 from tests.learner.test_local import flat, make_batch, on_policy, tokens
 
 
@@ -17,7 +18,7 @@ def test_steps_too_small_for_half_precision_add_up(make_model):
     learner = half(make_model, lr=1e-5)
     rows = [flat(learner.model)]
     for seed in range(8):
-        learner.step(on_policy(learner, make_batch(seed=seed)))
+        step_on(learner, on_policy(learner, make_batch(seed=seed)))
         rows.append(flat(learner.model))
     moved = [master.detach() for master in learner.masters]
     assert all(master.dtype == torch.float32 for master in moved)
@@ -31,8 +32,8 @@ def test_steps_too_small_for_half_precision_add_up(make_model):
 def test_a_gradient_of_half_precision_is_added_up_in_full(make_model):
     batch = make_batch(12)
     learner = half(make_model, micro_tokens=1)
-    gradient = learner.gradient(batch, tokens(batch))[0].clone()
-    one_by_one = sum(learner.gradient([sample], tokens(batch))[0].double() for sample in batch)
+    gradient = gradient_of(learner, batch, tokens(batch))[0]
+    one_by_one = sum(gradient_of(learner, [sample], tokens(batch))[0].double() for sample in batch)
     assert gradient.dtype == torch.float32
     assert (gradient - one_by_one).norm() < 1e-6 * one_by_one.norm()
 
@@ -41,29 +42,29 @@ def test_a_saved_learner_of_half_precision_goes_on_bit_for_bit(make_model, tmp_p
     through, first = half(make_model, lr=1e-4), half(make_model, lr=1e-4)
     batches = [make_batch(seed=seed) for seed in range(4)]
     for batch in batches:
-        through.step(batch)
+        step_on(through, batch)
     for batch in batches[:2]:
-        first.step(batch)
+        step_on(first, batch)
     first.save(tmp_path)
     second = LocalLearner(make_model(seed=7).to(torch.bfloat16), first.config)
-    second.model.load_state_dict(first.weights())
+    second.model.load_state_dict(first.state())
     second.load(tmp_path)
     for batch in batches[2:]:
-        second.step(batch)
+        step_on(second, batch)
     assert torch.equal(second.flat(), through.flat())
     assert torch.equal(flat(second.model), flat(through.model))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_computing_again_gives_the_same_gradient(make_model, dtype, monkeypatch):
-    monkeypatch.setattr(local, "PIECE", 7)
+    monkeypatch.setattr(score, "PIECE", 7)
     batch = make_batch()
     kept, again = (
         LocalLearner(make_model().to(dtype), LearnerConfig(checkpointing=checkpointing))
         for checkpointing in (False, True)
     )
-    expected, sums = kept.gradient(batch, tokens(batch))
-    gradient, same = again.gradient(batch, tokens(batch))
+    expected, sums = gradient_of(kept, batch, tokens(batch))
+    gradient, same = gradient_of(again, batch, tokens(batch))
     assert (gradient - expected).norm() <= (1e-6 if dtype == torch.float32 else 2e-2) * expected.norm()
     assert same == pytest.approx(sums, rel=1e-3)
 
@@ -79,7 +80,7 @@ def test_computing_again_keeps_less(make_model):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), learner._saving_memory():
-            (part,) = local.micro_batches(batch, 10**6)
+            (part,) = score.micro_batches(batch, 10**6)
             learner._score(part)
         held.append(sum(kept.values()))
     assert held[1] < held[0] / 3
@@ -87,5 +88,5 @@ def test_computing_again_keeps_less(make_model):
 
 def test_layers_are_in_training_only_on_the_way_back(make_model):
     learner = LocalLearner(make_model(), LearnerConfig(checkpointing=True))
-    learner.step(make_batch())
+    step_on(learner, make_batch())
     assert not any(module.training for module in learner.model.modules())

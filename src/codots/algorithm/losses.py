@@ -31,6 +31,7 @@ class Choices:
     tis_floor: float = 0.4  # a truncated weight is max(rho, tis_floor)
     tis_cap: float = 3.0  # and min(rho, tis_cap)
     kl_coef: float = 0.0  # the penalty on leaving the reference policy
+    entropy_coef: float = 0.0  # the bonus on the policy's own entropy
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,30 @@ def policy_loss(
     normaliser: float | Tensor | None = None,
     segments: Tensor | None = None,
     ref_logprobs: Tensor | None = None,
+    entropy: Tensor | None = None,
     **choices: Any,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss to minimise and its metrics; only `logprobs` receives a gradient.
+    """Return the loss to minimise and its metrics; only `logprobs` and `entropy` receive a gradient.
 
     Shapes: all tensors (N,) of packed tokens, or any one shape, float32 or wider; mask is bool, True where a token is
     trained, and what lies outside it may be anything. `segments` holds the episode index of each token: "gspo" and
-    "episode-mean" need it, and need all tokens of an episode in one call.
+    "episode-mean" need it, and need all tokens of an episode in one call. `entropy` is the policy's at each token, in
+    nats: `entropy_coef` times its mean is subtracted from the loss.
 
     `normaliser` is what the sum is divided by: the trained tokens (under "episode-mean", the episodes) of the WHOLE
     batch, or any other constant; None counts those of this call. With one normaliser for all its micro-batches, their
     losses, gradients and metrics add up to the batch's; of `loss/ratio_max` alone one takes the maximum.
 
     Metrics, detached and without dimension: `loss/clip_fraction`, `loss/ratio_mean`, `loss/ratio_max`, `loss/kl` (of
-    the old policy from the new, k3) and, given a reference, `loss/ref_kl` (K2). Raises ValueError for what is unknown,
-    missing or of another shape. Source: REC, arXiv 2509.24203; GRPO, arXiv 2402.03300; GSPO, arXiv 2507.18071.
+    the old policy from the new, k3), given a reference `loss/ref_kl` (K2) and given an entropy `loss/entropy`. Raises
+    ValueError for what is unknown, missing or of another shape. Source: REC, arXiv 2509.24203; GRPO, arXiv 2402.03300;
+    GSPO, arXiv 2507.18071.
     """
     rule, chosen = choose(kind, **choices)
     given = {"old_logprobs": old_logprobs, "advantages": advantages, "ref_logprobs": ref_logprobs, "segments": segments}
-    _check(logprobs.shape, mask, **given)
+    _check(logprobs.shape, mask, **given, entropy=entropy)
+    if chosen.entropy_coef and entropy is None:
+        raise ValueError("entropy_coef needs entropy: the policy's entropy at each token")
     if chosen.kl_coef and ref_logprobs is None:
         raise ValueError("kl_coef needs ref_logprobs: the reference policy's log-probability of each token")
 
@@ -100,6 +106,9 @@ def policy_loss(
     if ref_logprobs is not None:
         metrics["loss/ref_kl"] = total(k2(logprobs, ref_logprobs.detach().masked_fill(~mask, 0.0)))
         loss = loss + chosen.kl_coef * metrics["loss/ref_kl"]
+    if entropy is not None:
+        metrics["loss/entropy"] = total(entropy.masked_fill(~mask, 0.0))
+        loss = loss - chosen.entropy_coef * metrics["loss/entropy"]
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from codots.core.transcript import Sample
+from codots.learner.config import LearnerConfig
 from codots.model.attention import Rows, alike
+
+WEIGHTED = ("learner/loss", "learner/clip_fraction", "learner/ref_kl")
+"""Sums that the loss weighs by its aggregation; all others are sums over tokens."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,17 @@ def trained(part: MicroBatch) -> Iterator[tuple[Sample, list[int], int]]:
                 yield sample, nodes, at
 
 
-def trained_tokens(batch: Sequence[Sample]) -> int:
-    """Count the ids that the policy sampled."""
-    return sum(sum(sample.mask) for sample in batch)
+def normalizer(samples: Sequence[Sample], config: LearnerConfig) -> int:
+    """Count what the loss of a batch is a mean over: its trained ids or, under `episode-mean`, its episodes."""
+    return len(samples) if config.by_episode else sum(sum(sample.mask) for sample in samples)
+
+
+def means(shares: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Turn sums of all shares of a batch into means: a loss over its `weight`, others over `tokens`; maxima stay."""
+    totals = {name: sum(share.get(name, 0.0) for share in shares) for name in ("tokens", "weight")}
+    metrics = {}
+    for name in dict.fromkeys(name for share in shares for name in share if name not in totals):
+        values = [share.get(name, 0.0) for share in shares]
+        over = totals["weight" if name in WEIGHTED else "tokens"]
+        metrics[name] = max(values) if name.endswith("max") else sum(values) / max(over, 1.0)
+    return metrics

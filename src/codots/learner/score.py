@@ -1,0 +1,85 @@
+"""Score the sampled ids of a batch: their logprobs and the policy's entropy at each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from codots.core.transcript import Sample
+from codots.learner.batch import MicroBatch, micro_batches, trained
+from codots.learner.config import LearnerConfig
+from codots.model.attention import run, teach
+
+PIECE = 512
+"""Sampled ids scored at once where memory is saved: a large vocabulary's logits are most of what a pass would keep."""
+
+
+class Scorer:
+    """Score with one causal LM, in which no id of a micro-batch is run twice."""
+
+    def __init__(self, model: Any, config: LearnerConfig) -> None:
+        self.model, self.config = teach(model), config
+        self.device = next(model.parameters()).device
+        self._head = self._plain_head()
+
+    def logprobs(self, batch: Sequence[Sample]) -> list[list[float]]:
+        """Score the sampled ids under the weights as they are."""
+        rows = {id(sample): [0.0] * len(sample.ids) for sample in batch}
+        with torch.no_grad():
+            for part in micro_batches(batch, self.config.micro_tokens):
+                logprobs, _ = self._score(part)
+                for (sample, _, at), logprob in zip(trained(part), logprobs.tolist(), strict=True):
+                    rows[id(sample)][at] = logprob
+        return [rows[id(sample)] for sample in batch]
+
+    def _plain_head(self) -> Any | None:
+        """The output layer, if the model's logits are just that of its last hidden state."""
+        head, probe = self.model.get_output_embeddings(), torch.arange(4, device=self.device)[None]
+        with torch.no_grad():
+            same = torch.equal(head(self.model.base_model(probe)[0]), self.model(probe).logits)
+        return head if same else None
+
+    @contextmanager
+    def _saving_memory(self) -> Iterator[None]:
+        """Let layers compute again what the way back needs; only those in training hear that they should."""
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer.training = self.config.checkpointing
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+
+    def _score(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Logprob and entropy of every sampled id, (M,) each, sample after sample."""
+        where = [(nodes[at - 1], sample.ids[at]) for sample, nodes, at in trained(part)]
+        at_M, ids_M = torch.tensor(where, device=self.device).T
+        keep = bool(self.config.entropy_coef)
+        ids, rows = torch.tensor(part.ids, device=self.device), part.rows(self.device)
+        starts = zip(part.shared, part.nodes, strict=True)
+        positions = torch.cat([torch.arange(s, len(n)) for s, n in starts]).to(self.device)
+        if self._head is None:
+            return _chosen(run(self.model, ids, positions, rows, logits_to_keep=at_M).logits[0], ids_M, keep)
+        hidden = run(self.model.base_model, ids, positions, rows)[0][0].index_select(0, at_M)
+        if not self.config.checkpointing:
+            return _chosen(self._head(hidden), ids_M, keep)
+        pieces = zip(hidden.split(PIECE), ids_M.split(PIECE), strict=True)
+        scored = [
+            checkpoint(lambda h, i: _chosen(self._head(h), i, keep), *piece, use_reentrant=False) for piece in pieces
+        ]
+        return torch.cat([logprobs for logprobs, _ in scored]), torch.cat([entropy for _, entropy in scored])
+
+
+def _chosen(logits_MV: Tensor, ids_M: Tensor, keep_entropy: bool) -> tuple[Tensor, Tensor]:
+    """Return the logprob of an id a row and the row's entropy, with a gradient if the loss has an entropy bonus."""
+    logprobs_MV = logits_MV.float().log_softmax(-1)
+    with torch.set_grad_enabled(keep_entropy and torch.is_grad_enabled()):
+        entropy = -(logprobs_MV.exp() * logprobs_MV).sum(-1)
+    return logprobs_MV.gather(1, ids_M[:, None])[:, 0], entropy
