@@ -7,11 +7,16 @@ import torch
 
 from codots.context.rewrite import Rewrite
 from codots.domains.registry import make_pack, register
-from codots.engine.local import LocalEngine, Plan
+from codots.engine.local import LocalEngine
+from codots.engine.worker import Plan
+from codots.learner.batch import normalizer
 from codots.learner.config import LearnerConfig
 from codots.model import tiny
-from codots.rollout.life import Job, Own
+from codots.rollout.life import Job
 from codots.rollout.profile import Profile
+from codots.rollout.steps import Own
+
+PROFILE = Profile("natural", solve_tokens=5, update_tokens=8)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,7 @@ def plan(tmp_path_factory, tokenizer):
         for parameter in model.parameters():
             parameter.mul_(6)
     tiny.save(model, tokenizer, folder)
-    return Plan(folder, Profile("natural", solve_tokens=5, update_tokens=8), LearnerConfig(warmup=0, micro_tokens=2000))
+    return Plan(folder, PROFILE, LearnerConfig(warmup=0, micro_tokens=2000))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def babble(registry):
 
 def jobs(lives=5, first=0):
     packs = [make_pack("babble-v0", "few", "dev", first + i, 2) for i in range(lives)]
-    return [Job(pack, Own(Rewrite()), ("test", first + i)) for i, pack in enumerate(packs)]
+    return [Job(pack, Own(Rewrite()), PROFILE.play(), ("test", first + i)) for i, pack in enumerate(packs)]
 
 
 def batch_of(lives):
@@ -50,19 +55,33 @@ def batch_of(lives):
     return [transcript.sample((-1.0) ** i * (1 + i % 3)) for i, transcript in enumerate(transcripts)]
 
 
+def sampled_by(life):
+    """Give the versions of the weights that sampled any id of a life."""
+    transcripts = [episode.transcript for episode in life.episodes]
+    return {version for t in transcripts for version, sampled in zip(t.versions, t.mask, strict=True) if sampled}
+
+
+def step_on(engine, batch):
+    """Take one step over the batch and serve it, as training does."""
+    metrics = engine.forward_backward(batch, normalizer(batch, engine.plan.learner), 60)
+    metrics |= engine.optim_step(60)
+    engine.sync(60)
+    return metrics
+
+
 def weights(engine):
     return torch.cat([parameter.detach().reshape(-1) for parameter in engine.first.learner.parameters]).clone()
 
 
 def test_lives_come_back_in_the_order_of_their_jobs(pair):
-    lives = pair.live(jobs())
+    lives = pair.rollout(jobs(), 60)
     assert [life.names for life in lives] == [("test", i) for i in range(5)]
     assert [life.failure for life in lives] == [None] * 5
     assert all(len(life.episodes) == 3 for life in lives)
 
 
 def test_two_workers_live_the_lives_of_one(plan, pair):
-    one, two = LocalEngine(plan).live(jobs(6)), pair.live(jobs(6))
+    one, two = LocalEngine(plan).rollout(jobs(6), 60), pair.rollout(jobs(6), 60)
     same = 0
     for alone, shared in zip(one, two, strict=True):
         for episode, other in zip(alone.episodes, shared.episodes, strict=True):
@@ -74,74 +93,110 @@ def test_two_workers_live_the_lives_of_one(plan, pair):
 
 
 def test_the_same_jobs_give_the_same_lives_bit_for_bit(pair):
-    first = pair.live(jobs())
-    pair.live(jobs(3, first=50))
-    assert pair.live(jobs()) == first
+    first = pair.rollout(jobs(), 60)
+    pair.rollout(jobs(3, first=50), 60)
+    assert pair.rollout(jobs(), 60) == first
 
 
 @pytest.mark.parametrize("lives", [0, 1, 2])
 def test_fewer_jobs_than_workers_are_no_trouble(pair, lives):
-    assert len(pair.live(jobs(lives))) == lives
+    assert len(pair.rollout(jobs(lives), 60)) == lives
 
 
 def test_the_first_process_tells_of_its_lives_as_they_end(pair):
     told = []
-    pair.live(jobs(), told.append)
+    pair.rollout(jobs(), 60, told.append)
     assert sorted(life.names for life in told) == [("test", 0), ("test", 1)]
 
 
 def test_two_workers_take_the_step_of_one_and_serve_the_new_weights(plan, pair):
-    one, lives = LocalEngine(plan), pair.live(jobs())
+    one, lives = LocalEngine(plan), pair.rollout(jobs(), 60)
     before, version = weights(pair), pair.version
     one.first.learner.take(before.clone())
     one.first.serve(version)
-    alone, shared = one.step(batch_of(lives)), pair.step(batch_of(lives))
+    alone, shared = step_on(one, batch_of(lives)), step_on(pair, batch_of(lives))
     assert shared == pytest.approx(alone, rel=1e-3, abs=1e-5)
     assert not torch.equal(weights(pair), before)
     assert (weights(pair) - weights(one)).norm() < 1e-2 * (weights(pair) - before).norm()
     assert pair.version == version + 1
-    for life in pair.live(jobs()):
-        assert {episode.transcript.version for episode in life.episodes} == {version + 1}
-    batch = batch_of(pair.live(jobs()))
-    assert pair.step(batch)["learner/logprob_gap_max"] < 1e-3
+    for life in pair.rollout(jobs(), 60):
+        assert sampled_by(life) == {version + 1}
+    batch = batch_of(pair.rollout(jobs(), 60))
+    assert step_on(pair, batch)["learner/logprob_gap_max"] < 1e-3
 
 
 def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair):
-    lives, before, version = pair.live(jobs()), weights(pair), pair.version
+    lives, before, version = pair.rollout(jobs(), 60), weights(pair), pair.version
     good = batch_of(lives)
     here, there = sorted(good, key=lambda sample: sample.ids)[:: len(good) - 1]
     bad_here = replace(here, advantages=[float("nan")] * len(here.ids))
     bad_there = replace(there, ids=[10**6] * len(there.ids))
     with pytest.raises(FloatingPointError, match="not finite; the weights are untouched"):
-        pair.step([bad_here, there])
+        step_on(pair, [bad_here, there])
     bad_number_there = replace(there, advantages=[float("inf")] * len(there.ids))
     with pytest.raises(ArithmeticError, match=r"a worker process failed: FloatingPointError: .*the weights are"):
-        pair.step([here, bad_number_there])
+        step_on(pair, [here, bad_number_there])
     with pytest.raises(RuntimeError, match="a worker process failed: IndexError: index out of range") as error:
-        pair.step([here, bad_there])
+        step_on(pair, [here, bad_there])
     assert "\n" not in str(error.value)
     assert "Traceback" in error.value.__notes__[0]
     assert torch.equal(weights(pair), before)
     assert pair.version == version
-    assert pair.live(jobs()) == lives
+    assert pair.rollout(jobs(), 60) == lives
 
 
-def test_a_sampler_that_disagrees_stops_the_step_before_the_weights(pair, monkeypatch):
-    lives, before, version = pair.live(jobs()), weights(pair), pair.version
-    drifted = [replace(sample, logprobs=[p - 0.25 for p in sample.logprobs]) for sample in batch_of(lives)]
-    monkeypatch.setattr(pair, "plan", replace(pair.plan, gap_limit=0.2))
-    with pytest.raises(
-        ArithmeticError, match=r"logprobs of the same ids are 0\.25 apart on average, and gap_limit is 0\.2"
-    ):
-        pair.step(drifted)
-    assert torch.equal(weights(pair), before)
-    assert (pair.version, pair.live(jobs())) == (version, lives)
-    late = [replace(sample, version=version - 1) for sample in drifted]
-    assert pair.step(late)["learner/logprob_gap"] == pytest.approx(0.25, abs=1e-2)
+def test_logprobs_come_back_in_the_order_of_the_samples(pair):
+    batch = batch_of(pair.rollout(jobs(), 60))
+    rows = pair.logprobs(batch, 60)
+    for sample, row in zip(batch, rows, strict=True):
+        assert row == pytest.approx(sample.logprobs, abs=1e-3)
+
+
+def test_the_reference_stays_where_it_was_while_the_weights_move(plan):
+    engine = LocalEngine(replace(plan, reference=plan.model, learner=LearnerConfig(warmup=0, lr=1e-2)))
+    batch = batch_of(engine.rollout(jobs(2), 60))
+    before = engine.logprobs(batch, 60, reference=True)
+    assert before == engine.logprobs(batch, 60)
+    step_on(engine, batch)
+    assert engine.logprobs(batch, 60, reference=True) == before
+    assert engine.logprobs(batch, 60) != before
+    engine.close()
+
+
+def test_a_reference_of_other_words_is_refused(plan, qwen):
+    with pytest.raises(ValueError, match="has another vocabulary than"):
+        LocalEngine(replace(plan, reference=qwen))
+
+
+def test_what_is_submitted_is_rolled_out_by_the_weights_of_then_and_collected_in_order(pair):
+    pair.submit(jobs(2), 60)
+    pair.submit(jobs(2, first=7), 60)
+    version = pair.version
+    assert pair.pending == 2
+    step_on(pair, batch_of(pair.rollout(jobs(2), 60)))
+    for first in (0, 7):
+        lives = pair.collect(60)
+        assert [life.names for life in lives] == [("test", first + i) for i in range(2)]
+        assert {v for e in lives[0].episodes for v in e.transcript.versions if v} <= {version}
+    assert pair.pending == 0
+    with pytest.raises(RuntimeError, match="submit comes before collect"):
+        pair.collect(60)
+
+
+def test_lives_that_wait_are_in_the_checkpoint_to_the_last_bit(plan, pair, tmp_path):
+    pair.submit(jobs(), 60)
+    pair.save(tmp_path)
+    other = LocalEngine(plan)
+    other.load(tmp_path, pair.version)
+    assert other.pending == 1
+    assert other.collect(60) == pair.collect(60)
+    other.fork(tmp_path)
+    assert other.pending == 0
+    other.close()
 
 
 def test_a_fork_takes_weights_and_moments_and_no_steps(plan, pair, tmp_path):
-    pair.step(batch_of(pair.live(jobs())))
+    step_on(pair, batch_of(pair.rollout(jobs(), 60)))
     pair.save(tmp_path)
     other = LocalEngine(plan)
     other.fork(tmp_path)
@@ -152,8 +207,8 @@ def test_a_fork_takes_weights_and_moments_and_no_steps(plan, pair, tmp_path):
 
 
 def test_a_checkpoint_brings_back_weights_optimiser_and_version(plan, pair, tmp_path):
-    batch = batch_of(pair.live(jobs()))
-    pair.step(batch)
+    batch = batch_of(pair.rollout(jobs(), 60))
+    step_on(pair, batch)
     pair.save(tmp_path)
     saved, version = weights(pair), pair.version
     other = LocalEngine(plan)
@@ -161,11 +216,11 @@ def test_a_checkpoint_brings_back_weights_optimiser_and_version(plan, pair, tmp_
     assert torch.equal(weights(other), saved)
     assert other.version == version
     assert other.first.learner.steps == pair.first.learner.steps
-    pair.step(batch)
+    step_on(pair, batch)
     pair.load(tmp_path, version)
     assert torch.equal(weights(pair), saved)
-    for life in pair.live(jobs(2)):
-        assert {episode.transcript.version for episode in life.episodes} == {version}
+    for life in pair.rollout(jobs(2), 60):
+        assert sampled_by(life) == {version}
 
 
 def test_a_worker_that_died_is_an_error_and_not_a_hang(plan):
@@ -175,7 +230,7 @@ def test_a_worker_that_died_is_an_error_and_not_a_hang(plan):
     process.join()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="a worker process ended with exit code -9"):
-            engine.live(jobs(2))
+            engine.rollout(jobs(2), 60)
     engine.close()
 
 

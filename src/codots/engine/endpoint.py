@@ -1,28 +1,35 @@
-"""The engine of a model that is served elsewhere: it lives lives, and cannot be trained."""
+"""The engine of a model that is served elsewhere: it rolls out lives, and cannot be trained."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from codots.core.deadline import SideThread, run_loop
+from codots.engine.base import Told
+from codots.model.alphabet import make_render
 from codots.rollout.life import Job, Life, rollouts
-from codots.rollout.profile import Profile
-from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler, make_render
+from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler
 
 
 class EndpointEngine:
-    """Live lives with an endpoint's model."""
+    """Roll out lives with an endpoint's model."""
 
-    def __init__(self, endpoint: Endpoint, profile: Profile) -> None:
-        self.endpoint, self.profile = endpoint, profile
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._thread = SideThread()
 
-    def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
-        """Live all these lives at once. Raises EndpointError if not one came through."""
-        return asyncio.run(self._live(jobs, told))
+    def rollout(self, jobs: Sequence[Job], timeout: float, told: Told = lambda _: None) -> list[Life]:
+        """Roll these jobs out and return their lives. Raises EndpointError if not one came through."""
+        doing = f"rolling out {len(jobs)} lives at {self.endpoint.name}"
+        return self._thread.call(timeout, doing, lambda emit: run_loop(self._rollout(jobs, emit)), told)
 
-    async def _live(self, jobs: Sequence[Job], told: Callable[[Life], None]) -> list[Life]:
+    async def _rollout(self, jobs: Sequence[Job], told: Told) -> list[Life]:
         async with EndpointSampler(self.endpoint) as sampler:
-            lives = await rollouts(jobs, sampler, make_render(), self.profile.play(), told)
+            lives = await rollouts(jobs, sampler, make_render(), told)
         if jobs and all(life.failure for life in lives):
             raise EndpointError(f"every life is missing: {lives[0].failure}")
         return lives
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.close()

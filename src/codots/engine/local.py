@@ -2,129 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise, takewhile
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from codots.core.deadline import LONGEST, SideThread
 from codots.core.processes import deaf_to_ctrl_c
 from codots.core.transcript import Sample
+from codots.engine.base import Told
 from codots.engine.forkserver import model_processes
-from codots.learner.batch import fair_shares, trained_tokens
-from codots.learner.config import LearnerConfig, LoraConfig
-from codots.learner.local import LocalLearner, agree, finish
-from codots.learner.lora import ADAPTER, adapt, load_adapter, merged, save_adapter
+from codots.engine.worker import Plan, Worker, serve_calls
+from codots.learner.batch import fair_shares, means
+from codots.learner.lora import ADAPTER, load_adapter, merged, save_adapter
 from codots.model.device import Place
 from codots.model.load import identity, load_model
-from codots.rollout.life import Job, Life, rollouts
-from codots.rollout.profile import Profile
-from codots.sampler.base import CACHE_BYTES, Sampler
-from codots.sampler.local import LocalSampler
+from codots.rollout.life import Job, Life
+from codots.rollout.records import read_lives, write_lives
 
-MakeSampler = Callable[[Any], Sampler]
-"""Makes a worker's sampler from its `Worker`; it travels to the other processes, so it is a plain function or class."""
-
-
-def local_sampler(worker: Worker) -> Sampler:
-    """Sample from the worker's own model."""
-    most = worker.plan.profile.length
-    return LocalSampler(worker.model, worker.render.stop_ids, max_length=most, cache_bytes=worker.plan.cache_bytes)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a worker needs to start."""
-
-    model: Path
-    profile: Profile
-    learner: LearnerConfig | None = field(default_factory=LearnerConfig)
-    """None for a model that only plays."""
-    total_steps: int = 0
-    """Optimiser steps of the whole run, which only the decay of the learning rate needs."""
-    gap_limit: float = math.inf
-    """Greatest mean difference of sampler's and learner's logprobs, in nats, while their weights are the same."""
-    make_sampler: MakeSampler = local_sampler
-    place: Place = field(default_factory=Place)
-    cache_bytes: int = CACHE_BYTES
-    """Greatest size of a worker's keys and values."""
-
-    @property
-    def lora(self) -> LoraConfig | None:
-        """What LoRA adds; None trains every weight."""
-        return self.learner.lora if self.learner else None
-
-
-class Worker:
-    """One process's share of the work."""
-
-    def __init__(self, plan: Plan) -> None:
-        torch.set_num_threads(1)
-        self.plan = plan
-        self.play = plan.profile.play()
-        self.model, self.render = load_model(plan.model, plan.place, plan.profile.thinking)
-        if plan.lora:
-            adapt(self.model, plan.lora)
-        if plan.learner:
-            self.learner = LocalLearner(self.model, plan.learner, plan.total_steps)
-        self.sampler = plan.make_sampler(self)
-
-    def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
-        """Live all these lives at once."""
-        return asyncio.run(rollouts(jobs, self.sampler, self.render, self.play, told))
-
-    def gradient(self, share: Sequence[Sample], normaliser: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """Give the share's gradient, flat."""
-        return self.learner.gradient(share, normaliser)
-
-    def serve(self, version: int) -> None:
-        """Sample from the weights as they are now."""
-        asyncio.run(self.sampler.load(None, version))
-
-
-class _Other(Worker):
-    """A worker in a process of its own, which hears and gives arrays: tensors would travel by file descriptors."""
-
-    def gradient(self, share: Sequence[Sample], normaliser: int) -> Any:
-        gradient, sums = super().gradient(share, normaliser)
-        return gradient.numpy(), sums
-
-    def take(self, weights: np.ndarray, version: int) -> None:
-        """Hold and serve the first worker's weights."""
-        self.learner.take(torch.from_numpy(weights))
-        self.serve(version)
-
-
-def _serve(connection: Connection, plan: Plan) -> None:
-    """Answer calls until the other end closes."""
-    try:
-        worker = _Other(plan)
-        while True:
-            try:
-                method, arguments = connection.recv()
-                connection.send((getattr(worker, method)(*arguments), None))
-            except (EOFError, BrokenPipeError):
-                raise
-            except Exception as error:
-                said = " ".join(f"a worker process failed: {type(error).__name__}: {error}".split())
-                kind = ArithmeticError if isinstance(error, ArithmeticError) else RuntimeError
-                connection.send((None, (kind, said, traceback.format_exc())))
-    except (EOFError, BrokenPipeError):
-        return
+PENDING = "pending.json"
+"""Lives that were rolled out and not collected when a checkpoint was written."""
 
 
 class LocalEngine:
-    """Live lives and train on them, shared out over worker processes.
+    """Roll out lives and train on them, shared out over worker processes.
 
-    Lives are dealt by index and gradients added in the order of the workers, so that a run is a function of its recipe,
-    of which the number of workers is a part. The first worker is this process; on a GPU it is the only one.
+    Jobs are dealt by index and gradients added in the order of the workers, so that a run is a function of its recipe,
+    of which the number of workers is a part. The first worker is this process, in a thread of its own that a timeout
+    can abandon; on a GPU it is the only one. What is submitted is rolled out at once and held until it is collected: a
+    run that submits ahead is the deterministic twin of an asynchronous cluster.
     """
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
@@ -135,44 +46,94 @@ class LocalEngine:
         self.beside = identity(plan.model) if plan.lora else ""
         """Of what LoRA trains, the model that it stands beside."""
         self.version = 0
+        self._lives: deque[list[Life]] = deque()
+        self._thread = SideThread()
         self._owing = False
         self._others: list[tuple[Any, Connection]] = []
         for _ in range(more):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, plan), daemon=True)
+            process = context.Process(target=serve_calls, args=(there, plan), daemon=True)
             with deaf_to_ctrl_c():
                 process.start()
             there.close()
             self._others.append((process, here))
 
-    def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
-        """Live lives; `told` hears of those of this process as they end."""
-        n = 1 + len(self._others)
-        ends = [len(jobs) * i // n for i in range(n + 1)]  # neighbours, as a group is, begin alike
-        shares = self._all("live", [(list(jobs[a:b]),) for a, b in pairwise(ends)], told)
-        return [life for share in shares for life in share]
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that the weights have taken."""
+        return self.first.learner.steps
 
-    def step(self, batch: Sequence[Sample]) -> dict[str, float]:
-        """Take exactly one optimiser step over the batch, then serve the new weights."""
-        normaliser = trained_tokens(batch)
-        moving = [sample for sample in batch if any(sample.advantages)]
-        parts = self._all("gradient", [(share, normaliser) for share in fair_shares(moving, 1 + len(self._others))])
-        gradient = parts[0][0]
-        for part, _ in parts[1:]:
-            gradient += torch.from_numpy(part)
-        metrics = finish([sums for _, sums in parts])
-        if all(sample.version == self.version for sample in batch):  # else they are right to differ
-            agree(metrics, self.plan.gap_limit)
-        metrics |= self.first.learner.apply(gradient)
-        self._publish(self.version + 1)
+    @property
+    def pending(self) -> int:
+        """Batches of jobs that were submitted and not collected yet."""
+        return len(self._lives)
+
+    def submit(self, jobs: Sequence[Job], timeout: float) -> None:
+        """Roll these jobs out with the weights of now; `collect` returns their lives."""
+        self._lives.append(self.rollout(jobs, timeout))
+
+    def collect(self, timeout: float) -> list[Life]:
+        """Return the lives of the batch that was submitted first, in the order of its jobs."""
+        if not self._lives:
+            raise RuntimeError("nothing to collect: submit comes before collect")
+        return self._lives.popleft()
+
+    def rollout(self, jobs: Sequence[Job], timeout: float, told: Told = lambda _: None) -> list[Life]:
+        """Roll these jobs out and return their lives; `told` hears of those of this process as they end."""
+        shares = [(share,) for share in self._deal(jobs)]  # neighbours, as a group is, begin alike
+        parts = self._thread.call(
+            timeout, f"rolling out {len(jobs)} lives", partial(self._all, "rollout", shares), told
+        )
+        return [life for part in parts for life in part]
+
+    def logprobs(self, samples: Sequence[Sample], timeout: float, *, reference: bool = False) -> list[list[float]]:
+        """Return the logprob of every sampled id under the weights, or under those of the frozen reference model."""
+        shares = [(share, reference) for share in self._deal(samples)]
+        parts = self._call(timeout, "scoring", partial(self._all, "logprobs", shares))
+        return [row for part in parts for row in part]
+
+    def forward_backward(self, samples: Sequence[Sample], normalizer: float, timeout: float) -> dict[str, float]:
+        """Add the gradient of the samples' loss to what has accumulated since the last step; return metrics.
+
+        After an error nothing is accumulated.
+        """
+        config = self.first.learner.config
+        moving = [sample for sample in samples if config.moves(sample)]
+        shares = [(share, normalizer) for share in fair_shares(moving, 1 + len(self._others))]
+        try:
+            parts = self._call(timeout, "forward and backward passes", partial(self._all, "forward_backward", shares))
+        except Exception as error:
+            if not isinstance(error, TimeoutError):
+                self._call(timeout, "dropping a gradient", partial(self._all, "zero_grad"))
+            raise
+        return means(parts)
+
+    def optim_step(self, timeout: float) -> dict[str, float]:
+        """Take one optimizer step with what has accumulated, on every learner; return metrics."""
+        metrics: dict[str, float] = self._call(timeout, "the optimizer step", self._optim_step)
         return metrics
 
+    def _optim_step(self) -> dict[str, float]:
+        learner = self.first.learner
+        for gradient in self._others_do("take_gradient"):
+            learner.add_gradient(torch.from_numpy(gradient))
+        metrics = learner.optim_step()
+        self._share_weights()
+        return metrics
+
+    def sync(self, timeout: float) -> None:
+        """Serve the weights as version + 1 on every sampler, or raise with the cause."""
+        self._call(timeout, f"serving version {self.version + 1}", partial(self._serve, self.version + 1))
+
     def save(self, folder: Path) -> None:
-        """Write the weights as a Hugging Face folder, and the optimiser."""
+        """Write the weights as a Hugging Face folder, the optimizer, and the lives of pending batches."""
         self.save_model(folder / "model")
         self.first.learner.save(folder)
         if self.plan.lora:
             save_adapter(self.first.model, folder, self.beside)
+        # A batch that an outage took as a whole is rolled out again by whoever goes on, and so are those after it.
+        if pending := list(takewhile(lambda lives: any(not life.failure for life in lives), self._lives)):
+            write_lives(folder / PENDING, pending)
 
     def save_model(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder that `codots.json` stands beside."""
@@ -183,7 +144,7 @@ class LocalEngine:
         self.plan.profile.save(folder)
 
     def load(self, folder: Path, version: int) -> None:
-        """Take up the weights and the optimiser of a checkpoint."""
+        """Go on from what `save` wrote, and serve its weights as this version."""
         if self.plan.lora:
             load_adapter(self.first.model, folder, self.beside)
         elif (folder / ADAPTER).is_file():
@@ -192,53 +153,69 @@ class LocalEngine:
             saved, _ = load_model(folder / "model", Place(dtype=self.plan.place.dtype))
             self.first.model.load_state_dict(saved.state_dict())
         self.first.learner.load(folder)
-        self._publish(version)
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps that the weights have taken."""
-        return self.first.learner.steps
+        self._lives = deque(read_lives(folder / PENDING) if (folder / PENDING).is_file() else ())
+        self._call(LONGEST, "sharing the weights", self._share_weights)
+        self._call(LONGEST, f"serving version {version}", partial(self._serve, version))
 
     def fork(self, folder: Path) -> None:
-        """Take up the weights and the optimiser of another run, whose steps do not count here."""
+        """Start from the weights and the optimizer that another run saved, at step and version 0."""
         self.load(folder, 0)
+        self._lives.clear()
         self.first.learner.steps = 0
 
     def close(self) -> None:
-        """End the other processes, by force if they do not hear or work on what nobody waits for any more."""
+        """End the other processes, by force if they owe an answer that nobody waits for any more."""
+        for process, _ in self._others if self._owing else ():
+            process.kill()  # before the connections: the thread may be reading from one
+        self._thread.close()
         for process, connection in self._others:
             connection.close()
-            process.join(timeout=0 if self._owing else 30)
+            process.join(timeout=30)
             if process.is_alive():
                 process.kill()
                 process.join(timeout=30)
         self._others = []
 
-    def _publish(self, version: int) -> None:
-        weights = self.first.learner.flat().numpy() if self._others else None
-        for process, connection in self._others:
-            self._send(process, connection, "take", (weights, version))
-        self.first.serve(version)
-        self._answers()
+    def _deal(self, work: Sequence[Any]) -> list[list[Any]]:
+        n = 1 + len(self._others)
+        ends = [len(work) * i // n for i in range(n + 1)]
+        return [list(work[a:b]) for a, b in pairwise(ends)]
+
+    def _share_weights(self) -> None:
+        if self._others:
+            weights = self.first.learner.flat().numpy()
+            self._others_do("take_weights", [(weights,)] * len(self._others))
+
+    def _serve(self, version: int) -> None:
+        self._all("serve", [(version,)] * (1 + len(self._others)))
         self.version = version
 
-    def _send(self, process: Any, connection: Connection, method: str, share: tuple[Any, ...]) -> None:
-        self._owing = True
-        try:
-            connection.send((method, share))
-        except OSError as gone:
-            raise RuntimeError(_ended(process)) from gone
+    def _call(self, timeout: float, doing: str, work: Any) -> Any:
+        return self._thread.call(timeout, doing, lambda _: work())
 
-    def _all(self, method: str, shares: Sequence[tuple[Any, ...]], *own: Any) -> list[Any]:
+    def _all(self, method: str, shares: Sequence[tuple[Any, ...]] = (), *own: Any) -> list[Any]:
         """Let every worker do its share at once; the one in this process is given `own` besides."""
-        for (process, connection), share in zip(self._others, shares[1:], strict=True):
-            self._send(process, connection, method, share)
+        shares = shares or [()] * (1 + len(self._others))
+        self._ask(method, shares[1:])
         try:
             first = getattr(self.first, method)(*shares[0], *own)
         except Exception:
             self._answers()  # the next call would take them for its own
             raise
         return [first, *self._answers()]
+
+    def _others_do(self, method: str, shares: Sequence[tuple[Any, ...]] = ()) -> list[Any]:
+        """Let every worker but the first do its share."""
+        self._ask(method, shares or [()] * len(self._others))
+        return self._answers()
+
+    def _ask(self, method: str, shares: Sequence[tuple[Any, ...]]) -> None:
+        for (process, connection), share in zip(self._others, shares, strict=True):
+            self._owing = True
+            try:
+                connection.send((method, share))
+            except OSError as gone:
+                raise RuntimeError(_ended(process)) from gone
 
     def _answers(self) -> list[Any]:
         answers, errors = [], []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from codots.engine.base import Told
 from codots.engine.endpoint import EndpointEngine
-from codots.engine.local import LocalEngine, Plan
+from codots.engine.local import LocalEngine
+from codots.engine.worker import Plan
 from codots.model.device import Place, place
 from codots.model.load import ENDPOINT, identity, model_folder
 from codots.rollout.life import Job, Life
@@ -30,6 +34,7 @@ class Player:
         domain: str,
         *,
         temperature: float | None = None,
+        profile: dict[str, Any] | None = None,
         workers: int = 1,
         device: str = "auto",
     ) -> None:
@@ -37,23 +42,22 @@ class Player:
         served = name.removeprefix(ENDPOINT) if name.startswith(ENDPOINT) else None
         self.endpoint = None if served is None else Endpoint.from_environment(served, AT_ONCE * workers)
         self.folder = model_folder(model) if served is None else Path(served)
-        profile = load_profile(self.folder).fits(domain)
-        self.profile = profile if temperature is None else profile.at(temperature)
+        asked = replace(load_profile(self.folder), **(profile or {})).fits(domain)
+        self.profile = asked if temperature is None else asked.at(temperature)
         self.place = Place() if self.endpoint else place(self.folder, device)
-        self.engine: LocalEngine | None = None
+        self.engine: LocalEngine | EndpointEngine | None = None
 
     @property
     def identity(self) -> str:
         """What tells this model from all others, as far as can be known."""
         return str(self.endpoint) if self.endpoint else identity(self.folder)
 
-    def live(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
-        """Live lives; `told` hears of each as it ends where an endpoint is waited for."""
-        if self.endpoint:
-            return EndpointEngine(self.endpoint, self.profile).live(jobs, told)
+    def rollout(self, jobs: Sequence[Job], timeout: float, told: Told = lambda _: None) -> list[Life]:
+        """Roll these jobs out and return their lives; `told` hears of each as it ends at an endpoint."""
         if self.engine is None:
-            self.engine = LocalEngine(Plan(self.folder, self.profile, None, place=self.place), self.workers)
-        return self.engine.live(jobs)
+            local = Plan(self.folder, self.profile, None, place=self.place)
+            self.engine = EndpointEngine(self.endpoint) if self.endpoint else LocalEngine(local, self.workers)
+        return self.engine.rollout(jobs, timeout, told) if self.endpoint else self.engine.rollout(jobs, timeout)
 
     def close(self) -> None:
         """End the engine, if there was something to live."""
