@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codots.config.load import keys_of, load_recipe
-from codots.config.schema import LearnerConfig, PretrainConfig, TrainConfig, fingerprint
+from codots.config.schema import EvalConfig, LearnerConfig, PretrainConfig, TrainConfig, World, fingerprint
 from codots.runs.folder import ELSEWHERE
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
@@ -37,15 +38,17 @@ def kind_of(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_of_the_house_is_valid(path):
     config = load_recipe(kind_of(path), path)
+    said = config.said() if isinstance(config, TrainConfig) else config.model_dump(mode="json")
+    assert kind_of(path).model_validate(said) == config
     assert kind_of(path).model_validate(config.model_dump(mode="json")) == config
 
 
-@pytest.mark.parametrize("kind", [TrainConfig, PretrainConfig])
+@pytest.mark.parametrize("kind", [TrainConfig, PretrainConfig, EvalConfig])
 def test_every_key_tells_what_it_means(kind):
     keys = list(keys_of(kind))
     assert len({key.name for key in keys}) == len(keys)
     assert all(key.meaning.endswith(".") for key in keys)
-    assert {"run", "seed", "workers"} <= {key.name for key in keys}
+    assert {"seed", "workers"} <= {key.name for key in keys}
 
 
 def test_there_are_recipes():
@@ -85,7 +88,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("contexts: owm", "unknown choice of contexts 'owm'; expected one of none, own; the nearest is 'own'"),
         ("loggers: [wandbb]", "unknown choice of loggers.0 'wandbb'.*nearest is 'wandb'"),
         ("contexts: 3", "contexts: Input should be 'own' or 'none', got 3"),
-        ("stages: [{steps: 1}]", "is a recipe of `codots pretrain`"),
+        ("stages: [{steps: 1}]", "is a file for `codots pretrain`"),
         ("gap_limit: 0", "gap_limit: .*greater than 0"),
         ("patience: 0", "patience: .*greater than 0"),
         ("domain: frozen-lake-v9", "unknown domain 'frozen-lake-v9'.*nearest is 'frozen-lake-v1'"),
@@ -100,14 +103,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("credit: {choices: {gamma: .nan}}", "credit.choices.gamma.*got nan"),
         ("learner: {loss: rec}", "learner: unknown kind 'rec'"),
         ("learner: {loss_choices: {eps: 0.1}}", "learner: unknown choice 'eps'.*nearest is 'eps_low'"),
-        (
-            "learner: {loss: gspo}",
-            "learner: loss 'gspo' needs whole episodes.*expected one of rec-oneside-nois, .*grpo",
-        ),
-        (
-            "learner: {loss_choices: {kl_coef: 0.1}}",
-            "kl_coef 0.1 needs a reference model, which no run has: leave it out",
-        ),
+        ("learner: {loss_choices: {kl_coeff: 1}}", "learner: unknown choice 'kl_coeff'.*nearest is 'kl_coef'"),
         ("- steps", "is not a recipe: expected keys and values, got list"),
         ("steps: [", "is not YAML: .*expected the node content"),
         ("seed: !!timestamp now", "is not YAML"),
@@ -223,7 +219,7 @@ def is_read_or_one_line(kind, path, changes=None):
 def test_any_text_is_a_recipe_or_one_line(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    for kind in (TrainConfig, PretrainConfig):
+    for kind in (TrainConfig, PretrainConfig, EvalConfig):
         assert is_read_or_one_line(kind, path)
 
 
@@ -239,24 +235,134 @@ def test_a_recipe_cannot_be_changed_once_read():
         TrainConfig().steps = 3
 
 
+def mark(config, **kwargs):
+    return fingerprint(config.said(), **kwargs)
+
+
 def test_fingerprints_tell_recipes_apart():
     one = TrainConfig(seed=1)
-    assert fingerprint(one) == fingerprint(TrainConfig(seed=1))
-    assert fingerprint(one) != fingerprint(TrainConfig(seed=2))
-    assert fingerprint(one) != fingerprint(TrainConfig(seed=1, learner={"lr": 1e-5}))
+    assert mark(one) == mark(TrainConfig(seed=1))
+    assert mark(one) != mark(TrainConfig(seed=2))
+    assert mark(one) != mark(TrainConfig(seed=1, learner={"lr": 1e-5}))
+    assert mark(one) != mark(TrainConfig(seed=1, worlds=[{"packs": 3}]))
     without = frozenset({"seed"})
-    assert fingerprint(one, without=without) == fingerprint(TrainConfig(seed=2), without=without)
+    assert mark(one, without=without) == mark(TrainConfig(seed=2), without=without)
 
 
 def test_what_a_run_may_change_on_its_way_is_no_part_of_its_fingerprint():
-    """And a key that is not used leaves the fingerprints of runs that did not know it as they were."""
+    """And both forms of the same recipe have one fingerprint, which no later version changes."""
     changed = TrainConfig(run="moved", loggers=["wandb"], gap_limit=1, patience=7)
     assert {"run", "loggers", "gap_limit", "patience"} == ELSEWHERE
-    assert fingerprint(changed, without=ELSEWHERE) == fingerprint(TrainConfig(), without=ELSEWHERE)
-    assert fingerprint(TrainConfig(fork="runs/a"), without=ELSEWHERE) != fingerprint(changed, without=ELSEWHERE)
-    assert fingerprint(TrainConfig(run="runs/train"), without=ELSEWHERE) == "6c4a76def475cf0c"
+    assert mark(changed, without=ELSEWHERE) == mark(TrainConfig(), without=ELSEWHERE)
+    assert mark(TrainConfig(fork="runs/a"), without=ELSEWHERE) != mark(changed, without=ELSEWHERE)
+    short, listed = TrainConfig.model_validate({"packs": 16}), TrainConfig(worlds=[{"packs": 16}])
+    assert mark(short) == mark(listed) == mark(TrainConfig())
+    assert mark(TrainConfig(run="runs/train"), without=ELSEWHERE) == "9e3ea90ea5e7022f"
+
+
+def both(text):
+    """Two entries that differ in their preset."""
+    return "worlds: [{preset: easy, packs: 4}, {preset: hard, packs: 4, pack_size: 8}]\n" + text
+
+
+def test_one_entry_may_say_its_keys_at_the_top(recipe):
+    short = recipe("{domain: frozen-lake-v0, preset: hard, size: 8, packs: 3}")
+    listed = recipe("worlds: [{domain: frozen-lake-v0, preset: hard, pack_size: 8, packs: 3}]")
+    assert short == listed
+    assert short.worlds == [World(domain="frozen-lake-v0", preset="hard", pack_size=8, packs=3)]
+    assert recipe("size: 8") == recipe("worlds: [{pack_size: 8}]", ["worlds.0.packs=16"])
+    assert recipe("size: 8", ["size=2"]).worlds[0].pack_size == 2
+
+
+def test_what_a_recipe_says_is_in_the_form_that_is_shorter_and_reads_as_the_same(recipe):
+    one = recipe("worlds: [{pack_size: 8}]")
+    said = one.said()
+    assert {key: said[key] for key in TrainConfig.SHORT} == {
+        "domain": "frozen-lake-v1",
+        "preset": "easy",
+        "size": 8,
+        "packs": 16,
+    }
+    assert "worlds" not in said
+    for config in (one, recipe(both("")), recipe("worlds: [{profile: {cap: 100}}]")):
+        assert TrainConfig.model_validate(config.said()) == config
+        assert recipe(yaml.safe_dump(config.said())) == config
+    assert [world["preset"] for world in recipe(both("")).said()["worlds"]] == ["easy", "hard"]
+    assert "packs" not in recipe(both("")).said()
+    assert recipe("worlds: [{profile: {cap: 100}}]").said()["worlds"][0]["profile"] == {"cap": 100}
+
+
+def test_entries_are_changed_by_their_index(recipe):
+    config = recipe(both(""), ["worlds.0.packs=8", "worlds.1.profile.cap=99"])
+    assert [world.packs for world in config.worlds] == [8, 4]
+    assert [world.profile for world in config.worlds] == [{}, {"cap": 99}]
+    assert config.packs_of_a_step == 12
+    assert recipe(both(""), ["worlds.1={preset: tiny}"]).worlds[1] == World(preset="tiny")
+    assert recipe("", ["worlds=[{preset: tiny}, {}]"]).worlds == [World(preset="tiny"), World()]
+    assert recipe("stages: [{steps: 1}]", ["stages.0.steps=7"], PretrainConfig).stages[0].steps == 7
+
+
+def test_a_loss_over_whole_episodes_and_a_penalty_on_leaving_the_reference_are_recipes(recipe):
+    learner = recipe("learner: {loss: gspo, loss_choices: {kl_coef: 0.1}}").learner
+    assert (learner.by_episode, learner.kl_coef) == (True, 0.1)
+
+
+def test_an_engine_is_named_or_told_of(recipe):
+    assert recipe("engine: local") == recipe("engine: {kind: local}") == recipe("", ["engine.kind=local"]) == recipe("")
+    assert recipe("engine: local", ["engine.delay=2"]).engine.delay == 2
+    assert recipe("engine: {delay: 3}", ["engine=local"]).engine.delay == 0
+    assert TrainConfig(engine="local") == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "line"),
+    [
+        (both("packs: 3"), [], "both worlds and packs are given; expected packs in each entry of worlds"),
+        (both(""), ["size=3"], "both worlds and size are given; expected size in each entry of worlds"),
+        (both(""), ["worlds.2.packs=8"], "'worlds.2.packs=8': '2' is no entry; expected a number below 2"),
+        (both(""), ["worlds.2={}"], "'worlds.2=.*'2' is no entry; expected a number below 2"),
+        (both(""), ["worlds.-1.packs=8"], "'-1' is no entry; expected a number below 2"),
+        (both(""), ["worlds.first.packs=8"], "'first' is no entry; expected a number below 2"),
+        (both(""), ["worlds.0.pakcs=8"], "unknown key 'worlds.pakcs'; .*nearest is 'worlds.packs'"),
+        (both(""), ["worlds.0.packs=0"], "worlds.0.packs: .*greater than or equal to 1, got 0"),
+        (both("minibatches: 3"), [], "4 packs cannot be cut into 3 equal mini-batches"),
+        ("worlds: []", [], "worlds: .*at least 1 item"),
+        ("worlds: [{}, {}]", [], "frozen-lake-v1 easy stands in worlds twice; give it more packs"),
+        (
+            "worlds: [{profile: {temperature: 1}}]",
+            [],
+            "worlds.0.profile: unknown key of an entry's profile 'temperature'; .*cap",
+        ),
+        ("worlds: 3", [], "worlds: .*valid list, got 3"),
+        ("packs: 0", [], "yaml: packs: .*greater than or equal to 1, got 0"),
+        ("size: 0", [], "yaml: size: .*greater than or equal to 1, got 0"),
+        ("size: four", [], "yaml: size: .*valid integer.*, got 'four'"),
+        ("preset: 3", [], "yaml: preset: .*valid string, got 3"),
+        ("pack_size: 3", [], "unknown key 'pack_size'"),
+        (
+            "engine: locall",
+            [],
+            "unknown choice of engine.kind 'locall'; expected one of .*local; the nearest is 'local'",
+        ),
+        ("engine: {delay: -1}", [], "engine.delay: .*greater than or equal to 0, got -1"),
+        ("engine: {dely: 1}", [], "unknown key 'engine.dely'; .*nearest is 'engine.delay'"),
+        ("engine: 3", [], "engine: .*got 3"),
+        ("steps: 3", ["steps="], "'steps=' is not a change; expected key=value"),
+    ],
+)
+def test_entries_and_engines_that_do_not_fit_are_one_line(recipe, text, changes, line):
+    with pytest.raises(ValueError, match=line) as error:
+        recipe(text, changes)
+    assert one_line(error)
+
+
+def test_every_key_of_the_short_form_is_listed_beside_that_of_an_entry():
+    keys = {key.name: key for key in keys_of(TrainConfig)}
+    for short, long in TrainConfig.SHORT.items():
+        assert keys[short].default == keys[f"worlds.{long}"].default
+        assert keys[short].meaning == keys[f"worlds.{long}"].meaning
 
 
 def test_every_key_has_a_word_of_explanation():
-    for kind in (TrainConfig, PretrainConfig):
+    for kind in (TrainConfig, PretrainConfig, EvalConfig, World):
         assert all(info.description for info in kind.model_fields.values())

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from codots.config.schema import TrainConfig
+from codots.config.schema import EvalConfig, PretrainConfig, TrainConfig
 from codots.core.section import Section
 from codots.core.suggest import closest, nearest
 
 C = TypeVar("C", bound=Section)
+MARKS: dict[type[Section], tuple[str, tuple[str, ...]]] = {
+    TrainConfig: ("train", ("worlds", "steps", "group", "learner", "credit", "engine")),
+    PretrainConfig: ("pretrain", ("stages",)),
+    EvalConfig: ("eval", ("arms", "split", "writer")),
+}
+"""Keys by which a file of one command is told from those of others."""
 
 
 def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> C:
@@ -28,11 +34,17 @@ def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> 
     values = _read(text, str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a recipe: expected keys and values, got {type(values).__name__}")
-    if kind is TrainConfig and "stages" in values:
-        raise ValueError(f"{path} is a recipe of `codots pretrain`: it has stages")
+    for other, (command, marks) in MARKS.items():
+        if other is not kind and (found := [key for key in marks if key in values]):
+            raise ValueError(f"{path} is a file for `codots {command}`: it has {found[0]}")
+    return settings(kind, values, changes, str(path))
+
+
+def settings(kind: type[C], values: dict[str, Any], changes: list[str] | None, where: str) -> C:
+    """Apply `key=value` changes to values and check them; ValueError is one line that names the nearest key."""
     for change in changes or []:
         _change(values, change)
-    return validate(kind, values, str(path))
+    return validate(kind, values, where)
 
 
 def _read(text: str, what: str) -> Any:
@@ -44,15 +56,35 @@ def _read(text: str, what: str) -> Any:
 
 def _change(values: dict[str, Any], change: str) -> None:
     key, equals, value = change.partition("=")
-    if not equals or not key:
+    if not equals or not key or not value.strip():
         raise ValueError(f"{change!r} is not a change; expected key=value, such as steps=10 or learner.lr=1e-3")
     *outer, last = key.split(".")
+    inner: Any = values
     for name in outer:
+        inner = _inside(inner, name, change)
+    if isinstance(inner, list):
+        inner[_index(inner, last, change)] = _read(value, repr(change))
+    else:
+        inner[last] = _read(value, repr(change))
+
+
+def _inside(values: Any, name: str, change: str) -> Any:
+    """Find or make the section or list of this name; `engine: local` is short for a section of that kind."""
+    if isinstance(values, list):
+        inner = values[_index(values, name, change)]
+    else:
         inner = values.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise ValueError(f"{change!r}: {name} holds no keys")
-        values = inner
-    values[last] = _read(value, repr(change))
+        if isinstance(inner, str) and name == "engine":
+            inner = values[name] = {"kind": inner}
+    if not isinstance(inner, dict | list):
+        raise ValueError(f"{change!r}: {name} holds no keys")
+    return inner
+
+
+def _index(values: list[Any], name: str, change: str) -> int:
+    if not name.isdecimal() or int(name) >= len(values):
+        raise ValueError(f"{change!r}: {name!r} is no entry; expected a number below {len(values)}")
+    return int(name)
 
 
 def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
@@ -61,16 +93,26 @@ def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
+        loc = _as_said(kind, values, first["loc"])
         if first["type"] == "extra_forbidden":
-            named = ".".join(part for part in first["loc"] if isinstance(part, str))
+            named = ".".join(part for part in loc if isinstance(part, str))
             raise ValueError(f"{where}: {nearest(named, [key.name for key in keys_of(kind)], 'key')}") from error
-        path = " ".join(".".join(map(str, first["loc"])).split())
+        loc = loc[:-1] if loc[-1:] and loc[-1] in ("str", "bool", "int", "float") else loc  # a branch of a union
+        path = " ".join(".".join(map(str, loc)).split())
         if first["type"] == "literal_error" and isinstance(first["input"], str):
             choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
             raise ValueError(f"{where}: {nearest(first['input'], choices, f'choice of {path}')}") from error
         message = first["msg"].removeprefix("Value error, ")
         given = "" if isinstance(first["input"], dict | BaseModel) or not path else f", got {first['input']!r}"
         raise ValueError(f"{where}: {path}{': ' if path else ''}{message}{given}") from error
+
+
+def _as_said(kind: type[Section], values: dict[str, Any], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Name the key of the short form that a recipe used in place of the entry it stands for."""
+    short = {long: short for short, long in getattr(kind, "SHORT", {}).items()}
+    if not short or "worlds" in values or loc[:2] != ("worlds", 0):
+        return loc
+    return tuple(short.get(str(part), part) for part in loc[2:])
 
 
 @dataclass(frozen=True)
@@ -91,6 +133,9 @@ def keys_of(kind: type[Section], prefix: str = "") -> Iterator[Key]:
         default = None if sections or info.is_required() else info.default
         yield Key(prefix + name, default, " ".join((info.description or "").split()))
         for section in sections:
+            if name == "worlds" and (short := getattr(kind, "SHORT", {})):
+                entry = {key.name: key for key in keys_of(section)}
+                yield from (replace(entry[long], name=key) for key, long in short.items())
             yield from keys_of(section, f"{prefix}{name}.")
 
 

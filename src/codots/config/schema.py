@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from codots.algorithm.credit import choose
 from codots.core.deadline import LONGEST, PATIENCE
 from codots.core.section import Section
 from codots.core.suggest import check_known
 from codots.domains.frozen_lake.teacher import Noise
-from codots.domains.registry import get_domain
+from codots.domains.registry import check_split, get_domain
 from codots.learner.config import LearnerConfig
 from codots.model.device import check_device
+from codots.rollout.arms import ARMS
+from codots.rollout.profile import Profile
 from codots.sampler.base import CACHE_BYTES
 
 
@@ -28,15 +31,33 @@ class CreditConfig(Section):
     """Parts of the estimator that differ from the preset, such as `baseline`."""
 
 
+def _checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
+    for key in profile:
+        check_known(key, OF_AN_ENTRY, "key of an entry's profile")
+    Profile(**profile)
+    return profile
+
+
+OF_AN_ENTRY = ("style", "solve_tokens", "update_tokens", "cap")
+"""Keys of a profile that an entry of a mixture may have of its own; all others hold for the whole model."""
+EntryProfile = Annotated[dict[str, Any], AfterValidator(_checked_profile)]
+MANY = 10**6
+"""More of anything than a step can hold."""
+
+
 class World(Section):
-    """Which packs."""
+    """Which packs: an entry of the mixture that a run trains on."""
 
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""
     preset: str = "easy"
     """Dials of the domain."""
-    size: int = Field(4, ge=1)
+    pack_size: int = Field(default=4, ge=1, le=MANY)
     """Tasks in a pack, S."""
+    packs: int = Field(default=16, ge=1, le=MANY)
+    """Packs of a step."""
+    profile: EntryProfile = Field(default={})
+    """What differs from the run's profile in these worlds: `style`, `solve_tokens`, `update_tokens`, `cap`."""
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
@@ -48,9 +69,31 @@ def _preset_exists(domain: str, preset: str) -> None:
     check_known(preset, get_domain(domain).presets, f"preset of {domain}")
 
 
-class TrainConfig(World):
+class EngineConfig(Section):
+    """Where lives are rolled out and gradients computed."""
+
+    kind: Literal["local"] = "local"
+    """`local`: the processes of this machine."""
+    delay: int = Field(default=0, ge=0, le=1000)
+    """Steps by which rollouts run ahead of training; 0 trains on what the newest weights did."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        if not isinstance(given, str | dict | cls):
+            raise ValueError(f"expected local, or a section such as {{kind: local, delay: 0}}, got {given!r}")
+        return {"kind": given} if isinstance(given, str) else given
+
+
+class TrainConfig(Section):
     """CoD-Train: lives in packs, and RL on every episode of them."""
 
+    SHORT: ClassVar = {"domain": "domain", "preset": "preset", "size": "pack_size", "packs": "packs"}
+    """Keys at the top of a recipe that stand for those of the one entry of `worlds`."""
+
+    worlds: list[World] = Field(default_factory=lambda: [World()], min_length=1)
+    """What to train on, a list of entries `{domain, preset, pack_size, packs, profile}`; a recipe with one may say
+    `domain`, `preset`, `size` and `packs` in its place."""
     model: str = "base"
     """Where to start: a model folder, or `base`, the tiny model of the package."""
     fork: str | None = Field(None, min_length=1)
@@ -59,13 +102,11 @@ class TrainConfig(World):
     """Folder of the run."""
     seed: int = 0
     """Of everything random."""
-    steps: int = Field(60, ge=1)
+    steps: int = Field(default=60, ge=1)
     """Optimiser rounds; the run ends after them whatever the curves say."""
-    packs: int = Field(16, ge=1)
-    """Packs of a step."""
-    group: int = Field(8, ge=2)
+    group: int = Field(default=8, ge=2, le=MANY)
     """Lives of each pack, G."""
-    minibatches: int = Field(1, ge=1)
+    minibatches: int = Field(default=1, ge=1)
     """Optimiser steps on the lives of a step, cut by pack."""
     contexts: Literal["own", "none"] = "own"
     """`none` trains task by task: contexts stay empty and nothing is rewritten."""
@@ -75,7 +116,12 @@ class TrainConfig(World):
     """How rewards become advantages."""
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     """How the weights are changed."""
-    workers: int = Field(2, ge=1)
+    engine: EngineConfig = Field(default_factory=lambda: EngineConfig())
+    """Where lives are rolled out and gradients computed; `engine: local` is short for `engine: {kind: local}`."""
+    sampler: Literal["lockstep", "continuous"] = "lockstep"
+    """`lockstep` decodes when every session waits, so that equal recipes give equal numbers; in `continuous` nobody
+    waits for a slow environment, and numbers hang on the clock."""
+    workers: int = Field(default=2, ge=1)
     """Processes, one a core; part of what makes two runs equal. On a GPU there is one."""
     device: str = "auto"
     """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
@@ -85,31 +131,124 @@ class TrainConfig(World):
     """Greatest size of the keys and values that a worker's sampler holds; lives past it wait."""
     profile: dict[str, str | bool | int | float] = Field(default={})
     """What differs from the model's `codots.json`, such as `solve_tokens`."""
-    save_every: int = Field(20, ge=1)
+    save_every: int = Field(default=20, ge=1)
     """Steps between checkpoints; the last step is always saved."""
-    keep: int = Field(2, ge=1)
+    keep: int = Field(default=2, ge=1)
     """Checkpoints kept, the newest ones; the best on `dev` is kept besides."""
-    look_every: int = Field(20, ge=0)
+    look_every: int = Field(default=20, ge=0)
     """Steps between looks at `dev`, 0 for none; a look changes nothing."""
-    look_packs: int = Field(32, ge=2)
+    look_packs: int = Field(default=32, ge=2)
     """Packs of a look."""
-    record_every: int = Field(10, ge=1)
+    record_every: int = Field(default=10, ge=1)
     """Steps between recorded rollouts."""
     loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default=["tensorboard"])
     """Who is told the numbers besides `metrics.jsonl`."""
-    gap_limit: float = Field(0.05, gt=0)
+    gap_limit: float = Field(default=0.05, gt=0)
     """Greatest mean difference, in nats, of the sampler's and the learner's logprobs of the same ids; past it the run
     stops. One engine in full precision shows about 1e-7."""
-    patience: float = Field(PATIENCE, gt=0, le=LONGEST)
-    """Seconds that one stage of a step may take; then the run stops and says which."""
+    patience: float = Field(default=PATIENCE, gt=0, le=LONGEST)
+    """Seconds that one stage may take, such as the rollouts of a step or the passes of a mini-batch; then the run stops
+    and says which."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_entry(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not (short := [key for key in cls.SHORT if key in given]):
+            return given
+        if "worlds" in given:
+            raise ValueError(f"both worlds and {short[0]} are given; expected {short[0]} in each entry of worlds")
+        entry = {cls.SHORT[key]: given[key] for key in short}
+        return {"worlds": [entry]} | {key: value for key, value in given.items() if key not in short}
+
+    @property
+    def packs_of_a_step(self) -> int:
+        """Packs of a step, of all entries."""
+        return sum(world.packs for world in self.worlds)
+
+    def said(self) -> dict[str, Any]:
+        """Return the recipe in full, as YAML and JSON hold it; one entry of `worlds` in the short form."""
+        values = self.model_dump(mode="json")
+        if len(self.worlds) > 1 or self.worlds[0].profile:
+            return values
+        (entry,) = values.pop("worlds")
+        return {short: entry[key] for short, key in self.SHORT.items()} | values
 
     @model_validator(mode="after")
     def _cuts(self) -> Self:
-        if self.packs % self.minibatches:
-            raise ValueError(f"{self.packs} packs cannot be cut into {self.minibatches} equal mini-batches")
+        for world in self.worlds:
+            if world.packs % self.minibatches:
+                raise ValueError(f"{world.packs} packs cannot be cut into {self.minibatches} equal mini-batches")
+        if twice := [world for i, world in enumerate(self.worlds) if world in self.worlds[:i]]:
+            raise ValueError(f"{twice[0].domain} {twice[0].preset} stands in worlds twice; give it more packs")
         choose(self.credit.preset, **self.credit.choices)
         check_device(self.device)
         return self
+
+
+class EvalConfig(Section):
+    """A measurement: one model on held-out packs, every arm on the same ones."""
+
+    model: str
+    """What to measure: a model folder, a run, `base`, or `openai:NAME`."""
+    domain: str = "frozen-lake-v1"
+    """Versioned id of the domain."""
+    preset: str = "easy"
+    """Dials of the domain."""
+    split: str = "dev"
+    """Which packs: `train`, `dev`, `test`, or any other held-out name."""
+    packs: int = Field(default=100, ge=2)
+    """Number of packs; 500 for a claim."""
+    size: int = Field(default=4, ge=1)
+    """Tasks in a pack, S."""
+    arms: list[str] = Field(default=["own", "null"], min_length=1)
+    """Whose contexts: `own`, `null`, `shuffled`, `frozen`, `oracle`; on the command line `arms=own,null`."""
+    writer: str | None = None
+    """A model whose contexts this one reads, in place of its own."""
+    seed: int = 0
+    """Seed of the sampling."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    profile: EntryProfile = Field(default={})
+    """What differs from the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`, `cap`."""
+    workers: int = Field(default=2, ge=1)
+    """Processes, one a core."""
+    rows: str | None = None
+    """File of one JSON line per episode, from which a stopped evaluation goes on."""
+    device: str = "auto"
+    """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
+    patience: float = Field(default=PATIENCE, gt=0, le=LONGEST)
+    """Seconds that 100 packs of an arm may take."""
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _words(cls, given: Any) -> Any:
+        words = [word for word in given.split(",") if word] if isinstance(given, str) else given
+        if isinstance(words, list | tuple):
+            return [_null(word) for word in words]
+        return [_null(words)] if words is None else words
+
+    @field_validator("split")
+    @classmethod
+    def _split(cls, given: str) -> str:
+        return check_split(given)
+
+    @field_validator("model", "writer", "rows", mode="before")
+    @classmethod
+    def _path(cls, given: Any) -> Any:
+        return str(given) if isinstance(given, Path) else given
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        for arm in self.arms:
+            check_known(arm, ARMS, "arm")
+        _preset_exists(self.domain, self.preset)
+        check_device(self.device)
+        return self
+
+
+def _null(word: Any) -> Any:
+    """Name the arm that YAML takes for nothing."""
+    return "null" if word is None else word
 
 
 class Stage(Section):
@@ -117,15 +256,15 @@ class Stage(Section):
 
     steps: int = Field(ge=1)
     """Optimiser steps."""
-    packs: int = Field(48, ge=1)
+    packs: int = Field(default=48, ge=1)
     """Scripted lives of a step, one a pack."""
     lr: float = Field(2e-3, gt=0, le=100)
     """Greatest learning rate."""
-    decay_to: float = Field(0.05, ge=0, le=1)
+    decay_to: float = Field(default=0.05, ge=0, le=1)
     """Fraction of the rate that is left at the end of the stage."""
     noise: Noise = Field(default_factory=Noise)
     """Of the scripted player."""
-    given: float = Field(0.0, ge=0, le=1)
+    given: float = Field(default=0.0, ge=0, le=1)
     """Share of lives, in quarters, that are given the true context and write none."""
     presets: list[str] = Field(["easy"], min_length=1)
     """Presets that the packs come from, in turn."""
@@ -140,17 +279,17 @@ class PretrainConfig(Section):
     """Versioned id of the domain."""
     seed: int = 0
     """Of everything random."""
-    width: int = Field(64, ge=8)
+    width: int = Field(default=64, ge=8)
     """Width of the model."""
-    layers: int = Field(4, ge=1)
+    layers: int = Field(default=4, ge=1)
     """Layers of the model."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(default=4, ge=1)
     """Attention heads of a layer."""
-    size: int = Field(4, ge=2)
+    size: int = Field(default=4, ge=2)
     """Tasks in a life."""
     stages: list[Stage] = Field(min_length=1)
     """One after the other."""
-    workers: int = Field(2, ge=1)
+    workers: int = Field(default=2, ge=1)
     """Processes, one a core."""
 
     @model_validator(mode="after")
@@ -162,7 +301,7 @@ class PretrainConfig(Section):
         return self
 
 
-def fingerprint(config: Section, *, without: frozenset[str] = frozenset()) -> str:
+def fingerprint(recipe: dict[str, Any], *, without: frozenset[str] = frozenset()) -> str:
     """Hash what a recipe says, so that a run is never taken up with another."""
-    said = json.dumps(config.model_dump(mode="json", exclude=set(without), exclude_none=True), sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    said = {key: value for key, value in recipe.items() if key not in without}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]

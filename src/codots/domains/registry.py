@@ -6,6 +6,7 @@ import copyreg
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -16,6 +17,8 @@ from codots.core.suggest import check_known, nearest
 from codots.domains.base import Domain, Pack, Task, World
 
 ENTRY_POINTS, BRIDGES = "codots.domains", "codots.bridges"
+SPLITS = ("train", "dev", "test")
+"""Splits that everybody knows; any other word is a split as well, held out from these."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,15 @@ def domain_ids() -> list[str]:
     for module in _modules().values():
         import_module(module)
     return sorted(_registry)
+
+
+def check_split(name: str) -> str:
+    """Return the name of a split, which is any word; ValueError for what is none, and for what looks like a slip."""
+    if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-"):
+        raise ValueError("expected train, dev, test, or another word")
+    if name not in SPLITS and (close := get_close_matches(name, SPLITS, n=1, cutoff=0.7)):
+        raise ValueError(f"expected train, dev, test, or a word unlike them; the nearest is {close[0]!r}")
+    return name
 
 
 def make_pack(id: str, preset: str, split: str, index: int, size: int) -> Pack:
