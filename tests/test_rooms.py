@@ -45,6 +45,30 @@ def test_no_imports_go_in_circles():
     assert imports == {}
 
 
+RECIPES = {"TrainConfig", "PretrainConfig", "EvalConfig"}
+"""What only the rooms that turn a recipe into parts may take."""
+
+
+def recipes_in_signatures(path):
+    """The functions of a file that take or return a recipe, or hold one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            said = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            told = [arg.annotation for arg in said if arg is not None] + [node.returns]
+        elif isinstance(node, ast.AnnAssign):
+            told = [node.annotation]
+        else:
+            continue
+        words = {word.id for note in told if note is not None for word in ast.walk(note) if isinstance(word, ast.Name)}
+        if RECIPES & words:
+            yield getattr(node, "name", "an attribute")
+
+
+def test_a_recipe_is_turned_into_parts_once():
+    found = {path.relative_to(HOUSE).parts[0] for path in HOUSE.rglob("*.py") if [*recipes_in_signatures(path)]}
+    assert {"training", "evaluation"} <= found <= {"training", "evaluation", "preflight", "config", "cli"}
+
+
 def git(*words):
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 

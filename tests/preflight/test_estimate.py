@@ -43,7 +43,8 @@ KINDS = {
 
 def packs_of(config):
     """The first packs of a recipe, as many as a plan rehearses."""
-    return [make_pack(config.domain, config.preset, "train", i, config.size) for i in range(PACKS)]
+    (world,) = config.worlds
+    return [make_pack(world.domain, world.preset, "train", i, world.pack_size) for i in range(PACKS)]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from codots.core.files import write_atomically
 from codots.runs.checkpoint import STATE, best_checkpoint, checkpoints, fork_point, last_checkpoint, save_checkpoint
 from tests.core.test_files import Killed
 from tests.disk import mounted
-from tests.runs.folders import opened, tree
+from tests.runs.folders import mark, opened, tree
 
 
 def writes(text):
@@ -30,7 +30,7 @@ def writes(text):
 def save_steps(run, config, steps, keep=9, dev=None):
     for step in steps:
         state = {"tokens": 10 * step, "dev": (dev or {}).get(step)}
-        save_checkpoint(run, step, config, state, writes(f"weights {step}"), keep)
+        save_checkpoint(run, step, mark(config), state, writes(f"weights {step}"), keep)
 
 
 def names(run):
@@ -39,20 +39,20 @@ def names(run):
 
 def refused(run, config, line):
     with pytest.raises(ValueError, match=line) as error:
-        last_checkpoint(run, config)
+        last_checkpoint(run, mark(config))
     assert "\n" not in str(error.value)
 
 
 def test_what_was_saved_last_is_found_with_its_state(run, config):
     save_steps(run, config, [1, 2, 10])
-    folder, state = last_checkpoint(run, config)
+    folder, state = last_checkpoint(run, mark(config))
     assert folder.name == "step-000010"
     assert (state["step"], state["tokens"]) == (10, 100)
     assert (folder / "optimiser.bin").read_text() == "weights 10"
 
 
 def test_a_run_without_checkpoints_has_none(run, config):
-    assert last_checkpoint(run, config) is None
+    assert last_checkpoint(run, mark(config)) is None
 
 
 def test_only_the_last_few_are_kept(run, config):
@@ -83,7 +83,7 @@ def test_what_a_kill_left_half_dropped_is_gone_after_the_next_save(run, config, 
         raise Killed
 
     with pytest.raises(Killed):
-        save_checkpoint(run, 3, config, {}, lambda part: monkeypatch.setattr("shutil.rmtree", kill), 1)
+        save_checkpoint(run, 3, mark(config), {}, lambda part: monkeypatch.setattr("shutil.rmtree", kill), 1)
     monkeypatch.undo()
     assert names(run) == ["step-000003"]
     assert len(os.listdir(run / "checkpoints")) == 3
@@ -93,8 +93,8 @@ def test_what_a_kill_left_half_dropped_is_gone_after_the_next_save(run, config, 
 
 def test_saving_a_step_again_replaces_it(run, config):
     save_steps(run, config, [1])
-    save_checkpoint(run, 1, config, {}, writes("other"), 2)
-    assert (last_checkpoint(run, config)[0] / "optimiser.bin").read_text() == "other"
+    save_checkpoint(run, 1, mark(config), {}, writes("other"), 2)
+    assert (last_checkpoint(run, mark(config))[0] / "optimiser.bin").read_text() == "other"
 
 
 @pytest.mark.parametrize("when", ["before the files", "between the files", "before the state", "before the rename"])
@@ -117,20 +117,20 @@ def test_a_half_written_checkpoint_is_ignored_and_written_anew(run, config, monk
     if when == "before the rename":
         monkeypatch.setattr("pathlib.Path.rename", kill)
     with pytest.raises(Killed):
-        save_checkpoint(run, 2, config, {}, save, 9)
+        save_checkpoint(run, 2, mark(config), {}, save, 9)
     monkeypatch.undo()
     assert names(run) == ["step-000001"]
     assert tree(run).items() >= before.items()
-    assert last_checkpoint(run, config)[1]["step"] == 1
+    assert last_checkpoint(run, mark(config))[1]["step"] == 1
     save_steps(run, config, [2])
     assert sorted(os.listdir(run / "checkpoints")) == ["step-000001", "step-000002"]
-    assert last_checkpoint(run, config)[1]["tokens"] == 20
+    assert last_checkpoint(run, mark(config))[1]["tokens"] == 20
 
 
 def falls_back(run, config, caplog, why):
     """The newest checkpoint is passed over with one line, and kept aside."""
     before = tree(run / "checkpoints" / "step-000002")
-    assert last_checkpoint(run, config)[1]["step"] == 1
+    assert last_checkpoint(run, mark(config))[1]["step"] == 1
     assert sorted(os.listdir(run / "checkpoints")) == ["corrupt-step-000002", "step-000001"]
     assert tree(run / "checkpoints" / "corrupt-step-000002") == before
     line = (
@@ -139,7 +139,7 @@ def falls_back(run, config, caplog, why):
     (said,) = caplog.messages
     assert said.endswith(line)
     caplog.clear()
-    assert last_checkpoint(run, config)[1]["step"] == 1
+    assert last_checkpoint(run, mark(config))[1]["step"] == 1
     assert caplog.messages == []
 
 
@@ -181,10 +181,10 @@ def test_where_no_checkpoint_is_whole_nothing_is_changed_and_a_line_says_so(run,
 def test_a_checkpoint_saved_after_a_fall_back_counts_as_the_newest(run, config):
     save_steps(run, config, [1, 2])
     (run / "checkpoints" / "step-000002" / STATE).unlink()
-    last_checkpoint(run, config)
+    last_checkpoint(run, mark(config))
     save_steps(run, config, [2], keep=1)
     assert names(run) == ["step-000002"]
-    assert last_checkpoint(run, config)[1]["step"] == 2
+    assert last_checkpoint(run, mark(config))[1]["step"] == 2
 
 
 def test_everything_is_on_the_disk_before_a_checkpoint_has_its_name_and_the_name_after(run, config, monkeypatch):
@@ -227,17 +227,17 @@ def test_a_run_that_was_moved_goes_on(run, config, tmp_path):
     save_steps(run, config, [1])
     run.rename(tmp_path / "moved")
     moved = config.model_copy(update={"run": str(tmp_path / "moved")})
-    assert last_checkpoint(opened(tmp_path / "moved", moved, resume=True), moved)[1]["step"] == 1
+    assert last_checkpoint(opened(tmp_path / "moved", moved, resume=True), mark(moved))[1]["step"] == 1
 
 
 def nothing_of_it_remains(run, config, save):
     save_steps(run, config, [1, 2])
     before = tree(run)
     with pytest.raises(OSError, match=r"checkpoint 3 could not be written to .*No space left.*before are whole"):
-        save_checkpoint(run, 3, config, {}, save, 1)
+        save_checkpoint(run, 3, mark(config), {}, save, 1)
     assert tree(run) == before
     assert sorted(os.listdir(run / "checkpoints")) == ["step-000001", "step-000002"]
-    assert last_checkpoint(run, config)[1]["step"] == 2
+    assert last_checkpoint(run, mark(config))[1]["step"] == 2
 
 
 def test_a_disk_that_says_it_is_full_costs_only_the_new_checkpoint(run, config):

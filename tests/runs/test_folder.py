@@ -65,7 +65,7 @@ from codots.runs.folder import open_run
 from tests.runs.folders import opened, tree
 from codots.config.schema import TrainConfig
 config = TrainConfig(run=sys.argv[1], seed=3)
-with open_run(Path(sys.argv[1]), config, resume=True):
+with open_run(Path(sys.argv[1]), config.said(), resume=True):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -97,7 +97,10 @@ def test_a_hold_ends_with_its_process(run, config, holder, end):
 
 
 def test_of_two_that_start_at_once_one_is_refused(tmp_path, config):
-    with open_run(tmp_path / "run", config, resume=False), pytest.raises(ValueError, match="already holds a run"):
+    with (
+        open_run(tmp_path / "run", config.said(), resume=False),
+        pytest.raises(ValueError, match="already holds a run"),
+    ):
         opened(tmp_path / "run", config)
     (tmp_path / "run" / "config.yaml").unlink()
     with (tmp_path / "run" / ".lock").open() as file:  # the other one is between its hold and its recipe

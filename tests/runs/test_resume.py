@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from codots.domains.registry import register
-from codots.evaluation.evaluate import as_json, evaluate
+from codots.evaluation.evaluate import as_json
 from codots.rollout.records import load_rollouts
+from tests.evaluating import measured
 from tests.lively import Flaky, make_lively
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "size": 2, "packs": 5, "workers": 1}
@@ -34,9 +35,9 @@ def lived(monkeypatch):
     module, counts = sys.modules["codots.engine.open"], []
 
     class Counted(module.LocalEngine):
-        def live(self, jobs, *args):
+        def rollout(self, jobs, *args):
             counts.append(len(jobs))
-            return super().live(jobs, *args)
+            return super().rollout(jobs, *args)
 
     monkeypatch.setattr(module, "LocalEngine", Counted)
     return counts
@@ -65,21 +66,21 @@ def whole(base, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "rows.jsonl"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", CHUNK)
-        return as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)), path.read_bytes()
+        return as_json(measured(base, **LAKE, arms=("null", "own"), rows=path)), path.read_bytes()
 
 
 @pytest.mark.parametrize("after", range(1, 7))
 def test_a_stopped_evaluation_goes_on_where_it_was(base, whole, lived, tmp_path, after):
     path = tmp_path / "rows.jsonl"
-    evaluate(base, **LAKE, arms=("null", "own"))
+    measured(base, **LAKE, arms=("null", "own"))
     once = list(lived)
     lived.clear()
     with pytest.raises(KeyboardInterrupt):
-        evaluate(base, **LAKE, arms=("null", "own"), rows=path, told=stopping(after))
+        measured(base, **LAKE, arms=("null", "own"), rows=path, told=stopping(after))
     assert path.read_bytes() == whole[1][: path.stat().st_size]
     assert len({(row.arm, row.pack[-1]) for row in load_rollouts(path)}) == sum([2, 2, 1, 2, 2, 1][:after])
     heard = []
-    report = evaluate(base, **LAKE, arms=("null", "own"), rows=path, told=lambda *said: heard.append(said))
+    report = measured(base, **LAKE, arms=("null", "own"), rows=path, told=lambda *said: heard.append(said))
     assert (as_json(report), path.read_bytes()) == whole
     assert lived == once
     assert heard == [(arm, done, 5) for arm in ("own", "null") for done in (2, 4, 5)]
@@ -89,12 +90,12 @@ def test_a_stopped_evaluation_goes_on_where_it_was(base, whole, lived, tmp_path,
 def test_the_contexts_of_a_writer_are_not_written_twice(base, other, lived, tmp_path, after):
     """Nor are those that only another arm is made from."""
     asked = {**LAKE, "arms": ("shuffled",), "writer": other}
-    expected = evaluate(base, **asked, rows=tmp_path / "whole.jsonl")
+    expected = measured(base, **asked, rows=tmp_path / "whole.jsonl")
     once = list(lived)
     lived.clear()
     with pytest.raises(KeyboardInterrupt):
-        evaluate(base, **asked, rows=tmp_path / "rows.jsonl", told=stopping(after))
-    assert evaluate(base, **asked, rows=tmp_path / "rows.jsonl") == expected == evaluate(base, **asked)
+        measured(base, **asked, rows=tmp_path / "rows.jsonl", told=stopping(after))
+    assert measured(base, **asked, rows=tmp_path / "rows.jsonl") == expected == measured(base, **asked)
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert lived == once * 2
     assert list(expected.arms) == ["shuffled"]
@@ -107,7 +108,7 @@ def test_a_chunk_that_was_cut_off_is_lived_again(base, whole, lived, tmp_path):
     for cut in (0, 1, rows.index(b"\n"), rows.index(b"\n") + 1, *range(1000, len(rows), len(rows) // 7), len(rows) - 1):
         lived.clear()
         path.write_bytes(rows[:cut])
-        assert as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)) == report
+        assert as_json(measured(base, **LAKE, arms=("null", "own"), rows=path)) == report
         assert path.read_bytes() == rows
         assert cut or lived[:3] == [2, 2, 1]
     assert len(lived) <= 1  # of the last chunk, and only if there was more to live than `own` had shown
@@ -118,14 +119,14 @@ def test_rows_that_stand_twice_count_once(base, whole, tmp_path):
     report, rows = whole
     path = tmp_path / "rows.jsonl"
     path.write_bytes(rows + b"".join(rows.splitlines(keepends=True)[1:9]))
-    assert as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)) == report
+    assert as_json(measured(base, **LAKE, arms=("null", "own"), rows=path)) == report
     assert sorted(path.read_bytes().splitlines()) == sorted(rows.splitlines())
 
 
 def test_what_is_all_there_is_not_lived_again(base, whole, no_engine, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(whole[1])
-    assert as_json(evaluate(base, **LAKE, arms=("null", "own"), rows=path)) == whole[0]
+    assert as_json(measured(base, **LAKE, arms=("null", "own"), rows=path)) == whole[0]
     assert path.read_bytes() == whole[1]
 
 
@@ -151,7 +152,7 @@ def test_the_rows_of_another_evaluation_are_refused_and_kept(base, other, whole,
     asked = {"model": base, **LAKE, "arms": ("null", "own"), "rows": path} | change
     asked |= {key: other for key in ("model", "writer") if asked.get(key) == "other"}
     with pytest.raises(ValueError, match=rf"rows\.jsonl is of another evaluation: {line}; give another name") as error:
-        evaluate(asked.pop("model"), **asked)
+        measured(**asked)
     assert "\n" not in str(error.value)
     assert path.read_bytes() == whole[1]
     assert list(tmp_path.iterdir()) == [path]
@@ -160,10 +161,10 @@ def test_the_rows_of_another_evaluation_are_refused_and_kept(base, other, whole,
 def test_a_model_that_moved_is_the_same_and_one_that_changed_is_not(whole, base, no_engine, tmp_path):
     path, model = tmp_path / "rows.jsonl", make_lively(tmp_path / "model")
     path.write_bytes(whole[1])
-    assert as_json(evaluate(model, **LAKE, arms=("null", "own"), rows=path)) == {**whole[0], "model": str(model)}
+    assert as_json(measured(model, **LAKE, arms=("null", "own"), rows=path)) == {**whole[0], "model": str(model)}
     (model / "codots.json").write_text((model / "codots.json").read_text().replace("200", "100"))
     with pytest.raises(ValueError, match="there model is"):
-        evaluate(model, **LAKE, arms=("null", "own"), rows=path)
+        measured(model, **LAKE, arms=("null", "own"), rows=path)
 
 
 @pytest.mark.parametrize("content", [b"notes\n", b"[]\n", b'{"pack": []}\n', b"\xff\xfe\x00", b'{"evaluation": 3}\n'])
@@ -171,7 +172,7 @@ def test_a_file_that_is_no_evaluations_is_refused_and_kept(base, no_engine, tmp_
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"rows\.jsonl is there already and is no evaluation's; give another name"):
-        evaluate(base, **LAKE, rows=path)
+        measured(base, **LAKE, rows=path)
     assert path.read_bytes() == content
 
 
@@ -186,10 +187,10 @@ def test_missing_lives_stay_missing(base, registry, tmp_path):
         "workers": 1,
         "rows": tmp_path / "rows.jsonl",
     }
-    report = evaluate(base, **guess)
+    report = measured(base, **guess)
     rows = guess["rows"].read_bytes()
     domain.down = ()
-    again = evaluate(base, **guess)
+    again = measured(base, **guess)
     assert as_json(again) == as_json(report)
     assert guess["rows"].read_bytes() == rows
     assert [again.arms[arm].missing for arm in ("own", "null")] == [2, 2]
@@ -200,5 +201,5 @@ def test_missing_lives_stay_missing(base, registry, tmp_path):
 
 def test_without_rows_nothing_is_written(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    evaluate(base, **LAKE)
+    measured(base, **LAKE)
     assert list(tmp_path.iterdir()) == []

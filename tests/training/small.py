@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from codots.config.schema import TrainConfig
-from codots.runs.checkpoint import checkpoints
+from codots.config.schema import TrainConfig, fingerprint
+from codots.runs.checkpoint import checkpoints, last_checkpoint
+from codots.runs.folder import ELSEWHERE
 
 SMALL = {
     "preset": "tiny",
@@ -29,7 +30,15 @@ def recipe(base, run, **changes):
 
 
 def changed(config, **changes):
-    return TrainConfig.model_validate(config.model_dump() | changes)
+    said = config.said() | changes
+    if "worlds" in changes:
+        said = {key: value for key, value in said.items() if key not in TrainConfig.SHORT}
+    return TrainConfig.model_validate(said)
+
+
+def last_step(config):
+    """The step of the newest whole checkpoint."""
+    return last_checkpoint(Path(config.run), fingerprint(config.said(), without=ELSEWHERE))[1]["step"]
 
 
 def metrics(run, clock=False):

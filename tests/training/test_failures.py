@@ -1,13 +1,13 @@
 """Missing lives cost no more than themselves; numbers and stages that fail stop the run and say why."""
 
+import asyncio
 import json
 import os
 import pkgutil
 import re
 import shutil
 import signal
-import sys
-import time
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from codots.core.deadline import deadline
+from codots.core.deadline import SideThread
 from codots.domains.registry import register
 from codots.rollout.life import Life, rollout
 from codots.rollout.records import load_rollouts
@@ -40,10 +40,10 @@ def test_lives_that_are_missing_do_not_stop_a_step(config, registry):
 def test_one_missing_life_of_a_group_is_outside_every_mean(config, monkeypatch):
     """The other lives of its group are credited among themselves; in a group of two nothing is left to compare."""
 
-    async def failing(pack, sampler, render, contexts, play, names):
-        if names[-2:] == (0, 1):
-            return Life(names, (), "gone")
-        return await rollout(pack, sampler, render, contexts, play, names)
+    async def failing(job, sampler, render):
+        if job.names[-2:] == (0, 1):
+            return Life(job.names, (), "gone")
+        return await rollout(job, sampler, render)
 
     config = changed(config, steps=1, group=3, record_every=1)
     monkeypatch.setattr("codots.rollout.life.rollout", failing)
@@ -71,16 +71,16 @@ def test_a_step_without_any_life_stops_the_run_and_says_why(config, registry):
 
 
 def test_a_gradient_that_is_not_a_number_stops_before_the_weights_change(whole, config, monkeypatch):
-    right, learners = pkgutil.resolve_name("codots.learner.local:LocalLearner.gradient"), []
+    right, learners = pkgutil.resolve_name("codots.learner.local:LocalLearner.take_gradient"), []
 
-    def wrong(self, batch, normaliser):
-        gradient, sums = right(self, batch, normaliser)
+    def wrong(self):
+        gradient = right(self)
         learners.append(self)
         if self.steps == 2:
             gradient[7] = float("nan")
-        return gradient, sums
+        return gradient
 
-    monkeypatch.setattr("codots.learner.local.LocalLearner.gradient", wrong)
+    monkeypatch.setattr("codots.learner.local.LocalLearner.take_gradient", wrong)
     config = changed(config, save_every=4, look_every=0)
     line = (
         f"the gradient of step 3 is not finite; the weights are untouched; what it was to learn is in {config.run}/stop"
@@ -112,14 +112,14 @@ def kept_for_a_look(config, whole, step):
 
 def test_numbers_that_are_not_finite_in_any_worker_stop_the_run_in_one_line(base, tmp_path, monkeypatch):
     """The second worker reads a sample that the first process never looks at."""
-    right = pkgutil.resolve_name("codots.engine.local:LocalEngine.step")
+    right = pkgutil.resolve_name("codots.engine.local:LocalEngine.forward_backward")
 
-    def spoilt(self, batch):
+    def spoilt(self, batch, *more):
         last = max(range(len(batch)), key=lambda i: len(batch[i].ids) * any(batch[i].advantages))
         batch[last] = replace(batch[last], advantages=[float("inf")] * len(batch[last].ids))
-        return right(self, [batch[last]] * 2)
+        return right(self, [batch[last]] * 2, *more)
 
-    monkeypatch.setattr("codots.engine.local.LocalEngine.step", spoilt)
+    monkeypatch.setattr("codots.engine.local.LocalEngine.forward_backward", spoilt)
     with pytest.raises(ArithmeticError, match=r"step 1 was stopped: .*not finite; the weights") as error:
         list(train(recipe(base, tmp_path / "run", workers=2)))
     assert "\n" not in str(error.value)
@@ -152,36 +152,74 @@ def test_the_gap_is_held_against_the_limit_only_while_the_weights_are_the_sample
     assert max(report.metrics["learner/logprob_gap"] for report in reports) > 1e-4
 
 
-def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config, monkeypatch):
-    right = pkgutil.resolve_name("codots.engine.local:LocalEngine.live")
-    calls = []
+STAGES = {
+    "starting": ("codots.training.setup.profile_of", 1, []),
+    "rolling out 4 lives": ("codots.engine.worker:Worker.rollout", 4, [1, 2]),  # 1, 2, its look, and then
+    "forward and backward passes": ("codots.engine.worker:Worker.forward_backward", 3, [1, 2]),
+    "the optimizer step": ("codots.learner.local:LocalLearner.optim_step", 3, [1, 2]),
+    "serving version 3": ("codots.engine.worker:Worker.serve", 3, [1, 2]),
+    "saving checkpoint 3": ("codots.engine.local:LocalEngine.save", 3, [1, 2, 3]),
+}
 
-    def stuck(self, jobs, *more):
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["main thread", "another thread"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config, monkeypatch, stage, elsewhere):
+    what, nth, steps = STAGES[stage]
+    owner, _, name = what.rpartition(".")
+    owner, calls = pkgutil.resolve_name(owner), []
+    right = getattr(owner, name)
+
+    def stuck(*args, **kwargs):
         calls.append(0)
-        if len(calls) == 4:  # 1, 2, its look, and then
-            signal.pause()
-        return right(self, jobs, *more)
+        if len(calls) == nth:
+            while True:  # in pieces, so that it can be ended
+                threading.Event().wait(0.05)
+        return right(*args, **kwargs)
 
-    monkeypatch.setattr("codots.engine.local.LocalEngine.live", stuck)
-    patience = {("living 4 lives", 3): 1}
-    limited = lambda _, doing: deadline(patience.get((doing, len(calls)), 999), doing)  # noqa: E731
-    monkeypatch.setattr(sys.modules["codots.training.train"], "deadline", limited)
-    with pytest.raises(TimeoutError, match="gave up after 1 s of living 4 lives"):
-        list(train(config))
+    monkeypatch.setattr(owner, name, stuck)
+    call = SideThread.call
+    short = lambda doing, seconds: 1 if doing == stage and len(calls) == nth - 1 else seconds  # noqa: E731
+    limited = lambda self, seconds, doing, *more: call(self, short(doing, seconds), doing, *more)  # noqa: E731
+    monkeypatch.setattr(SideThread, "call", limited)
+    done, failed = [], []
+
+    def run():
+        try:
+            done.extend(report.step for report in train(config))
+        except TimeoutError as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=run)
+    if elsewhere:
+        thread.start()
+        thread.join()
+    else:
+        run()
+    assert (done, failed) == (steps, [f"gave up after 1 s of {stage}"])
     monkeypatch.undo()
-    assert [report.step for report in train(config, resume=True)] == [3, 4]
-    same_run(config.run, whole.run)
+    if steps:
+        list(train(config, resume=True))
+        same_run(config.run, whole.run)
 
 
-def test_a_worker_that_hangs_ends_the_run_and_not_the_patience_of_its_owner(base, tmp_path):
-    config = recipe(base, tmp_path / "run", workers=2, steps=2, look_every=0)
-    steps = train(config)
+def test_a_worker_that_hangs_ends_the_run_and_not_the_patience_of_its_owner(base, tmp_path, monkeypatch):
+    steps = train(recipe(base, tmp_path / "run", workers=2, steps=2, look_every=0))
     next(steps)
-    engine = steps.gi_frame.f_locals["engine"]
-    process, _ = engine._others[0]
+    process, _ = steps.gi_frame.f_locals["run"].engine._others[0]
     os.kill(process.pid, signal.SIGSTOP)
-    start = time.monotonic()
-    with pytest.raises(TimeoutError, match="gave up after 2 s of living"), deadline(2, "living"):
+    call = SideThread.call
+    monkeypatch.setattr(SideThread, "call", lambda self, seconds, *more: call(self, 2, *more))
+    with pytest.raises(TimeoutError, match="gave up after 2 s of rolling out"):
         next(steps)
     assert not process.is_alive()
-    assert time.monotonic() - start < 20  # nobody waits for the answer that it owes
+
+
+def test_a_run_goes_on_inside_a_running_event_loop(whole, config):
+    """As in a notebook."""
+
+    async def cell():
+        return [report.step for report in train(config)]
+
+    assert asyncio.run(cell()) == [1, 2, 3, 4]
+    same_run(config.run, whole.run)

@@ -1,21 +1,24 @@
 """A run that is stopped, killed or out of disk ends where it would have ended."""
 
 import errno
+import json
 import multiprocessing
 import os
 import pkgutil
 import shutil
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from codots.runs.checkpoint import checkpoints, last_checkpoint
+from codots.runs.checkpoint import checkpoints
 from codots.training.train import train
 from tests.disk import mounted
-from tests.training.small import changed, metrics, recipe, same_run
+from tests.training.small import changed, last_step, metrics, recipe, same_run
 
 
 def test_closing_the_iterator_saves_and_resume_goes_on(whole, config):
@@ -24,7 +27,7 @@ def test_closing_the_iterator_saves_and_resume_goes_on(whole, config):
     next(steps), next(steps)
     assert checkpoints(Path(config.run)) == []
     steps.close()
-    assert last_checkpoint(Path(config.run), config)[1]["step"] == 2
+    assert last_step(config) == 2
     assert [report.step for report in train(config, resume=True)] == [3, 4]
     same_run(config.run, whole.run)
 
@@ -32,6 +35,16 @@ def test_closing_the_iterator_saves_and_resume_goes_on(whole, config):
 def test_closing_before_the_first_step_leaves_nothing(config):
     train(config).close()
     assert not Path(config.run).exists()
+
+
+def test_a_run_that_is_left_open_does_not_keep_the_interpreter_from_ending(config):
+    script = (
+        "import json, sys, codots\n"
+        "steps = codots.train(codots.TrainConfig(**json.loads(sys.argv[1])))\n"
+        "print(next(steps).step)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, json.dumps(config.said())], capture_output=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, b"1\n")
 
 
 def test_resuming_a_finished_run_changes_nothing(whole, config):
@@ -86,18 +99,18 @@ def killed(processes, *args):
 
 MOMENTS = [
     ("codots.runs.loggers:Metrics.__init__", 1, 1),
-    ("codots.engine.local:LocalEngine.live", 1, 1),
-    ("codots.engine.local:LocalEngine.live", 4, 3),
-    ("codots.rollout.life.update", 22, 3),
-    ("codots.learner.local:LocalLearner.apply", 2, 2),
-    ("codots.engine.local:LocalEngine._publish", 2, 2),
+    ("codots.engine.local:LocalEngine.rollout", 1, 1),
+    ("codots.engine.local:LocalEngine.rollout", 4, 3),
+    ("codots.rollout.steps:UpdateSteps.reply", 22, 3),
+    ("codots.learner.local:LocalLearner.optim_step", 2, 2),
+    ("codots.engine.local:LocalEngine.sync", 2, 2),
     ("codots.training.train.record", 3, 3),
     ("codots.runs.loggers:Metrics.add", 3, 3),
     ("codots.runs.loggers:TensorBoard.add", 3, 3),
     ("codots.learner.local:LocalLearner.save", 3, 3),
     ("codots.runs.checkpoint.write_atomically", 2, 2),
     ("pathlib:Path.rename", 9, 3),
-    ("codots.runs.checkpoint.checkpoints", 5, 3),
+    ("codots.runs.checkpoint.checkpoints", 4, 3),
     ("codots.engine.local:LocalEngine.save_model", 5, 5),
 ]
 
@@ -136,7 +149,7 @@ def written(run):
 def test_two_workers_are_killed_and_go_on_as_if_they_had_not_been(processes, base, tmp_path):
     two = recipe(base, tmp_path / "two", workers=2, steps=2, look_every=0)
     other = changed(two, run=str(tmp_path / "other"))
-    killed(processes, other, "codots.learner.local:LocalLearner.apply", 2)
+    killed(processes, other, "codots.learner.local:LocalLearner.optim_step", 2)
     list(train(two))
     list(train(other, resume=True))
     same_run(two.run, other.run)
@@ -179,7 +192,7 @@ def test_a_full_disk_costs_only_the_steps_since_the_last_checkpoint(whole, confi
     with pytest.raises(OSError, match=r"checkpoint 2 could not be written to .*; the ones before are whole"):
         next(steps)
     assert [folder.name for folder in checkpoints(Path(config.run))] == ["step-000001"]
-    assert last_checkpoint(Path(config.run), config)[1]["step"] == 1
+    assert last_step(config) == 1
     monkeypatch.undo()
     if small_disk is not None:
         (small_disk / "filler").unlink()

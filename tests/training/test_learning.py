@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from codots.config.schema import TrainConfig
-from codots.evaluation.evaluate import Report, evaluate
+from codots.evaluation.evaluate import Report
 from codots.training.train import train
+from tests.evaluating import measured
 
 GAIN = 0.15
 """Least rise of own reward at the last position, on 100 packs of `dev`."""
 
 
 def measure(model: str | Path) -> Report:
-    return evaluate(model, domain="frozen-lake-v1", preset="easy", split="dev", packs=100, size=4, workers=1)
+    return measured(model, domain="frozen-lake-v1", preset="easy", split="dev", packs=100, size=4, workers=1)
 
 
 def test_twenty_steps_from_the_shipped_base_raise_the_last_task(tmp_path: Path) -> None:

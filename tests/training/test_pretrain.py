@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 from codots.config.schema import PretrainConfig, Stage
 from codots.domains.registry import make_pack
 from codots.model.load import load_model
-from codots.rollout.life import Given, Own
 from codots.rollout.profile import load_profile
+from codots.rollout.steps import Given, Own
 from codots.training.pretrain import PROFILE, contexts, pretrain
 
 FEW = {

@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from codots import evaluate, register
+from codots import register
 from codots.config.schema import TrainConfig
 from codots.model.device import Place
 from codots.model.load import load_model
-from codots.model.renderer import Render
+from codots.model.renderer import Render, spoken
 from codots.rollout.profile import load_profile
 from codots.runs.checkpoint import checkpoints
 from codots.training.train import train
+from tests.evaluating import measured
 from tests.qwen import make_qwen_tokenizer
 from tests.toy import Talk
 
@@ -72,7 +73,7 @@ def test_what_is_left_is_an_ordinary_model_that_is_spoken_to_as_it_was_trained(r
     assert {key: getattr(profile, key) for key in PROFILE} == PROFILE
     (checkpoint,) = checkpoints(tmp_path / "run")
     assert (checkpoint / "adapter.safetensors").is_file() == (recipe.kind == "lora")
-    report = evaluate(tmp_path / "run", domain="frozen-lake-v1", preset="easy", packs=2, size=2, workers=1)
+    report = measured(tmp_path / "run", domain="frozen-lake-v1", preset="easy", packs=2, size=2, workers=1)
     assert report.tokens > 0
 
 
@@ -120,15 +121,14 @@ def test_a_thought_is_kept_and_not_read_as_an_answer():
     assert tokenizer.decode(slow.opening("a", "b")).endswith("assistant\n")
     reply = "<think>maybe <action>1</action></think>\n<action>2</action>"
     assert slow.text(slow.reply(reply)) == reply
-    assert slow.spoken(reply) == "\n<action>2</action>"
-    assert slow.spoken("<action>3</action>") == "<action>3</action>"
+    assert spoken(reply) == "\n<action>2</action>"
+    assert spoken("<action>3</action>") == "<action>3</action>"
 
 
 def test_a_rewrite_is_read_past_the_thought():
     """An environment and a rewrite are given what follows the thought; the transcript and its reader keep it all."""
     from codots.context.rewrite import Rewrite
 
-    render = Render(make_qwen_tokenizer(), thinking=True)
     reply = "<think>first <context>no</context></think><context>1=up</context>"
     assert Rewrite().parse(reply, "").failure
-    assert Rewrite().parse(render.spoken(reply), "").context == "1=up"
+    assert Rewrite().parse(spoken(reply), "").context == "1=up"

@@ -17,7 +17,10 @@ from tests.training.small import changed, equal, optimiser, same_run, tree, weig
 def test_two_processes_never_train_in_one_folder(whole, config):
     shutil.copytree(whole.run, config.run)
     before = tree(config.run)
-    with open_run(Path(config.run), config, resume=True), pytest.raises(ValueError, match="is in use by process"):
+    with (
+        open_run(Path(config.run), config.said(), resume=True),
+        pytest.raises(ValueError, match="is in use by process"),
+    ):
         next(train(config, resume=True))
     assert tree(config.run) == before
 

@@ -1,20 +1,24 @@
 """A run is a function of its recipe, and its steps do what the algorithm says."""
 
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from codots.algorithm.credit import Advantages, advantages
+from codots.config.schema import TrainConfig
 from codots.context.rewrite import Rewrite
 from codots.core.transcript import Transcript
 from codots.domains.registry import make_pack, register
-from codots.rollout.life import Episode, Given, Life, Own
+from codots.rollout.life import Life
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
+from codots.rollout.steps import Episode, Given, Own
 from codots.runs.checkpoint import best_checkpoint, checkpoints
-from codots.training.train import collect, credit_of, learn, step_jobs, step_packs, summary, train
+from codots.training.batch import Block, credit_of, minibatches, rewards_of, step_jobs
+from codots.training.metrics import summary
+from codots.training.setup import entries_of
+from codots.training.train import train
 from tests.lively import PROFILE, Flaky, some_lives
 from tests.training.small import changed, equal, metrics, same_run, weights
 
@@ -89,13 +93,14 @@ def test_a_look_that_meets_nobody_has_no_numbers(config, registry):
 
 
 def test_no_pack_is_met_twice_and_none_is_held_out(config):
-    packs = [pack for step in (1, 2, 3) for pack in step_packs(config, step)]
+    (entry,) = entries_of(config, PROFILE)
+    packs = [pack for step in (1, 2, 3) for pack in entry.packs(step)]
     assert len({pack.names for pack in packs}) == 6
     assert {pack.split for pack in packs} == {"train"}
 
 
 def test_every_life_draws_under_its_own_name(config):
-    jobs = [job for step in (1, 2) for job in step_jobs(config, PROFILE, step_packs(config, step), step)]
+    jobs = [job for step in (1, 2) for job in step_jobs(entries_of(config, PROFILE), config.seed, step)]
     assert len({job.names for job in jobs}) == len(jobs) == 8
     assert [job.pack.index for job in jobs] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert all(isinstance(job.contexts, Own) for job in jobs)
@@ -105,7 +110,7 @@ def test_every_life_draws_under_its_own_name(config):
 def test_lives_are_laid_out_by_pack_life_and_position(given):
     P, G, S = 3, 2, 4
     lives = some_lives(P * G, S, missing=(1, 4), given=given)
-    found = collect(lives, P, G, S)
+    found = rewards_of(lives, P, G, S)
     for p in range(P):
         for g in range(G):
             one = lives[p * G + g]
@@ -125,9 +130,16 @@ def test_lives_are_laid_out_by_pack_life_and_position(given):
 
 
 def test_a_pack_of_one_task_has_no_updates():
-    found = collect(some_lives(4, 1), 2, 2, 1)
+    found = rewards_of(some_lives(4, 1), 2, 2, 1)
     assert found.solve_PGS.shape == (2, 2, 1)
     assert found.update_PGS.shape == (2, 2, 0)
+
+
+def block(lives, P, G, S, **changes):
+    """Made-up lives as the block of one entry."""
+    config = TrainConfig.model_validate({"preset": "tiny", "packs": P, "group": G, "size": S} | changes)
+    (entry,) = entries_of(config, PROFILE)
+    return Block(entry, entry.packs(1), lives)
 
 
 def numbered(P, G, S):
@@ -136,14 +148,11 @@ def numbered(P, G, S):
     return Advantages(1.0 + 100 * p + 10 * g + j, -(1.0 + 100 * p + 10 * g + j)[..., : S - 1], {})
 
 
-def test_minibatches_are_cut_by_pack_and_every_episode_is_in_one(config):
+def test_minibatches_are_cut_by_pack_and_every_episode_is_in_one():
     P, G, S = 4, 2, 3
     lives = some_lives(P * G, S, missing=(3,))
     lives[0].episodes[1].transcript.mask[:] = [False] * len(lives[0].episodes[1].transcript.mask)
-    batches = []
-    engine = SimpleNamespace(step=lambda batch: batches.append(batch) or {"loss": float(len(batches))})
-    report = learn(engine, changed(config, packs=P, group=G, size=S, minibatches=2), lives, numbered(P, G, S))
-    assert report == {"loss": 1.5}
+    batches = list(minibatches([block(lives, P, G, S)], [numbered(P, G, S)], 2))
     expected = []
     for packs in ((0, 1), (2, 3)):
         expected.append([])
@@ -158,9 +167,10 @@ def test_minibatches_are_cut_by_pack_and_every_episode_is_in_one(config):
         assert [bool(a) for a in sample.advantages] == sample.mask
 
 
-def test_a_batch_without_any_life_takes_no_step(config):
-    engine = SimpleNamespace(step=lambda batch: pytest.fail("a step on nothing"))
-    assert learn(engine, config, some_lives(4, 3, missing=range(4)), numbered(2, 2, 3)) == {}
+def test_a_minibatch_without_any_life_is_left_out():
+    lives = some_lives(4, 3, missing=(0, 1))
+    assert len(list(minibatches([block(lives, 2, 2, 3)], [numbered(2, 2, 3)], 2))) == 1
+    assert list(minibatches([block(some_lives(4, 3, missing=range(4)), 2, 2, 3)], [numbered(2, 2, 3)], 1)) == []
 
 
 def test_the_rate_falls_over_all_minibatches(config):
@@ -173,9 +183,9 @@ def test_the_rate_falls_over_all_minibatches(config):
 
 def test_task_by_task_credits_a_solve_by_its_own_reward_alone(config):
     config = changed(config, contexts="none", credit={"preset": "leave-one-out"}, packs=3, group=4, size=3)
-    rewards = collect(some_lives(12, 3, missing=(5,), given=True), 3, 4, 3)
-    found = credit_of(config, rewards)
-    r = rewards.solve_PGS
+    lived = block(some_lives(12, 3, missing=(5,), given=True), 3, 4, 3, contexts="none")
+    (found,) = credit_of(config, [lived])
+    r = lived.rewards.solve_PGS
     for p in range(3):
         for g in range(4):
             for j in range(3):
@@ -191,7 +201,7 @@ def test_training_task_by_task_rewrites_nothing(config):
     episodes = [episode for report in reports for life in report.lives for episode in life.episodes]
     assert {(episode.kind, episode.context) for episode in episodes} == {("solve", "")}
     assert all(report.metrics["malformed/update"] == 0 for report in reports)
-    jobs = step_jobs(changed(config, contexts="none"), PROFILE, step_packs(config, 1), 1)
+    jobs = step_jobs(entries_of(changed(config, contexts="none"), PROFILE), config.seed, 1)
     assert {job.contexts for job in jobs} == {Given(Rewrite(cap=PROFILE.cap), ("", "", ""))}
 
 
@@ -214,8 +224,7 @@ def test_recorded_advantages_are_those_of_the_recorded_rewards(whole):
 
 def test_a_summary_counts_what_happened():
     lives = some_lives(6, 3, missing=(2,))
-    packs = [make_pack("frozen-lake-v1", "tiny", "train", i, 3) for i in range(3)]
-    values = summary(collect(lives, 3, 2, 3), lives, packs)
+    values = summary([block(lives, 3, 2, 3)])
     there = [one for one in lives if one.failure is None]
     for j in range(3):
         rewards = [e.reward for one in there for e in one.episodes if (e.kind, e.position) == ("solve", j)]
@@ -235,5 +244,5 @@ def test_the_facts_of_the_last_contexts_are_counted():
             Episode("solve", j, 0.0, z, None, "goal", (), "", Transcript()) for j, z in enumerate(["1=up", context])
         )
         lives.append(Life(("life", i), tuple(solves)))
-    values = summary(collect(lives, 2, 2, 2), lives, packs)
+    values = summary([block(lives, 2, 2, 2)])
     assert (values["facts/right"], values["facts/wrong"]) == ((1 + 0 + 1 + 0.5) / 4, 0.0)

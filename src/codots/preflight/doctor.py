@@ -78,7 +78,7 @@ def find_device(config: TrainConfig) -> Iterator[Finding]:
         there.append("Apple GPU")
     folder = None
     with suppress(ValueError):  # a model that is not there is a finding of its own
-        folder = start_folder(config)
+        folder = start_folder(config.model, config.fork)
     if folder is None:
         yield Finding("device", ", ".join(there))
         return
@@ -116,7 +116,7 @@ def find_disk(config: TrainConfig) -> Iterator[Finding]:
     free = shutil.disk_usage(room).free
     weights = 0
     with suppress(ValueError):
-        folder = start_folder(config)
+        folder = start_folder(config.model, config.fork)
         half = place(folder, config.device, config.dtype).dtype != "float32"
         full = MOMENTS + 4 * half if not config.learner.lora else 0
         weights = count_weights(folder) * ((2 if half else 4) + full)
@@ -130,15 +130,17 @@ def find_disk(config: TrainConfig) -> Iterator[Finding]:
 def find_model(config: TrainConfig) -> Iterator[Finding]:
     """The model: whether it loads, and how it is spoken to."""
     from codots.learner.lora import check_lora
-    from codots.model.load import load_model
+    from codots.model.load import load_model, model_folder
     from codots.training.setup import profile_of
 
-    folder = start_folder(config)
+    folder = start_folder(config.model, config.fork)
     profile = profile_of(config, folder)
     loaded, _ = load_model(folder, Place(dtype="auto"), profile.thinking)
     size = sum(parameter.numel() for parameter in loaded.parameters())
     if config.learner.lora:
         check_lora()
+    if config.learner.kl_coef:
+        model_folder(config.learner.reference or config.model)
     yield Finding("model", f"{config.fork or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}")
 
 

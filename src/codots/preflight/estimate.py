@@ -14,15 +14,16 @@ from codots.config.schema import TrainConfig
 from codots.domains.registry import make_pack
 from codots.learner.batch import MicroBatch, micro_batches
 from codots.learner.config import LoraConfig
-from codots.learner.local import PIECE
+from codots.learner.score import PIECE
 from codots.model.device import Place, place
 from codots.model.load import load_render
+from codots.model.renderer import Render
 from codots.preflight.model_shape import Shape
 from codots.rollout.fit import Rehearsed, grouped, rehearse
 from codots.rollout.profile import Profile
 from codots.runs.checkpoint import start_folder
 from codots.sampler.base import SESSIONS
-from codots.training.setup import profile_of
+from codots.training.setup import entry_profile, profile_of
 
 GIB = 2**30
 ROOM = 1.15
@@ -71,24 +72,35 @@ def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
     """
     from transformers import AutoConfig
 
-    folder = start_folder(config)
+    folder = start_folder(config.model, config.fork)
     profile = profile_of(config, folder)
     render = load_render(folder, profile.thinking)
     at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
     profile = replace(profile, length=min(profile.length, shape.config.max_position_embeddings))
-    packs = [make_pack(config.domain, config.preset, "train", i, config.size) for i in range(PACKS)]
-    lives = rehearse(packs, profile, render, 1.0, rewrites=config.contexts == "own")
+    lives = rehearsed(config, profile, render, 1.0)
     there = gib * GIB if gib else memory_of(at)
     parts = memory(config, profile, shape, lives)
     if sum(parts.values()) > there:
         return Forecast(at, parts, there, fitting(config, profile, shape, lives, there))
     if gib:
         return Forecast(at, parts, there)
-    seconds = step_seconds(config, shape, rehearse(packs, profile, render, 0.5, rewrites=config.contexts == "own"))
-    look = 2 * config.look_packs / (config.packs * config.group) * (sum(seconds.values()) - seconds["learning"])
+    seconds = step_seconds(config, shape, rehearsed(config, profile, render, 0.5))
+    looked = 2 * config.look_packs * len(config.worlds)
+    look = looked / (config.packs_of_a_step * config.group) * (sum(seconds.values()) - seconds["learning"])
     looks = -(-config.steps // config.look_every) if config.look_every else 0
     return Forecast(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + looks * look)
+
+
+def rehearsed(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[Rehearsed]:
+    """Rehearse a few packs, of each entry of the worlds as many as its share of a step asks for."""
+    lives = []
+    for world in config.worlds:
+        count = max(2, round(PACKS * len(config.worlds) * world.packs / config.packs_of_a_step))
+        packs = [make_pack(world.domain, world.preset, "train", i, world.pack_size) for i in range(count)]
+        mine = entry_profile(profile, world)
+        lives += rehearse(packs, mine, render, share, rewrites=config.contexts == "own")
+    return lives
 
 
 def elsewhere(config: TrainConfig) -> Place:
@@ -129,7 +141,7 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehe
     lora = config.learner.lora
     new = shape.adapters(lora.rank, lora.targets) if lora else 0
     learned, half = new or shape.weights, shape.itemsize < 4
-    rows = -(-config.packs * config.group // workers)
+    rows = -(-config.packs_of_a_step * config.group // workers)
     slots = min(rows, SESSIONS, max(1, int(config.cache_gib * GIB) // (profile.length * shape.bytes_per_id)))
     width = min(profile.length, 1 << (max(life.longest for life in lives) - 1).bit_length())
     each = {
@@ -139,6 +151,8 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehe
         "keys and values": slots * width * shape.bytes_per_id * (1 + 1 / shape.layers),  # a layer grows at a time
         "passes": max(learning(config, shape, lives), slots * shape.vocabulary * (24 + shape.itemsize)),
     }
+    if config.learner.kl_coef:
+        each["reference"] = shape.weights * shape.itemsize
     saved = {"weights being saved": float(shape.weights * shape.itemsize)}
     taken = {what: ROOM * workers * bytes_ for what, bytes_ in each.items()}
     return {"programs": workers * programs(shape.place)} | taken | saved
@@ -146,7 +160,7 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehe
 
 def learning(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> float:
     """Bytes that the dearest pass there and back takes at its height."""
-    most = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs]  # a step may have fewer
+    most = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs_of_a_step]  # a step may have fewer
     parts = micro_batches(grouped(most, config.group), config.learner.micro_tokens)
     part = max(parts, key=lambda part: scored(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers)
     sampled, layer = scored(part), shape.kept(part)
@@ -200,7 +214,7 @@ def step_seconds(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> d
     from codots.preflight.timing import try_passes
 
     workers = config.workers if shape.place.device == "cpu" else 1
-    rows = -(-config.packs * config.group // workers)
+    rows = -(-config.packs_of_a_step * config.group // workers)
     pace = try_passes(shape, lives, min(rows, 64), config.learner.checkpointing)
     samples = [sample for life in lives for sample in life.samples]
     run = sum(len(part.ids) for part in micro_batches(samples, config.learner.micro_tokens)) / len(lives)

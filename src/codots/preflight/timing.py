@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from codots.core.deadline import run_loop
 from codots.core.transcript import Sample
 from codots.learner.batch import micro_batches
 from codots.learner.config import LearnerConfig
@@ -63,7 +64,7 @@ def _timed(
     learner = LocalLearner(model, LearnerConfig(checkpointing=checkpointing, micro_tokens=IDS))
     batch = _some(samples)
     ids = sum(len(part.ids) for part in micro_batches(batch, IDS))
-    return sampled, read, _median(clock, lambda: learner.gradient(batch, ids)) / ids
+    return sampled, read, _median(clock, lambda: learner.forward_backward(batch, ids)) / ids
 
 
 def _some(samples: Sequence[Sample]) -> list[Sample]:
@@ -98,4 +99,4 @@ def _sample(model: Any, openings: Sequence[list[int]], count: int) -> None:
     async def together() -> None:
         await asyncio.gather(*(one(i) for i in range(len(openings))))
 
-    asyncio.run(together())
+    run_loop(together())

@@ -11,27 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from codots.config.schema import TrainConfig, fingerprint
 from codots.core.files import write_atomically, write_folder
-from codots.core.section import Section
 from codots.core.suggest import closest
 from codots.model.load import model_folder
-from codots.runs.folder import ELSEWHERE
 
 STATE = "state.json"
 log = logging.getLogger("codots")
 
 
 def save_checkpoint(
-    run: Path, step: int, config: Section, state: dict[str, Any], save: Callable[[Path], None], keep: int
+    run: Path, step: int, recipe: str, state: dict[str, Any], save: Callable[[Path], None], keep: int
 ) -> Path:
-    """Write checkpoint `step`, then drop all but the last `keep` and the best; on a failure nothing of it remains."""
+    """Write checkpoint `step` of the recipe with this fingerprint, then drop all but the last `keep` and the best.
+
+    On a failure nothing of it remains.
+    """
     whole = run / "checkpoints" / f"step-{step:06d}"
 
     def fill(part: Path) -> None:
         save(part)
         digests = {str(file.relative_to(part)): _digest(file) for file in sorted(part.rglob("*")) if file.is_file()}
-        said = {"step": step, "recipe": fingerprint(config, without=ELSEWHERE), "files": digests, **state}
+        said = {"step": step, "recipe": recipe, "files": digests, **state}
         write_atomically(part / STATE, json.dumps(said, indent=2))
 
     try:
@@ -77,7 +77,7 @@ def best_checkpoint(run: Path) -> Path | None:
     return best if dev_of(best) > -math.inf else None
 
 
-def last_checkpoint(run: Path, config: Section) -> tuple[Path, dict[str, Any]] | None:
+def last_checkpoint(run: Path, recipe: str) -> tuple[Path, dict[str, Any]] | None:
     """Find the newest whole checkpoint; newer ones that are corrupt are set aside, and a line says so.
 
     Raises ValueError, and changes nothing, if none is whole or the newest that is belongs to another run.
@@ -89,7 +89,7 @@ def last_checkpoint(run: Path, config: Section) -> tuple[Path, dict[str, Any]] |
         except ValueError as error:
             corrupt.append((folder, error))
             continue
-        if state["recipe"] != fingerprint(config, without=ELSEWHERE):
+        if state["recipe"] != recipe:
             raise ValueError(f"the checkpoint {folder} is another run's; move it away to resume without it")
         for broken, why in corrupt:
             aside = broken.with_name(f"corrupt-{broken.name}")
@@ -126,9 +126,9 @@ def fork_point(name: str) -> tuple[Path, dict[str, Any]]:
     return found[-1], verified(found[-1])
 
 
-def start_folder(config: TrainConfig) -> Path:
-    """Find the model that a run starts from: that of the checkpoint in `fork`, else `model`."""
-    return model_folder(fork_point(config.fork)[0] if config.fork else config.model)
+def start_folder(model: str, fork: str | None) -> Path:
+    """Find the folder that a run starts from: that of the checkpoint in `fork`, else that of `model`."""
+    return model_folder(fork_point(fork)[0] if fork else model)
 
 
 def _digest(file: Path) -> str:

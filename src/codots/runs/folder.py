@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from codots.config.schema import TrainConfig
 from codots.core.files import LOCK, claimed, write_atomically
-from codots.core.section import Section
 from codots.core.suggest import closest
 
 ELSEWHERE = frozenset({"run", "loggers", "gap_limit", "patience"})
@@ -18,38 +17,37 @@ ELSEWHERE = frozenset({"run", "loggers", "gap_limit", "patience"})
 
 
 @contextmanager
-def open_run(folder: Path, config: Section, *, resume: bool) -> Iterator[Path]:
+def open_run(folder: Path, recipe: dict[str, Any], *, resume: bool, resumable: bool = True) -> Iterator[Path]:
     """Make a run's folder, or find it again, and hold it; ValueError if it is another run's or held."""
-    check_run(folder, config, resume)
+    check_run(folder, recipe, resume, resumable)
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder):
-        check_run(folder, config, resume)  # once more, now that nobody else can change it
+        check_run(folder, recipe, resume, resumable)  # once more, now that nobody else can change it
         if not resume:
-            write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+            write_atomically(folder / "config.yaml", yaml.safe_dump(recipe, sort_keys=False))
         yield folder
 
 
-def check_run(folder: Path, config: Section, resume: bool) -> None:
+def check_run(folder: Path, recipe: dict[str, Any], resume: bool, resumable: bool = True) -> None:
     """Raise ValueError unless a run can start in this folder, or go on in it."""
-    recipe = folder / "config.yaml"
+    written = folder / "config.yaml"
     if in_the_way := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
         raise ValueError(f"no run can be at {folder}: {in_the_way[0]} is a file")
     if not resume:
         if folder.exists() and any(file.suffix != ".part" and file.name != LOCK for file in folder.iterdir()):
-            again = "add --resume to go on with it, or " if isinstance(config, TrainConfig) else ""
+            again = "add --resume to go on with it, or " if resumable else ""
             raise ValueError(f"{folder} already holds a run; {again}give run=ANOTHER")
         return
-    if not recipe.is_file():
+    if not written.is_file():
         raise ValueError(f"there is no run to resume at {folder}: it has no config.yaml{closest(folder)}")
     try:
-        then = dict(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+        then = dict(yaml.safe_load(written.read_text(encoding="utf-8")))
     except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{recipe} cannot be read; is {folder} a run?") from error
-    now = config.model_dump(mode="json", exclude=set(ELSEWHERE))
-    changed = [key for key in now if then.get(key) != now[key]]
+        raise ValueError(f"{written} cannot be read; is {folder} a run?") from error
+    changed = [key for key in recipe if key not in ELSEWHERE and then.get(key) != recipe[key]]
     if changed:
         key = changed[0]
         raise ValueError(
-            f"{folder} is another run: there {key} is {then.get(key)!r}, here {now[key]!r}; "
+            f"{folder} is another run: there {key} is {then.get(key)!r}, here {recipe[key]!r}; "
             f"to start a new one from its weights, give run=ANOTHER --from {folder}"
         )

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codots.config.schema import PretrainConfig, Stage
-from codots.core.deadline import PATIENCE, deadline
+from codots.core.deadline import PATIENCE
 from codots.core.files import write_folder
 from codots.core.rng import Names
 from codots.core.transcript import Sample
 from codots.domains.base import Pack
 from codots.domains.frozen_lake.teacher import Noise, Teacher
 from codots.domains.registry import make_pack
-from codots.engine.local import LocalEngine, Plan, Worker
+from codots.engine.local import LocalEngine
+from codots.engine.worker import Plan, Worker
+from codots.learner.batch import normalizer
 from codots.learner.config import LearnerConfig
 from codots.model.tiny import make_model, make_tokenizer, save
-from codots.rollout.life import Given, Job, Own
+from codots.rollout.life import Job
 from codots.rollout.profile import Profile
+from codots.rollout.steps import Given, Own
 from codots.runs.folder import open_run
 from codots.sampler.scripted import ScriptedSampler
 
@@ -51,7 +54,8 @@ class Teaching:
 
 def pretrain(config: PretrainConfig) -> Iterator[PretrainReport]:
     """Make a model, teach it stage by stage, and leave it in `run/model`."""
-    with open_run(Path(config.run), config, resume=False) as run:
+    recipe = config.model_dump(mode="json")
+    with open_run(Path(config.run), recipe, resume=False, resumable=False) as run:
         yield from taught(config, run)
 
 
@@ -62,12 +66,15 @@ def taught(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
     model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
     save(model, tokenizer, folder)
     for number, stage in enumerate(config.stages):
-        plan = Plan(folder, PROFILE, imitation(stage), stage.steps, make_sampler=Teaching(stage.noise))
+        learner = imitation(stage)
+        plan = Plan(folder, PROFILE, learner, total_steps=stage.steps, make_sampler=Teaching(stage.noise))
         engine = LocalEngine(plan, config.workers)
         try:
             for step in range(1, stage.steps + 1):
-                with deadline(PATIENCE, f"step {step} of stage {number}"):
-                    metrics = engine.step(lesson(engine, config, stage, number, step))
+                batch = lesson(engine, config, stage, number, step)
+                metrics = engine.forward_backward(batch, normalizer(batch, learner), PATIENCE)
+                metrics |= engine.optim_step(PATIENCE)
+                engine.sync(PATIENCE)
                 yield PretrainReport(number, step, stage.steps, metrics)
             last = number + 1 == len(config.stages)
             folder = run / ("model" if last else f"stage-{number}")
@@ -88,8 +95,8 @@ def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: in
         index = (step - 1) * stage.packs + i
         preset = stage.presets[i % len(stage.presets)]
         pack = make_pack(config.domain, preset, "train", index, config.size)
-        jobs.append(Job(pack, contexts(pack, stage, i), ("pretrain", config.seed, number, step, i)))
-    lives = engine.live(jobs)
+        jobs.append(Job(pack, contexts(pack, stage, i), PROFILE.play(), ("pretrain", config.seed, number, step, i)))
+    lives = engine.rollout(jobs, PATIENCE)
     failure = next((life.failure for life in lives if life.failure), None)
     if failure:
         raise RuntimeError(f"the scripted player failed: {failure}")

@@ -1,0 +1,69 @@
+"""The numbers of a step: rewards by position, failures, and what the last contexts claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from codots.rollout.life import Life
+from codots.training.batch import Block
+
+
+def summary(blocks: Sequence[Block]) -> dict[str, float]:
+    """Summarize the lives of a step: reward by position, failures and facts, by entry where there are several."""
+    values: dict[str, float] = {}
+    for block in blocks:
+        for j, reward in enumerate(position_means(block)):
+            values[named("reward", block, blocks, str(j))] = float(reward)
+    lives = [life for block in blocks for life in block.lives]
+    for kind in ("solve", "update"):
+        stops = [episode.stop for life in lives for episode in life.episodes if episode.kind == kind]
+        values[f"malformed/{kind}"] = share(stop == "malformed" for stop in stops)
+    values["lives/missing"] = float(sum(life.failure is not None for life in lives))
+    for block in blocks:
+        for name, value in last_facts(block).items():
+            values[named("facts", block, blocks, name)] = value
+    return values
+
+
+def named(section: str, block: Block, blocks: Sequence[Block], name: str) -> str:
+    """Name a metric of a block, with its label where there are several."""
+    return f"{section}/{block.entry.label}/{name}" if len(blocks) > 1 else f"{section}/{name}"
+
+
+def position_means(block: Block) -> Sequence[float]:
+    """Mean reward by position, nothing where all lives are missing."""
+    there = any(life.episodes for life in block.lives)
+    return list(np.nanmean(np.asarray(block.rewards.solve_PGS), axis=(0, 1))) if there else []
+
+
+def share(hits: Iterable[bool]) -> float:
+    """The fraction of hits, 0 of none."""
+    found = list(hits)
+    return sum(found) / len(found) if found else 0.0
+
+
+def last_facts(block: Block) -> dict[str, float]:
+    """Claims of the last contexts: right and wrong ones, as fractions of what can be known."""
+    counts = []
+    for i, life in enumerate(block.lives):
+        pack = block.packs[i // block.entry.group]
+        if life.contexts and (facts := pack.domain.facts(pack.world, life.contexts[-1])):
+            counts.append(facts)
+    if not counts:
+        return {}
+    right, wrong, knowable = np.mean(counts, axis=0)
+    return {"right": float(right / knowable), "wrong": float(wrong / knowable)}
+
+
+def sampled_tokens(blocks: Sequence[Block]) -> int:
+    """Count the ids that the lives of a step sampled."""
+    return sum(episode.transcript.tokens for block in blocks for life in block.lives for episode in life.episodes)
+
+
+def staleness(lives: Sequence[Life], version: int) -> dict[str, float]:
+    """How many versions ago ids were sampled, on average; nothing where all are of this version."""
+    transcripts = [episode.transcript for life in lives for episode in life.episodes]
+    ages = [version - v for t in transcripts for v, sampled in zip(t.versions, t.mask, strict=True) if sampled]
+    return {"lives/staleness": float(np.mean(ages))} if any(ages) else {}
