@@ -16,13 +16,14 @@ import pytest
 import yaml
 
 from codots.cli import runs, worlds
+from codots.config.schema import EvalConfig
 from codots.domains.check import Checked
 from codots.domains.contract import lived
-from codots.domains.registry import domain_ids, get_domain, make_pack
+from codots.domains.registry import domain_ids, get_domain, make_pack, register
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
-from tests.lively import make_lively
+from tests.lively import Flaky, make_lively
 
 RECIPE = {
     "preset": "tiny",
@@ -36,6 +37,7 @@ RECIPE = {
     "run": "run",
     "model": "model",
 }
+EVAL = {"model": "model", "preset": "tiny", "packs": 2, "size": 2, "workers": 1, "arms": "own,null"}
 PRETRAIN = {"run": "run", "width": 16, "layers": 1, "heads": 2, "size": 2, "workers": 1}
 PRETRAIN |= {"stages": [{"steps": 2, "packs": 2, "presets": ["tiny"]}]}
 COMMAND = [sys.executable, "-m", "codots"]
@@ -51,6 +53,7 @@ def home(base, tmp_path, monkeypatch):
     """A folder to work in, with a model and recipes."""
     shutil.copytree(base, tmp_path / "model")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (tmp_path / "eval.yaml").write_text(yaml.safe_dump(EVAL))
     (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump(PRETRAIN))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -60,6 +63,14 @@ def home(base, tmp_path, monkeypatch):
 def codots(home, codots):
     """The command, in that folder."""
     return codots
+
+
+def test_a_run_that_stops_itself_ends_with_code_1(codots, registry):
+    domain = register(Flaky())
+    domain.down = range(100)
+    ended = codots("train", "recipe.yaml", "domain=flaky-v0", "preset=few", "run=gone")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == "codots: every life of step 1 is missing: ConnectionError: the house is down"
 
 
 def tree(folder):
@@ -93,7 +104,7 @@ def refused(codots, home):
         ("unknown domain 'frozen-lake-v7'.*nearest is", ["train", "recipe.yaml", "domain=frozen-lake-v7"]),
         ("steps: .*greater than or equal to 1, got 0", ["train", "recipe.yaml", "steps=0"]),
         ("'steps' is not a change; expected key=value", ["train", "recipe.yaml", "steps"]),
-        (r"pretrain\.yaml is a recipe of `codots pretrain`: it has stages", ["train", "pretrain.yaml"]),
+        (r"pretrain\.yaml is a file for `codots pretrain`: it has stages", ["train", "pretrain.yaml"]),
         (r"cannot read the recipe recipee\.yaml: No such.*nearest is 'recipe\.yaml'", ["train", "recipee.yaml"]),
         ("unknown choice of contexts 'mine'.*nearest is", ["train", "recipe.yaml", "contexts=mine"]),
         ("unknown choice of loggers.0 'wandbb'.*nearest is 'wandb'", ["train", "recipe.yaml", "loggers=[wandbb]"]),
@@ -104,25 +115,36 @@ def refused(codots, home):
         ("no run to resume at modell.*nearest is 'model'", ["train", "recipe.yaml", "run=modell", "--resume"]),
         (r"No such command 'trane'.*'train'.*; see codots --help", ["trane"]),
         (r"No such option: --resum .*--resume.*; see codots train --help", ["train", "recipe.yaml", "--resum"]),
-        (r"No such option: --arm .*--arms", ["eval", "model", "--arm", "own"]),
+        (r"No such option: --jsn .*--json.*; see codots eval --help", ["eval", "model", "--jsn"]),
+        ("unknown key 'arm'.*nearest is 'arms'", ["eval", "model", "arm=own"]),
+        ("unknown key 'rowz'.*nearest is 'rows'", ["eval", "model", "rowz=rows.jsonl", "rows=r.jsonl"]),
+        ("'arms' is not a change; expected key=value", ["eval", "model", "arms"]),
+        ("'arms=' is not a change; expected key=value", ["eval", "model", "arms="]),
         (r"Missing argument 'recipe'; see codots train --help", ["train"]),
+        ("eval: packs: .*greater than or equal to 2, got 1", ["eval", "model", "packs=1"]),
+        ("eval: packs: .*valid integer.*, got 'many'", ["eval", "model", "packs=many"]),
         (
-            r"'--packs': .*greater than or equal to 2, got '1'; see codots eval --help",
-            ["eval", "model", "--packs", "1"],
+            r"'--packs': .*greater than or equal to 2, got '1'; see codots reference --help",
+            ["reference", "x", "--packs=1"],
         ),
         (r"'--packs': .*valid integer.*, got 'many'", ["reference", "frozen-lake-v1", "--packs", "many"]),
-        (r"'--temperature': .*greater than or equal to 0, got '-1'", ["eval", "model", "--temperature=-1"]),
+        ("temperature: .*greater than or equal to 0, got -1", ["eval", "model", "temperature=-1"]),
+        ("split: expected train, dev, test, or another word, got '--json'", ["eval", "model", "split=--json"]),
+        (
+            "split: expected train, dev, test, or a word unlike them; the nearest is 'test', got 'tset'",
+            ["eval", "model", "split=tset", "rows=rows.jsonl"],
+        ),
         (
             r"'--split': expected train, dev, test, or another word, got '--json'",
-            ["eval", "model", "--split", "--json"],
+            ["reference", "frozen-lake-v1", "--split", "--json"],
         ),
         (
             r"'--split': expected train, dev, test, or a word unlike them; the nearest is 'test', got 'tset'",
-            ["eval", "model", "--split", "tset"],
+            ["reference", "frozen-lake-v1", "--split", "tset"],
         ),
         (
             r"unknown domain 'mine:Mine'.*\(your own is found by its id once it is installed with an entry point\)",
-            ["eval", "base", "--domain", "mine:Mine"],
+            ["eval", "base", "domain=mine:Mine"],
         ),
         (r"'--index': .*greater than or equal to 0, got '-1'", ["play", "frozen-lake-v1", "--index", "-1"]),
         ("unknown key 'stepz'", ["doctor", "recipe.yaml", "stepz=3"]),
@@ -130,21 +152,25 @@ def refused(codots, home):
         ("no model at 'nowhere'", ["train", "recipe.yaml", "model=nowhere"]),
         ("no model at 'nowhere'", ["train", "recipe.yaml", "model=nowhere", "--dry-run"]),
         ("no run to resume at run", ["train", "recipe.yaml", "--resume"]),
-        ("stages: Field required", ["pretrain", "recipe.yaml"]),
+        ("is a file for `codots train`: it has steps", ["pretrain", "recipe.yaml"]),
         (
             "unknown preset of frozen-lake-v1 'eazy'",
             ["pretrain", "pretrain.yaml", "stages=[{steps: 1, presets: [eazy]}]"],
         ),
         ("cannot be cut into 3 heads", ["pretrain", "pretrain.yaml", "heads=3"]),
-        ("unknown arm 'shufled'.*nearest is 'shuffled'", ["eval", "model", "--arms", "own,shufled"]),
-        ("no arms", ["eval", "model", "--arms", ""]),
-        ("unknown preset of frozen-lake-v1 'eazy'", ["eval", "model", "--preset", "eazy"]),
-        ("unknown domain 'lake'", ["eval", "model", "--domain", "lake"]),
+        ("unknown arm 'shufled'.*nearest is 'shuffled'", ["eval", "model", "arms=own,shufled", "rows=rows.jsonl"]),
+        ("arms: .*at least 1 item", ["eval", "model", "arms=','"]),
+        ("unknown preset of frozen-lake-v1 'eazy'.*nearest is 'easy'", ["eval", "model", "preset=eazy"]),
+        ("unknown domain 'lake'.*nearest is", ["eval", "model", "domain=lake"]),
+        ("unknown device 'cudda'.*nearest is 'cuda'", ["eval", "model", "device=cudda"]),
+        (r"cannot read the recipe evall\.yaml: No such.*nearest is 'eval\.yaml'", ["eval", "evall.yaml"]),
+        (r"eval\.yaml: unknown arm 'nul'.*nearest is 'null'", ["eval", "eval.yaml", "arms=nul"]),
+        (r"recipe\.yaml is a file for `codots train`: it has steps", ["eval", "recipe.yaml"]),
         ("no model at 'nowhere'", ["eval", "nowhere"]),
-        ("no model at 'nowhere'", ["eval", "model", "--writer", "nowhere", "--preset", "tiny", "--workers", "1"]),
-        ("there is no folder gone", ["eval", "model", "--rows", "gone/rows.jsonl"]),
-        ("there is no folder modl; the nearest is 'model'", ["eval", "model", "--rows", "modl/rows.jsonl"]),
-        ("cannot write model: it is a folder", ["eval", "model", "--rows", "model"]),
+        ("no model at 'nowhere'", ["eval", "model", "writer=nowhere", "preset=tiny", "workers=1"]),
+        ("there is no folder gone", ["eval", "model", "rows=gone/rows.jsonl"]),
+        ("there is no folder modl; the nearest is 'model'", ["eval", "model", "rows=modl/rows.jsonl"]),
+        ("cannot write model: it is a folder", ["eval", "model", "rows=model"]),
         ("unknown domain 'lake'", ["reference", "lake"]),
         ("unknown preset of frozen-lake-v1 'eazy'", ["reference", "frozen-lake-v1", "--preset", "eazy", "--json"]),
         ("unknown domain 'lake'", ["play", "lake"]),
@@ -178,7 +204,7 @@ def test_what_cannot_be_done_is_one_line(refused, line, args):
 
 
 MODEL_COMMANDS = pytest.mark.parametrize(
-    "command", [["train", "recipe.yaml"], ["eval", "model", "--preset", "tiny", "--workers", "1"]], ids=lambda c: c[0]
+    "command", [["train", "recipe.yaml"], ["eval", "model", "preset=tiny", "workers=1"]], ids=lambda c: c[0]
 )
 
 
@@ -229,12 +255,12 @@ def test_what_is_no_number_of_its_kind_is_one_line(refused):
         ("profile.solve_tokens=true", "solve_tokens is True; expected a number of at least 1"),
     ):
         refused(line, "train", "recipe.yaml", change)
-    refused("patience.*inf", "eval", "base", "--patience", "inf")
+    refused("patience: .*finite number, got inf", "eval", "base", "patience=.inf")
 
 
 def test_a_file_in_the_way_is_one_line(refused, home):
     os.mkfifo(home / "pipe")
-    refused("cannot write pipe: it is no ordinary file", "eval", "base", "--packs", "2", "--rows", "pipe")
+    refused("cannot write pipe: it is no ordinary file", "eval", "base", "packs=2", "rows=pipe")
     refused("no run can be at recipe.yaml/x: recipe.yaml is a file", "train", "recipe.yaml", "run=recipe.yaml/x")
 
 
@@ -273,7 +299,7 @@ def test_a_fork_starts_from_another_run(codots, home):
     codots("train", "recipe.yaml")
     ended = codots("train", "recipe.yaml", "run=fork", "seed=1", "--from", "run", "look_every=3", "look_packs=2")
     assert ended.code == 0
-    assert re.search(r"the run in fork, the best on dev, 0\.\d{3}, in fork/checkpoints/step-000003\n", ended.out)
+    assert re.search(r"the run in fork, the best on dev, -?\d\.\d{3}, in fork/checkpoints/step-000003\n", ended.out)
     assert json.loads((home / "fork" / "origin.json").read_text())["step"] == 3
     assert yaml.safe_load((home / "fork" / "config.yaml").read_text())["fork"] == "run"
 
@@ -306,6 +332,24 @@ def test_a_dry_run_writes_nothing(codots, home):
     assert "# 3 steps from 'model' in style 'compact'; nothing was run" in ended.out
 
 
+def test_a_dry_run_tells_of_every_entry_of_worlds_and_a_report_shows_them(codots, home):
+    mixed = RECIPE | {"worlds": [{"preset": "tiny", "packs": 2, "pack_size": 2}, {"preset": "easy", "packs": 4}]}
+    mixed = {key: value for key, value in mixed.items() if key not in ("preset", "size", "packs")}
+    (home / "mixed.yaml").write_text(yaml.safe_dump(mixed))
+    ended = codots("train", "mixed.yaml", "worlds.0.packs=3", "--dry-run")
+    assert (ended.code, ended.err) == (0, "")
+    assert "# a step: frozen-lake-v1 tiny: 3 packs x 2 lives = 6 lives, 18 episodes" in ended.out
+    assert "# a step: frozen-lake-v1 easy: 4 packs x 2 lives = 8 lives, 56 episodes" in ended.out
+    (home / "full.yaml").write_text(ended.out)
+    assert codots("train", "full.yaml", "--dry-run").out == ended.out
+    assert codots("train", "mixed.yaml", "steps=1", "look_every=1", "look_packs=2").code == 0
+    assert codots("train", "run/config.yaml", "--resume").code == 0
+    assert codots("report", "run").out == "look at run/report.html\n"
+    assert "Reward while training, frozen-lake-v1:easy" in (home / "run" / "report.html").read_text()
+    refusal = codots("demo", "mixed.yaml", "--packs", "2")
+    assert (refusal.code, refusal.err) == (2, "codots: a demonstration shows one domain; the recipe has 2 worlds\n")
+
+
 def test_what_a_dry_run_prints_is_a_recipe(codots, home):
     (home / "full.yaml").write_text(codots("train", "recipe.yaml", "--dry-run").out)
     assert codots("train", "full.yaml", "--dry-run").out == codots("train", "recipe.yaml", "--dry-run").out
@@ -317,23 +361,38 @@ def strict(text):
 
 
 def test_an_evaluation_as_json_is_json_alone(codots, home):
-    args = ["model", "--preset", "tiny", "--packs", "2", "--size", "2", "--workers", "1", "--arms", "own,null,oracle"]
-    found = strict(codots("eval", *args, "--json", "--rows", "rows.jsonl").out)
+    args = ["model", "preset=tiny", "packs=2", "size=2", "workers=1", "arms=own,null,oracle"]
+    found = strict(codots("eval", *args, "--json", "rows=rows.jsonl").out)
     assert list(found["arms"]) == ["own", "null", "oracle"]
     assert found["arms"]["own"]["reward"][0] == found["arms"]["null"]["reward"][0]
     assert len(load_rollouts(home / "rows.jsonl")) == 2 * (3 + 2 + 2)
 
 
 def test_an_evaluation_is_a_table(codots):
-    ended = codots("eval", "model", "--preset", "tiny", "--packs", "3", "--size", "2", "--workers", "1")
+    ended = codots("eval", "model", "preset=tiny", "packs=3", "size=2", "workers=1")
     assert ended.code == 0
     for words in ("own reward", "null success", "lift", "share", "floor", "bayes", "ceiling", "position 1"):
         assert words in ended.out
 
 
+def test_a_file_of_settings_says_what_words_say_and_words_after_it_win(codots, home):
+    words = [f"{key}={value}" for key, value in EVAL.items() if key != "model"]
+    by_words = codots("eval", "model", *words, "--json").out
+    assert codots("eval", "eval.yaml", "--json").out == by_words
+    assert (strict(by_words)["n_packs"], list(strict(by_words)["arms"])) == (2, ["own", "null"])
+    changed = strict(codots("eval", "eval.yaml", "packs=3", "arms=null", "--json").out)
+    assert (changed["n_packs"], list(changed["arms"])) == (3, ["null"])
+    listed = yaml.safe_dump(EVAL | {"arms": ["own", "null"]}).replace("'null'", "null")  # as anybody would write it
+    (home / "eval.yml").write_text(listed)
+    assert codots("eval", "eval.yml", "--json").out == by_words
+    (home / "eval.yml").write_text("preset: tiny\n")
+    missing = codots("eval", "eval.yml")
+    assert (missing.code, missing.err) == (2, "codots: eval.yml: model: Field required\n")
+
+
 def test_a_run_and_a_checkpoint_can_be_evaluated(codots, home):
     codots("train", "recipe.yaml")
-    args = ["--preset", "tiny", "--packs", "2", "--size", "2", "--workers", "1", "--json"]
+    args = ["preset=tiny", "packs=2", "size=2", "workers=1", "--json"]
     found = [strict(codots("eval", name, *args).out) for name in ("run", "run/checkpoints/step-000003")]
     assert found[0]["arms"] == found[1]["arms"]
 
@@ -366,7 +425,7 @@ def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, h
     assert (home / "run" / "summary.json").read_bytes() != first
 
 
-@pytest.mark.parametrize("of", [[], ["--pretrain"]])
+@pytest.mark.parametrize("of", [[], ["--pretrain"], ["--eval"]])
 def test_every_key_of_a_recipe_is_listed(codots, of):
     keys = {key["name"]: key for key in strict(codots("keys", *of, "--json").out)}
     assert keys["workers"]["default"] == 2
@@ -374,10 +433,23 @@ def test_every_key_of_a_recipe_is_listed(codots, of):
     assert all(name in shown for name in keys)
 
 
+def test_every_setting_of_an_evaluation_is_listed_with_its_default(codots):
+    keys = {key["name"]: key for key in strict(codots("keys", "--eval", "--json").out)}
+    fields = EvalConfig.model_fields
+    assert list(keys) == list(fields)
+    assert {name: key["default"] for name, key in keys.items() if name != "model"} == EvalConfig(
+        model="base"
+    ).model_dump(mode="json", exclude={"model"})
+    assert all(key["meaning"].endswith(".") for key in keys.values())
+    both = codots("keys", "--eval", "--pretrain")
+    assert (both.code, both.out, len(both.err.splitlines())) == (2, "", 1)
+    assert "--pretrain or --eval, not both" in both.err
+
+
 def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run(codots, home):
     assert codots("train", "recipe.yaml").code == 0
-    told = ["eval", "run", "--preset", "tiny", "--size", "2", "--packs", "2", "--workers", "1"]
-    (home / "run" / "mine.json").write_text(codots(*told, "--json", "--rows", "run/mine.jsonl").out)
+    told = ["eval", "run", "preset=tiny", "size=2", "packs=2", "workers=1"]
+    (home / "run" / "mine.json").write_text(codots(*told, "--json", "rows=run/mine.jsonl").out)
     ended = codots("report", "run", "--figures")
     assert (ended.code, ended.out) == (0, "look at run/report.html, and 20 figures in run/figures\n")
     page = (home / "run" / "report.html").read_text()
@@ -580,7 +652,7 @@ def test_ctrl_c_in_any_command_is_130(codots, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(import_module("codots.engine.open"), "LocalEngine", interrupted)
-    ended = codots("eval", "model", "--preset", "tiny")
+    ended = codots("eval", "model", "preset=tiny")
     assert (ended.code, ended.out, ended.err) == (130, "", "codots: stopped\n")
 
 
@@ -612,7 +684,12 @@ def test_bash_completes_commands_options_and_values():
     assert completed("codots tra") == ["train"]
     assert "--resume" in completed("codots train recipe.yaml --re")
     assert completed("codots train recipe.yaml learner.war") == ["learner.warmup="]
-    assert completed("codots eval base --arms own,fro") == ["own,frozen"]
+    assert completed("codots eval base wri") == ["writer="]
+    assert completed("codots eval base arms=own,fro") == ["arms=own,frozen"]
+    assert completed("codots eval base arms = own,fro") == ["own,frozen"]  # a real bash makes three words of it
+    assert completed("codots eval base packs = 4 split = te") == ["test"]
+    assert completed("codots eval base packs = 4 wri") == ["writer="]
+    assert completed("codots train recipe.yaml preset=tin") == ["preset=tiny"]
     assert "frozen-lake-v1" in completed("codots play froz")
     assert completed("codots check learn2ask-v0 froz") == ["frozen-lake-v0", "frozen-lake-v1"]
     assert completed("codots play frozen-lake-v1 --policy inf") == ["informed"]
@@ -686,7 +763,7 @@ for args in given:
         main()
     except SystemExit:
         pass
-heavy = {"torch", "transformers", "scipy", "plotly", "tensorboard"}
+heavy = {"torch", "transformers", "openai", "scipy", "plotly", "tensorboard"}
 sys.exit(f"loaded {(heavy | {'numpy'}) & light} and {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
 """
 
@@ -711,7 +788,6 @@ def test_public_names_are_there_when_asked_for():
 @pytest.mark.parametrize(
     ("command", "function"),
     [
-        pytest.param(runs.run_evaluation, "codots.evaluation.evaluate:evaluate", id="eval"),
         pytest.param(runs.run_demo, "codots.cli.demo:demo", id="demo"),
         pytest.param(worlds.check, "codots.domains.check:check_domain", id="check"),
         pytest.param(worlds.tasks, "codots.domains.export:task_rows", id="tasks"),

@@ -1,5 +1,6 @@
 """Every arm meets the same packs with the contexts it says, and every number is what a slow loop makes of the rows."""
 
+import asyncio
 import json
 import math
 import sys
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from codots.config.schema import EvalConfig
 from codots.context.rewrite import Rewrite
+from codots.core.deadline import PATIENCE
 from codots.domains.registry import make_pack, register
 from codots.engine.open import Player
 from codots.evaluation import curves
@@ -26,8 +29,10 @@ from codots.evaluation.evaluate import (
 )
 from codots.evaluation.stats import mean_ci
 from codots.rollout.arms import contexts_of, stranger
-from codots.rollout.life import Given, Job, Own
+from codots.rollout.life import Job
 from codots.rollout.records import life_rows, load_rollouts, missing_row
+from codots.rollout.steps import Given, Own
+from tests.evaluating import measured
 from tests.lively import Flaky, make_lively, some_lives
 from tests.toy import Guess
 
@@ -49,7 +54,7 @@ def other(tmp_path_factory):
 def all_arms(base, tmp_path_factory):
     """A report on every arm, and its rows."""
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    return evaluate(base, **LAKE, packs=PACKS, arms=ARMS, rows=path), load_rollouts(path), path
+    return measured(base, **LAKE, packs=PACKS, arms=ARMS, rows=path), load_rollouts(path), path
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +105,10 @@ def test_what_was_lived_in_pieces_or_not_again_is_what_whole_lives_are(all_arms,
     player = Player(base, LAKE["domain"], temperature=1.0)
     for arm in ARMS[1:]:
         jobs = [
-            Job(pack, Given(player.profile.strategy(), given), ("eval", 0, i))
+            Job(pack, Given(player.profile.strategy(), given), player.profile.play(), ("eval", 0, i))
             for i, (pack, given) in enumerate(zip(packs, contexts(rows, arm), strict=True))
         ]
-        lives = player.live(jobs)
+        lives = player.rollout(jobs, PATIENCE)
         expected = [row for pack, life in zip(packs, lives, strict=True) for row in life_rows(pack, life, arm=arm)]
         assert [row for row in rows if row.arm == arm] == expected
     player.close()
@@ -129,7 +134,7 @@ def test_only_what_is_not_known_is_lived_and_a_world_that_remembers_lives_whole(
 
 def test_an_arm_of_which_all_is_known_is_not_lived(base):
     """At one task every control is given what the model itself begins with."""
-    report = evaluate(base, **LAKE | {"size": 1}, packs=5, arms=("own", "null", "frozen"))
+    report = measured(base, **LAKE | {"size": 1}, packs=5, arms=("own", "null", "frozen"))
     assert report.arms["own"] == report.arms["null"] == report.arms["frozen"]
 
 
@@ -283,13 +288,13 @@ def test_an_environment_that_is_down_is_counted_and_told(base, registry, caplog)
     domain = register(Flaky())
     domain.down = (0, 3)
     guess = {"domain": "flaky-v0", "preset": "few", "size": 2, "packs": 6, "workers": 1}
-    report = evaluate(base, **guess)
+    report = measured(base, **guess)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 2]
     told = [f"2 of 6 lives of {arm} are missing: ConnectionError: the house is down" for arm in ("own", "null")]
     assert caplog.messages[:2] == told
     assert report.arms["own"].right is None
     domain.down = range(6)
-    report = evaluate(base, **guess)
+    report = measured(base, **guess)
     assert report.arms["own"].missing == 6
     assert all(map(math.isnan, report.arms["own"].reward))
     assert as_json(report)["arms"]["own"]["reward"] == [None, None]
@@ -303,14 +308,14 @@ def test_what_a_missing_writer_did_not_write_was_not_read(base, registry, caplog
 
     domain.down = (1, 4)
     guess = {"domain": "flaky-v0", "preset": "few", "size": 2, "packs": 6, "workers": 1}
-    report = evaluate(base, **guess, writer=base, told=lived)
+    report = measured(base, **guess, writer=base, told=lived)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 0]
     assert caplog.messages[0] == "2 of 6 lives of own are missing: ConnectionError: the house is down"
 
 
 def test_a_domain_without_an_exact_optimum_has_no_share(base, registry):
     register(type("Loose", (Flaky,), {"id": "loose-v0", "exact": False})())
-    report = evaluate(base, domain="loose-v0", preset="few", size=2, packs=4, workers=1)
+    report = measured(base, domain="loose-v0", preset="few", size=2, packs=4, workers=1)
     assert report.share is None
     assert report.share_ci95 is None
 
@@ -327,34 +332,34 @@ def test_a_report_is_plain_json(all_arms):
 def test_the_same_question_gets_the_same_answer(all_arms, base, monkeypatch, tmp_path):
     """However many packs are lived at once, and whichever other arms are asked for."""
     report, rows, _ = all_arms
-    assert evaluate(base, **LAKE, packs=PACKS, arms=ARMS) == report
-    again = evaluate(base, **LAKE, packs=PACKS, arms=("shuffled",), rows=tmp_path / "rows.jsonl")
+    assert measured(base, **LAKE, packs=PACKS, arms=ARMS) == report
+    again = measured(base, **LAKE, packs=PACKS, arms=("shuffled",), rows=tmp_path / "rows.jsonl")
     assert again.arms == {"shuffled": report.arms["shuffled"]}
     assert load_rollouts(tmp_path / "rows.jsonl") == [row for row in rows if row.arm in ("own", "shuffled")]
     heard = []
     monkeypatch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", 8)
-    assert evaluate(base, **LAKE, packs=PACKS, arms=("null",), told=lambda *a: heard.append(a)).arms["null"]
+    assert measured(base, **LAKE, packs=PACKS, arms=("null",), told=lambda *a: heard.append(a)).arms["null"]
     assert heard == [("null", 8, PACKS), ("null", 16, PACKS), ("null", PACKS, PACKS)]
 
 
 def test_another_seed_is_another_sampling_of_the_same_packs(all_arms, base):
     report, _, _ = all_arms
-    seeded = evaluate(base, **LAKE, packs=PACKS, seed=1)
+    seeded = measured(base, **LAKE, packs=PACKS, seed=1)
     assert seeded.arms["null"] != report.arms["null"]
     assert (seeded.floor, seeded.bayes, seeded.ceiling) == (report.floor, report.bayes, report.ceiling)
 
 
 def test_at_temperature_0_no_seed_matters(base):
-    one, other = (evaluate(base, **LAKE, packs=5, seed=seed, temperature=0.0) for seed in (0, 1))
+    one, other = (measured(base, **LAKE, packs=5, seed=seed, temperature=0.0) for seed in (0, 1))
     assert one.arms == other.arms
     assert one.temperature == 0
 
 
 def test_a_model_reads_what_another_wrote(base, other, tmp_path):
     files = {name: tmp_path / f"{name}.jsonl" for name in ("base", "other", "both")}
-    alone = evaluate(base, **LAKE, packs=8, arms=("own", "null"), rows=files["base"])
-    evaluate(other, **LAKE, packs=8, arms=("own",), rows=files["other"])
-    both = evaluate(base, **LAKE, packs=8, arms=("own", "null", "frozen"), writer=other, rows=files["both"])
+    alone = measured(base, **LAKE, packs=8, arms=("own", "null"), rows=files["base"])
+    measured(other, **LAKE, packs=8, arms=("own",), rows=files["other"])
+    both = measured(base, **LAKE, packs=8, arms=("own", "null", "frozen"), writer=other, rows=files["both"])
     rows = {name: load_rollouts(file) for name, file in files.items()}
     assert contexts(rows["both"], "own") == contexts(rows["other"], "own") != contexts(rows["base"], "own")
     assert contexts(rows["both"], "frozen") == [("", z[1], z[1]) for z in contexts(rows["other"], "own")]
@@ -368,8 +373,8 @@ def test_a_model_reads_what_another_wrote(base, other, tmp_path):
 
 
 def test_reading_what_it_wrote_itself_changes_nothing(base, tmp_path):
-    evaluate(base, **LAKE, packs=8, arms=("own",), rows=tmp_path / "own.jsonl")
-    evaluate(base, **LAKE, packs=8, arms=("own",), writer=base, rows=tmp_path / "read.jsonl")
+    measured(base, **LAKE, packs=8, arms=("own",), rows=tmp_path / "own.jsonl")
+    measured(base, **LAKE, packs=8, arms=("own",), writer=base, rows=tmp_path / "read.jsonl")
     own, read = (load_rollouts(tmp_path / name) for name in ("own.jsonl", "read.jsonl"))
     assert [row for row in own if row.kind == "solve"] == [row for row in read if row.arm == "own"]
     assert own == [replace(row, arm="own") for row in read if row.arm == "writer"]
@@ -377,7 +382,7 @@ def test_reading_what_it_wrote_itself_changes_nothing(base, tmp_path):
 
 def test_splits_are_other_packs(base, tmp_path):
     for split in ("dev", "test"):
-        evaluate(base, **LAKE, split=split, packs=3, arms=("null",), rows=tmp_path / f"{split}.jsonl")
+        measured(base, **LAKE, split=split, packs=3, arms=("null",), rows=tmp_path / f"{split}.jsonl")
     dev, test = (load_rollouts(tmp_path / f"{split}.jsonl") for split in ("dev", "test"))
     assert {row.pack[2] for row in dev} == {"dev"}
     assert {row.turns[0][0] for row in dev} != {row.turns[0][0] for row in test}
@@ -387,10 +392,21 @@ def test_splits_are_other_packs(base, tmp_path):
     ("change", "line"),
     [
         ({"arms": ("own", "nul")}, "unknown arm 'nul'; .*nearest is 'null'"),
-        ({"arms": ()}, "no arms; expected some of own, null"),
+        ({"arms": "own,nul"}, "unknown arm 'nul'; .*nearest is 'null'"),
+        ({"arms": ()}, "arms: List should have at least 1 item"),
+        ({"arms": 3}, "arms: .*valid list, got 3"),
+        (
+            {"split": "tset"},
+            "split: expected train, dev, test, or a word unlike them; the nearest is 'test', got 'tset'",
+        ),
+        ({"split": "--json"}, "split: expected train, dev, test, or another word, got '--json'"),
+        ({"device": "cudda"}, "unknown device 'cudda'; .*nearest is 'cuda'"),
+        ({"pack": 3}, "unknown key 'pack'; .*nearest is 'packs'"),
+        ({"packs": 1}, "packs: .*greater than or equal to 2, got 1"),
+        ({"temperature": -1}, "temperature: .*greater than or equal to 0, got -1"),
         ({"domain": "frozen-lake"}, "unknown domain 'frozen-lake'; .*nearest is 'frozen-lake-v"),
         ({"preset": "tinny"}, "unknown preset of frozen-lake-v1 'tinny'; .*nearest is 'tiny'"),
-        ({"size": 0}, "a pack of 0 tasks; expected at least 1"),
+        ({"size": 0}, "size: .*greater than or equal to 1, got 0"),
         ({"model": "nowhere"}, "no model at 'nowhere'"),
         ({"writer": "nowhere"}, "no model at 'nowhere'"),
     ],
@@ -398,25 +414,41 @@ def test_splits_are_other_packs(base, tmp_path):
 def test_what_cannot_be_measured_is_one_line(base, tmp_path, change, line):
     asked = {"model": base, **LAKE, "packs": 3, "rows": tmp_path / "rows.jsonl"} | change
     with pytest.raises(ValueError, match=line) as error:
-        evaluate(asked.pop("model"), **asked)
+        measured(**asked)
     assert len(str(error.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_are_checked_in_python_as_well(base, tmp_path):
+    """And a path is as good as its name."""
+    config = EvalConfig(model=base, writer=base, rows=tmp_path / "rows.jsonl", arms="own,null", **LAKE, packs=2)
+    named = EvalConfig(model=str(base), writer=str(base), rows=str(tmp_path / "rows.jsonl"), **LAKE, packs=2)
+    assert config == named
+    assert as_json(evaluate(config)) == as_json(measured(base, writer=base, **LAKE, packs=2))
+    assert (tmp_path / "rows.jsonl").exists()
+    with pytest.raises(ValueError, match="unknown arm 'nul'"):
+        EvalConfig(model=base, arms=["nul"])
+
+
+@pytest.mark.parametrize("arms", [None, [None], ["null"], "null"])
+def test_the_arm_that_yaml_takes_for_nothing_is_null(arms):
+    assert EvalConfig(model="base", arms=arms).arms == ["null"]
 
 
 def test_rows_that_could_not_be_written_are_refused_beforehand(base, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["codots.engine.open"], "LocalEngine", None)
     with pytest.raises(ValueError, match=r"cannot write .*rows\.jsonl: there is no folder .*nowhere"):
-        evaluate(base, **LAKE, packs=3, rows=tmp_path / "nowhere" / "rows.jsonl")
+        measured(base, **LAKE, packs=3, rows=tmp_path / "nowhere" / "rows.jsonl")
 
 
 def test_a_style_that_the_domain_does_not_have_is_one_line(base, registry):
     register(Guess())
     with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
-        evaluate(base, domain="guess-v0", preset="few", packs=2)
+        measured(base, domain="guess-v0", preset="few", packs=2)
 
 
 def test_a_model_that_does_not_know_the_world_is_told_of(caplog):
-    found = evaluate("base", domain="alchemy-v1", preset="limited", packs=2, size=2, workers=1)
+    found = measured("base", domain="alchemy-v1", preset="limited", packs=2, size=2, workers=1)
     assert found.arms["own"].malformed == [1, 1]
     assert caplog.messages == ["no answer of base could be read; does it know alchemy-v1?"]
 
@@ -460,3 +492,23 @@ def test_floors_and_ceilings_are_those_of_the_same_packs(all_arms, packs):
         assert report.floor[j] == pytest.approx(np.mean([domain.floor(task) for task in tasks]), abs=1e-4)
         assert report.ceiling[j] == pytest.approx(np.mean([domain.ceiling(task) for task in tasks]), abs=1e-4)
     assert report.bayes == reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)["bayes"]
+
+
+def test_a_model_is_measured_inside_a_running_event_loop(base):
+    """As in a notebook."""
+
+    async def cell():
+        return measured(base, **LAKE, packs=5)
+
+    assert as_json(asyncio.run(cell())) == as_json(measured(base, **LAKE, packs=5))
+
+
+def test_a_model_is_measured_in_the_words_that_it_was_trained_in(base, registry, tmp_path):
+    register(Guess())
+    asked = {"domain": "guess-v0", "preset": "few", "packs": 2, "size": 2, "workers": 1}
+    with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
+        measured(base, **asked)
+    measured(base, **asked, profile={"style": "natural", "solve_tokens": 1}, rows=tmp_path / "rows.jsonl")
+    assert {row.tokens for row in load_rollouts(tmp_path / "rows.jsonl") if row.kind == "solve"} <= {1, 2}
+    with pytest.raises(ValueError, match="is of another evaluation: there profile is"):
+        measured(base, **asked, profile={"style": "natural"}, rows=tmp_path / "rows.jsonl")

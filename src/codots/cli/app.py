@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from codots.cli.shell_completion import checked_split, completing, domains, found_domain, keys, presets
+from codots.cli.shell_completion import (
+    changing,
+    checked_split,
+    completing,
+    domains,
+    found_domain,
+    keys,
+    presets,
+    settings,
+    splits,
+)
 
 
 class StoppedError(Exception):
@@ -40,7 +50,15 @@ app = typer.Typer(
 Recipe = Annotated[Path, typer.Argument(help="A recipe, such as recipes/lake.yaml.")]
 Changes = Annotated[
     list[str] | None,
-    typer.Argument(help="Changes to it: key=value ...", show_default=False, autocompletion=completing(keys)),
+    typer.Argument(help="Changes to it: key=value ...", show_default=False, autocompletion=changing(keys)),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="What differs from the defaults (codots keys --eval): key=value ...",
+        show_default=False,
+        autocompletion=changing(settings),
+    ),
 ]
 Id = Annotated[
     str,
@@ -51,10 +69,6 @@ Id = Annotated[
         callback=found_domain,
     ),
 ]
-DomainId = Annotated[
-    str, typer.Option("--domain", help="Versioned id of a domain.", autocompletion=completing(domains))
-]
-Preset = Annotated[str, typer.Option(help="Preset of the domain.", autocompletion=completing(presets))]
 SomePreset = Annotated[
     str | None,
     typer.Option("--preset", help="Preset of the domain; easy or else its first.", autocompletion=completing(presets)),
@@ -66,7 +80,7 @@ Split = Annotated[
     typer.Option(
         help="Which packs: train, dev, test, or any held-out name.",
         callback=checked_split,
-        autocompletion=completing(lambda: ("train", "dev", "test")),
+        autocompletion=completing(splits),
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from codots.cli.display import counting, run_training
-from codots.config.schema import TrainConfig
+from codots.config.schema import EvalConfig, TrainConfig
 from codots.core.files import claimed, write_atomically
 from codots.evaluation.evaluate import ARMS, Report, evaluate, without_nan
 from codots.report.page import REPORT, write_report
@@ -34,6 +34,8 @@ def demo(config: TrainConfig, *, packs: int = 500) -> Shown | None:
 
     An earlier demonstration in that folder is set aside, not overwritten.
     """
+    if len(config.worlds) > 1:
+        raise ValueError(f"a demonstration shows one domain; the recipe has {len(config.worlds)} worlds")
     folder = Path(config.run)
     seconds: dict[str, float] = {}
     with TemporaryDirectory() as spare:  # training starts in an empty folder
@@ -56,28 +58,30 @@ def demo(config: TrainConfig, *, packs: int = 500) -> Shown | None:
 def measure(config: TrainConfig, model: str | Path, packs: int, arms: tuple[str, ...], when: str, rows: Path) -> Report:
     """Evaluate on `test`."""
     with counting(when) as told:
-        return evaluate(
-            model,
-            domain=config.domain,
-            preset=config.preset,
+        world = config.worlds[0]
+        asked = EvalConfig(
+            model=str(model),
+            domain=world.domain,
+            preset=world.preset,
             split="test",
             packs=packs,
-            size=config.size,
-            arms=arms,
+            size=world.pack_size,
+            arms=list(arms),
+            profile=world.profile,
             seed=config.seed,
             workers=config.workers,
-            rows=rows,
+            rows=str(rows),
             device=config.device,
-            told=told,
         )
+        return evaluate(asked, told=told)
 
 
 def summarise(config: TrainConfig, before: Report, after: Report, seconds: dict[str, float]) -> dict[str, Any]:
     """Everything that the report says, as plain data."""
     last = (Path(config.run) / "metrics.jsonl").read_text().splitlines()[-1]
     return {
-        "domain": config.domain,
-        "preset": config.preset,
+        "domain": config.worlds[0].domain,
+        "preset": config.worlds[0].preset,
         "seed": config.seed,
         "steps": config.steps,
         "before": asdict(before),

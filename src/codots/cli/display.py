@@ -46,10 +46,11 @@ def bar() -> Progress:
 class TrainDisplay:
     """Reward by position, lift, speed, and what the run waits for."""
 
-    def __init__(self, steps: int, size: int, done: int = 0) -> None:
+    def __init__(self, steps: int, done: int = 0) -> None:
         self.bar = bar()
         self.task = self.bar.add_task("training", total=steps, completed=done)
-        self.curves: list[deque[float]] = [deque(maxlen=30) for _ in range(size)]
+        self.curves: dict[str, deque[float]] = {}
+        """The last rewards by position, of each domain where there are several."""
         self.values: dict[str, float] = {}
         self.lift: float | None = None
         self.waiting, self.since = "starting", time.monotonic()
@@ -62,15 +63,16 @@ class TrainDisplay:
         """Take in a step."""
         self.values = report.metrics
         self.lift = report.metrics.get("look/lift", self.lift)
-        for j, curve in enumerate(self.curves):
-            curve.append(report.metrics.get(f"reward/{j}", float("nan")))
+        shown = {key: value for key, value in report.metrics.items() if key.startswith("reward/")}
+        for key in dict.fromkeys((*self.curves, *shown)):
+            self.curves.setdefault(key, deque(maxlen=30)).append(shown.get(key, float("nan")))
         self.bar.update(self.task, completed=report.step)
 
     def __rich__(self) -> Group:
         table = Table(box=None, pad_edge=False, show_header=False)
-        for j, curve in enumerate(self.curves):
-            if curve:
-                table.add_row(f"position {j}", f"{curve[-1]:.3f}", sparkline(curve))
+        for key, curve in self.curves.items():
+            *domain, position = key.removeprefix("reward/").rsplit("/", 1)
+            table.add_row(*domain, f"position {position}", f"{curve[-1]:.3f}", sparkline(curve))
         v = self.values
         words = [f"{v['tokens/sampled'] / v['clock/step']:,.0f} sampled tokens/s" if v else ""]
         words += [f"entropy {v['learner/entropy']:.3f}"] if "learner/entropy" in v else []
@@ -107,7 +109,7 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
     from codots.training.train import train
 
     stopped = False
-    display = TrainDisplay(config.steps, config.size)
+    display = TrainDisplay(config.steps)
 
     def stop(*_: Any) -> None:
         nonlocal stopped
@@ -129,9 +131,14 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
 def line(report: StepReport) -> str:
     """One step in one line."""
     v = report.metrics
-    curve = " ".join(f"{v[key]:.2f}" for key in v if key.startswith("reward/"))
+    curves: dict[str, list[str]] = {}
+    for key in v:
+        if key.startswith("reward/"):
+            curves.setdefault(key.removeprefix("reward").rpartition("/")[0], []).append(f"{v[key]:.2f}")
+    curve = ", ".join(" ".join([*filter(None, [label.strip("/")]), *curve]) for label, curve in curves.items())
     facts = f"  facts right {v['facts/right']:.2f}" if "facts/right" in v else ""
     lift = f"  lift on dev {v['look/lift']:+.2f}" if "look/lift" in v else ""
+    lift = lift or (f"  dev figure {v['look/dev']:.2f}" if "look/dev" in v else "")
     return f"step {report.step}/{report.steps}  reward by position {curve}{facts}{lift}  {v['clock/step']:.1f} s"
 
 

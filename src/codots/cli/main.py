@@ -28,7 +28,7 @@ def main() -> None:
         _fail("stopped", 130)
     except typer.Abort:
         _fail("stopped: the input ended", 1)
-    except (ArithmeticError, TimeoutError) as error:
+    except (ArithmeticError, TimeoutError, RuntimeError) as error:
         _fail(str(error), 1)
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":

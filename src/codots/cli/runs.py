@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codots.cli.app import AsJson, Changes, DomainId, Packs, Preset, Recipe, Size, Split, Workers, app, show
-from codots.cli.shell_completion import arms as arm_names
-from codots.cli.shell_completion import completing
-from codots.core.deadline import LONGEST, PATIENCE
+from codots.cli.app import AsJson, Changes, Packs, Recipe, Settings, app, show
 
 if TYPE_CHECKING:
     from codots.config.schema import TrainConfig
@@ -57,21 +54,25 @@ def _dry_run(config: TrainConfig) -> None:
 
     from codots.runs.checkpoint import start_folder
     from codots.runs.loggers import check_loggers
-    from codots.training.setup import profile_of
+    from codots.training.setup import engine_plan, profile_of
 
     check_loggers(config.loggers)
-    folder = start_folder(config)
+    folder = start_folder(config.model, config.fork)
     profile = profile_of(config, folder)
-    typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
-    lives = config.packs * config.group
-    episodes = lives * (2 * config.size - 1 if config.contexts == "own" else config.size)
-    typer.echo(f"# a step: {config.packs} packs x {config.group} lives = {lives} lives, {episodes} episodes")
+    engine_plan(config, folder, profile)  # which finds the reference model
+    typer.echo(yaml.safe_dump(config.said(), sort_keys=False).rstrip())
+    for world in config.worlds:
+        where = f"{world.domain} {world.preset}: " if len(config.worlds) > 1 else ""
+        lives = world.packs * config.group
+        episodes = lives * (2 * world.pack_size - 1 if config.contexts == "own" else world.pack_size)
+        typer.echo(f"# a step: {where}{world.packs} packs x {config.group} lives = {lives} lives, {episodes} episodes")
     typer.echo(f"# {config.steps} steps from {folder.name!r} in style {profile.style!r}; nothing was run")
 
 
 @app.command("keys")
 def list_keys(
     pretraining: Annotated[bool, typer.Option("--pretrain", help="Of a recipe of `codots pretrain`.")] = False,
+    evaluation: Annotated[bool, typer.Option("--eval", help="Of the settings of `codots eval`.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List every key of a recipe: what it is if left out, and what it means."""
@@ -79,9 +80,11 @@ def list_keys(
 
     from codots.cli.display import keys_table
     from codots.config.load import keys_of
-    from codots.config.schema import PretrainConfig, TrainConfig
+    from codots.config.schema import EvalConfig, PretrainConfig, TrainConfig
 
-    keys = list(keys_of(PretrainConfig if pretraining else TrainConfig))
+    if pretraining and evaluation:
+        raise typer.BadParameter("expected --pretrain or --eval, not both")
+    keys = list(keys_of(PretrainConfig if pretraining else EvalConfig if evaluation else TrainConfig))
     if as_json:
         typer.echo(json.dumps([asdict(key) for key in keys], indent=2))
     else:
@@ -105,54 +108,30 @@ def run_pretraining(recipe: Recipe, changes: Changes = None) -> None:
 
 @app.command("eval")
 def run_evaluation(
-    model: Annotated[str, typer.Argument(help="A model folder, a run, base, or openai:NAME.")],
-    domain: DomainId = "frozen-lake-v1",
-    preset: Preset = "easy",
-    split: Split = "dev",
-    packs: Packs = 100,
-    size: Size = 4,
-    arms: Annotated[
-        str, typer.Option(help="Whose contexts: own,null,shuffled,frozen,oracle.", autocompletion=completing(arm_names))
-    ] = "own,null",
-    writer: Annotated[str | None, typer.Option(help="A model whose contexts this one reads.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 1.0,
-    workers: Workers = 2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU for a large model.")] = "auto",
-    patience: Annotated[float, typer.Option(min=1, max=LONGEST, help="Seconds that 100 packs may take.")] = PATIENCE,
-    rows: Annotated[
-        Path | None, typer.Option(help="One JSON line per episode; a stopped evaluation goes on from it.")
-    ] = None,
+    model: Annotated[
+        str, typer.Argument(help="A model folder, a run, base, openai:NAME; or a file of settings, such as eval.yaml.")
+    ],
+    changes: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model: position curves of every arm on the same packs."""
     from codots.cli.display import counting, report_table
+    from codots.config.load import load_recipe, settings
+    from codots.config.schema import EvalConfig
     from codots.evaluation.evaluate import as_json as plain
     from codots.evaluation.evaluate import evaluate
 
+    if model.endswith((".yaml", ".yml")):
+        config = load_recipe(EvalConfig, Path(model), changes)
+    else:
+        config = settings(EvalConfig, {"model": model}, changes, "eval")
     with counting("living") as told:
-        report = evaluate(
-            model,
-            domain=domain,
-            preset=preset,
-            split=split,
-            packs=packs,
-            size=size,
-            arms=tuple(filter(None, arms.split(","))),
-            writer=writer,
-            seed=seed,
-            temperature=temperature,
-            workers=workers,
-            rows=rows,
-            device=device,
-            patience=patience,
-            told=told,
-        )
+        report = evaluate(config, told=told)
     if as_json:
         typer.echo(json.dumps(plain(report), indent=2))
     else:
         show(report_table(report))
-    if any(arm.missing == packs for arm in report.arms.values()):
+    if any(arm.missing == config.packs for arm in report.arms.values()):
         raise typer.Exit(1)
 
 

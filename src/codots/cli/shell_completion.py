@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 import typer
@@ -24,19 +23,20 @@ def presets() -> list[str]:
     return sorted({preset for id in domains() for preset in get_domain(id).presets})
 
 
-def arms() -> Iterable[str]:
-    """Whose contexts a life may be given."""
-    from codots.rollout.arms import ARMS
-
-    return ARMS
-
-
 def keys() -> list[str]:
     """Keys of a recipe, as the beginning of a change."""
     from codots.config.load import keys_of
     from codots.config.schema import TrainConfig
 
     return [f"{key.name}=" for key in keys_of(TrainConfig)]
+
+
+def settings() -> list[str]:
+    """Keys of an evaluation, as the beginning of a change."""
+    from codots.config.load import keys_of
+    from codots.config.schema import EvalConfig
+
+    return [f"{key.name}=" for key in keys_of(EvalConfig)]
 
 
 def completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -47,6 +47,40 @@ def completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str
         return [f"{before}{comma}{choice}" for choice in choices() if choice.startswith(last)]
 
     return complete
+
+
+def changing(keys: Callable[[], list[str]]) -> Callable[[typer.Context, str], list[str]]:
+    """Complete `key=value`, the value too where its choices are known; bash makes words of key, `=` and value."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        key, equals, value = incomplete.partition("=")
+        if equals:
+            return [f"{key}={choice}" for choice in values(key, value)]
+        before: list[str] = ["", "", *(ctx.params.get("changes") or [])]
+        key, equals = before[-2:]
+        return values(key, incomplete) if equals == "=" else [key for key in keys() if key.startswith(incomplete)]
+
+    return complete
+
+
+def values(key: str, incomplete: str) -> list[str]:
+    """Complete the value of a key."""
+    choices = {"domain": domains, "preset": presets, "split": splits, "arms": arms}
+    return completing(choices[key])(incomplete) if key in choices else []
+
+
+def splits() -> Iterable[str]:
+    """Names of the splits that everybody knows."""
+    from codots.domains.registry import SPLITS
+
+    return SPLITS
+
+
+def arms() -> Iterable[str]:
+    """Names of the arms."""
+    from codots.rollout.arms import ARMS
+
+    return ARMS
 
 
 def policies() -> Iterable[str]:
@@ -73,10 +107,10 @@ def found_domain(name: str) -> str:
 
 
 def checked_split(name: str) -> str:
-    """Refuse what is no name, such as the option that came next, and what looks like a slip: any word is a split."""
-    known = ("train", "dev", "test")
-    if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-"):
-        raise typer.BadParameter("expected train, dev, test, or another word")
-    if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.7)):
-        raise typer.BadParameter(f"expected train, dev, test, or a word unlike them; the nearest is {close[0]!r}")
-    return name
+    """Refuse what is no name, such as the option that came next, and what looks like a slip."""
+    from codots.domains.registry import check_split
+
+    try:
+        return check_split(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from codots.core.deadline import PATIENCE, deadline
+from codots.config.schema import EvalConfig
 from codots.core.files import writable
-from codots.core.suggest import check_known
 from codots.domains.base import POLICIES, Pack
 from codots.domains.registry import make_pack
 from codots.engine.open import Player
 from codots.evaluation.curves import ArmReport, compare, rounded, scripted_rewards
 from codots.rollout.arms import ARMS, contexts_of, fitted, needed_own
-from codots.rollout.life import Given, Job, Life, Own
+from codots.rollout.life import Job, Life
 from codots.rollout.records import MISSING, Row, contexts, life_rows, missing_row, solves
+from codots.rollout.steps import Given, Own
 from codots.runs.resume import Journal
 
 log = logging.getLogger("codots")
@@ -64,47 +64,27 @@ class Report:
     """Sampled ids of all arms; those of an episode that two arms share count for both."""
 
 
-def evaluate(
-    model: str | Path,
-    *,
-    domain: str,
-    preset: str,
-    split: str = "dev",
-    packs: int = 100,
-    size: int = 4,
-    arms: Sequence[str] = ("own", "null"),
-    writer: str | Path | None = None,
-    seed: int = 0,
-    temperature: float = 1.0,
-    workers: int = 2,
-    rows: Path | None = None,
-    device: str = "auto",
-    patience: float = PATIENCE,
-    told: Told = lambda arm, done, total: None,
-) -> Report:
+def evaluate(config: EvalConfig, *, told: Told = lambda arm, done, total: None) -> Report:
     """Measure a model on held-out packs, every arm on the same ones.
 
-    With `writer`, the contexts of `own` and of the arms made from them are another model's, lived by that model (the
-    rows of arm `writer`) and only read here. `rows` takes one JSON line per episode as soon as a chunk of packs is
-    lived, also of arms that only another one needs; what such a file holds of this evaluation is not lived again, and
-    the report is the same. What is missing is warned of. Raises ValueError for an unknown arm, model, domain or
-    preset, and for rows of another evaluation; TimeoutError if a chunk of packs takes longer than `patience` seconds.
+    With `writer`, the contexts of `own` and of the arms made from them are another model's, rolled out by that model
+    (the rows of arm `writer`) and only read here. `rows` takes one JSON line per episode as soon as a chunk of packs is
+    over, also of arms that only another one needs; what such a file holds of this evaluation is not rolled out again,
+    and the report is the same. What is missing is warned of. Raises ValueError for an unknown model, and for rows of
+    another evaluation; TimeoutError if a chunk of packs takes longer than `patience` seconds.
     """
-    for arm in arms:
-        check_known(arm, ARMS, "arm")
-    if not arms:
-        raise ValueError(f"no arms; expected some of {', '.join(ARMS)}")
+    arms, rows = config.arms, None if config.rows is None else Path(config.rows)
     if rows is not None:
         writable(rows)
-    drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
-    how = {"temperature": temperature, "workers": workers, "device": device}
-    reader = _Player(Player(model, domain, **how), seed, patience)  # type: ignore[arg-type]
-    author = None if writer is None else _Player(Player(writer, domain, **how), seed, patience)  # type: ignore[arg-type]
-    asked = {"domain": domain, "preset": preset, "split": split, "size": size, "seed": seed, "temperature": temperature}
+    drawn = [make_pack(config.domain, config.preset, config.split, i, config.size) for i in range(config.packs)]
+    reader = _Player(config.model, config)
+    author = None if config.writer is None else _Player(config.writer, config)
+    asked = config.model_dump(include={"domain", "preset", "split", "size", "seed", "temperature"})
     head: dict[str, Any] = {}
     if rows is not None:
         head = {"model": reader.player.identity, "writer": None if author is None else author.player.identity}
-        head |= asked | {"packs": packs, "arms": list(arms), "workers": workers, "chunk": CHUNK}
+        head |= asked | {"packs": config.packs, "arms": arms, "workers": config.workers, "chunk": CHUNK}
+        head["profile"] = config.profile
     journal = Journal(rows, head)
     try:
         lives = live_arms(arms, drawn, reader, author, journal, told)
@@ -114,12 +94,12 @@ def evaluate(
             author.player.close()
     tell_of_missing(lives)
     if {row.stop for arm in arms for life in lives[arm] for row in solves(life)} == {"malformed"}:
-        log.warning(f"no answer of {model} could be read; does it know {domain}?")
+        log.warning(f"no answer of {config.model} could be read; does it know {config.domain}?")
     return Report(
-        model=str(model),
-        writer=None if writer is None else str(writer),
-        n_packs=packs,
-        **asked,  # type: ignore[arg-type]
+        model=config.model,
+        writer=config.writer,
+        n_packs=config.packs,
+        **asked,
         **compare(drawn, lives),
         tokens=sum(row.tokens for of in lives.values() for life in of for row in life),
     )
@@ -135,9 +115,11 @@ def tell_of_missing(lives: dict[str, list[list[Row]]]) -> None:
 class _Player:
     """A model at work on packs."""
 
-    def __init__(self, player: Player, seed: int, patience: float) -> None:
-        self.player, self.seed, self.patience = player, seed, patience
-        self.style, self.strategy = player.profile.style, player.profile.strategy()
+    def __init__(self, model: str, config: EvalConfig) -> None:
+        how: dict[str, Any] = config.model_dump(include={"temperature", "profile", "workers", "device"})
+        self.player, self.seed, self.timeout = Player(model, config.domain, **how), config.seed, config.patience
+        profile = self.player.profile
+        self.style, self.strategy, self.play = profile.style, profile.strategy(), profile.play()
 
     def live(
         self,
@@ -167,15 +149,18 @@ class _Player:
         left: dict[int, tuple[list[Row], list[Pack]]],
         told: Told,
     ) -> list[list[Row]]:
-        jobs = [Job(piece, given[i], ("eval", self.seed, i)) for i, (_, pieces) in left.items() for piece in pieces]
+        jobs = [
+            Job(piece, given[i], self.play, ("eval", self.seed, i))
+            for i, (_, pieces) in left.items()
+            for piece in pieces
+        ]
         over = iter(range(1, len(jobs)))
 
         def heard(_: Life) -> None:
             if done := next(over, None):  # the last is told of once all are written down
                 told(arm, min(left) + done * len(left) // len(jobs), len(packs))
 
-        with deadline(self.patience, f"living packs {min(left)} to {max(left)} of {arm}"):
-            lives = iter(self.player.live(jobs, heard) if jobs else ())
+        lives = iter(self.player.rollout(jobs, self.timeout, heard) if jobs else ())
         return [whole(packs[i], arm, known, [next(lives) for _ in pieces]) for i, (known, pieces) in left.items()]
 
 
@@ -223,7 +208,9 @@ def live_arms(
     own = [contexts(rows) for rows in lives.get("own", [])]
     for arm in arms:
         if arm != "own":
-            given = [Given(reader.strategy, contexts_of(arm, i, packs, own, reader.style)) for i in range(len(packs))]
+            given = [
+                Given(reader.strategy, contexts_of(arm, i, packs, own, reader.play.style)) for i in range(len(packs))
+            ]
             lives[arm] = reader.live(arm, packs, given, journal, told, lives.get("own", ()))
     return {arm: lives[arm] for arm in arms}
 
