@@ -120,6 +120,26 @@ def make_run(folder, told=None, rows=(), metrics=(), trained=(), **config):
     return folder
 
 
+WORLDS = [
+    {"domain": "frozen-lake-v1", "preset": "easy", "pack_size": 3, "packs": 2},
+    {"domain": "frozen-lake-v1", "preset": "hard", "pack_size": 2, "packs": 2},
+]
+
+
+def mixed_run(folder, told=None):
+    """A run over two entries of worlds, whose metrics carry their labels."""
+    labels = {"frozen-lake-v1:easy": 3, "frozen-lake-v1:hard": 2}
+    lines = [{"step": t, "look/dev": 0.5, "tokens/sampled": 10, "clock/step": 1.0} for t in range(1, 11)]
+    for line in lines:
+        for label, size in labels.items():
+            line |= {f"reward/{label}/{j}": 0.1 * j + 0.05 * line["step"] for j in range(size)}
+            line |= {f"look/{label}/{arm}_{j}": 0.5 for arm in ("own", "null") for j in range(size)}
+        line |= {f"facts/frozen-lake-v1:hard/{name}": 0.25 for name in ("right", "wrong")}
+    make_run(folder, told, metrics=lines)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": "base", "seed": 0, "steps": 10, "worlds": WORLDS}))
+    return folder
+
+
 def full_run(folder):
     """A run of which every part is there: evaluations, both writers, training, lives of two arms and of a group."""
     told = summary()

@@ -11,8 +11,8 @@ from PIL import Image
 
 from codots.report.figures import figures, side_by_side, write_figures
 from codots.report.page import write_report
-from codots.report.run import read_run
-from tests.report.made import full_run, make_run, steps, summary
+from codots.report.run import read_run, references_of
+from tests.report.made import full_run, make_run, mixed_run, steps, summary
 
 ALL = ["positions", "arms-after", "training", "facts", "looks", "malformed", "tokens", "seconds"]
 
@@ -22,6 +22,27 @@ def test_a_run_has_the_figures_that_its_numbers_allow(tmp_path):
     bare = [{"step": 1, "reward/0": 0.5}]
     assert [f.name for f in figures(read_run(make_run(tmp_path / "one", metrics=bare, size=1)))] == ["training"]
     assert figures(read_run(make_run(tmp_path / "none"))) == []
+
+
+def title(figure):
+    return re.search(r"<title id=[^>]*>([^<]*)", figure.svg)[1]
+
+
+def test_each_entry_of_worlds_has_its_own_curves_beside_its_own_references(tmp_path):
+    run = read_run(mixed_run(tmp_path / "run"))
+    found = {f.name: f for f in figures(run)}
+    assert list(found) == ["training", "training-1", "facts-1", "looks", "looks-1", "tokens", "seconds"]
+    assert title(found["training"]) == "Reward while training, frozen-lake-v1:easy"
+    assert title(found["training-1"]) == "Reward while training, frozen-lake-v1:hard"
+    assert "position 2:" in found["training"].svg
+    assert "position 2:" not in found["training-1"].svg
+    assert title(found["looks-1"]) == "Looks at dev, position 1, frozen-lake-v1:hard"
+    assert title(found["facts-1"]) == "Facts in the last context, frozen-lake-v1:hard"
+    easy, hard = (references_of(run, label) for label in run.labels)
+    assert easy != hard
+    assert (len(easy["bayes"]), len(hard["bayes"])) == (3, 2)
+    both = {f.name: f.svg for f in side_by_side([run, read_run(full_run(tmp_path / "other"))])}
+    assert "run frozen-lake-v1:hard" in both["runs-training"]
 
 
 def test_the_first_figure_tells_before_after_null_and_the_references(tmp_path):

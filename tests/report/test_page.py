@@ -12,7 +12,7 @@ import pytest
 
 from codots.report.page import hashed, headline, number, safe_json, signed, span, write_report
 from codots.report.run import read_run
-from tests.report.made import EVIL, arm, full_run, life, make_run, report, steps, summary
+from tests.report.made import EVIL, arm, full_run, life, make_run, mixed_run, report, steps, summary
 
 
 class Reader(HTMLParser):
@@ -67,6 +67,14 @@ def test_a_run_without_evaluations_is_judged_by_its_training_and_says_so(tmp_pat
     assert "reward went from 0.32 in the first steps of training to 0.62 in the last." in text
     assert "only an evaluation with its controls tells" in text
     assert "What this shows" not in text
+
+
+def test_a_run_over_several_worlds_is_judged_by_the_mean_of_its_entries(tmp_path):
+    [page] = write_report([mixed_run(tmp_path / "run")], tmp_path / "report.html")
+    text = Reader(page.read_text(encoding="utf-8")).text
+    assert "frozen-lake-v1 easy, frozen-lake-v1 hard" in text
+    assert "reward went from 0.20 in the first steps of training to 0.65 in the last." in text  # .2 and .1; .7 and .6
+    assert "nobody can expect more" not in text
 
 
 def test_a_run_without_any_step_has_a_page(tmp_path):

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from codots.report.run import POINTS, apart, find_runs, grounds, read_run, references_of
-from tests.report.made import full_run, life, make_run, report, steps, summary
+from tests.report.made import WORLDS, full_run, life, make_run, mixed_run, report, steps, summary
 
 
 def test_every_part_of_a_run_is_found(tmp_path):
@@ -30,6 +30,25 @@ def test_a_run_of_one_part_is_a_run(tmp_path, part):
         (folder / "config.yaml").unlink()
     run = read_run(folder)
     assert (len(run.steps), len(run.rows)) == {"config": (0, 0), "metrics": (3, 0), "rows": (0, 1)}[part]
+
+
+def test_a_run_over_several_worlds_names_them_and_is_measured_in_each(tmp_path):
+    folder = mixed_run(tmp_path / "run")
+    for name, preset, size in (("easy", "easy", 3), ("hard", "hard", 2), ("far", "wide", 2)):
+        told = report([0.5] * size, [0.4] * size, model="run", preset=preset)
+        (folder / f"{name}.json").write_text(json.dumps(told))
+    run = read_run(folder)
+    assert (run.size, run.labels) == (3, ["frozen-lake-v1:easy/", "frozen-lake-v1:hard/"])
+    assert run.world == ["frozen-lake-v1 easy, frozen-lake-v1 hard", "seed 0"]
+    assert {e.name: e.away(run.config) for e in run.evaluations} == {"easy": "", "hard": "", "far": "wide"}
+    assert [references_of(run, label)["bayes"] for label in run.labels] == [[0.62, 0.93, 0.93], [0.62, 0.93]]
+    assert read_run(make_run(tmp_path / "one")).labels == [""]
+
+
+@pytest.mark.parametrize("worlds", [3, [], [3], [WORLDS[0] | {"pack_size": "x"}]])
+def test_worlds_that_cannot_be_read_are_one_line(tmp_path, worlds):
+    with pytest.raises(ValueError, match=r"config\.yaml is no recipe: expected a (list of worlds|number of pack_size)"):
+        read_run(make_run(tmp_path / "run", worlds=worlds))
 
 
 def test_a_run_that_goes_on_is_told_from_one_that_is_over(tmp_path):

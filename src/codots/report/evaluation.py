@@ -38,7 +38,16 @@ class Evaluation:
     def away(self, config: dict[str, Any]) -> str:
         """Say what sets its lives apart from those that the recipe trains on, as `hard 8 tasks`; empty if nothing."""
         told = [(key, self.report[key]) for key in ("domain", "preset", "size")]
-        return " ".join(f"{v} tasks" if key == "size" else v for key, v in told if config.get(key, v) != v)
+        apart = [[(key, v) for key, v in told if world.get(key, v) != v] for world in worlds_of(config)]
+        return " ".join(f"{v} tasks" if key == "size" else v for key, v in min(apart, key=len, default=[]))
+
+
+def worlds_of(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return domain, preset and size of each entry of a recipe, as far as it says them."""
+    if "worlds" not in config:
+        return [{key: config[key] for key in ("domain", "preset", "size") if key in config}]
+    names = {"domain": "domain", "preset": "preset", "pack_size": "size"}
+    return [{name: world[key] for key, name in names.items() if key in world} for world in config["worlds"]]
 
 
 def is_evaluation(said: Any) -> bool:

@@ -129,8 +129,14 @@ def arms(evaluation: Evaluation, run: Run, suffix: str) -> Figure:
 
 
 def training(run: Run) -> Iterator[Figure]:
-    """Draw reward over the steps: of the training lives, and of the looks at `dev`."""
-    bounds = references_of(run)
+    """Draw reward over the steps, by entry of the recipe: of the training lives, and of the looks at `dev`."""
+    for i, label in enumerate(run.labels):
+        yield from trained(run, label, f"-{i}" * bool(i))
+
+
+def trained(run: Run, label: str, suffix: str) -> Iterator[Figure]:
+    """Draw what was lived and looked at in the worlds of one entry."""
+    bounds, where = references_of(run, label), f", {label.rstrip('/')}" * bool(label)
     last = {
         name: values[at]
         for name, values, at in (
@@ -140,31 +146,36 @@ def training(run: Run) -> Iterator[Figure]:
         )
         if values
     }
-    size = positions(run, "reward/")
+    size = positions(run, f"reward/{label}")
     if size:
         curves = [
-            Curve(f"position {j}", run.column(f"reward/{j}"), colour=COLOUR_OF[j % len(COLOUR_OF)]) for j in range(size)
+            Curve(f"position {j}", run.column(f"reward/{label}{j}"), colour=COLOUR_OF[j % len(COLOUR_OF)])
+            for j in range(size)
         ]
-        drawn = step_curves(run.steps, curves, title="Reward while training", references=last)
-        yield Figure("training", drawn, "training")
-    looked = positions(run, "look/own_")
+        drawn = step_curves(run.steps, curves, title=f"Reward while training{where}", references=last)
+        yield Figure(f"training{suffix}", drawn, "training")
+    looked = positions(run, f"look/{label}own_")
     if looked:
-        seen = [i for i, value in enumerate(run.column(f"look/own_{looked - 1}")) if math.isfinite(value)]
-        own, null = ([run.column(f"look/{arm}_{looked - 1}")[i] for i in seen] for arm in ("own", "null"))
+        seen = [i for i, value in enumerate(run.column(f"look/{label}own_{looked - 1}")) if math.isfinite(value)]
+        own, null = ([run.column(f"look/{label}{arm}_{looked - 1}")[i] for i in seen] for arm in ("own", "null"))
         curves = [Curve("null", null, colour=5, dotted=True), Curve("own", own)]
-        title = f"Looks at dev, position {looked - 1}"
-        yield Figure("looks", step_curves([run.steps[i] for i in seen], curves, title=title, references=last), "looks")
+        title = f"Looks at dev, position {looked - 1}{where}"
+        drawn = step_curves([run.steps[i] for i in seen], curves, title=title, references=last)
+        yield Figure(f"looks{suffix}", drawn, "looks")
 
 
 def positions(run: Run, prefix: str) -> int:
     """How many positions a metric is there of."""
-    found = [int(name.removeprefix(prefix)) for name in run.metrics if name.startswith(prefix)]
-    return 1 + max(found, default=-1)
+    found = [name.removeprefix(prefix) for name in run.metrics if name.startswith(prefix)]
+    return 1 + max((int(rest) for rest in found if rest.isdecimal()), default=-1)
 
 
 def numbers(run: Run) -> Iterator[Figure]:
     """Draw facts, failures, what the learner tells, tokens and seconds over the steps."""
-    shown = {"facts": (facts(run), "Facts in the last context", "share of what can be known", 1.0)}
+    shown: dict[str, tuple[list[Curve], str, str, float]] = {}
+    for i, label in enumerate(run.labels):
+        title = "Facts in the last context" + f", {label.rstrip('/')}" * bool(label)
+        shown["facts" + f"-{i}" * bool(i)] = facts(run, label), title, "share of what can be known", 1.0
     for name, of in NUMBERS.items():
         curves = [
             Curve(curve, [of.scale * value for value in run.column(metric)], colour=colour)
@@ -173,12 +184,13 @@ def numbers(run: Run) -> Iterator[Figure]:
         shown[name] = curves, of.title, of.unit, of.least_top
     for name, (curves, title, unit, least_top) in shown.items():
         if any(math.isfinite(value) for one in curves for value in one.values):
-            yield Figure(name, step_curves(run.steps, curves, title=title, unit=unit, least_top=least_top), name)
+            drawn = step_curves(run.steps, curves, title=title, unit=unit, least_top=least_top)
+            yield Figure(name, drawn, name.partition("-")[0])
 
 
-def facts(run: Run) -> list[Curve]:
+def facts(run: Run, label: str = "") -> list[Curve]:
     """Claims of the last contexts; what is neither rightly nor wrongly told is missing."""
-    right, wrong = run.column("facts/right"), run.column("facts/wrong")
+    right, wrong = run.column(f"facts/{label}right"), run.column(f"facts/{label}wrong")
     missing = [rest if (rest := 1 - r - w) > 0 or math.isnan(rest) else 0.0 for r, w in zip(right, wrong, strict=True)]
     return [Curve("right", right, colour=2), Curve("wrong", wrong, colour=1), Curve("missing", missing, colour=5)]
 
@@ -199,13 +211,20 @@ def side_by_side(runs: Sequence[Run]) -> list[Figure]:
         found.append(Figure(f"runs-{i}", position_curves(curves, title=title, references=references(bounds[ground]))))
     steps = sorted({step for run in runs for step in run.steps})
     curves = [
-        Curve(names[i], [at.get(step, math.nan) for step in steps], colour=i)
+        Curve(f"{names[i]} {label.rstrip('/')}".rstrip(), [at.get(step, math.nan) for step in steps], colour=i)
         for i, run in enumerate(runs)
-        if (at := dict(zip(run.steps, run.column(f"reward/{positions(run, 'reward/') - 1}"), strict=True)))
+        for label in run.labels
+        if (at := dict(zip(run.steps, run.column(last_reward(run, label)), strict=True)))
     ]
     if curves:
         found.append(Figure("runs-training", step_curves(steps, curves, title="Training, last position")))
     return found
+
+
+def last_reward(run: Run, label: str) -> str:
+    """Name the metric of the reward at the last position."""
+    prefix = f"reward/{label}"
+    return f"{prefix}{positions(run, prefix) - 1}"
 
 
 def write_figures(folder: Path, shown: Sequence[Figure]) -> list[Path]:

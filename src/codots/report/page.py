@@ -12,14 +12,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from codots.core.files import writable, write_atomically
 from codots.report.evaluation import Evaluation
-from codots.report.figures import FIRST, Figure, figures, side_by_side, write_figures
+from codots.report.figures import FIRST, Figure, figures, last_reward, side_by_side, write_figures
 from codots.report.lives import Shelf, chosen, index, packed, read_lives
-from codots.report.run import Run, apart, grounds, is_exact, read_run, references_of
+from codots.report.run import Run, apart, grounds, is_exact, mean, read_run, references_of
 from codots.report.svg import STYLE, bare
 
 DASH, MINUS = "\u2013", "\u2212"
@@ -211,11 +212,14 @@ def rose(before: dict[str, Any], after: dict[str, Any], lift: Sequence[Sequence[
 
 
 def training_headline(run: Run) -> Headline | None:
-    """Compare the first tenth of the steps with the last, None before any step."""
-    rewards = [v for v in run.column(f"reward/{run.size - 1}") if math.isfinite(v)]
+    """Compare the first tenth of the steps with the last, None before any step; of several entries the mean."""
+    several = len(run.labels) > 1
+    names = [last_reward(run, label) for label in run.labels] if several else [f"reward/{run.size - 1}"]
+    means = [mean(np.array(values)) for values in zip(*map(run.column, names), strict=True)]
+    rewards = [value for value in means if math.isfinite(value)]
     if not rewards:
         return None
-    few, bayes = max(1, len(rewards) // 10), references_of(run).get("bayes")
+    few, bayes = max(1, len(rewards) // 10), None if several else references_of(run).get("bayes")
     first, last = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
     exact = is_exact(str(run.config.get("domain", "")))
     return Headline(first if len(rewards) > 1 else None, last, True, bayes[0] if bayes else None, exact, None, False)

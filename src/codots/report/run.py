@@ -17,7 +17,7 @@ import yaml
 from codots.core.suggest import closest
 from codots.domains.registry import get_domain, make_pack
 from codots.evaluation.curves import compare
-from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, moment
+from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, moment, worlds_of
 from codots.rollout.records import HEAD
 
 SUMMARY = "summary.json"
@@ -57,10 +57,11 @@ class Run:
     @property
     def size(self) -> int:
         """Tasks in a life, 0 if nothing says so."""
-        told = (
-            self.after.report if self.after else self.config or (self.evaluations[0].report if self.evaluations else {})
-        )
-        return int(told.get("size", 0))
+        if self.after:
+            return int(self.after.report["size"])
+        if self.config:
+            return max(int(world.get("size", 0)) for world in worlds_of(self.config))
+        return int(self.evaluations[0].report["size"]) if self.evaluations else 0
 
     @property
     def after(self) -> Evaluation | None:
@@ -72,7 +73,14 @@ class Run:
         """What the recipe says of where the lives were lived."""
         c = self.config
         seed = [f"seed {c['seed']}"] if "seed" in c else []
-        return [" ".join(str(c[key]) for key in ("domain", "preset") if key in c), *seed] if c else []
+        worlds = [" ".join(str(w[key]) for key in ("domain", "preset") if key in w) for w in worlds_of(c)]
+        return [", ".join(worlds), *seed] if c else []
+
+    @property
+    def labels(self) -> list[str]:
+        """What stands before the position in the names of metrics, as `frozen-lake-v1/`; one empty word if nothing."""
+        found = [name.removeprefix("reward/").rpartition("/") for name in self.metrics if name.startswith("reward/")]
+        return list(dict.fromkeys(label + slash for label, slash, _ in found)) or [""]
 
     @property
     def running(self) -> bool:
@@ -149,6 +157,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     for key in ("steps", "size"):
         if not isinstance(recipe.get(key, 0), int):
             raise ValueError(f"{path} is no recipe: expected a number of {key}, got {recipe[key]!r}")
+    worlds = recipe.get("worlds", [{}])
+    if not isinstance(worlds, list) or not worlds or not all(isinstance(world, dict) for world in worlds):
+        raise ValueError(f"{path} is no recipe: expected a list of worlds, got {worlds!r}")
+    for size in (world.get("pack_size", 0) for world in worlds):
+        if not isinstance(size, int):
+            raise ValueError(f"{path} is no recipe: expected a number of pack_size, got {size!r}")
     return recipe
 
 
@@ -223,16 +237,26 @@ def holds_rows(path: Path) -> bool:
     return isinstance(first, dict) and (HEAD in first or {"pack", "arm", "turns"} <= first.keys())
 
 
-def references_of(run: Run) -> dict[str, list[float]]:
+def references_of(run: Run, label: str = "") -> dict[str, list[float]]:
     """Floor, bayes and ceiling by position: of an evaluation of such lives, else of packs of `dev`, else none."""
+    world = world_of(run.config, label)
     for evaluation in reversed(run.evaluations):
-        if evaluation.when != "other" and not evaluation.away(run.config):
+        if evaluation.when != "other" and not evaluation.away(world):
             return {name: evaluation.report[name] for name in REFERENCES}
-    c = run.config
     try:
-        return dict(_references(c["domain"], c["preset"], c["size"]))
+        return dict(_references(world["domain"], world["preset"], world["size"]))
     except (KeyError, ValueError):  # another kind of recipe, or a domain that is not installed here
         return {}
+
+
+def world_of(config: dict[str, Any], label: str) -> dict[str, Any]:
+    """Find the entry of a recipe by its label in metrics, which is its domain and as much of the rest as it takes."""
+    worlds = worlds_of(config)
+    for i, world in enumerate(worlds):
+        whole = ":".join(map(str, (*(world.get(key, "") for key in ("domain", "preset", "size")), i)))
+        if f"{whole}:".startswith(f"{label.rstrip('/')}:"):
+            return world
+    return worlds[0]
 
 
 @lru_cache(maxsize=32)
