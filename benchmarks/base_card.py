@@ -6,13 +6,17 @@ import sys
 
 import numpy as np
 
+from codots.config.schema import EvalConfig
+from codots.core.deadline import PATIENCE
 from codots.domains.base import Pack
 from codots.domains.registry import make_pack
-from codots.engine.local import LocalEngine, Plan
+from codots.engine.local import LocalEngine
+from codots.engine.worker import Plan
 from codots.evaluation.evaluate import ARMS, evaluate
 from codots.model.load import model_folder
-from codots.rollout.life import Job, Life, Own
+from codots.rollout.life import Job, Life
 from codots.rollout.profile import load_profile
+from codots.rollout.steps import Own
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "easy"}
 
@@ -21,7 +25,8 @@ def curves(model: str, packs: int) -> None:
     """Reward by position of every arm, at temperature 1 and greedy."""
     print("| temperature | arm | position 0 | 1 | 2 | 3 | success at 3 |\n|---|---|---|---|---|---|---|")
     for temperature in (1.0, 0.0):
-        report = evaluate(model, **LAKE, split="final", packs=packs, arms=ARMS, temperature=temperature)
+        asked = EvalConfig(model=model, **LAKE, split="final", packs=packs, arms=list(ARMS), temperature=temperature)
+        report = evaluate(asked)
         for arm, found in report.arms.items():
             cells = " | ".join(f"{reward:.3f}" for reward in found.reward)
             print(f"| {temperature:g} | {arm} | {cells} | {found.success[3]:.3f} |")
@@ -34,7 +39,8 @@ def groups(model: str, packs: int, size: int = 8) -> tuple[list[Pack], list[list
     drawn = [make_pack(LAKE["domain"], LAKE["preset"], "final", i, 4) for i in range(packs)]
     engine = LocalEngine(Plan(folder, profile), 2)
     lives = [
-        engine.live([Job(p, Own(profile.strategy()), ("card", i, g)) for g in range(size)]) for i, p in enumerate(drawn)
+        engine.rollout([Job(p, Own(profile.strategy()), profile.play(), ("card", i, g)) for g in range(size)], PATIENCE)
+        for i, p in enumerate(drawn)
     ]
     engine.close()
     return drawn, lives

@@ -53,7 +53,7 @@ def by_turn(batch: Sequence[Sample]) -> list[Sample]:
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             mask, none = [False] * start + [True] * (end - start), [0.0] * start
             told = (none + row[start:end] for row in (sample.advantages, sample.logprobs))
-            turns.append(Sample(sample.ids[:end], mask, *told, sample.version))
+            turns.append(Sample(sample.ids[:end], mask, *told, [0] * start + sample.versions[start:end]))
     return turns
 
 
@@ -103,17 +103,18 @@ def plain_gradient(model: Any, batch: Sequence[Sample], budget: int, normaliser:
 
 def tree_gradient(learner: Any, batch: Sequence[Sample], normaliser: int) -> np.ndarray:
     """The learner's own, flat."""
-    return learner.gradient(batch, normaliser)[0].numpy()
+    learner.forward_backward(batch, normaliser)
+    return learner.take_gradient().numpy()
 
 
 def contestant(name: str, folder: Path, config: TrainConfig) -> Ask:
     """Prepare one of them, and leave its gradient in the folder."""
-    from codots.learner.batch import micro_batches, trained_tokens
+    from codots.learner.batch import micro_batches, normalizer
     from codots.learner.local import LocalLearner
 
     batch = [Sample(**json.loads(line)) for line in (folder / "batch.jsonl").read_text().splitlines()]
     model, _ = load_model(model_folder(config.model))
-    budget, normaliser = config.learner.micro_tokens, trained_tokens(batch)
+    budget, normaliser = config.learner.micro_tokens, normalizer(batch, config.learner)
     if name in PADDED:
         by_turns, lean = PADDED[name]
         batch = by_turn(batch) if by_turns else batch

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from contest import ROUNDS, Ask, Told, apart, contest, median, options, show
-from one_step import credited, demo, engine_of, lived
+from one_step import credited, demo, engine_of, learn, rolled_out
 
 from codots.config.schema import TrainConfig
-from codots.training.train import learn
 
 SIZES = (4, 16, 64)
 COLUMNS = {
@@ -62,15 +61,17 @@ def life(config: TrainConfig) -> Ask:
     def step() -> Told:
         forget_peak()
         start = time.process_time()
-        lives = lived(engine, config)
+        blocks = rolled_out(engine, config)
         live, live_mb = time.process_time() - start, peak_mb()
         forget_peak()
         start = time.process_time()
-        learn(engine, config, lives, credited(config, lives))
+        learn(engine, config, blocks, credited(config, blocks))
+        learnt = time.process_time() - start
+        lives = [life for block in blocks for life in block.lives]
         return {
             "live": live,
-            "learn": time.process_time() - start,
-            "tasks": config.packs * config.group * config.size,
+            "learn": learnt,
+            "tasks": sum(len(life.of("solve")) for life in lives),
             "sampled": sum(episode.transcript.tokens for life in lives for episode in life.episodes),
             "ids": sum(len(episode.transcript.ids) for life in lives for episode in life.episodes),
             "live_mb": live_mb,

@@ -10,7 +10,7 @@ seed=${2:-0}
 measure() { # NAME, then the words of `codots eval`
     local name=$1
     shift
-    codots eval "$@" --split "${split:-final}" --json >"$out/$name.json"
+    codots eval "$@" split="${split:-final}" --json >"$out/$name.json"
 }
 
 clocked() { # NAME, then a command: adds a line with its seconds to clock.txt
@@ -22,35 +22,35 @@ clocked() { # NAME, then a command: adds a line with its seconds to clock.txt
 
 case $part in
 base)
-    measure base base --packs 500 --arms own,null,shuffled,frozen,oracle
-    measure base-greedy base --packs 500 --arms own,null,shuffled,frozen,oracle --temperature 0
-    measure base-v0 base --packs 500 --domain frozen-lake-v0
+    measure base base packs=500 arms=own,null,shuffled,frozen,oracle
+    measure base-greedy base packs=500 arms=own,null,shuffled,frozen,oracle temperature=0
+    measure base-v0 base packs=500 domain=frozen-lake-v0
     ;;
 demo)
     codots demo recipes/demo.yaml seed="$seed" run="$out/demo-$seed"
     ;;
 lake)
     clocked "lake-$seed" codots train recipes/lake.yaml seed="$seed" run="$out/lake-$seed"
-    measure "lake-$seed" "$out/lake-$seed" --packs 500 --arms own,null,shuffled,frozen,oracle
-    measure "lake-$seed-base-reads" base --writer "$out/lake-$seed" --packs 500
-    measure "lake-$seed-reads-base" "$out/lake-$seed" --writer base --packs 500
-    measure "lake-$seed-hard" "$out/lake-$seed" --preset hard --size 8 --packs 500
+    measure "lake-$seed" "$out/lake-$seed" packs=500 arms=own,null,shuffled,frozen,oracle
+    measure "lake-$seed-base-reads" base writer="$out/lake-$seed" packs=500
+    measure "lake-$seed-reads-base" "$out/lake-$seed" writer=base packs=500
+    measure "lake-$seed-hard" "$out/lake-$seed" preset=hard size=8 packs=500
     ;;
 v0)
     clocked "v0-$seed" codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
-    split=final2 measure "v0-$seed" "$out/v0-$seed" --domain frozen-lake-v0 --packs 500
+    split=final2 measure "v0-$seed" "$out/v0-$seed" domain=frozen-lake-v0 packs=500
     ;;
 controls) # about as many sampled ids each, at three rates
     for recipe in coarse task-by-task; do
         for lr in 5.0e-4 1.0e-3 2.0e-3; do
             run=$out/$recipe-$lr
             codots train "recipes/$recipe.yaml" learner.lr=$lr seed="$seed" workers=1 run="$run"
-            codots eval "$run" --split dev --packs 200 --workers 1 --json >"$run-dev.json"
+            codots eval "$run" split=dev packs=200 workers=1 --json >"$run-dev.json"
         done
     done
     ;;
 best) # RECIPE-RATE: the best of the three on `dev`, on the packs of the demo
-    split=test measure "$seed" "$out/$seed" --packs 500
+    split=test measure "$seed" "$out/$seed" packs=500
     ;;
 reference)
     for preset in easy hard; do

@@ -8,12 +8,13 @@ from pathlib import Path
 from codots.algorithm.credit import Advantages
 from codots.config.load import load_recipe
 from codots.config.schema import TrainConfig
+from codots.core.deadline import PATIENCE
 from codots.core.transcript import Sample
-from codots.engine.local import LocalEngine, Plan
+from codots.engine.local import LocalEngine
+from codots.learner.batch import normalizer
 from codots.model.load import model_folder
-from codots.rollout.life import Life
-from codots.rollout.profile import load_profile
-from codots.training.train import collect, credit_of, samples, step_jobs, step_packs
+from codots.training.batch import Block, blocks_of, credit_of, minibatches, step_jobs
+from codots.training.setup import engine_plan, entries_of, profile_of
 
 DEMO = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 
@@ -26,28 +27,34 @@ def demo(*changes: str) -> TrainConfig:
 def engine_of(config: TrainConfig) -> LocalEngine:
     """The engine that a training by this recipe would have."""
     folder = model_folder(config.model)
-    steps = config.steps * config.minibatches
-    plan = Plan(folder, load_profile(folder), config.learner, total_steps=steps, gap_limit=config.gap_limit)
-    return LocalEngine(plan, config.workers)
+    return LocalEngine(engine_plan(config, folder, profile_of(config, folder)), config.workers)
 
 
-def lived(engine: LocalEngine, config: TrainConfig) -> list[Life]:
-    """Live the lives of the first step."""
-    lives = engine.live(step_jobs(config, engine.plan.profile, step_packs(config, 1), 1))
-    if failures := [life.failure for life in lives if life.failure]:
+def rolled_out(engine: LocalEngine, config: TrainConfig) -> list[Block]:
+    """Roll out the lives of the first step."""
+    entries = entries_of(config, engine.plan.profile)
+    blocks = blocks_of(entries, 1, engine.rollout(step_jobs(entries, config.seed, 1), PATIENCE))
+    if failures := [life.failure for block in blocks for life in block.lives if life.failure]:
         raise RuntimeError(f"{len(failures)} lives are missing: {failures[0]}")
-    return lives
+    return blocks
 
 
-def credited(config: TrainConfig, lives: Sequence[Life]) -> Advantages:
+def credited(config: TrainConfig, blocks: Sequence[Block]) -> list[Advantages]:
     """Credit them."""
-    return credit_of(config, collect(lives, config.packs, config.group, config.size))
+    return credit_of(config, blocks)
+
+
+def learn(engine: LocalEngine, config: TrainConfig, blocks: Sequence[Block], credit: Sequence[Advantages]) -> None:
+    """Take the optimizer steps of a training step, and serve what came of them."""
+    for batch in minibatches(blocks, credit, config.minibatches):
+        engine.forward_backward(batch, normalizer(batch, config.learner), PATIENCE)
+        engine.optim_step(PATIENCE)
+    engine.sync(PATIENCE)
 
 
 def step_samples(config: TrainConfig) -> list[Sample]:
     """What the learner gets in the first step."""
     engine = engine_of(config)
-    lives = lived(engine, config)
+    blocks = rolled_out(engine, config)
     engine.close()
-    credit = credited(config, lives)
-    return [one for i, life in enumerate(lives) for one in samples(life, credit, *divmod(i, config.group))]
+    return [one for batch in minibatches(blocks, credited(config, blocks), 1) for one in batch]

@@ -65,20 +65,21 @@ def main() -> None:
 
 def demo(n: int) -> list[Life]:
     """Let the shipped base live as in the first step of `recipes/demo.yaml`, and write down the lengths."""
-    from codots.config.schema import TrainConfig
+    from codots.config.schema import TrainConfig, World
     from codots.model.load import load_model, model_folder
     from codots.rollout.life import rollouts
     from codots.rollout.profile import load_profile
     from codots.sampler.local import LocalSampler
-    from codots.training.train import step_jobs, step_packs
+    from codots.training.batch import step_jobs
+    from codots.training.setup import entries_of
 
     group = min(8, n)
-    config = TrainConfig(domain="frozen-lake-v1", preset="easy", size=4, packs=-(-n // group), group=group)
+    config = TrainConfig(worlds=[World(packs=-(-n // group))], group=group)
     folder = model_folder("base")
     profile, (model, render) = load_profile(folder), load_model(folder)
     recorder = Recorder(LocalSampler(model, render.stop_ids))
-    jobs = step_jobs(config, profile, step_packs(config, 1), 1)[:n]
-    for life in asyncio.run(rollouts(jobs, recorder, render, profile.play())):  # type: ignore[arg-type]
+    jobs = step_jobs(entries_of(config, profile), config.seed, 1)[:n]
+    for life in asyncio.run(rollouts(jobs, recorder, render)):  # type: ignore[arg-type]
         if life.failure:
             raise RuntimeError(life.failure)
     lives: dict[Names, Life] = {}

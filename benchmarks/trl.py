@@ -29,13 +29,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from contest import ROUNDS, Ask, Told, apart, contest, median, options, show
-from one_step import credited, demo, engine_of, lived
+from one_step import credited, demo, engine_of, learn, rolled_out
 
 from codots.config.schema import TrainConfig
 from codots.core.transcript import Transcript
 from codots.model.load import model_folder
 from codots.rollout.life import Life
-from codots.training.train import learn
 
 GRPO = Path(__file__).parent / "contestants" / "grpo.py"
 MICRO = 112
@@ -57,13 +56,13 @@ def ours(config: TrainConfig) -> Ask:
 
     def step() -> Told:
         start = time.perf_counter()
-        lives = lived(engine, config)
+        blocks = rolled_out(engine, config)
         live = time.perf_counter() - start
-        credit = credited(config, lives)
-        learn(engine, config, lives, credit)
+        credit = credited(config, blocks)
+        learn(engine, config, blocks, credit)
         seconds = time.perf_counter() - start
-        transcripts = [episode.transcript for life in lives for episode in life.episodes]
-        skipped = (credit.solve_PGS == 0).sum() + (credit.update_PGS == 0).sum()
+        transcripts = [episode.transcript for block in blocks for life in block.lives for episode in life.episodes]
+        skipped = sum((of.solve_PGS == 0).sum() + (of.update_PGS == 0).sum() for of in credit)
         return {
             "seconds": seconds,
             "live": live,
@@ -102,9 +101,13 @@ def given(transcript: Transcript) -> list[list[int]]:
 def write_plan(config: TrainConfig, folder: Path, rounds: int) -> tuple[Path, int]:
     """Live once, and leave for TRL what it needs; gives the number of episodes as well."""
     engine = engine_of(config)
-    play, lives = engine.plan.profile.play(), lived(engine, config)
+    play, blocks = engine.plan.profile.play(), rolled_out(engine, config)
     engine.close()
-    episodes = recorded(config, lives, {"solve": play.solve.max_tokens, "update": play.update.max_tokens})
+    episodes = recorded(
+        config,
+        [life for block in blocks for life in block.lives],
+        {"solve": play.solve.max_tokens, "update": play.update.max_tokens},
+    )
     plan = {
         "model": str(model_folder(config.model)),
         "folder": str(folder / "out"),

@@ -52,3 +52,14 @@ def test_the_sampler_is_timed_beside_those_of_its_rivals_that_are_here():
     assert found["loads"]["demo"]["sessions"] == 28
     assert found["tokens_per_s"]["vllm"] is None
     assert all(len(rates) == 1 and rates[0] > 0 for rates in found["tokens_per_s"]["codots"].values())
+
+
+def test_the_continuous_sampler_is_timed_with_and_without_a_sleeper_and_against_lockstep():
+    command = [sys.executable, BENCHMARKS / "continuous.py", "--quick"]
+    found = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
+    assert set(found) == {"wall", "cpu"}
+    for rates in found.values():
+        assert set(rates) == {"continuous", "beside a sleeper", "lockstep"}
+        assert all(len(times) == 1 and times[0] > 0 for times in rates.values())
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "continuous / lockstep, cpu: " in table

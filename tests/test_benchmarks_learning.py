@@ -43,7 +43,7 @@ def transcript_of(seed):
     for _ in range(rng.integers(1, 5)):
         transcript.read(rng.integers(0, 800, rng.integers(1, 12)).tolist())
         ids = rng.integers(0, 800, rng.integers(1, 5)).tolist()
-        transcript.wrote(Sampled(ids, [-1.0] * len(ids), StopReason.STOP, 0))
+        transcript.wrote(Sampled(ids, [-1.0] * len(ids), StopReason.STOP, [0] * len(ids)))
     return transcript
 
 
