@@ -10,8 +10,9 @@ import torch
 
 from codots.core.transcript import Sampled, StopReason, Transcript
 from codots.model import tiny
-from codots.rollout.life import Episode, Life
+from codots.rollout.life import Life
 from codots.rollout.profile import Profile
+from codots.rollout.steps import Episode
 from tests.toy import Guess
 
 PROFILE = Profile("compact", 4, 14, 200)
@@ -70,7 +71,9 @@ def made_up(rng, size, given, first_id):
         for kind in ("solve",) if given or j + 1 == size else ("solve", "update"):
             transcript, tokens = Transcript(), int(rng.integers(1, 6))
             transcript.read([0, 0])
-            transcript.wrote(Sampled([first_id + len(episodes)] * tokens, [-1.0] * tokens, StopReason.STOP, 0))
+            transcript.wrote(
+                Sampled([first_id + len(episodes)] * tokens, [-1.0] * tokens, StopReason.STOP, [0] * tokens)
+            )
             reward, stop = max(0.0, float(rng.normal(0.5, 0.4))), str(rng.choice(["goal", "hole", "malformed"]))
             episodes.append(Episode(kind, j, reward, "", None, stop, (), "", transcript))
     return Life(("life", first_id), tuple(episodes))

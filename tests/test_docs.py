@@ -7,13 +7,15 @@ import re
 from dataclasses import astuple, fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+import codots
 from codots.algorithm.credit import OPTIONS, PRESETS
 from codots.algorithm.losses import KINDS
 from codots.config.load import keys_of, validate
-from codots.config.schema import TrainConfig
+from codots.config.schema import TrainConfig, World
 from codots.rollout.records import Row
 from codots.training.train import train
 
@@ -39,12 +41,13 @@ def named(text: str) -> set[str]:
 
 def test_every_metric_of_a_run_is_explained_and_no_other(tmp_path: Path) -> None:
     config = TrainConfig.model_validate(
-        {"run": str(tmp_path / "run"), "steps": 1, "packs": 2, "group": 2, "workers": 1, "look_packs": 2, "size": 2}
-        | {"credit": {"choices": {"balance": "red"}}}
+        {"run": str(tmp_path / "run"), "steps": 2, "packs": 2, "group": 2, "workers": 1, "look_packs": 2, "size": 2}
+        | {"credit": {"choices": {"balance": "red"}}, "learner": {"loss_choices": {"kl_coef": 0.01}, "warmup": 0}}
+        | {"engine": {"delay": 1}, "gap_limit": 9}
     )
     list(train(config))
-    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    written = {re.sub(r"\d+$", "J", name) for name in json.loads(line)} - {"step"}
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    written = {re.sub(r"\d+$", "J", name) for line in lines for name in json.loads(line)} - {"step"}
     explained = set().union(*(named(cells[0]) for cells in table("Metrics")))
     assert explained - {"credit/red_temperature"} == written - {"credit/red_temperature"}
 
@@ -55,12 +58,23 @@ def test_every_estimator_and_loss_is_explained_as_it_is() -> None:
     for option, choices in OPTIONS.items():
         assert set(choices) <= named(cells[option][1])
     losses = set().union(*(named(row[0]) for row in table("Losses")))
-    assert losses - {"learner.loss"} == {name for name, kind in KINDS.items() if not kind.by_episode}
+    assert losses - {"learner.loss"} == set(KINDS)
 
 
 def test_every_field_of_a_row_is_explained() -> None:
     explained = [name for cells in table("Rows") for name in re.findall(r"`(\w+)`", cells[0])]
     assert explained == [field.name for field in fields(Row)]
+
+
+def test_every_key_of_an_entry_of_worlds_is_explained_with_its_default() -> None:
+    explained = dict(pair for row in table("Worlds") for pair in zip(*cells_of(row), strict=True))
+    fields_ = {name: info.get_default(call_default_factory=True) for name, info in World.model_fields.items()}
+    assert explained == fields_
+
+
+def cells_of(row: list[str]) -> tuple[list[str], list[object]]:
+    """The keys of a row, and their defaults."""
+    return re.findall(r"`(\w+)`", row[0]), [yaml.safe_load(text.strip("` ")) for text in row[1].split(",")]
 
 
 def test_the_keys_that_are_named_exist() -> None:
@@ -73,4 +87,17 @@ def test_the_keys_that_are_named_exist() -> None:
 
 @pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", TRAINING, re.S))
 def test_a_recipe_of_the_page_is_valid(text: str) -> None:
-    assert validate(TrainConfig, yaml.safe_load(text), "page").credit.choices["scale"] == "std"
+    config = validate(TrainConfig, yaml.safe_load(text), "page")
+    assert len(config.worlds) > 1 or config.credit.choices["scale"] == "std"
+
+
+def test_the_page_of_the_python_api_lists_the_public_names_and_no_other() -> None:
+    page = (DOCS / "api.md").read_text()
+    assert set(re.findall(r"`codots\.(\w+)", page)) == set(codots.__all__)
+
+
+def test_the_example_of_the_python_api_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.S)
+    scope: dict[str, object] = {}
+    exec(example, scope)
+    assert np.asarray(scope["advantages"].solve_PGS).shape == (1, 2, 2)  # type: ignore[attr-defined]

@@ -29,8 +29,8 @@ def quick(command: str, run: Path) -> list[str]:
     if words[0] == "train":
         changes = SMALL.split() + ([] if any(w.startswith("run=") for w in words) else [f"run={run}-other"])
         return words[:2] + changes + words[2:]
-    words = [re.sub(r"^(100|500)$", "4", word) for word in words]
-    return words + (["--workers", "1"] if words[0] == "eval" else [])
+    words = [re.sub(r"^(packs=)?(100|500)$", r"\g<1>4", word) for word in words]
+    return words + (["workers=1"] if words[0] == "eval" else [])
 
 
 def test_every_command_of_the_readme_runs_in_its_order(codots, tmp_path: Path, monkeypatch) -> None:

@@ -8,29 +8,38 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "make_pack": "codots.domains.registry",
-    "get_domain": "codots.domains.registry",
-    "register": "codots.domains.registry",
     "Domain": "codots.domains.base",
+    "Engine": "codots.engine.base",
+    "EvalConfig": "codots.config.schema",
     "Step": "codots.domains.base",
-    "check_domain": "codots.domains.check",
     "TrainConfig": "codots.config.schema",
-    "load_recipe": "codots.config.load",
-    "train": "codots.training.train",
+    "check_domain": "codots.domains.check",
     "evaluate": "codots.evaluation.evaluate",
-    "reference": "codots.evaluation.evaluate",
+    "get_domain": "codots.domains.registry",
+    "load_recipe": "codots.config.load",
     "load_rollouts": "codots.rollout.records",
+    "make_pack": "codots.domains.registry",
+    "reference": "codots.evaluation.evaluate",
+    "register": "codots.domains.registry",
+    "train": "codots.training.train",
 }
+"""Public names, and the modules they are imported from when they are first used."""
+_MODULES = {"credit": "codots.algorithm.credit", "losses": "codots.algorithm.losses"}
+"""Public modules by their short names."""
 __all__ = [
     "Domain",
+    "Engine",
+    "EvalConfig",
     "Step",
     "TrainConfig",
     "__version__",
     "check_domain",
+    "credit",
     "evaluate",
     "get_domain",
     "load_recipe",
     "load_rollouts",
+    "losses",
     "make_pack",
     "reference",
     "register",
@@ -38,11 +47,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from codots.algorithm import credit, losses
     from codots.config.load import load_recipe
-    from codots.config.schema import TrainConfig
+    from codots.config.schema import EvalConfig, TrainConfig
     from codots.domains.base import Domain, Step
     from codots.domains.check import check_domain
     from codots.domains.registry import get_domain, make_pack, register
+    from codots.engine.base import Engine
     from codots.evaluation.evaluate import evaluate, reference
     from codots.rollout.records import load_rollouts
     from codots.training.train import train
@@ -50,8 +61,15 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import codots` loads no torch."""
-    if name not in _HOMES:
+    if name in _MODULES:
+        value: Any = import_module(_MODULES[name])
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
         raise AttributeError(f"module 'codots' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

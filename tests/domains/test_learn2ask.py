@@ -28,8 +28,9 @@ from codots.domains.learn2ask.score import FUSIONS, Scores, best, fuse, single
 from codots.domains.learn2ask.toy import judge_by_rule, named, toy_log
 from codots.domains.registry import get_domain, make_pack
 from codots.evaluation.evaluate import reference
-from codots.rollout.life import Given, Job, rollouts
+from codots.rollout.life import Job, rollouts
 from codots.rollout.profile import Play
+from codots.rollout.steps import Given
 from codots.sampler.base import Params
 from codots.sampler.scripted import ScriptedSampler
 
@@ -849,9 +850,10 @@ def test_the_key_stands_in_no_text_of_the_judge(named_judge):
 
 def live(render, pack, reply):
     async def one():
-        job = Job(pack, Given(Rewrite(), ("",) * len(pack.tasks)), ("test", 0))
+        play = Play("natural", Params(60), Params(60))
+        job = Job(pack, Given(Rewrite(), ("",) * len(pack.tasks)), play, ("test", 0))
         sampler = ScriptedSampler(render, lambda names: lambda _: reply)
-        return await rollouts([job], sampler, render, Play("natural", Params(60), Params(60)))
+        return await rollouts([job], sampler, render)
 
     (life,) = asyncio.run(asyncio.wait_for(one(), 60))
     return life
