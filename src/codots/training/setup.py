@@ -60,7 +60,7 @@ class Run:
 
 def begin(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine: Engine | None = None) -> Run:
     """Open a run: anew, where it stopped, or from another run's checkpoint; with the recipe's engine, or this one."""
-    if engine:
+    if engine is not None:
         stack.enter_context(closing(engine))
     check_loggers(config.loggers)
     run, saved, recipe = Path(config.run), None, config.said()
