@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from codots.config.schema import EvalConfig
-from codots.core.deadline import PATIENCE
+from codots.core.deadline import STAGE_TIMEOUT
 from codots.domains.base import Pack
 from codots.domains.registry import make_pack
 from codots.engine.local import LocalEngine
@@ -39,7 +39,9 @@ def groups(model: str, packs: int, size: int = 8) -> tuple[list[Pack], list[list
     drawn = [make_pack(LAKE["domain"], LAKE["preset"], "final", i, 4) for i in range(packs)]
     engine = LocalEngine(Plan(folder, profile), 2)
     lives = [
-        engine.rollout([Job(p, Own(profile.strategy()), profile.play(), ("card", i, g)) for g in range(size)], PATIENCE)
+        engine.rollout(
+            [Job(p, Own(profile.strategy()), profile.play(), ("card", i, g)) for g in range(size)], STAGE_TIMEOUT
+        )
         for i, p in enumerate(drawn)
     ]
     engine.close()

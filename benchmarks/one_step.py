@@ -8,7 +8,7 @@ from pathlib import Path
 from codots.algorithm.credit import Advantages
 from codots.config.load import load_recipe
 from codots.config.schema import TrainConfig
-from codots.core.deadline import PATIENCE
+from codots.core.deadline import STAGE_TIMEOUT
 from codots.core.transcript import Sample
 from codots.engine.local import LocalEngine
 from codots.learner.batch import normalizer
@@ -33,7 +33,7 @@ def engine_of(config: TrainConfig) -> LocalEngine:
 def rolled_out(engine: LocalEngine, config: TrainConfig) -> list[Block]:
     """Roll out the lives of the first step."""
     entries = entries_of(config, engine.plan.profile)
-    blocks = blocks_of(entries, 1, engine.rollout(step_jobs(entries, config.seed, 1), PATIENCE))
+    blocks = blocks_of(entries, 1, engine.rollout(step_jobs(entries, config.seed, 1), STAGE_TIMEOUT))
     if failures := [life.failure for block in blocks for life in block.lives if life.failure]:
         raise RuntimeError(f"{len(failures)} lives are missing: {failures[0]}")
     return blocks
@@ -47,9 +47,9 @@ def credited(config: TrainConfig, blocks: Sequence[Block]) -> list[Advantages]:
 def learn(engine: LocalEngine, config: TrainConfig, blocks: Sequence[Block], credit: Sequence[Advantages]) -> None:
     """Take the optimizer steps of a training step, and serve what came of them."""
     for batch in minibatches(blocks, credit, config.minibatches):
-        engine.forward_backward(batch, normalizer(batch, config.learner), PATIENCE)
-        engine.optim_step(PATIENCE)
-    engine.sync(PATIENCE)
+        engine.forward_backward(batch, normalizer(batch, config.learner), STAGE_TIMEOUT)
+        engine.optim_step(STAGE_TIMEOUT)
+    engine.sync(STAGE_TIMEOUT)
 
 
 def step_samples(config: TrainConfig) -> list[Sample]:

@@ -5,7 +5,7 @@ from codots.config.schema import EvalConfig
 from codots.evaluation.evaluate import Report, evaluate
 
 
-def measured(model, *, told=None, **settings) -> Report:
+def measured(model, *, on_progress=None, **settings) -> Report:
     """Measure a model; settings that do not fit raise the one line that the command would say."""
     config = validate(EvalConfig, {"model": model} | settings, "eval")
-    return evaluate(config) if told is None else evaluate(config, told=told)
+    return evaluate(config) if on_progress is None else evaluate(config, on_progress=on_progress)

@@ -250,12 +250,12 @@ def test_training_leaves_a_model(codots, home):
 def test_what_is_no_number_of_its_kind_is_one_line(refused):
     for change, line in (
         ("fork=''", "fork: String should have at least 1 character"),
-        ("patience=1e12", "patience: .*less than or equal to 100000000"),
+        ("stage_timeout=1e12", "stage_timeout: .*less than or equal to 100000000"),
         ("cache_gib=1e308", "cache_gib: .*less than or equal to 1000000"),
         ("profile.solve_tokens=true", "solve_tokens is True; expected a number of at least 1"),
     ):
         refused(line, "train", "recipe.yaml", change)
-    refused("patience: .*finite number, got inf", "eval", "base", "patience=.inf")
+    refused("stage_timeout: .*finite number, got inf", "eval", "base", "stage_timeout=.inf")
 
 
 def test_a_file_in_the_way_is_one_line(refused, home):

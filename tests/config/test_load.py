@@ -90,7 +90,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("contexts: 3", "contexts: Input should be 'own' or 'none', got 3"),
         ("stages: [{steps: 1}]", "is a file for `codots pretrain`"),
         ("gap_limit: 0", "gap_limit: .*greater than 0"),
-        ("patience: 0", "patience: .*greater than 0"),
+        ("stage_timeout: 0", "stage_timeout: .*greater than 0"),
         ("domain: frozen-lake-v9", "unknown domain 'frozen-lake-v9'.*nearest is 'frozen-lake-v1'"),
         ("preset: eazy", "unknown preset of frozen-lake-v1 'eazy'.*nearest is 'easy'"),
         ("{packs: 5, minibatches: 2}", "5 packs cannot be cut into 2 equal mini-batches"),
@@ -251,8 +251,8 @@ def test_fingerprints_tell_recipes_apart():
 
 def test_what_a_run_may_change_on_its_way_is_no_part_of_its_fingerprint():
     """And both forms of the same recipe have one fingerprint, which no later version changes."""
-    changed = TrainConfig(run="moved", loggers=["wandb"], gap_limit=1, patience=7)
-    assert {"run", "loggers", "gap_limit", "patience"} == ELSEWHERE
+    changed = TrainConfig(run="moved", loggers=["wandb"], gap_limit=1, stage_timeout=7)
+    assert {"run", "loggers", "gap_limit", "stage_timeout"} == ELSEWHERE
     assert mark(changed, without=ELSEWHERE) == mark(TrainConfig(), without=ELSEWHERE)
     assert mark(TrainConfig(fork="runs/a"), without=ELSEWHERE) != mark(changed, without=ELSEWHERE)
     short, listed = TrainConfig.model_validate({"packs": 16}), TrainConfig(worlds=[{"packs": 16}])

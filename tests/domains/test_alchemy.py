@@ -18,7 +18,7 @@ from codots.domains.alchemy.book import Book, Table, counted_copies, least_copie
 from codots.domains.alchemy.draw import RESERVED, Dials, acceptable, draw_book
 from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_pair
 from codots.domains.alchemy.notes import claims, write_down
-from codots.domains.alchemy.players import Learner, prior
+from codots.domains.alchemy.policies import Learner, prior
 from codots.domains.base import World
 from codots.domains.registry import get_domain, make_pack
 

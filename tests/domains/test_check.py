@@ -327,7 +327,7 @@ def test_a_domain_that_another_process_cannot_play_is_told_why(module):
 def test_several_processes_check_what_one_does_and_tell_how_far_they_are():
     names, told = ["learn2ask-v1", "learn2ask-v0"], []
     one = check_domains(names, packs=4)
-    two = check_domains(names, packs=4, workers=2, told=lambda *what: told.append(what))
+    two = check_domains(names, packs=4, workers=2, on_progress=lambda *what: told.append(what))
     assert [replace(found, seconds=0.0) for found in two] == [replace(found, seconds=0.0) for found in one]
     assert told[0] == ("learn2ask-v1 easy", 0, 9)
     assert told[-1] == ("all", 9, 9)

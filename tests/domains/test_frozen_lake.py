@@ -27,7 +27,7 @@ from codots.domains.frozen_lake.env import (
     read_code,
     write_code,
 )
-from codots.domains.frozen_lake.players import Bayes
+from codots.domains.frozen_lake.policies import Bayes
 from codots.domains.registry import get_domain, make_pack
 
 DOCS = Path(__file__).parents[2] / "docs/domains/frozen_lake.md"

@@ -28,7 +28,7 @@ from codots.domains.grid_navigation.ground import (
     wander,
     way,
 )
-from codots.domains.grid_navigation.players import Learner, Random
+from codots.domains.grid_navigation.policies import Learner, Random
 from codots.domains.grid_navigation.route import Paid, aimless_mean, best_route, ends, in_reach, moves
 from codots.domains.registry import get_domain, make_pack
 

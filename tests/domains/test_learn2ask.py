@@ -22,7 +22,7 @@ from codots.domains.learn2ask.clinic import LONGEST, ClinicEnv, Reply, Review, V
 from codots.domains.learn2ask.dialogue import DialogueEnv, Look, Source
 from codots.domains.learn2ask.judge import Judge, JudgeError, Verdict, judge_from_environment, quote, read_verdict
 from codots.domains.learn2ask.log import DOCTOR, PATIENT, Round, cut, merged, read_log, split
-from codots.domains.learn2ask.players import Bayes, Informed
+from codots.domains.learn2ask.policies import Bayes, Informed
 from codots.domains.learn2ask.protocol import ANSWERS, CHANNELS, TOPICS, Case, Protocol, protocols
 from codots.domains.learn2ask.score import FUSIONS, Scores, best, fuse, single
 from codots.domains.learn2ask.toy import judge_by_rule, named, toy_log
@@ -295,22 +295,22 @@ def test_bayes_reaches_exactly_what_counting_over_all_protocols_reaches(dials):
     """Every protocol lives the same three patients; the brute force knows only which lives looked alike so far."""
     every = protocols(dials.topics, dials.depths)
     seen = {protocol: [] for protocol in every}
-    players = {protocol: Bayes(dials) for protocol in every}
+    policies = {protocol: Bayes(dials) for protocol in every}
     for task in make_pack("learn2ask-v1", "tiny", "dev", 5, 3).tasks:
         reached, groups = {}, {}
         for protocol in every:
             env = ClinicEnv(task.content, protocol, dials)
-            said = players[protocol].act(env.view)
+            said = policies[protocol].act(env.view)
             step = env.step(said)
-            players[protocol].end(step)
+            policies[protocol].end(step)
             groups.setdefault(tuple(seen[protocol]), []).append(protocol)
             seen[protocol].append((said, step.feedback))
             reached[protocol] = step.reward
         for group in groups.values():
             slow = max(np.mean([worth(p, task.content, topic) for p in group]) for topic in ("stop", *dials.named))
             assert np.mean([reached[p] for p in group]) == pytest.approx(slow, abs=1e-12)
-            assert len({tuple(players[p].left) for p in group}) >= 1
-    assert all(every.index(protocol) in players[protocol].left for protocol in every)
+            assert len({tuple(policies[p].left) for p in group}) >= 1
+    assert all(every.index(protocol) in policies[protocol].left for protocol in every)
 
 
 def test_no_question_of_several_topics_is_better_than_the_best_single_one():
@@ -880,7 +880,7 @@ def test_a_judge_that_fails_makes_the_life_missing_and_never_a_reward_of_zero(na
 def test_a_step_that_waits_for_the_judge_runs_in_a_thread():
     domain = get_domain("learn2ask-v0")
     assert domain.blocking
-    assert domain.patience > Judge("http://host", "m").deadline  # else the judge would not get to say what is wrong
+    assert domain.step_timeout > Judge("http://host", "m").deadline  # else the judge would not get to say what is wrong
 
 
 def test_the_judge_by_rule_keeps_to_the_scale():

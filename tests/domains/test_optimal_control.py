@@ -18,8 +18,8 @@ from codots.domains.base import World
 from codots.domains.optimal_control import CLAIM, EASY, REFERENCE, TINY, V0, V1, OptimalControl
 from codots.domains.optimal_control.env import ControlEnv, Last, Memory, View, read_reply, write_reply
 from codots.domains.optimal_control.law import DEPTH, LENGTH, LawError, push, read_law
-from codots.domains.optimal_control.players import CAUTIOUS, best_law
 from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, hold, least_loss, loss, plan, run
+from codots.domains.optimal_control.policies import CAUTIOUS, best_law
 from codots.domains.registry import get_domain, make_pack
 
 DOCS = Path(__file__).parents[2] / "docs/domains/optimal_control.md"

@@ -19,7 +19,7 @@ from codots.domains.terminal import EASY, HARD, STANDARD, V0, V1, Terminal
 from codots.domains.terminal.env import LINE, TerminalEnv, connected, grown, read_line, write_line
 from codots.domains.terminal.kinds import KINDS, Scene
 from codots.domains.terminal.machine import NODES, PATH, Machine, Node
-from codots.domains.terminal.players import Learner
+from codots.domains.terminal.policies import Learner
 from codots.domains.terminal.shell import COMMANDS, Shell
 from codots.domains.terminal.site import LOCAL_NAMES, NAMINGS, ROOTS, TOOLS, Naming, Site, claims, draw_site, truth
 from codots.domains.terminal.tasks import COMPOSITE, FOLDERS, NAMES, SINGLE, draw_brief, draw_face

@@ -24,8 +24,8 @@ class FakeEngine:
     def session(self, names):
         return FakeSession(self, names)
 
-    def rollout(self, jobs, timeout, told=lambda life: None):
-        return run_loop(rollouts(jobs, self, self.render, told))
+    def rollout(self, jobs, timeout, on_life=lambda life: None):
+        return run_loop(rollouts(jobs, self, self.render, on_life))
 
     def submit(self, jobs, timeout):
         self.lives.append(self.rollout(jobs, timeout))

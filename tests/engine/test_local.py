@@ -104,9 +104,9 @@ def test_fewer_jobs_than_workers_are_no_trouble(pair, lives):
 
 
 def test_the_first_process_tells_of_its_lives_as_they_end(pair):
-    told = []
-    pair.rollout(jobs(), 60, told.append)
-    assert sorted(life.names for life in told) == [("test", 0), ("test", 1)]
+    ended = []
+    pair.rollout(jobs(), 60, ended.append)
+    assert sorted(life.names for life in ended) == [("test", 0), ("test", 1)]
 
 
 def test_two_workers_take_the_step_of_one_and_serve_the_new_weights(plan, pair):

@@ -12,7 +12,7 @@ from scipy import stats
 
 from codots.config.schema import EvalConfig
 from codots.context.rewrite import Rewrite
-from codots.core.deadline import PATIENCE
+from codots.core.deadline import STAGE_TIMEOUT
 from codots.domains.registry import make_pack, register
 from codots.engine.open import Player
 from codots.evaluation import curves
@@ -108,7 +108,7 @@ def test_what_was_lived_in_pieces_or_not_again_is_what_whole_lives_are(all_arms,
             Job(pack, Given(player.profile.strategy(), given), player.profile.play(), ("eval", 0, i))
             for i, (pack, given) in enumerate(zip(packs, contexts(rows, arm), strict=True))
         ]
-        lives = player.rollout(jobs, PATIENCE)
+        lives = player.rollout(jobs, STAGE_TIMEOUT)
         expected = [row for pack, life in zip(packs, lives, strict=True) for row in life_rows(pack, life, arm=arm)]
         assert [row for row in rows if row.arm == arm] == expected
     player.close()
@@ -308,7 +308,7 @@ def test_what_a_missing_writer_did_not_write_was_not_read(base, registry, caplog
 
     domain.down = (1, 4)
     guess = {"domain": "flaky-v0", "preset": "few", "size": 2, "packs": 6, "workers": 1}
-    report = measured(base, **guess, writer=base, told=lived)
+    report = measured(base, **guess, writer=base, on_progress=lived)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 0]
     assert caplog.messages[0] == "2 of 6 lives of own are missing: ConnectionError: the house is down"
 
@@ -338,7 +338,7 @@ def test_the_same_question_gets_the_same_answer(all_arms, base, monkeypatch, tmp
     assert load_rollouts(tmp_path / "rows.jsonl") == [row for row in rows if row.arm in ("own", "shuffled")]
     heard = []
     monkeypatch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", 8)
-    assert measured(base, **LAKE, packs=PACKS, arms=("null",), told=lambda *a: heard.append(a)).arms["null"]
+    assert measured(base, **LAKE, packs=PACKS, arms=("null",), on_progress=lambda *a: heard.append(a)).arms["null"]
     assert heard == [("null", 8, PACKS), ("null", 16, PACKS), ("null", PACKS, PACKS)]
 
 

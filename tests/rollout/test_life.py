@@ -18,7 +18,7 @@ from codots.sampler.scripted import ScriptedSampler
 from tests.toy import Guess, GuessEnv, Talk
 
 PLAY = Play("natural", Params(6), Params(9))
-PATIENCE = 60
+STAGE_TIMEOUT = 60
 """Seconds after which a test calls it a hang."""
 
 
@@ -62,7 +62,7 @@ def jobs(id="guess-v0", lives=1, size=4, contexts=None, strategy=None):
 
 def live(jobs, sampler, render, **kwargs):
     async def bounded():
-        return await asyncio.wait_for(rollouts(jobs, sampler, render, **kwargs), PATIENCE)
+        return await asyncio.wait_for(rollouts(jobs, sampler, render, **kwargs), STAGE_TIMEOUT)
 
     return asyncio.run(bounded())
 
@@ -326,11 +326,11 @@ def test_one_bad_life_never_kills_the_others(registry, render, model):
         ScriptedSampler(render, learner_of),
         LocalSampler(model, frozenset(range(0, 900, 3)), max_sessions=3),
     ):
-        told = []
-        lives = live(jobs("flaky-v0", lives=5), sampler, render, told=told.append)
+        ended = []
+        lives = live(jobs("flaky-v0", lives=5), sampler, render, on_life=ended.append)
         assert [life.failure for life in lives] == [None, None, "TimeoutError: too slow", None, None]
         assert [len(life.episodes) for life in lives] == [7, 7, 0, 7, 7]
-        assert sorted(life.names for life in told) == [life.names for life in lives]
+        assert sorted(life.names for life in ended) == [life.names for life in lives]
         assert [life.names for life in lives] == [("test", i) for i in range(5)]
 
 
@@ -353,7 +353,7 @@ def test_a_bug_in_the_teller_is_an_error(guess, render):
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):
-        live(jobs(), ScriptedSampler(render, learner_of), render, told=tell)
+        live(jobs(), ScriptedSampler(render, learner_of), render, on_life=tell)
 
 
 def test_a_domain_that_waits_for_the_outside_steps_in_a_thread(guess, render, monkeypatch):
@@ -383,7 +383,7 @@ def test_an_environment_that_does_not_answer_in_time_leaves_the_life_missing(gue
         return right(self, text)
 
     monkeypatch.setattr(Guess, "blocking", True)
-    monkeypatch.setattr(Guess, "patience", 0.05)
+    monkeypatch.setattr(Guess, "step_timeout", 0.05)
     monkeypatch.setattr(GuessEnv, "step", slow)
     asked = jobs(lives=6, size=2)
     lost = asked[0].pack.world.hidden

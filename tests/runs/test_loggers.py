@@ -138,7 +138,7 @@ def test_a_logger_that_fails_is_one_line_and_the_run_goes_on(tmp_path, monkeypat
 def test_a_logger_that_hangs_is_left_out(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(module.LOGGERS, "failing", Failing)
     monkeypatch.setattr(Failing, "add", lambda *_: time.sleep(60))
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(module, "LOGGER_TIMEOUT", 0.1)
     metrics = Metrics(tmp_path, 0, ["failing"])
     metrics.add(1, {})
     metrics.add(2, {})

@@ -76,11 +76,11 @@ def test_a_stopped_evaluation_goes_on_where_it_was(base, whole, lived, tmp_path,
     once = list(lived)
     lived.clear()
     with pytest.raises(KeyboardInterrupt):
-        measured(base, **LAKE, arms=("null", "own"), rows=path, told=stopping(after))
+        measured(base, **LAKE, arms=("null", "own"), rows=path, on_progress=stopping(after))
     assert path.read_bytes() == whole[1][: path.stat().st_size]
     assert len({(row.arm, row.pack[-1]) for row in load_rollouts(path)}) == sum([2, 2, 1, 2, 2, 1][:after])
     heard = []
-    report = measured(base, **LAKE, arms=("null", "own"), rows=path, told=lambda *said: heard.append(said))
+    report = measured(base, **LAKE, arms=("null", "own"), rows=path, on_progress=lambda *said: heard.append(said))
     assert (as_json(report), path.read_bytes()) == whole
     assert lived == once
     assert heard == [(arm, done, 5) for arm in ("own", "null") for done in (2, 4, 5)]
@@ -94,7 +94,7 @@ def test_the_contexts_of_a_writer_are_not_written_twice(base, other, lived, tmp_
     once = list(lived)
     lived.clear()
     with pytest.raises(KeyboardInterrupt):
-        measured(base, **asked, rows=tmp_path / "rows.jsonl", told=stopping(after))
+        measured(base, **asked, rows=tmp_path / "rows.jsonl", on_progress=stopping(after))
     assert measured(base, **asked, rows=tmp_path / "rows.jsonl") == expected == measured(base, **asked)
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert lived == once * 2

@@ -11,7 +11,7 @@ from codots.sampler.base import Params
 
 STOPS = frozenset(range(0, 900, 9))
 """So many that a random model meets one now and then."""
-PATIENCE = 60
+STAGE_TIMEOUT = 60
 """Seconds after which a test calls it a hang."""
 
 
@@ -19,7 +19,7 @@ def run(awaitable):
     """Run to the end, or fail rather than hang."""
 
     async def bounded():
-        return await asyncio.wait_for(awaitable, PATIENCE)
+        return await asyncio.wait_for(awaitable, STAGE_TIMEOUT)
 
     return asyncio.run(bounded())
 

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codots.cli.main import main
-from codots.core.deadline import PATIENCE
+from codots.core.deadline import STAGE_TIMEOUT
 from codots.core.transcript import StopReason
 from codots.domains.registry import make_pack
 from codots.engine.endpoint import EndpointEngine
@@ -257,12 +257,12 @@ def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_there(serve):
     engine = EndpointEngine(endpoint(server, at_once=1))
     jobs = [Job(pack, NONE, Profile(solve_tokens=5).play(), ("t", i)) for i, pack in enumerate(packs)]
     heard = []
-    lives = engine.rollout(jobs, PATIENCE, heard.append)
+    lives = engine.rollout(jobs, STAGE_TIMEOUT, heard.append)
     assert [life.failure is None for life in lives] == [True, False, True]
     assert lives[1].failure.startswith(f"EndpointError: openai:m at {server.url} gave no answer in 3 tries")
     assert len(heard) == 3
     with pytest.raises(EndpointError, match=r"every life is missing: .*status 500"):
-        EndpointEngine(endpoint(serve((500, {})), at_once=1)).rollout(jobs[:1], PATIENCE)
+        EndpointEngine(endpoint(serve((500, {})), at_once=1)).rollout(jobs[:1], STAGE_TIMEOUT)
 
 
 NONE = Given(Profile().strategy(), ("", ""))
@@ -336,8 +336,8 @@ def test_greedy_words_are_the_same_behind_an_endpoint_and_in_this_process(served
     profile = load_profile(folder).at(0)
     packs = [make_pack("frozen-lake-v1", "easy", "dev", i, 3) for i in range(3)]
     jobs = [Job(pack, Own(profile.strategy()), profile.play(), ("greedy", i)) for i, pack in enumerate(packs)]
-    elsewhere = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, PATIENCE)
-    here = LocalEngine(Plan(folder, profile)).rollout(jobs, PATIENCE)
+    elsewhere = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, STAGE_TIMEOUT)
+    here = LocalEngine(Plan(folder, profile)).rollout(jobs, STAGE_TIMEOUT)
     assert [life.failure for life in elsewhere] == [None] * 3
     assert words(elsewhere) == words(here)
     for one, other in zip(elsewhere, here, strict=True):
@@ -352,7 +352,7 @@ def test_a_served_model_of_ours_is_drawn_from_and_not_greedy(served):
     profile = load_profile(folder)
     pack, given = make_pack("frozen-lake-v1", "easy", "dev", 0, 1), Given(profile.strategy(), ("",))
     jobs = [Job(pack, given, profile.play(), ("t", i)) for i in range(6)]
-    lives = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, PATIENCE)
+    lives = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, STAGE_TIMEOUT)
     assert len({str(words([life])) for life in lives}) > 1
 
 
@@ -361,7 +361,7 @@ def test_an_answer_that_ran_into_its_limit_says_so(served):
     pack = make_pack("frozen-lake-v1", "easy", "dev", 0, 1)
     profile = Profile("compact", 1, 1, 200, 0.0)
     job = Job(pack, Given(profile.strategy(), ("",)), profile.play(), ("t",))
-    (life,) = EndpointEngine(Endpoint(str(folder), served)).rollout([job], PATIENCE)
+    (life,) = EndpointEngine(Endpoint(str(folder), served)).rollout([job], STAGE_TIMEOUT)
     transcript = life.episodes[0].transcript
     assert END not in [id for id, sampled in zip(transcript.ids, transcript.mask, strict=True) if sampled]
     assert len(life.episodes[0].turns[0].reply.split()) == 1

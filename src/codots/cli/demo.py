@@ -57,7 +57,7 @@ def demo(config: TrainConfig, *, packs: int = 500) -> Shown | None:
 
 def measure(config: TrainConfig, model: str | Path, packs: int, arms: tuple[str, ...], when: str, rows: Path) -> Report:
     """Evaluate on `test`."""
-    with counting(when) as told:
+    with counting(when) as on_progress:
         world = config.worlds[0]
         asked = EvalConfig(
             model=str(model),
@@ -73,7 +73,7 @@ def measure(config: TrainConfig, model: str | Path, packs: int, arms: tuple[str,
             rows=str(rows),
             device=config.device,
         )
-        return evaluate(asked, told=told)
+        return evaluate(asked, on_progress=on_progress)
 
 
 def summarise(config: TrainConfig, before: Report, after: Report, seconds: dict[str, float]) -> dict[str, Any]:

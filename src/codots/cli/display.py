@@ -55,7 +55,7 @@ class TrainDisplay:
         self.lift: float | None = None
         self.waiting, self.since = "starting", time.monotonic()
 
-    def told(self, stage: str) -> None:
+    def on_progress(self, stage: str) -> None:
         """Hear what is being waited for."""
         self.waiting, self.since = stage, time.monotonic()
 
@@ -114,10 +114,10 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
     def stop(*_: Any) -> None:
         nonlocal stopped
         stopped = True
-        display.told("Ctrl-C: finishing this step, then saving")
+        display.on_progress("Ctrl-C: finishing this step, then saving")
 
     before = signal.signal(signal.SIGINT, stop)
-    steps = train(config, resume=resume, told=display.told)
+    steps = train(config, resume=resume, on_progress=display.on_progress)
     try:
         for report in watch_training(steps, display):
             if stopped and report.step < config.steps:
@@ -159,13 +159,13 @@ def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, in
     with bar() as progress:
         tasks: dict[str, Any] = {}
 
-        def told(part: str, done: int, total: int) -> None:
+        def on_progress(part: str, done: int, total: int) -> None:
             bar = "" if together else part
             if bar not in tasks:
                 tasks[bar] = progress.add_task("", total=total)
             progress.update(tasks[bar], completed=done, description=f"{what} {part}")
 
-        yield told
+        yield on_progress
 
 
 def report_table(report: Report) -> Table:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from codots.context.rewrite import CLOSE, OPEN, Rewrite
-from codots.core.deadline import PATIENCE
+from codots.core.deadline import STAGE_TIMEOUT
 from codots.core.suggest import check_known
 from codots.domains.base import POLICIES, Env, Pack, Policy, Step, Task
 from codots.model.alphabet import make_render
@@ -35,13 +35,13 @@ def play(pack: Pack, policy: str | None = None) -> list[float]:
     domain, style, strategy = pack.domain, pack.domain.styles[0], Rewrite()
     contexts = Given(strategy, ("",) * len(pack.tasks)) if player else Own(strategy)
     life, memory = LifeSteps(contexts, Profile(style).play(), len(pack.tasks)), domain.make_memory(pack.world)
-    rewards, told = [], ""
+    rewards, shown = [], ""
     for task in pack.tasks:
         console.print()
         console.rule(f"{domain.id} {pack.preset}: task {task.position + 1} of {len(pack.tasks)}", characters="=")
         rules, env = domain.rules_text(task, style), task.env(style=style, memory=memory)
-        say("the rules are the same" if rules == told else rules, "dim" if rules == told else "")
-        told = rules
+        say("the rules are the same" if rules == shown else rules, "dim" if rules == shown else "")
+        shown = rules
         observation = env.observe()
         steps = life.solve(task.position, rules, observation)
         if player is None:
@@ -113,19 +113,24 @@ def say(text: str, style: str = "") -> None:
 
 
 def watch(
-    model: str | Path, pack: Pack, *, temperature: float | None = None, seed: int = 0, patience: float = PATIENCE
+    model: str | Path,
+    pack: Pack,
+    *,
+    temperature: float | None = None,
+    seed: int = 0,
+    timeout: float = STAGE_TIMEOUT,
 ) -> Iterator[str]:
     """Let a model live a pack, and tell each episode in a paragraph.
 
     Raises ValueError for what is no model, RuntimeError for a life lost to the infrastructure, TimeoutError for one
-    that takes longer than `patience` seconds.
+    that takes longer than `timeout` seconds.
     """
     from codots.engine.open import Player  # torch, which who plays alone does not wait for
     from codots.rollout.life import Job
 
     with closing(Player(model, pack.domain.id, temperature=temperature)) as player:
         job = Job(pack, Own(player.profile.strategy()), player.profile.play(), ("play", seed, pack.index))
-        life = player.rollout([job], patience)[0]
+        life = player.rollout([job], timeout)[0]
         if life.failure:
             raise RuntimeError(f"the life is missing: {life.failure}")
         style = player.profile.style

@@ -100,9 +100,9 @@ def run_pretraining(recipe: Recipe, changes: Changes = None) -> None:
     from codots.training.pretrain import pretrain
 
     config = load_recipe(PretrainConfig, recipe, changes)
-    with counting("imitating, stage") as told:
+    with counting("imitating, stage") as on_progress:
         for report in pretrain(config):
-            told(f"{report.stage}", report.step, report.steps)
+            on_progress(f"{report.stage}", report.step, report.steps)
     typer.echo(f"the model is in {config.run}/model")
 
 
@@ -125,8 +125,8 @@ def run_evaluation(
         config = load_recipe(EvalConfig, Path(model), changes)
     else:
         config = settings(EvalConfig, {"model": model}, changes, "eval")
-    with counting("living") as told:
-        report = evaluate(config, told=told)
+    with counting("living") as on_progress:
+        report = evaluate(config, on_progress=on_progress)
     if as_json:
         typer.echo(json.dumps(plain(report), indent=2))
     else:

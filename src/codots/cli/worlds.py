@@ -48,7 +48,7 @@ def check(
     size: Size = 4,
     workers: Workers = 2,
 ) -> None:
-    """Hold domains to their contract, in every preset and style; the first broken promise is told and ends it."""
+    """Hold domains to their contract, in every preset and style; the first broken promise is shown and ends it."""
     from codots.cli.display import counting
     from codots.domains.catalog import by_reason
     from codots.domains.check import check_domains
@@ -57,8 +57,8 @@ def check(
     if bool(names) == every:
         raise typer.BadParameter("expected one or more ids, module:Class, or --all")
     import_from_here()
-    with counting("checking", together=True) as told:
-        checked = check_domains(domain_ids() if every else names or [], packs, size, workers, told)
+    with counting("checking", together=True) as on_progress:
+        checked = check_domains(domain_ids() if every else names or [], packs, size, workers, on_progress)
     for id in dict.fromkeys(found.id for found in checked):
         kept = [found for found in checked if found.id == id and not found.lacks]
         left = by_reason({found.preset: found.lacks for found in checked if found.id == id and found.lacks})
@@ -85,10 +85,10 @@ def tasks(
 
     check_out(out)
     rows = []
-    with counting("drawing") as told:
+    with counting("drawing") as on_progress:
         for row in task_rows(id, preset=preset or first_preset(id), split=split, packs=packs, size=size, style=style):
             rows.append(row)
-            told("tasks", len(rows), packs * size)
+            on_progress("tasks", len(rows), packs * size)
     write_rows(rows, out)
     typer.echo(f"{len(rows)} tasks of {packs} packs are in {out}")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from codots.algorithm.credit import choose
-from codots.core.deadline import LONGEST, PATIENCE
+from codots.core.deadline import MAX_TIMEOUT, STAGE_TIMEOUT
 from codots.core.section import Section
 from codots.core.suggest import check_known
 from codots.domains.frozen_lake.teacher import Noise
@@ -146,7 +146,7 @@ class TrainConfig(Section):
     gap_limit: float = Field(default=0.05, gt=0)
     """Greatest mean difference, in nats, of the sampler's and the learner's logprobs of the same ids; past it the run
     stops. One engine in full precision shows about 1e-7."""
-    patience: float = Field(default=PATIENCE, gt=0, le=LONGEST)
+    stage_timeout: float = Field(default=STAGE_TIMEOUT, gt=0, le=MAX_TIMEOUT)
     """Seconds that one stage may take, such as the rollouts of a step or the passes of a mini-batch; then the run stops
     and says which."""
 
@@ -216,7 +216,7 @@ class EvalConfig(Section):
     """File of one JSON line per episode, from which a stopped evaluation goes on."""
     device: str = "auto"
     """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
-    patience: float = Field(default=PATIENCE, gt=0, le=LONGEST)
+    stage_timeout: float = Field(default=STAGE_TIMEOUT, gt=0, le=MAX_TIMEOUT)
     """Seconds that 100 packs of an arm may take."""
 
     @field_validator("arms", mode="before")

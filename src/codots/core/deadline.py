@@ -14,9 +14,9 @@ from time import monotonic
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-PATIENCE = 3600.0
+STAGE_TIMEOUT = 3600.0
 """Default timeout of one stage of the work, in seconds."""
-LONGEST = 1e8
+MAX_TIMEOUT = 1e8
 """Largest timeout that works on every platform, in seconds: three years."""
 GRACE = 10.0
 """Seconds that an interrupted call gets to clean up before its thread is left behind."""

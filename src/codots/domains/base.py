@@ -125,7 +125,7 @@ class Domain(ABC):
     """Whether the updater may read the reward."""
     blocking: bool = False
     """Whether `step` waits for the outside world, and so runs in a thread."""
-    patience: float = 300.0
+    step_timeout: float = 300.0
     """Seconds that a blocking `step` may take; an environment that needs longer is taken to be down."""
     chance: bool = True
     """Whether an environment draws at random; one that does not is spared a generator of its own."""

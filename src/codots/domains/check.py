@@ -7,7 +7,7 @@ import pickle
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,8 +16,9 @@ from time import perf_counter
 
 import numpy as np
 
-from codots.core.deadline import PATIENCE, within
+from codots.core.deadline import STAGE_TIMEOUT, within
 from codots.core.processes import mapped
+from codots.core.progress import OnProgress, no_progress
 from codots.domains.base import POLICIES, Domain, Pack
 from codots.domains.contract import (
     IN_STYLE,
@@ -36,8 +37,6 @@ from codots.domains.scripted import Played
 __all__ = ["Checked", "DomainError", "check_domain", "check_domains"]
 
 PACKS, SIZE = 32, 4
-Told = Callable[[str, int, int], None]
-"""Hears what is being checked, and how many presets of how many are done."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def check_domains(
     packs: int = PACKS,
     size: int = SIZE,
     workers: int = 1,
-    told: Told = lambda what, done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[Checked]:
     """Check domains, by id or as `module:Class`, preset by preset and several at once; raises as `check_domain` does.
 
@@ -80,9 +79,9 @@ def check_domains(
     with mapped(workers) as each:
         results = each(_check, jobs)
         for name, preset, *_ in jobs:
-            told(f"{name} {preset}", len(done), len(jobs))
-            done.append(within(PATIENCE, f"checking {name} {preset}", lambda: next(results)))
-    told("all", len(done), len(jobs))
+            on_progress(f"{name} {preset}", len(done), len(jobs))
+            done.append(within(STAGE_TIMEOUT, f"checking {name} {preset}", lambda: next(results)))
+    on_progress("all", len(done), len(jobs))
     return done
 
 
@@ -146,7 +145,7 @@ def another_process_agrees(packs: Sequence[Pack]) -> None:
         input=pickle.dumps((kind.__module__, kind.__name__, [(*pack.names, len(pack.tasks)) for pack in packs])),
         env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=STAGE_TIMEOUT,
     )
     said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
     expect(done.returncode == 0, said[-1], "another process to play these packs too")

@@ -132,16 +132,16 @@ def replays_are_equal(pack: Pack, style: str) -> None:
 def twins_look_alike(pack: Pack, style: str) -> None:
     """Nothing shown or done hangs on what is hidden, until an action has another effect: a state, a reward, an end."""
     for twin, policy in product(map(partial(_twin, pack), range(TWINS)), ("random", "bayes")):
-        players = pack.domain.policy(policy, pack.world), pack.domain.policy(policy, twin)
+        policies = pack.domain.policy(policy, pack.world), pack.domain.policy(policy, twin)
         for task in pack.tasks:
             here, there = _open(task, style), _open(replace(task, world=twin), style)
             one, other = here.observe(), there.observe()
             expect(one == other, other, f"the opening of its twin, {one!r:.300}")
             expect(alike(here.view, there.view), there.view, f"the first view of its twin, {here.view!r:.300}")
-            step = _in_step(players, here, there)
+            step = _in_step(policies, here, there)
             if step is None:  # from here on, the two have seen different things
                 break
-            for player in players:
+            for player in policies:
                 player.end(step)
         for text in GARBAGE:
             here, there = _open(pack.tasks[0], style), _open(replace(pack.tasks[0], world=twin), style)
@@ -149,10 +149,10 @@ def twins_look_alike(pack: Pack, style: str) -> None:
             expect(a == b, b, f"what the same text gave in its twin, {a!r:.300}")
 
 
-def _in_step(players: Any, here: Env, there: Env) -> Step | None:
+def _in_step(policies: Any, here: Env, there: Env) -> Step | None:
     """Let both play until effects differ; gives the last step if they never do."""
     while True:
-        text, other = players[0].act(here.view), players[1].act(there.view)
+        text, other = policies[0].act(here.view), policies[1].act(there.view)
         expect(text == other, other, f"what the same player says in a twin, {text!r:.300}")
         a, b = here.step(text), there.step(text)
         if (a.reward, a.done, a.stop) != (b.reward, b.done, b.stop) or not alike(here.view, there.view):

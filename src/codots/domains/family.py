@@ -8,7 +8,7 @@ from typing import Any
 from codots.core.suggest import check_known
 from codots.domains.base import Domain, Policy, World
 
-Players = Mapping[str, Callable[[], Policy]]
+Policies = Mapping[str, Callable[[], Policy]]
 
 
 def action(text: str) -> str | None:
@@ -27,12 +27,12 @@ class Family(Domain):
         self.rules = rules
         self.presets = presets
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         raise NotImplementedError
 
     def policy(self, name: str, world: World) -> Policy:
         """Give a scripted player; an unknown name raises ValueError with the known ones."""
-        players = self.players(world)
-        check_known(name, players, "policy")
-        return players[name]()
+        policies = self.policies(world)
+        check_known(name, policies, "policy")
+        return policies[name]()

@@ -9,7 +9,7 @@ from typing import Protocol
 from codots.core.transcript import Sample
 from codots.rollout.life import Job, Life
 
-Told = Callable[[Life], None]
+OnLife = Callable[[Life], None]
 """Hears of a life as it ends."""
 
 
@@ -45,7 +45,7 @@ class Engine(Protocol):
         """Return the lives of the batch that was submitted first, in the order of its jobs."""
         ...
 
-    def rollout(self, jobs: Sequence[Job], timeout: float, told: Told = lambda _: None) -> list[Life]:
+    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
         """Roll these jobs out and return their lives, in the order of the jobs; pending batches stay pending."""
         ...
 

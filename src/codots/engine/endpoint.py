@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codots.core.deadline import SideThread, run_loop
-from codots.engine.base import Told
+from codots.engine.base import OnLife
 from codots.model.alphabet import make_render
 from codots.rollout.life import Job, Life, rollouts
 from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler
@@ -18,14 +18,14 @@ class EndpointEngine:
         self.endpoint = endpoint
         self._thread = SideThread()
 
-    def rollout(self, jobs: Sequence[Job], timeout: float, told: Told = lambda _: None) -> list[Life]:
+    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
         """Roll these jobs out and return their lives. Raises EndpointError if not one came through."""
         doing = f"rolling out {len(jobs)} lives at {self.endpoint.name}"
-        return self._thread.call(timeout, doing, lambda emit: run_loop(self._rollout(jobs, emit)), told)
+        return self._thread.call(timeout, doing, lambda emit: run_loop(self._rollout(jobs, emit)), on_life)
 
-    async def _rollout(self, jobs: Sequence[Job], told: Told) -> list[Life]:
+    async def _rollout(self, jobs: Sequence[Job], on_life: OnLife) -> list[Life]:
         async with EndpointSampler(self.endpoint) as sampler:
-            lives = await rollouts(jobs, sampler, make_render(), told)
+            lives = await rollouts(jobs, sampler, make_render(), on_life)
         if jobs and all(life.failure for life in lives):
             raise EndpointError(f"every life is missing: {lives[0].failure}")
         return lives

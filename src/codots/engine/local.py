@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from codots.core.deadline import LONGEST, SideThread
+from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.processes import deaf_to_ctrl_c
 from codots.core.transcript import Sample
-from codots.engine.base import Told
+from codots.engine.base import OnLife
 from codots.engine.forkserver import model_processes
 from codots.engine.worker import Plan, Worker, serve_calls
 from codots.learner.batch import fair_shares, means
@@ -78,11 +78,11 @@ class LocalEngine:
             raise RuntimeError("nothing to collect: submit comes before collect")
         return self._lives.popleft()
 
-    def rollout(self, jobs: Sequence[Job], timeout: float, told: Told = lambda _: None) -> list[Life]:
-        """Roll these jobs out and return their lives; `told` hears of those of this process as they end."""
+    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
+        """Roll these jobs out and return their lives; `on_life` hears of those of this process as they end."""
         shares = [(share,) for share in self._deal(jobs)]  # neighbours, as a group is, begin alike
         parts = self._thread.call(
-            timeout, f"rolling out {len(jobs)} lives", partial(self._all, "rollout", shares), told
+            timeout, f"rolling out {len(jobs)} lives", partial(self._all, "rollout", shares), on_life
         )
         return [life for part in parts for life in part]
 
@@ -154,8 +154,8 @@ class LocalEngine:
             self.first.model.load_state_dict(saved.state_dict())
         self.first.learner.load(folder)
         self._lives = deque(read_lives(folder / PENDING) if (folder / PENDING).is_file() else ())
-        self._call(LONGEST, "sharing the weights", self._share_weights)
-        self._call(LONGEST, f"serving version {version}", partial(self._serve, version))
+        self._call(MAX_TIMEOUT, "sharing the weights", self._share_weights)
+        self._call(MAX_TIMEOUT, f"serving version {version}", partial(self._serve, version))
 
     def fork(self, folder: Path) -> None:
         """Start from the weights and the optimizer that another run saved, at step and version 0."""

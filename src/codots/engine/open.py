@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from codots.engine.base import Told
+from codots.engine.base import OnLife
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.local import LocalEngine
 from codots.engine.worker import Plan
@@ -52,12 +52,12 @@ class Player:
         """What tells this model from all others, as far as can be known."""
         return str(self.endpoint) if self.endpoint else identity(self.folder)
 
-    def rollout(self, jobs: Sequence[Job], timeout: float, told: Told = lambda _: None) -> list[Life]:
-        """Roll these jobs out and return their lives; `told` hears of each as it ends at an endpoint."""
+    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
+        """Roll these jobs out and return their lives; `on_life` hears of each as it ends at an endpoint."""
         if self.engine is None:
             local = Plan(self.folder, self.profile, None, place=self.place)
             self.engine = EndpointEngine(self.endpoint) if self.endpoint else LocalEngine(local, self.workers)
-        return self.engine.rollout(jobs, timeout, told) if self.endpoint else self.engine.rollout(jobs, timeout)
+        return self.engine.rollout(jobs, timeout, on_life) if self.endpoint else self.engine.rollout(jobs, timeout)
 
     def close(self) -> None:
         """End the engine, if there was something to live."""

@@ -90,9 +90,9 @@ class Worker:
                 self.reference = Scorer(frozen.requires_grad_(False), plan.learner)
         self.sampler = plan.make_sampler(self)
 
-    def rollout(self, jobs: Sequence[Job], told: Callable[[Life], None] = lambda _: None) -> list[Life]:
+    def rollout(self, jobs: Sequence[Job], on_life: Callable[[Life], None] = lambda _: None) -> list[Life]:
         """Roll out all these jobs at once."""
-        return run_loop(rollouts(jobs, self.sampler, self.render, told))
+        return run_loop(rollouts(jobs, self.sampler, self.render, on_life))
 
     def logprobs(self, samples: Sequence[Sample], reference: bool) -> list[list[float]]:
         """Score sampled ids."""

@@ -74,7 +74,7 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
     malformed = [[row.stop == "malformed" for row in solved] for _, solved in there]
     updates = [row.stop == "malformed" for rows in lives for row in rows if row.kind == "update"]
     facts = [[domain.facts(pack.world, row.context) for row in solved] for pack, solved in there]
-    told = np.array(facts, dtype=float) if facts and facts[0][0] is not None else None
+    claims = np.array(facts, dtype=float) if facts and facts[0][0] is not None else None
     return ArmReport(
         reward=[round(ci.mean, 4) for ci in cis],
         ci95=[ci.interval for ci in cis],
@@ -83,8 +83,8 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
         malformed=rounded(np.mean(malformed, axis=0)) if there else [],
         malformed_updates=round(sum(updates) / max(len(updates), 1), 4),
         missing=len(lives) - len(there),
-        right=None if told is None else rounded((told[..., 0] / told[..., 2]).mean(0)),
-        wrong=None if told is None else rounded((told[..., 1] / told[..., 2]).mean(0)),
+        right=None if claims is None else rounded((claims[..., 0] / claims[..., 2]).mean(0)),
+        wrong=None if claims is None else rounded((claims[..., 1] / claims[..., 2]).mean(0)),
     )
 
 

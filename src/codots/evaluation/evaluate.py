@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from codots.config.schema import EvalConfig
 from codots.core.files import writable
+from codots.core.progress import OnProgress, no_progress
 from codots.domains.base import POLICIES, Pack
 from codots.domains.registry import make_pack
 from codots.engine.open import Player
@@ -30,8 +31,6 @@ RANDOM_LIVES = 8
 """Lives of the random policy on each pack: luck is most of what it has."""
 CHUNK = 100
 """Packs lived at once, and written down at once."""
-Told = Callable[[str, int, int], None]
-"""Hears of an arm: how many lives are over, of how many."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ class Report:
     """Sampled ids of all arms; those of an episode that two arms share count for both."""
 
 
-def evaluate(config: EvalConfig, *, told: Told = lambda arm, done, total: None) -> Report:
+def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Report:
     """Measure a model on held-out packs, every arm on the same ones.
 
     With `writer`, the contexts of `own` and of the arms made from them are another model's, rolled out by that model
     (the rows of arm `writer`) and only read here. `rows` takes one JSON line per episode as soon as a chunk of packs is
     over, also of arms that only another one needs; what such a file holds of this evaluation is not rolled out again,
     and the report is the same. What is missing is warned of. Raises ValueError for an unknown model, and for rows of
-    another evaluation; TimeoutError if a chunk of packs takes longer than `patience` seconds.
+    another evaluation; TimeoutError if a chunk of packs takes longer than `stage_timeout` seconds.
     """
     arms, rows = config.arms, None if config.rows is None else Path(config.rows)
     if rows is not None:
@@ -87,7 +86,7 @@ def evaluate(config: EvalConfig, *, told: Told = lambda arm, done, total: None) 
         head["profile"] = config.profile
     journal = Journal(rows, head)
     try:
-        lives = live_arms(arms, drawn, reader, author, journal, told)
+        lives = live_arms(arms, drawn, reader, author, journal, on_progress)
     finally:
         reader.player.close()
         if author is not None:
@@ -117,7 +116,7 @@ class _Player:
 
     def __init__(self, model: str, config: EvalConfig) -> None:
         how: dict[str, Any] = config.model_dump(include={"temperature", "profile", "workers", "device"})
-        self.player, self.seed, self.timeout = Player(model, config.domain, **how), config.seed, config.patience
+        self.player, self.seed, self.timeout = Player(model, config.domain, **how), config.seed, config.stage_timeout
         profile = self.player.profile
         self.style, self.strategy, self.play = profile.style, profile.strategy(), profile.play()
 
@@ -127,7 +126,7 @@ class _Player:
         packs: Sequence[Pack],
         given: Sequence[Own | Given],
         journal: Journal,
-        told: Told,
+        on_progress: OnProgress,
         own: Sequence[Sequence[Row]] = (),
     ) -> list[list[Row]]:
         """Live every pack once; all arms draw their words under the same names, and `own` are lives under them."""
@@ -136,9 +135,9 @@ class _Player:
             part = range(first, min(first + CHUNK, len(packs)))
             if not (chunk := journal.of(arm, part)):
                 left = {i: left_to_live(packs[i], given[i], own[i] if own else ()) for i in part}
-                chunk = journal.add(self._lived(arm, packs, given, left, told))
+                chunk = journal.add(self._lived(arm, packs, given, left, on_progress))
             lives += chunk
-            told(arm, len(lives), len(packs))
+            on_progress(arm, len(lives), len(packs))
         return lives
 
     def _lived(
@@ -147,7 +146,7 @@ class _Player:
         packs: Sequence[Pack],
         given: Sequence[Own | Given],
         left: dict[int, tuple[list[Row], list[Pack]]],
-        told: Told,
+        on_progress: OnProgress,
     ) -> list[list[Row]]:
         jobs = [
             Job(piece, given[i], self.play, ("eval", self.seed, i))
@@ -158,7 +157,7 @@ class _Player:
 
         def heard(_: Life) -> None:
             if done := next(over, None):  # the last is told of once all are written down
-                told(arm, min(left) + done * len(left) // len(jobs), len(packs))
+                on_progress(arm, min(left) + done * len(left) // len(jobs), len(packs))
 
         lives = iter(self.player.rollout(jobs, self.timeout, heard) if jobs else ())
         return [whole(packs[i], arm, known, [next(lives) for _ in pieces]) for i, (known, pieces) in left.items()]
@@ -190,7 +189,7 @@ def live_arms(
     reader: _Player,
     writer: _Player | None,
     journal: Journal,
-    told: Told,
+    on_progress: OnProgress,
 ) -> dict[str, list[list[Row]]]:
     """The rows of each life, by arm and pack."""
     size = len(packs[0].tasks)
@@ -198,10 +197,10 @@ def live_arms(
     if needed_own(arms):
         given: list[Own | Given] = [Own(reader.strategy)] * len(packs)
         if writer is not None:
-            written = writer.live("writer", packs, [Own(writer.strategy)] * len(packs), journal, told)
+            written = writer.live("writer", packs, [Own(writer.strategy)] * len(packs), journal, on_progress)
             writer.player.close()  # one model in memory is enough
             given = [Given(reader.strategy, fitted(contexts(rows), size)) for rows in written]
-        lives["own"] = reader.live("own", packs, given, journal, told)
+        lives["own"] = reader.live("own", packs, given, journal, on_progress)
         if writer is not None:  # what was not written cannot have been read
             lost = [[replace(rows[0], arm="own")] if rows[0].kind == MISSING else [] for rows in written]
             lives["own"] = [none or rows for none, rows in zip(lost, lives["own"], strict=True)]
@@ -211,7 +210,7 @@ def live_arms(
             given = [
                 Given(reader.strategy, contexts_of(arm, i, packs, own, reader.play.style)) for i in range(len(packs))
             ]
-            lives[arm] = reader.live(arm, packs, given, journal, told, lives.get("own", ()))
+            lives[arm] = reader.live(arm, packs, given, journal, on_progress, lives.get("own", ()))
     return {arm: lives[arm] for arm in arms}
 
 

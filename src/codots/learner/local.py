@@ -184,8 +184,8 @@ class LocalLearner(Scorer):
         self, part: MicroBatch, logprobs: Tensor, entropy: Tensor, normalizer: float
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the loss of a micro-batch, the sampler's logprobs, and the loss's metrics."""
-        told = [(sample.logprobs[at], sample.advantages[at]) for sample, _, at in trained(part)]
-        old, advantages = torch.tensor(told, device=self.device).T
+        taken = [(sample.logprobs[at], sample.advantages[at]) for sample, _, at in trained(part)]
+        old, advantages = torch.tensor(taken, device=self.device).T
         # The loss takes a ratio or an advantage that is not a number for a clipped token, and would say nothing.
         if not (torch.isfinite(old).all() and torch.isfinite(advantages).all()):
             raise FloatingPointError("an advantage or a sampler's logprob is not finite; the weights are untouched")

@@ -74,7 +74,7 @@ async def _episodes(job: Job, sampler: Sampler, render: Render) -> AsyncIterator
             solve = life.solve(task.position, rules, env.observe())
             while not solve.done:
                 act = partial(env.step, await _reply(solve, session, render))
-                solve.observe(await in_thread(act, task.domain.patience) if task.domain.blocking else act())
+                solve.observe(await in_thread(act, task.domain.step_timeout) if task.domain.blocking else act())
         yield solve.finish()
         if update := life.update(task.domain.reveals_reward):
             async with sampler.session((*names, "update")) as session:
@@ -119,13 +119,13 @@ async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
 
 
 async def rollouts(
-    jobs: Sequence[Job], sampler: Sampler, render: Render, told: Callable[[Life], None] = lambda _: None
+    jobs: Sequence[Job], sampler: Sampler, render: Render, on_life: Callable[[Life], None] = lambda _: None
 ) -> list[Life]:
     """Live many lives at once, and tell of each as it ends."""
 
     async def live(job: Job) -> Life:
         life = await rollout(job, sampler, render)
-        told(life)
+        on_life(life)
         return life
 
     return list(await asyncio.gather(*map(live, jobs)))

@@ -12,7 +12,7 @@ import yaml
 from codots.core.files import LOCK, claimed, write_atomically
 from codots.core.suggest import closest
 
-ELSEWHERE = frozenset({"run", "loggers", "gap_limit", "patience"})
+ELSEWHERE = frozenset({"run", "loggers", "gap_limit", "stage_timeout"})
 """What may differ when a run goes on: where it is, who hears of it, and when it gives up."""
 
 

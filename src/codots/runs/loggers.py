@@ -17,7 +17,7 @@ from codots.core.deadline import SideThread
 from codots.core.files import write_atomically
 from codots.core.redact import without_secrets
 
-PATIENCE = 120.0
+LOGGER_TIMEOUT = 120.0
 """Seconds that a logger may take for one thing."""
 IDS = "loggers.json"
 """Under which names services know a run, so that one that is resumed goes on there too."""
@@ -47,8 +47,8 @@ class Metrics:
         if len(kept) < done:
             log.warning(f"{self.path} has only {len(kept)} of the {done} steps that are done; the rest are lost")
         write_atomically(self.path, "".join(text + "\n" for text in kept))
-        told = json.loads(without_secrets(json.dumps(about or {})))
-        self.loggers = [Guarded(name, run, done, told) for name in loggers]
+        public = json.loads(without_secrets(json.dumps(about or {})))
+        self.loggers = [Guarded(name, run, done, public) for name in loggers]
 
     def _step_of(self, text: str, number: int) -> int:
         try:
@@ -92,7 +92,7 @@ class Guarded:
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         try:
-            return self._thread.call(PATIENCE, "writing", lambda _: call())
+            return self._thread.call(LOGGER_TIMEOUT, "writing", lambda _: call())
         except Exception as error:
             said = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
             log.warning(f"the logger {self.name} failed, and the run goes on without it: {said:.500}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codots.config.schema import PretrainConfig, Stage
-from codots.core.deadline import PATIENCE
+from codots.core.deadline import STAGE_TIMEOUT
 from codots.core.files import write_folder
 from codots.core.rng import Names
 from codots.core.transcript import Sample
@@ -72,9 +72,9 @@ def taught(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
         try:
             for step in range(1, stage.steps + 1):
                 batch = lesson(engine, config, stage, number, step)
-                metrics = engine.forward_backward(batch, normalizer(batch, learner), PATIENCE)
-                metrics |= engine.optim_step(PATIENCE)
-                engine.sync(PATIENCE)
+                metrics = engine.forward_backward(batch, normalizer(batch, learner), STAGE_TIMEOUT)
+                metrics |= engine.optim_step(STAGE_TIMEOUT)
+                engine.sync(STAGE_TIMEOUT)
                 yield PretrainReport(number, step, stage.steps, metrics)
             last = number + 1 == len(config.stages)
             folder = run / ("model" if last else f"stage-{number}")
@@ -96,7 +96,7 @@ def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: in
         preset = stage.presets[i % len(stage.presets)]
         pack = make_pack(config.domain, preset, "train", index, config.size)
         jobs.append(Job(pack, contexts(pack, stage, i), PROFILE.play(), ("pretrain", config.seed, number, step, i)))
-    lives = engine.rollout(jobs, PATIENCE)
+    lives = engine.rollout(jobs, STAGE_TIMEOUT)
     failure = next((life.failure for life in lives if life.failure), None)
     if failure:
         raise RuntimeError(f"the scripted player failed: {failure}")

@@ -47,27 +47,27 @@ def train(
     *,
     resume: bool = False,
     engine: Engine | None = None,
-    told: Callable[[str], None] = lambda stage: None,
+    on_progress: Callable[[str], None] = lambda stage: None,
 ) -> Generator[StepReport, None, None]:
     """Train by a recipe, one report a step.
 
-    The run folder holds `config.yaml`, `metrics.jsonl`, `rollouts/`, `checkpoints/`, what its loggers write and, at the
-    end, `model/`. Closing the iterator saves a checkpoint; `resume` goes on from the last one, bit for bit. `engine`
-    takes the place of the one that the recipe names, and is closed with the run. `told` hears of each stage as it
-    begins. Raises ValueError for what cannot be run, ArithmeticError for numbers that are stopped before they reach the
-    weights, and TimeoutError for a stage that took longer than `patience`.
+    The run folder holds `config.yaml`, `metrics.jsonl`, `rollouts/`, `checkpoints/`, the files of its loggers and, at
+    the end, `model/`. Closing the iterator saves a checkpoint; `resume` continues from the last one, bit for bit.
+    `engine` replaces the one that the recipe names, and is closed with the run. `on_progress` is called with the name
+    of each stage as it begins. Raises ValueError for what cannot be run, ArithmeticError for numbers that are stopped
+    before they reach the weights, and TimeoutError for a stage that takes longer than `stage_timeout`.
     """
-    timeout, learner = config.patience, config.learner
+    timeout, learner = config.stage_timeout, config.learner
     with ExitStack() as stack:
-        told("starting")
+        on_progress("starting")
         run = within(timeout, "starting", lambda: begin(config, stack, resume=resume, engine=engine))
         for step in range(run.done + 1, config.steps + 1):
             clock = time.perf_counter()
-            told(f"rolling out {run.lives_of_a_step} lives")
+            on_progress(f"rolling out {run.lives_of_a_step} lives")
             blocks = blocks_of(run.entries, step, lives_of(run, step))
             lived = time.perf_counter() - clock
             credit = run.credit(blocks)
-            told("learning from them")
+            on_progress("learning from them")
             metrics: list[dict[str, float]] = []
             with stopping_bad_numbers(run, step, blocks, credit):
                 for batch in minibatches(blocks, credit, config.minibatches):
@@ -82,10 +82,10 @@ def train(
                 record(run.folder / "rollouts", step, [first_packs(block, 2) for block in blocks], credit)
             values |= {"clock/live": lived, "clock/step": time.perf_counter() - clock}
             if config.look_every and (step % config.look_every == 0 or step == config.steps):
-                told(f"looking at {config.look_packs} dev packs")
+                on_progress(f"looking at {config.look_packs} dev packs")
                 values |= run.dev.look(run.engine, timeout)
-            yield from report_and_save(run, step, values, blocks, told)
-        told("saving the model")
+            yield from report_and_save(run, step, values, blocks, on_progress)
+        on_progress("saving the model")
         within(timeout, "saving the model", lambda: write_folder(run.folder / "model", run.engine.save_model))
 
 
@@ -97,8 +97,8 @@ def lives_of(run: Run, step: int) -> list[Life]:
     config, engine = run.config, run.engine
     last = min(step + config.engine.delay, config.steps)
     for ahead in range(step + engine.pending, last + 1):
-        engine.submit(step_jobs(run.entries, config.seed, ahead), config.patience)
-    lives = engine.collect(config.patience)
+        engine.submit(step_jobs(run.entries, config.seed, ahead), config.stage_timeout)
+    lives = engine.collect(config.stage_timeout)
     if all(life.failure for life in lives):
         raise RuntimeError(f"every life of step {step} is missing: {lives[0].failure}")
     return lives
@@ -108,7 +108,7 @@ def with_reference(run: Run, batch: list[Sample]) -> list[Sample]:
     """Add the reference model's logprobs, if the loss asks for them."""
     if not run.config.learner.kl_coef:
         return batch
-    rows = run.engine.logprobs(batch, run.config.patience, reference=True)
+    rows = run.engine.logprobs(batch, run.config.stage_timeout, reference=True)
     return [replace(sample, ref_logprobs=row) for sample, row in zip(batch, rows, strict=True)]
 
 
@@ -157,14 +157,14 @@ def step_metrics(
 
 
 def report_and_save(
-    run: Run, step: int, values: dict[str, float], blocks: Sequence[Block], told: Callable[[str], None]
+    run: Run, step: int, values: dict[str, float], blocks: Sequence[Block], on_progress: Callable[[str], None]
 ) -> Iterator[StepReport]:
     """Log the numbers of a step, yield its report, and write a checkpoint when it is time or the run is closed."""
     config, dev = run.config, values.get("look/dev")
 
     def save() -> None:
-        told(f"saving checkpoint {step}")
-        within(config.patience, f"saving checkpoint {step}", lambda: run.save(step, dev))
+        on_progress(f"saving checkpoint {step}")
+        within(config.stage_timeout, f"saving checkpoint {step}", lambda: run.save(step, dev))
 
     run.metrics.add(step, values)
     lives, packs = [life for b in blocks for life in b.lives], [pack for b in blocks for pack in b.packs]

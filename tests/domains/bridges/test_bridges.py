@@ -21,11 +21,11 @@ from codots.core.rng import stream
 from codots.domains import registry as registry_module
 from codots.domains.bridges.gymnasium.env import Start, View
 from codots.domains.bridges.gymnasium.model import SCALE, _counted, model_of, zero_of
-from codots.domains.bridges.gymnasium.outside import NAMES, look_into, open_env, picture, plain
-from codots.domains.bridges.gymnasium.players import Learner as CodeLearner
-from codots.domains.bridges.reasoning_gym import players as answers
+from codots.domains.bridges.gymnasium.policies import Learner as CodeLearner
+from codots.domains.bridges.gymnasium.upstream import NAMES, look_into, open_env, picture, plain
+from codots.domains.bridges.reasoning_gym import policies as answers
 from codots.domains.bridges.reasoning_gym import problems
-from codots.domains.bridges.textworld import SPECS, house, outside
+from codots.domains.bridges.textworld import SPECS, house, upstream
 from codots.domains.check import check_domain
 from codots.domains.contract import lived
 from codots.domains.isolation import isolated
@@ -501,35 +501,35 @@ def test_a_command_may_be_written_in_any_case(home):
 def test_a_game_file_appears_whole_or_not_at_all(monkeypatch, tmp_path):
     monkeypatch.setenv("CODOTS_CACHE", str(tmp_path))
     size = SPECS["house"]["easy"].size
-    of = outside.draw_house(size, 1, (1,))
+    of = upstream.draw_house(size, 1, (1,))
 
     def half(game, path):
         path.write_text("half a file")
         raise RuntimeError("the compiler was killed")
 
-    monkeypatch.setattr(outside, "_compile", half)
+    monkeypatch.setattr(upstream, "_compile", half)
     with pytest.raises(RuntimeError, match="killed"):
-        outside.game_file(size, of)
+        upstream.game_file(size, of)
     assert list((tmp_path / "textworld").iterdir()) == []
-    monkeypatch.setattr(outside, "_compile", lambda game, path: path.write_text("whole"))
-    path = outside.game_file(size, of)
+    monkeypatch.setattr(upstream, "_compile", lambda game, path: path.write_text("whole"))
+    path = upstream.game_file(size, of)
     assert path.read_text() == "whole"
-    monkeypatch.setattr(outside, "_compile", half)
-    assert outside.game_file(size, of) == path
+    monkeypatch.setattr(upstream, "_compile", half)
+    assert upstream.game_file(size, of) == path
 
 
 def test_a_faster_process_wins_and_nobody_is_hurt(monkeypatch, tmp_path):
     monkeypatch.setenv("CODOTS_CACHE", str(tmp_path))
     size = SPECS["house"]["easy"].size
-    of = outside.draw_house(size, 2, (2,))
+    of = upstream.draw_house(size, 2, (2,))
 
     def overtaken(game, path):
         path.write_text("mine")
-        monkeypatch.setattr(outside, "_compile", lambda game, path: path.write_text("theirs"))
-        outside.game_file(size, of)
+        monkeypatch.setattr(upstream, "_compile", lambda game, path: path.write_text("theirs"))
+        upstream.game_file(size, of)
 
-    monkeypatch.setattr(outside, "_compile", overtaken)
-    assert outside.game_file(size, of).read_text() == "theirs"
+    monkeypatch.setattr(upstream, "_compile", overtaken)
+    assert upstream.game_file(size, of).read_text() == "theirs"
     assert len(list((tmp_path / "textworld").iterdir())) == 1
 
 

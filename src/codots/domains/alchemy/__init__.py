@@ -43,9 +43,9 @@ from codots.domains.alchemy.book import Book, counted_copies, least_copies, open
 from codots.domains.alchemy.draw import Dials, Rules, draw_book
 from codots.domains.alchemy.env import AlchemyEnv, Order, View, held, render
 from codots.domains.alchemy.notes import claims, write_down
-from codots.domains.alchemy.players import Informed, Learner, Random
+from codots.domains.alchemy.policies import Informed, Learner, Random
 from codots.domains.base import Env, Rng, Task, World
-from codots.domains.family import Family, Players
+from codots.domains.family import Family, Policies
 from codots.domains.registry import register
 from codots.domains.scripted import turns
 
@@ -93,7 +93,7 @@ class Alchemy(Family):
         names = table.names(style)
         return render("rules", style, dials=task.world.dials, rules=self.rules, table=table, names=names)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),

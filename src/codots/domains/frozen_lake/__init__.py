@@ -37,10 +37,10 @@ from typing import Any
 from codots.core.rng import stream
 from codots.core.templates import Prompts
 from codots.domains.base import Env, Rng, Task, World
-from codots.domains.family import Family, Players
+from codots.domains.family import Family, Policies
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances, quirky_reach
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, LakeEnv, Mapping, Rules, draw
-from codots.domains.frozen_lake.players import Bayes, Informed, Random
+from codots.domains.frozen_lake.policies import Bayes, Informed, Random
 from codots.domains.registry import register
 
 render = Prompts(__package__)
@@ -100,7 +100,7 @@ class FrozenLake(Family):
         known = list(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
         return render("rules", style, turns=dials.turns, known=known, advice=self.rules.advice)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),

@@ -17,7 +17,7 @@ from codots.domains.base import Rng
 from codots.domains.frozen_lake import CLAIM
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, good_directions
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, Mapping, View
-from codots.domains.frozen_lake.players import Bayes
+from codots.domains.frozen_lake.policies import Bayes
 
 CELL = re.compile(r"([_OG])([a-z])(\d+)")
 EFFECT = re.compile(r"^([a-z]\d+) ([1-4])=(up|down|left|right|stays)\b", re.M)

@@ -41,10 +41,10 @@ from typing import Any
 
 from codots.core.rng import stream
 from codots.domains.base import Env, Rng, Task, World
-from codots.domains.family import Family, Players
+from codots.domains.family import Family, Policies
 from codots.domains.grid_navigation.env import Dials, GridEnv, Rules, draw, rules_text
 from codots.domains.grid_navigation.ground import UNKNOWN, Cell, Ground, Trip, hills, name, read_name, wander
-from codots.domains.grid_navigation.players import Informed, Learner, Random
+from codots.domains.grid_navigation.policies import Informed, Learner, Random
 from codots.domains.grid_navigation.route import ends
 from codots.domains.registry import register
 
@@ -103,7 +103,7 @@ class GridNavigation(Family):
         """Say the rules."""
         return rules_text(task.content, self.rules, task.world.dials, style)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),

@@ -41,12 +41,12 @@ import re
 
 from codots.core.rng import stream
 from codots.domains.base import Env, Rng, Task, World
-from codots.domains.family import Family, Players
+from codots.domains.family import Family, Policies
 from codots.domains.learn2ask.clinic import LONGEST, MODE, ClinicEnv, Dials, Reply, score
 from codots.domains.learn2ask.dialogue import TOKEN, DialogueEnv, Even, Habit, Reader, Source
 from codots.domains.learn2ask.judge import DEADLINE
 from codots.domains.learn2ask.log import Round
-from codots.domains.learn2ask.players import Bayes, Informed, Random
+from codots.domains.learn2ask.policies import Bayes, Informed, Random
 from codots.domains.learn2ask.protocol import CHANNELS, TOPICS, Case, Protocol, draw_case, protocols
 from codots.domains.learn2ask.score import Scores, best, fuse
 from codots.domains.learn2ask.template import render
@@ -105,7 +105,7 @@ class Clinic(Family):
             example=topics[-1][0],
         )
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         return {
             "random": lambda: Random(stream(*world.names, "random"), world.dials.named),
@@ -142,7 +142,7 @@ class Dialogues(Family):
 
     bounds = (0.0, 4.0)
     blocking = True
-    patience = DEADLINE + 30  # the judge gives up first, and says why
+    step_timeout = DEADLINE + 30  # the judge gives up first, and says why
 
     def __init__(self, id: str, presets: dict[str, Source]) -> None:
         self.id = id
@@ -178,7 +178,7 @@ class Dialogues(Family):
         """Say what is asked for; where only questions count, not how to stop."""
         return render("rules.dialogue", stop=task.world.dials.mode != "Ra", word=TOKEN)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         return {
             "random": lambda: Even(stream(*world.names, "random")),

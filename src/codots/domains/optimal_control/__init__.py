@@ -42,11 +42,11 @@ from dataclasses import replace
 
 from codots.core.rng import stream
 from codots.domains.base import Env, Rng, Task, World
-from codots.domains.family import Family, Players
+from codots.domains.family import Family, Policies
 from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render, table
 from codots.domains.optimal_control.law import LENGTH
-from codots.domains.optimal_control.players import PUSHES, Informed, Learner, Random
 from codots.domains.optimal_control.point import Goal, Plant, hold, least_loss, loss, run
+from codots.domains.optimal_control.policies import PUSHES, Informed, Learner, Random
 from codots.domains.registry import register
 
 CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?!\w|\.\d)", re.I | re.A)
@@ -109,7 +109,7 @@ class OptimalControl(Family):
         """Say the rules."""
         return render("rules", rules=self.rules, dials=task.world.dials, length=LENGTH)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),

@@ -44,12 +44,12 @@ from dataclasses import replace
 
 from codots.core.rng import digest, stream
 from codots.domains.base import Env, Policy, Rng, Task, World
-from codots.domains.family import Family, Players
+from codots.domains.family import Family, Policies
 from codots.domains.pde_discovery.env import Archive, PdeEnv, View
 from codots.domains.pde_discovery.equation import NUMBER, TERM, Equation, term_index
 from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
 from codots.domains.pde_discovery.field import TOP, WAVES, Start
-from codots.domains.pde_discovery.players import Informed, Learner, Random, Sparse
+from codots.domains.pde_discovery.policies import Informed, Learner, Random, Sparse
 from codots.domains.pde_discovery.posterior import Posterior
 from codots.domains.pde_discovery.rules import Dials, Rules, rules_text
 from codots.domains.registry import register
@@ -97,7 +97,7 @@ class PdeDiscovery(Family):
         """Say the rules."""
         return rules_text(self.rules, task.world.dials)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         dials: Dials = world.dials
 

@@ -36,12 +36,12 @@ from dataclasses import replace
 
 from codots.core.rng import stream
 from codots.domains.base import Env, Rng, Task, World
-from codots.domains.family import Family, Players
+from codots.domains.family import Family, Policies
 from codots.domains.registry import register
 from codots.domains.terminal import archives, files, network  # noqa: F401, they make their commands known
 from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, side, turns
 from codots.domains.terminal.kinds import Scene
-from codots.domains.terminal.players import Chained, Learner, Random
+from codots.domains.terminal.policies import Chained, Learner, Random
 from codots.domains.terminal.shell import Manners
 from codots.domains.terminal.site import BIN, TOOLS, Site, claims, draw_site, other_seed, told, truth
 from codots.domains.terminal.tasks import Brief, draw_brief, draw_face
@@ -96,7 +96,7 @@ class Terminal(Family):
         scene = Scene(task.content, task.world.hidden, self.rules.manners.real)
         return turns(scene, task.world.dials, self.rules.start)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         hidden = self.rules.hidden
         return {

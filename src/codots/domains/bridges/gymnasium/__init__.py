@@ -38,9 +38,9 @@ from codots.core.rng import digest, stream
 from codots.domains.base import Domain, Env, Rng, Task, World
 from codots.domains.bridges.gymnasium.env import CodedEnv, Start, View, codes, render
 from codots.domains.bridges.gymnasium.model import model_of, zero_of
-from codots.domains.bridges.gymnasium.outside import Spec, draw_board, look_into, open_env, plain
-from codots.domains.bridges.gymnasium.players import Informed, Learner, Random
-from codots.domains.family import Family, Players
+from codots.domains.bridges.gymnasium.policies import Informed, Learner, Random
+from codots.domains.bridges.gymnasium.upstream import Spec, draw_board, look_into, open_env, plain
+from codots.domains.family import Family, Policies
 from codots.domains.registry import Bridge
 
 TRIES = 200
@@ -106,7 +106,7 @@ class Gymnasium(Family):
         told = {"id": spec.id, "kind": spec.kind, "slippery": slippery, "turns": self._turns(task.world.dials)}
         return render("rules", style, names=sorted(spec.names), codes=codes(spec), **told)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         turns = self._turns(world.dials)
         return {

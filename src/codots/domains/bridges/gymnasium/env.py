@@ -7,7 +7,7 @@ from typing import Any
 
 from codots.core.templates import Prompts
 from codots.domains.base import Step
-from codots.domains.bridges.gymnasium.outside import Spec, open_env, picture, plain
+from codots.domains.bridges.gymnasium.upstream import Spec, open_env, picture, plain
 from codots.domains.family import action
 
 render = Prompts(__package__)

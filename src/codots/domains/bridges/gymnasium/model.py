@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codots.core.rng import stream
-from codots.domains.bridges.gymnasium.outside import Spec, open_env, plain
+from codots.domains.bridges.gymnasium.upstream import Spec, open_env, plain
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from codots.core.rng import stream
 from codots.core.templates import Prompts
 from codots.domains.base import Domain, Env, Rng, Step, Task, World
-from codots.domains.bridges.reasoning_gym.players import Habit, Informed, Random, View, draw_problem
+from codots.domains.bridges.reasoning_gym.policies import Habit, Informed, Random, View, draw_problem
 from codots.domains.bridges.reasoning_gym.problems import (
     LONGEST,
     Lot,
@@ -51,7 +51,7 @@ from codots.domains.bridges.reasoning_gym.problems import (
     score,
     settings,
 )
-from codots.domains.family import Family, Players, action
+from codots.domains.family import Family, Policies, action
 from codots.domains.registry import Bridge
 
 render = Prompts(__package__)
@@ -139,7 +139,7 @@ class ReasoningGym(Family):
         """Say how to answer."""
         return render("rules", style, name=self.rules)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         levels = (world.dials.least, world.dials.most)
         return {

@@ -37,9 +37,9 @@ from codots.core.suggest import check_known
 from codots.domains.base import Domain, Env, Rng, Task, World
 from codots.domains.bridges.textworld.env import HouseEnv, render
 from codots.domains.bridges.textworld.house import Chore, House, chores, hides, plan_of, solution
-from codots.domains.bridges.textworld.outside import Size, draw_house
-from codots.domains.bridges.textworld.players import Informed, Learner, Random
-from codots.domains.family import Family, Players
+from codots.domains.bridges.textworld.policies import Informed, Learner, Random
+from codots.domains.bridges.textworld.upstream import Size, draw_house
+from codots.domains.family import Family, Policies
 from codots.domains.isolation import isolated
 from codots.domains.registry import Bridge
 
@@ -102,7 +102,7 @@ class TextWorld(Family):
         """Say the rules."""
         return render("rules", style, turns=task.world.dials.turns)
 
-    def players(self, world: World) -> Players:
+    def policies(self, world: World) -> Policies:
         """Say how each scripted player is made."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),

@@ -8,7 +8,7 @@ from typing import Any
 from codots.core.templates import Prompts
 from codots.domains.base import Step
 from codots.domains.bridges.textworld.house import CARRIED, Chore, Fact, House, Way, exits
-from codots.domains.bridges.textworld.outside import Size, open_game, plain_facts
+from codots.domains.bridges.textworld.upstream import Size, open_game, plain_facts
 from codots.domains.family import action
 
 render = Prompts(__package__)

@@ -9,7 +9,7 @@ import numpy as np
 from codots.domains.base import Rng, Step
 from codots.domains.bridges.gymnasium.env import View
 from codots.domains.bridges.gymnasium.model import Floats, model_of
-from codots.domains.bridges.gymnasium.outside import Spec
+from codots.domains.bridges.gymnasium.upstream import Spec
 
 HURRY = 1e-4
 """What a turn costs those who know: too little to change what they earn, enough to keep them from idling."""
