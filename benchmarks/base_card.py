@@ -40,7 +40,8 @@ def groups(model: str, packs: int, size: int = 8) -> tuple[list[Pack], list[list
     engine = LocalEngine(Plan(folder, profile), 2)
     lives = [
         engine.rollout(
-            [Job(p, Own(profile.strategy()), profile.play(), ("card", i, g)) for g in range(size)], STAGE_TIMEOUT
+            [Job(p, Own(profile.strategy()), profile.episode_params(), ("card", i, g)) for g in range(size)],
+            STAGE_TIMEOUT,
         )
         for i, p in enumerate(drawn)
     ]

@@ -1,4 +1,4 @@
-"""What `codots plan` says of a recipe, beside what a run of it takes: peak memory and seconds a step, on one worker.
+"""Compare `codots estimate` with a run of the recipe: peak memory and seconds per step, on one worker.
 
 python benchmarks/forecast.py recipes/demo.yaml recipes/lake-v0.yaml steps=5
 """
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 CODOTS = str(Path(sys.executable).with_name("codots"))
-QUIET = ("workers=1", "look_every=0", "loggers=[]")
+QUIET = ("workers=1", "eval_every=0", "loggers=[]")
 
 
 def planned(recipe: str, changes: list[str]) -> tuple[float, float]:
@@ -40,7 +40,7 @@ def taken(recipe: str, changes: list[str]) -> tuple[float, float]:
             raise SystemExit(f"the run of {recipe} failed")
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     unit = 1 if sys.platform == "darwin" else 1024
-    return float(usage.ru_maxrss * unit), median(line["clock/step"] for line in lines[1:])
+    return float(usage.ru_maxrss * unit), median(line["time/step"] for line in lines[1:])
 
 
 def compare(recipe: str, changes: list[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CODOTS = str(Path(sys.executable).with_name("codots"))
-SETTINGS = ["packs=4", "group=4", "save_every=2", "look_every=4", "look_packs=2", "record_every=1"]
+SETTINGS = ["packs_per_step=4", "group_size=4", "save_every=2", "eval_every=4", "eval_packs=2", "rollout_log_every=1"]
 SIZE = "24m"
 
 
@@ -43,7 +43,7 @@ def main() -> None:
         subprocess.run([*command, f"run={whole}"], check=True, capture_output=True)
         length = time.perf_counter() - start
         print(f"undisturbed: {length:.1f} s; a full disk is {'a tmpfs' if disk else 'a limit on files'}", flush=True)
-        pace = json.loads(last_line(whole))["clock/step"]
+        pace = json.loads(last_line(whole))["time/step"]
         for number, fate in enumerate(fates, start=1):
             print(f"{number} {fate}: {suffer(fate, command, torn, disk, moments, length, pace)}", flush=True)
         finished = subprocess.run(order(command, torn), check=True, capture_output=True, text=True)
@@ -179,7 +179,7 @@ def weights(run: Path) -> str:
 def metrics(run: Path) -> list[dict[str, float]]:
     """Read the metrics without the clock's."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith("clock/")} for row in rows]
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 
 def rollouts(run: Path) -> list[tuple[str, bytes]]:

@@ -2,7 +2,7 @@
 
 The episodes are those of the first step of `recipes/demo.yaml`, lived by the shipped base and credited as a training
 does. Every contestant computes the gradient of the same loss over all of them whose credit is not 0 (the others add
-nothing), in micro-batches of no more ids than the recipe's `micro_tokens`, padding included:
+nothing), in micro-batches of no more ids than the recipe's `max_microbatch_tokens`, padding included:
 
 - trees: the learner. What samples begin with alike is run once; nothing is padding.
 - padded: a sample for each episode, shuffled and padded to the longest of its micro-batch, through plain transformers.
@@ -114,7 +114,7 @@ def contestant(name: str, folder: Path, config: TrainConfig) -> Ask:
 
     batch = [Sample(**json.loads(line)) for line in (folder / "batch.jsonl").read_text().splitlines()]
     model, _ = load_model(model_folder(config.model))
-    budget, normaliser = config.learner.micro_tokens, normalizer(batch, config.learner)
+    budget, normaliser = config.learner.max_microbatch_tokens, normalizer(batch, config.learner)
     if name in PADDED:
         by_turns, lean = PADDED[name]
         batch = by_turn(batch) if by_turns else batch
@@ -169,7 +169,7 @@ def main() -> None:
     """Run the contest."""
     asked = options(__doc__).parse_args()
     with TemporaryDirectory() as folder:
-        config = demo(*(["packs=2", "group=4", "workers=1"] if asked.quick else []))
+        config = demo(*(["packs_per_step=2", "group_size=4", "workers=1"] if asked.quick else []))
         show(measure(config, Path(folder), 1 if asked.quick else ROUNDS), COLUMNS, asked.json)
 
 

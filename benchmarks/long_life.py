@@ -102,8 +102,8 @@ def next_task(fewer: Told, more: Told) -> float:
 
 def measure(sizes: tuple[int, ...], packs: int, group: int, rounds: int) -> dict[str, Any]:
     """Live lives of each length in turn."""
-    same = (f"packs={packs}", f"group={group}", "workers=1")
-    contestants = {f"{size} tasks": apart(life, demo(*same, f"size={size}")) for size in sizes}
+    same = (f"packs_per_step={packs}", f"group_size={group}", "workers=1")
+    contestants = {f"{size} tasks": apart(life, demo(*same, f"pack_size={size}")) for size in sizes}
     rows = {name: median([row | per(row) for row in told]) for name, told in contest(contestants, rounds).items()}
     short, middle, long = rows.values()
     nexts = next_task(short, middle), next_task(middle, long)

@@ -34,7 +34,7 @@ lake)
     measure "lake-$seed" "$out/lake-$seed" packs=500 arms=own,null,shuffled,frozen,oracle
     measure "lake-$seed-base-reads" base writer="$out/lake-$seed" packs=500
     measure "lake-$seed-reads-base" "$out/lake-$seed" writer=base packs=500
-    measure "lake-$seed-hard" "$out/lake-$seed" preset=hard size=8 packs=500
+    measure "lake-$seed-hard" "$out/lake-$seed" preset=hard pack_size=8 packs=500
     ;;
 v0)
     clocked "v0-$seed" codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
@@ -55,7 +55,7 @@ best) # RECIPE-RATE: the best of the three on `dev`, on the packs of the demo
 reference)
     for preset in easy hard; do
         for version in 0 1; do
-            codots reference frozen-lake-v$version --preset $preset --packs 500 --size 5 --json >"$out/reference-v$version-$preset.json"
+            codots baselines frozen-lake-v$version --preset $preset --packs 500 --pack-size 5 --json >"$out/reference-v$version-$preset.json"
         done
     done
     ;;

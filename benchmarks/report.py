@@ -141,8 +141,8 @@ def make_run(folder: Path, episodes: int, style: str) -> None:
     names = [f"reward/{j}" for j in range(4)] + [
         "facts/right",
         "facts/wrong",
-        "clock/step",
-        "clock/live",
+        "time/step",
+        "time/rollout",
         "tokens/sampled",
     ]
     lines = [{"step": t, **dict(zip(names, rng.random(len(names)).tolist(), strict=True))} for t in range(1, STEPS + 1)]

@@ -65,7 +65,7 @@ def main() -> None:
 
 def demo(n: int) -> list[Life]:
     """Let the shipped base live as in the first step of `recipes/demo.yaml`, and write down the lengths."""
-    from codots.config.schema import TrainConfig, World
+    from codots.config.schema import TrainConfig, WorldConfig
     from codots.model.load import load_model, model_folder
     from codots.rollout.life import rollouts
     from codots.rollout.profile import load_profile
@@ -74,7 +74,7 @@ def demo(n: int) -> list[Life]:
     from codots.training.setup import entries_of
 
     group = min(8, n)
-    config = TrainConfig(worlds=[World(packs=-(-n // group))], group=group)
+    config = TrainConfig(worlds=[WorldConfig(packs_per_step=-(-n // group))], group_size=group)
     folder = model_folder("base")
     profile, (model, render) = load_profile(folder), load_model(folder)
     recorder = Recorder(LocalSampler(model, render.stop_ids))

@@ -76,7 +76,7 @@ def ours(config: TrainConfig) -> Ask:
 
 def recorded(config: TrainConfig, lives: Sequence[Life], limits: dict[str, int]) -> list[dict[str, Any]]:
     """What TRL is given of each episode, the episodes of a group side by side."""
-    groups = [lives[i : i + config.group] for i in range(0, len(lives), config.group)]
+    groups = [lives[i : i + config.group_size] for i in range(0, len(lives), config.group_size)]
     return [
         {"given": given(e.transcript), "limit": limits[e.kind], "reward": e.reward}
         for group in groups
@@ -101,7 +101,7 @@ def given(transcript: Transcript) -> list[list[int]]:
 def write_plan(config: TrainConfig, folder: Path, rounds: int) -> tuple[Path, int]:
     """Live once, and leave for TRL what it needs; gives the number of episodes as well."""
     engine = engine_of(config)
-    play, blocks = engine.plan.profile.play(), rolled_out(engine, config)
+    play, blocks = engine.plan.profile.episode_params(), rolled_out(engine, config)
     engine.close()
     episodes = recorded(
         config,
@@ -112,7 +112,7 @@ def write_plan(config: TrainConfig, folder: Path, rounds: int) -> tuple[Path, in
         "model": str(model_folder(config.model)),
         "folder": str(folder / "out"),
         "episodes": episodes,
-        "group": config.group,
+        "group": config.group_size,
         "lr": config.learner.lr,
         "cuts": max(1, len(episodes) // config.workers // MICRO),
         "steps": 1 + rounds,
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--trl", metavar="PYTHON", help="of an environment with TRL")
     parser.add_argument("--cores", type=int, default=2, help="processes of each")
     asked = parser.parse_args()
-    config = demo(f"workers={asked.cores}", *(["packs=2", "group=4", "workers=1"] if asked.quick else []))
+    config = demo(f"workers={asked.cores}", *(["packs_per_step=2", "group_size=4", "workers=1"] if asked.quick else []))
     with TemporaryDirectory() as folder:
         show(measure(config, Path(folder), asked.trl, 1 if asked.quick else ROUNDS), COLUMNS, asked.json)
 

@@ -20,7 +20,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("codots")
 ]
-SMALL = "steps=2 packs=2 group=2 workers=1 look_packs=2 save_every=1"
+SMALL = "steps=2 packs_per_step=2 group_size=2 workers=1 eval_packs=2 save_every=1"
 
 
 def quick(command: str, run: Path) -> list[str]:
@@ -67,7 +67,7 @@ def test_every_recipe_runs_for_two_steps(codots, recipe: Path, tmp_path: Path, q
     monkeypatch.chdir(ROOT)
     text = recipe.read_text()
     command = "pretrain" if "stages:" in text else "train"
-    changes = SMALL.split() if command == "train" else ["stages=[{steps: 2, packs: 2}]", "workers=1"]
+    changes = SMALL.split() if command == "train" else ["stages=[{steps: 2, packs_per_step: 2}]", "workers=1"]
     if "model: models/" in text:  # nothing is to be had from a hub here: the same kind of model, small and untrained
         changes += [f"model={qwen}", "profile.solve_tokens=12", "profile.update_tokens=16"]
     done = codots(command, recipe, f"run={tmp_path / 'run'}", *changes)

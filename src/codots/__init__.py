@@ -19,7 +19,7 @@ _HOMES = {
     "load_recipe": "codots.config.load",
     "load_rollouts": "codots.rollout.records",
     "make_pack": "codots.domains.registry",
-    "reference": "codots.evaluation.evaluate",
+    "baselines": "codots.evaluation.evaluate",
     "register": "codots.domains.registry",
     "train": "codots.training.train",
 }
@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "TrainConfig",
     "__version__",
+    "baselines",
     "check_domain",
     "credit",
     "evaluate",
@@ -41,7 +42,6 @@ __all__ = [
     "load_rollouts",
     "losses",
     "make_pack",
-    "reference",
     "register",
     "train",
 ]
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from codots.domains.check import check_domain
     from codots.domains.registry import get_domain, make_pack, register
     from codots.engine.base import Engine
-    from codots.evaluation.evaluate import evaluate, reference
+    from codots.evaluation.evaluate import baselines, evaluate
     from codots.rollout.records import load_rollouts
     from codots.training.train import train
 

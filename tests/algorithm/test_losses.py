@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codots.algorithm.losses import KINDS, Choices, choose, policy_loss
+from codots.algorithm.losses import LOSSES, LossParams, choose, policy_loss
 
 repeatable = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 seeds = st.integers(0, 10_000)
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", LOSSES)
 both_aggregations = pytest.mark.parametrize("aggregation", ["token-mean", "episode-mean"])
 
 
@@ -106,7 +106,7 @@ def test_every_kind_equals_a_slow_loop(kind, aggregation, seed, kl_coef, tight):
     tensors = batch(seed)
     choices = {"aggregation": aggregation, "kl_coef": kl_coef} | ({"eps_low": 0.1, "tis_cap": 1.5} if tight else {})
     loss, metrics = policy_loss(**tensors, kind=kind, **choices)
-    slow, slope, slow_metrics = slow_loss(tensors, kind, replace(KINDS[kind].defaults, **choices))
+    slow, slope, slow_metrics = slow_loss(tensors, kind, replace(LOSSES[kind].defaults, **choices))
     assert loss.item() == pytest.approx(slow, rel=1e-9, abs=1e-12)
     assert gradient(tensors, kind, **choices).tolist() == pytest.approx(slope, rel=1e-9, abs=1e-12)
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(slow_metrics, rel=1e-9, abs=1e-12)
@@ -122,7 +122,7 @@ def test_micro_batches_add_up_to_the_batch(kind, aggregation, seed, cuts):
     whole, whole_metrics = policy_loss(**tensors, kind=kind, **choices)
     expected = torch.autograd.grad(whole, tensors["logprobs"])[0]
 
-    by_token = aggregation == "token-mean" and not KINDS[kind].by_episode
+    by_token = aggregation == "token-mean" and not LOSSES[kind].by_episode
     unit = torch.arange(len(tensors["mask"])) if by_token else tensors["segments"].unique(return_inverse=True)[1]
     home = torch.randint(0, cuts, (len(unit),), generator=torch.Generator().manual_seed(seed))[unit]
     parts = [part(tensors, home == m) for m in range(cuts) if (home == m).any()]
@@ -159,7 +159,7 @@ def test_the_classical_clip_has_the_gradient_of_rec_oneside_is(kind, seed):
 @given(seed=seeds)
 def test_on_policy_every_kind_has_the_gradient_of_plain_reinforce(kind, seed):
     tensors = batch(seed, drift=0.0)
-    choices = {"aggregation": KINDS[kind].defaults.aggregation}
+    choices = {"aggregation": LOSSES[kind].defaults.aggregation}
     torch.testing.assert_close(gradient(tensors, kind), gradient(tensors, "reinforce", **choices))
     metrics = policy_loss(**tensors, kind=kind)[1]
     assert metrics["loss/clip_fraction"] == 0
@@ -268,8 +268,8 @@ def test_an_unknown_choice_is_one_line_that_names_the_nearest(choices, line):
 
 
 def test_defaults_are_those_of_the_papers():
-    assert choose("rec-oneside-nois")[1] == Choices(eps_low=0.2, eps_high=0.2, kl_coef=0.0, aggregation="token-mean")
-    assert choose("rec-ring-nois")[1] == Choices(eps_low_ring=0.6, eps_high_ring=2.0)
-    assert choose("gspo")[1] == Choices(eps_low=3e-4, eps_high=4e-4, aggregation="episode-mean")
+    assert choose("rec-oneside-nois")[1] == LossParams(eps_low=0.2, eps_high=0.2, kl_coef=0.0, aggregation="token-mean")
+    assert choose("rec-ring-nois")[1] == LossParams(eps_low_ring=0.6, eps_high_ring=2.0)
+    assert choose("gspo")[1] == LossParams(eps_low=3e-4, eps_high=4e-4, aggregation="episode-mean")
     tensors = batch(7)
     assert policy_loss(**tensors) == policy_loss(**tensors, kind="rec-oneside-nois")

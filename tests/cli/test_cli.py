@@ -27,19 +27,19 @@ from tests.lively import Flaky, make_lively
 
 RECIPE = {
     "preset": "tiny",
-    "size": 2,
+    "pack_size": 2,
     "steps": 3,
-    "packs": 2,
-    "group": 2,
+    "packs_per_step": 2,
+    "group_size": 2,
     "workers": 1,
     "save_every": 1,
-    "look_every": 0,
+    "eval_every": 0,
     "run": "run",
     "model": "model",
 }
-EVAL = {"model": "model", "preset": "tiny", "packs": 2, "size": 2, "workers": 1, "arms": "own,null"}
-PRETRAIN = {"run": "run", "width": 16, "layers": 1, "heads": 2, "size": 2, "workers": 1}
-PRETRAIN |= {"stages": [{"steps": 2, "packs": 2, "presets": ["tiny"]}]}
+EVAL = {"model": "model", "preset": "tiny", "packs": 2, "pack_size": 2, "workers": 1, "arms": "own,null"}
+PRETRAIN = {"run": "run", "width": 16, "layers": 1, "heads": 2, "pack_size": 2, "workers": 1}
+PRETRAIN |= {"stages": [{"steps": 2, "packs_per_step": 2, "presets": ["tiny"]}]}
 COMMAND = [sys.executable, "-m", "codots"]
 
 
@@ -110,8 +110,8 @@ def refused(codots, home):
         ("unknown choice of loggers.0 'wandbb'.*nearest is 'wandb'", ["train", "recipe.yaml", "loggers=[wandbb]"]),
         ("no model at 'modle'.*nearest is 'model'", ["train", "recipe.yaml", "model=modle"]),
         ("no model at 'bse'.*nearest is 'base'", ["eval", "bse"]),
-        ("no checkpoint at 'modle'.*nearest is 'model'", ["train", "recipe.yaml", "--from", "modle"]),
-        ("no checkpoint at 'model'", ["train", "recipe.yaml", "--from", "model", "--dry-run"]),
+        ("no checkpoint at 'modle'.*nearest is 'model'", ["train", "recipe.yaml", "--init-from", "modle"]),
+        ("no checkpoint at 'model'", ["train", "recipe.yaml", "--init-from", "model", "--dry-run"]),
         ("no run to resume at modell.*nearest is 'model'", ["train", "recipe.yaml", "run=modell", "--resume"]),
         (r"No such command 'trane'.*'train'.*; see codots --help", ["trane"]),
         (r"No such option: --resum .*--resume.*; see codots train --help", ["train", "recipe.yaml", "--resum"]),
@@ -124,10 +124,10 @@ def refused(codots, home):
         ("eval: packs: .*greater than or equal to 2, got 1", ["eval", "model", "packs=1"]),
         ("eval: packs: .*valid integer.*, got 'many'", ["eval", "model", "packs=many"]),
         (
-            r"'--packs': .*greater than or equal to 2, got '1'; see codots reference --help",
-            ["reference", "x", "--packs=1"],
+            r"'--packs': .*greater than or equal to 2, got '1'; see codots baselines --help",
+            ["baselines", "x", "--packs=1"],
         ),
-        (r"'--packs': .*valid integer.*, got 'many'", ["reference", "frozen-lake-v1", "--packs", "many"]),
+        (r"'--packs': .*valid integer.*, got 'many'", ["baselines", "frozen-lake-v1", "--packs", "many"]),
         ("temperature: .*greater than or equal to 0, got -1", ["eval", "model", "temperature=-1"]),
         ("split: expected train, dev, test, or another word, got '--json'", ["eval", "model", "split=--json"]),
         (
@@ -136,11 +136,11 @@ def refused(codots, home):
         ),
         (
             r"'--split': expected train, dev, test, or another word, got '--json'",
-            ["reference", "frozen-lake-v1", "--split", "--json"],
+            ["baselines", "frozen-lake-v1", "--split", "--json"],
         ),
         (
             r"'--split': expected train, dev, test, or a word unlike them; the nearest is 'test', got 'tset'",
-            ["reference", "frozen-lake-v1", "--split", "tset"],
+            ["baselines", "frozen-lake-v1", "--split", "tset"],
         ),
         (
             r"unknown domain 'mine:Mine'.*\(your own is found by its id once it is installed with an entry point\)",
@@ -171,28 +171,28 @@ def refused(codots, home):
         ("there is no folder gone", ["eval", "model", "rows=gone/rows.jsonl"]),
         ("there is no folder modl; the nearest is 'model'", ["eval", "model", "rows=modl/rows.jsonl"]),
         ("cannot write model: it is a folder", ["eval", "model", "rows=model"]),
-        ("unknown domain 'lake'", ["reference", "lake"]),
-        ("unknown preset of frozen-lake-v1 'eazy'", ["reference", "frozen-lake-v1", "--preset", "eazy", "--json"]),
+        ("unknown domain 'lake'", ["baselines", "lake"]),
+        ("unknown preset of frozen-lake-v1 'eazy'", ["baselines", "frozen-lake-v1", "--preset", "eazy", "--json"]),
         ("unknown domain 'lake'", ["play", "lake"]),
         ("unknown preset of frozen-lake-v1 'eazy'", ["play", "frozen-lake-v1", "--preset", "eazy"]),
         ("unknown policy 'informd'.*nearest is 'informed'", ["play", "frozen-lake-v1", "--policy", "informd"]),
         ("cannot import 'nowhere'.*expected an id, or module:Class", ["play", "nowhere:Lake"]),
-        ("unknown domain of tests.toy 'Gues'.*nearest is 'Guess'", ["reference", "tests.toy:Gues"]),
+        ("unknown domain of tests.toy 'Gues'.*nearest is 'Guess'", ["baselines", "tests.toy:Gues"]),
         ("expected one or more ids, module:Class, or --all; see codots check --help", ["check"]),
         ("expected one or more ids, module:Class, or --all", ["check", "frozen-lake-v1", "--all"]),
         ("unknown domain 'lake'", ["check", "frozen-lake-v1", "lake"]),
         (r"'--packs': .*greater than or equal to 2, got '1'", ["check", "frozen-lake-v1", "--packs", "1"]),
-        (r"Missing option '--out'; see codots tasks --help", ["tasks", "frozen-lake-v1"]),
-        (r"unknown ending '\.parque'.*nearest is '\.parquet'", ["tasks", "frozen-lake-v1", "--out", "x.parque"]),
-        (r"unknown ending ''; expected one of \.jsonl, \.parquet", ["tasks", "frozen-lake-v1", "--out", "rows"]),
-        ("there is no folder modl; the nearest is 'model'", ["tasks", "frozen-lake-v1", "--out", "modl/x.jsonl"]),
-        ("unknown domain 'lake'", ["tasks", "lake", "--out", "x.jsonl"]),
-        ("unknown preset of frozen-lake-v1 'eazy'", ["tasks", "frozen-lake-v1", "--preset=eazy", "--out", "x.jsonl"]),
+        (r"Missing option '--out'; see codots export --help", ["export", "frozen-lake-v1"]),
+        (r"unknown ending '\.parque'.*nearest is '\.parquet'", ["export", "frozen-lake-v1", "--out", "x.parque"]),
+        (r"unknown ending ''; expected one of \.jsonl, \.parquet", ["export", "frozen-lake-v1", "--out", "rows"]),
+        ("there is no folder modl; the nearest is 'model'", ["export", "frozen-lake-v1", "--out", "modl/x.jsonl"]),
+        ("unknown domain 'lake'", ["export", "lake", "--out", "x.jsonl"]),
+        ("unknown preset of frozen-lake-v1 'eazy'", ["export", "frozen-lake-v1", "--preset=eazy", "--out", "x.jsonl"]),
         (
             "unknown prompt style of learn2ask-v1 'compact'",
-            ["tasks", "learn2ask-v1", "--style=compact", "--out=x.jsonl"],
+            ["export", "learn2ask-v1", "--style=compact", "--out=x.jsonl"],
         ),
-        ("learn2ask-v0 logs cannot be drawn yet: set ", ["tasks", "learn2ask-v0", "--preset=logs", "--out=x.jsonl"]),
+        ("learn2ask-v0 logs cannot be drawn yet: set ", ["export", "learn2ask-v0", "--preset=logs", "--out=x.jsonl"]),
         ("unknown key 'stepz'", ["demo", "recipe.yaml", "stepz=3"]),
         ("no run at nowhere; expected a folder with config.yaml", ["report", "nowhere"]),
         ("no run at model", ["report", "model", "--figures"]),
@@ -249,9 +249,9 @@ def test_training_leaves_a_model(codots, home):
 
 def test_what_is_no_number_of_its_kind_is_one_line(refused):
     for change, line in (
-        ("fork=''", "fork: String should have at least 1 character"),
+        ("init_from=''", "init_from: String should have at least 1 character"),
         ("stage_timeout=1e12", "stage_timeout: .*less than or equal to 100000000"),
-        ("cache_gib=1e308", "cache_gib: .*less than or equal to 1000000"),
+        ("kv_cache_gib=1e308", "kv_cache_gib: .*less than or equal to 1000000"),
         ("profile.solve_tokens=true", "solve_tokens is True; expected a number of at least 1"),
     ):
         refused(line, "train", "recipe.yaml", change)
@@ -288,7 +288,7 @@ def test_a_corrupt_checkpoint_is_one_line_and_the_run_goes_on(codots, refused, h
 
 
 def test_a_run_that_stops_itself_is_one_line_and_code_1(codots, home):
-    ended = codots("train", "recipe.yaml", "gap_limit=1e-12")
+    ended = codots("train", "recipe.yaml", "max_logprob_gap=1e-12")
     assert ended.code == 1
     (line,) = [line for line in ended.err.splitlines() if line.startswith("codots: ")]
     assert re.search("step 1 was stopped: sampler and learner disagree.* what it was to learn is in run/stopped", line)
@@ -297,11 +297,11 @@ def test_a_run_that_stops_itself_is_one_line_and_code_1(codots, home):
 
 def test_a_fork_starts_from_another_run(codots, home):
     codots("train", "recipe.yaml")
-    ended = codots("train", "recipe.yaml", "run=fork", "seed=1", "--from", "run", "look_every=3", "look_packs=2")
+    ended = codots("train", "recipe.yaml", "run=fork", "seed=1", "--init-from", "run", "eval_every=3", "eval_packs=2")
     assert ended.code == 0
     assert re.search(r"the run in fork, the best on dev, -?\d\.\d{3}, in fork/checkpoints/step-000003\n", ended.out)
     assert json.loads((home / "fork" / "origin.json").read_text())["step"] == 3
-    assert yaml.safe_load((home / "fork" / "config.yaml").read_text())["fork"] == "run"
+    assert yaml.safe_load((home / "fork" / "config.yaml").read_text())["init_from"] == "run"
 
 
 def test_no_secret_is_in_an_error(codots, monkeypatch):
@@ -324,25 +324,27 @@ def test_the_doctor_shows_a_table_or_json_and_ends_with_its_verdict(codots, home
 
 def test_a_dry_run_writes_nothing(codots, home):
     before = tree(home)
-    ended = codots("train", "recipe.yaml", "group=8", "--dry-run")
+    ended = codots("train", "recipe.yaml", "group_size=8", "--dry-run")
     assert (ended.code, ended.err) == (0, "")
     assert tree(home) == before
-    assert yaml.safe_load(ended.out)["group"] == 8
+    assert yaml.safe_load(ended.out)["group_size"] == 8
     assert "# a step: 2 packs x 8 lives = 16 lives, 48 episodes" in ended.out
     assert "# 3 steps from 'model' in style 'compact'; nothing was run" in ended.out
 
 
 def test_a_dry_run_tells_of_every_entry_of_worlds_and_a_report_shows_them(codots, home):
-    mixed = RECIPE | {"worlds": [{"preset": "tiny", "packs": 2, "pack_size": 2}, {"preset": "easy", "packs": 4}]}
-    mixed = {key: value for key, value in mixed.items() if key not in ("preset", "size", "packs")}
+    mixed = RECIPE | {
+        "worlds": [{"preset": "tiny", "packs_per_step": 2, "pack_size": 2}, {"preset": "easy", "packs_per_step": 4}]
+    }
+    mixed = {key: value for key, value in mixed.items() if key not in ("preset", "pack_size", "packs_per_step")}
     (home / "mixed.yaml").write_text(yaml.safe_dump(mixed))
-    ended = codots("train", "mixed.yaml", "worlds.0.packs=3", "--dry-run")
+    ended = codots("train", "mixed.yaml", "worlds.0.packs_per_step=3", "--dry-run")
     assert (ended.code, ended.err) == (0, "")
     assert "# a step: frozen-lake-v1 tiny: 3 packs x 2 lives = 6 lives, 18 episodes" in ended.out
     assert "# a step: frozen-lake-v1 easy: 4 packs x 2 lives = 8 lives, 56 episodes" in ended.out
     (home / "full.yaml").write_text(ended.out)
     assert codots("train", "full.yaml", "--dry-run").out == ended.out
-    assert codots("train", "mixed.yaml", "steps=1", "look_every=1", "look_packs=2").code == 0
+    assert codots("train", "mixed.yaml", "steps=1", "eval_every=1", "eval_packs=2").code == 0
     assert codots("train", "run/config.yaml", "--resume").code == 0
     assert codots("report", "run").out == "look at run/report.html\n"
     assert "Reward while training, frozen-lake-v1:easy" in (home / "run" / "report.html").read_text()
@@ -361,7 +363,7 @@ def strict(text):
 
 
 def test_an_evaluation_as_json_is_json_alone(codots, home):
-    args = ["model", "preset=tiny", "packs=2", "size=2", "workers=1", "arms=own,null,oracle"]
+    args = ["model", "preset=tiny", "packs=2", "pack_size=2", "workers=1", "arms=own,null,oracle"]
     found = strict(codots("eval", *args, "--json", "rows=rows.jsonl").out)
     assert list(found["arms"]) == ["own", "null", "oracle"]
     assert found["arms"]["own"]["reward"][0] == found["arms"]["null"]["reward"][0]
@@ -369,7 +371,7 @@ def test_an_evaluation_as_json_is_json_alone(codots, home):
 
 
 def test_an_evaluation_is_a_table(codots):
-    ended = codots("eval", "model", "preset=tiny", "packs=3", "size=2", "workers=1")
+    ended = codots("eval", "model", "preset=tiny", "packs=3", "pack_size=2", "workers=1")
     assert ended.code == 0
     for words in ("own reward", "null success", "lift", "share", "floor", "bayes", "ceiling", "position 1"):
         assert words in ended.out
@@ -392,16 +394,16 @@ def test_a_file_of_settings_says_what_words_say_and_words_after_it_win(codots, h
 
 def test_a_run_and_a_checkpoint_can_be_evaluated(codots, home):
     codots("train", "recipe.yaml")
-    args = ["preset=tiny", "packs=2", "size=2", "workers=1", "--json"]
+    args = ["preset=tiny", "packs=2", "pack_size=2", "workers=1", "--json"]
     found = [strict(codots("eval", name, *args).out) for name in ("run", "run/checkpoints/step-000003")]
     assert found[0]["arms"] == found[1]["arms"]
 
 
 def test_a_reference_is_a_table_or_json(codots):
-    args = ["frozen-lake-v1", "--preset", "tiny", "--packs", "4", "--size", "2"]
-    found = strict(codots("reference", *args, "--json").out)
+    args = ["frozen-lake-v1", "--preset", "tiny", "--packs", "4", "--pack-size", "2"]
+    found = strict(codots("baselines", *args, "--json").out)
     assert found["informed"][0] > found["random"][0]
-    table = codots("reference", *args).out
+    table = codots("baselines", *args).out
     assert all(words in table for words in ("random", "informed", "bayes is exact", f"{found['bayes'][1]:.3f}"))
 
 
@@ -427,28 +429,28 @@ def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, h
 
 @pytest.mark.parametrize("of", [[], ["--pretrain"], ["--eval"]])
 def test_every_key_of_a_recipe_is_listed(codots, of):
-    keys = {key["name"]: key for key in strict(codots("keys", *of, "--json").out)}
+    keys = {key["name"]: key for key in strict(codots("config", *of, "--json").out)}
     assert keys["workers"]["default"] == 2
-    shown = codots("keys", *of).out
+    shown = codots("config", *of).out
     assert all(name in shown for name in keys)
 
 
 def test_every_setting_of_an_evaluation_is_listed_with_its_default(codots):
-    keys = {key["name"]: key for key in strict(codots("keys", "--eval", "--json").out)}
+    keys = {key["name"]: key for key in strict(codots("config", "--eval", "--json").out)}
     fields = EvalConfig.model_fields
     assert list(keys) == list(fields)
     assert {name: key["default"] for name, key in keys.items() if name != "model"} == EvalConfig(
         model="base"
     ).model_dump(mode="json", exclude={"model"})
     assert all(key["meaning"].endswith(".") for key in keys.values())
-    both = codots("keys", "--eval", "--pretrain")
+    both = codots("config", "--eval", "--pretrain")
     assert (both.code, both.out, len(both.err.splitlines())) == (2, "", 1)
     assert "--pretrain or --eval, not both" in both.err
 
 
 def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run(codots, home):
     assert codots("train", "recipe.yaml").code == 0
-    told = ["eval", "run", "preset=tiny", "size=2", "packs=2", "workers=1"]
+    told = ["eval", "run", "preset=tiny", "pack_size=2", "packs=2", "workers=1"]
     (home / "run" / "mine.json").write_text(codots(*told, "--json", "rows=run/mine.jsonl").out)
     ended = codots("report", "run", "--figures")
     assert (ended.code, ended.out) == (0, "look at run/report.html, and 20 figures in run/figures\n")
@@ -503,7 +505,7 @@ def test_a_pack_is_played_from_what_is_typed(codots):
     pack = make_pack("frozen-lake-v1", "tiny", "test", 3, 2)
     (first, one), (second, two) = informed(pack)
     ended = codots(
-        "play", "frozen-lake-v1", "--preset", "tiny", "--split", "test", "--index", "3", "--size", "2",
+        "play", "frozen-lake-v1", "--preset", "tiny", "--split", "test", "--index", "3", "--pack-size", "2",
         typed="\n".join([*first, "code 2 goes up", " code 3: down", "", *second]) + "\n",
     )  # fmt: skip
     assert ended.code == 0
@@ -515,7 +517,9 @@ def test_a_pack_is_played_from_what_is_typed(codots):
 
 
 def test_nonsense_loses_a_task_and_no_notes_are_kept(codots):
-    ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--size", "2", typed="north\n\n<action>9</action>\n")
+    ended = codots(
+        "play", "frozen-lake-v1", "--preset", "tiny", "--pack-size", "2", typed="north\n\n<action>9</action>\n"
+    )
     assert ended.code == 0
     assert ended.out.endswith("rewards: 0.00 0.00\n")
     assert ended.out.count("your notes: none") == 2
@@ -523,7 +527,9 @@ def test_nonsense_loses_a_task_and_no_notes_are_kept(codots):
 
 def test_notes_that_are_too_long_for_a_model_are_too_long_for_a_person(codots):
     long = "\n".join(["9 9 9"] * 800)
-    ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--size", "3", typed=f"x\nmine\n\nx\n{long}\n\nx\n")
+    ended = codots(
+        "play", "frozen-lake-v1", "--preset", "tiny", "--pack-size", "3", typed=f"x\nmine\n\nx\n{long}\n\nx\n"
+    )
     assert ended.code == 0
     assert "the notes stay as they were: the context has 4799 characters, the cap is 4000" in ended.out
     assert ended.out.count("your notes: mine") == 2
@@ -563,13 +569,13 @@ def test_a_policy_is_watched_turn_by_turn(codots, policy):
 
 @pytest.mark.parametrize("id", domain_ids())
 def test_every_domain_can_be_watched(codots, id):
-    ended = codots("play", id, "--policy", "informed", "--size", "1")
+    ended = codots("play", id, "--policy", "informed", "--pack-size", "1")
     assert (ended.code, ended.err) == (0, "")
     assert re.search(r"rewards: \d\.\d\d\n$", ended.out)
 
 
 def test_what_is_drawn_stands_beside_an_opening_that_does_not_show_it(codots):
-    ended = codots("play", "alchemy-v1", "--policy", "informed", "--size", "1", "--preset", "tiny")
+    ended = codots("play", "alchemy-v1", "--policy", "informed", "--pack-size", "1", "--preset", "tiny")
     task = make_pack("alchemy-v1", "tiny", "dev", 0, 1).tasks[0]
     assert task.domain.draw(task.env().view) in ended.out
 
@@ -629,22 +635,26 @@ def test_the_domains_are_a_table_or_json(codots, monkeypatch):
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 def test_tasks_are_written_as_rows(codots, home, name):
-    ended = codots("tasks", "frozen-lake-v1", "--out", name, "--preset", "tiny", "--packs", "3", "--size", "2")
+    ended = codots("export", "frozen-lake-v1", "--out", name, "--preset", "tiny", "--packs", "3", "--pack-size", "2")
     assert (ended.code, ended.out) == (0, f"6 tasks of 3 packs are in {name}\n")
     assert not list(home.glob(".*"))
     again = (home / name).read_bytes()
-    assert codots("tasks", "frozen-lake-v1", "--out", name, "--preset=tiny", "--packs=3", "--size=2").code == 0
+    assert codots("export", "frozen-lake-v1", "--out", name, "--preset=tiny", "--packs=3", "--pack-size=2").code == 0
     assert (home / name).read_bytes() == again
 
 
 def test_tasks_without_pyarrow_name_the_extra(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    refused(r"Parquet needs pyarrow: pip install 'codots\[parquet\]'", "tasks", "frozen-lake-v1", "--out", "x.parquet")
+    refused(r"Parquet needs pyarrow: pip install 'codots\[parquet\]'", "export", "frozen-lake-v1", "--out", "x.parquet")
 
 
 def test_without_a_preset_a_domain_gives_its_first(codots):
-    assert "terminal-v0 standard: task 1 of 1" in codots("play", "terminal-v0", "--policy=informed", "--size=1").out
-    assert "frozen-lake-v1 easy: task 1 of 1" in codots("play", "frozen-lake-v1", "--policy=random", "--size=1").out
+    assert (
+        "terminal-v0 standard: task 1 of 1" in codots("play", "terminal-v0", "--policy=informed", "--pack-size=1").out
+    )
+    assert (
+        "frozen-lake-v1 easy: task 1 of 1" in codots("play", "frozen-lake-v1", "--policy=random", "--pack-size=1").out
+    )
 
 
 def test_ctrl_c_in_any_command_is_130(codots, monkeypatch):
@@ -683,7 +693,7 @@ def completed(words):
 def test_bash_completes_commands_options_and_values():
     assert completed("codots tra") == ["train"]
     assert "--resume" in completed("codots train recipe.yaml --re")
-    assert completed("codots train recipe.yaml learner.war") == ["learner.warmup="]
+    assert completed("codots train recipe.yaml learner.war") == ["learner.warmup_steps="]
     assert completed("codots eval base wri") == ["writer="]
     assert completed("codots eval base arms=own,fro") == ["arms=own,frozen"]
     assert completed("codots eval base arms = own,fro") == ["own,frozen"]  # a real bash makes three words of it
@@ -790,7 +800,7 @@ def test_public_names_are_there_when_asked_for():
     [
         pytest.param(runs.run_demo, "codots.cli.demo:demo", id="demo"),
         pytest.param(worlds.check, "codots.domains.check:check_domain", id="check"),
-        pytest.param(worlds.tasks, "codots.domains.export:task_rows", id="tasks"),
+        pytest.param(worlds.run_export, "codots.domains.export:task_rows", id="export"),
     ],
 )
 def test_a_command_has_the_defaults_of_its_function(command, function):

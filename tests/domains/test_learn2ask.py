@@ -27,9 +27,9 @@ from codots.domains.learn2ask.protocol import ANSWERS, CHANNELS, TOPICS, Case, P
 from codots.domains.learn2ask.score import FUSIONS, Scores, best, fuse, single
 from codots.domains.learn2ask.toy import judge_by_rule, named, toy_log
 from codots.domains.registry import get_domain, make_pack
-from codots.evaluation.evaluate import reference
+from codots.evaluation.evaluate import baselines
 from codots.rollout.life import Job, rollouts
-from codots.rollout.profile import Play
+from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import Given
 from codots.sampler.base import Params
 from codots.sampler.scripted import ScriptedSampler
@@ -336,7 +336,7 @@ def test_the_floor_is_what_even_draws_earn_on_average():
 
 
 def test_there_is_something_to_learn_and_it_pays():
-    curves = reference("learn2ask-v1", preset="easy", packs=60, size=4)
+    curves = baselines("learn2ask-v1", preset="easy", packs=60, size=4)
     assert curves["exact"]
     assert curves["informed"] == [1.0] * 4
     assert curves["bayes"][3] - curves["bayes"][0] >= 0.2
@@ -491,7 +491,7 @@ def test_the_players_of_the_toy_earn_what_the_share_of_stops_says():
 
     assert mean("<stop />") == pytest.approx(4 * s)
     assert mean("Is there anything else?") == pytest.approx((1 - s) * (1 + 2 * 0 + 1))
-    curves = reference("learn2ask-v0", preset="toy", packs=60, size=2)
+    curves = baselines("learn2ask-v0", preset="toy", packs=60, size=2)
     assert curves["informed"] == [4.0, 4.0]
     assert np.mean(curves["random"]) == pytest.approx((4 * s + (1 - s) * 2) / 2, abs=0.25)
     assert not curves["exact"]
@@ -850,7 +850,7 @@ def test_the_key_stands_in_no_text_of_the_judge(named_judge):
 
 def live(render, pack, reply):
     async def one():
-        play = Play("natural", Params(60), Params(60))
+        play = EpisodeParams("natural", Params(60), Params(60))
         job = Job(pack, Given(Rewrite(), ("",) * len(pack.tasks)), play, ("test", 0))
         sampler = ScriptedSampler(render, lambda names: lambda _: reply)
         return await rollouts([job], sampler, render)

@@ -39,7 +39,7 @@ class FakeEngine:
             at = sample.mask.index(True)
             said = np.array(self.words) == sample.ids[at]
             self.gradient += sample.advantages[at] / normalizer * (said - np.exp(logprobs))
-        return {"learner/logprob_gap": 0.0}
+        return {"train/logprob_gap": 0.0}
 
     def optim_step(self, timeout):
         self.logits = self.logits + self.rate * self.gradient

@@ -27,7 +27,7 @@ def plan(tmp_path_factory, tokenizer):
         for parameter in model.parameters():
             parameter.mul_(6)
     tiny.save(model, tokenizer, folder)
-    return Plan(folder, PROFILE, LearnerConfig(warmup=0, micro_tokens=2000))
+    return Plan(folder, PROFILE, LearnerConfig(warmup_steps=0, max_microbatch_tokens=2000))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def babble(registry):
 
 def jobs(lives=5, first=0):
     packs = [make_pack("babble-v0", "few", "dev", first + i, 2) for i in range(lives)]
-    return [Job(pack, Own(Rewrite()), PROFILE.play(), ("test", first + i)) for i, pack in enumerate(packs)]
+    return [Job(pack, Own(Rewrite()), PROFILE.episode_params(), ("test", first + i)) for i, pack in enumerate(packs)]
 
 
 def batch_of(lives):
@@ -122,7 +122,7 @@ def test_two_workers_take_the_step_of_one_and_serve_the_new_weights(plan, pair):
     for life in pair.rollout(jobs(), 60):
         assert sampled_by(life) == {version + 1}
     batch = batch_of(pair.rollout(jobs(), 60))
-    assert step_on(pair, batch)["learner/logprob_gap_max"] < 1e-3
+    assert step_on(pair, batch)["train/logprob_gap_max"] < 1e-3
 
 
 def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair):
@@ -153,7 +153,7 @@ def test_logprobs_come_back_in_the_order_of_the_samples(pair):
 
 
 def test_the_reference_stays_where_it_was_while_the_weights_move(plan):
-    engine = LocalEngine(replace(plan, reference=plan.model, learner=LearnerConfig(warmup=0, lr=1e-2)))
+    engine = LocalEngine(replace(plan, reference=plan.model, learner=LearnerConfig(warmup_steps=0, lr=1e-2)))
     batch = batch_of(engine.rollout(jobs(2), 60))
     before = engine.logprobs(batch, 60, reference=True)
     assert before == engine.logprobs(batch, 60)
@@ -190,7 +190,7 @@ def test_lives_that_wait_are_in_the_checkpoint_to_the_last_bit(plan, pair, tmp_p
     other.load(tmp_path, pair.version)
     assert other.pending == 1
     assert other.collect(60) == pair.collect(60)
-    other.fork(tmp_path)
+    other.init_from(tmp_path)
     assert other.pending == 0
     other.close()
 
@@ -199,7 +199,7 @@ def test_a_fork_takes_weights_and_moments_and_no_steps(plan, pair, tmp_path):
     step_on(pair, batch_of(pair.rollout(jobs(), 60)))
     pair.save(tmp_path)
     other = LocalEngine(plan)
-    other.fork(tmp_path)
+    other.init_from(tmp_path)
     assert torch.equal(weights(other), weights(pair))
     assert (other.steps, other.version) == (0, 0)
     mine, theirs = (engine.first.learner.optimiser.state_dict()["state"] for engine in (other, pair))

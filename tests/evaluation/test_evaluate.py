@@ -22,9 +22,9 @@ from codots.evaluation.evaluate import (
     POLICIES,
     RANDOM_LIVES,
     as_json,
+    baselines,
     evaluate,
     left_to_live,
-    reference,
     reseeded,
 )
 from codots.evaluation.stats import mean_ci
@@ -36,7 +36,7 @@ from tests.evaluating import measured
 from tests.lively import Flaky, make_lively, some_lives
 from tests.toy import Guess
 
-LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "size": 3, "workers": 1}
+LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "pack_size": 3, "workers": 1}
 PACKS = 20
 
 
@@ -105,7 +105,7 @@ def test_what_was_lived_in_pieces_or_not_again_is_what_whole_lives_are(all_arms,
     player = Player(base, LAKE["domain"], temperature=1.0)
     for arm in ARMS[1:]:
         jobs = [
-            Job(pack, Given(player.profile.strategy(), given), player.profile.play(), ("eval", 0, i))
+            Job(pack, Given(player.profile.strategy(), given), player.profile.episode_params(), ("eval", 0, i))
             for i, (pack, given) in enumerate(zip(packs, contexts(rows, arm), strict=True))
         ]
         lives = player.rollout(jobs, STAGE_TIMEOUT)
@@ -134,7 +134,7 @@ def test_only_what_is_not_known_is_lived_and_a_world_that_remembers_lives_whole(
 
 def test_an_arm_of_which_all_is_known_is_not_lived(base):
     """At one task every control is given what the model itself begins with."""
-    report = measured(base, **LAKE | {"size": 1}, packs=5, arms=("own", "null", "frozen"))
+    report = measured(base, **LAKE | {"pack_size": 1}, packs=5, arms=("own", "null", "frozen"))
     assert report.arms["own"] == report.arms["null"] == report.arms["frozen"]
 
 
@@ -287,7 +287,7 @@ def test_missing_lives_are_outside_every_mean(packs):
 def test_an_environment_that_is_down_is_counted_and_told(base, registry, caplog):
     domain = register(Flaky())
     domain.down = (0, 3)
-    guess = {"domain": "flaky-v0", "preset": "few", "size": 2, "packs": 6, "workers": 1}
+    guess = {"domain": "flaky-v0", "preset": "few", "pack_size": 2, "packs": 6, "workers": 1}
     report = measured(base, **guess)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 2]
     told = [f"2 of 6 lives of {arm} are missing: ConnectionError: the house is down" for arm in ("own", "null")]
@@ -307,7 +307,7 @@ def test_what_a_missing_writer_did_not_write_was_not_read(base, registry, caplog
         domain.down = () if (arm, done) == ("writer", total) else domain.down  # it is up again for the reader
 
     domain.down = (1, 4)
-    guess = {"domain": "flaky-v0", "preset": "few", "size": 2, "packs": 6, "workers": 1}
+    guess = {"domain": "flaky-v0", "preset": "few", "pack_size": 2, "packs": 6, "workers": 1}
     report = measured(base, **guess, writer=base, on_progress=lived)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 0]
     assert caplog.messages[0] == "2 of 6 lives of own are missing: ConnectionError: the house is down"
@@ -315,7 +315,7 @@ def test_what_a_missing_writer_did_not_write_was_not_read(base, registry, caplog
 
 def test_a_domain_without_an_exact_optimum_has_no_share(base, registry):
     register(type("Loose", (Flaky,), {"id": "loose-v0", "exact": False})())
-    report = measured(base, domain="loose-v0", preset="few", size=2, packs=4, workers=1)
+    report = measured(base, domain="loose-v0", preset="few", pack_size=2, packs=4, workers=1)
     assert report.share is None
     assert report.share_ci95 is None
 
@@ -406,7 +406,7 @@ def test_splits_are_other_packs(base, tmp_path):
         ({"temperature": -1}, "temperature: .*greater than or equal to 0, got -1"),
         ({"domain": "frozen-lake"}, "unknown domain 'frozen-lake'; .*nearest is 'frozen-lake-v"),
         ({"preset": "tinny"}, "unknown preset of frozen-lake-v1 'tinny'; .*nearest is 'tiny'"),
-        ({"size": 0}, "size: .*greater than or equal to 1, got 0"),
+        ({"pack_size": 0}, "pack_size: .*greater than or equal to 1, got 0"),
         ({"model": "nowhere"}, "no model at 'nowhere'"),
         ({"writer": "nowhere"}, "no model at 'nowhere'"),
     ],
@@ -448,7 +448,7 @@ def test_a_style_that_the_domain_does_not_have_is_one_line(base, registry):
 
 
 def test_a_model_that_does_not_know_the_world_is_told_of(caplog):
-    found = measured("base", domain="alchemy-v1", preset="limited", packs=2, size=2, workers=1)
+    found = measured("base", domain="alchemy-v1", preset="limited", packs=2, pack_size=2, workers=1)
     assert found.arms["own"].malformed == [1, 1]
     assert caplog.messages == ["no answer of base could be read; does it know alchemy-v1?"]
 
@@ -467,14 +467,14 @@ def slowly(name, pack):
 
 
 def test_the_reference_is_what_playing_by_hand_reaches(packs):
-    found = reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)
+    found = baselines("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)
     lives = {"bayes": packs, "informed": packs, "random": [reseeded(p, k) for k in range(RANDOM_LIVES) for p in packs]}
     assert set(lives) == set(POLICIES)
     for name, played in lives.items():
         assert found[name] == pytest.approx(list(np.mean([slowly(name, pack) for pack in played], axis=0)), abs=1e-4)
     assert found["exact"] is True
     assert found["random"][0] < found["bayes"][0] < found["bayes"][2] <= found["informed"][2]
-    assert reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3, split="test")["bayes"] != found["bayes"]
+    assert baselines("frozen-lake-v1", preset="tiny", packs=PACKS, size=3, split="test")["bayes"] != found["bayes"]
 
 
 def test_chance_is_the_floor(packs):
@@ -491,7 +491,7 @@ def test_floors_and_ceilings_are_those_of_the_same_packs(all_arms, packs):
         tasks = [pack.tasks[j] for pack in packs]
         assert report.floor[j] == pytest.approx(np.mean([domain.floor(task) for task in tasks]), abs=1e-4)
         assert report.ceiling[j] == pytest.approx(np.mean([domain.ceiling(task) for task in tasks]), abs=1e-4)
-    assert report.bayes == reference("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)["bayes"]
+    assert report.bayes == baselines("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)["bayes"]
 
 
 def test_a_model_is_measured_inside_a_running_event_loop(base):
@@ -505,7 +505,7 @@ def test_a_model_is_measured_inside_a_running_event_loop(base):
 
 def test_a_model_is_measured_in_the_words_that_it_was_trained_in(base, registry, tmp_path):
     register(Guess())
-    asked = {"domain": "guess-v0", "preset": "few", "packs": 2, "size": 2, "workers": 1}
+    asked = {"domain": "guess-v0", "preset": "few", "packs": 2, "pack_size": 2, "workers": 1}
     with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
         measured(base, **asked)
     measured(base, **asked, profile={"style": "natural", "solve_tokens": 1}, rows=tmp_path / "rows.jsonl")

@@ -43,13 +43,13 @@ def tokens(batch):
 
 @pytest.fixture
 def learner(model):
-    return LocalLearner(model, LearnerConfig(warmup=0))
+    return LocalLearner(model, LearnerConfig(warmup_steps=0))
 
 
 @pytest.mark.parametrize("budget", [1, 40, 100])
 def test_the_budget_of_a_micro_batch_does_not_change_the_gradient(make_model, budget):
     batch = make_batch()
-    whole, cut = (LocalLearner(make_model(), LearnerConfig(micro_tokens=n)) for n in (10**6, budget))
+    whole, cut = (LocalLearner(make_model(), LearnerConfig(max_microbatch_tokens=n)) for n in (10**6, budget))
     expected, sums = gradient_of(whole, batch, tokens(batch))
     gradient, cut_sums = gradient_of(cut, batch, tokens(batch))
     assert (gradient - expected).norm() < 1e-5 * expected.norm()
@@ -134,7 +134,7 @@ def test_an_episode_without_advantage_adds_nothing_but_its_tokens_to_the_mean(le
 
 @pytest.mark.parametrize("budget", [1, 10**6])
 def test_a_step_is_one_step_of_the_optimiser(make_model, budget, monkeypatch):
-    learner, calls = LocalLearner(make_model(), LearnerConfig(micro_tokens=budget)), []
+    learner, calls = LocalLearner(make_model(), LearnerConfig(max_microbatch_tokens=budget)), []
     take = learner.optimiser.step
     monkeypatch.setattr(learner.optimiser, "step", lambda: calls.append(take()))
     before = flat(learner.model)
@@ -154,22 +154,22 @@ def test_a_step_makes_good_episodes_likelier_and_bad_ones_less_likely(learner):
 
 def test_the_rate_warms_up_and_decays_as_asked(make_model):
     batch = make_batch(1)
-    constant = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup=4))
-    assert [step_on(constant, batch)["learner/lr"] for _ in range(6)] == pytest.approx(
+    constant = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup_steps=4))
+    assert [step_on(constant, batch)["train/lr"] for _ in range(6)] == pytest.approx(
         [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001]
     )
-    decaying = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup=0, decay_to=0.5), total_steps=4)
-    assert [step_on(decaying, batch)["learner/lr"] for _ in range(4)] == pytest.approx(
+    decaying = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup_steps=0, min_lr_ratio=0.5), total_steps=4)
+    assert [step_on(decaying, batch)["train/lr"] for _ in range(4)] == pytest.approx(
         [0.001, 0.000875, 0.00075, 0.000625]
     )
 
 
 def test_the_gradient_is_clipped_and_its_norm_told_unclipped(make_model):
     batch = [replace(sample, advantages=[1000 * a for a in sample.advantages]) for sample in make_batch()]
-    learner = LocalLearner(make_model(), LearnerConfig(clip=0.5))
+    learner = LocalLearner(make_model(), LearnerConfig(max_grad_norm=0.5))
     metrics = step_on(learner, batch)
     left = torch.cat([parameter.grad.reshape(-1) for parameter in learner.parameters]).norm()
-    assert metrics["learner/grad_norm"] > 1
+    assert metrics["train/grad_norm"] > 1
     assert left == pytest.approx(0.5, rel=1e-4)
 
 
@@ -201,7 +201,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(learner, 
 def test_every_step_tells_the_same_metrics_and_they_are_finite(learner):
     idle = [sample_of(stream("idle", i), 0.0) for i in range(3)]
     names = set(step_on(learner, make_batch()))
-    assert {"learner/loss", "learner/entropy", "learner/grad_norm", "learner/lr", "learner/clip_fraction"} < names
+    assert {"train/loss", "train/entropy", "train/grad_norm", "train/lr", "train/clip_fraction"} < names
     for batch in (idle, make_batch(1)):
         metrics = step_on(learner, batch)
         assert set(metrics) == names
@@ -211,7 +211,9 @@ def test_every_step_tells_the_same_metrics_and_they_are_finite(learner):
 def test_logprobs_are_those_of_a_plain_forward_pass_in_the_order_of_the_batch(make_model):
     batch = make_batch()
     model = make_model()
-    for row, sample in zip(LocalLearner(model, LearnerConfig(micro_tokens=60)).logprobs(batch), batch, strict=True):
+    for row, sample in zip(
+        LocalLearner(model, LearnerConfig(max_microbatch_tokens=60)).logprobs(batch), batch, strict=True
+    ):
         with torch.no_grad():
             full = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0].log_softmax(-1)
         assert len(row) == len(sample.ids)
@@ -222,15 +224,15 @@ def test_logprobs_are_those_of_a_plain_forward_pass_in_the_order_of_the_batch(ma
 
 def test_the_gap_to_the_sampler_is_told(learner):
     batch = on_policy(learner, make_batch())
-    assert step_on(learner, batch)["learner/logprob_gap_max"] < 1e-4
+    assert step_on(learner, batch)["train/logprob_gap_max"] < 1e-4
     drifted = [replace(s, logprobs=[p + 0.25 for p in s.logprobs]) for s in on_policy(learner, batch)]
     metrics = step_on(learner, drifted)
-    assert metrics["learner/logprob_gap"] == pytest.approx(0.25, abs=1e-3)
-    assert metrics["learner/logprob_gap_max"] == pytest.approx(0.25, abs=1e-3)
+    assert metrics["train/logprob_gap"] == pytest.approx(0.25, abs=1e-3)
+    assert metrics["train/logprob_gap_max"] == pytest.approx(0.25, abs=1e-3)
 
 
 def test_a_saved_and_loaded_learner_goes_on_bit_for_bit(make_model, tmp_path):
-    settings = LearnerConfig(warmup=3)
+    settings = LearnerConfig(warmup_steps=3)
     through, first = LocalLearner(make_model(), settings), LocalLearner(make_model(), settings)
     for seed in range(4):
         step_on(through, make_batch(seed=seed))
@@ -282,7 +284,7 @@ def test_a_sample_is_not_changed_by_learning_from_it(learner):
 
 def test_gradients_accumulate_until_a_step_takes_them(make_model):
     """Two calls are one batch, a step starts from nothing again, and what is dropped is in no step."""
-    batch, (once, twice) = make_batch(), (LocalLearner(make_model(), LearnerConfig(warmup=0)) for _ in range(2))
+    batch, (once, twice) = make_batch(), (LocalLearner(make_model(), LearnerConfig(warmup_steps=0)) for _ in range(2))
     n = tokens(batch)
     once.forward_backward(batch, n)
     twice.forward_backward(make_batch(seed=1), n)
@@ -307,8 +309,8 @@ def scored(model, sample):
 @pytest.mark.parametrize("budget", [1, 10**6])
 def test_the_penalty_on_leaving_the_reference_and_the_entropy_bonus_are_those_of_the_definition(make_model, budget):
     """Mean over tokens of 0.5 (log pi - log ref)^2, and of the entropy; episodes without advantage feel both."""
-    choices = {"kl_coef": 0.3, "entropy_coef": 0.2}
-    learner = LocalLearner(make_model(), LearnerConfig(micro_tokens=budget, loss="reinforce", loss_choices=choices))
+    config = LearnerConfig(max_microbatch_tokens=budget, loss="reinforce", kl_coef=0.3, entropy_coef=0.2)
+    learner = LocalLearner(make_model(), config)
     batch = [*make_batch(6), sample_of(stream("idle"), 0.0)]
     batch = [replace(s, ref_logprobs=[p + 0.1 * i for i, p in enumerate(s.logprobs)]) for s in batch]
     found, sums = gradient_of(learner, batch)
@@ -322,15 +324,15 @@ def test_the_penalty_on_leaving_the_reference_and_the_entropy_bonus_are_those_of
     slow = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
     assert (found - slow).norm() < 1e-4 * slow.norm()
     metrics = means([sums])
-    assert metrics["learner/ref_kl"] == pytest.approx(kl / n, rel=1e-3)
-    assert metrics["learner/entropy"] == pytest.approx(entropies / n, rel=1e-3)
+    assert metrics["train/ref_kl"] == pytest.approx(kl / n, rel=1e-3)
+    assert metrics["train/entropy"] == pytest.approx(entropies / n, rel=1e-3)
 
 
 @pytest.mark.parametrize("budget", [1, 40, 10**6])
 def test_gspo_weighs_whole_episodes_however_the_batch_is_cut(make_model, budget):
     """The mean over episodes of the mean over tokens of s A log pi, with s the geometric mean of the ratios."""
-    choices = {"eps_low": 0.9, "eps_high": 9.0}
-    learner = LocalLearner(make_model(), LearnerConfig(micro_tokens=budget, loss="gspo", loss_choices=choices))
+    config = LearnerConfig(max_microbatch_tokens=budget, loss="gspo", eps_low=0.9, eps_high=9.0)
+    learner = LocalLearner(make_model(), config)
     batch = [
         replace(s, logprobs=[p - 0.02 * i for i, p in enumerate(s.logprobs)]) for s in on_policy(learner, make_batch())
     ]
@@ -344,10 +346,10 @@ def test_gspo_weighs_whole_episodes_however_the_batch_is_cut(make_model, budget)
     slow = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
     assert (found - slow).norm() < 1e-4 * slow.norm()
     assert sums["weight"] == len(batch)
-    assert means([sums])["learner/clip_fraction"] == 0
+    assert means([sums])["train/clip_fraction"] == 0
 
 
 def test_a_penalty_without_a_reference_is_an_error_and_no_step(make_model):
-    learner = LocalLearner(make_model(), LearnerConfig(loss_choices={"kl_coef": 0.1}))
+    learner = LocalLearner(make_model(), LearnerConfig(kl_coef=0.1))
     with pytest.raises(ValueError, match="kl_coef needs ref_logprobs, which 9 of 9 samples lack"):
         learner.forward_backward(make_batch(), 100)

@@ -14,7 +14,7 @@ LORA = LoraConfig(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"))
 
 @pytest.fixture
 def learner(make_model):
-    return LocalLearner(adapt(make_model(), LORA), LearnerConfig(warmup=0, lr=0.01))
+    return LocalLearner(adapt(make_model(), LORA), LearnerConfig(warmup_steps=0, lr=0.01))
 
 
 def frozen(model):

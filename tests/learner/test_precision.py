@@ -11,7 +11,7 @@ from tests.learner.test_local import flat, make_batch, on_policy, tokens
 
 
 def half(make_model, **settings):
-    return LocalLearner(make_model().to(torch.bfloat16), LearnerConfig(warmup=0, **settings))
+    return LocalLearner(make_model().to(torch.bfloat16), LearnerConfig(warmup_steps=0, **settings))
 
 
 def test_steps_too_small_for_half_precision_add_up(make_model):
@@ -31,7 +31,7 @@ def test_steps_too_small_for_half_precision_add_up(make_model):
 
 def test_a_gradient_of_half_precision_is_added_up_in_full(make_model):
     batch = make_batch(12)
-    learner = half(make_model, micro_tokens=1)
+    learner = half(make_model, max_microbatch_tokens=1)
     gradient = gradient_of(learner, batch, tokens(batch))[0]
     one_by_one = sum(gradient_of(learner, [sample], tokens(batch))[0].double() for sample in batch)
     assert gradient.dtype == torch.float32
@@ -60,8 +60,8 @@ def test_computing_again_gives_the_same_gradient(make_model, dtype, monkeypatch)
     monkeypatch.setattr(score, "PIECE", 7)
     batch = make_batch()
     kept, again = (
-        LocalLearner(make_model().to(dtype), LearnerConfig(checkpointing=checkpointing))
-        for checkpointing in (False, True)
+        LocalLearner(make_model().to(dtype), LearnerConfig(gradient_checkpointing=recompute))
+        for recompute in (False, True)
     )
     expected, sums = gradient_of(kept, batch, tokens(batch))
     gradient, same = gradient_of(again, batch, tokens(batch))
@@ -72,8 +72,8 @@ def test_computing_again_gives_the_same_gradient(make_model, dtype, monkeypatch)
 def test_computing_again_keeps_less(make_model):
     """What autograd holds between the way there and the way back, counted tensor by tensor."""
     batch, held = make_batch(12), []
-    for checkpointing in (False, True):
-        learner, kept = LocalLearner(make_model(), LearnerConfig(checkpointing=checkpointing)), {}
+    for recompute in (False, True):
+        learner, kept = LocalLearner(make_model(), LearnerConfig(gradient_checkpointing=recompute)), {}
 
         def keep(tensor, kept=kept):
             kept[tensor.data_ptr()] = tensor.numel()
@@ -87,6 +87,6 @@ def test_computing_again_keeps_less(make_model):
 
 
 def test_layers_are_in_training_only_on_the_way_back(make_model):
-    learner = LocalLearner(make_model(), LearnerConfig(checkpointing=True))
+    learner = LocalLearner(make_model(), LearnerConfig(gradient_checkpointing=True))
     step_on(learner, make_batch())
     assert not any(module.training for module in learner.model.modules())

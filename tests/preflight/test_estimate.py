@@ -34,10 +34,19 @@ atexit.register(lambda: print(re.search(r"VmHWM:\\s*(\\d+)", status.read_text())
 main()
 """
 """The command, with a domain of the tests, that tells at its end how much memory it had at most, in KiB."""
-WHOLE = {"packs": 1, "group": 4, "size": 2, "workers": 1, "look_every": 0, "steps": 2, "loggers": [], "gap_limit": 1}
+WHOLE = {
+    "packs_per_step": 1,
+    "group_size": 4,
+    "pack_size": 2,
+    "workers": 1,
+    "eval_every": 0,
+    "steps": 2,
+    "loggers": [],
+    "max_logprob_gap": 1,
+}
 KINDS = {
-    "lora": {"dtype": "bfloat16", "learner": {"lora": {"rank": 2, "alpha": 4}, "checkpointing": True}},
-    "full": {"dtype": "float32", "learner": {"micro_tokens": 1024}},
+    "lora": {"dtype": "bfloat16", "learner": {"lora": {"rank": 2, "alpha": 4}, "gradient_checkpointing": True}},
+    "full": {"dtype": "float32", "learner": {"max_microbatch_tokens": 1024}},
 }
 
 
@@ -121,7 +130,7 @@ def test_what_a_layer_keeps_is_at_least_what_autograd_holds(shape, recipe, qwen)
 
 
 def test_every_change_takes_less_and_the_first_that_fits_is_named(recipe, shape, qwen):
-    config = recipe(cache_gib=8)
+    config = recipe(kv_cache_gib=8)
     lives = rehearse(packs_of(config), PROFILE, load_render(qwen), 1.0)
     taken = [sum(memory(config, PROFILE, shape, lives).values())]
     named = []
@@ -130,24 +139,24 @@ def test_every_change_takes_less_and_the_first_that_fits_is_named(recipe, shape,
         named.append(f"{key}={value}")
     assert taken == sorted(taken, reverse=True)
     assert {name.partition("=")[0] for name in named} == {
-        "cache_gib",
-        "learner.checkpointing",
-        "learner.micro_tokens",
+        "kv_cache_gib",
+        "learner.gradient_checkpointing",
+        "learner.max_microbatch_tokens",
         "learner.lora",
     }
     assert fitting(config, PROFILE, shape, lives, taken[0])[-1:] == (named[0],)
-    again = named.index("learner.checkpointing=true")
+    again = named.index("learner.gradient_checkpointing=true")
     assert named[again] in fitting(config, PROFILE, shape, lives, taken[again + 1])
     assert fitting(config, PROFILE, shape, lives, taken[-1] - 1) == ()
 
 
 def test_replies_that_may_be_longer_than_the_model_can_read_are_planned_within_that(recipe):
-    assert forecast(recipe(profile={"solve_tokens": 5_000_000, "length": 300})).fits
+    assert forecast(recipe(profile={"solve_tokens": 5_000_000, "max_model_len": 300})).fits
 
 
 def test_a_length_that_no_prompt_fits_into_is_one_line(recipe):
     with pytest.raises(ValueError, match="no prompt of babble-v0 fits into the 3 ids that the model may read"):
-        forecast(recipe(profile={"length": 3}))
+        forecast(recipe(profile={"max_model_len": 3}))
 
 
 def test_a_larger_device_elsewhere_is_planned_without_being_there(recipe):
@@ -159,11 +168,11 @@ def test_a_larger_device_elsewhere_is_planned_without_being_there(recipe):
 
 def test_what_cannot_fit_is_refused_in_one_line_with_what_would_do(tmp_path, capsys, qwen, monkeypatch):
     (tmp_path / "recipe.yaml").write_text(f"model: {qwen}\npacks: 64\ngroup: 64\ncache_gib: 30\n")
-    monkeypatch.setattr(sys, "argv", ["codots", "plan", str(tmp_path / "recipe.yaml"), "--memory", "8"])
+    monkeypatch.setattr(sys, "argv", ["codots", "estimate", str(tmp_path / "recipe.yaml"), "--memory", "8"])
     with pytest.raises(SystemExit) as left:
         main()
     said = capsys.readouterr().err.strip()
     assert left.value.code == 2
     assert len(said.splitlines()) == 1
-    assert "does not fit into 8.0 GiB of cuda; it would with cache_gib=" in said
+    assert "does not fit into 8.0 GiB of cuda; it would with kv_cache_gib=" in said
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -87,9 +87,9 @@ def steps(count, size=3):
             "malformed/solve": 0.0,
             "malformed/update": 0.1,
             "tokens/sampled": 2000,
-            "clock/step": 2.0,
-            "clock/live": 1.0,
-            **({f"look/{arm}_{size - 1}": 0.5 for arm in ("own", "null")} if t % 5 == 0 else {}),
+            "time/step": 2.0,
+            "time/rollout": 1.0,
+            **({f"eval/{arm}_{size - 1}": 0.5 for arm in ("own", "null")} if t % 5 == 0 else {}),
         }
         for t in range(1, count + 1)
     ]
@@ -102,7 +102,7 @@ def make_run(folder, told=None, rows=(), metrics=(), trained=(), **config):
         "model": "base",
         "domain": "frozen-lake-v1",
         "preset": "easy",
-        "size": 3,
+        "pack_size": 3,
         "seed": 0,
         "steps": len(metrics),
     }
@@ -121,19 +121,19 @@ def make_run(folder, told=None, rows=(), metrics=(), trained=(), **config):
 
 
 WORLDS = [
-    {"domain": "frozen-lake-v1", "preset": "easy", "pack_size": 3, "packs": 2},
-    {"domain": "frozen-lake-v1", "preset": "hard", "pack_size": 2, "packs": 2},
+    {"domain": "frozen-lake-v1", "preset": "easy", "pack_size": 3, "packs_per_step": 2},
+    {"domain": "frozen-lake-v1", "preset": "hard", "pack_size": 2, "packs_per_step": 2},
 ]
 
 
 def mixed_run(folder, told=None):
     """A run over two entries of worlds, whose metrics carry their labels."""
     labels = {"frozen-lake-v1:easy": 3, "frozen-lake-v1:hard": 2}
-    lines = [{"step": t, "look/dev": 0.5, "tokens/sampled": 10, "clock/step": 1.0} for t in range(1, 11)]
+    lines = [{"step": t, "eval/score": 0.5, "tokens/sampled": 10, "time/step": 1.0} for t in range(1, 11)]
     for line in lines:
         for label, size in labels.items():
             line |= {f"reward/{label}/{j}": 0.1 * j + 0.05 * line["step"] for j in range(size)}
-            line |= {f"look/{label}/{arm}_{j}": 0.5 for arm in ("own", "null") for j in range(size)}
+            line |= {f"eval/{label}/{arm}_{j}": 0.5 for arm in ("own", "null") for j in range(size)}
         line |= {f"facts/frozen-lake-v1:hard/{name}": 0.25 for name in ("right", "wrong")}
     make_run(folder, told, metrics=lines)
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": "base", "seed": 0, "steps": 10, "worlds": WORLDS}))

@@ -20,7 +20,7 @@ ALL = ["positions", "arms-after", "training", "facts", "looks", "malformed", "to
 def test_a_run_has_the_figures_that_its_numbers_allow(tmp_path):
     assert [f.name for f in figures(read_run(full_run(tmp_path / "all")))] == ALL
     bare = [{"step": 1, "reward/0": 0.5}]
-    assert [f.name for f in figures(read_run(make_run(tmp_path / "one", metrics=bare, size=1)))] == ["training"]
+    assert [f.name for f in figures(read_run(make_run(tmp_path / "one", metrics=bare, pack_size=1)))] == ["training"]
     assert figures(read_run(make_run(tmp_path / "none"))) == []
 
 

@@ -207,7 +207,7 @@ def test_several_runs_share_a_page(tmp_path):
 
 def test_packs_of_one_task_are_reported(tmp_path):
     rows = life(0, [1], contexts=("",))
-    html = write(tmp_path, summary((0.3,), (0.8,), (0.5,)), rows, [{"step": 1, "reward/0": 0.5}], size=1)
+    html = write(tmp_path, summary((0.3,), (0.8,), (0.5,)), rows, [{"step": 1, "reward/0": 0.5}], pack_size=1)
     assert "On the only task in a world" in html
 
 

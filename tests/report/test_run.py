@@ -64,12 +64,12 @@ def test_a_cut_off_last_line_of_metrics_does_not_count(tmp_path):
 
 
 def test_many_steps_are_means_of_neighbours(tmp_path):
-    lines = [{"step": t, "reward/0": float(t), **({"look/own_0": 1.0} if t == 5 else {})} for t in range(1, 1201)]
+    lines = [{"step": t, "reward/0": float(t), **({"eval/own_0": 1.0} if t == 5 else {})} for t in range(1, 1201)]
     run = read_run(make_run(tmp_path / "run", metrics=lines))
     assert len(run.steps) == POINTS
     assert (run.steps[0], run.steps[-1]) == (3, 1200)
     assert run.column("reward/0")[:2] == [2.0, 5.0]
-    assert [v for v in run.column("look/own_0") if math.isfinite(v)] == [1.0]
+    assert [v for v in run.column("eval/own_0") if math.isfinite(v)] == [1.0]
     assert all(map(math.isnan, run.column("never written")))
 
 
@@ -133,12 +133,12 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
 
 
 def test_a_step_that_learnt_from_nothing_has_no_entropy(tmp_path):
-    learnt = {"learner/entropy": 0.4, "learner/logprob_gap": 1e-7, "learner/grad_norm": 0.3}
+    learnt = {"train/entropy": 0.4, "train/logprob_gap": 1e-7, "train/grad_norm": 0.3}
     lines = [line | (learnt if line["step"] != 2 else dict.fromkeys(learnt, 0.0)) for line in steps(3)]
     run = read_run(make_run(tmp_path / "run", metrics=lines))
-    assert run.column("learner/entropy") == pytest.approx([0.4, math.nan, 0.4], nan_ok=True)
-    assert run.column("learner/logprob_gap") == pytest.approx([1e-7, math.nan, 1e-7], nan_ok=True)
-    assert run.column("learner/grad_norm") == [0.3, 0.0, 0.3]
+    assert run.column("train/entropy") == pytest.approx([0.4, math.nan, 0.4], nan_ok=True)
+    assert run.column("train/logprob_gap") == pytest.approx([1e-7, math.nan, 1e-7], nan_ok=True)
+    assert run.column("train/grad_norm") == [0.3, 0.0, 0.3]
 
 
 def test_what_a_run_reached_is_with_contexts_of_its_own(tmp_path):

@@ -24,7 +24,7 @@ def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
     profile, render = Profile("compact", 4, 14, 200), load_render(make_lively(tmp_path / "model"))
     packs = packs_of("frozen-lake-v1", "easy")
     lives = rehearse(packs, profile, render, 0.5)
-    jobs = [Job(pack, Own(profile.strategy()), profile.play(), ("x", i)) for i, pack in enumerate(packs)]
+    jobs = [Job(pack, Own(profile.strategy()), profile.episode_params(), ("x", i)) for i, pack in enumerate(packs)]
     sampler = ScriptedSampler(render, lambda names: lambda text: "1")
     played = asyncio.run(rollouts(jobs, sampler, render))
     for life, lived in zip(lives, played, strict=True):
@@ -43,11 +43,11 @@ def test_without_rewrites_only_tasks_are_rehearsed(render):
 def test_no_rehearsed_episode_is_longer_than_the_model_can_read(qwen, registry):
     register(Talk())
     for length in (90, 120, 400):
-        profile = Profile(solve_tokens=50_000, update_tokens=50_000, length=length)
+        profile = Profile(solve_tokens=50_000, update_tokens=50_000, max_model_len=length)
         lives = rehearse(packs_of("talk-v0", "few"), profile, load_render(qwen), 1.0)
         assert max(life.longest for life in lives) == length
     with pytest.raises(ValueError, match="no prompt of talk-v0 fits into the 3 ids"):
-        rehearse(packs_of("talk-v0", "few"), Profile(length=3), load_render(qwen), 1.0)
+        rehearse(packs_of("talk-v0", "few"), Profile(max_model_len=3), load_render(qwen), 1.0)
 
 
 def test_every_domain_can_be_rehearsed(qwen):

@@ -10,14 +10,14 @@ from codots.context.rewrite import Rewrite
 from codots.core.rng import stream
 from codots.domains.registry import make_pack, register
 from codots.rollout.life import TRIES, Job, rollouts
-from codots.rollout.profile import Play
+from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import FORMAT_PENALTY, Given, Own
 from codots.sampler.base import Params
 from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import ScriptedSampler
 from tests.toy import Guess, GuessEnv, Talk
 
-PLAY = Play("natural", Params(6), Params(9))
+PLAY = EpisodeParams("natural", Params(6), Params(9))
 STAGE_TIMEOUT = 60
 """Seconds after which a test calls it a hang."""
 

@@ -13,11 +13,11 @@ def test_a_profile_comes_back_as_it_went(tmp_path):
     profile = Profile("compact", 3, 5, 77, 0.5)
     profile.save(tmp_path)
     assert load_profile(tmp_path) == profile
-    play, strategy = profile.play(), profile.strategy("wipe")
+    play, strategy = profile.episode_params(), profile.strategy("wipe")
     assert (play.style, play.solve.max_tokens, play.update.max_tokens) == ("compact", 3, 5)
     assert (play.solve.temperature, play.update.temperature) == (0.5, 0.5)
     assert (strategy.cap, strategy.on_parse_failure) == (77, "wipe")
-    assert profile.at(0).play().solve.temperature == 0
+    assert profile.at(0).episode_params().solve.temperature == 0
 
 
 def test_a_folder_without_a_profile_is_spoken_to_in_plain_words(tmp_path):

@@ -14,7 +14,7 @@ from codots.domains.base import Step
 from codots.domains.registry import make_pack
 from codots.model.alphabet import END, make_render
 from codots.rollout.life import Job, rollouts
-from codots.rollout.profile import Play
+from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import FORMAT_PENALTY, Episode, Given, LifeSteps, Own, SolveSteps, UpdateSteps
 from codots.sampler.base import Params
 from codots.sampler.local import LocalSampler
@@ -22,7 +22,7 @@ from codots.sampler.scripted import scripted
 from tests.rollout.test_life import Tapped
 from tests.toy import Guess, Talk
 
-PLAY = Play("natural", Params(6), Params(9))
+PLAY = EpisodeParams("natural", Params(6), Params(9))
 LETTERS = make_render()
 
 
@@ -33,11 +33,11 @@ def domains(registry):
 
 def by_hand(job, answer, render):
     """Live a life one call at a time, its state pickled before each; yields None after each call, then each episode."""
-    state = pickle.dumps(LifeSteps(job.contexts, job.play, len(job.pack.tasks)))
+    state = pickle.dumps(LifeSteps(job.contexts, job.params, len(job.pack.tasks)))
     for task in job.pack.tasks:
-        env = task.env(style=job.play.style)
+        env = task.env(style=job.params.style)
         life = pickle.loads(state)
-        life.solve(task.position, task.domain.rules_text(task, job.play.style), env.observe())
+        life.solve(task.position, task.domain.rules_text(task, job.params.style), env.observe())
         while True:
             state = pickle.dumps(life)
             yield None
@@ -79,7 +79,7 @@ def from_tape(tapes, job):
     def answer(episode, ids):
         kind = "solve" if isinstance(episode, SolveSteps) else "update"
         read, params, sampled = next(left[(*job.names, episode.position, kind)])
-        assert (ids, episode.params) == (read, params)
+        assert (ids, episode.sampling) == (read, params)
         return sampled
 
     return answer
@@ -99,7 +99,7 @@ def test_lives_by_hand_are_those_of_a_rollout(render, make_model, id, contexts):
 
 def plain_life(job, answer, render):
     """The same as one straight loop, in which nothing can pause."""
-    strategy, play, z, episodes = job.contexts.strategy, job.play, "", []
+    strategy, play, z, episodes = job.contexts.strategy, job.params, "", []
 
     def ask(transcript, ids):
         sampled = answer(None, ids)
@@ -218,7 +218,7 @@ def test_only_a_revealed_reward_is_told_to_the_update():
 
 
 def test_a_solve_and_an_update_are_each_sampled_by_their_own_limits():
-    assert (solving().params, updating().params) == (PLAY.solve, PLAY.update)
+    assert (solving().sampling, updating().sampling) == (PLAY.solve, PLAY.update)
 
 
 def test_an_end_that_the_environment_has_no_word_for_is_done():

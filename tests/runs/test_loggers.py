@@ -197,7 +197,7 @@ def two_sessions(run, logger, about=None):
             time.sleep(1.1)  # it names its folders by the second
         metrics = Metrics(run, done, [logger], about)
         for step in steps:
-            metrics.add(step, {"reward/0": step / 4 + done, "look/own_0": float("nan")})
+            metrics.add(step, {"reward/0": step / 4 + done, "eval/own_0": float("nan")})
         metrics.close()
         assert metrics.loggers[0].logger is not None
 

@@ -10,7 +10,7 @@ from codots.rollout.records import load_rollouts
 from tests.evaluating import measured
 from tests.lively import Flaky, make_lively
 
-LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "size": 2, "packs": 5, "workers": 1}
+LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "pack_size": 2, "packs": 5, "workers": 1}
 CHUNK = 2
 
 
@@ -138,7 +138,7 @@ def test_what_is_all_there_is_not_lived_again(base, whole, no_engine, tmp_path):
         ({"domain": "frozen-lake-v0", "preset": "easy"}, "there domain is 'frozen-lake-v1', here 'frozen-lake-v0'"),
         ({"preset": "easy"}, "there preset is 'tiny', here 'easy'"),
         ({"split": "test"}, "there split is 'dev', here 'test'"),
-        ({"size": 3, "packs": 6}, "there size is 2, here 3"),
+        ({"pack_size": 3, "packs": 6}, "there pack_size is 2, here 3"),
         ({"packs": 6}, "there packs is 5, here 6"),
         ({"arms": ("own",)}, r"there arms is \['null', 'own'\], here \['own'\]"),
         ({"workers": 2}, "there workers is 1, here 2"),
@@ -182,7 +182,7 @@ def test_missing_lives_stay_missing(base, registry, tmp_path):
     guess = {
         "domain": "flaky-v0",
         "preset": "few",
-        "size": 2,
+        "pack_size": 2,
         "packs": 6,
         "workers": 1,
         "rows": tmp_path / "rows.jsonl",

@@ -255,7 +255,7 @@ def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_there(serve):
 
     server = serve(answer)
     engine = EndpointEngine(endpoint(server, at_once=1))
-    jobs = [Job(pack, NONE, Profile(solve_tokens=5).play(), ("t", i)) for i, pack in enumerate(packs)]
+    jobs = [Job(pack, NONE, Profile(solve_tokens=5).episode_params(), ("t", i)) for i, pack in enumerate(packs)]
     heard = []
     lives = engine.rollout(jobs, STAGE_TIMEOUT, heard.append)
     assert [life.failure is None for life in lives] == [True, False, True]
@@ -335,7 +335,7 @@ def test_greedy_words_are_the_same_behind_an_endpoint_and_in_this_process(served
     folder = model_folder("base")
     profile = load_profile(folder).at(0)
     packs = [make_pack("frozen-lake-v1", "easy", "dev", i, 3) for i in range(3)]
-    jobs = [Job(pack, Own(profile.strategy()), profile.play(), ("greedy", i)) for i, pack in enumerate(packs)]
+    jobs = [Job(pack, Own(profile.strategy()), profile.episode_params(), ("greedy", i)) for i, pack in enumerate(packs)]
     elsewhere = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, STAGE_TIMEOUT)
     here = LocalEngine(Plan(folder, profile)).rollout(jobs, STAGE_TIMEOUT)
     assert [life.failure for life in elsewhere] == [None] * 3
@@ -351,7 +351,7 @@ def test_a_served_model_of_ours_is_drawn_from_and_not_greedy(served):
     folder = model_folder("base")
     profile = load_profile(folder)
     pack, given = make_pack("frozen-lake-v1", "easy", "dev", 0, 1), Given(profile.strategy(), ("",))
-    jobs = [Job(pack, given, profile.play(), ("t", i)) for i in range(6)]
+    jobs = [Job(pack, given, profile.episode_params(), ("t", i)) for i in range(6)]
     lives = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, STAGE_TIMEOUT)
     assert len({str(words([life])) for life in lives}) > 1
 
@@ -360,7 +360,7 @@ def test_an_answer_that_ran_into_its_limit_says_so(served):
     folder = model_folder("base")
     pack = make_pack("frozen-lake-v1", "easy", "dev", 0, 1)
     profile = Profile("compact", 1, 1, 200, 0.0)
-    job = Job(pack, Given(profile.strategy(), ("",)), profile.play(), ("t",))
+    job = Job(pack, Given(profile.strategy(), ("",)), profile.episode_params(), ("t",))
     (life,) = EndpointEngine(Endpoint(str(folder), served)).rollout([job], STAGE_TIMEOUT)
     transcript = life.episodes[0].transcript
     assert END not in [id for id, sampled in zip(transcript.ids, transcript.mask, strict=True) if sampled]
@@ -385,7 +385,7 @@ def test_the_commands_take_an_endpoint_for_a_model(served, tmp_path, monkeypatch
     _, here, _ = codots("eval", "base", *ask_for, "--json")
     assert json.loads(there)["arms"] == json.loads(here)["arms"]
     assert SECRET not in there + said + Path("rows.jsonl").read_text()
-    code, played, _ = codots("play", "frozen-lake-v1", "--model", name, "--size", "1")
+    code, played, _ = codots("play", "frozen-lake-v1", "--model", name, "--pack-size", "1")
     assert "=== task 1 of 1" in played
     assert played.splitlines()[-1].startswith("rewards: ")
     recipe = Path(__file__).parents[2] / "recipes" / "demo.yaml"

@@ -12,16 +12,16 @@ from codots.runs.folder import ELSEWHERE
 
 SMALL = {
     "preset": "tiny",
-    "size": 3,
+    "pack_size": 3,
     "steps": 4,
-    "packs": 2,
-    "group": 2,
+    "packs_per_step": 2,
+    "group_size": 2,
     "workers": 1,
     "save_every": 1,
-    "look_every": 2,
-    "look_packs": 2,
-    "record_every": 1,
-    "learner": {"lr": 3e-3, "warmup": 0},
+    "eval_every": 2,
+    "eval_packs": 2,
+    "rollout_log_every": 1,
+    "learner": {"lr": 3e-3, "warmup_steps": 0},
 }
 
 
@@ -43,7 +43,7 @@ def last_step(config):
 
 def metrics(run, clock=False):
     lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if clock or not key.startswith("clock/")} for line in lines]
+    return [{key: value for key, value in line.items() if clock or not key.startswith("time/")} for line in lines]
 
 
 def weights(folder):

@@ -28,14 +28,16 @@ class Favourite(Guess):
 @pytest.mark.parametrize("delay", [0, 2])
 def test_an_engine_of_a_few_lines_learns_through_the_loop(config, registry, render, delay):
     register(Favourite())
-    config = changed(config, domain="favourite-v0", preset="few", packs=8, group=4, steps=20, look_every=0)
+    config = changed(
+        config, domain="favourite-v0", preset="few", packs_per_step=8, group_size=4, steps=20, eval_every=0
+    )
     config = changed(config, profile={"style": "natural"}, engine={"delay": delay}, credit={"preset": "leave-one-out"})
     engine = FakeEngine(render, ["0", "1", "2", "3"])
     reports = list(train(config, engine=engine))
     rewards = [np.mean([value for key, value in report.metrics.items() if "reward/" in key]) for report in reports]
     assert np.mean(rewards[:3]) < 0.55 < 0.9 < np.mean(rewards[-3:])
     assert (engine.version, engine.steps, engine.pending) == (20, 20, 0)
-    ages = [report.metrics.get("lives/staleness", 0.0) for report in reports]
+    ages = [report.metrics.get("rollout/staleness", 0.0) for report in reports]
     assert ages == [min(step, delay) for step in range(20)]
 
 
@@ -70,7 +72,7 @@ def test_a_run_with_the_continuous_sampler_begins_as_one_in_lockstep(whole, conf
         for one, two in zip(life.episodes, other.episodes, strict=True):
             same += one.transcript.ids == two.transcript.ids
     assert same >= 18  # of 20
-    assert first.metrics["learner/logprob_gap_max"] < 1e-4
+    assert first.metrics["train/logprob_gap_max"] < 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,8 @@ def test_a_delayed_run_trains_on_what_older_weights_did(delayed):
         episodes = [episode for life in report.lives for episode in life.episodes]
         versions = {v for e in episodes for v, m in zip(e.transcript.versions, e.transcript.mask, strict=True) if m}
         assert versions == {max(0, report.step - 1 - 2)}
-    assert [report.metrics.get("lives/staleness", 0) for report in reports] == [0, 1, 2, 2]
-    assert any(report.metrics["learner/grad_norm"] > 0 for report in reports)
+    assert [report.metrics.get("rollout/staleness", 0) for report in reports] == [0, 1, 2, 2]
+    assert any(report.metrics["train/grad_norm"] > 0 for report in reports)
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
@@ -105,7 +107,7 @@ def test_a_delayed_run_that_was_stopped_goes_on_as_if_it_had_not_been(delayed, t
 def test_an_outage_ahead_of_a_delayed_run_is_not_kept_in_its_checkpoints(config, registry):
     """What was lost as a whole is rolled out again once the environment is back."""
     domain = register(Flaky())
-    config = changed(config, domain="flaky-v0", preset="few", look_every=0, engine={"delay": 2}, save_every=1)
+    config = changed(config, domain="flaky-v0", preset="few", eval_every=0, engine={"delay": 2}, save_every=1)
     steps = train(config)
     next(steps)
     domain.down = range(6, 8)  # the packs of step 4, which step 2 rolls out
@@ -138,37 +140,37 @@ def test_another_delay_is_another_run(delayed, tmp_path):
 @pytest.mark.parametrize(
     "learner",
     [
-        {"loss_choices": {"kl_coef": 0.05, "entropy_coef": 0.01}},
-        {"loss": "gspo", "loss_choices": {"kl_coef": 0.05}},
+        {"kl_coef": 0.05, "entropy_coef": 0.01},
+        {"loss": "gspo", "kl_coef": 0.05},
         {"loss": "gspo", "minibatches": 2},
     ],
     ids=["kl and entropy", "gspo and kl", "gspo in mini-batches"],
 )
 def test_ten_steps_with_a_reference_a_bonus_or_whole_episodes(config, learner):
     minibatches = learner.pop("minibatches", 1)
-    learner = {"lr": 3e-3, "warmup": 0} | learner
-    reports = list(train(changed(config, steps=10, learner=learner, minibatches=minibatches, look_every=0)))
+    learner = {"lr": 3e-3, "warmup_steps": 0} | learner
+    reports = list(train(changed(config, steps=10, learner=learner, minibatches=minibatches, eval_every=0)))
     assert all(np.isfinite(list(report.metrics.values())).all() for report in reports)
-    if learner.get("loss_choices"):
-        distances = [report.metrics["learner/ref_kl"] for report in reports]
+    if learner.get("kl_coef"):
+        distances = [report.metrics["train/ref_kl"] for report in reports]
         assert distances[0] == pytest.approx(0, abs=1e-9)  # the policy is the reference yet
         assert distances[-1] > 1e-6
     else:
-        assert "learner/ref_kl" not in reports[0].metrics
+        assert "train/ref_kl" not in reports[0].metrics
 
 
 def test_a_strong_penalty_holds_the_policy_at_its_reference(config):
     ends = []
     for i, kl_coef in enumerate((1e-6, 30.0)):
-        learner = {"lr": 3e-3, "warmup": 0, "loss_choices": {"kl_coef": kl_coef}}
-        there = changed(config, run=f"{config.run}-{i}", steps=10, learner=learner, look_every=0)
-        ends.append([report.metrics["learner/ref_kl"] for report in train(there)][-1])
+        learner = {"lr": 3e-3, "warmup_steps": 0, "kl_coef": kl_coef}
+        there = changed(config, run=f"{config.run}-{i}", steps=10, learner=learner, eval_every=0)
+        ends.append([report.metrics["train/ref_kl"] for report in train(there)][-1])
     assert ends[1] < 0.5 * ends[0]
 
 
 def test_the_reference_is_the_recipes_model_or_the_one_it_names(config, base, tmp_path):
-    asked = changed(config, learner={"loss_choices": {"kl_coef": 0.1}})
+    asked = changed(config, learner={"kl_coef": 0.1})
     assert engine_plan(asked, base, PROFILE).reference == base
-    named = changed(config, learner={"loss_choices": {"kl_coef": 0.1}, "reference": "base"})
+    named = changed(config, learner={"kl_coef": 0.1, "reference": "base"})
     assert engine_plan(named, base, PROFILE).reference.name == "base"
     assert engine_plan(config, base, Profile()).reference is None

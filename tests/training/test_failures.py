@@ -28,9 +28,9 @@ from tests.training.small import changed, equal, metrics, recipe, same_run, weig
 def test_lives_that_are_missing_do_not_stop_a_step(config, registry):
     domain = register(Flaky())
     domain.down = (1, 2, 3)
-    config = changed(config, domain="flaky-v0", preset="few", steps=1, packs=4)
+    config = changed(config, domain="flaky-v0", preset="few", steps=1, packs_per_step=4)
     (report,) = train(config)
-    assert report.metrics["lives/missing"] == report.metrics["credit/missing_lives"] == 6
+    assert report.metrics["rollout/failed"] == report.metrics["credit/missing_lives"] == 6
     assert report.metrics["credit/groups_used"] == 1
     assert [life.failure is None for life in report.lives] == [True] * 2 + [False] * 6
     assert {life.failure for life in report.lives[2:]} == {"ConnectionError: the house is down"}
@@ -45,7 +45,7 @@ def test_one_missing_life_of_a_group_is_outside_every_mean(config, monkeypatch):
             return Life(job.names, (), "gone")
         return await rollout(job, sampler, render)
 
-    config = changed(config, steps=1, group=3, record_every=1)
+    config = changed(config, steps=1, group_size=3, rollout_log_every=1)
     monkeypatch.setattr("codots.rollout.life.rollout", failing)
     (report,) = train(config)
     lives = report.lives
@@ -60,7 +60,7 @@ def test_one_missing_life_of_a_group_is_outside_every_mean(config, monkeypatch):
 
 def test_a_step_without_any_life_stops_the_run_and_says_why(config, registry):
     domain = register(Flaky())
-    config = changed(config, domain="flaky-v0", preset="few", look_every=0)
+    config = changed(config, domain="flaky-v0", preset="few", eval_every=0)
     steps = train(config)
     next(steps)
     domain.down = range(100)
@@ -81,7 +81,7 @@ def test_a_gradient_that_is_not_a_number_stops_before_the_weights_change(whole, 
         return gradient
 
     monkeypatch.setattr("codots.learner.local.LocalLearner.take_gradient", wrong)
-    config = changed(config, save_every=4, look_every=0)
+    config = changed(config, save_every=4, eval_every=0)
     line = (
         f"the gradient of step 3 is not finite; the weights are untouched; what it was to learn is in {config.run}/stop"
     )
@@ -132,7 +132,7 @@ def test_a_sampler_that_disagrees_with_the_learner_stops_the_run_before_the_weig
     PROFILE.at(1.5).save(hot)
     config = changed(config, model=str(hot))
     line = (
-        r"step (\d) was stopped: sampler and learner disagree: .* are 0\.\d+ apart on average, and gap_limit is 0\.05"
+        r"step (\d) was stopped: sampler and learner disagree: .* are 0\.\d+ apart on average, and max_logprob_gap is"
     )
     with pytest.raises(ArithmeticError, match=line) as error:
         list(train(config))
@@ -140,16 +140,18 @@ def test_a_sampler_that_disagrees_with_the_learner_stops_the_run_before_the_weig
     step = int(re.match(line, str(error.value))[1])
     assert load_rollouts(Path(config.run) / "stopped")
     assert [line["step"] for line in metrics(config.run)] == list(range(1, step))
-    again = next(train(changed(config, gap_limit=10), resume=True))
+    again = next(train(changed(config, max_logprob_gap=10), resume=True))
     assert again.step == step
-    assert again.metrics["learner/logprob_gap"] > 0.05
+    assert again.metrics["train/logprob_gap"] > 0.05
 
 
 def test_the_gap_is_held_against_the_limit_only_while_the_weights_are_the_samplers(config):
     """Later mini-batches of a step are right to differ."""
-    config = changed(config, steps=2, minibatches=2, learner={"lr": 0.05, "warmup": 0}, gap_limit=1e-4, look_every=0)
+    config = changed(
+        config, steps=2, minibatches=2, learner={"lr": 0.05, "warmup_steps": 0}, max_logprob_gap=1e-4, eval_every=0
+    )
     reports = list(train(config))
-    assert max(report.metrics["learner/logprob_gap"] for report in reports) > 1e-4
+    assert max(report.metrics["train/logprob_gap"] for report in reports) > 1e-4
 
 
 STAGES = {
@@ -207,7 +209,7 @@ def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config,
 
 
 def test_a_worker_that_hangs_ends_the_run_and_not_the_patience_of_its_owner(base, tmp_path, monkeypatch):
-    steps = train(recipe(base, tmp_path / "run", workers=2, steps=2, look_every=0))
+    steps = train(recipe(base, tmp_path / "run", workers=2, steps=2, eval_every=0))
     next(steps)
     process, _ = steps.gi_frame.f_locals["run"].engine._others[0]
     os.kill(process.pid, signal.SIGSTOP)

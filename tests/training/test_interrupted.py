@@ -147,7 +147,7 @@ def written(run):
 
 
 def test_two_workers_are_killed_and_go_on_as_if_they_had_not_been(processes, base, tmp_path):
-    two = recipe(base, tmp_path / "two", workers=2, steps=2, look_every=0)
+    two = recipe(base, tmp_path / "two", workers=2, steps=2, eval_every=0)
     other = changed(two, run=str(tmp_path / "other"))
     killed(processes, other, "codots.learner.local:LocalLearner.optim_step", 2)
     list(train(two))

@@ -14,14 +14,14 @@ GAIN = 0.15
 
 
 def measure(model: str | Path) -> Report:
-    return measured(model, domain="frozen-lake-v1", preset="easy", split="dev", packs=100, size=4, workers=1)
+    return measured(model, domain="frozen-lake-v1", preset="easy", split="dev", packs=100, pack_size=4, workers=1)
 
 
 def test_twenty_steps_from_the_shipped_base_raise_the_last_task(tmp_path: Path) -> None:
     run = tmp_path / "run"
     learner = {"lr": 5e-4}
     config = TrainConfig.model_validate(
-        {"run": str(run), "steps": 20, "workers": 2, "look_every": 0, "seed": 0, "learner": learner}
+        {"run": str(run), "steps": 20, "workers": 2, "eval_every": 0, "seed": 0, "learner": learner}
     )
     assert len(list(train(config))) == 20
     before, after = measure("base"), measure(run)

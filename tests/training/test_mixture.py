@@ -17,8 +17,8 @@ from tests.lively import PROFILE
 from tests.toy import Guess
 from tests.training.small import changed, metrics, same_run
 
-LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "pack_size": 3, "packs": 2}
-GUESS = {"domain": "guess-v0", "preset": "few", "pack_size": 2, "packs": 4, "profile": {"style": "natural"}}
+LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "pack_size": 3, "packs_per_step": 2}
+GUESS = {"domain": "guess-v0", "preset": "few", "pack_size": 2, "packs_per_step": 4, "profile": {"style": "natural"}}
 
 
 class Scripted:
@@ -35,7 +35,7 @@ class Scripted:
 @pytest.fixture
 def mixed(config, registry):
     register(Guess())
-    return changed(config, worlds=[LAKE, GUESS], steps=2, gap_limit=1e3, minibatches=2, look_every=1)
+    return changed(config, worlds=[LAKE, GUESS], steps=2, max_logprob_gap=1e3, minibatches=2, eval_every=1)
 
 
 def run(config, base, **how):
@@ -56,9 +56,9 @@ def test_a_mixed_run_of_a_scripted_player(mixed, base, tmp_path):
         for j in range(2):
             mean = np.mean([solves[j].reward for solves in guessed])
             assert report.metrics[f"reward/guess-v0/{j}"] == pytest.approx(mean)
-        assert "look/frozen-lake-v1/own_2" in report.metrics
-        assert "look/guess-v0/lift" in report.metrics
-        assert report.metrics["learner/grad_norm"] > 0
+        assert "eval/frozen-lake-v1/own_2" in report.metrics
+        assert "eval/guess-v0/lift" in report.metrics
+        assert report.metrics["train/grad_norm"] > 0
     rows = load_rollouts(mixed.run)
     assert {row.pack[0] for row in rows} == {"frozen-lake-v1", "guess-v0"}
     stopped = changed(mixed, run=str(tmp_path / "stopped"))
@@ -73,20 +73,24 @@ def test_the_dev_figure_is_the_mean_share_of_what_each_domain_can_give(mixed, ba
     (report, _) = run(mixed, base)
     entries, shares = entries_of(mixed, PROFILE), []
     for entry in entries:
-        packs = [entry.pack("dev", i) for i in range(mixed.look_packs)]
+        packs = [entry.pack("dev", i) for i in range(mixed.eval_packs)]
         tasks = [(pack.domain, task) for pack in packs for task in pack.tasks]
         floor = np.mean([domain.floor(task) for domain, task in tasks])
         ceiling = np.mean([domain.ceiling(task) for domain, task in tasks])
-        own = np.mean([report.metrics[f"look/{entry.label}/own_{j}"] for j in range(entry.world.pack_size)])
+        own = np.mean([report.metrics[f"eval/{entry.label}/own_{j}"] for j in range(entry.world.pack_size)])
         shares.append((own - floor) / (ceiling - floor))
-    assert report.metrics["look/dev"] == pytest.approx(np.mean(shares))
-    assert metrics(mixed.run)[0]["look/dev"] == report.metrics["look/dev"]
+    assert report.metrics["eval/score"] == pytest.approx(np.mean(shares))
+    assert metrics(mixed.run)[0]["eval/score"] == report.metrics["eval/score"]
 
 
 def test_each_job_is_played_in_the_words_and_the_length_of_its_entry(mixed):
-    mixed = changed(mixed, worlds=[LAKE, GUESS | {"profile": {"style": "natural", "solve_tokens": 2, "cap": 7}}])
+    mixed = changed(
+        mixed, worlds=[LAKE, GUESS | {"profile": {"style": "natural", "solve_tokens": 2, "max_context_chars": 7}}]
+    )
     jobs = step_jobs(entries_of(mixed, PROFILE), mixed.seed, 1)
-    said = {(job.pack.domain.id, job.play.style, job.play.solve.max_tokens, job.contexts.strategy.cap) for job in jobs}
+    said = {
+        (job.pack.domain.id, job.params.style, job.params.solve.max_tokens, job.contexts.strategy.cap) for job in jobs
+    }
     assert said == {("frozen-lake-v1", "compact", 4, 200), ("guess-v0", "natural", 2, 7)}
     assert len({job.names for job in jobs}) == len(jobs)
 
@@ -105,7 +109,7 @@ def test_minibatches_hold_an_equal_share_of_every_entry(mixed, base):
 def test_entries_that_share_a_domain_never_meet_a_pack_twice_and_have_names_of_their_own():
     worlds = [
         LAKE,
-        LAKE | {"pack_size": 5, "packs": 4},
+        LAKE | {"pack_size": 5, "packs_per_step": 4},
         LAKE | {"preset": "easy"},
         {"domain": "alchemy-v1", "preset": "limited", "profile": {"style": "natural"}},
         LAKE | {"profile": {"solve_tokens": 3}},
@@ -127,11 +131,14 @@ def test_entries_that_share_a_domain_never_meet_a_pack_twice_and_have_names_of_t
     ("worlds", "line"),
     [
         ([LAKE, LAKE], "frozen-lake-v1 tiny stands in worlds twice"),
-        ([LAKE, LAKE | {"packs": 3}], "3 packs cannot be cut into 2 equal mini-batches"),
+        ([LAKE, LAKE | {"packs_per_step": 3}], "3 packs cannot be cut into 2 equal mini-batches"),
         ([LAKE | {"profile": {"temperature": 2}}], "unknown key of an entry's profile 'temperature'"),
-        ([LAKE | {"profile": {"cap": True}}], "cap is True; expected a number of at least 0"),
+        (
+            [LAKE | {"profile": {"max_context_chars": True}}],
+            "max_context_chars is True; expected a number of at least 0",
+        ),
         ([LAKE | {"profile": {"solve_tokens": -1}}], "solve_tokens is -1; expected a number of at least 1"),
-        ([LAKE | {"packs": 10**20}], "less than or equal to 1000000"),
+        ([LAKE | {"packs_per_step": 10**20}], "less than or equal to 1000000"),
         ([], "at least 1 item"),
     ],
 )
@@ -153,8 +160,8 @@ def test_an_entry_that_nobody_could_look_at_leaves_no_dev_figure(mixed, base, re
 
     register(Shut())
     (report, _) = run(changed(mixed, worlds=[LAKE, GUESS | {"domain": "shut-v0"}]), base)
-    assert "look/frozen-lake-v1/own_0" in report.metrics
-    assert not any(key.startswith("look/shut-v0") or key == "look/dev" for key in report.metrics)
+    assert "eval/frozen-lake-v1/own_0" in report.metrics
+    assert not any(key.startswith("eval/shut-v0") or key == "eval/score" for key in report.metrics)
 
 
 def test_a_style_that_one_of_the_domains_lacks_leaves_no_run(mixed, tmp_path):

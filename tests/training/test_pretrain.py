@@ -14,11 +14,11 @@ FEW = {
     "width": 16,
     "layers": 1,
     "heads": 2,
-    "size": 2,
+    "pack_size": 2,
     "workers": 1,
     "stages": [
-        {"steps": 16, "packs": 2, "lr": 0.2, "presets": ["tiny", "easy"], "given": 0.5},
-        {"steps": 2, "packs": 1, "lr": 0.01, "presets": ["tiny"], "noise": {"thought": 0.3, "wrong": 0.5}},
+        {"steps": 16, "packs_per_step": 2, "lr": 0.2, "presets": ["tiny", "easy"], "given": 0.5},
+        {"steps": 2, "packs_per_step": 1, "lr": 0.01, "presets": ["tiny"], "noise": {"thought": 0.3, "wrong": 0.5}},
     ],
 }
 
@@ -51,7 +51,7 @@ def test_every_step_is_reported(reports):
 
 
 def test_the_player_is_imitated(reports):
-    assert reports[15].metrics["learner/loss"] < 0.8 * reports[0].metrics["learner/loss"]
+    assert reports[15].metrics["train/loss"] < 0.8 * reports[0].metrics["train/loss"]
 
 
 def test_what_is_left_is_a_model_folder(run, reports):
@@ -61,7 +61,7 @@ def test_what_is_left_is_a_model_folder(run, reports):
 
 
 def test_a_stage_goes_on_from_the_one_before(run, reports):
-    assert reports[16].metrics["learner/loss"] < reports[0].metrics["learner/loss"]
+    assert reports[16].metrics["train/loss"] < reports[0].metrics["train/loss"]
     assert not same_weights(run / "start", run / "stage-0")
     assert not same_weights(run / "stage-0", run / "model")
 
@@ -73,7 +73,7 @@ def test_equal_recipes_make_equal_models(run, reports, tmp_path):
 
 
 def test_another_seed_makes_another_model(run, reports, tmp_path):
-    made(tmp_path / "other", seed=1, stages=[{"steps": 1, "packs": 1, "presets": ["tiny"]}])
+    made(tmp_path / "other", seed=1, stages=[{"steps": 1, "packs_per_step": 1, "presets": ["tiny"]}])
     assert not same_weights(tmp_path / "other" / "start", run / "start")
 
 

@@ -19,10 +19,10 @@ from tests.evaluating import measured
 from tests.qwen import make_qwen_tokenizer
 from tests.toy import Talk
 
-PROFILE = {"solve_tokens": 6, "update_tokens": 8, "length": 4096, "thinking": True}
+PROFILE = {"solve_tokens": 6, "update_tokens": 8, "max_model_len": 4096, "thinking": True}
 LEARNERS = {
-    "lora": {"lora": {"rank": 2, "alpha": 4}, "checkpointing": True, "lr": 1e-2, "warmup": 0},
-    "full": {"checkpointing": True, "lr": 1e-2, "warmup": 0},
+    "lora": {"lora": {"rank": 2, "alpha": 4}, "gradient_checkpointing": True, "lr": 1e-2, "warmup_steps": 0},
+    "full": {"gradient_checkpointing": True, "lr": 1e-2, "warmup_steps": 0},
 }
 
 
@@ -36,9 +36,9 @@ def talk(registry):
 def recipe(request, qwen, tmp_path):
     def make(name, **changes):
         said = {"model": str(qwen), "run": str(tmp_path / name), "learner": LEARNERS[request.param], "profile": PROFILE}
-        size = {"steps": 3, "packs": 2, "group": 2, "size": 2, "workers": 1, "look_every": 0}
+        size = {"steps": 3, "packs_per_step": 2, "group_size": 2, "pack_size": 2, "workers": 1, "eval_every": 0}
         size |= {"domain": "talk-v0", "preset": "few", "save_every": 1}
-        how = {"dtype": "bfloat16", "gap_limit": 1, "loggers": [], "credit": {"preset": "paper"}}
+        how = {"dtype": "bfloat16", "max_logprob_gap": 1, "loggers": [], "credit": {"preset": "paper"}}
         return TrainConfig.model_validate(said | size | how | changes)
 
     make.kind = request.param
@@ -79,7 +79,7 @@ def test_what_is_left_is_an_ordinary_model_that_is_spoken_to_as_it_was_trained(r
 
 def test_a_fork_goes_on_from_what_was_trained(recipe, tmp_path):
     list(train(recipe("first", steps=1)))
-    list(train(recipe("second", fork=str(tmp_path / "first"), steps=1)))
+    list(train(recipe("second", init_from=str(tmp_path / "first"), steps=1)))
     taken = ends(tmp_path / "second" / "checkpoints" / "step-000000")
     for name, weight in ends(tmp_path / "first").items():
         assert torch.equal(weight, taken[name])
@@ -89,8 +89,8 @@ def test_a_fork_goes_on_from_what_was_trained(recipe, tmp_path):
 def test_a_fork_that_would_change_between_lora_and_none_is_refused_and_leaves_no_run(tmp_path, recipe):
     list(train(recipe("first", steps=1)))
     other, said = {"lora": ("full", "was trained with"), "full": ("lora", "was not trained with")}[recipe.kind]
-    with pytest.raises(ValueError, match=f"step-000001 {said} LoRA; expected .*model=.*step-000001 and no --from"):
-        list(train(recipe("second", fork=str(tmp_path / "first"), learner=LEARNERS[other])))
+    with pytest.raises(ValueError, match=f"step-000001 {said} LoRA; expected .*model=.*step-000001 and no --init-from"):
+        list(train(recipe("second", init_from=str(tmp_path / "first"), learner=LEARNERS[other])))
     assert not (tmp_path / "second").exists()
     list(train(recipe("second", model=str(tmp_path / "first" / "checkpoints" / "step-000001"), steps=1)))
 
@@ -100,7 +100,7 @@ def test_a_fork_of_lora_beside_another_model_is_refused(tmp_path, recipe, qwen):
     weights = {name: weight * 1.01 for name, weight in load_file(qwen / "model.safetensors").items()}
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     list(train(recipe("first", steps=1)))
-    second = recipe("second", fork=str(tmp_path / "first"), model=str(other), steps=1)
+    second = recipe("second", init_from=str(tmp_path / "first"), model=str(other), steps=1)
     if recipe.kind == "full":  # its checkpoint has all weights, whatever `model` says
         list(train(second))
         return

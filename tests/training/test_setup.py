@@ -29,14 +29,14 @@ def test_two_processes_never_train_in_one_folder(whole, config):
 def test_a_fork_takes_weights_and_optimiser_and_counts_from_zero(whole, config, point):
     origin = whole.run / point if point else whole.run
     source = origin if point else checkpoints(whole.run)[-1]
-    config = changed(config, fork=str(origin), seed=5, learner={"lr": 3e-3, "warmup": 2}, steps=3)
+    config = changed(config, init_from=str(origin), seed=5, learner={"lr": 3e-3, "warmup_steps": 2}, steps=3)
     steps = train(config)
     first = next(steps)
     start = checkpoints(Path(config.run))[0]
     assert start.name == "step-000000"
     assert equal(weights(start), weights(source))
     assert equal(optimiser(start), optimiser(source))
-    assert first.metrics["learner/lr"] == pytest.approx(3e-3 / 2)
+    assert first.metrics["train/lr"] == pytest.approx(3e-3 / 2)
     said = json.loads((Path(config.run) / "origin.json").read_text())
     assert (said["checkpoint"], said["step"]) == (str(source.resolve()), int(source.name[-1]))
     assert [report.step for report in steps] == [2, 3]
@@ -47,7 +47,7 @@ def test_a_fork_takes_weights_and_optimiser_and_counts_from_zero(whole, config, 
 def test_a_fork_decays_its_weights_as_its_own_recipe_says(whole, config):
     ends = []
     for i, decay in enumerate((0.0, 0.5)):
-        there = changed(config, run=f"{config.run}-{i}", fork=str(whole.run), steps=1, look_every=0)
+        there = changed(config, run=f"{config.run}-{i}", init_from=str(whole.run), steps=1, eval_every=0)
         list(train(changed(there, learner={"weight_decay": decay})))
         ends.append(checkpoints(Path(there.run))[-1])
     assert not equal(weights(ends[0]), weights(ends[1]))
@@ -55,7 +55,7 @@ def test_a_fork_decays_its_weights_as_its_own_recipe_says(whole, config):
 
 def test_a_fork_goes_on_when_its_origin_is_gone(whole, config, tmp_path):
     origin = shutil.copytree(whole.run, tmp_path / "origin")
-    there = changed(config, fork=str(origin), seed=5, steps=3)
+    there = changed(config, init_from=str(origin), seed=5, steps=3)
     list(train(there))
     again = changed(there, run=str(tmp_path / "again"))
     steps = train(again)
@@ -68,7 +68,7 @@ def test_a_fork_goes_on_when_its_origin_is_gone(whole, config, tmp_path):
 
 def test_a_fork_from_nothing_leaves_no_run(config, tmp_path):
     with pytest.raises(ValueError, match="no checkpoint at"):
-        next(train(changed(config, fork=str(tmp_path / "nowhere"))))
+        next(train(changed(config, init_from=str(tmp_path / "nowhere"))))
     assert not Path(config.run).exists()
 
 

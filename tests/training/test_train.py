@@ -33,7 +33,7 @@ def test_a_run_leaves_what_it_says(whole, base):
         "rollouts",
         "tensorboard",
     ]
-    best = max((2, 4), key=lambda step: np.mean([metrics(whole.run)[step - 1][f"look/own_{j}"] for j in range(3)]))
+    best = max((2, 4), key=lambda step: np.mean([metrics(whole.run)[step - 1][f"eval/own_{j}"] for j in range(3)]))
     kept = sorted({best, 3, 4})
     assert [folder.name for folder in checkpoints(whole.run)] == [f"step-{step:06d}" for step in kept]
     assert best_checkpoint(whole.run).name == f"step-{best:06d}"
@@ -46,7 +46,7 @@ def test_a_run_leaves_what_it_says(whole, base):
 
 def test_every_step_learns(whole):
     """Else the tests of equal weights would say nothing."""
-    assert all(report.metrics["learner/grad_norm"] > 0 for report in whole.reports)
+    assert all(report.metrics["train/grad_norm"] > 0 for report in whole.reports)
     assert any(report.metrics[f"reward/{j}"] > 0 for report in whole.reports for j in range(3))
 
 
@@ -61,17 +61,17 @@ def test_another_seed_gives_another_run(whole, config):
 
 
 def test_a_look_changes_nothing(whole, config):
-    list(train(changed(config, look_every=0)))
+    list(train(changed(config, eval_every=0)))
     assert equal(weights(config.run), weights(whole.run))
-    assert not any(key.startswith("look/") for line in metrics(config.run) for key in line)
+    assert not any(key.startswith("eval/") for line in metrics(config.run) for key in line)
 
 
 def test_a_look_gives_own_and_null_the_same_start(whole):
-    looks = [line for line in metrics(whole.run) if "look/lift" in line]
+    looks = [line for line in metrics(whole.run) if "eval/lift" in line]
     assert [line["step"] for line in looks] == [2, 4]
     for line in looks:
-        assert line["look/own_0"] == line["look/null_0"]
-        assert line["look/lift"] == line["look/own_2"] - line["look/null_2"]
+        assert line["eval/own_0"] == line["eval/null_0"]
+        assert line["eval/lift"] == line["eval/own_2"] - line["eval/null_2"]
 
 
 class Shut(Flaky):
@@ -87,9 +87,9 @@ class Shut(Flaky):
 
 def test_a_look_that_meets_nobody_has_no_numbers(config, registry):
     register(Shut())
-    (report,) = train(changed(config, domain="shut-v0", preset="few", steps=1, look_every=1))
-    assert report.metrics["lives/missing"] == 0
-    assert not any(key.startswith("look/") for key in report.metrics)
+    (report,) = train(changed(config, domain="shut-v0", preset="few", steps=1, eval_every=1))
+    assert report.metrics["rollout/failed"] == 0
+    assert not any(key.startswith("eval/") for key in report.metrics)
 
 
 def test_no_pack_is_met_twice_and_none_is_held_out(config):
@@ -137,7 +137,9 @@ def test_a_pack_of_one_task_has_no_updates():
 
 def block(lives, P, G, S, **changes):
     """Made-up lives as the block of one entry."""
-    config = TrainConfig.model_validate({"preset": "tiny", "packs": P, "group": G, "size": S} | changes)
+    config = TrainConfig.model_validate(
+        {"preset": "tiny", "packs_per_step": P, "group_size": G, "pack_size": S} | changes
+    )
     (entry,) = entries_of(config, PROFILE)
     return Block(entry, entry.packs(1), lives)
 
@@ -174,15 +176,17 @@ def test_a_minibatch_without_any_life_is_left_out():
 
 
 def test_the_rate_falls_over_all_minibatches(config):
-    config = changed(config, steps=2, minibatches=2, learner={"lr": 0.01, "warmup": 0, "decay_to": 0.5})
+    config = changed(config, steps=2, minibatches=2, learner={"lr": 0.01, "warmup_steps": 0, "min_lr_ratio": 0.5})
     list(train(config))
     rates = [0.01 * (0.5 + 0.5 * (1 - step / 4)) for step in range(4)]
-    found = [line["learner/lr"] for line in metrics(config.run)]
+    found = [line["train/lr"] for line in metrics(config.run)]
     assert found == pytest.approx([np.mean(rates[:2]), np.mean(rates[2:])])
 
 
 def test_task_by_task_credits_a_solve_by_its_own_reward_alone(config):
-    config = changed(config, contexts="none", credit={"preset": "leave-one-out"}, packs=3, group=4, size=3)
+    config = changed(
+        config, contexts="none", credit={"preset": "leave-one-out"}, packs_per_step=3, group_size=4, pack_size=3
+    )
     lived = block(some_lives(12, 3, missing=(5,), given=True), 3, 4, 3, contexts="none")
     (found,) = credit_of(config, [lived])
     r = lived.rewards.solve_PGS
@@ -202,7 +206,7 @@ def test_training_task_by_task_rewrites_nothing(config):
     assert {(episode.kind, episode.context) for episode in episodes} == {("solve", "")}
     assert all(report.metrics["malformed/update"] == 0 for report in reports)
     jobs = step_jobs(entries_of(changed(config, contexts="none"), PROFILE), config.seed, 1)
-    assert {job.contexts for job in jobs} == {Given(Rewrite(cap=PROFILE.cap), ("", "", ""))}
+    assert {job.contexts for job in jobs} == {Given(Rewrite(cap=PROFILE.max_context_chars), ("", "", ""))}
 
 
 def test_recorded_advantages_are_those_of_the_recorded_rewards(whole):
@@ -232,7 +236,7 @@ def test_a_summary_counts_what_happened():
     for kind in ("solve", "update"):
         stops = [e.stop for one in there for e in one.episodes if e.kind == kind]
         assert values[f"malformed/{kind}"] == pytest.approx(stops.count("malformed") / len(stops))
-    assert values["lives/missing"] == 1
+    assert values["rollout/failed"] == 1
 
 
 def test_the_facts_of_the_last_contexts_are_counted():

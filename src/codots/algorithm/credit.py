@@ -24,7 +24,7 @@ from codots.core.suggest import check_known
 
 
 @dataclass(frozen=True)
-class Choices:
+class Estimator:
     """One estimator; `advantages` overrides any field by its name."""
 
     returns: str = "mean"
@@ -45,13 +45,13 @@ OPTIONS = {
 }
 
 PRESETS = {
-    "paper": Choices(baseline="group", balance="red"),
-    "codots": Choices(returns="sum", scale="rms"),
-    "leave-one-out": Choices(),
-    "sum": Choices(returns="sum"),
-    "discounted": Choices(returns="discounted"),
-    "length-neutral": Choices(balance="length-neutral"),
-    "coarse": Choices(returns="coarse", baseline="group"),
+    "paper": Estimator(baseline="group", balance="red"),
+    "codots": Estimator(returns="sum", scale="rms"),
+    "leave-one-out": Estimator(),
+    "sum": Estimator(returns="sum"),
+    "discounted": Estimator(returns="discounted"),
+    "length-neutral": Estimator(balance="length-neutral"),
+    "coarse": Estimator(returns="coarse", baseline="group"),
 }
 
 
@@ -123,7 +123,7 @@ class Credited:
     used_PG1: Bools
 
     @classmethod
-    def of(cls, rewards: Rewards, chosen: Choices) -> Credited:
+    def of(cls, rewards: Rewards, chosen: Estimator) -> Credited:
         """Apply return, baseline and scale to the rewards of a block."""
         rewards_PGE = join("rewards", rewards.solve_PGS, rewards.update_PGS)
         present_PG1 = lives_present(rewards_PGE)
@@ -157,11 +157,11 @@ def summary(blocks: Sequence[Credited]) -> dict[str, float]:
     }
 
 
-def choose(preset: str, /, **choices: Any) -> Choices:
+def choose(preset: str, /, **choices: Any) -> Estimator:
     """Return the preset with these choices in place of its own; ValueError names what is unknown."""
     check_known(preset, PRESETS, "preset")
     for name, value in choices.items():
-        check_known(name, (field.name for field in fields(Choices)), "choice")
+        check_known(name, (field.name for field in fields(Estimator)), "choice")
         if name in OPTIONS:
             check_known(value, OPTIONS[name], name)
         elif isinstance(value, str):
@@ -225,7 +225,7 @@ def entry_weights(n: int, returns: str, window: int, gamma: float) -> Floats:
     return counted / np.sum(counted)
 
 
-def balanced(blocks: Sequence[Credited], chosen: Choices) -> tuple[list[Credited], dict[str, float]]:
+def balanced(blocks: Sequence[Credited], chosen: Estimator) -> tuple[list[Credited], dict[str, float]]:
     """Apply the balance to all blocks, and say in metrics what it found and left."""
     if any(block.tokens_PGE is None for block in blocks):
         if chosen.balance != "none":

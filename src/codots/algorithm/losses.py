@@ -20,7 +20,7 @@ AGGREGATIONS = ("token-mean", "episode-mean")
 
 
 @dataclass(frozen=True)
-class Choices:
+class LossParams:
     """What a kind leaves open; `policy_loss` overrides any field by its name."""
 
     aggregation: str = "token-mean"  # every token weighs the same, or ("episode-mean") every episode
@@ -35,14 +35,14 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Kind:
+class PolicyLoss:
     """One loss: which tokens it keeps, how it weighs them, whether an episode shares one ratio, its own defaults."""
 
-    clip: Callable[[Tensor, Tensor, Choices], Tensor]
-    weight: Callable[[Tensor, Choices], Tensor]
+    clip: Callable[[Tensor, Tensor, LossParams], Tensor]
+    weight: Callable[[Tensor, LossParams], Tensor]
     by_episode: bool = False
     classical: bool = False
-    defaults: Choices = Choices()
+    defaults: LossParams = LossParams()
 
 
 def policy_loss(
@@ -112,7 +112,9 @@ def policy_loss(
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 
-def surrogate(rule: Kind, c: Choices, logprobs: Tensor, ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
+def surrogate(
+    rule: PolicyLoss, c: LossParams, logprobs: Tensor, ratio: Tensor, advantages: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return what each token gains, to be maximised, and whether the clip kept it, any shape."""
     kept = rule.clip(ratio.detach(), advantages, c)
     if rule.classical:
@@ -122,14 +124,14 @@ def surrogate(rule: Kind, c: Choices, logprobs: Tensor, ratio: Tensor, advantage
     return push.where(kept, 0.0) * logprobs, kept  # `where`: the weight of a dropped token may have overflowed
 
 
-def choose(kind: str, /, **choices: Any) -> tuple[Kind, Choices]:
+def choose(kind: str, /, **choices: Any) -> tuple[PolicyLoss, LossParams]:
     """Return the kind and its defaults with these choices in their place; ValueError names what is unknown."""
-    check_known(kind, KINDS, "kind")
+    check_known(kind, LOSSES, "kind")
     for name in choices:
-        check_known(name, (field.name for field in fields(Choices)), "choice")
-    chosen = replace(KINDS[kind].defaults, **choices)
+        check_known(name, (field.name for field in fields(LossParams)), "choice")
+    chosen = replace(LOSSES[kind].defaults, **choices)
     check_known(chosen.aggregation, AGGREGATIONS, "aggregation")
-    return KINDS[kind], chosen
+    return LOSSES[kind], chosen
 
 
 def _check(shape: torch.Size, mask: Tensor, **others: Tensor | None) -> None:
@@ -143,22 +145,22 @@ def _check(shape: torch.Size, mask: Tensor, **others: Tensor | None) -> None:
 # Which tokens a kind keeps: (ratio, advantage, choices) -> bool, any shape. Source: REC, arXiv 2509.24203.
 
 
-def keep_all(ratio: Tensor, advantages: Tensor, c: Choices) -> Tensor:
+def keep_all(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
     """Keep every token."""
     return torch.ones_like(ratio, dtype=torch.bool)
 
 
-def one_side(ratio: Tensor, advantages: Tensor, c: Choices) -> Tensor:
+def one_side(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
     """Drop good tokens that have already risen enough and bad ones that have already fallen enough."""
     return ((advantages >= 0) & (ratio <= 1 + c.eps_high)) | ((advantages <= 0) & (ratio >= 1 - c.eps_low))
 
 
-def two_side(ratio: Tensor, advantages: Tensor, c: Choices) -> Tensor:
+def two_side(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
     """Drop every token whose ratio left the trusted region, on either side."""
     return (ratio >= 1 - c.eps_low) & (ratio <= 1 + c.eps_high)
 
 
-def ring(ratio: Tensor, advantages: Tensor, c: Choices) -> Tensor:
+def ring(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
     """Keep the two-side region, and far outside it good tokens that fell and bad tokens that rose."""
     fell, rose = ratio <= 1 - c.eps_low_ring, ratio >= 1 + c.eps_high_ring
     return two_side(ratio, advantages, c) | ((advantages >= 0) & fell) | ((advantages <= 0) & rose)
@@ -167,31 +169,32 @@ def ring(ratio: Tensor, advantages: Tensor, c: Choices) -> Tensor:
 # How a kind weighs the tokens it keeps: (ratio, choices) -> weight, any shape.
 
 
-def no_is(ratio: Tensor, c: Choices) -> Tensor:
+def no_is(ratio: Tensor, c: LossParams) -> Tensor:
     """Weigh every token 1, importance sampling left out."""
     return torch.ones_like(ratio)
 
 
-def full_is(ratio: Tensor, c: Choices) -> Tensor:
+def full_is(ratio: Tensor, c: LossParams) -> Tensor:
     """Weigh each token by its ratio."""
     return ratio
 
 
-def truncated_is(ratio: Tensor, c: Choices) -> Tensor:
+def truncated_is(ratio: Tensor, c: LossParams) -> Tensor:
     """Weigh each token by its ratio, held between tis_floor and tis_cap."""
     return ratio.clamp(c.tis_floor, c.tis_cap)
 
 
-KINDS = {
-    "rec-oneside-nois": Kind(one_side, no_is),  # the paper's
-    "rec-twoside-nois": Kind(two_side, no_is),
-    "rec-ring-nois": Kind(ring, no_is),
-    "rec-oneside-is": Kind(one_side, full_is),
-    "rec-oneside-tis": Kind(one_side, truncated_is),
-    "reinforce": Kind(keep_all, no_is),
-    "grpo": Kind(one_side, full_is, classical=True),
-    "ppo": Kind(one_side, full_is, classical=True),
-    "gspo": Kind(one_side, full_is, by_episode=True, defaults=Choices("episode-mean", eps_low=3e-4, eps_high=4e-4)),
+GSPO = LossParams("episode-mean", eps_low=3e-4, eps_high=4e-4)
+LOSSES = {
+    "rec-oneside-nois": PolicyLoss(one_side, no_is),  # the paper's
+    "rec-twoside-nois": PolicyLoss(two_side, no_is),
+    "rec-ring-nois": PolicyLoss(ring, no_is),
+    "rec-oneside-is": PolicyLoss(one_side, full_is),
+    "rec-oneside-tis": PolicyLoss(one_side, truncated_is),
+    "reinforce": PolicyLoss(keep_all, no_is),
+    "grpo": PolicyLoss(one_side, full_is, classical=True),
+    "ppo": PolicyLoss(one_side, full_is, classical=True),
+    "gspo": PolicyLoss(one_side, full_is, by_episode=True, defaults=GSPO),
 }
 
 

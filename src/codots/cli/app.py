@@ -20,6 +20,7 @@ from codots.cli.shell_completion import (
     settings,
     splits,
 )
+from codots.core.renamed import COMMANDS
 
 
 class StoppedError(Exception):
@@ -27,7 +28,13 @@ class StoppedError(Exception):
 
 
 class Commands(TyperGroup):
-    """Tells Ctrl-C and the end of input apart, of which typer would say nothing, or an empty line."""
+    """Command group that tells Ctrl-C from the end of input, and names the present name of a renamed command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; the name of an earlier version is refused with the present one."""
+        if args and args[0] in COMMANDS:
+            ctx.fail(f"{args[0]} is now called {COMMANDS[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -55,7 +62,7 @@ Changes = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        help="What differs from the defaults (codots keys --eval): key=value ...",
+        help="What differs from the defaults (codots config --eval): key=value ...",
         show_default=False,
         autocompletion=changing(settings),
     ),
@@ -74,7 +81,7 @@ SomePreset = Annotated[
     typer.Option("--preset", help="Preset of the domain; easy or else its first.", autocompletion=completing(presets)),
 ]
 Packs = Annotated[int, typer.Option(min=2, help="Number of packs; 500 for a claim.")]
-Size = Annotated[int, typer.Option(min=1, help="Tasks in a pack.")]
+Size = Annotated[int, typer.Option("--pack-size", min=1, help="Number of tasks in a pack.")]
 Split = Annotated[
     str,
     typer.Option(

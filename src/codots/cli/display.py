@@ -62,7 +62,7 @@ class TrainDisplay:
     def step(self, report: StepReport) -> None:
         """Take in a step."""
         self.values = report.metrics
-        self.lift = report.metrics.get("look/lift", self.lift)
+        self.lift = report.metrics.get("eval/lift", self.lift)
         shown = {key: value for key, value in report.metrics.items() if key.startswith("reward/")}
         for key in dict.fromkeys((*self.curves, *shown)):
             self.curves.setdefault(key, deque(maxlen=30)).append(shown.get(key, float("nan")))
@@ -74,8 +74,8 @@ class TrainDisplay:
             *domain, position = key.removeprefix("reward/").rsplit("/", 1)
             table.add_row(*domain, f"position {position}", f"{curve[-1]:.3f}", sparkline(curve))
         v = self.values
-        words = [f"{v['tokens/sampled'] / v['clock/step']:,.0f} sampled tokens/s" if v else ""]
-        words += [f"entropy {v['learner/entropy']:.3f}"] if "learner/entropy" in v else []
+        words = [f"{v['tokens/sampled'] / v['time/step']:,.0f} sampled tokens/s" if v else ""]
+        words += [f"entropy {v['train/entropy']:.3f}"] if "train/entropy" in v else []
         words += [f"facts right {v['facts/right']:.2f} wrong {v['facts/wrong']:.2f}"] if "facts/right" in v else []
         words += [f"lift on dev {self.lift:+.3f}"] if self.lift is not None else []
         waited = time.monotonic() - self.since
@@ -137,9 +137,9 @@ def line(report: StepReport) -> str:
             curves.setdefault(key.removeprefix("reward").rpartition("/")[0], []).append(f"{v[key]:.2f}")
     curve = ", ".join(" ".join([*filter(None, [label.strip("/")]), *curve]) for label, curve in curves.items())
     facts = f"  facts right {v['facts/right']:.2f}" if "facts/right" in v else ""
-    lift = f"  lift on dev {v['look/lift']:+.2f}" if "look/lift" in v else ""
-    lift = lift or (f"  dev figure {v['look/dev']:.2f}" if "look/dev" in v else "")
-    return f"step {report.step}/{report.steps}  reward by position {curve}{facts}{lift}  {v['clock/step']:.1f} s"
+    lift = f"  lift on dev {v['eval/lift']:+.2f}" if "eval/lift" in v else ""
+    lift = lift or (f"  dev figure {v['eval/score']:.2f}" if "eval/score" in v else "")
+    return f"step {report.step}/{report.steps}  reward by position {curve}{facts}{lift}  {v['time/step']:.1f} s"
 
 
 @contextmanager

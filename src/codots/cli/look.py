@@ -45,8 +45,8 @@ def view(
         server.serve_forever()
 
 
-@app.command()
-def plan(
+@app.command("estimate")
+def run_estimate(
     recipe: Recipe,
     changes: Changes = None,
     gib: Annotated[

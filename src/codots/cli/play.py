@@ -34,7 +34,7 @@ def play(pack: Pack, policy: str | None = None) -> list[float]:
     player = pack.domain.policy(policy, pack.world) if policy else None
     domain, style, strategy = pack.domain, pack.domain.styles[0], Rewrite()
     contexts = Given(strategy, ("",) * len(pack.tasks)) if player else Own(strategy)
-    life, memory = LifeSteps(contexts, Profile(style).play(), len(pack.tasks)), domain.make_memory(pack.world)
+    life, memory = LifeSteps(contexts, Profile(style).episode_params(), len(pack.tasks)), domain.make_memory(pack.world)
     rewards, shown = [], ""
     for task in pack.tasks:
         console.print()
@@ -129,7 +129,7 @@ def watch(
     from codots.rollout.life import Job
 
     with closing(Player(model, pack.domain.id, temperature=temperature)) as player:
-        job = Job(pack, Own(player.profile.strategy()), player.profile.play(), ("play", seed, pack.index))
+        job = Job(pack, Own(player.profile.strategy()), player.profile.episode_params(), ("play", seed, pack.index))
         life = player.rollout([job], timeout)[0]
         if life.failure:
             raise RuntimeError(f"the life is missing: {life.failure}")

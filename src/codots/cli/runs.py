@@ -20,7 +20,8 @@ def train(
     changes: Changes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     origin: Annotated[
-        str | None, typer.Option("--from", help="Start from a run or one of its checkpoints: the same as fork=...")
+        str | None,
+        typer.Option("--init-from", help="Start from a run or a checkpoint: same as init_from=..."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe, print it in full, run nothing.")
@@ -31,7 +32,7 @@ def train(
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
 
-    forked = [] if origin is None else [f"fork={json.dumps(origin)}"]
+    forked = [] if origin is None else [f"init_from={json.dumps(origin)}"]
     config = load_recipe(TrainConfig, recipe, [*(changes or []), *forked])
     if dry_run:
         return _dry_run(config)
@@ -57,20 +58,23 @@ def _dry_run(config: TrainConfig) -> None:
     from codots.training.setup import engine_plan, profile_of
 
     check_loggers(config.loggers)
-    folder = start_folder(config.model, config.fork)
+    folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
     engine_plan(config, folder, profile)  # which finds the reference model
     typer.echo(yaml.safe_dump(config.said(), sort_keys=False).rstrip())
     for world in config.worlds:
         where = f"{world.domain} {world.preset}: " if len(config.worlds) > 1 else ""
-        lives = world.packs * config.group
+        lives = world.packs_per_step * config.group_size
         episodes = lives * (2 * world.pack_size - 1 if config.contexts == "own" else world.pack_size)
-        typer.echo(f"# a step: {where}{world.packs} packs x {config.group} lives = {lives} lives, {episodes} episodes")
+        typer.echo(
+            f"# a step: {where}{world.packs_per_step} packs x {config.group_size} lives = {lives} lives, "
+            f"{episodes} episodes"
+        )
     typer.echo(f"# {config.steps} steps from {folder.name!r} in style {profile.style!r}; nothing was run")
 
 
-@app.command("keys")
-def list_keys(
+@app.command("config")
+def show_config(
     pretraining: Annotated[bool, typer.Option("--pretrain", help="Of a recipe of `codots pretrain`.")] = False,
     evaluation: Annotated[bool, typer.Option("--eval", help="Of the settings of `codots eval`.")] = False,
     as_json: AsJson = False,

@@ -68,8 +68,8 @@ def check(
         typer.echo(f"{id} keeps its contract: {what}, {seconds:.1f} s" + (f"; left out {left}" if left else ""))
 
 
-@app.command()
-def tasks(
+@app.command("export")
+def run_export(
     id: Id,
     out: Annotated[Path, typer.Option(help="The file: .parquet or .jsonl.", show_default=False)],
     preset: SomePreset = None,
@@ -93,8 +93,8 @@ def tasks(
     typer.echo(f"{len(rows)} tasks of {packs} packs are in {out}")
 
 
-@app.command("reference")
-def run_reference(
+@app.command("baselines")
+def run_baselines(
     id: Id,
     preset: SomePreset = None,
     packs: Packs = 500,
@@ -105,10 +105,10 @@ def run_reference(
     """Play scripted policies: what chance, the best honest player and one who knows the world reach."""
     from codots.cli.display import plain_table
     from codots.domains.registry import first_preset
-    from codots.evaluation.evaluate import POLICIES, reference
+    from codots.evaluation.evaluate import POLICIES, baselines
 
     preset = preset or first_preset(id)
-    found = reference(id, preset=preset, packs=packs, size=size, split=split)
+    found = baselines(id, preset=preset, packs=packs, size=size, split=split)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,7 +17,7 @@ from codots.core.suggest import closest, nearest
 
 C = TypeVar("C", bound=Section)
 MARKS: dict[type[Section], tuple[str, tuple[str, ...]]] = {
-    TrainConfig: ("train", ("worlds", "steps", "group", "learner", "credit", "engine")),
+    TrainConfig: ("train", ("worlds", "steps", "group_size", "learner", "credit", "engine")),
     PretrainConfig: ("pretrain", ("stages",)),
     EvalConfig: ("eval", ("arms", "split", "writer")),
 }
@@ -109,10 +109,7 @@ def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
 
 def _as_said(kind: type[Section], values: dict[str, Any], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """Name the key of the short form that a recipe used in place of the entry it stands for."""
-    short = {long: short for short, long in getattr(kind, "SHORT", {}).items()}
-    if not short or "worlds" in values or loc[:2] != ("worlds", 0):
-        return loc
-    return tuple(short.get(str(part), part) for part in loc[2:])
+    return loc[2:] if "worlds" not in values and loc[:2] == ("worlds", 0) else loc
 
 
 @dataclass(frozen=True)
@@ -133,9 +130,8 @@ def keys_of(kind: type[Section], prefix: str = "") -> Iterator[Key]:
         default = None if sections or info.is_required() else info.default
         yield Key(prefix + name, default, " ".join((info.description or "").split()))
         for section in sections:
-            if name == "worlds" and (short := getattr(kind, "SHORT", {})):
-                entry = {key.name: key for key in keys_of(section)}
-                yield from (replace(entry[long], name=key) for key, long in short.items())
+            if name == "worlds":
+                yield from (key for key in keys_of(section) if key.name in TrainConfig.SHORT)
             yield from keys_of(section, f"{prefix}{name}.")
 
 

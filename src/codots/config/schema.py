@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from codots.algorithm.credit import choose
 from codots.core.deadline import MAX_TIMEOUT, STAGE_TIMEOUT
-from codots.core.section import Section
+from codots.core.section import Config, Section
 from codots.core.suggest import check_known
 from codots.domains.frozen_lake.teacher import Noise
 from codots.domains.registry import check_split, get_domain
@@ -23,12 +23,34 @@ from codots.sampler.base import CACHE_BYTES
 
 
 class CreditConfig(Section):
-    """How rewards become advantages."""
+    """How rewards become advantages; what is left out is the preset's."""
 
     preset: str = "codots"
     """Estimator: `codots`, `paper`, `leave-one-out`, `sum`, `discounted`, `length-neutral`, `coarse`."""
-    choices: dict[str, str | float] = Field(default={})
-    """Parts of the estimator that differ from the preset, such as `baseline`."""
+    returns: str | None = None
+    """Return of an episode: `mean`, `sum`, `window`, `discounted`, `coarse`."""
+    baseline: str | None = None
+    """Baseline that is subtracted from the return, such as `group` or `leave-one-out`."""
+    scale: str | None = None
+    """Scale that the difference is divided by, such as `none`, `std`, `rms`."""
+    balance: str | None = None
+    """Balance of positive and negative advantages, such as `none`, `red`, `length-neutral`."""
+    scope: str | None = None
+    """Episodes that the balance acts on: `step`, `world`, `pack`."""
+    window: int | None = None
+    """Number of rewards that `returns: window` averages."""
+    gamma: float | None = None
+    """Discount factor of `returns: discounted`."""
+
+    @property
+    def overrides(self) -> dict[str, str | float]:
+        """Parts of the estimator that differ from the preset."""
+        return self.model_dump(exclude={"preset"}, exclude_none=True)
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        choose(self.preset, **self.overrides)
+        return self
 
 
 def _checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
@@ -38,14 +60,14 @@ def _checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
     return profile
 
 
-OF_AN_ENTRY = ("style", "solve_tokens", "update_tokens", "cap")
+OF_AN_ENTRY = ("style", "solve_tokens", "update_tokens", "max_context_chars")
 """Keys of a profile that an entry of a mixture may have of its own; all others hold for the whole model."""
 EntryProfile = Annotated[dict[str, Any], AfterValidator(_checked_profile)]
 MANY = 10**6
 """More of anything than a step can hold."""
 
 
-class World(Section):
+class WorldConfig(Section):
     """Which packs: an entry of the mixture that a run trains on."""
 
     domain: str = "frozen-lake-v1"
@@ -54,10 +76,10 @@ class World(Section):
     """Dials of the domain."""
     pack_size: int = Field(default=4, ge=1, le=MANY)
     """Tasks in a pack, S."""
-    packs: int = Field(default=16, ge=1, le=MANY)
-    """Packs of a step."""
+    packs_per_step: int = Field(default=16, ge=1, le=MANY)
+    """Number of packs in a training step."""
     profile: EntryProfile = Field(default={})
-    """What differs from the run's profile in these worlds: `style`, `solve_tokens`, `update_tokens`, `cap`."""
+    """Keys that differ from the run's profile: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`."""
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
@@ -85,18 +107,18 @@ class EngineConfig(Section):
         return {"kind": given} if isinstance(given, str) else given
 
 
-class TrainConfig(Section):
+class TrainConfig(Config):
     """CoD-Train: lives in packs, and RL on every episode of them."""
 
-    SHORT: ClassVar = {"domain": "domain", "preset": "preset", "size": "pack_size", "packs": "packs"}
-    """Keys at the top of a recipe that stand for those of the one entry of `worlds`."""
+    SHORT: ClassVar = ("domain", "preset", "pack_size", "packs_per_step")
+    """Keys of an entry of `worlds` that a recipe with one entry may have at the top."""
 
-    worlds: list[World] = Field(default_factory=lambda: [World()], min_length=1)
-    """What to train on, a list of entries `{domain, preset, pack_size, packs, profile}`; a recipe with one may say
-    `domain`, `preset`, `size` and `packs` in its place."""
+    worlds: list[WorldConfig] = Field(default_factory=lambda: [WorldConfig()], min_length=1)
+    """Worlds to train on, a list of `{domain, preset, pack_size, packs_per_step, profile}`; a recipe with one entry may
+    have `domain`, `preset`, `pack_size` and `packs_per_step` at the top instead."""
     model: str = "base"
     """Where to start: a model folder, or `base`, the tiny model of the package."""
-    fork: str | None = Field(None, min_length=1)
+    init_from: str | None = Field(None, min_length=1)
     """A run or a checkpoint to start from in place of `model`, with its weights and optimiser; steps count from 0."""
     run: str = "runs/train"
     """Folder of the run."""
@@ -104,8 +126,8 @@ class TrainConfig(Section):
     """Of everything random."""
     steps: int = Field(default=60, ge=1)
     """Optimiser rounds; the run ends after them whatever the curves say."""
-    group: int = Field(default=8, ge=2, le=MANY)
-    """Lives of each pack, G."""
+    group_size: int = Field(default=8, ge=2, le=MANY)
+    """Number of lives rolled out per pack, G."""
     minibatches: int = Field(default=1, ge=1)
     """Optimiser steps on the lives of a step, cut by pack."""
     contexts: Literal["own", "none"] = "own"
@@ -127,23 +149,23 @@ class TrainConfig(Section):
     """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the passes; `auto` is bfloat16 on a GPU that knows it. The optimiser's is always float32."""
-    cache_gib: float = Field(CACHE_BYTES / 2**30, gt=0, le=1e6)
+    kv_cache_gib: float = Field(CACHE_BYTES / 2**30, gt=0, le=1e6)
     """Greatest size of the keys and values that a worker's sampler holds; lives past it wait."""
     profile: dict[str, str | bool | int | float] = Field(default={})
     """What differs from the model's `codots.json`, such as `solve_tokens`."""
     save_every: int = Field(default=20, ge=1)
     """Steps between checkpoints; the last step is always saved."""
-    keep: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     """Checkpoints kept, the newest ones; the best on `dev` is kept besides."""
-    look_every: int = Field(default=20, ge=0)
+    eval_every: int = Field(default=20, ge=0)
     """Steps between looks at `dev`, 0 for none; a look changes nothing."""
-    look_packs: int = Field(default=32, ge=2)
+    eval_packs: int = Field(default=32, ge=2)
     """Packs of a look."""
-    record_every: int = Field(default=10, ge=1)
+    rollout_log_every: int = Field(default=10, ge=1)
     """Steps between recorded rollouts."""
     loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default=["tensorboard"])
     """Who is told the numbers besides `metrics.jsonl`."""
-    gap_limit: float = Field(default=0.05, gt=0)
+    max_logprob_gap: float = Field(default=0.05, gt=0)
     """Greatest mean difference, in nats, of the sampler's and the learner's logprobs of the same ids; past it the run
     stops. One engine in full precision shows about 1e-7."""
     stage_timeout: float = Field(default=STAGE_TIMEOUT, gt=0, le=MAX_TIMEOUT)
@@ -157,13 +179,13 @@ class TrainConfig(Section):
             return given
         if "worlds" in given:
             raise ValueError(f"both worlds and {short[0]} are given; expected {short[0]} in each entry of worlds")
-        entry = {cls.SHORT[key]: given[key] for key in short}
+        entry = {key: given[key] for key in short}
         return {"worlds": [entry]} | {key: value for key, value in given.items() if key not in short}
 
     @property
-    def packs_of_a_step(self) -> int:
+    def packs_per_step(self) -> int:
         """Packs of a step, of all entries."""
-        return sum(world.packs for world in self.worlds)
+        return sum(world.packs_per_step for world in self.worlds)
 
     def said(self) -> dict[str, Any]:
         """Return the recipe in full, as YAML and JSON hold it; one entry of `worlds` in the short form."""
@@ -171,21 +193,22 @@ class TrainConfig(Section):
         if len(self.worlds) > 1 or self.worlds[0].profile:
             return values
         (entry,) = values.pop("worlds")
-        return {short: entry[key] for short, key in self.SHORT.items()} | values
+        return {key: entry[key] for key in self.SHORT} | values
 
     @model_validator(mode="after")
     def _cuts(self) -> Self:
         for world in self.worlds:
-            if world.packs % self.minibatches:
-                raise ValueError(f"{world.packs} packs cannot be cut into {self.minibatches} equal mini-batches")
+            if world.packs_per_step % self.minibatches:
+                raise ValueError(
+                    f"{world.packs_per_step} packs cannot be cut into {self.minibatches} equal mini-batches"
+                )
         if twice := [world for i, world in enumerate(self.worlds) if world in self.worlds[:i]]:
             raise ValueError(f"{twice[0].domain} {twice[0].preset} stands in worlds twice; give it more packs")
-        choose(self.credit.preset, **self.credit.choices)
         check_device(self.device)
         return self
 
 
-class EvalConfig(Section):
+class EvalConfig(Config):
     """A measurement: one model on held-out packs, every arm on the same ones."""
 
     model: str
@@ -198,7 +221,7 @@ class EvalConfig(Section):
     """Which packs: `train`, `dev`, `test`, or any other held-out name."""
     packs: int = Field(default=100, ge=2)
     """Number of packs; 500 for a claim."""
-    size: int = Field(default=4, ge=1)
+    pack_size: int = Field(default=4, ge=1)
     """Tasks in a pack, S."""
     arms: list[str] = Field(default=["own", "null"], min_length=1)
     """Whose contexts: `own`, `null`, `shuffled`, `frozen`, `oracle`; on the command line `arms=own,null`."""
@@ -209,7 +232,7 @@ class EvalConfig(Section):
     temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature; 0 is greedy."""
     profile: EntryProfile = Field(default={})
-    """What differs from the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`, `cap`."""
+    """What differs from the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`."""
     workers: int = Field(default=2, ge=1)
     """Processes, one a core."""
     rows: str | None = None
@@ -256,11 +279,11 @@ class Stage(Section):
 
     steps: int = Field(ge=1)
     """Optimiser steps."""
-    packs: int = Field(default=48, ge=1)
+    packs_per_step: int = Field(default=48, ge=1)
     """Scripted lives of a step, one a pack."""
     lr: float = Field(2e-3, gt=0, le=100)
     """Greatest learning rate."""
-    decay_to: float = Field(default=0.05, ge=0, le=1)
+    min_lr_ratio: float = Field(default=0.05, ge=0, le=1)
     """Fraction of the rate that is left at the end of the stage."""
     noise: Noise = Field(default_factory=Noise)
     """Of the scripted player."""
@@ -270,7 +293,7 @@ class Stage(Section):
     """Presets that the packs come from, in turn."""
 
 
-class PretrainConfig(Section):
+class PretrainConfig(Config):
     """A tiny model from nothing, by imitation of a scripted player."""
 
     run: str = "runs/tiny-base"
@@ -285,7 +308,7 @@ class PretrainConfig(Section):
     """Layers of the model."""
     heads: int = Field(default=4, ge=1)
     """Attention heads of a layer."""
-    size: int = Field(default=4, ge=2)
+    pack_size: int = Field(default=4, ge=2)
     """Tasks in a life."""
     stages: list[Stage] = Field(min_length=1)
     """One after the other."""

@@ -1,11 +1,27 @@
-"""The base class of every section of a recipe."""
+"""Base classes of recipes and of their sections."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from codots.core.renamed import KEYS, old_keys
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, without unknown keys, every number finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Config(Section):
+    """A whole recipe, or the settings of a command; a key of an earlier version is refused with its present name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _present_names(cls, given: Any) -> Any:
+        for key in old_keys(given) if isinstance(given, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"{key} is now called {KEYS[key]}")
+        return given

@@ -18,8 +18,8 @@ class Engine(Protocol):
 
     Timeouts are in seconds. A call that takes longer raises TimeoutError, which names what was being done; after it the
     engine can only be closed. Timeouts hold in any thread, and no call needs an event loop of its own. One call runs at
-    a time, but not always in the same thread: `save`, `save_model`, `load` and `fork` run in threads that a caller can
-    stop waiting for.
+    a time, but not always in the same thread: `save`, `save_model`, `load` and `init_from` run in threads that a caller
+    can stop waiting for.
     """
 
     @property
@@ -77,7 +77,7 @@ class Engine(Protocol):
         """Go on from what `save` wrote, and serve its weights as this version."""
         ...
 
-    def fork(self, folder: Path) -> None:
+    def init_from(self, folder: Path) -> None:
         """Start from the weights and the optimizer that another run saved, at step and version 0."""
         ...
 

@@ -98,7 +98,7 @@ class LocalEngine:
         After an error nothing is accumulated.
         """
         config = self.first.learner.config
-        moving = [sample for sample in samples if config.moves(sample)]
+        moving = [sample for sample in samples if config.contributes(sample)]
         shares = [(share, normalizer) for share in fair_shares(moving, 1 + len(self._others))]
         try:
             parts = self._call(timeout, "forward and backward passes", partial(self._all, "forward_backward", shares))
@@ -148,7 +148,9 @@ class LocalEngine:
         if self.plan.lora:
             load_adapter(self.first.model, folder, self.beside)
         elif (folder / ADAPTER).is_file():
-            raise ValueError(f"{folder} was trained with LoRA; expected learner.lora, or model={folder} and no --from")
+            raise ValueError(
+                f"{folder} was trained with LoRA; expected learner.lora, or model={folder} and no --init-from"
+            )
         else:
             saved, _ = load_model(folder / "model", Place(dtype=self.plan.place.dtype))
             self.first.model.load_state_dict(saved.state_dict())
@@ -157,7 +159,7 @@ class LocalEngine:
         self._call(MAX_TIMEOUT, "sharing the weights", self._share_weights)
         self._call(MAX_TIMEOUT, f"serving version {version}", partial(self._serve, version))
 
-    def fork(self, folder: Path) -> None:
+    def init_from(self, folder: Path) -> None:
         """Start from the weights and the optimizer that another run saved, at step and version 0."""
         self.load(folder, 0)
         self._lives.clear()

@@ -42,7 +42,7 @@ def continuous(worker: Worker) -> Sampler:
 
 def limits(plan: Plan) -> dict[str, Any]:
     """How long a session and how large the KV cache may be."""
-    return {"max_length": plan.profile.length, "cache_bytes": plan.cache_bytes}
+    return {"max_length": plan.profile.max_model_len, "cache_bytes": plan.cache_bytes}
 
 
 SAMPLERS: dict[str, MakeSampler] = {"lockstep": lockstep, "continuous": continuous}

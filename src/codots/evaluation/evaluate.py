@@ -25,7 +25,7 @@ from codots.runs.resume import Journal
 
 log = logging.getLogger("codots")
 
-__all__ = ["ARMS", "POLICIES", "ArmReport", "Report", "as_json", "evaluate", "reference"]
+__all__ = ["ARMS", "POLICIES", "ArmReport", "Report", "as_json", "baselines", "evaluate"]
 
 RANDOM_LIVES = 8
 """Lives of the random policy on each pack: luck is most of what it has."""
@@ -75,15 +75,15 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
     arms, rows = config.arms, None if config.rows is None else Path(config.rows)
     if rows is not None:
         writable(rows)
-    drawn = [make_pack(config.domain, config.preset, config.split, i, config.size) for i in range(config.packs)]
+    drawn = [make_pack(config.domain, config.preset, config.split, i, config.pack_size) for i in range(config.packs)]
     reader = _Player(config.model, config)
     author = None if config.writer is None else _Player(config.writer, config)
-    asked = config.model_dump(include={"domain", "preset", "split", "size", "seed", "temperature"})
+    asked = config.model_dump(include={"domain", "preset", "split", "seed", "temperature"})
     head: dict[str, Any] = {}
     if rows is not None:
         head = {"model": reader.player.identity, "writer": None if author is None else author.player.identity}
-        head |= asked | {"packs": config.packs, "arms": arms, "workers": config.workers, "chunk": CHUNK}
-        head["profile"] = config.profile
+        head |= asked | config.model_dump(include={"pack_size"}) | {"packs": config.packs, "arms": arms}
+        head |= {"workers": config.workers, "chunk": CHUNK, "profile": config.profile}
     journal = Journal(rows, head)
     try:
         lives = live_arms(arms, drawn, reader, author, journal, on_progress)
@@ -98,6 +98,7 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
         model=config.model,
         writer=config.writer,
         n_packs=config.packs,
+        size=config.pack_size,
         **asked,
         **compare(drawn, lives),
         tokens=sum(row.tokens for of in lives.values() for life in of for row in life),
@@ -118,7 +119,7 @@ class _Player:
         how: dict[str, Any] = config.model_dump(include={"temperature", "profile", "workers", "device"})
         self.player, self.seed, self.timeout = Player(model, config.domain, **how), config.seed, config.stage_timeout
         profile = self.player.profile
-        self.style, self.strategy, self.play = profile.style, profile.strategy(), profile.play()
+        self.style, self.strategy, self.params = profile.style, profile.strategy(), profile.episode_params()
 
     def live(
         self,
@@ -149,7 +150,7 @@ class _Player:
         on_progress: OnProgress,
     ) -> list[list[Row]]:
         jobs = [
-            Job(piece, given[i], self.play, ("eval", self.seed, i))
+            Job(piece, given[i], self.params, ("eval", self.seed, i))
             for i, (_, pieces) in left.items()
             for piece in pieces
         ]
@@ -208,13 +209,13 @@ def live_arms(
     for arm in arms:
         if arm != "own":
             given = [
-                Given(reader.strategy, contexts_of(arm, i, packs, own, reader.play.style)) for i in range(len(packs))
+                Given(reader.strategy, contexts_of(arm, i, packs, own, reader.params.style)) for i in range(len(packs))
             ]
             lives[arm] = reader.live(arm, packs, given, journal, on_progress, lives.get("own", ()))
     return {arm: lives[arm] for arm in arms}
 
 
-def reference(domain: str, *, preset: str, packs: int, size: int, split: str = "dev") -> dict[str, Any]:
+def baselines(domain: str, *, preset: str, packs: int, size: int, split: str = "dev") -> dict[str, Any]:
     """What scripted policies reach by position on these packs, and whether `bayes` is exact."""
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
     curves = {name: rounded(scripted_rewards(name, drawn).mean(0)) for name in POLICIES[1:]}

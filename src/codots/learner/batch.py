@@ -15,7 +15,7 @@ from codots.core.transcript import Sample
 from codots.learner.config import LearnerConfig
 from codots.model.attention import Rows, alike
 
-WEIGHTED = ("learner/loss", "learner/clip_fraction", "learner/ref_kl")
+WEIGHTED = ("train/loss", "train/clip_fraction", "train/ref_kl")
 """Sums that the loss weighs by its aggregation; all others are sums over tokens."""
 
 

@@ -21,7 +21,7 @@ BETAS = (0.9, 0.999)
 SUMS = (
     "tokens",
     "weight",
-    *(f"learner/{name}" for name in ("loss", "entropy", "logprob_gap", "logprob_gap_max", "clip_fraction")),
+    *(f"train/{name}" for name in ("loss", "entropy", "logprob_gap", "logprob_gap_max", "clip_fraction")),
 )
 """What a share reports; all of it even where no episode moved, so that every step has the same metrics."""
 
@@ -40,7 +40,7 @@ class LocalLearner(Scorer):
         self.optimiser = torch.optim.AdamW(self.masters, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay)
         self._accumulating = False
         self.steps = 0
-        if config.checkpointing:
+        if config.gradient_checkpointing:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})  # the older name goes away with transformers 6
 
@@ -53,9 +53,9 @@ class LocalLearner(Scorer):
             self._gradient.zero_()
         self._accumulating = True
         self._aim()
-        sums = dict.fromkeys(SUMS + ("learner/ref_kl",) * bool(self.config.kl_coef), 0.0)
-        moving = [sample for sample in samples if self.config.moves(sample)]
-        for part in micro_batches(moving, self.config.micro_tokens):
+        sums = dict.fromkeys(SUMS + ("train/ref_kl",) * bool(self.config.kl_coef), 0.0)
+        moving = [sample for sample in samples if self.config.contributes(sample)]
+        for part in micro_batches(moving, self.config.max_microbatch_tokens):
             for name, value in self._backward(part, normalizer).items():
                 sums[name] = max(sums[name], value) if name.endswith("max") else sums[name] + value
             self._collect()
@@ -68,13 +68,13 @@ class LocalLearner(Scorer):
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient of step {self.steps + 1} is not finite; the weights are untouched")
         self._aim()
-        gradient.mul_(min(1.0, self.config.clip / (norm + 1e-12)))
+        gradient.mul_(min(1.0, self.config.max_grad_norm / (norm + 1e-12)))
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
         self.optimiser.step()
         self._serve()
         self.steps += 1
-        return {"learner/grad_norm": norm, "learner/lr": self.optimiser.param_groups[0]["lr"]}
+        return {"train/grad_norm": norm, "train/lr": self.optimiser.param_groups[0]["lr"]}
 
     def take_gradient(self) -> Tensor:
         """Return the accumulated gradient, flat, valid until the next `forward_backward`, which starts from zero."""
@@ -105,9 +105,9 @@ class LocalLearner(Scorer):
     def rate(self) -> float:
         """The learning rate of the next step."""
         c = self.config
-        rise = min(1.0, (self.steps + 1) / c.warmup) if c.warmup else 1.0
+        rise = min(1.0, (self.steps + 1) / c.warmup_steps) if c.warmup_steps else 1.0
         left = max(0.0, 1 - self.steps / self.total_steps) if self.total_steps else 1.0
-        return c.lr * rise * (c.decay_to + (1 - c.decay_to) * left)
+        return c.lr * rise * (c.min_lr_ratio + (1 - c.min_lr_ratio) * left)
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights themselves, not a copy."""
@@ -170,14 +170,14 @@ class LocalLearner(Scorer):
         sums = {
             "tokens": tokens,
             "weight": float(len(part.samples)) if self.config.by_episode else tokens,
-            "learner/loss": float(loss.detach()) * normalizer,
-            "learner/entropy": float(entropy.detach().sum()),
-            "learner/logprob_gap": float(gap.sum()),
-            "learner/logprob_gap_max": float(gap.max()),
-            "learner/clip_fraction": float(metrics["loss/clip_fraction"]) * normalizer,
+            "train/loss": float(loss.detach()) * normalizer,
+            "train/entropy": float(entropy.detach().sum()),
+            "train/logprob_gap": float(gap.sum()),
+            "train/logprob_gap_max": float(gap.max()),
+            "train/clip_fraction": float(metrics["loss/clip_fraction"]) * normalizer,
         }
         if self.config.kl_coef:
-            sums["learner/ref_kl"] = float(metrics["loss/ref_kl"]) * normalizer
+            sums["train/ref_kl"] = float(metrics["loss/ref_kl"]) * normalizer
         return sums
 
     def _loss(
@@ -198,7 +198,7 @@ class LocalLearner(Scorer):
         if self.config.entropy_coef:
             more["entropy"] = entropy
         mask = torch.ones_like(old, dtype=torch.bool)
-        choices: dict[str, Any] = dict(self.config.loss_choices) | more
+        choices: dict[str, Any] = self.config.loss_params | more
         loss, metrics = policy_loss(logprobs, old, advantages, mask, self.config.loss, normaliser=normalizer, **choices)
         return loss, old, metrics
 

@@ -32,7 +32,7 @@ class Scorer:
         """Score the sampled ids under the weights as they are."""
         rows = {id(sample): [0.0] * len(sample.ids) for sample in batch}
         with torch.no_grad():
-            for part in micro_batches(batch, self.config.micro_tokens):
+            for part in micro_batches(batch, self.config.max_microbatch_tokens):
                 logprobs, _ = self._score(part)
                 for (sample, _, at), logprob in zip(trained(part), logprobs.tolist(), strict=True):
                     rows[id(sample)][at] = logprob
@@ -50,7 +50,7 @@ class Scorer:
         """Let layers compute again what the way back needs; only those in training hear that they should."""
         layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
         for layer in layers:
-            layer.training = self.config.checkpointing
+            layer.training = self.config.gradient_checkpointing
         try:
             yield
         finally:
@@ -68,7 +68,7 @@ class Scorer:
         if self._head is None:
             return _chosen(run(self.model, ids, positions, rows, logits_to_keep=at_M).logits[0], ids_M, keep)
         hidden = run(self.model.base_model, ids, positions, rows)[0][0].index_select(0, at_M)
-        if not self.config.checkpointing:
+        if not self.config.gradient_checkpointing:
             return _chosen(self._head(hidden), ids_M, keep)
         pieces = zip(hidden.split(PIECE), ids_M.split(PIECE), strict=True)
         scored = [

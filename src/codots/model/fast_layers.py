@@ -114,7 +114,7 @@ def _lean(kind: Any, way: Any) -> Any:
     def forward(self: Any, *args: Any, **how: Any) -> Any:
         return kind.forward(self, *args, **how) if how.get("rows") is None else way(self, *args, **how)
 
-    # A class and not the module's own attribute: transformers wraps the forward of a class for checkpointing.
+    # A class and not the module's own attribute: transformers wraps the forward of a class for gradient checkpointing.
     return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 

@@ -78,7 +78,7 @@ def find_device(config: TrainConfig) -> Iterator[Finding]:
         there.append("Apple GPU")
     folder = None
     with suppress(ValueError):  # a model that is not there is a finding of its own
-        folder = start_folder(config.model, config.fork)
+        folder = start_folder(config.model, config.init_from)
     if folder is None:
         yield Finding("device", ", ".join(there))
         return
@@ -116,11 +116,11 @@ def find_disk(config: TrainConfig) -> Iterator[Finding]:
     free = shutil.disk_usage(room).free
     weights = 0
     with suppress(ValueError):
-        folder = start_folder(config.model, config.fork)
+        folder = start_folder(config.model, config.init_from)
         half = place(folder, config.device, config.dtype).dtype != "float32"
         full = MOMENTS + 4 * half if not config.learner.lora else 0
         weights = count_weights(folder) * ((2 if half else 4) + full)
-    needed = (config.keep + 2) * weights + GIB // 10  # the best and the one being written besides
+    needed = (config.keep_checkpoints + 2) * weights + GIB // 10  # the best and the one being written besides
     short = free < needed
     change = f"free {(needed - free) / GIB:.1f} GiB, or set keep lower" if short else ""
     found = f"{free / GIB:.1f} GiB free at {room}, the run may need {needed / GIB:.1f}"
@@ -133,7 +133,7 @@ def find_model(config: TrainConfig) -> Iterator[Finding]:
     from codots.model.load import load_model, model_folder
     from codots.training.setup import profile_of
 
-    folder = start_folder(config.model, config.fork)
+    folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
     loaded, _ = load_model(folder, Place(dtype="auto"), profile.thinking)
     size = sum(parameter.numel() for parameter in loaded.parameters())
@@ -141,7 +141,9 @@ def find_model(config: TrainConfig) -> Iterator[Finding]:
         check_lora()
     if config.learner.kl_coef:
         model_folder(config.learner.reference or config.model)
-    yield Finding("model", f"{config.fork or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}")
+    yield Finding(
+        "model", f"{config.init_from or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}"
+    )
 
 
 def find_loggers(config: TrainConfig) -> Iterator[Finding]:

@@ -72,12 +72,12 @@ def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
     """
     from transformers import AutoConfig
 
-    folder = start_folder(config.model, config.fork)
+    folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
     render = load_render(folder, profile.thinking)
     at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
-    profile = replace(profile, length=min(profile.length, shape.config.max_position_embeddings))
+    profile = replace(profile, max_model_len=min(profile.max_model_len, shape.config.max_position_embeddings))
     lives = rehearsed(config, profile, render, 1.0)
     there = gib * GIB if gib else memory_of(at)
     parts = memory(config, profile, shape, lives)
@@ -86,9 +86,9 @@ def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
     if gib:
         return Forecast(at, parts, there)
     seconds = step_seconds(config, shape, rehearsed(config, profile, render, 0.5))
-    looked = 2 * config.look_packs * len(config.worlds)
-    look = looked / (config.packs_of_a_step * config.group) * (sum(seconds.values()) - seconds["learning"])
-    looks = -(-config.steps // config.look_every) if config.look_every else 0
+    looked = 2 * config.eval_packs * len(config.worlds)
+    look = looked / (config.packs_per_step * config.group_size) * (sum(seconds.values()) - seconds["learning"])
+    looks = -(-config.steps // config.eval_every) if config.eval_every else 0
     return Forecast(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + looks * look)
 
 
@@ -96,7 +96,7 @@ def rehearsed(config: TrainConfig, profile: Profile, render: Render, share: floa
     """Rehearse a few packs, of each entry of the worlds as many as its share of a step asks for."""
     lives = []
     for world in config.worlds:
-        count = max(2, round(PACKS * len(config.worlds) * world.packs / config.packs_of_a_step))
+        count = max(2, round(PACKS * len(config.worlds) * world.packs_per_step / config.packs_per_step))
         packs = [make_pack(world.domain, world.preset, "train", i, world.pack_size) for i in range(count)]
         mine = entry_profile(profile, world)
         lives += rehearse(packs, mine, render, share, rewrites=config.contexts == "own")
@@ -141,9 +141,9 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehe
     lora = config.learner.lora
     new = shape.adapters(lora.rank, lora.targets) if lora else 0
     learned, half = new or shape.weights, shape.itemsize < 4
-    rows = -(-config.packs_of_a_step * config.group // workers)
-    slots = min(rows, SESSIONS, max(1, int(config.cache_gib * GIB) // (profile.length * shape.bytes_per_id)))
-    width = min(profile.length, 1 << (max(life.longest for life in lives) - 1).bit_length())
+    rows = -(-config.packs_per_step * config.group_size // workers)
+    slots = min(rows, SESSIONS, max(1, int(config.kv_cache_gib * GIB) // (profile.max_model_len * shape.bytes_per_id)))
+    width = min(profile.max_model_len, 1 << (max(life.longest for life in lives) - 1).bit_length())
     each = {
         "weights": (shape.weights + new) * shape.itemsize,
         # two moments and the gradient; of half precision the weights in full besides, and what a pass leaves
@@ -160,11 +160,11 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehe
 
 def learning(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> float:
     """Bytes that the dearest pass there and back takes at its height."""
-    most = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs_of_a_step]  # a step may have fewer
-    parts = micro_batches(grouped(most, config.group), config.learner.micro_tokens)
+    most = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs_per_step]  # a step may have fewer
+    parts = micro_batches(grouped(most, config.group_size), config.learner.max_microbatch_tokens)
     part = max(parts, key=lambda part: scored(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers)
     sampled, layer = scored(part), shape.kept(part)
-    if config.learner.checkpointing:
+    if config.learner.gradient_checkpointing:
         kept, sampled = shape.layers * len(part.ids) * shape.width * shape.itemsize + layer, min(sampled, PIECE)
     else:
         kept = shape.layers * layer
@@ -195,15 +195,15 @@ def less(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
     def learner(**values: Any) -> TrainConfig:
         return config.model_copy(update={"learner": config.learner.model_copy(update=values)})
 
-    while config.cache_gib > 1:
-        config = config.model_copy(update={"cache_gib": config.cache_gib / 2})
-        yield "cache_gib", config.cache_gib, config
-    if not config.learner.checkpointing:
-        config = learner(checkpointing=True)
-        yield "learner.checkpointing", "true", config
-    while config.learner.micro_tokens > 512:
-        config = learner(micro_tokens=config.learner.micro_tokens // 2)
-        yield "learner.micro_tokens", config.learner.micro_tokens, config
+    while config.kv_cache_gib > 1:
+        config = config.model_copy(update={"kv_cache_gib": config.kv_cache_gib / 2})
+        yield "kv_cache_gib", config.kv_cache_gib, config
+    if not config.learner.gradient_checkpointing:
+        config = learner(gradient_checkpointing=True)
+        yield "learner.gradient_checkpointing", "true", config
+    while config.learner.max_microbatch_tokens > 512:
+        config = learner(max_microbatch_tokens=config.learner.max_microbatch_tokens // 2)
+        yield "learner.max_microbatch_tokens", config.learner.max_microbatch_tokens, config
     if not config.learner.lora:
         config = learner(lora=LoraConfig())
         yield "learner.lora", "{}", config
@@ -214,10 +214,10 @@ def step_seconds(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> d
     from codots.preflight.timing import try_passes
 
     workers = config.workers if shape.place.device == "cpu" else 1
-    rows = -(-config.packs_of_a_step * config.group // workers)
-    pace = try_passes(shape, lives, min(rows, 64), config.learner.checkpointing)
+    rows = -(-config.packs_per_step * config.group_size // workers)
+    pace = try_passes(shape, lives, min(rows, 64), config.learner.gradient_checkpointing)
     samples = [sample for life in lives for sample in life.samples]
-    run = sum(len(part.ids) for part in micro_batches(samples, config.learner.micro_tokens)) / len(lives)
+    run = sum(len(part.ids) for part in micro_batches(samples, config.learner.max_microbatch_tokens)) / len(lives)
     read = sum(len(sample.ids) - sum(sample.mask) for sample in samples) / len(lives)
     worlds = sum(life.seconds for life in lives) / len(lives)
     return {

@@ -41,17 +41,17 @@ class Pace:
     """Of one id, there and back."""
 
 
-def try_passes(shape: Shape, lives: Sequence[Rehearsed], rows: int, checkpointing: bool) -> Pace:
+def try_passes(shape: Shape, lives: Sequence[Rehearsed], rows: int, recompute: bool) -> Pace:
     """Time the passes of a recipe whose workers live `rows` lives at once."""
     torch.set_num_threads(1)
     if shape.weights <= SMALL:
-        return Pace(*_timed(shape, shape.layers, lives, rows, checkpointing))
-    one, two = (_timed(shape, layers, lives, rows, checkpointing) for layers in (1, 2))
+        return Pace(*_timed(shape, shape.layers, lives, rows, recompute))
+    one, two = (_timed(shape, layers, lives, rows, recompute) for layers in (1, 2))
     return Pace(*(a + max(0.0, b - a) * (shape.layers - 1) for a, b in zip(one, two, strict=True)))
 
 
 def _timed(
-    shape: Shape, layers: int, lives: Sequence[Rehearsed], rows: int, checkpointing: bool
+    shape: Shape, layers: int, lives: Sequence[Rehearsed], rows: int, recompute: bool
 ) -> tuple[float, float, float]:
     model = shape.with_layers(layers, shape.place.device).eval()
     samples = [sample for life in lives for sample in life.samples]
@@ -61,7 +61,7 @@ def _timed(
     more = _median(clock, lambda: _sample(model, openings, 1 + REPLY))
     sampled = max(0.0, more - first) / REPLY
     read = max(0.0, first - sampled) / sum(map(len, openings))
-    learner = LocalLearner(model, LearnerConfig(checkpointing=checkpointing, micro_tokens=IDS))
+    learner = LocalLearner(model, LearnerConfig(gradient_checkpointing=recompute, max_microbatch_tokens=IDS))
     batch = _some(samples)
     ids = sum(len(part.ids) for part in micro_batches(batch, IDS))
     return sampled, read, _median(clock, lambda: learner.forward_backward(batch, ids)) / ids

@@ -44,10 +44,9 @@ class Evaluation:
 
 def worlds_of(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Return domain, preset and size of each entry of a recipe, as far as it says them."""
-    if "worlds" not in config:
-        return [{key: config[key] for key in ("domain", "preset", "size") if key in config}]
     names = {"domain": "domain", "preset": "preset", "pack_size": "size"}
-    return [{name: world[key] for key, name in names.items() if key in world} for world in config["worlds"]]
+    worlds = config.get("worlds", [config])
+    return [{name: world[key] for key, name in names.items() if key in world} for world in worlds]
 
 
 def is_evaluation(said: Any) -> bool:

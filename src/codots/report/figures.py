@@ -44,17 +44,17 @@ NUMBERS = {
         {"answers": ("malformed/solve", 0), "rewrites": ("malformed/update", 1)},
     ),
     "signal": Number("Tasks that taught nothing", "share", 1.0, {"equal": ("credit/zero_signal_groups", 0)}),
-    "entropy": Number("Entropy of a sampled token", "nats", 0.1, {"entropy": ("learner/entropy", 0)}),
-    "gradient": Number("Norm of the gradient", "before clipping", 0.1, {"norm": ("learner/grad_norm", 0)}),
+    "entropy": Number("Entropy of a sampled token", "nats", 0.1, {"entropy": ("train/entropy", 0)}),
+    "gradient": Number("Norm of the gradient", "before clipping", 0.1, {"norm": ("train/grad_norm", 0)}),
     "gap": Number(
         "Learner's logprobs off the sampler's by",
         "millionths of a nat, mean",
         0.1,
-        {"gap": ("learner/logprob_gap", 0)},
+        {"gap": ("train/logprob_gap", 0)},
         scale=1e6,
     ),
     "tokens": Number("Sampled tokens of a step", "tokens", 1.0, {"sampled": ("tokens/sampled", 0)}),
-    "seconds": Number("Time of a step", "seconds", 1e-9, {"all": ("clock/step", 0), "living": ("clock/live", 2)}),
+    "seconds": Number("Time of a step", "seconds", 1e-9, {"all": ("time/step", 0), "living": ("time/rollout", 2)}),
 }
 
 
@@ -154,10 +154,10 @@ def trained(run: Run, label: str, suffix: str) -> Iterator[Figure]:
         ]
         drawn = step_curves(run.steps, curves, title=f"Reward while training{where}", references=last)
         yield Figure(f"training{suffix}", drawn, "training")
-    looked = positions(run, f"look/{label}own_")
+    looked = positions(run, f"eval/{label}own_")
     if looked:
-        seen = [i for i, value in enumerate(run.column(f"look/{label}own_{looked - 1}")) if math.isfinite(value)]
-        own, null = ([run.column(f"look/{label}{arm}_{looked - 1}")[i] for i in seen] for arm in ("own", "null"))
+        seen = [i for i, value in enumerate(run.column(f"eval/{label}own_{looked - 1}")) if math.isfinite(value)]
+        own, null = ([run.column(f"eval/{label}{arm}_{looked - 1}")[i] for i in seen] for arm in ("own", "null"))
         curves = [Curve("null", null, colour=5, dotted=True), Curve("own", own)]
         title = f"Looks at dev, position {looked - 1}{where}"
         drawn = step_curves([run.steps[i] for i in seen], curves, title=title, references=last)

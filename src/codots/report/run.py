@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from codots.core.renamed import new_metric, with_new_keys
 from codots.core.suggest import closest
 from codots.domains.registry import get_domain, make_pack
 from codots.evaluation.curves import compare
@@ -24,7 +25,7 @@ SUMMARY = "summary.json"
 """What a demonstration found."""
 POINTS = 400
 """More steps than these are shown as means of neighbours."""
-OF_TOKENS = ("learner/entropy", "learner/logprob_gap", "learner/logprob_gap_max")
+OF_TOKENS = ("train/entropy", "train/logprob_gap", "train/logprob_gap_max")
 """Means over the tokens that a step learnt from; where it learnt from none they are no numbers."""
 REFERENCE_PACKS = 50
 """Packs of `dev` that the references are taken from where no evaluation brings its own."""
@@ -131,7 +132,7 @@ def read_run(folder: Path) -> Run:
         last_step=int(metrics[-1]["step"]) if metrics else 0,
         totals={
             "tokens": sum(row.get("tokens/sampled", 0) for row in metrics),
-            "seconds": sum(row.get("clock/step", 0.0) for row in metrics),
+            "seconds": sum(row.get("time/step", 0.0) for row in metrics),
         },
         evaluations=evaluations,
         seconds=seconds,
@@ -151,10 +152,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        recipe = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        recipe = with_new_keys(dict(yaml.safe_load(path.read_text(encoding="utf-8"))))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is no recipe: expected keys and values") from error
-    for key in ("steps", "size"):
+    for key in ("steps", "pack_size"):
         if not isinstance(recipe.get(key, 0), int):
             raise ValueError(f"{path} is no recipe: expected a number of {key}, got {recipe[key]!r}")
     worlds = recipe.get("worlds", [{}])
@@ -172,8 +173,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     rows = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
-            row = json.loads(line)
-            unheard = OF_TOKENS if row.get("learner/grad_norm") == 0 else ()
+            row = {new_metric(name): value for name, value in json.loads(line).items()}
+            unheard = OF_TOKENS if row.get("train/grad_norm") == 0 else ()
             kept = {key: value for key, value in row.items() if key not in ("step", *unheard)}
             rows.append({"step": int(row["step"]), **kept})
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -47,7 +47,7 @@ def rehearse(
     lives = [rehearsal.life(pack, "random" if i % 2 else "bayes", rewrites) for i, pack in enumerate(packs)]
     if not any(life.samples for life in lives):
         domain = packs[0].domain.id
-        raise ValueError(f"no prompt of {domain} fits into the {profile.length} ids that the model may read")
+        raise ValueError(f"no prompt of {domain} fits into the {profile.max_model_len} ids that the model may read")
     return lives
 
 
@@ -65,9 +65,9 @@ class _Rehearsal:
     def _episodes(self, pack: Pack, policy: str, rewrites: bool) -> Iterator[Transcript]:
         domain, style, strategy = pack.domain, self.profile.style, self.profile.strategy()
         contexts = Own(strategy) if rewrites else Given(strategy, ("",) * len(pack.tasks))
-        life = LifeSteps(contexts, self.profile.play(), len(pack.tasks))
+        life = LifeSteps(contexts, self.profile.episode_params(), len(pack.tasks))
         player, memory = domain.policy(policy, pack.world), domain.make_memory(pack.world)
-        written = f"{OPEN}{domain.oracle_context(pack.world, style)[: self.profile.cap]}{CLOSE}"
+        written = f"{OPEN}{domain.oracle_context(pack.world, style)[: self.profile.max_context_chars]}{CLOSE}"
         for task in pack.tasks:
             env = task.env(style=style, memory=memory)
             solve = life.solve(task.position, domain.rules_text(task, style), env.observe())
@@ -85,8 +85,8 @@ class _Rehearsal:
 
     def _sampled(self, steps: SolveSteps | UpdateSteps, text: str) -> Sampled:
         """Say the text, and where that is short go on in ids that mean nothing; say nothing without room."""
-        ids, reply, most = steps.next_ids(self.render), self.render.reply(text), steps.params.max_tokens
-        room = self.profile.length - len(steps.transcript.ids) - len(ids)
+        ids, reply, most = steps.next_ids(self.render), self.render.reply(text), steps.sampling.max_tokens
+        room = self.profile.max_model_len - len(steps.transcript.ids) - len(ids)
         count = min(max(len(reply), int(most * self.share)), most, room)
         if count < 1:
             return Sampled([], [], StopReason.FULL, [])

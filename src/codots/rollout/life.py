@@ -12,8 +12,8 @@ from functools import partial
 from codots.core.rng import Names
 from codots.domains.base import Pack, Step
 from codots.model.renderer import Render
-from codots.rollout.profile import Play
-from codots.rollout.steps import Episode, Given, Kind, LifeSteps, Own, SolveSteps, UpdateSteps
+from codots.rollout.profile import EpisodeParams
+from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, SolveSteps, UpdateSteps
 from codots.sampler.base import Sampler, Session
 
 TRIES = 3
@@ -29,7 +29,7 @@ class Life:
     failure: str | None = None
     """Why the life is missing as a whole, None if it is there."""
 
-    def of(self, kind: Kind) -> list[Episode]:
+    def of(self, kind: EpisodeKind) -> list[Episode]:
         """The episodes of one kind in order."""
         return [episode for episode in self.episodes if episode.kind == kind]
 
@@ -45,7 +45,7 @@ class Job:
 
     pack: Pack
     contexts: Own | Given
-    play: Play
+    params: EpisodeParams
     names: Names
     """Everything random about the life is drawn under this name."""
 
@@ -65,8 +65,8 @@ async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
 
 
 async def _episodes(job: Job, sampler: Sampler, render: Render) -> AsyncIterator[Episode]:
-    pack, style = job.pack, job.play.style
-    life, memory = LifeSteps(job.contexts, job.play, len(pack.tasks)), pack.domain.make_memory(pack.world)
+    pack, style = job.pack, job.params.style
+    life, memory = LifeSteps(job.contexts, job.params, len(pack.tasks)), pack.domain.make_memory(pack.world)
     for task in pack.tasks:
         names = (*job.names, task.position)
         env, rules = task.env(style=style, memory=memory), task.domain.rules_text(task, style)
@@ -83,7 +83,7 @@ async def _episodes(job: Job, sampler: Sampler, render: Render) -> AsyncIterator
 
 
 async def _reply(steps: SolveSteps | UpdateSteps, session: Session, render: Render) -> str:
-    sampled = await session.sample(steps.next_ids(render), steps.params)
+    sampled = await session.sample(steps.next_ids(render), steps.sampling)
     return steps.reply(sampled, render.text(sampled.ids))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.context.rewrite import Rewrite
+from codots.core.renamed import with_new_keys
 from codots.core.suggest import check_known
 from codots.domains.base import STYLES
 from codots.domains.registry import get_domain
@@ -16,8 +17,12 @@ from codots.sampler.base import Params
 PROFILE = "codots.json"
 
 
+LEAST = {"solve_tokens": 1, "update_tokens": 1, "max_context_chars": 0, "max_model_len": 1, "temperature": 0}
+"""Smallest allowed value of each number of a profile."""
+
+
 @dataclass(frozen=True)
-class Play:
+class EpisodeParams:
     """How a model plays: what it is asked in, and how long it may answer."""
 
     style: str
@@ -34,18 +39,24 @@ class Profile:
     """Greatest length of a reply in a task."""
     update_tokens: int = 1024
     """Greatest length of a rewrite."""
-    cap: int = Rewrite.cap
-    """Greatest length of a context in characters."""
+    max_context_chars: int = Rewrite.cap
+    """Maximum length of a context, in characters."""
     temperature: float = 1.0
     thinking: bool = False
     """Whether the chat template is told to let the model think, where it knows how."""
-    length: int = 8192
-    """Greatest length of an episode in ids; a model that can read less reads less."""
+    max_model_len: int = 8192
+    """Maximum length of an episode, in ids; the model's own limit applies as well."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no model can be spoken to with."""
         check_known(self.style, STYLES, "prompt style")
-        for name, least in (("solve_tokens", 1), ("update_tokens", 1), ("cap", 0), ("length", 1), ("temperature", 0)):
+        for name, least in (
+            ("solve_tokens", 1),
+            ("update_tokens", 1),
+            ("max_context_chars", 0),
+            ("max_model_len", 1),
+            ("temperature", 0),
+        ):
             kind = int | float if name == "temperature" else int
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
@@ -60,15 +71,15 @@ class Profile:
             raise ValueError(f"the model is spoken to in style {self.style!r}; {domain} has {known}")
         return self
 
-    def play(self) -> Play:
+    def episode_params(self) -> EpisodeParams:
         """How episodes are sampled."""
-        return Play(
+        return EpisodeParams(
             self.style, Params(self.solve_tokens, self.temperature), Params(self.update_tokens, self.temperature)
         )
 
     def strategy(self, on_parse_failure: Any = "keep") -> Rewrite:
         """How contexts are written."""
-        return Rewrite(on_parse_failure, self.cap)
+        return Rewrite(on_parse_failure, self.max_context_chars)
 
     def at(self, temperature: float) -> Profile:
         """The same at another temperature."""
@@ -85,6 +96,6 @@ def load_profile(folder: Path) -> Profile:
     if not path.is_file():
         return Profile()
     try:
-        return Profile(**json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
+        return Profile(**with_new_keys(json.loads(path.read_text()), "profile."))
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a profile: {error}") from error

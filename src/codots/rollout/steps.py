@@ -13,10 +13,10 @@ from codots.context.rewrite import Prompt, Strategy, Trajectory, Turn
 from codots.core.transcript import Sampled, StopReason, Transcript
 from codots.domains.base import Step
 from codots.model.renderer import Render, spoken
-from codots.rollout.profile import Play
+from codots.rollout.profile import EpisodeParams
 from codots.sampler.base import Params
 
-Kind = Literal["solve", "update"]
+EpisodeKind = Literal["solve", "update"]
 FORMAT_PENALTY = 0.1
 """What an update loses whose reply cannot be read (arXiv 2606.20002, table 1)."""
 NOT_OVER = Step("", 0.0, done=False)
@@ -41,7 +41,7 @@ class Given:
 class Episode:
     """One solve or update that was played."""
 
-    kind: Kind
+    kind: EpisodeKind
     position: int
     reward: float
     context: str
@@ -59,9 +59,9 @@ class Episode:
 class _Steps:
     """What a solve and an update share: ids to read, and an answer to each."""
 
-    def __init__(self, position: int, context: str, prompt: Prompt, params: Params) -> None:
+    def __init__(self, position: int, context: str, prompt: Prompt, sampling: Params) -> None:
         self.position, self.context = position, context
-        self.params = params
+        self.sampling = sampling
         """How to sample every reply."""
         self.due = "next_ids"
         """The call that comes next; any other raises RuntimeError."""
@@ -104,9 +104,9 @@ class SolveSteps(_Steps):
     """One task: `next_ids`, `reply` and `observe` in turns until it is `done`, then `finish`."""
 
     def __init__(
-        self, position: int, rules: str, observation: str, context: str, strategy: Strategy, play: Play
+        self, position: int, rules: str, observation: str, context: str, strategy: Strategy, params: EpisodeParams
     ) -> None:
-        super().__init__(position, context, strategy.solve(rules, context, observation, play.style), play.solve)
+        super().__init__(position, context, strategy.solve(rules, context, observation, params.style), params.solve)
         self.rules, self._asked = rules, observation
         self._last = NOT_OVER
 
@@ -152,8 +152,10 @@ class SolveSteps(_Steps):
 class UpdateSteps(_Steps):
     """One rewrite of the context: `next_ids`, `reply`, then `finish`."""
 
-    def __init__(self, position: int, trajectory: Trajectory, context: str, strategy: Strategy, play: Play) -> None:
-        super().__init__(position, context, strategy.prompt(trajectory, context, play.style), play.update)
+    def __init__(
+        self, position: int, trajectory: Trajectory, context: str, strategy: Strategy, params: EpisodeParams
+    ) -> None:
+        super().__init__(position, context, strategy.prompt(trajectory, context, params.style), params.update)
         self._strategy = strategy
         self.written = context
         """The new context, once there is a reply."""
@@ -183,8 +185,8 @@ class LifeSteps:
     `tasks` is how many tasks there are, after the last of which nothing is rewritten; None where the life has no end.
     """
 
-    def __init__(self, contexts: Own | Given, play: Play, tasks: int | None = None) -> None:
-        self.contexts, self.play, self.tasks = contexts, play, tasks
+    def __init__(self, contexts: Own | Given, params: EpisodeParams, tasks: int | None = None) -> None:
+        self.contexts, self.params, self.tasks = contexts, params, tasks
         self.episode: SolveSteps | UpdateSteps | None = None
         """What was opened last, None before the first and where nothing is rewritten."""
         self._context = contexts.strategy.initial()
@@ -206,7 +208,7 @@ class LifeSteps:
             self._context = self.contexts.contexts[position]
         elif isinstance(self.episode, UpdateSteps):
             self._context = self.episode.written
-        self.episode = SolveSteps(position, rules, observation, self._context, self.contexts.strategy, self.play)
+        self.episode = SolveSteps(position, rules, observation, self._context, self.contexts.strategy, self.params)
         return self.episode
 
     def update(self, reveals_reward: bool) -> UpdateSteps | None:
@@ -218,7 +220,7 @@ class LifeSteps:
             self.episode = None
             return None
         trajectory, strategy = solved.trajectory(reveals_reward), self.contexts.strategy
-        self.episode = UpdateSteps(solved.position, trajectory, solved.context, strategy, self.play)
+        self.episode = UpdateSteps(solved.position, trajectory, solved.context, strategy, self.params)
         return self.episode
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from codots.core.files import LOCK, claimed, write_atomically
+from codots.core.renamed import OLD_VERSION, new_key, old_keys
 from codots.core.suggest import closest
 
-ELSEWHERE = frozenset({"run", "loggers", "gap_limit", "stage_timeout"})
+ELSEWHERE = frozenset({"run", "loggers", "max_logprob_gap", "stage_timeout"})
 """What may differ when a run goes on: where it is, who hears of it, and when it gives up."""
 
 
@@ -44,10 +45,15 @@ def check_run(folder: Path, recipe: dict[str, Any], resume: bool, resumable: boo
         then = dict(yaml.safe_load(written.read_text(encoding="utf-8")))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{written} cannot be read; is {folder} a run?") from error
+    if old := next(iter(old_keys(then)), None):
+        raise ValueError(
+            f"{folder} is a run of codots {OLD_VERSION}, whose {old} is now called {new_key(old)}; resume it with that "
+            f"version, or start a new run from its weights: give run=ANOTHER --init-from {folder}"
+        )
     changed = [key for key in recipe if key not in ELSEWHERE and then.get(key) != recipe[key]]
     if changed:
         key = changed[0]
         raise ValueError(
             f"{folder} is another run: there {key} is {then.get(key)!r}, here {recipe[key]!r}; "
-            f"to start a new one from its weights, give run=ANOTHER --from {folder}"
+            f"to start a new one from its weights, give run=ANOTHER --init-from {folder}"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.core.files import write_atomically
+from codots.core.renamed import OLD_VERSION
 from codots.rollout.records import HEAD, MISSING, Row, dump, read_rows, solves
 
 Lives = dict[tuple[str, int], list[Row]]
@@ -22,7 +23,7 @@ class Journal:
     def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
         """Take up the whole chunks of an earlier file; one of another evaluation raises ValueError and stays as it is.
 
-        `head` says all that an evaluation depends on, among it `packs`, `size` and `chunk`.
+        `head` says all that an evaluation depends on, among it `packs`, `pack_size` and `chunk`.
         """
         self.path, self.head = path, json.dumps({HEAD: head}) + "\n"
         self.lives: Lives = {}
@@ -36,7 +37,7 @@ class Journal:
             found: Lives = {}
             for row in read_rows(path):
                 found.setdefault((row.arm, int(row.pack[-1])), []).append(row)
-            self.lives = whole_chunks(found, head["packs"], head["size"], head["chunk"])
+            self.lives = whole_chunks(found, head["packs"], head["pack_size"], head["chunk"])
         kept = self.head + dump(chain.from_iterable(self.lives.values()))
         if kept.encode() != written:
             write_atomically(path, kept)
@@ -63,6 +64,10 @@ def check_head(path: Path, written: bytes, head: dict[str, Any]) -> None:
         then = dict(json.loads(written.partition(b"\n")[0])[HEAD])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is there already and is no evaluation's; give another name") from error
+    if "size" in then and "pack_size" not in then:
+        raise ValueError(
+            f"{path} was written by codots {OLD_VERSION}; finish it with that version, or give another name"
+        )
     for key, now in head.items():
         if then.get(key) != now:
             raise ValueError(

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from codots.algorithm.credit import Advantages, Rewards, block_advantages
-from codots.config.schema import TrainConfig, World
+from codots.config.schema import TrainConfig, WorldConfig
 from codots.context.rewrite import Rewrite
 from codots.core.transcript import Sample
 from codots.domains.base import Pack
 from codots.domains.registry import make_pack
 from codots.rollout.life import Job, Life
-from codots.rollout.profile import Play
-from codots.rollout.steps import Given, Kind, Own
+from codots.rollout.profile import EpisodeParams
+from codots.rollout.steps import EpisodeKind, Given, Own
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Entry:
 
     label: str
     """Name in metrics: the domain, with the preset or the pack size where entries share it."""
-    world: World
-    play: Play
+    world: WorldConfig
+    params: EpisodeParams
     strategy: Rewrite
-    group: int
+    group_size: int
     """Lives of each pack, G."""
     own: bool
     """Whether lives write their own contexts; else all contexts stay empty."""
@@ -39,7 +39,7 @@ class Entry:
     def packs(self, step: int) -> list[Pack]:
         """Draw the packs of a step."""
         at = (step - 1) * self.stride + self.first
-        return [self.pack("train", at + i) for i in range(self.world.packs)]
+        return [self.pack("train", at + i) for i in range(self.world.packs_per_step)]
 
     def pack(self, split: str, index: int) -> Pack:
         """Draw one pack."""
@@ -65,16 +65,16 @@ class Block:
     @property
     def rewards(self) -> Rewards:
         """Lay the rewards and sampled tokens out as arrays."""
-        return rewards_of(self.lives, len(self.packs), self.entry.group, self.entry.world.pack_size)
+        return rewards_of(self.lives, len(self.packs), self.entry.group_size, self.entry.world.pack_size)
 
 
 def step_jobs(entries: Sequence[Entry], seed: int, step: int) -> list[Job]:
     """Make the jobs of a step, entry by entry, the group of each pack side by side."""
     packs = [(entry, pack) for entry in entries for pack in entry.packs(step)]
     return [
-        Job(pack, entry.contexts(), entry.play, ("train", seed, step, i, g))
+        Job(pack, entry.contexts(), entry.params, ("train", seed, step, i, g))
         for i, (entry, pack) in enumerate(packs)
-        for g in range(entry.group)
+        for g in range(entry.group_size)
     ]
 
 
@@ -83,7 +83,7 @@ def blocks_of(entries: Sequence[Entry], step: int, lives: Sequence[Life]) -> lis
     blocks, first = [], 0
     for entry in entries:
         packs = entry.packs(step)
-        end = first + len(packs) * entry.group
+        end = first + len(packs) * entry.group_size
         blocks.append(Block(entry, packs, list(lives[first:end])))
         first = end
     return blocks
@@ -107,8 +107,8 @@ def credit_of(config: TrainConfig, blocks: Sequence[Block]) -> list[Advantages]:
     """Turn the rewards of a step into one advantage per episode, block by block."""
     rewards = [block.rewards for block in blocks]
     if config.contexts == "own":
-        return block_advantages(rewards, config.credit.preset, **config.credit.choices)
-    alone = block_advantages(list(map(task_by_task, rewards)), config.credit.preset, **config.credit.choices)
+        return block_advantages(rewards, config.credit.preset, **config.credit.overrides)
+    alone = block_advantages(list(map(task_by_task, rewards)), config.credit.preset, **config.credit.overrides)
     return [as_lives(credit, np.shape(r.solve_PGS)) for credit, r in zip(alone, rewards, strict=True)]
 
 
@@ -135,9 +135,9 @@ def minibatches(blocks: Sequence[Block], credit: Sequence[Advantages], count: in
     for k in range(count):
         batch: list[Sample] = []
         for block, advantages in zip(blocks, credit, strict=True):
-            per_cut = len(block.packs) // count * block.entry.group
+            per_cut = len(block.packs) // count * block.entry.group_size
             for i in range(k * per_cut, (k + 1) * per_cut):
-                batch += samples(block.lives[i], advantages, *divmod(i, block.entry.group))
+                batch += samples(block.lives[i], advantages, *divmod(i, block.entry.group_size))
         if batch:
             yield batch
 
@@ -148,7 +148,7 @@ def samples(life: Life, credit: Advantages, p: int, g: int) -> list[Sample]:
     return [episode.transcript.sample(advantage) for episode, advantage in scored if episode.transcript.tokens]
 
 
-def advantage_of(credit: Advantages, p: int, g: int, kind: Kind, position: int) -> float:
+def advantage_of(credit: Advantages, p: int, g: int, kind: EpisodeKind, position: int) -> float:
     """Look up one episode's advantage."""
     array = credit.solve_PGS if kind == "solve" else credit.update_PGS
     return float(array[p, g, position])

@@ -35,15 +35,15 @@ class Dev:
             found.append((floor, float(np.mean([domain.ceiling(task) for domain, task in tasks]))))
         return found
 
-    def look(self, engine: Engine, timeout: float) -> dict[str, float]:
+    def evaluate(self, engine: Engine, timeout: float) -> dict[str, float]:
         """Roll out own and null contexts on the same packs; the last position's difference is the lift.
 
-        `look/dev` is the figure that checkpoints are compared by: the mean over entries of (own - floor) / (ceiling -
+        `eval/score` is the figure that checkpoints are compared by: the mean over entries of (own - floor) / (ceiling -
         floor), of null where lives write no contexts. An arm whose lives are all missing has no numbers, and where one
         is missing there is no figure.
         """
         jobs = [
-            Job(pack, contexts, entry.play, ("look", self.seed, e * self.count + i))
+            Job(pack, contexts, entry.params, ("look", self.seed, e * self.count + i))
             for e, (entry, packs) in enumerate(zip(self.entries, self.packs, strict=True))
             for contexts in (Own(entry.strategy), entry.null())
             for i, pack in enumerate(packs)
@@ -53,13 +53,13 @@ class Dev:
         figures = []
         for e, (entry, (floor, ceiling)) in enumerate(zip(self.entries, self.bounds, strict=True)):
             seen = self._arms(entry, lives[2 * self.count * e : 2 * self.count * (e + 1)])
-            where = f"look/{entry.label}" if len(self.entries) > 1 else "look"
+            where = f"eval/{entry.label}" if len(self.entries) > 1 else "eval"
             values |= {f"{where}/{name}": value for name, value in seen.items()}
             arm = "own_" if entry.own else "null_"
             mine = [value for name, value in seen.items() if name.startswith(arm)]
             if ceiling > floor:
                 figures.append((float(np.mean(mine)) - floor) / (ceiling - floor) if mine else np.nan)
-        return values | ({} if not figures or np.isnan(figures).any() else {"look/dev": float(np.mean(figures))})
+        return values | ({} if not figures or np.isnan(figures).any() else {"eval/score": float(np.mean(figures))})
 
     def _arms(self, entry: Entry, lives: Sequence[Life]) -> dict[str, float]:
         rewards_APS = np.asarray(rewards_of(lives, 2, self.count, entry.world.pack_size).solve_PGS)

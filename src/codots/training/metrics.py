@@ -20,7 +20,7 @@ def summary(blocks: Sequence[Block]) -> dict[str, float]:
     for kind in ("solve", "update"):
         stops = [episode.stop for life in lives for episode in life.episodes if episode.kind == kind]
         values[f"malformed/{kind}"] = share(stop == "malformed" for stop in stops)
-    values["lives/missing"] = float(sum(life.failure is not None for life in lives))
+    values["rollout/failed"] = float(sum(life.failure is not None for life in lives))
     for block in blocks:
         for name, value in last_facts(block).items():
             values[named("facts", block, blocks, name)] = value
@@ -48,7 +48,7 @@ def last_facts(block: Block) -> dict[str, float]:
     """Claims of the last contexts: right and wrong ones, as fractions of what can be known."""
     counts = []
     for i, life in enumerate(block.lives):
-        pack = block.packs[i // block.entry.group]
+        pack = block.packs[i // block.entry.group_size]
         if life.contexts and (facts := pack.domain.facts(pack.world, life.contexts[-1])):
             counts.append(facts)
     if not counts:
@@ -66,4 +66,4 @@ def staleness(lives: Sequence[Life], version: int) -> dict[str, float]:
     """How many versions ago ids were sampled, on average; nothing where all are of this version."""
     transcripts = [episode.transcript for life in lives for episode in life.episodes]
     ages = [version - v for t in transcripts for v, sampled in zip(t.versions, t.mask, strict=True) if sampled]
-    return {"lives/staleness": float(np.mean(ages))} if any(ages) else {}
+    return {"rollout/staleness": float(np.mean(ages))} if any(ages) else {}

@@ -25,7 +25,7 @@ from codots.rollout.steps import Given, Own
 from codots.runs.folder import open_run
 from codots.sampler.scripted import ScriptedSampler
 
-PROFILE = Profile(style="compact", solve_tokens=4, update_tokens=14, cap=200)
+PROFILE = Profile(style="compact", solve_tokens=4, update_tokens=14, max_context_chars=200)
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,21 @@ def taught(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
 
 def imitation(stage: Stage) -> LearnerConfig:
     """Maximum likelihood is REINFORCE where every advantage is 1."""
-    return LearnerConfig(lr=stage.lr, warmup=50, decay_to=stage.decay_to, weight_decay=0.01, loss="reinforce")
+    return LearnerConfig(
+        lr=stage.lr, warmup_steps=50, min_lr_ratio=stage.min_lr_ratio, weight_decay=0.01, loss="reinforce"
+    )
 
 
 def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: int, step: int) -> list[Sample]:
     """The scripted lives of one step, as samples."""
     jobs = []
-    for i in range(stage.packs):
-        index = (step - 1) * stage.packs + i
+    for i in range(stage.packs_per_step):
+        index = (step - 1) * stage.packs_per_step + i
         preset = stage.presets[i % len(stage.presets)]
-        pack = make_pack(config.domain, preset, "train", index, config.size)
-        jobs.append(Job(pack, contexts(pack, stage, i), PROFILE.play(), ("pretrain", config.seed, number, step, i)))
+        pack = make_pack(config.domain, preset, "train", index, config.pack_size)
+        jobs.append(
+            Job(pack, contexts(pack, stage, i), PROFILE.episode_params(), ("pretrain", config.seed, number, step, i))
+        )
     lives = engine.rollout(jobs, STAGE_TIMEOUT)
     failure = next((life.failure for life in lives if life.failure), None)
     if failure:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.algorithm.credit import Advantages
-from codots.config.schema import TrainConfig, World, fingerprint
+from codots.config.schema import TrainConfig, WorldConfig, fingerprint
 from codots.core.files import write_atomically
 from codots.core.suggest import nearest
 from codots.engine.base import Engine
@@ -45,13 +45,13 @@ class Run:
     @property
     def lives_of_a_step(self) -> int:
         """Lives that are rolled out for each step."""
-        return self.config.packs_of_a_step * self.config.group
+        return self.config.packs_per_step * self.config.group_size
 
     def save(self, step: int, dev: float | None = None) -> None:
         """Write a checkpoint."""
         recipe = fingerprint(self.config.said(), without=ELSEWHERE)
         state = {"tokens": self.tokens, "dev": dev}
-        save_checkpoint(self.folder, step, recipe, state, self.engine.save, self.config.keep)
+        save_checkpoint(self.folder, step, recipe, state, self.engine.save, self.config.keep_checkpoints)
 
     def is_best(self, dev: float | None) -> bool:
         """Tell whether this dev figure is better than that of every checkpoint."""
@@ -67,8 +67,8 @@ def begin(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine
     if resume:
         stack.enter_context(open_run(run, recipe, resume=True))
         saved = last_checkpoint(run, fingerprint(recipe, without=ELSEWHERE))
-    origin = fork_point(config.fork) if config.fork and not saved else None
-    source = (saved or origin) if config.fork else None
+    origin = fork_point(config.init_from) if config.init_from and not saved else None
+    source = (saved or origin) if config.init_from else None
     folder = model_folder(source[0] if source else config.model)
     if config.learner.lora and source:  # its checkpoints hold what was added to the model, which is read anew
         folder = model_folder(config.model)
@@ -77,13 +77,13 @@ def begin(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine
     if engine is None:
         engine = stack.enter_context(closing(LocalEngine(engine_plan(config, folder, profile), config.workers)))
     if origin:
-        engine.fork(origin[0])
+        engine.init_from(origin[0])
     if not resume:  # only now: a model that does not fit is refused before anything is written
         stack.enter_context(open_run(run, recipe, resume=False))
     done, tokens = (saved[1]["step"], saved[1]["tokens"]) if saved else (0, 0)
     if saved:
         engine.load(saved[0], done)
-    dev = Dev(entries, config.look_packs, config.seed)
+    dev = Dev(entries, config.eval_packs, config.seed)
     metrics = stack.enter_context(closing(Metrics(run, done, config.loggers, recipe)))
     parts = Run(config, run, engine, entries, lambda blocks: credit_of(config, blocks), dev, metrics, done, tokens)
     if origin:
@@ -103,7 +103,7 @@ def profile_of(config: TrainConfig, folder: Path) -> Profile:
     return profile
 
 
-def entry_profile(profile: Profile, world: World) -> Profile:
+def entry_profile(profile: Profile, world: WorldConfig) -> Profile:
     """How the model is spoken to in the worlds of one entry; ValueError if the domain has no such style."""
     return replace(profile, **world.profile).fits(world.domain)
 
@@ -114,15 +114,17 @@ def entries_of(config: TrainConfig, profile: Profile) -> tuple[Entry, ...]:
     for i, world in enumerate(config.worlds):
         mine = entry_profile(profile, world)
         alike = [
-            (k, w.packs) for k, w in enumerate(config.worlds) if (w.domain, w.preset) == (world.domain, world.preset)
+            (k, w.packs_per_step)
+            for k, w in enumerate(config.worlds)
+            if (w.domain, w.preset) == (world.domain, world.preset)
         ]
         entries.append(
             Entry(
                 label=label(world, config.worlds),
                 world=world,
-                play=mine.play(),
+                params=mine.episode_params(),
                 strategy=mine.strategy(config.on_parse_failure),
-                group=config.group,
+                group_size=config.group_size,
                 own=config.contexts == "own",
                 first=sum(packs for k, packs in alike if k < i),
                 stride=sum(packs for _, packs in alike),
@@ -131,7 +133,7 @@ def entries_of(config: TrainConfig, profile: Profile) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def label(world: World, worlds: Sequence[World]) -> str:
+def label(world: WorldConfig, worlds: Sequence[WorldConfig]) -> str:
     """Name an entry by its domain and, as far as others share them, its preset, pack size and place in the list."""
     parts = [(w.domain, w.preset, str(w.pack_size), str(i)) for i, w in enumerate(worlds)]
     mine = parts[worlds.index(world)]
@@ -155,7 +157,7 @@ def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
         total_steps=config.steps * config.minibatches,
         make_sampler=SAMPLERS[config.sampler],
         place=place(folder, config.device, config.dtype),
-        cache_bytes=int(config.cache_gib * 2**30),
+        cache_bytes=int(config.kv_cache_gib * 2**30),
     )
 
 

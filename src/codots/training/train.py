@@ -78,12 +78,12 @@ def train(
                     metrics.append(learned | run.engine.optim_step(timeout))
                 values = step_metrics(run, step, blocks, credit, metrics)
                 run.engine.sync(timeout)
-            if step % config.record_every == 0 or step == 1:
+            if step % config.rollout_log_every == 0 or step == 1:
                 record(run.folder / "rollouts", step, [first_packs(block, 2) for block in blocks], credit)
-            values |= {"clock/live": lived, "clock/step": time.perf_counter() - clock}
-            if config.look_every and (step % config.look_every == 0 or step == config.steps):
-                on_progress(f"looking at {config.look_packs} dev packs")
-                values |= run.dev.look(run.engine, timeout)
+            values |= {"time/rollout": lived, "time/step": time.perf_counter() - clock}
+            if config.eval_every and (step % config.eval_every == 0 or step == config.steps):
+                on_progress(f"evaluating {config.eval_packs} dev packs")
+                values |= run.dev.evaluate(run.engine, timeout)
             yield from report_and_save(run, step, values, blocks, on_progress)
         on_progress("saving the model")
         within(timeout, "saving the model", lambda: write_folder(run.folder / "model", run.engine.save_model))
@@ -114,12 +114,12 @@ def with_reference(run: Run, batch: list[Sample]) -> list[Sample]:
 
 def check_logprob_gap(run: Run, batch: Sequence[Sample], metrics: dict[str, float]) -> None:
     """Raise ArithmeticError where sampler and learner give the same ids other logprobs with the same weights."""
-    limit, gap, version = run.config.gap_limit, metrics["learner/logprob_gap"], run.engine.version
+    limit, gap, version = run.config.max_logprob_gap, metrics["train/logprob_gap"], run.engine.version
     fresh = all(v == version for s in batch for v, sampled in zip(s.versions, s.mask, strict=True) if sampled)
     if fresh and not gap <= limit:
         raise ArithmeticError(
-            f"sampler and learner disagree: logprobs of the same ids are {gap:.3g} apart on average, and gap_limit is "
-            f"{limit:g}; the weights are untouched"
+            f"sampler and learner disagree: logprobs of the same ids are {gap:.3g} apart on average, and "
+            f"max_logprob_gap is {limit:g}; the weights are untouched"
         )
 
 
@@ -160,7 +160,7 @@ def report_and_save(
     run: Run, step: int, values: dict[str, float], blocks: Sequence[Block], on_progress: Callable[[str], None]
 ) -> Iterator[StepReport]:
     """Log the numbers of a step, yield its report, and write a checkpoint when it is time or the run is closed."""
-    config, dev = run.config, values.get("look/dev")
+    config, dev = run.config, values.get("eval/score")
 
     def save() -> None:
         on_progress(f"saving checkpoint {step}")
@@ -179,7 +179,7 @@ def report_and_save(
 
 def first_packs(block: Block, count: int) -> Block:
     """The first packs of a block, with their lives."""
-    return replace(block, packs=block.packs[:count], lives=block.lives[: count * block.entry.group])
+    return replace(block, packs=block.packs[:count], lives=block.lives[: count * block.entry.group_size])
 
 
 def record(folder: Path, step: int, blocks: Sequence[Block], credit: Sequence[Advantages]) -> None:
@@ -188,7 +188,7 @@ def record(folder: Path, step: int, blocks: Sequence[Block], credit: Sequence[Ad
     rows = []
     for block, advantages in zip(blocks, credit, strict=True):
         for i, life in enumerate(block.lives):
-            p, g = divmod(i, block.entry.group)
+            p, g = divmod(i, block.entry.group_size)
 
             credited = partial(advantage_of, advantages, p, g)
             rows += life_rows(block.packs[p], life, index=g, step=step, credit=credited)

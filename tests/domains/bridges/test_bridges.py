@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codots.config.schema import TrainConfig, World
+from codots.config.schema import TrainConfig, WorldConfig
 from codots.core.rng import stream
 from codots.domains import registry as registry_module
 from codots.domains.bridges.gymnasium.env import Start, View
@@ -128,7 +128,7 @@ def test_a_bridged_domain_is_one_object_that_travels_and_is_not_listed(id):
     assert get_domain(id) is domain
     assert pickle.loads(pickle.dumps(domain)) is domain
     assert id not in domain_ids()
-    assert TrainConfig(worlds=[World(domain=id)], run="nowhere").worlds[0].domain == id
+    assert TrainConfig(worlds=[WorldConfig(domain=id)], run="nowhere").worlds[0].domain == id
 
 
 DRAWN = """
