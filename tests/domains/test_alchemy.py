@@ -1,4 +1,4 @@
-"""The laboratory keeps its rules: recipes, rewards, ends, books that can be solved, splits, versions, players."""
+"""Tests of alchemy: recipes, rewards, ends, solvable books, splits, versions and policies."""
 
 import itertools
 import re
@@ -13,12 +13,21 @@ from hypothesis import strategies as st
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.core.rng import stream
-from codots.domains.alchemy import HARD, ONE_DIAL_EACH, V0, V0_EASY, V0_HARD, V1
-from codots.domains.alchemy.book import Book, Table, counted_copies, least_copies, opening_stock, ordered, plan, ways_of
+from codots.domains.alchemy import HARD, V0, V0_EASY, V0_HARD, V1, V1_PRESETS
+from codots.domains.alchemy.book import (
+    Book,
+    Table,
+    counted_copies,
+    invert_products,
+    least_copies,
+    opening_stock,
+    ordered,
+    plan,
+)
 from codots.domains.alchemy.draw import RESERVED, Dials, acceptable, draw_book
 from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_pair
 from codots.domains.alchemy.notes import claims, write_down
-from codots.domains.alchemy.policies import Learner, prior
+from codots.domains.alchemy.policies import AdaptivePolicy, prior
 from codots.domains.base import World
 from codots.domains.registry import get_domain, make_pack
 
@@ -38,29 +47,30 @@ DIALS = Dials(rounds=8, tiers=(4, 4), base=(3, 3), growth=(1.0, 1.0))
 LIMITED = replace(DIALS, limited=True)
 
 
-def laboratory(target=5, copies=1, rules=V1, dials=DIALS, style="compact", book=BOOK):
+def make_env(target=5, copies=1, rules=V1, dials=DIALS, style="compact", book=BOOK):
     return AlchemyEnv(Order(target, copies), book, rules, dials, style)
 
 
-def said(pair, style):
-    """Word an attempt with elements of BOOK, by their letters."""
+def reply_for(pair, style):
+    """Return a reply that combines two elements of BOOK, given by their letters."""
     names = dict(zip(TABLE.letters, TABLE.names(style), strict=True))
     one, other = (names[letter] for letter in pair)
     return f"any {one} {other}" if style == "compact" else f"<action>{one} + {other}</action>"
 
 
 def attempt(env, pairs):
-    """Try pairs given as letters, and give the last step."""
+    """Try pairs given as letters and return the last step."""
     for pair in pairs.split():
-        step = env.step(said(pair, env.style))
+        step = env.step(reply_for(pair, env.style))
     return step
 
 
-def played(player, env):
+def play(policy, env):
+    """Play one episode and return its reward."""
     step = None
     while step is None or not step.done:
-        step = env.step(player.act(env.view))
-    player.end(step)
+        step = env.step(policy.act(env.view))
+    policy.end(step)
     return step.reward
 
 
@@ -75,8 +85,8 @@ def packs(id, preset, count=12, size=4, split="dev"):
 @pytest.mark.parametrize(
     ("pairs", "k"), [("ss wg", 2), ("is ss dg", 3), ("ii iw ss is gd", 5), ("ii ii ii ii ii ii ss gw", 8)]
 )
-def test_the_target_in_round_k_of_h_pays_one_minus_a_tenth_of_k_over_h(pairs, k, style):
-    step = attempt(laboratory(style=style), pairs)
+def test_making_the_target_in_round_k_of_h_earns_one_minus_a_tenth_of_k_over_h(pairs, k, style):
+    step = attempt(make_env(style=style), pairs)
     assert (step.done, step.stop) == (True, "made")
     assert step.reward == pytest.approx(1 - 0.1 * k / 8)
 
@@ -93,32 +103,32 @@ def test_the_target_in_round_k_of_h_pays_one_minus_a_tenth_of_k_over_h(pairs, k,
         (replace(LIMITED, rounds=1), 1, "iw", "late"),
     ],
 )
-def test_every_end_has_its_word_and_only_the_target_pays(dials, copies, pairs, stop, style):
-    env = laboratory(copies=copies, dials=dials, style=style)
+def test_every_end_has_a_stop_reason_and_only_the_target_is_rewarded(dials, copies, pairs, stop, style):
+    env = make_env(copies=copies, dials=dials, style=style)
     *before, last = pairs.split()
     for pair in before:
         step = attempt(env, pair)
         assert (step.done, step.stop, step.reward, step.feedback) == (False, None, 0.0, "")
     step = attempt(env, last)
     assert (step.done, step.stop, step.reward > 0) == (True, stop, stop == "made")
-    told = stop if style == "compact" else FEEDBACK[stop].format(target="amber", turn=env.turn, rounds=dials.rounds)
-    assert step.feedback == told
+    feedback = stop if style == "compact" else FEEDBACK[stop].format(target="amber", turn=env.turn, rounds=dials.rounds)
+    assert step.feedback == feedback
 
 
 @both_styles
-def test_nothing_is_used_up_unless_materials_are_limited(style):
-    env = laboratory(target=6, style=style)
+def test_attempts_use_up_copies_only_if_limited(style):
+    env = make_env(target=6, style=style)
     attempt(env, "is is iw ss")
     assert env.view.stock == (1, 1, 1, 1, 1, 0, 0)
-    env = laboratory(target=6, copies=3, dials=LIMITED, style=style)
+    env = make_env(target=6, copies=3, dials=LIMITED, style=style)
     attempt(env, "is iw ss")
     assert env.view.stock == (1, 0, 2, 1, 1, 0, 0)
 
 
 @both_styles
 @pytest.mark.parametrize("dials", [DIALS, LIMITED])
-def test_what_the_stock_lacks_costs_a_round_and_nothing_else(dials, style):
-    env = laboratory(dials=dials, style=style)
+def test_naming_a_missing_element_costs_only_a_round(dials, style):
+    env = make_env(dials=dials, style=style)
     before = env.view.stock
     for turn, pair in enumerate(["dg", "sd", *(["ss"] if dials.limited else [])], start=1):
         step = attempt(env, pair)
@@ -128,8 +138,8 @@ def test_what_the_stock_lacks_costs_a_round_and_nothing_else(dials, style):
 
 
 @both_styles
-def test_an_unknown_name_costs_a_round_and_is_not_said_again(style):
-    env = laboratory(style=style)
+def test_an_unknown_name_costs_a_round_and_is_not_repeated(style):
+    env = make_env(style=style)
     step = env.step("any q q" if style == "compact" else "<action>ignore all rules + iron</action>")
     assert (step.done, step.view.turn, step.view.stock) == (False, 1, (1, 1, 1, 0, 0, 0, 0))
     assert "unknown" in step.observation or "no element of that name" in step.observation
@@ -137,74 +147,74 @@ def test_an_unknown_name_costs_a_round_and_is_not_said_again(style):
 
 
 def test_the_names_of_one_style_are_unknown_in_the_other():
-    assert "no element" in laboratory(style="natural").step("<action>i + s</action>").observation
-    assert laboratory(style="compact").step("any iron salt").stop == "malformed"
+    assert "no element" in make_env(style="natural").step("<action>i + s</action>").observation
+    assert make_env(style="compact").step("any iron salt").stop == "malformed"
 
 
 @both_styles
 def test_the_order_of_a_pair_and_in_natural_the_case_do_not_matter(style):
     for pair in ("is", "si"):
-        assert attempt(laboratory(style=style), pair).view.made == 3
-    assert laboratory(style="natural").step("<action> IRON+Salt </action>").view.made == 3
+        assert attempt(make_env(style=style), pair).view.made == 3
+    assert make_env(style="natural").step("<action> IRON+Salt </action>").view.made == 3
 
 
 @both_styles
-def test_malformed_text_ends_the_task_without_an_attempt(style):
-    env = laboratory(style=style)
+def test_malformed_text_ends_the_episode_without_an_attempt(style):
+    env = make_env(style=style)
     attempt(env, "is")
     step = env.step("iron!")
     assert (step.done, step.stop, step.reward, step.observation) == (True, "malformed", 0.0, "")
     assert (step.view.turn, step.view.stock) == (1, (1, 1, 1, 1, 0, 0, 0))
 
 
-# What the player reads.
+# Observations and rules.
 
 
-def test_the_player_reads_the_target_the_stock_and_what_each_attempt_made():
-    env = laboratory()
+def test_observations_show_the_target_the_stock_and_each_result():
+    env = make_env()
     assert env.observe() == "make a\nhave i s w"
     assert attempt(env, "ss").observation == "s s = g\nhave g i s w"
     assert attempt(env, "ii").observation == "i i = nothing\nhave g i s w"
     assert attempt(env, "dd").observation == "d d = lacks d\nhave g i s w"
-    assert laboratory(copies=2, dials=LIMITED).observe() == "make a\nhave i 2 s 2 w 2"
-    env = laboratory(style="natural", copies=2, dials=LIMITED)
+    assert make_env(copies=2, dials=LIMITED).observe() == "make a\nhave i 2 s 2 w 2"
+    env = make_env(style="natural", copies=2, dials=LIMITED)
     assert env.observe() == "Round 1 of 8. Make amber (tier 2).\nYou hold: iron x2, salt x2, wax x2; 6 copies in all"
-    told = attempt(env, "iw").observation
-    assert told.startswith("iron + wax makes nothing. The two copies are gone.\nRound 2 of 8.")
-    assert attempt(laboratory(style="natural"), "is").observation.endswith("You hold: dew, iron, salt, wax")
+    observation = attempt(env, "iw").observation
+    assert observation.startswith("iron + wax makes nothing. The two copies are gone.\nRound 2 of 8.")
+    assert attempt(make_env(style="natural"), "is").observation.endswith("You hold: dew, iron, salt, wax")
 
 
 @both_styles
 @pytest.mark.parametrize("preset", ["easy", "scarce"])
-def test_the_rules_list_every_element_in_its_tier_and_what_is_used_up(preset, style):
+def test_the_rules_list_every_element_by_tier_and_whether_copies_are_used_up(preset, style):
     pack = make_pack("alchemy-v1", preset, "dev", 0, 1)
-    table, told = pack.world.hidden.table, pack.domain.rules_text(pack.tasks[0], style)
+    table, rules_text = pack.world.hidden.table, pack.domain.rules_text(pack.tasks[0], style)
     for tier, elements in enumerate(table.tiers):
         names = [table.names(style)[e] for e in elements]
         line = f"tier {tier} {' '.join(names)}" if style == "compact" else f"Tier {tier}: {', '.join(names)}"
-        assert line in told.splitlines()
-    assert ("uses up" in told or "limited" in told) == (preset == "scarce")
+        assert line in rules_text.splitlines()
+    assert ("uses up" in rules_text or "limited" in rules_text) == (preset == "scarce")
 
 
-@pytest.mark.parametrize("preset", ONE_DIAL_EACH)
-def test_the_compact_style_spells_all_in_few_short_words(preset):
+@pytest.mark.parametrize("preset", V1_PRESETS)
+def test_the_compact_style_has_a_small_vocabulary_of_short_words(preset):
     words = set()
     for pack in packs("alchemy-v1", preset, count=6, size=2):
         words |= set(pack.domain.rules_text(pack.tasks[0], "compact").split())
         words |= set(pack.domain.oracle_context(pack.world, "compact").split())
-        player = pack.domain.policy("random", pack.world)
+        policy = pack.domain.policy("random", pack.world)
         for task in pack.tasks:
             env, step = task.env(style="compact"), None
             words |= set(env.observe().split())
             while step is None or not step.done:
-                reply = player.act(env.view)
+                reply = policy.act(env.view)
                 step = env.step(reply)
                 words |= set(f"{reply} {step.observation} {step.feedback}".split())
-    spoken = {"alchemy", "rounds", "limited", "tier", "make", "have", "any", "nothing", "made", "late", "spent", "="}
-    assert {word for word in words if not re.fullmatch(r"[a-z]|\d\d?", word)} <= spoken
+    known = {"alchemy", "rounds", "limited", "tier", "make", "have", "any", "nothing", "made", "late", "spent", "="}
+    assert {word for word in words if not re.fullmatch(r"[a-z]|\d\d?", word)} <= known
 
 
-def test_a_twins_tasks_are_as_long_as_needed_to_be_solved_too():
+def test_the_tasks_of_a_twin_can_be_solved():
     for pack in [*packs("alchemy-v1", "scarce", size=8), *packs("alchemy-v1", "hard", size=8)]:
         twin = pack.domain.twin(pack.world, stream("twin", pack.index))
         assert not set(twin.hidden.targets) & twin.hidden.noise
@@ -214,9 +224,9 @@ def test_a_twins_tasks_are_as_long_as_needed_to_be_solved_too():
 
 @pytest.mark.parametrize("rules", [V0, V1])
 @both_styles
-def test_the_last_rounds_outcome_reaches_the_updater_in_v1_and_not_in_v0(rules, style):
+def test_the_updater_sees_the_result_of_the_last_round_only_in_v1(rules, style):
     for pairs in ("ss wg", "is is is is is is is iw"):
-        env, turns = laboratory(rules=rules, style=style), []
+        env, turns = make_env(rules=rules, style=style), []
         observation = env.observe()
         for pair in pairs.split():
             step = attempt(env, pair)
@@ -225,12 +235,12 @@ def test_the_last_rounds_outcome_reaches_the_updater_in_v1_and_not_in_v0(rules, 
         prompt = Rewrite().prompt(
             Trajectory("rules", tuple(turns), step.observation, step.reward, step.feedback), "", style
         )
-        told = {"wg": {"natural": "wax + glass makes amber.", "compact": "w g = a"}}
-        told |= {"iw": {"natural": "iron + wax makes nothing.", "compact": "i w = nothing"}}
-        assert (told[pairs[-2:]][style] in prompt.user) == rules.last_round_told
+        results = {"wg": {"natural": "wax + glass makes amber.", "compact": "w g = a"}}
+        results |= {"iw": {"natural": "iron + wax makes nothing.", "compact": "i w = nothing"}}
+        assert (results[pairs[-2:]][style] in prompt.user) == rules.last_round_shown
 
 
-# Reading replies.
+# Parsing replies.
 
 
 @pytest.mark.parametrize(
@@ -250,7 +260,7 @@ def test_the_last_rounds_outcome_reaches_the_updater_in_v1_and_not_in_v0(rules, 
         ("iron + salt", None),
     ],
 )
-def test_natural_reads_exactly_two_names_in_exactly_one_pair_of_tags(reply, pair):
+def test_natural_requires_exactly_two_names_in_exactly_one_pair_of_tags(reply, pair):
     assert read_pair(reply, "natural") == pair
 
 
@@ -280,8 +290,8 @@ pieces = st.sampled_from(
 @both_styles
 @given(replies=st.lists(text | st.lists(pieces).map("".join), max_size=10), limited=st.booleans())
 @settings(max_examples=100)
-def test_any_text_leaves_the_laboratory_within_its_bounds(style, replies, limited):
-    env, step = laboratory(copies=2, dials=LIMITED if limited else DIALS, style=style), None
+def test_any_text_keeps_the_environment_within_its_bounds(style, replies, limited):
+    env, step = make_env(copies=2, dials=LIMITED if limited else DIALS, style=style), None
     for reply in replies:
         before = sum(env.view.stock)
         step = env.step(reply)
@@ -294,11 +304,11 @@ def test_any_text_leaves_the_laboratory_within_its_bounds(style, replies, limite
     assert step is None or (step.stop == "malformed") == (read_pair(reply, style) is None)
 
 
-# The shortest way, and how many copies it takes.
+# Shortest plans and the copies they take.
 
 
-def slowest(book, stock, target, limited, rounds):
-    """The fewest rounds to the target, by trying every order of every pair; None if they are too few."""
+def brute_force_length(book, stock, target, limited, rounds):
+    """Return the minimum number of rounds to the target by trying every order of every pair, or None above `rounds`."""
     frontier = {tuple(stock)}
     for done in range(rounds + 1):
         if any(held[target] for held in frontier):
@@ -317,55 +327,55 @@ def slowest(book, stock, target, limited, rounds):
 
 
 @pytest.mark.parametrize("limited", [True, False])
-def test_a_plan_is_as_short_as_a_search_of_every_play_finds(limited):
-    dials = replace(ONE_DIAL_EACH["tiny"], recipes=(1, 2), tiers=(4, 4), growth=(0.7, 1.0))
+def test_a_plan_is_as_short_as_an_exhaustive_search_finds(limited):
+    dials = replace(V1_PRESETS["tiny"], recipes=(1, 2), tiers=(4, 4), growth=(0.7, 1.0))
     lengths = Counter()
     for i in range(12):
         book = draw_book(stream("slow", i), dials, replace(V1, refuse=False))
         for target, copies in itertools.product(book.targets, (1, 2) if limited else (1,)):
             stock = opening_stock(book.table, copies)
-            way = plan(book.ways, stock, target, limited)
-            slow = slowest(book, stock, target, limited, 5)
+            pairs = plan(book.pairs_by_product, stock, target, limited)
+            slow = brute_force_length(book, stock, target, limited, 5)
             lengths[slow] += 1
-            assert slow == (None if way is None or len(way) > 5 else len(way))
+            assert slow == (None if pairs is None or len(pairs) > 5 else len(pairs))
     assert len(lengths) > 3
 
 
-def test_a_plan_uses_what_is_held_and_can_be_played():
-    assert plan(BOOK.ways, (1, 1, 1, 0, 0, 0, 0), 5, limited=False) == ((1, 1), (2, 4))
-    assert plan(BOOK.ways, (0, 0, 0, 1, 0, 1, 0), 6, limited=True) == ((3, 5),)
-    assert plan(BOOK.ways, (1, 1, 0, 0, 0, 0, 0), 5, limited=True) is None
-    assert plan(BOOK.ways, (0, 0, 0, 0, 0, 0, 1), 6, limited=True) == ()
+def test_a_plan_starts_from_the_stock():
+    assert plan(BOOK.pairs_by_product, (1, 1, 1, 0, 0, 0, 0), 5, limited=False) == ((1, 1), (2, 4))
+    assert plan(BOOK.pairs_by_product, (0, 0, 0, 1, 0, 1, 0), 6, limited=True) == ((3, 5),)
+    assert plan(BOOK.pairs_by_product, (1, 1, 0, 0, 0, 0, 0), 5, limited=True) is None
+    assert plan(BOOK.pairs_by_product, (0, 0, 0, 0, 0, 0, 1), 6, limited=True) == ()
 
 
-def test_the_fewest_copies_are_enough_and_one_less_is_not():
+def test_the_minimum_number_of_copies_suffices_and_one_less_does_not():
     assert [least_copies(BOOK, target) for target in (3, 4, 5, 6)] == [1, 2, 2, 3]
     for pack in packs("alchemy-v1", "scarce"):
         book = pack.world.hidden
         for target in book.targets:
             copies = least_copies(book, target)
-            assert slowest(book, opening_stock(book.table, copies), target, True, 8) is not None
-            assert slowest(book, opening_stock(book.table, copies - 1), target, True, 8) is None
+            assert brute_force_length(book, opening_stock(book.table, copies), target, True, 8) is not None
+            assert brute_force_length(book, opening_stock(book.table, copies - 1), target, True, 8) is None
 
 
-def test_the_papers_count_takes_an_element_that_is_needed_twice_for_one():
+def test_the_papers_count_is_too_low_if_an_element_is_needed_twice():
     book = Book(TABLE, ((0, 1, 3), (3, 3, 5)), frozenset(), (5,))
-    assert counted_copies(book, 5) == 1  # one of the two dews is counted as missing, and not its iron and salt
+    assert counted_copies(book, 5) == 1  # counts one of the two dews as missing, instead of its iron and salt
     assert least_copies(book, 5) == 2
 
 
 # Worlds.
 
 
-@pytest.mark.parametrize("preset", ONE_DIAL_EACH)
-def test_every_task_of_v1_can_be_solved_and_asks_for_something_new(preset):
-    dials = ONE_DIAL_EACH[preset]
+@pytest.mark.parametrize("preset", V1_PRESETS)
+def test_every_task_of_v1_can_be_solved_and_has_a_new_target(preset):
+    dials = V1_PRESETS[preset]
     for pack in packs("alchemy-v1", preset, size=dials.targets):
         book = pack.world.hidden
         asked = [task.content.target for task in pack.tasks]
         assert len(set(asked)) == dials.targets
         assert not set(asked) & book.noise
-        assert len(book.ways) - len(book.noise) > dials.targets or preset in ("noisy", "hard")
+        assert len(book.pairs_by_product) - len(book.noise) > dials.targets or preset in ("noisy", "hard")
         assert all(pack.domain.ceiling(task) >= 0.9 for task in pack.tasks)
         assert len(book.table.tier) <= 26
 
@@ -386,7 +396,7 @@ def test_books_are_well_formed(id, preset):
             assert product in book.noise or not {a, b} & book.noise
 
 
-def test_a_book_is_refused_for_a_target_that_is_too_far_or_cannot_be_made():
+def test_a_book_is_rejected_if_a_target_takes_too_many_rounds_or_cannot_be_made():
     dials = replace(DIALS, targets=3)
     assert [acceptable(BOOK, replace(dials, rounds=rounds)) for rounds in (3, 4)] == [False, True]
     assert [acceptable(BOOK, replace(dials, limited=True, rounds=rounds)) for rounds in (3, 4)] == [False, True]
@@ -394,28 +404,28 @@ def test_a_book_is_refused_for_a_target_that_is_too_far_or_cannot_be_made():
     assert not acceptable(BOOK, replace(DIALS, targets=4))
 
 
-def test_each_preset_of_v1_turns_one_dial():
-    easy, turned = ONE_DIAL_EACH["easy"], {}
+def test_each_preset_of_v1_changes_one_dial():
+    easy, changed = V1_PRESETS["easy"], {}
     for name in ("tall", "wide", "double", "noisy", "scarce", "limited"):
-        to = ONE_DIAL_EACH["limited"] if name == "scarce" else easy
-        turned[name] = {f for f in easy.__dataclass_fields__ if getattr(to, f) != getattr(ONE_DIAL_EACH[name], f)}
-    assert turned.pop("limited") == {"limited", "copies"}  # copies mean nothing where they are not used up
-    assert sorted(map(len, turned.values())) == [1] * 5
-    assert len(set.union(*turned.values())) == 5
+        to = V1_PRESETS["limited"] if name == "scarce" else easy
+        changed[name] = {f for f in easy.__dataclass_fields__ if getattr(to, f) != getattr(V1_PRESETS[name], f)}
+    assert changed.pop("limited") == {"limited", "copies"}  # copies have no effect unless they are used up
+    assert sorted(map(len, changed.values())) == [1] * 5
+    assert len(set.union(*changed.values())) == 5
 
 
-def test_in_limited_the_rounds_run_out_and_not_the_copies():
+def test_in_limited_rounds_run_out_before_copies():
     for pack in packs("alchemy-v1", "limited", count=12):
-        player = pack.domain.policy("random", pack.world)
+        policy = pack.domain.policy("random", pack.world)
         for task in pack.tasks:
             env = task.env(style="compact")
-            played(player, env)
+            play(policy, env)
             assert env.turn == 8 or env.view.made == task.content.target
 
 
 @pytest.mark.parametrize("preset", ["easy", "hard"])
-def test_train_and_held_out_books_never_meet_under_any_names(preset):
-    dials = ONE_DIAL_EACH[preset]
+def test_train_and_held_out_books_are_disjoint_under_any_names(preset):
+    dials = V1_PRESETS[preset]
     for split in ("train", "dev"):
         for pack in packs("alchemy-v1", preset, size=1, split=split):
             book = pack.world.hidden
@@ -437,13 +447,13 @@ def test_v0_does_not_split_books():
         assert {pack.world.hidden.side for pack in packs("alchemy-v0", "hard", 40, 1, split)} == {"train", "held-out"}
 
 
-def test_dials_that_no_book_fits_are_refused_in_one_line(monkeypatch):
-    monkeypatch.setattr("codots.domains.alchemy.draw.DRAWS", 20)
-    with pytest.raises(ValueError, match=r"20 books of .* were refused; expected dials that give more targets"):
+def test_dials_without_an_acceptable_book_raise_value_error(monkeypatch):
+    monkeypatch.setattr("codots.domains.alchemy.draw.MAX_DRAWS", 20)
+    with pytest.raises(ValueError, match=r"20 books with .* were rejected; expected dials that allow more targets"):
         draw_book(stream("none"), V0_EASY, V1)
 
 
-# The versions, one switch at a time.
+# Version differences, one switch at a time.
 
 
 def books(rules, dials=HARD, count=40):
@@ -464,11 +474,11 @@ def test_recipes_never_cross_a_tier_in_v0_and_often_do_in_v1():
         return np.mean([min(pair) < max(pair) for pair in tiers])
 
     assert crossing(V0_EASY, V0) == crossing(V0_HARD, V0) == 0
-    assert crossing(ONE_DIAL_EACH["easy"], V1) == pytest.approx(0.2, abs=0.06)
+    assert crossing(V1_PRESETS["easy"], V1) == pytest.approx(0.2, abs=0.06)
     assert crossing(HARD, V1) == pytest.approx(0.2, abs=0.06)
 
 
-def test_noise_stands_last_in_its_tier_in_v0_and_anywhere_in_v1():
+def test_noise_comes_last_in_its_tier_in_v0_and_anywhere_in_v1():
     def last(rules):
         tiers = [(book, tier) for book in books(rules) for tier in book.table.tiers if set(tier) & book.noise]
         return np.mean([{*tier[-len(set(tier) & book.noise) :]} <= book.noise for book, tier in tiers])
@@ -477,31 +487,31 @@ def test_noise_stands_last_in_its_tier_in_v0_and_anywhere_in_v1():
     assert last(V1) < 0.6
 
 
-def test_targets_return_in_v0_and_the_same_task_is_asked_again():
+def test_targets_repeat_in_v0():
     repeats = [[t.content.target for t in pack.tasks] for pack in packs("alchemy-v0", "easy", size=8)]
     assert all(len(set(asked)) <= 4 for asked in repeats)
     assert all(asked[j] in asked[:j] for asked in repeats for j in range(4, 8))
 
 
-def test_targets_of_higher_tiers_are_drawn_more_often_than_they_are_common():
+def test_targets_of_higher_tiers_are_drawn_more_often_than_their_share():
     common, drawn = [], []
-    for book in books(V1, ONE_DIAL_EACH["easy"], 150):
+    for book in books(V1, V1_PRESETS["easy"], 150):
         common.append(np.mean([tier - 1 for e, tier in enumerate(book.table.tier) if tier]))
         drawn.append(np.mean([book.table.tier[e] - 1 for e in book.targets]))
     assert np.mean(drawn) > np.mean(common) + 0.02
 
 
-def test_some_tasks_of_v0_cannot_be_solved_and_the_players_do_their_best():
+def test_some_tasks_of_v0_cannot_be_solved_and_every_policy_earns_zero():
     drawn = [task for pack in packs("alchemy-v0", "hard", 60, 8) for task in pack.tasks]
-    hopeless = [task for task in drawn if task.domain.ceiling(task) == 0]
-    assert 0.005 < len(hopeless) / len(drawn) < 0.07  # 2.8% in the long run
-    for task in hopeless[:3]:
+    unsolvable = [task for task in drawn if task.domain.ceiling(task) == 0]
+    assert 0.005 < len(unsolvable) / len(drawn) < 0.07  # 2.8% over many packs
+    for task in unsolvable[:3]:
         for name in ("random", "informed", "bayes"):
-            assert played(task.domain.policy(name, task.world), task.env(style="compact")) == 0
+            assert play(task.domain.policy(name, task.world), task.env(style="compact")) == 0
 
 
 @both_styles
-def test_only_v0_advises_to_explore_and_only_in_words(style):
+def test_only_the_natural_style_of_v0_advises_exploration(style):
     advised = [id for id in ("alchemy-v0", "alchemy-v1") if "later tasks" in rules(id, style)]
     assert advised == (["alchemy-v0"] if style == "natural" else [])
 
@@ -511,42 +521,42 @@ def rules(id, style):
     return task.domain.rules_text(task, style)
 
 
-# The scripted players.
+# The scripted policies.
 
 
 def mean_rewards(id, preset, name, count, size):
-    return np.mean([lived(pack, name) for pack in packs(id, preset, count, size)], axis=0)
+    return np.mean([rollout_rewards(pack, name) for pack in packs(id, preset, count, size)], axis=0)
 
 
-def lived(pack, name):
-    player = pack.domain.policy(name, pack.world)
-    return [played(player, task.env(style="compact")) for task in pack.tasks]
+def rollout_rewards(pack, name):
+    policy = pack.domain.policy(name, pack.world)
+    return [play(policy, task.env(style="compact")) for task in pack.tasks]
 
 
 @pytest.mark.parametrize(("preset", "random", "informed"), [("easy", 0.37, 0.978), ("hard", 0.27, 0.957)])
-def test_the_figures_of_v0_are_those_of_its_rules(preset, random, informed):
+def test_random_and_informed_reproduce_the_figures_of_v0(preset, random, informed):
     assert mean_rewards("alchemy-v0", preset, "random", 60, 8).mean() == pytest.approx(random, abs=0.06)
     assert mean_rewards("alchemy-v0", preset, "informed", 60, 8).mean() == pytest.approx(informed, abs=0.025)
 
 
-def test_the_targets_of_v0_stand_in_the_tiers_that_its_rules_give():
+def test_the_targets_of_v0_have_the_tier_distribution_of_its_rules():
     for preset, mix in {"easy": (0.54, 0.32, 0.14), "hard": (0.55, 0.34, 0.11)}.items():
         drawn = [(pack, task) for pack in packs("alchemy-v0", preset, 80, 8) for task in pack.tasks]
         tiers = Counter(pack.world.hidden.table.tier[task.content.target] for pack, task in drawn)
         assert [tiers[t] / len(drawn) for t in (1, 2, 3)] == pytest.approx(mix, abs=0.05)
 
 
-class Plain:
-    """Remembers all, and tries any new pair within a tier below the target's: a learner with a known score in v0."""
+class WithinTierSearch:
+    """Remembers every pair and tries new pairs within any tier below the target's. Its score in v0 is known."""
 
     def __init__(self, rng):
         self.rng, self.products, self.dead = rng, {}, set()
 
     def act(self, view):
         self.end(view)
-        way = plan(ways_of(self.products), view.stock, view.target, view.limited)
-        if way and len(way) <= view.rounds - view.turn:
-            return write_pair(way[0], None, view)
+        known = plan(invert_products(self.products), view.stock, view.target, view.limited)
+        if known and len(known) <= view.rounds - view.turn:
+            return write_pair(known[0], None, view)
         tier = view.table.tier
         new = [p for p in feasible(view) if tier[p[0]] == tier[p[1]] < tier[view.target] and p not in self.dead]
         new = [p for p in new if p not in self.products or not view.stock[self.products[p]]] or feasible(view)
@@ -560,62 +570,62 @@ class Plain:
             self.dead.add(view.pair)
 
 
-def test_a_plain_searcher_scores_in_v0_what_its_rules_give():
+def test_a_within_tier_search_reproduces_the_figures_of_v0():
     curves = []
     for pack in packs("alchemy-v0", "easy", 80):
-        player = Plain(stream("plain", pack.index))
-        curves.append([played(player, task.env(style="compact")) for task in pack.tasks])
+        policy = WithinTierSearch(stream("plain", pack.index))
+        curves.append([play(policy, task.env(style="compact")) for task in pack.tasks])
     assert np.mean(curves, axis=0) == pytest.approx([0.74, 0.94, 0.97, 0.975], abs=0.08)
 
 
-def test_in_v1_the_learner_climbs_and_knowledge_pays():
+def test_in_v1_the_adaptive_policy_improves_and_the_ceiling_is_far_above_the_floor():
     climb = mean_rewards("alchemy-v1", "easy", "bayes", 80, 4)
     assert climb[3] - climb[0] > 0.2
     drawn = [task for pack in packs("alchemy-v1", "easy", 30) for task in pack.tasks]
     assert np.mean([task.domain.ceiling(task) - task.domain.floor(task) for task in drawn]) > 0.5
 
 
-def test_in_v1_a_player_with_the_true_context_is_far_above_one_without():
+def test_the_true_context_raises_the_reward_in_v1():
     gained = []
     for pack in packs("alchemy-v1", "easy", 50):
         for task in pack.tasks:
-            with_, without = (Learner(pack.world.dials, stream("reader", *task.names)) for _ in range(2))
+            with_, without = (AdaptivePolicy(pack.world.dials, stream("reader", *task.names)) for _ in range(2))
             with_.read(pack.world.hidden.table, pack.domain.oracle_context(pack.world, "natural"))
-            gained.append(played(with_, task.env(style="compact")) - played(without, task.env(style="compact")))
+            gained.append(play(with_, task.env(style="compact")) - play(without, task.env(style="compact")))
     assert np.mean(gained) > 0.15
 
 
-def test_the_learner_never_tries_twice_what_makes_nothing_and_forgets_no_recipe():
+def test_the_adaptive_policy_never_retries_a_pair_that_makes_nothing_and_keeps_every_recipe():
     for pack in packs("alchemy-v1", "easy"):
-        player, tried = pack.domain.policy("bayes", pack.world), Counter()
+        policy, tried = pack.domain.policy("bayes", pack.world), Counter()
         for task in pack.tasks:
             env, step = task.env(style="compact"), None
             while step is None or not step.done:
-                step = env.step(player.act(env.view))
+                step = env.step(policy.act(env.view))
                 tried[step.view.pair, step.view.made] += 1
-            player.end(step)
+            policy.end(step)
         assert all(count == 1 for (_, made), count in tried.items() if made is None)
-        assert player.products == {pair: made for pair, made in tried if made is not None}
+        assert policy.products == {pair: made for pair, made in tried if made is not None}
 
 
-def test_the_learner_believes_what_it_sees_over_what_it_was_told():
-    player = Learner(DIALS, stream("told"))
-    player.read(TABLE, "i w = a")
-    env = laboratory()
-    assert read_pair(player.act(env.view), "compact") == ("i", "w")
+def test_the_adaptive_policy_trusts_observations_over_the_context():
+    policy = AdaptivePolicy(DIALS, stream("told"))
+    policy.read(TABLE, "i w = a")
+    env = make_env()
+    assert read_pair(policy.act(env.view), "compact") == ("i", "w")
     env.step("any i w")
-    player.act(env.view)
-    assert (0, 2) in player.dead
-    assert player.products == {}
+    policy.act(env.view)
+    assert (0, 2) in policy.dead
+    assert policy.products == {}
 
 
 @pytest.mark.parametrize("cross", [0.0, 0.4])
-def test_the_learners_prior_is_how_recipes_are_drawn(cross):
+def test_the_prior_matches_how_recipes_are_drawn(cross):
     dials = replace(DIALS, growth=(0.7, 0.7), gap=3, cross=(cross, cross), targets=2)
     drawn = [draw_book(stream("prior", i), dials, replace(V1, refuse=False)) for i in range(1000)]
     kinds = Counter()
     for book in drawn:
-        (a, b) = book.ways[min(book.table.tiers[2])][0]
+        (a, b) = book.pairs_by_product[min(book.table.tiers[2])][0]
         kinds[book.table.tier[a], a == b] += 1
     expected, table = Counter(), drawn[0].table
     for (a, b), chance in prior(table, dials, 2):
@@ -625,26 +635,26 @@ def test_the_learners_prior_is_how_recipes_are_drawn(cross):
         assert kinds[kind] / len(drawn) == pytest.approx(chance, abs=0.06)
 
 
-def test_even_draws_are_even_and_the_floor_is_what_they_earn():
+def test_random_draws_are_uniform_and_the_floor_is_their_mean_reward():
     task = make_pack("alchemy-v1", "tiny", "dev", 1, 1).tasks[0]
-    player, view = task.domain.policy("random", task.world), task.env(style="compact").view
-    drawn = Counter(player.act(view) for _ in range(3000))
+    policy, view = task.domain.policy("random", task.world), task.env(style="compact").view
+    drawn = Counter(policy.act(view) for _ in range(3000))
     assert len(drawn) == len(feasible(view)) == 6
     assert min(drawn.values()) > 420
-    rewards = np.array([played(player, task.env(style="compact")) for _ in range(400)])
+    rewards = np.array([play(policy, task.env(style="compact")) for _ in range(400)])
     assert abs(rewards.mean() - task.domain.floor(task)) < 4 * rewards.std() * (1 / 400 + 1 / 32) ** 0.5
     assert task.domain.floor(task) == task.domain.floor(task)
 
 
 @both_styles
 def test_a_written_pair_is_read_back(style):
-    env = laboratory(style=style, target=6)
+    env = make_env(style=style, target=6)
     for pair, aim in itertools.product(feasible(env.view), (None, 3)):
         names = env.view.table.names(style)
         assert read_pair(write_pair(pair, aim, env.view), style) == tuple(names[e] for e in pair)
 
 
-def test_an_unknown_policy_or_style_is_told_the_known_ones():
+def test_an_unknown_policy_or_style_raises_with_the_known_ones():
     pack = make_pack("alchemy-v1", "tiny", "dev", 0, 1)
     with pytest.raises(ValueError, match="unknown policy 'oracle'; expected one of bayes, informed, random"):
         pack.domain.policy("oracle", pack.world)
@@ -652,7 +662,7 @@ def test_an_unknown_policy_or_style_is_told_the_known_ones():
         pack.tasks[0].env(style="terse")
 
 
-# Contexts and what they claim.
+# Claims in contexts.
 
 
 @pytest.mark.parametrize(
@@ -672,35 +682,35 @@ def test_an_unknown_policy_or_style_is_told_the_known_ones():
         ("d g = a w g = a", 2, 0),
     ],
 )
-def test_facts_count_each_recipe_that_is_claimed_once(context, right, wrong):
+def test_facts_counts_each_claimed_recipe_once(context, right, wrong):
     assert get_domain("alchemy-v1").facts(World(BOOK, DIALS), context) == (right, wrong, 5)
 
 
 @both_styles
 @given(st.sets(st.sampled_from(BOOK.recipes)))
-def test_what_is_written_down_is_read_back(style, recipes):
+def test_written_recipes_are_read_back(style, recipes):
     assert claims(TABLE, write_down(TABLE, recipes, style)) == {(ordered(a, b), product) for a, b, product in recipes}
 
 
 def test_a_view_can_be_drawn():
-    view = laboratory(copies=2, dials=LIMITED, style="natural").view
+    view = make_env(copies=2, dials=LIMITED, style="natural").view
     assert get_domain("alchemy-v1").draw(view) == "round 0 of 8, target amber\nironx2 saltx2 waxx2"
 
 
-def test_the_life_in_the_docs_is_what_happens():
+def test_the_life_in_the_docs_matches_a_real_run():
     pack = make_pack("alchemy-v1", "easy", "dev", 0, 3)
-    player, notes = pack.domain.policy("bayes", pack.world), ""
+    policy, notes = pack.domain.policy("bayes", pack.world), ""
     lines = [pack.domain.rules_text(pack.tasks[0], "compact")]
     for task in pack.tasks:
         env, step = task.env(style="compact"), None
         lines += ["", f"notes {notes}".strip(), *quoted(env.observe())]
         while step is None or not step.done:
-            reply = player.act(env.view)
+            reply = policy.act(env.view)
             step = env.step(reply)
             lines += [reply, *quoted(step.observation)]
-        player.end(step)
+        policy.end(step)
         lines.append(f"# {step.feedback}, reward {step.reward:.3f}")
-        recipes = [(a, b, product) for (a, b), product in player.products.items()]
+        recipes = [(a, b, product) for (a, b), product in policy.products.items()]
         notes = write_down(pack.world.hidden.table, recipes, "compact")
     assert "\n".join(lines) in DOCS.read_text()
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from codots.core.rng import stream
 from codots.domains.frozen_lake.env import CODES
-from codots.domains.grid_navigation.ground import around, way
+from codots.domains.grid_navigation.ground import around, entered_cells
 from codots.domains.registry import domain_ids, get_domain, make_pack
 
 IDS = domain_ids()
@@ -55,7 +55,7 @@ def played(pack, policy, style):
 
 def costs_seen(world, before, view):
     """The costs that a move shows."""
-    entered = way(before.trip.side, before.at, view.at)
+    entered = entered_cells(before.trip.side, before.at, view.at)
     return entered and [world.hidden.costs[c] for c in around(before.trip.side, entered, world.dials.sight)]
 
 

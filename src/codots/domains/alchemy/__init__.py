@@ -1,37 +1,38 @@
-"""Alchemy-Random: combine elements into the one that is asked for, by recipes that are hidden.
+"""Alchemy-Random: combine elements into the requested one by hidden recipes.
 
 Description:
-    Elements stand in tiers; those of tier 0 are given. A pair of elements makes one of a higher tier, or nothing. Each
-    task asks for one element.
+    Elements are arranged in tiers; those of tier 0 are given. A pair of elements makes one element of a higher tier, or
+    nothing. Each task asks for one element.
 Hidden and shared:
     The recipe book: which pair makes what. Elements and their tiers are public; their names are drawn for each world.
 Observation:
-    The target and the stock, then what each attempt made and the stock after it. Elements are made-up words in
+    The target and the stock, then the result of each attempt and the new stock. Elements are invented words in
     `natural`, letters in `compact`.
 Action:
-    Two elements. `natural` reads exactly one `<action>this + that</action>`; `compact` reads the last two words:
-    `e a c` hopes for e and combines a with c. To name what is not in stock costs the round.
+    Two elements. `natural` requires exactly one `<action>this + that</action>`; `compact` takes the last two words:
+    `e a c` combines a with c and hopes for e. Naming an element that is not in stock costs the round.
 Reward:
-    Holding the target after round k of H gives 1 - 0.1 k/H, anything else 0.
+    1 - 0.1 k/H for holding the target after round k of H, else 0.
 Episode end:
     the target (`made`), out of rounds (`late`), too little left to combine (`spent`), or malformed text.
 Presets:
-    v0 has the paper's `easy` and `hard`. v1 turns one dial of its `easy` at a time: `tall` (another tier), `wide`
-    (more elements), `double` (second recipes), `noisy` (elements good for nothing), `limited` (attempts use up copies,
-    of which there are plenty) and from there `scarce` (few copies). `hard` turns all of them; `tiny` is for tests.
+    v0 has the paper's `easy` and `hard`. v1 changes one dial of its `easy` at a time: `tall` (one more tier), `wide`
+    (more elements), `double` (second recipes), `noisy` (useless elements), `limited` (attempts use up copies, which are
+    plentiful). `scarce` is `limited` with few copies, `hard` changes all dials, and `tiny` is for tests.
     Dials: rounds, tiers, base, growth, recipes, gap, cross, noise, depth, limited, copies, targets.
 Reference policies:
-    `random`, an even draw of the pairs that the stock allows; `informed`, a shortest way under the true book; `bayes`,
-    a scripted learner, not the optimum: it remembers every pair of the life, follows a shortest way of recipes it
-    knows, else tries the pair that by the prior most likely helps. `floor` is the mean of 32 random plays of the task.
+    `random` draws uniformly among the pairs that the stock allows. `informed` follows a shortest plan under the true
+    book. `bayes` is an adaptive scripted policy, not the optimum: it remembers every pair of the life, follows a
+    shortest plan of known recipes if there is one, and otherwise tries the pair that most likely helps under the prior.
+    `floor` is the mean reward of 32 random plays of the task.
 Version history:
-    v0: the rules of arXiv 2606.20002: few targets, which return within a pack; recipes never cross a tier; below a
-    tier of one element a recipe can be read off the table; noise stands last in its tier; some tasks of `hard` cannot
-    be solved; the updater is not told what the last round did; the natural prompt advises to explore. The paper draws
-    as many targets as a pack has tasks; here they are 8, the size of its evaluation packs.
-    v1: more elements than targets, 8 different targets before one returns, recipes that cross tiers, tiers of at
-    least two, a mixed table, every task proved solvable by a search, books split by content between `train` and
-    held-out, the last round told, no advice.
+    v0: the rules of arXiv 2606.20002. There are few targets, and they repeat within a pack. Recipes never cross a tier.
+    Below a tier of one element, a recipe can be read off the table. Noise comes last in its tier. Some tasks of `hard`
+    cannot be solved. The updater does not see the result of the last round. The natural prompt advises exploration. The
+    paper draws as many targets as a pack has tasks; here there are 8, the size of its evaluation packs.
+    v1: more elements than targets, 8 different targets before one repeats, recipes that cross tiers, tiers of at least
+    two elements, a shuffled table, every task proved solvable by search, books split by content between `train` and
+    held-out. The updater sees the result of the last round. There is no advice.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ from codots.domains.alchemy.book import Book, counted_copies, least_copies, open
 from codots.domains.alchemy.draw import Dials, Rules, draw_book
 from codots.domains.alchemy.env import AlchemyEnv, Order, View, held, render
 from codots.domains.alchemy.notes import claims, write_down
-from codots.domains.alchemy.policies import Informed, Learner, Random
+from codots.domains.alchemy.policies import AdaptivePolicy, Informed, Random
 from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Policies
 from codots.domains.registry import register
 from codots.domains.scripted import turns
 
-LUCK = 32
-"""Random plays that the floor of a task is the mean of."""
+FLOOR_PLAYS = 32
+"""Number of random plays averaged for the floor of a task."""
 
 
 class Alchemy(Family):
-    """The family, under one set of rules."""
+    """The alchemy family under one rule set."""
 
     rules: Rules
     chance = False
@@ -65,11 +66,11 @@ class Alchemy(Family):
         return draw_book(rng, dials, self.rules)
 
     def belongs(self, hidden: Book, split: str) -> bool:
-        """Keep the books of `train` apart from all others."""
+        """Return whether a book may appear in this split; `train` and held-out splits share no book."""
         return not self.rules.split or (hidden.side == "train") == (split == "train")
 
     def make_task(self, world: World, position: int, rng: Rng) -> Order:
-        """Ask for the next target, and count out what it takes."""
+        """Return the order for the next target, with the number of copies handed out."""
         book, dials = world.hidden, world.dials
         target = book.targets[position % len(book.targets)]
         if not dials.limited:
@@ -81,64 +82,67 @@ class Alchemy(Family):
         return (least_copies(book, target) or 1) if self.rules.proved else counted_copies(book, target)
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Open the laboratory."""
+        """Return an environment for the task's order."""
         return self._env(task, style)
 
     def _env(self, task: Task, style: str) -> AlchemyEnv:
         return AlchemyEnv(task.content, task.world.hidden, self.rules, task.world.dials, style)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Say the rules, and what elements there are."""
+        """Render the rules of a task and the table of elements."""
         table = task.world.hidden.table
         names = table.names(style)
         return render("rules", style, dials=task.world.dials, rules=self.rules, table=table, names=names)
 
     def policies(self, world: World) -> Policies:
-        """Say how each scripted player is made."""
+        """Return a factory for each scripted policy."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
-            "bayes": lambda: Learner(world.dials, stream(*world.names, "bayes")),
+            "bayes": lambda: AdaptivePolicy(world.dials, stream(*world.names, "bayes")),
         }
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Write the whole book down."""
+        """Return the whole recipe book as text."""
         return write_down(world.hidden.table, sorted(world.hidden.recipes), style)
 
     def floor(self, task: Task) -> float:
-        """The mean reward of some random plays, the same ones every time."""
-        player, total = Random(stream(*task.names, "floor")), 0.0
-        for _ in range(LUCK):
-            *_, (_, last) = turns(self._env(task, "compact"), player.act)
+        """Return the mean reward of FLOOR_PLAYS random plays, drawn from a fixed stream of the task."""
+        policy, total = Random(stream(*task.names, "floor")), 0.0
+        for _ in range(FLOOR_PLAYS):
+            *_, (_, last) = turns(self._env(task, "compact"), policy.act)
             total += last.reward
-        return min(total / LUCK, self.ceiling(task))  # no more than the ceiling, but for the rounding of a sum
+        return min(total / FLOOR_PLAYS, self.ceiling(task))  # rounding could lift the mean above the ceiling
 
     def ceiling(self, task: Task) -> float:
-        """The reward of a shortest way, 0 where there is none."""
+        """Return the reward of a shortest plan, or 0 if the task cannot be solved."""
         book, dials, order = task.world.hidden, task.world.dials, task.content
-        way = plan(book.ways, opening_stock(book.table, order.copies), order.target, dials.limited)
-        return 0.0 if way is None or len(way) > dials.rounds else 1 - 0.1 * len(way) / dials.rounds
+        pairs = plan(book.pairs_by_product, opening_stock(book.table, order.copies), order.target, dials.limited)
+        return 0.0 if pairs is None or len(pairs) > dials.rounds else 1 - 0.1 * len(pairs) / dials.rounds
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Let elements of one tier that take as many copies to make change places, so that no task gets harder."""
+        """Return the world with a shuffled book.
+
+        Only elements of the same tier that need equally many copies swap places, so no task gets harder.
+        """
         book: Book = world.hidden
         needed = [self._needed(book, e) if world.dials.limited else 1 for e in range(len(book.table.tier))]
         classes = [(tier, e in book.noise, needed[e]) for e, tier in enumerate(book.table.tier)]
-        for _ in range(100):  # where little is hidden, a shuffled book may be the same again
+        for _ in range(100):  # if little is hidden, a shuffle may return the same book
             twin = book.shuffled(rng, classes)
             if twin.products != book.products:
                 break
         return replace(world, hidden=twin)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count recipes that are claimed, each once; what makes nothing is not counted."""
+        """Count claimed recipes, each once; claims that a pair makes nothing are ignored."""
         book: Book = world.hidden
         claimed = claims(book.table, context)
         right = sum(book.products.get(pair) == product for pair, product in claimed)
         return right, len(claimed) - right, len(book.recipes)
 
     def draw(self, view: View) -> str:
-        """List the stock and the target."""
+        """Return the round, the target and the stock as text."""
         names = view.table.names(view.style)
         stock = " ".join(f"{name}x{n}" if view.limited else name for name, n in held(view))
         return f"round {view.turn} of {view.rounds}, target {names[view.target]}\n{stock}"
@@ -150,7 +154,7 @@ V0 = Rules(
     mixed=False,
     proved=False,
     split=False,
-    last_round_told=False,
+    last_round_shown=False,
     advice=True,
 )
 V1 = Rules(
@@ -159,7 +163,7 @@ V1 = Rules(
     mixed=True,
     proved=True,
     split=True,
-    last_round_told=True,
+    last_round_shown=True,
     advice=False,
 )
 V0_EASY = Dials(rounds=8, tiers=(3, 4), base=(3, 4), growth=(0.4, 0.6), cross=(0.0, 0.1))
@@ -174,9 +178,9 @@ V0_HARD = Dials(
     limited=True,
 )
 EASY = Dials(rounds=8, tiers=(3, 3), base=(4, 4), growth=(1.0, 1.3), gap=3, cross=(0.1, 0.3))
-LIMITED = replace(EASY, limited=True, copies=(4.0, 4.0))  # plenty: the rounds are what runs out
+LIMITED = replace(EASY, limited=True, copies=(4.0, 4.0))  # plentiful, so that rounds run out first
 HARD = replace(V0_HARD, growth=(0.7, 1.0), gap=3, cross=(0.1, 0.3))
-ONE_DIAL_EACH = {
+V1_PRESETS = {
     "easy": EASY,
     "tall": replace(EASY, tiers=(4, 4)),
     "wide": replace(EASY, base=(6, 6)),
@@ -189,4 +193,4 @@ ONE_DIAL_EACH = {
 }
 
 register(Alchemy("alchemy-v0", V0, {"easy": V0_EASY, "hard": V0_HARD}))
-register(Alchemy("alchemy-v1", V1, ONE_DIAL_EACH))
+register(Alchemy("alchemy-v1", V1, V1_PRESETS))

@@ -1,4 +1,4 @@
-"""The recipe book of a world: its elements, what makes what, and the shortest way to a target."""
+"""Recipe books: elements, recipes, and shortest plans to a target."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from codots.core.rng import digest
 from codots.domains.base import Rng
 
 Pair = tuple[int, int]
-"""Two elements, the lesser first."""
+"""Two elements, the smaller number first."""
 Recipe = tuple[int, int, int]
-"""Two inputs, the lesser first, and what they make."""
+"""Two inputs, the smaller number first, and their product."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What all may know of a world's elements; an element is its number, and a higher tier has higher numbers."""
+    """The public elements of a world. An element is a number; higher tiers have higher numbers."""
 
     tiers: tuple[tuple[int, ...], ...]
-    """The elements of each tier, in the order they are shown in."""
+    """The elements of each tier, in display order."""
     words: tuple[str, ...]
-    """Their names in the natural style."""
+    """Names of the elements in the natural style."""
     letters: tuple[str, ...]
-    """Their names in the compact style."""
+    """Names of the elements in the compact style."""
 
     def names(self, style: str) -> tuple[str, ...]:
-        """Their names in this style."""
+        """Return the names of the elements in this style."""
         return self.letters if style == "compact" else self.words
 
     @cached_property
@@ -37,55 +37,55 @@ class Table:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The element of each name, of either style."""
+        """The element of each name, for the names of both styles."""
         return {name: e for names in (self.words, self.letters) for e, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
 class Book:
-    """What a world is made of."""
+    """A recipe book: the hidden part of a world, with its public table."""
 
     table: Table
     recipes: tuple[Recipe, ...]
     noise: frozenset[int]
-    """Elements that are good for nothing."""
+    """Elements that no target needs."""
     targets: tuple[int, ...]
-    """What the tasks ask for, in order."""
+    """The target of each task, in order."""
 
     @cached_property
     def products(self) -> dict[Pair, int]:
-        """What each pair makes."""
+        """The product of each pair that makes something."""
         return {(a, b): product for a, b, product in self.recipes}
 
     @cached_property
-    def ways(self) -> dict[int, list[Pair]]:
-        """The pairs that make each element, in the order they were written."""
-        return ways_of(self.products)
+    def pairs_by_product(self) -> dict[int, list[Pair]]:
+        """The pairs that make each element, in the order of the recipes."""
+        return invert_products(self.products)
 
     @cached_property
     def side(self) -> str:
-        """The side of the wall that this book falls on, whatever its elements are called."""
-        return "held-out" if digest("book", *sorted(self._colours(5))) % 4 == 0 else "train"
+        """The side of the split, `train` or `held-out`, decided by a hash of the recipes and not of the names."""
+        return "held-out" if digest("book", *sorted(self._colors(5))) % 4 == 0 else "train"
 
-    def _colours(self, rounds: int) -> list[int]:
-        """Tell the elements apart by their place among the others: equal books get equal colours."""
-        colours = [digest(tier) for tier in self.table.tier]
+    def _colors(self, rounds: int) -> list[int]:
+        """Return Weisfeiler-Lehman colors of the elements; books that differ in labels only get equal colors."""
+        colors = [digest(tier) for tier in self.table.tier]
         for _ in range(rounds):
-            seen: list[list[int]] = [[] for _ in colours]
+            seen: list[list[int]] = [[] for _ in colors]
             for a, b, product in self.recipes:
-                seen[product].append(digest("from", *sorted((colours[a], colours[b]))))
+                seen[product].append(digest("from", *sorted((colors[a], colors[b]))))
                 for one, other in ((a, b), (b, a)):
-                    seen[one].append(digest("with", colours[other], colours[product]))
-            colours = [digest(old, *sorted(new)) for old, new in zip(colours, seen, strict=True)]
-        return colours
+                    seen[one].append(digest("with", colors[other], colors[product]))
+            colors = [digest(old, *sorted(new)) for old, new in zip(colors, seen, strict=True)]
+        return colors
 
     def relabelled(self, to: Mapping[int, int]) -> Book:
-        """The same book with every element in the place of another; what is shown and asked stays."""
+        """Return the book with elements replaced in its recipes; the table and the targets stay the same."""
         recipes = tuple((*ordered(to[a], to[b]), to[product]) for a, b, product in self.recipes)
         return replace(self, recipes=recipes, noise=frozenset(to[e] for e in self.noise))
 
     def shuffled(self, rng: Rng, classes: Sequence[object]) -> Book:
-        """Relabel at random, elements only by others of their class."""
+        """Return the book relabelled at random, where each element is replaced by one of its class."""
         to: dict[int, int] = {}
         for kind in dict.fromkeys(classes):
             members = [e for e, other in enumerate(classes) if other == kind]
@@ -94,23 +94,25 @@ class Book:
 
 
 def ordered(a: int, b: int) -> Pair:
-    """Make a pair of two elements."""
+    """Return the pair of two elements."""
     return (a, b) if a <= b else (b, a)
 
 
-def ways_of(products: Mapping[Pair, int]) -> dict[int, list[Pair]]:
-    """Turn what pairs make into what makes elements."""
-    ways: dict[int, list[Pair]] = {}
+def invert_products(products: Mapping[Pair, int]) -> dict[int, list[Pair]]:
+    """Return the pairs that make each product."""
+    pairs: dict[int, list[Pair]] = {}
     for pair, product in products.items():
-        ways.setdefault(product, []).append(pair)
-    return ways
+        pairs.setdefault(product, []).append(pair)
+    return pairs
 
 
-def plan(ways: Mapping[int, list[Pair]], stock: Sequence[int], target: int, limited: bool) -> tuple[Pair, ...] | None:
-    """Find the fewest pairs that make the target of this stock, in order; None if there is no way.
+def plan(
+    pairs_by_product: Mapping[int, list[Pair]], stock: Sequence[int], target: int, limited: bool
+) -> tuple[Pair, ...] | None:
+    """Return the shortest sequence of pairs that makes the target from this stock, or None if there is none.
 
-    A search of every derivation: the highest element that is still missing comes first, for by then all that
-    needs it is known.
+    Searches every derivation, from the highest missing element down: by then, everything that needs that element is
+    known.
     """
 
     @cache
@@ -119,7 +121,7 @@ def plan(ways: Mapping[int, list[Pair]], stock: Sequence[int], target: int, limi
         if missing is None:
             return ()
         best: tuple[Pair, ...] | None = None
-        for pair in ways.get(missing, ()):
+        for pair in pairs_by_product.get(missing, ()):
             more = list(need)
             more[missing] -= 1
             for e in pair:
@@ -133,15 +135,18 @@ def plan(ways: Mapping[int, list[Pair]], stock: Sequence[int], target: int, limi
 
 
 def least_copies(book: Book, target: int, most: int = 16) -> int | None:
-    """The fewest copies of every base element that are enough, where they are used up; None if none are."""
+    """Return the minimum number of copies of each base element if attempts use them up, or None above `most`."""
     for copies in range(1, most + 1):
-        if plan(book.ways, opening_stock(book.table, copies), target, limited=True) is not None:
+        if plan(book.pairs_by_product, opening_stock(book.table, copies), target, limited=True) is not None:
             return copies
     return None
 
 
 def counted_copies(book: Book, target: int) -> int:
-    """The paper's count: each element made once, so one that is needed twice is at times too few."""
+    """Return the paper's count of copies.
+
+    It makes each element once, so it can be too low if an element is needed twice.
+    """
     missing: dict[int, int] = {}
     have: dict[int, int] = {}
     for a, b, product in _derivation(book, target, {}).values():
@@ -155,9 +160,9 @@ def counted_copies(book: Book, target: int) -> int:
 
 
 def _derivation(book: Book, target: int, done: dict[int, Recipe]) -> dict[int, Recipe]:
-    """The first recipe of everything that the target is made of, inputs before products."""
-    if target in book.ways and target not in done:
-        a, b = book.ways[target][0]
+    """Return the first recipe of the target and of everything it is made of, inputs before products."""
+    if target in book.pairs_by_product and target not in done:
+        a, b = book.pairs_by_product[target][0]
         _derivation(book, a, done)
         _derivation(book, b, done)
         done[target] = (a, b, target)
@@ -165,5 +170,5 @@ def _derivation(book: Book, target: int, done: dict[int, Recipe]) -> dict[int, R
 
 
 def opening_stock(table: Table, copies: int) -> tuple[int, ...]:
-    """So many copies of every base element, and nothing else."""
+    """Return a stock with `copies` of each base element and nothing else."""
     return tuple(copies if tier == 0 else 0 for tier in table.tier)

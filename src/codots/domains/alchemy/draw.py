@@ -1,4 +1,4 @@
-"""How a recipe book is drawn: tiers, recipes, noise, names, targets."""
+"""Random generation of recipe books: tiers, recipes, noise, names and targets."""
 
 from __future__ import annotations
 
@@ -8,98 +8,101 @@ from string import ascii_lowercase
 from codots.domains.alchemy.book import Book, Pair, Recipe, Table, least_copies, opening_stock, ordered, plan
 from codots.domains.base import Rng
 
-TRIES = 50
-"""Draws for a recipe whose pair is not taken yet."""
-DRAWS = 10_000
-"""Books that are drawn before dials are given up."""
-MOST = len(ascii_lowercase)
-"""Elements of a world at most: each has a letter in the compact style."""
+MAX_TRIES = 50
+"""Maximum number of draws for a recipe whose pair is not taken yet."""
+MAX_DRAWS = 10_000
+"""Maximum number of books drawn before an error is raised."""
+MAX_ELEMENTS = len(ascii_lowercase)
+"""Maximum number of elements of a world, because each has its own letter in the compact style."""
 RESERVED = frozenset({"and", "with", "makes", "gives"})
-"""Words that a claim is worded with."""
+"""Words that claims use, so no element is named by them."""
 
 Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Dials:
-    """What differs between presets; a pair is a range that each world draws from."""
+    """Settings that differ between presets. A pair is a range from which each world draws."""
 
     rounds: int
-    """Rounds of an episode, H."""
+    """Number of rounds of an episode, H."""
     tiers: tuple[int, int]
+    """Number of tiers."""
     base: tuple[int, int]
-    """Elements that are given."""
+    """Number of given elements."""
     growth: Span
-    """Size of a tier, as a multiple of the tier below."""
+    """Size of a tier as a multiple of the tier below."""
     recipes: tuple[int, int] = (1, 1)
-    """Recipes of an element."""
+    """Number of recipes per element."""
     gap: int = 1
-    """How many tiers below its product an input may lie: at 1, recipes never cross a tier."""
+    """Maximum number of tiers that an input may lie below its product. At 1, recipes never cross a tier."""
     cross: Span = (0.0, 0.0)
-    """Chance that a second input comes from lower down, where the gap allows it."""
+    """Probability that the second input comes from a lower tier than the first, if the gap allows it."""
     noise: Span = (0.0, 0.0)
-    """Elements good for nothing, by the size of their tier."""
+    """Noise elements, which no target needs, as a fraction of the tier's size. Passes after the first add half."""
     depth: int = 2
-    """Rounds of adding noise; later ones may build on earlier ones."""
+    """Number of passes that add noise. Recipes of later passes may use noise of earlier ones."""
     limited: bool = False
     """Whether an attempt uses up its inputs."""
     copies: Span = (1.5, 2.0)
-    """Copies of each base element, by the fewest that are enough; only where they are used up."""
+    """Copies of each base element as a multiple of the minimum; used only if `limited`."""
     targets: int = 8
-    """How many different targets are drawn; a longer pack starts over."""
+    """Number of different targets; a longer pack repeats them."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What differs between the versions."""
+    """Settings that differ between versions."""
 
     least: int
-    """Least size of a tier; below a tier of one, recipes can be read off the table."""
+    """Minimum size of a tier. Below a tier of one element, recipes can be read off the table."""
     refuse: bool
-    """Refuse a world that has no more elements than targets, or a target without a way within the rounds."""
+    """Whether to reject worlds with too few elements for the targets, or with a target that the rounds do not allow."""
     mixed: bool
-    """Show the elements of a tier in any order, which does not tell noise by its place."""
+    """Whether to shuffle the elements of a tier for display, so that their order does not reveal noise."""
     proved: bool
-    """Count copies by a search, so that every task can be solved."""
+    """Whether to find the number of copies by search, so that every task can be solved."""
     split: bool
-    """Whether a book belongs either to `train` or to the held-out splits."""
-    last_round_told: bool
-    """Whether the updater reads what the last round did."""
+    """Whether each book belongs either to `train` or to the held-out splits."""
+    last_round_shown: bool
+    """Whether the updater sees the result of the last round."""
     advice: bool
-    """Whether the prompt says that exploring helps in later tasks."""
+    """Whether the natural prompt says that exploration helps in later tasks."""
 
 
 def draw_book(rng: Rng, dials: Dials, rules: Rules) -> Book:
-    """Draw a book, and again until the rules accept it."""
-    for _ in range(DRAWS):
+    """Draw books until the rules accept one; raise ValueError after MAX_DRAWS."""
+    for _ in range(MAX_DRAWS):
         book = _Draft(rng, dials, rules).book()
-        if len(book.table.tier) <= MOST and (not rules.refuse or acceptable(book, dials)):
+        if len(book.table.tier) <= MAX_ELEMENTS and (not rules.refuse or acceptable(book, dials)):
             return book
-    raise ValueError(f"{DRAWS} books of {dials} were refused; expected dials that give more targets or more rounds")
+    raise ValueError(
+        f"{MAX_DRAWS} books with {dials} were rejected; expected dials that allow more targets or more rounds"
+    )
 
 
 def acceptable(book: Book, dials: Dials) -> bool:
-    """Whether there are more elements to ask for than targets, and a way to each target within the rounds."""
+    """Return whether a book has more possible targets than the dials draw, and a plan within the rounds for each."""
     if sum(map(len, book.table.tiers[1:])) - len(book.noise) <= dials.targets:
         return False
     return all(solvable(book, target, dials) for target in book.targets)
 
 
 def solvable(book: Book, target: int, dials: Dials) -> bool:
-    """Whether the fewest copies that are enough allow a way within the rounds, found by search."""
+    """Return whether the minimum number of copies suffices to make the target within the rounds, by search."""
     copies = least_copies(book, target) if dials.limited else 1
     if copies is None:
         return False
-    way = plan(book.ways, opening_stock(book.table, copies), target, dials.limited)
-    return way is not None and len(way) <= dials.rounds
+    pairs = plan(book.pairs_by_product, opening_stock(book.table, copies), target, dials.limited)
+    return pairs is not None and len(pairs) <= dials.rounds
 
 
 class _Draft:
-    """A book in the making; elements are numbered as they come, and numbered anew at the end."""
+    """A book under construction. Elements are numbered in order of creation and renumbered by tier at the end."""
 
     def __init__(self, rng: Rng, dials: Dials, rules: Rules) -> None:
         self.rng, self.dials, self.rules = rng, dials, rules
-        count, base = self._between(dials.tiers), self._between(dials.base)
+        count, base = self._integer(dials.tiers), self._integer(dials.base)
         growth, self.cross, self.noise = (
             float(rng.uniform(*span)) for span in (dials.growth, dials.cross, dials.noise)
         )
@@ -111,11 +114,11 @@ class _Draft:
         self.products: dict[Pair, int] = {}
 
     def book(self) -> Book:
-        """Write the recipes, add the noise, name everything."""
+        """Draw the recipes, the noise, the targets and the names."""
         for tier in range(1, len(self.real)):
             for product in self.real[tier]:
-                for _ in range(self._between(self.dials.recipes)):
-                    self._recipe(product, tier, self.real)
+                for _ in range(self._integer(self.dials.recipes)):
+                    self._add_recipe(product, tier, self.real)
         noise = self._add_noise()
         order = sorted(range(len(self.tier)), key=lambda e: (self.tier[e], e))
         new = {e: i for i, e in enumerate(order)}
@@ -123,18 +126,18 @@ class _Draft:
         targets = tuple(new[e] for e in self._targets())
         return Book(self._table([self.tier[e] for e in order]), recipes, frozenset(new[e] for e in noise), targets)
 
-    def _between(self, span: tuple[int, int]) -> int:
+    def _integer(self, span: tuple[int, int]) -> int:
         return int(self.rng.integers(span[0], span[1] + 1))
 
-    def _any(self, elements: list[int]) -> int:
+    def _choice(self, elements: list[int]) -> int:
         return elements[self.rng.integers(len(elements))]
 
-    def _recipe(self, product: int, tier: int, pools: list[list[int]]) -> None:
-        for _ in range(TRIES):
+    def _add_recipe(self, product: int, tier: int, pools: list[list[int]]) -> None:
+        for _ in range(MAX_TRIES):
             lower = range(max(0, tier - self.dials.gap), tier - 1)
             crosses = self.rng.random() < self.cross and len(lower) > 0
             second = pools[lower[self.rng.integers(len(lower))]] if crosses else pools[tier - 1]
-            pair = ordered(self._any(pools[tier - 1]), self._any(second))
+            pair = ordered(self._choice(pools[tier - 1]), self._choice(second))
             if pair not in self.products:
                 self.products[pair] = product
                 return
@@ -148,11 +151,11 @@ class _Draft:
                 for _ in range(first[tier] if depth == 0 else round(first[tier] / 2)):
                     noise.append(len(self.tier))
                     self.tier.append(tier)
-                    self._recipe(noise[-1], tier, pools)
+                    self._add_recipe(noise[-1], tier, pools)
         return noise
 
     def _targets(self) -> list[int]:
-        """Draw a tier by its height, then one of its elements, none twice; in the end they are shuffled."""
+        """Draw a tier, weighted by its height, then one of its elements without replacement; return them shuffled."""
         left = {tier: list(real) for tier, real in enumerate(self.real) if tier}
         drawn: list[int] = []
         while left and len(drawn) < self.dials.targets:
@@ -166,7 +169,7 @@ class _Draft:
         shown = [[e for e, t in enumerate(tiers) if t == tier] for tier in range(len(self.real))]
         if self.rules.mixed:
             shown = [[int(e) for e in self.rng.permutation(elements)] for elements in shown]
-        letters = [ascii_lowercase[i] for i in self.rng.permutation(MOST)[: len(tiers)]]
+        letters = [ascii_lowercase[i] for i in self.rng.permutation(MAX_ELEMENTS)[: len(tiers)]]
         return Table(tuple(map(tuple, shown)), tuple(self._words(len(tiers))), tuple(letters))
 
     def _words(self, count: int) -> list[str]:

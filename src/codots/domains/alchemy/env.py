@@ -1,4 +1,4 @@
-"""One order for an element: what is shown, what is read, how it ends."""
+"""Environment of alchemy: observations, action parsing, rewards and episode ends."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Order:
-    """The content of a task."""
+    """An order for one element: the content of a task."""
 
     target: int
     copies: int
-    """Of every base element; 1 where they are not used up."""
+    """Copies of each base element; 1 if attempts do not use them up."""
 
 
 class View(NamedTuple):
-    """The public state of an episode; a tuple, as one is made every round."""
+    """Public state of an episode. A named tuple, because every round creates one and tuples are cheap."""
 
     table: Table
     target: int
@@ -35,17 +35,17 @@ class View(NamedTuple):
     limited: bool
     style: str
     stock: tuple[int, ...]
-    """Copies held of each element."""
+    """Number of copies held of each element."""
     turn: int = 0
-    """Rounds used so far."""
+    """Number of rounds used so far."""
     pair: Pair | None = None
-    """What was tried last, None if nothing or if the stock lacked it."""
+    """The last pair tried, None before the first or if the stock lacked it."""
     made: int | None = None
-    """What it made."""
+    """The product of the last pair, None if it made nothing."""
 
 
 class AlchemyEnv:
-    """One order."""
+    """One episode: a single order."""
 
     def __init__(self, order: Order, book: Book, rules: Rules, dials: Dials, style: str) -> None:
         self.book, self.rules, self.dials, self.style = book, rules, dials, style
@@ -56,17 +56,17 @@ class AlchemyEnv:
         self.view = View(table, order.target, dials.rounds, dials.limited, style, tuple(self.stock))
 
     def observe(self) -> str:
-        """Show the target and the stock."""
+        """Return the opening observation: the target and the stock."""
         if self.style == "compact":
-            return f"make {self.names[self.view.target]}\n{have(self.view)}"
+            return f"make {self.names[self.view.target]}\n{compact_stock(self.view)}"
         return render("turn", view=self.view, effect="", held=held(self.view))
 
     def step(self, text: str) -> Step:
-        """Combine what the text names."""
+        """Combine the two elements named in the text; malformed text ends the episode."""
         named = read_pair(text, self.style)
         if named is None:
-            how = "malformed" if self.style == "compact" else MALFORMED
-            return Step("", 0.0, True, how, "malformed", self.view)
+            feedback = "malformed" if self.style == "compact" else MALFORMED
+            return Step("", 0.0, True, feedback, "malformed", self.view)
         self.turn += 1
         pair, lacking = self._find(named)
         made = None
@@ -76,14 +76,15 @@ class AlchemyEnv:
         was = self.view
         self.view = view = View(*was[:5], tuple(self.stock), self.turn, pair if lacking is None else None, made)
         stop = self._stop(made)
-        told = self._tell(named, lacking, made, stop) if stop is None or self.rules.last_round_told else ""
+        shown = stop is None or self.rules.last_round_shown
+        observation = self._observation(named, lacking, made, stop) if shown else ""
         if stop is None:
-            return Step(told, 0.0, False, "", None, view)
+            return Step(observation, 0.0, False, "", None, view)
         reward = 1 - 0.1 * self.turn / self.dials.rounds if stop == "made" else 0.0
-        return Step(told, reward, True, self._feedback(stop), stop, view)
+        return Step(observation, reward, True, self._feedback(stop), stop, view)
 
     def _find(self, named: tuple[str, str]) -> tuple[Pair, int | None]:
-        """The pair of these names, and what the stock lacks of it: UNKNOWN if there is no such element."""
+        """Return the pair with these names and the element that the stock lacks: UNKNOWN if no element has the name."""
         numbers = self.book.table.numbers
         a, b = numbers.get(named[0], UNKNOWN), numbers.get(named[1], UNKNOWN)
         for e, name in ((a, named[0]), (b, named[1])):
@@ -111,17 +112,17 @@ class AlchemyEnv:
             return "late"
         return "spent" if self.dials.limited and sum(self.stock) < 2 else None
 
-    def _tell(self, named: tuple[str, str], lacking: int | None, made: int | None, stop: str | None) -> str:
+    def _observation(self, named: tuple[str, str], lacking: int | None, made: int | None, stop: str | None) -> str:
         if self.style == "compact":
             result = "nothing" if made is None else self.names[made]
             if lacking is not None:
                 result = "unknown" if lacking == UNKNOWN else f"lacks {self.names[lacking]}"
-            return f"{named[0]} {named[1]} = {result}\n{have(self.view)}"
+            return f"{named[0]} {named[1]} = {result}\n{compact_stock(self.view)}"
         effect = self._effect(named, lacking, made)
         return effect if stop else render("turn", view=self.view, effect=effect, held=held(self.view))
 
     def _effect(self, named: tuple[str, str], lacking: int | None, made: int | None) -> str:
-        if lacking == UNKNOWN:  # hostile text is not said again
+        if lacking == UNKNOWN:  # do not repeat the name, which may be hostile text
             return "Nothing was tried: there is no element of that name."
         if lacking is not None:
             return f"Nothing was tried: that needs more {self.names[lacking]}, of which you hold {self.stock[lacking]}."
@@ -146,7 +147,7 @@ FEEDBACK = {
 
 
 def read_pair(text: str, style: str) -> tuple[str, str] | None:
-    """Read the two names in a reply, None if it is malformed."""
+    """Return the two names in a reply, or None if the reply is malformed."""
     if style == "compact":
         words = text.rsplit(maxsplit=2)[-2:]
         return (words[0], words[1]) if len(words) == 2 and LETTERS.issuperset(words) else None
@@ -155,7 +156,7 @@ def read_pair(text: str, style: str) -> tuple[str, str] | None:
 
 
 def write_pair(pair: Pair, aim: int | None, view: View) -> str:
-    """Write a reply that combines these, `aim` being what it is hoped to make."""
+    """Return a reply that combines this pair; `aim` is the hoped-for product."""
     names = view.table.names(view.style)
     one, other = (names[e] for e in pair)
     hoped = "any" if aim is None else names[aim]
@@ -164,18 +165,18 @@ def write_pair(pair: Pair, aim: int | None, view: View) -> str:
     return f"I hope for {hoped}. <action>{one} + {other}</action>"
 
 
-def have(view: View) -> str:
-    """Write the stock in the compact style, with the copies where they count."""
+def compact_stock(view: View) -> str:
+    """Return the stock in compact style, with the number of copies if attempts use them up."""
     return " ".join(["have", *(f"{name} {n}" if view.limited else name for name, n in held(view))])
 
 
 def held(view: View) -> list[tuple[str, int]]:
-    """The stock by name."""
+    """Return the name and the number of copies of each element in stock, sorted by name."""
     return sorted((name, n) for name, n in zip(view.table.names(view.style), view.stock, strict=True) if n)
 
 
 def feasible(view: View) -> list[Pair]:
-    """The pairs that the stock allows, in the order of the table."""
+    """Return the pairs that the stock allows, in table order."""
     shown = [e for elements in view.table.tiers for e in elements if view.stock[e]]
     pairs = [ordered(a, b) for i, a in enumerate(shown) for b in shown[i:]]
     return [(a, b) for a, b in pairs if a != b or not view.limited or view.stock[a] > 1]

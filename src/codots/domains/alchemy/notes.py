@@ -1,4 +1,4 @@
-"""How recipes are written down in a context, and read out of one."""
+"""Reading and writing the recipes in a context."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable
 
 from codots.domains.alchemy.book import Pair, Recipe, Table, ordered
 
-# Every part has a greatest length, so that a long text costs no more than its length.
+# Every part has a maximum length, so matching takes linear time in the length of the text.
 CLAIM = re.compile(r"\b([a-z]{1,5})(?: ?\+ ?| and | with | )([a-z]{1,5}) ?(?:=|->|:|makes|gives) ?([a-z]{1,5})\b")
 
 
 def claims(table: Table, context: str) -> set[tuple[Pair, int]]:
-    """The recipes that a text claims, by the names of either style; what makes nothing is no recipe."""
+    """Return the recipes that a text claims in either style; claims that a pair makes nothing are ignored."""
     found = ([table.numbers.get(name, -1) for name in claim] for claim in CLAIM.findall(context.lower()))
     return {(ordered(a, b), product) for a, b, product in found if min(a, b, product) >= 0}
 
 
 def write_down(table: Table, recipes: Iterable[Recipe], style: str) -> str:
-    """Write recipes down: in the natural style one a line, in the compact style all on one."""
+    """Return recipes as text: one per line in the natural style, all on one line in the compact style."""
     names, natural = table.names(style), style == "natural"
     claim = "- {} + {} makes {}" if natural else "{} {} = {}"
     return ("\n" if natural else " ").join(claim.format(*(names[e] for e in recipe)) for recipe in recipes)

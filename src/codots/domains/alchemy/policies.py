@@ -1,21 +1,21 @@
-"""The reference policies."""
+"""Reference policies of alchemy."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from codots.domains.alchemy.book import Book, Pair, Table, ordered, plan, ways_of
+from codots.domains.alchemy.book import Book, Pair, Table, invert_products, ordered, plan
 from codots.domains.alchemy.draw import Dials
 from codots.domains.alchemy.env import View, feasible, write_pair
 from codots.domains.alchemy.notes import claims
 from codots.domains.base import Rng, Step
 
-STEP = 0.2
-"""What an input counts, where that which it may be good for counts 1; found by trying."""
+INPUT_WEIGHT = 0.2
+"""Worth of an input relative to the worth of its likely product. Tuned by hand."""
 
 
 class Random:
-    """A feasible pair, drawn evenly."""
+    """Draws uniformly among the feasible pairs."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -25,59 +25,59 @@ class Random:
         return write_pair(pairs[int(self.rng.random() * len(pairs))], None, view)
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome; this policy does not learn."""
 
 
 class Informed:
-    """A shortest way by the true recipes."""
+    """Follows a shortest plan under the true recipes."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
 
     def act(self, view: View) -> str:
-        way = plan(self.book.ways, view.stock, view.target, view.limited)
-        pair = way[0] if way else feasible(view)[0]  # some tasks of v0 cannot be solved
+        pairs = plan(self.book.pairs_by_product, view.stock, view.target, view.limited)
+        pair = pairs[0] if pairs else feasible(view)[0]  # some tasks of v0 cannot be solved
         return write_pair(pair, self.book.products.get(pair), view)
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the book is already known."""
 
 
-class Learner:
-    """Remembers every pair; follows the recipes it knows, else tries what most likely helps this task.
+class AdaptivePolicy:
+    """Remembers every pair, follows known recipes, and otherwise tries the pair that most likely helps this task.
 
-    A heuristic, not the optimum: it looks one attempt ahead. The chance that an untried pair makes an element is the
-    prior of the dials among the pairs not tried yet; what helps is the target, and what the target or something
-    else that helps is likely made of. Where nothing helps any more, it tries what is new.
+    A heuristic, not the optimum: it looks one attempt ahead. The probability that an untried pair makes an element is
+    the prior of the dials, restricted to untried pairs. The target helps, and so do the likely inputs of anything that
+    helps. If nothing helps any more, the policy tries a new pair.
     """
 
     def __init__(self, dials: Dials, rng: Rng) -> None:
         self.dials, self.rng = dials, rng
         self.products: dict[Pair, int] = {}
-        """What pairs are known to make."""
+        """The known product of each pair."""
         self.dead: set[Pair] = set()
         """Pairs known to make nothing."""
 
     def act(self, view: View) -> str:
-        self._learn(view)
-        way = plan(ways_of(self.products), view.stock, view.target, view.limited)
-        if way and len(way) <= view.rounds - view.turn:
-            return write_pair(way[0], self.products[way[0]], view)
+        self._remember(view)
+        known = plan(invert_products(self.products), view.stock, view.target, view.limited)
+        if known and len(known) <= view.rounds - view.turn:
+            return write_pair(known[0], self.products[known[0]], view)
         worth = self._worth(view)
         pairs = feasible(view)
-        pairs = [pairs[i] for i in self.rng.permutation(len(pairs))]  # nothing may hang on how elements are numbered
+        pairs = [pairs[i] for i in self.rng.permutation(len(pairs))]  # break ties independently of element numbers
         new = set(pairs) - self.dead - self.products.keys()
         pair = max(pairs, key=lambda pair: (worth.get(pair, 0.0), pair in new))
         return write_pair(pair, self.products.get(pair), view)
 
     def end(self, step: Step) -> None:
-        self._learn(step.view)
+        self._remember(step.view)
 
     def read(self, table: Table, context: str) -> None:
-        """Trust the recipes that a context claims, until a try says otherwise."""
+        """Trust the recipes that a context claims until an attempt contradicts them."""
         self.products |= dict(claims(table, context))
 
-    def _learn(self, view: View) -> None:
+    def _remember(self, view: View) -> None:
         if view.pair is not None and view.made is not None:
             self.products[view.pair] = view.made
         elif view.pair is not None:
@@ -85,24 +85,24 @@ class Learner:
             self.dead.add(view.pair)
 
     def _worth(self, view: View) -> dict[Pair, float]:
-        """How much trying each pair is hoped to help, from the target down."""
-        known, worth = ways_of(self.products), dict.fromkeys(self.products, 0.0)
+        """Return the expected worth of trying each pair, computed from the target down."""
+        known, worth = invert_products(self.products), dict.fromkeys(self.products, 0.0)
         needs = _Needs(view)
         for tier in range(view.table.tier[view.target], 0, -1):
             open_ = [e for e in view.table.tiers[tier] if e not in known and needs.worth[e]]
             for e in view.table.tiers[tier]:
                 for pair in known.get(e, ()):
                     worth[pair] = needs.worth[e]
-                    needs.add(pair, needs.worth[e], needs.far[e])
+                    needs.add(pair, needs.worth[e], needs.distance[e])
             if open_:
-                wanted, far = sum(needs.worth[e] for e in open_), min(needs.far[e] for e in open_)
+                wanted, distance = sum(needs.worth[e] for e in open_), min(needs.distance[e] for e in open_)
                 for pair, chance in self._chances(view, tier):
                     worth[pair] = wanted * chance
-                    needs.add(pair, wanted * chance, far)
+                    needs.add(pair, wanted * chance, distance)
         return worth
 
     def _chances(self, view: View, tier: int) -> list[tuple[Pair, float]]:
-        """The chance of each untried pair to make one certain element of this tier."""
+        """Return the probability that each untried pair makes a given element of this tier."""
         untried = [
             p for p in prior(view.table, self.dials, tier) if p[0] not in self.dead and p[0] not in self.products
         ]
@@ -112,7 +112,7 @@ class Learner:
 
 @lru_cache(maxsize=256)
 def prior(table: Table, dials: Dials, tier: int) -> tuple[tuple[Pair, float], ...]:
-    """How likely each pair is the recipe of one certain element of this tier, before anything was tried."""
+    """Return the prior probability that each pair is the recipe of a given element of this tier."""
     upper, lower = table.tiers[tier - 1], range(max(0, tier - dials.gap), tier - 1)
     cross = sum(dials.cross) / 2 if lower else 0.0
     chances: dict[Pair, float] = {}
@@ -127,22 +127,22 @@ def prior(table: Table, dials: Dials, tier: int) -> tuple[tuple[Pair, float], ..
 
 
 class _Needs:
-    """What would help a task if it were held."""
+    """How much each element would help with a task if it were in stock."""
 
     def __init__(self, view: View) -> None:
         self.view = view
         self.worth = [0.0] * len(view.stock)
-        self.far = [view.rounds] * len(view.stock)
-        """Rounds it takes at least from holding an element to holding the target."""
-        self.worth[view.target], self.far[view.target] = 1.0, 0
+        self.distance = [view.rounds] * len(view.stock)
+        """Minimum number of rounds from holding an element to holding the target."""
+        self.worth[view.target], self.distance[view.target] = 1.0, 0
 
-    def add(self, pair: Pair, worth: float, far: int) -> None:
-        """Need the inputs of something of this worth, if there is time to make them first."""
+    def add(self, pair: Pair, worth: float, distance: int) -> None:
+        """Add worth to the missing inputs of a pair if enough rounds remain to make them first."""
         view = self.view
-        if far + 2 > view.rounds - view.turn:
+        if distance + 2 > view.rounds - view.turn:
             return
         enough = 2 if pair[0] == pair[1] and view.limited else 1
         for e in set(pair):
             if view.stock[e] < enough:
-                self.worth[e] += STEP * worth
-                self.far[e] = min(self.far[e], far + 1)
+                self.worth[e] += INPUT_WEIGHT * worth
+                self.distance[e] = min(self.distance[e], distance + 1)

@@ -1,30 +1,31 @@
 """FrozenLake-Obscure: cross the ice with four codes whose meaning is hidden.
 
 Description:
-    A square lake of ice and holes, a start and a goal. The four actions are opaque codes; which code moves which way
-    is hidden, and holds for the whole world.
+    A square lake of ice and holes with a start and a goal. The four actions are opaque codes. The direction of each
+    code is hidden and fixed for the whole world.
 Hidden and shared:
-    A permutation code -> direction. Boards are public and independent of it.
+    A permutation that maps codes to directions. Boards are public and independent of it.
 Observation:
     The board and the player's cell, then the effect of each move. Columns are letters, rows are numbers: `b3`.
 Action:
-    One code. `natural` reads exactly one `<action>3</action>`; `compact` reads the last word: `right 3`.
+    One code. `natural` requires exactly one `<action>3</action>`; `compact` takes the last word: `right 3`.
 Reward:
-    Reaching the goal at turn k of H gives 1 - 0.1 k/H, anything else 0.
+    1 - 0.1 k/H for reaching the goal at turn k of H, else 0.
 Episode end:
     goal, hole, out of turns (`late`), or malformed text.
 Presets:
-    `easy`; `hard` (larger boards, longer ways, more moves); of v1 also `wide` (boards of `hard`, short ways: the base
-    model learns to read on them) and `tiny` (tests).
+    `easy`; `hard` (larger boards, longer paths, more moves). v1 adds `wide` (boards of `hard` with short paths, on
+    which the base model learns to read boards) and `tiny` (tests).
     Dials: side, frozen, path, turns, hidden (how many codes are secret).
 Reference policies:
-    `random`; `informed`, shortest path under the true mapping; `bayes`, exact maximum of the current task's expected
-    reward under the posterior over mappings, given everything seen in the life.
+    `random` draws codes uniformly. `informed` follows a shortest path under the true mapping. `bayes` maximizes the
+    current task's expected reward exactly, under the posterior over mappings given everything seen in the life.
 Version history:
-    v0: the rules of arXiv 2606.20002: paths of one step, a depth-first filter that refuses some solvable boards, boards
-    not split, the updater is not told what the last move did, and the natural prompt advises to explore.
-    v1: paths of at least two steps, every board that fits is kept, boards split by content between `train` and
-    held-out, the last move's outcome reaches the updater, no advice.
+    v0: the rules of arXiv 2606.20002. Some paths have one step, a depth-first filter rejects some solvable boards,
+    boards are not split, the updater does not see the effect of the last move, and the natural prompt advises
+    exploration.
+    v1: paths have at least two steps, every board with a path of allowed length is kept, boards are split by content
+    between `train` and held-out, the updater sees the effect of the last move, and there is no advice.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ CLAIM = re.compile(r"\b([1-4])\b(?:\W+(?!up\b|down\b|left\b|right\b)[a-z]+){0,4}
 
 
 class FrozenLake(Family):
-    """The family, under one set of rules."""
+    """The FrozenLake-Obscure family under one rule set."""
 
     rules: Rules
     chance = False
@@ -61,16 +62,16 @@ class FrozenLake(Family):
         return mappings[rng.integers(len(mappings))]
 
     def make_task(self, world: World, position: int, rng: Rng) -> Board:
-        """Draw boards until one is solvable in the allowed steps and belongs to this split."""
+        """Draw boards until one is solvable within the allowed steps and belongs to the world's split."""
         dials: Dials = world.dials
         side = int(rng.integers(dials.side[0], dials.side[1] + 1))
         frozen = rng.uniform(*dials.frozen)
         while True:
-            board = self._board(rng, side, frozen)
-            if self._accept(board, dials) and self._on_side(board, world.split):
+            board = self._draw_board(rng, side, frozen)
+            if self._accept(board, dials) and self._in_split(board, world.split):
                 return board
 
-    def _board(self, rng: Rng, side: int, frozen: float) -> Board:
+    def _draw_board(self, rng: Rng, side: int, frozen: float) -> Board:
         ice = rng.random((side, side)) < frozen
         start, goal = (divmod(int(i), side) for i in rng.choice(side * side, 2, replace=False))
         cells = [(row, col) for row in range(side) for col in range(side)]
@@ -82,26 +83,26 @@ class FrozenLake(Family):
             return quirky_reach(board, dials.path - 1)
         return self.rules.shortest <= distances(board).get(board.start, 99) <= dials.path
 
-    def _on_side(self, board: Board, split: str) -> bool:
+    def _in_split(self, board: Board, split: str) -> bool:
         return not self.rules.split_boards or (board.split == "train") == (split == "train")
 
     def side(self, task: Task) -> str | None:
-        """The side of the board."""
+        """Return the board's side, `train` or `held-out`, or None if the rules do not split boards."""
         board: Board = task.content
         return board.split if self.rules.split_boards else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Open a crossing."""
+        """Return an environment for the task's board."""
         return LakeEnv(task.content, task.world.hidden, self.rules, task.world.dials.turns, style)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Say the rules."""
+        """Render the rules of a task."""
         dials: Dials = task.world.dials
         known = list(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
         return render("rules", style, turns=dials.turns, known=known, advice=self.rules.advice)
 
     def policies(self, world: World) -> Policies:
-        """Say how each scripted player is made."""
+        """Return a factory for each scripted policy."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
@@ -109,14 +110,14 @@ class FrozenLake(Family):
         }
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Write the mapping down."""
+        """Return the true mapping as text."""
         facts = zip(CODES, world.hidden, strict=True)
         if style == "compact":
             return " ".join(f"{code}={direction}" for code, direction in facts)
         return "\n".join(f"- code {code} moves you {direction}" for code, direction in facts)
 
     def floor(self, task: Task) -> float:
-        """The expected reward of codes drawn evenly."""
+        """Return the exact expected reward of uniformly drawn codes."""
         board: Board = task.content
         turns: int = task.world.dials.turns
 
@@ -131,29 +132,29 @@ class FrozenLake(Family):
         return value(board.start, 0)
 
     def ceiling(self, task: Task) -> float:
-        """The reward of a shortest path."""
+        """Return the reward of a shortest path."""
         board: Board = task.content
         turns: int = task.world.dials.turns
         return 1 - 0.1 * distances(board)[board.start] / turns
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw another mapping."""
+        """Return the world with a different mapping."""
         others = [m for m in world.dials.mappings if m != world.hidden] or [world.hidden]
         return replace(world, hidden=others[rng.integers(len(others))])
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims of the form code ... direction; a code claimed twice counts twice."""
+        """Count claims of the form `code ... direction`; a code claimed twice counts twice."""
         claims = [(code, direction.lower()) for code, direction in CLAIM.findall(context)]
         right = sum(world.hidden[CODES.index(code)] == direction for code, direction in claims)
         return right, len(claims) - right, len(CODES)
 
     def draw(self, view: Any) -> str:
-        """Draw the lake."""
+        """Return the board as text."""
         return draw(view)
 
 
-V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_told=False, advice=True)
-V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_told=True, advice=False)
+V0 = Rules(shortest=1, quirky_filter=True, split_boards=False, last_move_shown=False, advice=True)
+V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_shown=True, advice=False)
 EASY = Dials(side=(4, 5), path=7, turns=8)
 HARD = Dials(side=(6, 7), path=9, turns=10)
 WIDE = Dials(side=(6, 7), path=5, turns=8)

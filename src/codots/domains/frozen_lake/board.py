@@ -1,4 +1,4 @@
-"""The lake itself: cells, boards, shortest ways."""
+"""Boards of FrozenLake-Obscure: cells, moves and shortest paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Cell = tuple[int, int]
 
 @dataclass(frozen=True)
 class Board:
-    """The content of a task."""
+    """A board: the content of a task."""
 
     side: int
     holes: frozenset[Cell]
@@ -24,14 +24,14 @@ class Board:
     goal: Cell
 
     def move(self, at: Cell, direction: str) -> Cell:
-        """Where a step leads; the edge of the lake holds you back."""
+        """Return the cell that a step leads to; a step off the board stays in place."""
         down, right = DIRECTIONS[direction]
         row, col = at[0] + down, at[1] + right
         return (row, col) if 0 <= row < self.side and 0 <= col < self.side else at
 
     @property
     def split(self) -> str:
-        """The side of the wall that this content falls on."""
+        """The side of the split, `train` or `held-out`, decided by a hash of the content."""
         cells = [*sorted(self.holes), self.start, self.goal]
         return "held-out" if digest("board", self.side, *map(name, cells)) % 4 == 0 else "train"
 
@@ -40,19 +40,19 @@ NAMES = {(row, col): f"{letter}{row + 1}" for row in range(26) for col, letter i
 
 
 def name(cell: Cell) -> str:
-    """Name a cell: column letter, row number."""
+    """Return a cell's name: column letter, row number."""
     return NAMES[cell]
 
 
 @cache
-def plain(side: int) -> tuple[str, ...]:
-    """The cells of a lake that is all ice, row by row, each with its mark before its name."""
+def ice_words(side: int) -> tuple[str, ...]:
+    """Return the compact words of a board of ice only, row by row: each cell's mark, then its name."""
     return tuple(f"_{name((row, col))}" for row in range(side) for col in range(side))
 
 
 @lru_cache(maxsize=4096)
 def distances(board: Board) -> dict[Cell, int]:
-    """Steps to the goal from every cell that can reach it without a hole."""
+    """Return the number of steps to the goal, for every cell that can reach it without entering a hole."""
     steps, queue = {board.goal: 0}, deque([board.goal])
     while queue:
         at = queue.popleft()
@@ -65,13 +65,16 @@ def distances(board: Board) -> dict[Cell, int]:
 
 
 def good_directions(board: Board, at: Cell) -> list[str]:
-    """The directions that shorten the way."""
+    """Return the directions that lead closer to the goal."""
     steps = distances(board)
     return [d for d in DIRECTIONS if steps.get(board.move(at, d), 99) < steps[at]]
 
 
 def quirky_reach(board: Board, depth: int) -> bool:
-    """The paper's filter: depth-first, each cell seen once at whatever depth, so some short paths are missed."""
+    """Return whether the paper's depth-first search finds the goal.
+
+    It visits each cell once, at whatever depth it comes first, so it misses some short paths.
+    """
     stack, seen = [(board.start, 0)], set()
     while stack:
         at, deep = stack.pop()

@@ -1,4 +1,4 @@
-"""One crossing: what is shown, what is read, how it ends."""
+"""Environment of FrozenLake-Obscure: observations, action parsing, rewards and episode ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from codots.domains.base import Step
 from codots.domains.family import action
-from codots.domains.frozen_lake.board import NAMES, Board, Cell, name, plain
+from codots.domains.frozen_lake.board import NAMES, Board, Cell, ice_words, name
 
 CODES = ("1", "2", "3", "4")
 DEFAULT = ("left", "down", "right", "up")
-"""What the codes mean where they are not secret."""
+"""Directions of the codes that are not secret, in the order of CODES."""
 
 Mapping = tuple[str, ...]
 """Direction of each code, in the order of CODES."""
@@ -20,74 +20,75 @@ Mapping = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Rules:
-    """What differs between the versions."""
+    """Settings that differ between versions."""
 
     shortest: int
-    """Least number of steps from start to goal."""
+    """Minimum number of steps from start to goal. Ignored by `quirky_filter`."""
     quirky_filter: bool
-    """Accept a board by the paper's depth-first search, which misses some short paths."""
+    """Whether to filter boards by the paper's depth-first search, which misses some short paths."""
     split_boards: bool
-    """Whether a board belongs either to `train` or to the held-out splits."""
-    last_move_told: bool
-    """Whether the updater reads what the last move did."""
+    """Whether each board belongs either to `train` or to the held-out splits."""
+    last_move_shown: bool
+    """Whether the updater sees the effect of the last move."""
     advice: bool
-    """Whether the rules in words say that trying things out helps in later tasks."""
+    """Whether the natural rules say that exploration helps in later tasks."""
 
 
 @dataclass(frozen=True)
 class Dials:
-    """What differs between presets."""
+    """Settings that differ between presets."""
 
     side: tuple[int, int]
-    """Least and greatest side of a board."""
+    """Minimum and maximum side length of a board."""
     path: int
-    """Greatest number of steps from start to goal."""
+    """Maximum number of steps from start to goal."""
     turns: int
-    """Moves of an episode, H."""
+    """Maximum number of moves in an episode, H."""
     frozen: tuple[float, float] = (0.6, 0.7)
-    """Range of the chance that a cell is ice."""
+    """Range of the probability that a cell is ice."""
     hidden: int = 4
-    """How many codes are secret: 0, 2, 3 or 4, hence 1, 2, 6 or 24 mappings."""
+    """Number of secret codes: 0, 2, 3 or 4, which leaves 1, 2, 6 or 24 mappings."""
 
     @property
     def mappings(self) -> tuple[Mapping, ...]:
-        """Every mapping that the rules leave possible, equally likely."""
+        """All possible mappings. They are equally likely."""
         known = DEFAULT[self.hidden :]
         return tuple(rest + known for rest in permutations(DEFAULT[: self.hidden]))
 
 
 class View(NamedTuple):
-    """The public state of an episode; a tuple, as one is made every move."""
+    """Public state of an episode. A named tuple, because every move creates one and tuples are cheap."""
 
     board: Board
     at: Cell
     turn: int
-    """Moves made so far."""
+    """Number of moves made so far."""
     turns: int
     style: str
     code: str | None = None
     """The last code."""
     came_from: Cell | None = None
+    """The cell before the last move."""
 
 
 class LakeEnv:
-    """One crossing."""
+    """One episode on a board."""
 
     def __init__(self, board: Board, mapping: Mapping, rules: Rules, turns: int, style: str) -> None:
         self.board, self.mapping, self.rules, self.turns, self.style = board, mapping, rules, turns, style
         self.view = View(board, board.start, 0, turns, style)
 
     def observe(self) -> str:
-        """Show the board."""
+        """Return the opening observation."""
         if self.style == "compact":
             return compact_board(self.view)
         return f"Move 1 of {self.turns}.\n{self._situation()}"
 
     def step(self, text: str) -> Step:
-        """Make the move that the text names."""
+        """Make the move named in the text; malformed text ends the episode."""
         code = read_code(text, self.style)
         if code is None:
-            return self._refuse()
+            return self._malformed()
         board, before, turn = self.board, self.view.at, self.view.turn + 1
         direction = self.mapping[CODES.index(code)]
         at = board.move(before, direction)
@@ -97,10 +98,10 @@ class LakeEnv:
         if stop is None:
             return Step(self._effect(moved, stop), 0.0, False, "", None, view)
         reward = 1 - 0.1 * turn / self.turns if stop == "goal" else 0.0
-        told = self._effect(moved, stop) if self.rules.last_move_told else ""
-        return Step(told, reward, True, stop if self.style == "compact" else FEEDBACK[stop], stop, view)
+        observation = self._effect(moved, stop) if self.rules.last_move_shown else ""
+        return Step(observation, reward, True, stop if self.style == "compact" else FEEDBACK[stop], stop, view)
 
-    def _refuse(self) -> Step:
+    def _malformed(self) -> Step:
         word = f"a code {', '.join(CODES)}" + (" in one <action></action>" if self.style == "natural" else "")
         feedback = "malformed" if self.style == "compact" else f"The reply did not hold {word}; the task is lost."
         return Step("", 0.0, True, feedback, "malformed", self.view)
@@ -129,7 +130,7 @@ FEEDBACK = {
 
 
 def read_code(text: str, style: str) -> str | None:
-    """Read the action in a reply, None if it is malformed."""
+    """Return the code in a reply, or None if the reply is malformed."""
     if style == "natural":
         inside = (action(text) or "").strip()
         return inside if inside in CODES else None
@@ -138,12 +139,12 @@ def read_code(text: str, style: str) -> str | None:
 
 
 def write_code(code: str, thought: str, style: str) -> str:
-    """Write a reply with this action."""
+    """Return a reply with this code; `thought` is the intended direction."""
     return f"{thought} {code}" if style == "compact" else f"I want to go {thought}. <action>{code}</action>"
 
 
 def draw(view: View) -> str:
-    """Draw the lake: P player, G goal, O hole, _ ice."""
+    """Return the board as text: P player, G goal, O hole, _ ice."""
     board = view.board
     marks = dict.fromkeys(board.holes, "O") | {board.goal: "G", view.at: "P"}
     rows = [
@@ -153,8 +154,8 @@ def draw(view: View) -> str:
 
 
 def compact_board(view: View) -> str:
-    """Write the lake as one word a cell, and the player's cell after them."""
-    board, words = view.board, list(plain(view.board.side))
+    """Return the board in compact style: one word per cell, then a line with the player's cell."""
+    board, words = view.board, list(ice_words(view.board.side))
     for mark, cells in (("O", board.holes), ("G", (board.goal,))):
         for row, col in cells:
             words[row * board.side + col] = mark + NAMES[row, col]

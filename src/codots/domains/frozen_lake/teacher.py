@@ -1,7 +1,7 @@
-"""A scripted player of the compact lake, with noise on every single decision: what the tiny base model imitates.
+"""A scripted teacher for the compact style, with noise on every decision; the base model is trained to imitate it.
 
-It reads exactly the text a model reads. Each word it says is skilled or naive by its own draw, so that nothing in an
-episode, a context or a life tells which.
+The teacher reads exactly the text that a model reads. Each word it writes is skilled or naive by an independent draw,
+so nothing in an episode, a context or a life reveals which.
 """
 
 from __future__ import annotations
@@ -24,57 +24,57 @@ EFFECT = re.compile(r"^([a-z]\d+) ([1-4])=(up|down|left|right|stays)\b", re.M)
 
 
 class Noise(Section):
-    """How often each single decision is skilled; the rest is naive."""
+    """Probabilities that each single decision is skilled; the other decisions are naive."""
 
-    # A skilled direction is the exact optimum's, a naive one a shortest way. Of equals it is the first: a model learns
-    # a rule faster than a draw, and plans more surely by it.
+    # A skilled direction comes from the exact optimum, a naive one from a shortest path. Ties go to the first
+    # direction, because a model learns a fixed rule faster than random draws and plans more reliably with it.
     thought: float = Field(default=1.0, ge=0, le=1)
-    """The intended direction is the optimum's."""
-    # A naive code trusts the context and guesses what the context leaves out.
+    """Probability that the intended direction is optimal."""
+    # A naive code trusts the context and guesses whatever the context omits.
     code: float = Field(default=1.0, ge=0, le=1)
-    """The code uses what the episode has shown."""
-    habit: float = Field(default=0.7, ge=0, le=1)  # other guesses are even draws
-    """A guess follows plain FrozenLake's codes."""
+    """Probability that the code uses what the episode has shown."""
+    habit: float = Field(default=0.7, ge=0, le=1)  # other guesses are uniform draws
+    """Probability that a guess follows the codes of standard FrozenLake."""
     right: float = Field(default=1.0, ge=0, le=1)
-    """A known fact is written as it is."""
-    wrong: float = Field(default=0.0, ge=0, le=1)  # what is neither right nor wrong is left out
-    """A fact is written at random."""
+    """Probability that a known fact is written correctly."""
+    wrong: float = Field(default=0.0, ge=0, le=1)  # a fact that is neither right nor wrong is omitted
+    """Probability that a known fact is written with a random direction."""
     invent: float = Field(default=0.0, ge=0, le=1)
-    """An unknown fact is written at random."""
+    """Probability that an unknown fact is written with a random direction."""
 
 
 Fact = tuple[str, str]
 """A code and its direction."""
 Effect = tuple[Cell, str, str]
-"""Where a move led, its code, and its direction or `stays`."""
+"""The cell that a move led to, its code, and its direction or `stays`."""
 
 
-def cell(text: str) -> Cell:
-    """Read a cell's name."""
+def read_cell(text: str) -> Cell:
+    """Return the cell with this name."""
     return int(text[1:]) - 1, ord(text[0]) - ord("a")
 
 
 def read_board(text: str) -> Board:
-    """Read a compact board; the last line names the player's cell."""
+    """Parse a compact board; the last line names the player's cell."""
     marks = {(int(row) - 1, ord(col) - ord("a")): mark for mark, col, row in CELL.findall(text)}
     holes = frozenset(at for at, mark in marks.items() if mark == "O")
     goal = next(at for at, mark in marks.items() if mark == "G")
     start = re.findall(r"^([a-z]\d+)\b", text, re.M)[0]
-    return Board(round(len(marks) ** 0.5), holes, cell(start), goal)
+    return Board(round(len(marks) ** 0.5), holes, read_cell(start), goal)
 
 
 def read_claims(text: str) -> list[Fact]:
-    """Read the context that a prompt shows."""
+    """Return the facts claimed by the context in a prompt."""
     return [fact for line in re.findall(r"^notes(.*)", text, re.M) for fact in CLAIM.findall(line.split("<|")[0])]
 
 
 def read_effects(text: str) -> list[Effect]:
-    """Read what moves did."""
-    return [(cell(at), code, effect) for at, code, effect in EFFECT.findall(text)]
+    """Return the effects of the moves in a text."""
+    return [(read_cell(at), code, effect) for at, code, effect in EFFECT.findall(text)]
 
 
-def believe(board: Board, effects: Iterable[Effect], claims: Iterable[Fact]) -> list[Mapping]:
-    """Keep the mappings that agree with what was seen, and with as many claims as agree with that."""
+def consistent_mappings(board: Board, effects: Iterable[Effect], claims: Iterable[Fact]) -> list[Mapping]:
+    """Return the mappings that agree with all effects. Claims narrow them further unless they contradict the rest."""
     belief = list(ALL)
     for at, code, effect in effects:
         i = CODES.index(code)
@@ -92,13 +92,13 @@ ALL = Dials(side=(4, 4), path=1, turns=1).mappings
 
 
 def known(belief: list[Mapping], code: str) -> str | None:
-    """The direction that all mappings give a code, None if they differ."""
-    found = {mapping[CODES.index(code)] for mapping in belief}
-    return found.pop() if len(found) == 1 else None
+    """Return the direction that all mappings assign to a code, or None if they differ."""
+    directions = {mapping[CODES.index(code)] for mapping in belief}
+    return directions.pop() if len(directions) == 1 else None
 
 
 class Solver:
-    """Plays one task."""
+    """Solves one task."""
 
     def __init__(self, noise: Noise, rng: Rng) -> None:
         self.noise, self.rng = noise, rng
@@ -115,7 +115,7 @@ class Solver:
         else:
             self.effects += read_effects(text.split("<|user|>")[1])
             self.at = self.effects[-1][0]
-        belief = believe(self.board, self.effects, self.claims)
+        belief = consistent_mappings(self.board, self.effects, self.claims)
         thought = self._thought(belief)
         return f"{thought} {self._code(belief, thought)}"
 
@@ -131,13 +131,13 @@ class Solver:
 
     def _code(self, belief: list[Mapping], thought: str) -> str:
         if self.rng.random() < self.noise.code:
-            return self._any([c for i, c in enumerate(CODES) if any(m[i] == thought for m in belief)])
+            return self._choice([c for i, c in enumerate(CODES) if any(m[i] == thought for m in belief)])
         trusted = [code for code, direction in self.claims if direction == thought]
         if trusted:
             return trusted[-1]
-        return CODES[DEFAULT.index(thought)] if self.rng.random() < self.noise.habit else self._any(CODES)
+        return CODES[DEFAULT.index(thought)] if self.rng.random() < self.noise.habit else self._choice(CODES)
 
-    def _any(self, words: Iterable[str]) -> str:
+    def _choice(self, words: Iterable[str]) -> str:
         words = list(words)
         return words[self.rng.integers(len(words))]
 
@@ -149,7 +149,7 @@ class Writer:
         self.noise, self.rng = noise, rng
 
     def __call__(self, text: str) -> str:
-        belief = believe(read_board(text), read_effects(text), read_claims(text))
+        belief = consistent_mappings(read_board(text), read_effects(text), read_claims(text))
         facts = [self._fact(code, known(belief, code)) for code in CODES]
         return " ".join(["<context>", *filter(None, facts), "</context>"])
 
@@ -163,7 +163,7 @@ class Writer:
 
 
 class Teacher:
-    """Solves or rewrites, as the first text of the session asks."""
+    """Solves a task or rewrites a context, depending on the first text of the session."""
 
     def __init__(self, noise: Noise, names: Names) -> None:
         self.noise, self.rng = noise, stream(*names, "teacher")

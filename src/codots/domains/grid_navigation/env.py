@@ -1,4 +1,4 @@
-"""One trip: what is shown, what is read, what it pays."""
+"""Environment of grid navigation: observations, action parsing and rewards."""
 
 from __future__ import annotations
 
@@ -8,74 +8,87 @@ from typing import Literal
 from codots.core.templates import Prompts
 from codots.domains.base import Step
 from codots.domains.family import action
-from codots.domains.grid_navigation.ground import LETTERS, UNKNOWN, Cell, Ground, Trip, around, name, read_name, way
-from codots.domains.grid_navigation.route import Paid, ends
+from codots.domains.grid_navigation.ground import (
+    LETTERS,
+    UNKNOWN,
+    Cell,
+    Ground,
+    Trip,
+    around,
+    entered_cells,
+    name,
+    read_name,
+)
+from codots.domains.grid_navigation.route import Paid, reference_costs
 
 render = Prompts(__package__)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What differs between the versions."""
+    """Settings that differ between versions."""
 
     advice: bool
-    """Whether the rules tell the player to explore early in a life and to exploit later."""
+    """Whether the rules advise to explore early in a life and to exploit later."""
     aimless: float | None
-    """What arriving pays at the mean cost that aimless moves have in expectation, where 1 is for the least possible;
-    None pays by the cost alone, whatever the trip."""
+    """Reward for arriving at the expected mean cost of random moves; the minimum mean cost earns 1.
+
+    If None, the reward is 1 - mean cost / 100 on every trip.
+    """
     spread: float
-    """Least distance between the mean cost of aimless moves and the least one."""
+    """Minimum difference between the expected mean cost of random moves and the minimum mean cost of a trip."""
     split_trips: bool
-    """Whether a trip belongs either to `train` or to the held-out splits."""
+    """Whether each trip belongs either to `train` or to the held-out splits."""
 
     def reward(self, ground: Ground, trip: Trip, mean: float) -> float:
-        """What arriving at this mean cost pays."""
+        """Return the reward for arriving at this mean cost."""
         if self.aimless is None:
             return 1 - mean / 100
-        between = ends(ground, trip)
-        wasted = (mean - between.least) / max(between.aimless - between.least, 1e-9)
-        return max(0.0, 1 - (1 - self.aimless) * wasted)
+        reference = reference_costs(ground, trip)
+        excess = (mean - reference.least) / max(reference.aimless - reference.least, 1e-9)
+        return max(0.0, 1 - (1 - self.aimless) * excess)
 
 
 @dataclass(frozen=True)
 class Dials:
-    """What differs between presets."""
+    """Settings that differ between presets."""
 
     side: tuple[int, int]
-    """Least and greatest side of a grid; at least 3, at most 16."""
+    """Minimum and maximum side length of a grid, within 3 to 16."""
     hills: int
+    """Number of hills."""
     rounds: tuple[int, int]
-    """Least and greatest number of moves of a trip."""
+    """Minimum and maximum number of moves of a trip."""
     scale: tuple[float, float] = (0.15, 0.45)
-    """Range of the widths of a hill, in sides of the grid."""
+    """Range of the width of a hill, as a fraction of the grid's side."""
     sight: int = 1
-    """Within how many king's moves of an entered cell costs are seen."""
+    """Radius in king's moves around entered cells within which costs become visible."""
     memory: Literal["context", "environment"] = "context"
-    """Who carries the map over the tasks of a life: the player's own context, or the environment, which shows it."""
+    """What carries the map across the tasks of a life: the context alone, or the environment, which shows it."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode."""
+    """Public state of an episode."""
 
     trip: Trip
     at: Cell
     turn: int
-    """Moves made so far."""
+    """Number of moves made so far."""
     paid: Paid
     known: bytes
-    """The cost of each cell, UNKNOWN where it was not seen."""
+    """The cost of each cell, UNKNOWN for cells not seen yet."""
     style: str
 
     @property
     def left(self) -> int:
-        """Moves still to make."""
+        """Number of moves left."""
         return self.trip.rounds - self.turn
 
 
 @dataclass
 class GridEnv:
-    """One trip."""
+    """One episode: a single trip."""
 
     ground: Ground
     trip: Trip
@@ -83,14 +96,14 @@ class GridEnv:
     dials: Dials
     style: str
     known: bytearray
-    """What was seen; the environment's memory writes on here, where there is one."""
+    """The costs seen so far. With environment memory, the tasks of a life share this array."""
     view: View = field(init=False)
 
     def __post_init__(self) -> None:
         self.view = View(self.trip, self.trip.start, 0, Paid(), bytes(self.known), self.style)
 
     def observe(self) -> str:
-        """Show where the trip begins and what is known of the grid."""
+        """Return the opening observation: start, goal and known costs."""
         side, known = self.trip.side, self.view.known
         if self.style == "compact":
             seen = _costs(side, known, [cell for cell, cost in enumerate(known) if cost != UNKNOWN])
@@ -98,42 +111,42 @@ class GridEnv:
         return render("turn", view=self.view, entered=(), grid=draw(self.view), name=self._name)
 
     def step(self, text: str) -> Step:
-        """Make the move that the text names."""
+        """Make the move named in the text; an illegal move or malformed text ends the episode."""
         to = read_move(text, self.trip.side, self.style)
         before = self.view
-        entered = None if to is None else way(self.trip.side, before.at, to)
+        entered = None if to is None else entered_cells(self.trip.side, before.at, to)
         if to is None or entered is None:
-            return self._refuse(to)
-        new = self._see(entered)
+            return self._reject(to)
+        new = self._reveal(entered)
         total = before.paid.total + sum([self.ground.costs[cell] for cell in entered])
         paid = Paid(total, before.paid.count + len(entered))
         self.view = View(self.trip, to, before.turn + 1, paid, bytes(self.known), self.style)
-        told = self._tell(entered, new)
-        return self._arrive(told) if self.view.left == 0 else Step(told, 0.0, False, view=self.view)
+        observation = self._observation(entered, new)
+        return self._finish(observation) if self.view.left == 0 else Step(observation, 0.0, False, view=self.view)
 
-    def _see(self, entered: range) -> list[Cell]:
-        """Look around; give the cells that were not known."""
+    def _reveal(self, entered: range) -> list[Cell]:
+        """Record the costs around the entered cells; return the cells that were unknown."""
         seen = around(self.trip.side, entered, self.dials.sight)
         new = [cell for cell in seen if self.known[cell] == UNKNOWN]
         for cell in new:
             self.known[cell] = self.ground.costs[cell]
         return new
 
-    def _tell(self, entered: range, new: list[Cell]) -> str:
+    def _observation(self, entered: range, new: list[Cell]) -> str:
         side, view = self.trip.side, self.view
         if self.style == "compact":
             costs = _costs(side, view.known, new)
             return f"{name(view.at, side)} {view.turn}/{self.trip.rounds} mean {view.paid.mean:.0f}{costs}"
         return render("turn", view=view, entered=list(map(self._name, entered)), grid=draw(view), name=self._name)
 
-    def _arrive(self, told: str) -> Step:
+    def _finish(self, observation: str) -> Step:
         view = self.view
         if view.at != self.trip.goal:
-            return Step(told, 0.0, True, self._feedback("missed"), "missed", view)
+            return Step(observation, 0.0, True, self._feedback("missed"), "missed", view)
         reward = self.rules.reward(self.ground, self.trip, view.paid.mean)
-        return Step(told, reward, True, self._feedback("goal"), "goal", view)
+        return Step(observation, reward, True, self._feedback("goal"), "goal", view)
 
-    def _refuse(self, to: Cell | None) -> Step:
+    def _reject(self, to: Cell | None) -> Step:
         stop = "malformed" if to is None else "illegal"
         return Step("", 0.0, True, self._feedback(stop, to), stop, self.view)
 
@@ -147,7 +160,7 @@ class GridEnv:
 
 
 def read_move(text: str, side: int, style: str) -> Cell | None:
-    """Read the cell that a reply names, None if it is malformed."""
+    """Return the cell named in a reply, or None if the reply is malformed."""
     if style == "natural":
         return read_name((action(text) or "").strip(), side)
     words = text.rsplit(maxsplit=1)
@@ -155,13 +168,13 @@ def read_move(text: str, side: int, style: str) -> Cell | None:
 
 
 def write_move(cell: Cell, side: int, style: str) -> str:
-    """Write a reply with this move."""
+    """Return a reply with this move."""
     word = name(cell, side)
     return f"to {word}" if style == "compact" else f"I want to go to {word}. <action>{word}</action>"
 
 
 def draw(view: View) -> str:
-    """Draw the grid: the cost of each cell, ? where it was not seen."""
+    """Return the grid as text: the cost of each cell, or ? if it is unknown."""
     side, known = view.trip.side, view.known
     words = ["?" if cost == UNKNOWN else str(cost) for cost in known]
     rows = [[str(row + 1), *words[row * side : (row + 1) * side]] for row in range(side)]
@@ -173,5 +186,5 @@ def _costs(side: int, known: bytes, cells: list[Cell]) -> str:
 
 
 def rules_text(trip: Trip, rules: Rules, dials: Dials, style: str) -> str:
-    """Say the rules of a trip."""
+    """Render the rules of a trip."""
     return render("rules", style, trip=trip, rules=rules, dials=dials, last=LETTERS[trip.side - 1])

@@ -1,4 +1,4 @@
-"""The ground itself: cost maps, cells and their names, rook moves and what they show."""
+"""Cost maps and trips: drawing them, cell names, rook moves and the cells that moves reveal."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from codots.domains.base import Rng
 
 LETTERS = "abcdefghijklmnop"
 TOP = 99
-"""The greatest cost of a cell."""
+"""Maximum cost of a cell."""
 UNKNOWN = 255
-"""Stands for the cost of a cell that was not seen."""
+"""Marks the cost of a cell that has not been seen."""
 NAME = re.compile(r"([a-pA-P])([1-9]|1[0-6])")
 
 Cell = int
-"""Row by row: row * side + column."""
+"""Index of a cell: row * side + column."""
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What is hidden: the cost of entering each cell."""
+    """A cost map: the hidden part of a world."""
 
     side: int
     costs: bytes
-    """Row by row."""
+    """The cost of entering each cell, row by row."""
 
     @property
     def array(self) -> Ints:
-        """The costs, to reckon with."""
+        """The costs as an int64 array of shape (side**2,)."""
         return np.frombuffer(self.costs, dtype=np.uint8).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Trip:
-    """The content of a task."""
+    """A trip: the content of a task."""
 
     side: int
     start: Cell
     goal: Cell
     rounds: int
-    """Moves to make, neither more nor fewer."""
+    """Exact number of moves."""
 
     @property
     def split(self) -> str:
-        """The side of the wall that this content falls on."""
+        """The side of the split, `train` or `held-out`, decided by a hash of the content."""
         return "held-out" if digest("trip", self.side, self.start, self.goal, self.rounds) % 4 == 0 else "train"
 
 
 def name(cell: Cell, side: int) -> str:
-    """Name a cell: column letter, row number."""
+    """Return a cell's name: column letter, row number."""
     return f"{LETTERS[cell % side]}{cell // side + 1}"
 
 
 def read_name(word: str, side: int) -> Cell | None:
-    """Read a cell's name, None if there is no such cell."""
+    """Return the cell with this name, or None if there is no such cell."""
     found = NAME.fullmatch(word)
     if found is None:
         return None
@@ -67,8 +67,8 @@ def read_name(word: str, side: int) -> Cell | None:
     return row * side + col if row < side and col < side else None
 
 
-def way(side: int, start: Cell, end: Cell) -> range | None:
-    """The cells that a rook's move enters, in order: all but the first; None if it is no move."""
+def entered_cells(side: int, start: Cell, end: Cell) -> range | None:
+    """Return the cells that a rook's move enters, in order and without the start, or None if it is not a move."""
     if start // side == end // side:
         step = 1
     elif (end - start) % side == 0:
@@ -80,7 +80,7 @@ def way(side: int, start: Cell, end: Cell) -> range | None:
 
 
 def around(side: int, entered: range, radius: int) -> list[Cell]:
-    """The cells within some king's moves of those that were entered."""
+    """Return the cells within `radius` king's moves of the entered cells."""
     first, last = min(entered), max(entered)
     cols = sorted((first % side, last % side))
     left, right = max(cols[0] - radius, 0), min(cols[1] + radius, side - 1)
@@ -88,8 +88,8 @@ def around(side: int, entered: range, radius: int) -> list[Cell]:
     return [cell for row in rows for cell in range(row * side + left, row * side + right + 1)]
 
 
-def hills(rng: Rng, side: int, count: int, scale: tuple[float, float]) -> Ground:
-    """Draw a ground of round and oblong hills; squaring their sum makes wide valleys and steep tops."""
+def draw_ground(rng: Rng, side: int, count: int, scale: tuple[float, float]) -> Ground:
+    """Draw a cost map of `count` Gaussian hills; squaring their sum makes wide valleys and steep tops."""
     lines = np.linspace(0, 1, side)
     height = np.zeros((side, side))
     for _ in range(count):
@@ -105,8 +105,8 @@ def hills(rng: Rng, side: int, count: int, scale: tuple[float, float]) -> Ground
     return Ground(side, np.rint(TOP * level**2).astype(np.uint8).tobytes())
 
 
-def wander(rng: Rng, side: int, rounds: int) -> Trip:
-    """Draw a trip by walking it at random, so that there is a way that takes exactly these rounds."""
+def draw_trip(rng: Rng, side: int, rounds: int) -> Trip:
+    """Draw a trip by a random walk of `rounds` moves, so that a route with that many moves exists."""
     while True:
         start = at = int(rng.integers(side * side))
         for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""The reference policies."""
+"""Reference policies of grid navigation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codots.domains.grid_navigation.route import best_route, in_reach, moves
 
 
 class Random:
-    """Moves drawn evenly among those that keep the goal in reach."""
+    """Draws uniformly among the moves that keep the goal reachable."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -21,18 +21,18 @@ class Random:
     def act(self, view: View) -> str:
         side, to = view.trip.side, moves(view.trip.side).to[view.at]
         within = to[in_reach(side, view.trip.goal, view.left - 1)[to]]
-        within = within if len(within) else to  # where all is lost, any move
+        within = within if len(within) else to  # the goal is out of reach, so any move will do
         return write_move(int(within[self.rng.integers(len(within))]), side, view.style)
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome; this policy does not learn."""
 
 
 class Planner:
-    """The cheapest route under the costs that it takes for true, planned anew before each move."""
+    """Follows the cheapest route under its assumed costs and replans before each move."""
 
     def costs(self, view: View) -> Ints:
-        """The cost of each cell, as far as it knows."""
+        """Return the assumed cost of each cell."""
         raise NotImplementedError
 
     def act(self, view: View) -> str:
@@ -42,7 +42,7 @@ class Planner:
 
 
 class Informed(Planner):
-    """The cheapest route over the true costs."""
+    """Follows the cheapest route under the true costs."""
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
@@ -51,17 +51,17 @@ class Informed(Planner):
         return self.ground.array
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the map is already known."""
 
 
-class Learner(Planner):
-    """Remembers every cost it saw and takes the others for the mean of these; before the first it moves aimlessly."""
+class AdaptivePolicy(Planner):
+    """Remembers every cost it has seen and assumes their mean for all other cells; moves at random before the first."""
 
     def __init__(self, aimless: Random, known: Mapping[Cell, int] | None = None) -> None:
         self.aimless, self.known = aimless, dict(known or {})
 
     def act(self, view: View) -> str:
-        self._learn(view)
+        self._remember(view)
         return super().act(view) if self.known else self.aimless.act(view)
 
     def costs(self, view: View) -> Ints:
@@ -69,7 +69,7 @@ class Learner(Planner):
         return np.array([self.known.get(cell, mean) for cell in range(view.trip.side**2)], dtype=np.int64)
 
     def end(self, step: Step) -> None:
-        self._learn(step.view)
+        self._remember(step.view)
 
-    def _learn(self, view: View) -> None:
+    def _remember(self, view: View) -> None:
         self.known.update((cell, cost) for cell, cost in enumerate(view.known) if cost != UNKNOWN)

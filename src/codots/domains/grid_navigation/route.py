@@ -1,4 +1,4 @@
-"""The cheapest route by mean cost, exactly; and what aimless moves cost on average, exactly."""
+"""Exact route planning: the route of minimum mean cost, and the expected mean cost of random moves."""
 
 from __future__ import annotations
 
@@ -12,36 +12,40 @@ from codots.domains.grid_navigation.ground import Cell, Ground, Ints, Trip
 
 Floats = NDArray[np.float64]
 FAR = 1 << 50
-"""The value of a cell from which the goal is out of reach: more than any route costs."""
+"""Value of a cell from which the goal is unreachable; larger than the cost of any route."""
 
 
 @dataclass(frozen=True)
 class Paid:
-    """The costs of the cells entered so far: how much, for how many."""
+    """Total cost and number of the cells entered so far."""
 
     total: int = 0
     count: int = 0
 
     @property
     def mean(self) -> float:
-        """The mean cost of an entered cell."""
+        """Mean cost of the entered cells."""
         return self.total / self.count
 
 
-NOTHING = Paid()
+NOTHING_PAID = Paid()
 
 
 @dataclass(frozen=True)
 class Route:
-    """Where to go, and what will have been paid then."""
+    """A planned route."""
 
     stops: tuple[Cell, ...]
-    """Where each move ends."""
+    """The cell that each move ends on."""
     paid: Paid
+    """Costs paid by the end of the route, including those paid before it."""
 
 
 class Moves:
-    """All rook moves of a square grid; rows are cells, columns are the moves from it: n**2 x 2(n - 1)."""
+    """All rook moves of a square grid with side n, as arrays of shape (n**2, 2(n - 1)).
+
+    A row is a start cell, a column is one of its moves.
+    """
 
     def __init__(self, side: int) -> None:
         self.side = side
@@ -50,16 +54,16 @@ class Moves:
         across, down = other + (other >= col), other + (other >= row)
         self.to: Ints = np.hstack([row * side + across, down * side + col])
         self.length: Ints = np.hstack([abs(across - col), abs(down - row)])
-        # Where a move begins and ends in the running sums of `tolls`, of which one goes row by row, one column by
-        # column. Forwards the first cell is left out and the last one taken in; backwards it is the other way round.
+        # Start and end of each move in the prefix sums of `move_costs`: first the sums in row order, then those in
+        # column order. A forward move excludes its first cell and includes its last, a backward move the reverse.
         second = side * side + 1
         ahead, below = across > col, down > row
         begin = [row * side + col + ahead, second + col * side + row + below]
         end = [row * side + across + ahead, second + col * side + down + below]
         self._begin, self._end = np.hstack(begin), np.hstack(end)
 
-    def tolls(self, costs: Ints) -> Ints:
-        """What each move pays, for costs by cell."""
+    def move_costs(self, costs: Ints) -> Ints:
+        """Return the cost of each move, given the cost of each cell."""
         by_column = costs.reshape(self.side, self.side).T.ravel()
         sums = np.concatenate([[0], costs.cumsum(), [0], by_column.cumsum()])
         return np.asarray(np.abs(sums[self._end] - sums[self._begin]))
@@ -67,26 +71,27 @@ class Moves:
 
 @lru_cache(maxsize=32)
 def moves(side: int) -> Moves:
-    """The moves of a grid, made once."""
+    """Return the cached move table of a grid."""
     return Moves(side)
 
 
-def best_route(side: int, costs: Ints, at: Cell, goal: Cell, rounds: int, paid: Paid = NOTHING) -> Route | None:
-    """The route of exactly these rounds that ends on the goal with the least mean cost of all that was ever entered.
+def best_route(side: int, costs: Ints, at: Cell, goal: Cell, rounds: int, paid: Paid = NOTHING_PAID) -> Route | None:
+    """Return the route of exactly `rounds` moves to the goal with the minimum mean cost, or None if there is none.
 
-    Dinkelbach's method: a route beats the mean p/q if q * total - p * count is negative. The route for which this is
-    least is found backwards, round by round; then again with the mean of that route, until none is better. All numbers
-    are whole, so the optimum is exact. None if there is no such route.
+    The mean includes the cells in `paid`. Uses Dinkelbach's method: a route beats the mean p/q if
+    q * total - p * count is negative. Dynamic programming, backward from the goal, finds the route that minimizes this
+    value. The search repeats with the mean of that route until none is better. All numbers are integers, so the optimum
+    is exact.
     """
     table = moves(side)
-    tolls = table.tolls(costs)
+    move_costs = table.move_costs(costs)
     best: Route | None = None
-    ratio = Paid(int(costs.sum()), side * side)  # any mean will do to begin with
+    ratio = Paid(int(costs.sum()), side * side)  # any initial mean works
     while True:
-        stops = _least(table, ratio.count * tolls - ratio.total * table.length, at, goal, rounds)
+        stops = _min_weight_route(table, ratio.count * move_costs - ratio.total * table.length, at, goal, rounds)
         if stops is None:
             return None
-        entered = [(tolls[a, m], table.length[a, m]) for a, m in stops]
+        entered = [(move_costs[a, m], table.length[a, m]) for a, m in stops]
         total, count = (int(sum(part)) for part in zip(*entered, strict=True))
         route = Route(tuple(int(table.to[a, m]) for a, m in stops), Paid(paid.total + total, paid.count + count))
         if best is not None and route.paid.total * best.paid.count >= best.paid.total * route.paid.count:
@@ -94,11 +99,11 @@ def best_route(side: int, costs: Ints, at: Cell, goal: Cell, rounds: int, paid: 
         best, ratio = route, route.paid
 
 
-def _least(table: Moves, weight: Ints, at: Cell, goal: Cell, rounds: int) -> list[tuple[Cell, int]] | None:
-    """The moves of the route of least weight, each by its cell and its column in the table."""
-    left: Ints = np.full(table.side**2, FAR)
-    left[goal] = 0
-    layers = [left]
+def _min_weight_route(table: Moves, weight: Ints, at: Cell, goal: Cell, rounds: int) -> list[tuple[Cell, int]] | None:
+    """Return the moves of the route of minimum weight, each as its start cell and its column in the table."""
+    last: Ints = np.full(table.side**2, FAR)
+    last[goal] = 0
+    layers = [last]
     for _ in range(rounds - 1):
         layers.append((weight + layers[-1][table.to]).min(axis=1))
     stops = []
@@ -113,7 +118,7 @@ def _least(table: Moves, weight: Ints, at: Cell, goal: Cell, rounds: int) -> lis
 
 
 def in_reach(side: int, goal: Cell, left: int) -> NDArray[np.bool_]:
-    """From which cells the goal can be had with exactly these moves left; with two or more, from all."""
+    """Return a mask of the cells from which exactly `left` moves can end on the goal; two or more reach it from all."""
     row, col = np.divmod(np.arange(side * side), side)
     if left >= 2:
         return np.ones(side * side, dtype=bool)
@@ -122,13 +127,13 @@ def in_reach(side: int, goal: Cell, left: int) -> NDArray[np.bool_]:
 
 
 def aimless_mean(ground: Ground, trip: Trip) -> float:
-    """The expected mean cost of a player who moves evenly at random among the moves that keep the goal in reach.
+    """Return the expected mean cost of uniformly random moves that keep the goal reachable.
 
-    The mean of a ratio asks for the chance of every number of entered cells at every cell, chance[cell * span + count],
-    and beside it for the chance times what was paid.
+    The expectation of a ratio needs the joint distribution of the cell and the number of cells entered:
+    chance[cell * span + count]. `paid` holds that probability times the expected cost paid.
     """
     table, span = moves(trip.side), trip.rounds * (trip.side - 1) + 1
-    tolls = table.tolls(ground.array)
+    move_costs = table.move_costs(ground.array)
     chance: Floats = np.zeros(trip.side**2 * span)
     chance[trip.start * span] = 1.0
     paid = np.zeros_like(chance)
@@ -141,23 +146,25 @@ def aimless_mean(ground: Ground, trip: Trip) -> float:
         to = table.to[cell[i], move] * span + count[i] + table.length[cell[i], move]
         taken, brought = (chance[here] * share)[i], (paid[here] * share)[i]
         chance = np.asarray(np.bincount(to, taken, chance.size), dtype=np.float64)
-        brought += taken * tolls[cell[i], move]
+        brought += taken * move_costs[cell[i], move]
         paid = np.asarray(np.bincount(to, brought, chance.size), dtype=np.float64)
     paid_by_count = paid.reshape(-1, span)[trip.goal, 1:]
     return float((paid_by_count / np.arange(1, span)).sum())
 
 
 @dataclass(frozen=True)
-class Ends:
-    """What a trip costs by mean."""
+class ReferenceCosts:
+    """Mean costs that the reward of a trip is measured against."""
 
     least: float
+    """Minimum mean cost."""
     aimless: float
+    """Expected mean cost of random moves."""
 
 
 @lru_cache(maxsize=1 << 14)
-def ends(ground: Ground, trip: Trip) -> Ends:
-    """The two ends between which a trip is judged; worked out once, for many lives meet the same trip."""
+def reference_costs(ground: Ground, trip: Trip) -> ReferenceCosts:
+    """Return the reference costs of a trip, cached because many lives share a trip."""
     best = best_route(trip.side, ground.array, trip.start, trip.goal, trip.rounds)
-    assert best is not None, "a trip was drawn by walking it"
-    return Ends(best.paid.mean, aimless_mean(ground, trip))
+    assert best is not None, "a trip is drawn by a random walk, so a route exists"
+    return ReferenceCosts(best.paid.mean, aimless_mean(ground, trip))
