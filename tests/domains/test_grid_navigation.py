@@ -29,7 +29,7 @@ from codots.domains.grid_navigation.ground import (
     read_name,
 )
 from codots.domains.grid_navigation.policies import AdaptivePolicy, Random
-from codots.domains.grid_navigation.route import Paid, aimless_mean, best_route, in_reach, moves, reference_costs
+from codots.domains.grid_navigation.route import Paid, best_route, in_reach, moves, random_mean, reference_costs
 from codots.domains.registry import get_domain, make_pack
 
 DOCS = Path(__file__).parents[2] / "docs/domains/grid_navigation.md"
@@ -89,9 +89,9 @@ def test_the_reward_of_v1_is_one_at_the_optimum_and_a_half_at_random_moves(style
     least = best_route(4, GROUND.array, 0, 15, 3)
     last = move_to(make_env(V1, style=style), *[name(stop, 4) for stop in least.stops])
     assert last.reward == pytest.approx(1.0)
-    assert V1.reward(GROUND, TRIP, reference.aimless) == pytest.approx(0.5)
-    assert V1.reward(GROUND, TRIP, (reference.aimless + reference.least) / 2) == pytest.approx(0.75)
-    assert V1.reward(GROUND, TRIP, 2 * reference.aimless - reference.least) == pytest.approx(0.0)
+    assert V1.reward(GROUND, TRIP, reference.random) == pytest.approx(0.5)
+    assert V1.reward(GROUND, TRIP, (reference.random + reference.least) / 2) == pytest.approx(0.75)
+    assert V1.reward(GROUND, TRIP, 2 * reference.random - reference.least) == pytest.approx(0.0)
     assert V1.reward(GROUND, TRIP, 99.0) == 0.0
 
 
@@ -398,7 +398,7 @@ def test_only_v1_excludes_trips_where_random_moves_are_nearly_optimal():
     def spreads(id):
         tasks = [task for i in range(60) for task in make_pack(id, "easy", "train", i, 4).tasks]
         references = [reference_costs(task.world.hidden, task.content) for task in tasks]
-        return [reference.aimless - reference.least for reference in references]
+        return [reference.random - reference.least for reference in references]
 
     assert min(spreads("grid-navigation-v1")) >= V1.spread
     assert min(spreads("grid-navigation-v0")) < V1.spread
@@ -472,7 +472,7 @@ def test_the_expected_cost_of_random_moves_matches_an_exhaustive_enumeration(rou
         rng = stream("aimless", rounds, i)
         ground, content = draw_ground(rng, 4, 2, (0.15, 0.45)), draw_trip(rng, 4, rounds)
         slow = expected_mean(ground.costs, 4, content.start, content.goal, rounds, 0, 0)
-        assert aimless_mean(ground, content) == pytest.approx(slow, abs=1e-9)
+        assert random_mean(ground, content) == pytest.approx(slow, abs=1e-9)
 
 
 def test_move_costs_are_the_summed_costs_of_the_entered_cells():
@@ -674,7 +674,9 @@ def test_each_switch_of_the_rules_has_its_own_effect():
     assert {t.split for t in drawn[V0]} == {"train", "held-out"}
     assert {t.split for t in drawn[replace(V0, split_trips=True)]} == {"train"}
     references = {rules: [reference_costs(GROUND, t) for t in drawn[rules]] for rules in drawn}
-    lowest = {rules: min(r.aimless - r.least for r in references[rules]) for rules in drawn}
+    lowest = {rules: min(r.random - r.least for r in references[rules]) for rules in drawn}
     assert lowest[V0] < 5 <= lowest[replace(V0, spread=5.0)]
     assert V0.reward(GROUND, TRIP, 40.0) == pytest.approx(0.6)
-    assert replace(V0, aimless=0.2).reward(GROUND, TRIP, reference_costs(GROUND, TRIP).aimless) == pytest.approx(0.2)
+    assert replace(V0, random_reward=0.2).reward(GROUND, TRIP, reference_costs(GROUND, TRIP).random) == pytest.approx(
+        0.2
+    )

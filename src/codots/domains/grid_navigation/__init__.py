@@ -87,7 +87,7 @@ class GridNavigation(Family):
         if not self.rules.spread:
             return True
         reference = reference_costs(ground, trip)
-        return reference.aimless - reference.least >= self.rules.spread
+        return reference.random - reference.least >= self.rules.spread
 
     def make_memory(self, world: World) -> bytearray | None:
         """Return a blank map for the life if the environment remembers costs across tasks, else None."""
@@ -122,7 +122,7 @@ class GridNavigation(Family):
     def floor(self, task: Task) -> float:
         """Return the reward at the expected mean cost of random moves to the goal."""
         reference = reference_costs(task.world.hidden, task.content)
-        return self.rules.reward(task.world.hidden, task.content, reference.aimless)
+        return self.rules.reward(task.world.hidden, task.content, reference.random)
 
     def ceiling(self, task: Task) -> float:
         """Return the reward at the minimum mean cost."""
@@ -156,8 +156,8 @@ def _blank_map(ground: Ground) -> bytearray:
     return bytearray([UNKNOWN]) * len(ground.costs)
 
 
-V0 = Rules(advice=True, aimless=None, spread=0.0, split_trips=False)
-V1 = Rules(advice=False, aimless=0.5, spread=5.0, split_trips=True)
+V0 = Rules(advice=True, random_reward=None, spread=0.0, split_trips=False)
+V1 = Rules(advice=False, random_reward=0.5, spread=5.0, split_trips=True)
 EASY = Dials(side=(8, 12), hills=4, rounds=(3, 5))
 HARD = Dials(side=(10, 14), hills=5, rounds=(3, 5))
 SIGHT = Dials(side=(8, 12), hills=4, rounds=(4, 6), scale=(0.10, 0.35), sight=2)

@@ -30,7 +30,7 @@ class Rules:
 
     advice: bool
     """Whether the rules advise to explore early in a life and to exploit later."""
-    aimless: float | None
+    random_reward: float | None
     """Reward for arriving at the expected mean cost of random moves; the minimum mean cost earns 1.
 
     If None, the reward is 1 - mean cost / 100 on every trip.
@@ -42,11 +42,11 @@ class Rules:
 
     def reward(self, ground: Ground, trip: Trip, mean: float) -> float:
         """Return the reward for arriving at this mean cost."""
-        if self.aimless is None:
+        if self.random_reward is None:
             return 1 - mean / 100
         reference = reference_costs(ground, trip)
-        excess = (mean - reference.least) / max(reference.aimless - reference.least, 1e-9)
-        return max(0.0, 1 - (1 - self.aimless) * excess)
+        excess = (mean - reference.least) / max(reference.random - reference.least, 1e-9)
+        return max(0.0, 1 - (1 - self.random_reward) * excess)
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,12 @@ class Informed(Planner):
 class AdaptivePolicy(Planner):
     """Remembers every cost it has seen and assumes their mean for all other cells; moves at random before the first."""
 
-    def __init__(self, aimless: Random, known: Mapping[Cell, int] | None = None) -> None:
-        self.aimless, self.known = aimless, dict(known or {})
+    def __init__(self, random: Random, known: Mapping[Cell, int] | None = None) -> None:
+        self.random, self.known = random, dict(known or {})
 
     def act(self, view: View) -> str:
         self._remember(view)
-        return super().act(view) if self.known else self.aimless.act(view)
+        return super().act(view) if self.known else self.random.act(view)
 
     def costs(self, view: View) -> Ints:
         mean = round(sum(self.known.values()) / len(self.known))

@@ -126,7 +126,7 @@ def in_reach(side: int, goal: Cell, left: int) -> NDArray[np.bool_]:
     return np.asarray(same_row != same_col if left == 1 else same_row & same_col)
 
 
-def aimless_mean(ground: Ground, trip: Trip) -> float:
+def random_mean(ground: Ground, trip: Trip) -> float:
     """Return the expected mean cost of uniformly random moves that keep the goal reachable.
 
     The expectation of a ratio needs the joint distribution of the cell and the number of cells entered:
@@ -158,7 +158,7 @@ class ReferenceCosts:
 
     least: float
     """Minimum mean cost."""
-    aimless: float
+    random: float
     """Expected mean cost of random moves."""
 
 
@@ -167,4 +167,4 @@ def reference_costs(ground: Ground, trip: Trip) -> ReferenceCosts:
     """Return the reference costs of a trip, cached because many lives share a trip."""
     best = best_route(trip.side, ground.array, trip.start, trip.goal, trip.rounds)
     assert best is not None, "a trip is drawn by a random walk, so a route exists"
-    return ReferenceCosts(best.paid.mean, aimless_mean(ground, trip))
+    return ReferenceCosts(best.paid.mean, random_mean(ground, trip))
