@@ -1,4 +1,4 @@
-"""The terminal keeps its rules: a shell in memory, kinds of tasks, hidden ways, checks, players, and nothing real."""
+"""Terminal: the simulated shell, task kinds, hidden settings, checks, rewards, policies and isolation."""
 
 import re
 import time
@@ -16,10 +16,10 @@ from codots.core.rng import stream
 from codots.domains.base import World
 from codots.domains.registry import get_domain, make_pack
 from codots.domains.terminal import EASY, HARD, STANDARD, V0, V1, Terminal
-from codots.domains.terminal.env import LINE, TerminalEnv, connected, grown, read_line, write_line
+from codots.domains.terminal.env import LINE, TerminalEnv, read_line, with_files, with_ssh, write_line
 from codots.domains.terminal.kinds import KINDS, Scene
 from codots.domains.terminal.machine import NODES, PATH, Machine, Node
-from codots.domains.terminal.policies import Learner
+from codots.domains.terminal.policies import AdaptivePolicy
 from codots.domains.terminal.shell import COMMANDS, Shell
 from codots.domains.terminal.site import LOCAL_NAMES, NAMINGS, ROOTS, TOOLS, Naming, Site, claims, draw_site, truth
 from codots.domains.terminal.tasks import COMPOSITE, FOLDERS, NAMES, SINGLE, draw_brief, draw_face
@@ -36,22 +36,24 @@ SITE = Site(
 AT = "emma@192.168.1.20"
 
 
-def shell(manners=V1.manners, system="linux", site=None, files=(), there=()):
-    """Open a session with some files at home; each holds its own name."""
+def shell(behavior=V1.behavior, system="linux", site=None, files=(), there=()):
+    """Return a shell with some files in the home folders. Each file contains its own name."""
     home = {"windows": "C:/Users/user", "macos": "/Users/user", "linux": "/home/user"}[system]
     root = "C:" if system == "windows" else ""
-    local = grown({root: Node(None, "755")}, {f"{home}/{f}": Node(f) for f in files} | {f"{home}/.rc": Node("")})
-    remote = grown({"": Node(None, "755")}, {f"/home/emma/{f}": Node(f) for f in there} | {"/home/emma/.rc": Node("")})
+    local = with_files({root: Node(None, "755")}, {f"{home}/{f}": Node(f) for f in files} | {f"{home}/.rc": Node("")})
+    remote = with_files(
+        {"": Node(None, "755")}, {f"/home/emma/{f}": Node(f) for f in there} | {"/home/emma/.rc": Node("")}
+    )
     here = Machine(system, "user", "laptop", home, local)
-    return Shell(here, Machine("linux", "emma", "192.168.1.20", "/home/emma", remote), site or Site(), manners)
+    return Shell(here, Machine("linux", "emma", "192.168.1.20", "/home/emma", remote), site or Site(), behavior)
 
 
-def printed(sh, line):
+def output_of(sh, line):
     return "\n".join(filter(None, sh.run(line)))
 
 
-def worked(sh, line):
-    """Whether the shell takes the last command for a success."""
+def succeeds(sh, line):
+    """Return whether the last command of a line succeeds."""
 
     def outcome():
         ends.append((yield from sh.run(line)))
@@ -61,8 +63,8 @@ def worked(sh, line):
     return ends[0]
 
 
-def held(sh, side="local"):
-    """The files at home, with what they hold."""
+def home_files(sh, side="local"):
+    """Return the contents of the files in the home folder, by path."""
     machine = getattr(sh, side)
     start = len(machine.home) + 1
     return {
@@ -73,7 +75,7 @@ def held(sh, side="local"):
 
 
 def briefs(kind, count=6, hidden=False):
-    """Draw tasks of one kind."""
+    """Draw briefs of one kind."""
     found, i = [], 0
     while len(found) < count:
         rng = stream("brief", kind, i)
@@ -87,53 +89,53 @@ def session(brief, rules=V1, site=None, dials=EASY):
     return TerminalEnv(brief, (SITE if rules.hidden else Site()) if site is None else site, rules, dials)
 
 
-def sent(env, *lines):
-    """Send lines and give the last step."""
+def send_lines(env, *lines):
+    """Send lines and return the last step."""
     for line in lines:
         step = env.step(write_line(line))
     return step
 
 
-# The figures.
+# Rewards of the policies.
 
 
-def lived(pack, player):
+def episode_rewards(pack, policy):
     rewards = []
     for task in pack.tasks:
         env, step = task.env(), None
         while step is None or not step.done:
-            step = env.step(player.act(env.view))
-        player.end(step)
+            step = env.step(policy.act(env.view))
+        policy.end(step)
         rewards.append(step.reward)
     return rewards
 
 
 def curve(id, preset, policy, packs=60):
     drawn = [make_pack(id, preset, "dev", i, 4) for i in range(packs)]
-    return np.mean([lived(pack, pack.domain.policy(policy, pack.world)) for pack in drawn], axis=0)
+    return np.mean([episode_rewards(pack, pack.domain.policy(policy, pack.world)) for pack in drawn], axis=0)
 
 
-def test_in_v0_the_informed_and_the_learner_always_succeed_and_chance_never_does():
+def test_v0_informed_and_bayes_always_succeed_and_random_almost_never_does():
     assert curve("terminal-v0", "standard", "informed").tolist() == [1.0] * 4
     assert curve("terminal-v0", "standard", "bayes").tolist() == [1.0] * 4
     assert curve("terminal-v0", "standard", "random").mean() < 0.03
 
 
-def test_in_v1_there_is_something_to_learn_and_it_pays():
+def test_v1_bayes_improves_over_the_life():
     bayes, informed, chance = (curve("terminal-v1", "easy", name) for name in ("bayes", "informed", "random"))
     assert bayes[3] - bayes[0] > 0.2
     assert informed.mean() - chance.mean() > 0.9
     assert (bayes <= informed + 0.02).all()
 
 
-def test_in_v1_a_reader_of_the_perfect_context_is_far_above_one_without():
+def test_v1_the_oracle_context_raises_the_reward():
     lifts = []
     for i in range(60):
         pack = make_pack("terminal-v1", "easy", "dev", i, 4)
         z = pack.domain.oracle_context(pack.world, "natural")
         for task in pack.tasks:
             alone = replace(pack, tasks=(task,))
-            read, blank = (lived(alone, Learner(EASY, claims(context)))[0] for context in (z, ""))
+            read, blank = (episode_rewards(alone, AdaptivePolicy(EASY, claims(context)))[0] for context in (z, ""))
             lifts.append(read - blank)
     assert np.mean(lifts) > 0.15
 
@@ -141,7 +143,7 @@ def test_in_v1_a_reader_of_the_perfect_context_is_far_above_one_without():
 # Kinds of tasks.
 
 
-def test_every_kind_is_drawn_about_as_often_as_it_should_be():
+def test_kinds_are_drawn_uniformly():
     rng = stream("kinds")
     drawn = [draw_brief(rng, ("linux", "h", "u"), 0.5, False).kind for _ in range(3600)]
     for kinds in (SINGLE, COMPOSITE):
@@ -149,24 +151,24 @@ def test_every_kind_is_drawn_about_as_often_as_it_should_be():
             assert abs(drawn.count(kind) - 1800 / len(kinds)) < 5 * (1800 / len(kinds)) ** 0.5
 
 
-def test_the_pools_have_the_sizes_of_the_paper():
+def test_pools_have_the_sizes_of_the_paper():
     assert (len(set(NAMES)), len(set(FOLDERS))) == (25, 20)
     assert (len(SINGLE), len(COMPOSITE)) == (9, 8)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_v0_every_task_is_open_at_first_and_done_by_one_line(kind):
+def test_v0_tasks_start_unsolved_and_the_plan_solves_them_in_one_line(kind):
     for brief in briefs(kind, 12):
         env = session(brief, V0, dials=STANDARD)
         assert not env.reached()
-        plan = connected(env.scene.plan, "local", brief)
-        line = " && ".join(" ".join(["scp" if do[1] == "send" else do[1], *do[2:]]) for do in plan)
-        step = sent(env, line)
+        plan = with_ssh(env.scene.plan, "local", brief)
+        line = " && ".join(" ".join(["scp" if step[1] == "send" else step[1], *step[2:]]) for step in plan)
+        step = send_lines(env, line)
         assert (step.reward, step.stop, step.observation, step.feedback) == (1.0, "goal", "", "The goal was reached.")
 
 
-def commands_near(env):
-    """Many commands on the paths of a task."""
+def candidate_commands(env):
+    """Return many commands on the paths of a task."""
     b, scene = env.brief, env.scene
     paths = {check.path for check in scene.checks} | set(scene.local) | set(scene.remote)
     paths |= {path.rpartition("/")[0] for path in paths}
@@ -174,7 +176,9 @@ def commands_near(env):
     here = sorted(paths - set(there))
     at = f"{b.user}@{b.host}:"
     lines = ["exit", f"ssh {b.user}@{b.host}"]
-    lines += [" ".join(["rsync" if do[1] == "send" else do[1], *do[2:]]) for do in scene.plan if do[0] == "local"]
+    lines += [
+        " ".join(["rsync" if step[1] == "send" else step[1], *step[2:]]) for step in scene.plan if step[0] == "local"
+    ]
     for names, side in ((there, "remote"), (here, "local")):
         called = {std: (local if side == "remote" else std) for local, std in SITE.tools}
         pairs = [f"{one} {two}" for one, two in product(names, repeat=2)]
@@ -189,8 +193,8 @@ def commands_near(env):
 
 
 def search(env, depth):
-    """Whether some commands reach the goal, by trying all of those near."""
-    sh, lines = env.shell, commands_near(env)
+    """Return whether some sequence of candidate commands, at most `depth` long, reaches the goal."""
+    sh, lines = env.shell, candidate_commands(env)
 
     def state():
         return (dict(sh.local.nodes), dict(sh.remote.nodes), sh.here)
@@ -213,7 +217,7 @@ def search(env, depth):
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_no_way_is_shorter_than_the_plan_that_sets_the_ceiling(kind):
+def test_no_plan_is_shorter_than_the_one_behind_the_ceiling(kind):
     brief = replace(briefs(kind, 1, hidden=True)[0], os="linux", others=(), files=("a.txt",))
     env = session(brief)
     steps = env.view.turns - EASY.slack
@@ -221,19 +225,19 @@ def test_no_way_is_shorter_than_the_plan_that_sets_the_ceiling(kind):
     assert search(session(brief), steps)
 
 
-# What the shell does.
+# The shell.
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("manners", [V0.manners, V1.manners])
-def test_the_usual_commands_do_the_usual_things(system, manners):
-    sh = shell(manners, system, files=("a.txt", "d/b.txt"))
-    assert printed(sh, "ls").split() == ["a.txt", "d"]
-    assert printed(sh, "cat a.txt d/b.txt && echo x  y") == "a.txt\nd/b.txt\nx y"
-    assert printed(sh, "cp a.txt d && mv d/b.txt c.txt && mkdir -p n/m && cp -r d n/m && rm a.txt") == ""
-    assert held(sh) == {"d/a.txt": "a.txt", "c.txt": "d/b.txt", "n/m/d/a.txt": "a.txt"}
-    assert printed(sh, "zip -r q.zip d && unzip q.zip -d u && cd u/d && cat a.txt") == "a.txt"
-    assert printed(sh, "whoami") == "user"
+@pytest.mark.parametrize("behavior", [V0.behavior, V1.behavior])
+def test_common_commands_work(system, behavior):
+    sh = shell(behavior, system, files=("a.txt", "d/b.txt"))
+    assert output_of(sh, "ls").split() == ["a.txt", "d"]
+    assert output_of(sh, "cat a.txt d/b.txt && echo x  y") == "a.txt\nd/b.txt\nx y"
+    assert output_of(sh, "cp a.txt d && mv d/b.txt c.txt && mkdir -p n/m && cp -r d n/m && rm a.txt") == ""
+    assert home_files(sh) == {"d/a.txt": "a.txt", "c.txt": "d/b.txt", "n/m/d/a.txt": "a.txt"}
+    assert output_of(sh, "zip -r q.zip d && unzip q.zip -d u && cd u/d && cat a.txt") == "a.txt"
+    assert output_of(sh, "whoami") == "user"
     assert sh.prompt.startswith(
         {"windows": "C:\\Users\\user\\u\\d>", "macos": "user@laptop:/Users/user/u/d%"}.get(system, "user@")
     )
@@ -241,20 +245,20 @@ def test_the_usual_commands_do_the_usual_things(system, manners):
 
 def test_tar_and_gzip_pack_and_unpack():
     sh = shell(files=("d/a.txt", "d/e/b.txt", "f.txt"))
-    assert printed(sh, "tar -czf x.tar.gz d f.txt && tar -tf x.tar.gz").split() == ["d/a.txt", "d/e/b.txt", "f.txt"]
-    assert printed(sh, "mkdir o && tar xzf x.tar.gz -C o && cat o/d/e/b.txt") == "d/e/b.txt"
-    assert printed(sh, "gzip f.txt && ls && gunzip f.txt.gz && cat f.txt").split() == [
+    assert output_of(sh, "tar -czf x.tar.gz d f.txt && tar -tf x.tar.gz").split() == ["d/a.txt", "d/e/b.txt", "f.txt"]
+    assert output_of(sh, "mkdir o && tar xzf x.tar.gz -C o && cat o/d/e/b.txt") == "d/e/b.txt"
+    assert output_of(sh, "gzip f.txt && ls && gunzip f.txt.gz && cat f.txt").split() == [
         "d",
         "f.txt.gz",
         "o",
         "x.tar.gz",
         "f.txt",
     ]
-    assert printed(sh, "tar -cf y.tar d; gzip y.tar; mkdir p; cd p; tar -xzf ../y.tar.gz; cat d/a.txt") == "d/a.txt"
+    assert output_of(sh, "tar -cf y.tar d; gzip y.tar; mkdir p; cd p; tar -xzf ../y.tar.gz; cat d/a.txt") == "d/a.txt"
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("ls | cat", "no pipes"),
         ("echo a > b", "no redirection"),
@@ -284,29 +288,29 @@ def test_tar_and_gzip_pack_and_unpack():
         (f"mkdir {'x' * (PATH + 1)}", "too long"),
     ],
 )
-def test_what_cannot_be_done_is_refused_and_changes_nothing(line, says):
+def test_invalid_commands_fail_and_change_nothing(line, message):
     sh = shell(files=("a.txt", "d/b.txt"))
     before = dict(sh.local.nodes), dict(sh.remote.nodes)
-    assert says in printed(sh, line)
+    assert message in output_of(sh, line)
     assert (sh.local.nodes, sh.remote.nodes) == before
 
 
 def test_and_stops_at_a_failure_and_a_semicolon_does_not():
     sh = shell(files=("a.txt",))
-    assert "no such" in printed(sh, "cat b && rm a.txt")
-    assert held(sh)
-    printed(sh, "cat b ; rm a.txt")
-    assert not held(sh)
+    assert "no such" in output_of(sh, "cat b && rm a.txt")
+    assert home_files(sh)
+    output_of(sh, "cat b ; rm a.txt")
+    assert not home_files(sh)
 
 
-def test_variables_quotes_and_the_tilde():
+def test_variables_quotes_and_the_tilde_are_expanded():
     sh = shell(files=("a b.txt", "c.txt"))
-    assert printed(sh, "cat 'a b.txt' \"a b.txt\" a\\ b.txt ~/c.txt $HOME/c.txt ${HOME}/c.txt").count("txt") == 6
-    assert printed(sh, "echo '$HOME' $USER $NOTHING x~") == "$HOME user  x~"
-    assert printed(shell(system="windows"), "echo %USERNAME% %NOTHING% $HOME") == "user %NOTHING% $HOME"
+    assert output_of(sh, "cat 'a b.txt' \"a b.txt\" a\\ b.txt ~/c.txt $HOME/c.txt ${HOME}/c.txt").count("txt") == 6
+    assert output_of(sh, "echo '$HOME' $USER $NOTHING x~") == "$HOME user  x~"
+    assert output_of(shell(system="windows"), "echo %USERNAME% %NOTHING% $HOME") == "user %NOTHING% $HOME"
 
 
-QUIRKS = [  # line, system, whether v0 does it, whether v1 does it
+QUIRKS = [  # line, system, whether it succeeds in v0, in v1
     ("cat 'a.txt'", "windows", False, True),
     ("mkdir n/m && cd n/m", "windows", False, True),
     ("tar -cf d.tar d && tar -tf d.tar", "windows", False, True),
@@ -324,82 +328,82 @@ QUIRKS = [  # line, system, whether v0 does it, whether v1 does it
 
 @pytest.mark.parametrize(("line", "system", "in_v0", "in_v1"), QUIRKS)
 def test_the_quirks_of_v0_are_gone_in_v1(line, system, in_v0, in_v1):
-    for manners, works in ((V0.manners, in_v0), (V1.manners, in_v1)):
-        assert worked(shell(manners, system, files=("a.txt", "d/b.txt")), line) == works
+    for behavior, works in ((V0.behavior, in_v0), (V1.behavior, in_v1)):
+        assert succeeds(shell(behavior, system, files=("a.txt", "d/b.txt")), line) == works
 
 
-def test_in_v0_chmod_r_leaves_the_folder_itself_and_in_v1_it_does_not():
-    for manners, mode in ((V0.manners, "755"), (V1.manners, "700")):
-        sh = shell(manners, files=("d/b.txt",))
-        printed(sh, "chmod -R 700 d")
+def test_chmod_r_skips_the_folder_itself_only_in_v0():
+    for behavior, mode in ((V0.behavior, "755"), (V1.behavior, "700")):
+        sh = shell(behavior, files=("d/b.txt",))
+        output_of(sh, "chmod -R 700 d")
         assert (sh.local.nodes["/home/user/d"].mode, sh.local.nodes["/home/user/d/b.txt"].mode) == (mode, "700")
 
 
-def test_in_v0_a_command_on_the_ssh_line_is_ignored_and_one_stays_there():
-    sh = shell(V0.manners)
-    printed(sh, f"ssh {AT} 'mkdir o'")
+def test_v0_ignores_an_inline_ssh_command_and_stays_connected():
+    sh = shell(V0.behavior)
+    output_of(sh, f"ssh {AT} 'mkdir o'")
     assert sh.here is sh.remote
     assert "/home/emma/o" not in sh.remote.nodes
-    sh = shell(V1.manners)
-    assert printed(sh, f"ssh {AT} 'mkdir o; ls; pwd'") == "o\n/home/emma"
+    sh = shell(V1.behavior)
+    assert output_of(sh, f"ssh {AT} 'mkdir o; ls; pwd'") == "o\n/home/emma"
     assert sh.here is sh.local
 
 
-def test_where_one_stood_on_the_server_outlives_the_connection():
+def test_the_remote_working_directory_survives_a_disconnect():
     sh = shell(there=("d/a.txt",))
-    assert printed(sh, f"ssh {AT} && cd d && exit && ssh {AT} && pwd") == "/home/emma/d"
+    assert output_of(sh, f"ssh {AT} && cd d && exit && ssh {AT} && pwd") == "/home/emma/d"
 
 
-def test_what_is_sent_has_the_usual_mode():
+def test_sent_files_get_the_default_mode():
     sh = shell(files=("a.txt",))
-    printed(sh, f"chmod 700 a.txt && scp a.txt {AT}:b.txt")
+    output_of(sh, f"chmod 700 a.txt && scp a.txt {AT}:b.txt")
     assert sh.remote.nodes["/home/emma/b.txt"] == Node("a.txt")
 
 
-# The hidden ways of a server.
+# Hidden settings of a server.
 
 
-def test_a_tool_goes_by_its_local_name_on_the_server_alone():
+def test_local_names_of_tools_apply_only_on_the_server():
     sh = shell(site=SITE, there=("a.txt",), files=("a.txt",))
-    assert "not found" in printed(sh, "zorp a.txt b.txt")
-    printed(sh, f"mv a.txt b.txt && ssh {AT}")
+    assert "not found" in output_of(sh, "zorp a.txt b.txt")
+    output_of(sh, f"mv a.txt b.txt && ssh {AT}")
     for usual in ("mv", "move", "ren", "rename", "rm", "del", "cp", "copy", "tar", "unzip", "mkdir", "chmod"):
-        assert printed(sh, f"{usual} a.txt c.txt") == f"bash: {usual}: command not found"
-    assert printed(sh, "zorp --help") == "zorp: moves or renames files and folders: zorp SOURCE... TARGET"
-    assert printed(sh, "zorp a.txt b.txt && ls") == "b.txt"
+        assert output_of(sh, f"{usual} a.txt c.txt") == f"bash: {usual}: command not found"
+    assert output_of(sh, "zorp --help") == "zorp: moves or renames files and folders: zorp SOURCE... TARGET"
+    assert output_of(sh, "zorp a.txt b.txt && ls") == "b.txt"
 
 
-def test_no_message_of_a_renamed_tool_gives_its_usual_name_away():
+def test_messages_of_a_renamed_tool_do_not_reveal_its_standard_name():
     for local, usual in SITE.tools:
         for args in ("", "a", "a b", "-Z", "a b c", "--help", "-c", "-d"):
             sh = shell(site=SITE, there=("a",))
-            assert f"{usual} " not in printed(sh, f"ssh {AT} && {local} {args}").replace(f"{local} ", "")
+            assert f"{usual} " not in output_of(sh, f"ssh {AT} && {local} {args}").replace(f"{local} ", "")
 
 
-def test_the_programs_of_a_server_look_alike():
+def test_listings_do_not_distinguish_the_tools_of_a_server():
     env = session(briefs("rename", 1, hidden=True)[0])
     listing = next(env.shell.run("ls -l /usr/local/bin")).splitlines()
     assert [line.split()[-1] for line in listing] == sorted(local for local, _ in SITE.tools)
     assert len({line.rpartition(" ")[0] for line in listing}) == 1
-    assert set(printed(env.shell, "cat /usr/local/bin/zorp /usr/local/bin/hux").split()) == {"(binary)"}
+    assert set(output_of(env.shell, "cat /usr/local/bin/zorp /usr/local/bin/hux").split()) == {"(binary)"}
 
 
 @pytest.mark.parametrize(("works", "fails"), [("scp", "rsync"), ("rsync", "scp")])
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_one_of_the_transfers_is_broken(works, fails, system):
+def test_only_one_of_scp_and_rsync_works(works, fails, system):
     sh = shell(system=system, site=replace(SITE, transfer=works), files=("a.txt",))
-    assert "protocol not supported" in printed(sh, f"{fails} a.txt {AT}:a.txt")
-    assert printed(sh, f"{works} a.txt {AT}:a.txt") == ""
-    assert held(sh, "remote") == {"a.txt": "a.txt"}
+    assert "protocol not supported" in output_of(sh, f"{fails} a.txt {AT}:a.txt")
+    assert output_of(sh, f"{works} a.txt {AT}:a.txt") == ""
+    assert home_files(sh, "remote") == {"a.txt": "a.txt"}
 
 
-def test_every_house_name_is_another_one():
+def test_naming_rules_are_distinct():
     assert len({naming("a.tar.gz") for naming in NAMINGS}) == len(NAMINGS) == 32
     assert Naming("pub", "_", True)("a.tar.gz") == "pub_a.tar.gz"
     assert Naming("pub", "_", False)("a.tar.gz") == "a_pub.tar.gz"
 
 
-def test_hidden_ways_are_drawn_evenly():
+def test_hidden_settings_are_drawn_uniformly():
     sites = [draw_site(stream("site", i), 4, 5) for i in range(800)]
     for values, count in (
         ([s.root for s in sites], 4),
@@ -414,7 +418,7 @@ def test_hidden_ways_are_drawn_evenly():
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_task_of_v1_tells_nothing_hidden(kind):
+def test_v1_tasks_reveal_no_hidden_setting(kind):
     for brief in briefs(kind, 4, hidden=True):
         others = [
             replace(SITE, root=ROOTS[5]),
@@ -426,7 +430,7 @@ def test_a_task_of_v1_tells_nothing_hidden(kind):
         assert len({session(brief, site=site).view.turns for site in (SITE, *others)}) == 1
 
 
-LOOKS = (
+HARMLESS_LINES = (
     "pwd",
     "whoami",
     "ls -a",
@@ -441,19 +445,19 @@ LOOKS = (
 )
 
 
-def test_twin_worlds_answer_alike_until_a_command_meets_what_is_hidden():
-    domain = Terminal("terminal-of-this-test", replace(V1, manners=V1.manners), {"p": replace(HARD, slack=20)})
+def test_twin_worlds_answer_alike_until_a_command_depends_on_a_hidden_setting():
+    domain = Terminal("terminal-of-this-test", replace(V1, behavior=V1.behavior), {"p": replace(HARD, slack=20)})
     for i in range(8):
         world = World(domain.make_world(stream("w", i), domain.presets["p"]), domain.presets["p"], "dev", ("twin", i))
         twin = domain.twin(world, stream("t", i))
         task = make_pack("terminal-v1", "hard", "dev", i, 1).tasks[0]
         both = [replace(task, domain=domain, world=w).env() for w in (world, twin)]
         assert both[0].observe() == both[1].observe()
-        for line in LOOKS:
-            one, two = (sent(env, line) for env in both)
+        for line in HARMLESS_LINES:
+            one, two = (send_lines(env, line) for env in both)
             assert replace(one, view=None) == replace(two, view=None)
         one, two = (
-            printed(env.shell, f"ssh {task.content.user}@{task.content.host} ; ls {' '.join(ROOTS)} /usr/local/bin")
+            output_of(env.shell, f"ssh {task.content.user}@{task.content.host} ; ls {' '.join(ROOTS)} /usr/local/bin")
             for env in both
         )
         assert one != two
@@ -462,53 +466,54 @@ def test_twin_worlds_answer_alike_until_a_command_meets_what_is_hidden():
 # Checks, rewards, ends.
 
 
-def test_a_success_costs_a_tenth_of_the_commands_used_in_v1_and_nothing_in_v0():
+def test_commands_reduce_the_reward_of_a_success_only_in_v1():
     brief = replace(briefs("rename", 1, hidden=True)[0], name="a.txt", new="b.txt")
     line = f"zorp /srv/http/{brief.there}/a-live.txt /srv/http/{brief.there}/b-live.txt"
-    assert sent(session(brief), line).reward == pytest.approx(1 - 0.1 * 1 / 3)
-    assert sent(session(brief), "pwd", line).reward == pytest.approx(1 - 0.1 * 2 / 3)
-    assert sent(session(brief), f"pwd ; {line} ; ls").reward == pytest.approx(1 - 0.1 * 2 / 3)
-    late = sent(session(brief), f"pwd; ls; pwd; {line}")
+    assert send_lines(session(brief), line).reward == pytest.approx(1 - 0.1 * 1 / 3)
+    assert send_lines(session(brief), "pwd", line).reward == pytest.approx(1 - 0.1 * 2 / 3)
+    assert send_lines(session(brief), f"pwd ; {line} ; ls").reward == pytest.approx(1 - 0.1 * 2 / 3)
+    late = send_lines(session(brief), f"pwd; ls; pwd; {line}")
     assert (late.reward, late.stop, late.done) == (0.0, "late", True)
     v0 = briefs("delete", 1)[0]
     env = session(v0, V0, dials=STANDARD)
     path = env.scene.checks[0].path
     where = f"ssh {v0.user}@{v0.host} && " if v0.side == "remote" else ""
-    assert sent(env, *["pwd ; ls"] * 11, f"{where}rm {path}").reward == 1.0
+    assert send_lines(env, *["pwd ; ls"] * 11, f"{where}rm {path}").reward == 1.0
 
 
-def test_the_feedback_of_v1_names_the_check_that_failed_and_that_of_v0_does_not():
+def test_only_v1_feedback_names_the_failed_check():
     brief = replace(briefs("upload", 1, hidden=True)[0], name="a.txt", there="docs")
-    step = sent(session(brief), "pwd; pwd; pwd; pwd")
+    step = send_lines(session(brief), "pwd; pwd; pwd; pwd")
     assert step.feedback.endswith(f"failed: docs/a.txt under the document root should hold [a.txt {brief.seed}].")
     assert (
-        sent(session(briefs("upload", 1)[0], V0, dials=STANDARD), *["pwd"] * 12).feedback == "The goal was not reached."
+        send_lines(session(briefs("upload", 1)[0], V0, dials=STANDARD), *["pwd"] * 12).feedback
+        == "The goal was not reached."
     )
 
 
-def test_damage_fails_a_task_of_v1_and_is_overlooked_in_v0():
+def test_damage_fails_a_task_only_in_v1():
     brief = replace(briefs("delete", 1, hidden=True)[0], name="a.txt", there="docs", others=("b.txt",))
-    step = sent(session(brief), "brint -r /srv/http/docs", "pwd", "pwd")
+    step = send_lines(session(brief), "brint -r /srv/http/docs", "pwd", "pwd")
     assert (step.reward, step.stop) == (0.0, "late")
     assert step.feedback.endswith("/srv/http/docs has changed.")
-    assert sent(session(brief, replace(V1, strict=False)), "brint -r /srv/http/docs").stop == "goal"
+    assert send_lines(session(brief, replace(V1, strict=False)), "brint -r /srv/http/docs").stop == "goal"
 
 
-def test_an_archive_of_the_wrong_kind_fails_in_v1_and_is_overlooked_in_v0():
+def test_an_archive_of_the_wrong_kind_fails_only_in_v1():
     brief = replace(briefs("pack", 1, hidden=True)[0], there="docs", folder="docs", archive="docs.tar")
     wrong = "olp -czf /srv/http/docs-live.tar /srv/http/docs"
-    assert sent(session(brief), wrong).stop is None
-    assert sent(session(brief, replace(V1, strict=False)), wrong).stop == "goal"
-    assert sent(session(brief), wrong.replace("-czf", "-cf")).stop == "goal"
+    assert send_lines(session(brief), wrong).stop is None
+    assert send_lines(session(brief, replace(V1, strict=False)), wrong).stop == "goal"
+    assert send_lines(session(brief), wrong.replace("-czf", "-cf")).stop == "goal"
 
 
-def test_v0_leaves_the_name_or_the_place_of_an_archive_untold_and_v1_tells_it():
+def test_only_v1_states_the_name_and_place_of_an_archive():
     for kind, hidden in product(("pack", "pack_upload"), (False, True)):
         rules, brief = (V1 if hidden else V0), briefs(kind, 1, hidden)[0]
-        untold, told_ = (
-            session(brief, replace(rules, goals_told=told), dials=STANDARD).observe() for told in (False, True)
+        short, full = (
+            session(brief, replace(rules, goals_shown=shown), dials=STANDARD).observe() for shown in (False, True)
         )
-        assert len(untold) < len(told_)
+        assert len(short) < len(full)
     for brief in briefs("pack_upload", 4):
         assert brief.archive not in session(brief, V0, dials=STANDARD).observe()
     for brief in briefs("pack_upload", 4, hidden=True):
@@ -517,23 +522,23 @@ def test_v0_leaves_the_name_or_the_place_of_an_archive_untold_and_v1_tells_it():
 
 def updater_reads(rules):
     brief = briefs("rename", 1, hidden=True)[0]
-    step = sent(session(brief, rules), "pwd", "pwd", "ls /usr/local/bin")
+    step = send_lines(session(brief, rules), "pwd", "pwd", "ls /usr/local/bin")
     turn = Turn("task", "line")
     return (
         Rewrite().prompt(Trajectory("rules", (turn,), step.observation, step.reward, step.feedback), "", "natural").user
     )
 
 
-def test_what_the_last_line_printed_reaches_the_updater_in_v1_and_not_in_v0():
+def test_the_last_output_reaches_the_updater_only_in_v1():
     assert "zorp" in updater_reads(V1)
-    assert "zorp" not in updater_reads(replace(V1, last_output_told=False))
+    assert "zorp" not in updater_reads(replace(V1, last_output_shown=False))
 
 
 # Worlds and splits.
 
 
-def test_train_and_held_out_tasks_never_meet_in_v1():
-    """By what a player reads of them, on any machine."""
+def test_v1_train_and_held_out_tasks_are_disjoint():
+    """Compare the task texts without the system-dependent home folder."""
 
     def texts(split):
         drawn = [t.content for i in range(200) for t in make_pack("terminal-v1", "tiny", split, i, 4).tasks]
@@ -545,7 +550,7 @@ def test_train_and_held_out_tasks_never_meet_in_v1():
     assert not set(train) & set(held_out)
 
 
-def test_a_server_keeps_its_face_over_the_tasks_of_v1_and_not_in_v0():
+def test_public_names_are_shared_over_a_pack_only_in_v1():
     faces = [
         {(t.content.os, t.content.host, t.content.user) for t in make_pack(id, p, "dev", 1, 6).tasks}
         for id, p in zip(IDS, ("standard", "easy"), strict=True)
@@ -686,7 +691,7 @@ def test_no_line_breaks_out_of_the_simulator(scene, lines):
     ],
 )
 @pytest.mark.parametrize("rules", [V0, V1])
-def test_a_huge_line_costs_a_turn_and_little_time(line, rules):
+def test_a_huge_line_uses_a_turn_and_little_time(line, rules):
     env, start = session(scenes[0][0] if rules is V0 else scenes[-1][0], rules, dials=STANDARD), time.process_time()
     step = env.step(write_line(line))
     assert time.process_time() - start < 2
@@ -695,7 +700,7 @@ def test_a_huge_line_costs_a_turn_and_little_time(line, rules):
     assert len(env.view.line) <= LINE
 
 
-# Contexts and what they claim.
+# Claims in contexts.
 
 
 @pytest.mark.parametrize(
@@ -719,7 +724,7 @@ def test_facts_count_each_claim(context, right, wrong):
     assert get_domain("terminal-v1").facts(World(SITE, HARD), context) == (right, wrong, 10)
 
 
-def test_v0_has_no_facts_to_claim():
+def test_v0_has_no_facts():
     pack = make_pack("terminal-v0", "standard", "dev", 0, 1)
     assert pack.domain.facts(pack.world, "anything") is None
 
@@ -735,13 +740,13 @@ def test_any_context_can_be_read(context):
     assert right >= 0
     assert wrong >= 0
     assert knowable == len(truth(SITE))
-    Learner(HARD, claims(context))
+    AdaptivePolicy(HARD, claims(context))
 
 
 @pytest.mark.parametrize("context", ["root is /srv/www\nzorp=rm\nscp works", "nesk=mv nesk=rm", "root is /nowhere"])
-def test_a_player_who_trusts_a_wrong_context_still_ends_its_tasks(context):
+def test_a_policy_that_trusts_a_wrong_context_still_ends_its_tasks(context):
     pack = make_pack("terminal-v1", "hard", "dev", 3, 4)
-    assert all(0 <= reward <= 1 for reward in lived(pack, Learner(HARD, claims(context))))
+    assert all(0 <= reward <= 1 for reward in episode_rewards(pack, AdaptivePolicy(HARD, claims(context))))
 
 
 def test_the_plan_of_every_kind_is_as_long_on_every_site():
@@ -750,18 +755,18 @@ def test_the_plan_of_every_kind_is_as_long_on_every_site():
             assert len({len(Scene(brief, draw_site(stream("plan", i), 8, 7), True).plan) for i in range(10)}) == 1
 
 
-def test_the_life_in_the_docs_is_what_happens():
+def test_the_life_in_the_docs_is_reproduced():
     pack = make_pack("terminal-v1", "easy", "dev", 2, 2)
-    player, lines, docs = pack.domain.policy("bayes", pack.world), [], DOCS.read_text()
+    policy, lines, docs = pack.domain.policy("bayes", pack.world), [], DOCS.read_text()
     for task in pack.tasks:
         env, step = task.env(), None
         lines.append(env.observe())
         while step is None or not step.done:
-            reply = player.act(env.view)
+            reply = policy.act(env.view)
             step = env.step(reply)
             lines[-1] += f" {read_line(reply)}"
             lines.append(step.observation)
-        player.end(step)
+        policy.end(step)
         lines.append(f"{step.feedback} Reward {step.reward:.3f}.\n")
     assert "\n".join(lines) in docs
     assert pack.domain.oracle_context(pack.world, "natural") in docs

@@ -1,4 +1,4 @@
-"""One task at the terminal: what is shown, what is read, how it ends."""
+"""One episode of the terminal: observations, replies, checks and rewards."""
 
 from __future__ import annotations
 
@@ -10,92 +10,94 @@ from codots.core.rng import digest
 from codots.core.templates import Prompts
 from codots.domains.base import Step
 from codots.domains.family import action
-from codots.domains.terminal.kinds import Do, Scene
-from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, grown
-from codots.domains.terminal.shell import Manners, Shell
+from codots.domains.terminal.kinds import PlanStep, Scene
+from codots.domains.terminal.machine import FOLDER, Machine, Node, Nodes, with_files
+from codots.domains.terminal.shell import Behavior, Shell
 from codots.domains.terminal.site import BIN, ROOTS, Site
 from codots.domains.terminal.tasks import Brief, Check
 
 render = Prompts(__package__)
-LINE = 2000  # characters of a command line
-SHOWN = 2000  # characters of what a line prints
+LINE = 2000  # maximum characters of a command line
+SHOWN = 2000  # maximum characters of the output of a line
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What differs between the versions."""
+    """Settings that differ between versions."""
 
     hidden: bool
-    """Whether a server has ways of its own. If so, its face (system, host, user) stays over the tasks, every task is
-    about it, and paths there are told from the document root on, which is not told."""
-    goals_told: bool
-    """Whether the name and the place of an archive are always told."""
-    failure_told: bool
-    """Whether the feedback names the check that failed."""
+    """Whether the server has hidden settings. If so, all tasks of a pack share the local system, host and user, every
+    task involves the server, and its paths are given relative to the document root, which is not shown."""
+    goals_shown: bool
+    """Whether the task always states the name and place of an archive."""
+    failure_shown: bool
+    """Whether the feedback names the first failed check."""
     strict: bool
-    """Whether an archive has to be of its kind, and everything that no goal is about has to stay as it was."""
+    """Whether an archive must have the requested format and everything outside the goal must stay unchanged."""
     count_commands: bool
-    """Whether each command of a line counts, else each line."""
+    """Whether each command counts as a turn. Otherwise each line does."""
     step_cost: float
-    """What a success loses over all turns."""
+    """Reward lost by a success that uses all turns."""
     start: str
-    """The machine where a task begins."""
+    """Machine where a task begins: `local` or `remote`."""
     split_tasks: bool
-    """Whether the content of a task belongs either to `train` or to the held-out splits."""
-    last_output_told: bool
-    """Whether the updater reads what the last line printed."""
-    manners: Manners
+    """Whether each task content belongs either to `train` or to the held-out splits."""
+    last_output_shown: bool
+    """Whether the updater sees the output of the last line."""
+    behavior: Behavior
+    """Behavior of the simulated shell."""
 
 
 @dataclass(frozen=True)
 class Dials:
-    """What differs between presets."""
+    """Settings that differ between presets."""
 
     composite: float = 0.5
-    """Share of tasks that are made of several."""
+    """Share of composite tasks."""
     turns: int = 0
-    """Commands of an episode, where the number is fixed."""
+    """Fixed number of turns. 0 derives it from the shortest plan and `slack`."""
     slack: int = 0
-    """Commands beyond the shortest way, where it is not."""
+    """Commands beyond the shortest plan, if `turns` is 0."""
     tools: int = 0
-    """How many tools of the server go by local names, from the first of TOOLS on."""
+    """Number of renamed server tools, counted from the start of TOOLS."""
     roots: int = 1
-    """How many folders may be the document root."""
+    """Number of candidate document roots, counted from the start of ROOTS."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode."""
+    """Public state of an episode."""
 
     brief: Brief
     side: str
-    """The machine where one stands."""
+    """Current machine: `local` or `remote`."""
     used: int
     turns: int
     line: str = ""
-    """The last line."""
+    """Last line that was run."""
     output: str = ""
+    """Output of the last line."""
 
 
 def turns(scene: Scene, dials: Dials, start: str) -> int:
-    """How many turns a task has: a fixed number, or those of the shortest plan and some to spare."""
-    return dials.turns or len(connected(scene.plan, start, scene.brief)) + dials.slack
+    """Return the turns of a task: the fixed number, else the length of the shortest plan plus the slack."""
+    return dials.turns or len(with_ssh(scene.plan, start, scene.brief)) + dials.slack
 
 
-def connected(plan: list[Do], side: str, brief: Brief) -> list[Do]:
-    """Put `ssh` and `exit` where a plan changes sides."""
-    steps: list[Do] = []
-    for do in plan:
-        if do[0] != side:
+def with_ssh(plan: list[PlanStep], side: str, brief: Brief) -> list[PlanStep]:
+    """Insert `ssh` and `exit` where a plan changes machines."""
+    steps: list[PlanStep] = []
+    for step in plan:
+        if step[0] != side:
             steps.append(("local", "ssh", f"{brief.user}@{brief.host}") if side == "local" else ("remote", "exit"))
-            side = do[0]
-        steps.append(do)
+            side = step[0]
+        steps.append(step)
     return steps
 
 
 @dataclass
 class TerminalEnv:
-    """One task at the terminal."""
+    """One terminal task."""
 
     brief: Brief
     site: Site
@@ -107,24 +109,28 @@ class TerminalEnv:
 
     def __post_init__(self) -> None:
         brief, rules = self.brief, self.rules
-        self.scene = scene = Scene(brief, self.site, rules.manners.real)
+        self.scene = scene = Scene(brief, self.site, rules.behavior.real)
         local = Machine(
-            brief.os, "user", "laptop", brief.home, grown({brief.root: FOLDER}, {brief.home: FOLDER, **scene.local})
+            brief.os,
+            "user",
+            "laptop",
+            brief.home,
+            with_files({brief.root: FOLDER}, {brief.home: FOLDER, **scene.local}),
         )
         server = bare_server(self.site, brief.user, self.dials.roots)
-        remote = Machine("linux", brief.user, brief.host, f"/home/{brief.user}", grown(server, scene.remote))
-        self.shell = Shell(local, remote, self.site, rules.manners)
+        remote = Machine("linux", brief.user, brief.host, f"/home/{brief.user}", with_files(server, scene.remote))
+        self.shell = Shell(local, remote, self.site, rules.behavior)
         if rules.start == "remote":
             self.shell.here = remote
         self.before = {"local": dict(local.nodes), "remote": dict(remote.nodes)} if rules.strict else {}
         self.view = View(brief, rules.start, 0, turns(scene, self.dials, rules.start))
 
     def observe(self) -> str:
-        """Give the task."""
-        return f"{task_text(self.scene, self.shell.local, self.rules)}\n\n{self._situation()}"
+        """Return the task and the shell prompt."""
+        return f"{task_text(self.scene, self.shell.local, self.rules)}\n\n{self._status()}"
 
     def step(self, text: str) -> Step:
-        """Run the line that the text names."""
+        """Run the command line in the reply."""
         line = read_line(text)
         if line is None:
             feedback = "The reply did not hold one command line in one <action></action>; the task is lost."
@@ -135,12 +141,12 @@ class TerminalEnv:
         stop = "goal" if reached else "late" if used >= self.view.turns else None
         reward = 1 - self.rules.step_cost * used / self.view.turns if reached else 0.0
         if stop is None:
-            return Step(f"{output or '(no output)'}\n\n{self._situation()}", 0.0, False, view=self.view)
-        told = (output or "(no output)") if self.rules.last_output_told else ""
-        return Step(told, reward, True, self._feedback(reached), stop, self.view)
+            return Step(f"{output or '(no output)'}\n\n{self._status()}", 0.0, False, view=self.view)
+        observation = (output or "(no output)") if self.rules.last_output_shown else ""
+        return Step(observation, reward, True, self._feedback(reached), stop, self.view)
 
     def _run(self, line: str) -> tuple[int, bool, str]:
-        """Commands used up by now, whether the goal is reached, and what was printed."""
+        """Run a line. Return the turns used so far, whether the goal is reached, and the output."""
         before, used, printed, reached = self.view.used, self.view.used, 0, False
         if len(line) > LINE:
             return before + 1, False, f"the line is longer than {LINE} characters"
@@ -160,15 +166,15 @@ class TerminalEnv:
         return used, reached, text
 
     def reached(self) -> bool:
-        """Whether the goal is reached."""
-        return next(self._unmet(), None) is None and next(self._disturbed(), None) is None
+        """Return whether every check holds and nothing else has changed."""
+        return next(self._unmet(), None) is None and next(self._damaged(), None) is None
 
     def _unmet(self) -> Iterator[Check]:
         machines = self.shell.machines
         return (check for check in self.scene.checks if not check.holds(machines[check.side], self.rules.strict))
 
-    def _disturbed(self) -> Iterator[str]:
-        """What was there before, is no part of the goal, and has changed."""
+    def _damaged(self) -> Iterator[str]:
+        """Yield paths that have changed although no check covers them."""
         named = {(check.side, check.path) for check in self.scene.checks}
         for side, before in self.before.items():
             machine = self.shell.machines[side]
@@ -179,20 +185,20 @@ class TerminalEnv:
     def _feedback(self, reached: bool) -> str:
         if reached:
             return "The goal was reached."
-        if not self.rules.failure_told:
+        if not self.rules.failure_shown:
             return "The goal was not reached."
         unmet = next(self._unmet(), None)
-        failed = self._said(unmet) if unmet else f"{next(self._disturbed())} has changed"
+        failed = self._describe(unmet) if unmet else f"{next(self._damaged())} has changed"
         return f"The goal was not reached. The first check that failed: {failed}."
 
-    def _said(self, check: Check) -> str:
-        """Word a check by the names that the task uses: what is hidden, a failure does not tell."""
+    def _describe(self, check: Check) -> str:
+        """Describe a check in the plain names of the task, so that the feedback reveals nothing hidden."""
         plain = Scene(self.brief, Site(), self.scene.real).checks[self.scene.checks.index(check)]
         if check.side == "local":
-            return plain.told(f"{self.shell.local.shown(plain.path)} on your machine")
-        return plain.told(f"{plain.path.strip('/')} under the document root" if self.rules.hidden else plain.path)
+            return plain.describe(f"{self.shell.local.shown(plain.path)} on your machine")
+        return plain.describe(f"{plain.path.strip('/')} under the document root" if self.rules.hidden else plain.path)
 
-    def _situation(self) -> str:
+    def _status(self) -> str:
         view = self.view
         if self.rules.count_commands:
             return f"Commands used: {view.used} of {view.turns}.\n{self.shell.prompt}"
@@ -200,35 +206,35 @@ class TerminalEnv:
 
 
 def task_text(scene: Scene, local: Machine, rules: Rules) -> str:
-    """Word the task."""
+    """Return the text of a task."""
     template = "task_site" if rules.hidden else "task_paths"
-    return render(template, s=scene, b=scene.brief, told=rules.goals_told, local=local)
+    return render(template, s=scene, b=scene.brief, shown=rules.goals_shown, local=local)
 
 
-def side(brief: Brief, rules: Rules) -> str:
-    """The side of the wall that a task falls on: by what it says, whatever machines it is told of."""
+def split_side(brief: Brief, rules: Rules) -> str:
+    """Return `train` or `held-out`, from the text of the task. System, host, user and seed do not matter."""
     brief = replace(brief, os="linux", host="server", user="user", seed=0)
     local = Machine("linux", "user", "laptop", brief.home, {})
-    told = task_text(Scene(brief, Site(), rules.manners.real), local, rules)
-    return "held-out" if digest("task", told) % 4 == 0 else "train"
+    text = task_text(Scene(brief, Site(), rules.behavior.real), local, rules)
+    return "held-out" if digest("task", text) % 4 == 0 else "train"
 
 
 @lru_cache(maxsize=1024)
 def bare_server(site: Site, user: str, roots: int) -> Nodes:
-    """A server before any task: the folders of all, its own tools, and the pages under its root."""
+    """Return the files of a server before any task: common folders, local tools, and pages under its root."""
     places = dict.fromkeys((f"/home/{user}", "/var/www/html", "/opt", "/tmp"), FOLDER)
     if site.root:
         places |= dict.fromkeys((*ROOTS[:roots], BIN), FOLDER)
         places |= {f"{BIN}/{local}": Node("", "755", "program") for local, _ in site.tools}
-        places |= {f"{site.root}/{site.named(page)}": Node(f"[{page}]") for page in ("index.html", "about.html")}
-    return grown({"": FOLDER}, places)
+        places |= {f"{site.root}/{site.server_name(page)}": Node(f"[{page}]") for page in ("index.html", "about.html")}
+    return with_files({"": FOLDER}, places)
 
 
 def read_line(text: str) -> str | None:
-    """Read the command line in a reply, None if it is malformed."""
+    """Return the command line in a reply, or None if the reply is malformed."""
     return (action(text) or "").strip() or None
 
 
 def write_line(line: str, thought: str = "") -> str:
-    """Write a reply with this line."""
+    """Return a reply with this command line."""
     return f"{thought} <action>{line}</action>".strip()

@@ -1,4 +1,4 @@
-"""The commands that look at files and change them."""
+"""Shell commands that list, read and change files."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def echo(shell: Shell, args: list[str]) -> str:
 
 @command("cat", "type", usage="prints files")
 def cat(shell: Shell, args: list[str]) -> str:
-    nodes = [shell.here.file(shell.path(arg)) for arg in _some(shell, args, 1)]
+    nodes = [shell.here.file(shell.path(arg)) for arg in _require(shell, args, 1)]
     return "\n".join("(binary)" if node.kind else node.content or "" for node in nodes)
 
 
 @command("mkdir", usage="makes folders; -p also those above them: NAME FOLDER...")
 def mkdir(shell: Shell, args: list[str]) -> str:
     letters, paths = options(shell, args, "pv")
-    above = "p" in letters or (shell.manners.real and shell.here.os == "windows")
-    for text in _some(shell, paths, 1):
+    above = "p" in letters or (shell.behavior.real and shell.here.os == "windows")
+    for text in _require(shell, paths, 1):
         path = shell.path(text)
         if above:
             shell.here.make_folders(path)
@@ -86,15 +86,15 @@ def mkdir(shell: Shell, args: list[str]) -> str:
 
 @command("chmod", usage="sets the mode of files, three octal digits; -R also of all that is inside: NAME MODE FILE...")
 def chmod(shell: Shell, args: list[str]) -> str:
-    letters, (mode, *paths) = _after(options(shell, args, "Rv"), shell)
+    letters, (mode, *paths) = _require_two(options(shell, args, "Rv"), shell)
     if not OCTAL.fullmatch(mode):
         raise shell.fail(f"{mode}: not a mode of three octal digits")
     nodes = shell.here.nodes
     for text in paths:
         path = shell.path(text)
         shell.here.existing(path)
-        inner = shell.here.below(path) if "R" in letters else []
-        outer = [] if "R" in letters and not shell.manners.real and nodes[path].content is None else [path]
+        inner = shell.here.descendants(path) if "R" in letters else []
+        outer = [] if "R" in letters and not shell.behavior.real and nodes[path].content is None else [path]
         for each in [*outer, *inner]:
             old = nodes[each]
             nodes[each] = Node(old.content, mode, old.kind, old.entries)
@@ -103,31 +103,31 @@ def chmod(shell: Shell, args: list[str]) -> str:
 
 @command("cp", "copy", usage="copies files and, with -r, folders: NAME SOURCE... TARGET")
 def cp(shell: Shell, args: list[str]) -> str:
-    letters, (*sources, target) = _after(options(shell, args, "rRapfv"), shell)
+    letters, (*sources, target) = _require_two(options(shell, args, "rRapfv"), shell)
     for source in sources:
         copy(shell, shell.here, shell.path(source), shell.here, shell.path(target), bool(letters & set("rRa")))
     return ""
 
 
 def copy(shell: Shell, here: Machine, source: str, there: Machine, target: str, deep: bool) -> None:
-    """Copy over a machine or between two."""
+    """Copy within one machine or between two."""
     node = here.existing(source)
     if node.content is None and (not deep or source == here.root):
         raise shell.fail(f"{here.shown(source)} is a directory, which needs -r")
-    target = there.landing(target, base(source))
+    target = there.destination(target, base(source))
     if here is there:
-        _apart(shell, source, target)
-    there.receive(here.taken(source), target)
+        _check_separate(shell, source, target)
+    there.receive(here.subtree(source), target)
 
 
-def _apart(shell: Shell, source: str, target: str) -> None:
+def _check_separate(shell: Shell, source: str, target: str) -> None:
     if target == source or target.startswith(source + "/"):
         raise shell.fail("source and target are one, or one inside the other")
 
 
 @command("mv", "move", usage="moves or renames files and folders: NAME SOURCE... TARGET")
 def mv(shell: Shell, args: list[str]) -> str:
-    _, (*sources, target) = _after(options(shell, args, "fv"), shell)
+    _, (*sources, target) = _require_two(options(shell, args, "fv"), shell)
     for source in sources:
         _move(shell, shell.path(source), shell.path(target))
     return ""
@@ -135,9 +135,9 @@ def mv(shell: Shell, args: list[str]) -> str:
 
 @command("ren", "rename", usage="renames a file: NAME OLD NEW")
 def ren(shell: Shell, args: list[str]) -> str:
-    _, (old, new) = _after((set(), args[:2]), shell)
+    _, (old, new) = _require_two((set(), args[:2]), shell)
     path = shell.path(old)
-    beside = shell.manners.real and not set(new) & set("/\\")
+    beside = shell.behavior.real and not set(new) & set("/\\")
     _move(shell, path, f"{parent(path)}/{new}" if beside else shell.path(new))
     return ""
 
@@ -145,13 +145,13 @@ def ren(shell: Shell, args: list[str]) -> str:
 def _move(shell: Shell, source: str, target: str) -> None:
     here = shell.here
     here.existing(source)
-    target = here.landing(target, base(source))
-    _apart(shell, source, target)
+    target = here.destination(target, base(source))
+    _check_separate(shell, source, target)
     if shell.cwd == source or shell.cwd.startswith(source + "/"):
         raise shell.fail("you stand in it")
     if here.has_folder(source) and target in here.nodes:
         raise shell.fail(f"{here.shown(target)}: is there already")
-    before, things = dict(here.nodes), here.taken(source)
+    before, things = dict(here.nodes), here.subtree(source)
     here.remove(source)
     try:
         here.receive(things, target)
@@ -163,7 +163,7 @@ def _move(shell: Shell, source: str, target: str) -> None:
 @command("rm", "del", usage="deletes files and, with -r, folders: NAME FILE...")
 def rm(shell: Shell, args: list[str]) -> str:
     letters, paths = options(shell, args, "rRfv")
-    for text in _some(shell, paths, 1):
+    for text in _require(shell, paths, 1):
         path = shell.path(text)
         if "f" in letters and path not in shell.here.nodes:
             continue
@@ -177,18 +177,18 @@ def rm(shell: Shell, args: list[str]) -> str:
 
 @command("touch", usage="makes empty files: NAME FILE...")
 def touch(shell: Shell, args: list[str]) -> str:
-    for text in _some(shell, args, 1):
+    for text in _require(shell, args, 1):
         path = shell.path(text)
         if path not in shell.here.nodes:
             shell.here.put(path, Node(""))
     return ""
 
 
-def _some(shell: Shell, args: list[str], least: int) -> list[str]:
+def _require(shell: Shell, args: list[str], least: int) -> list[str]:
     if len(args) < least:
         raise shell.fail(f"got {len(args)} names, expected at least {least}; {shell.called} --help says more")
     return args
 
 
-def _after(parted: tuple[set[str], list[str]], shell: Shell) -> tuple[set[str], list[str]]:
-    return parted[0], _some(shell, parted[1], 2)
+def _require_two(parsed: tuple[set[str], list[str]], shell: Shell) -> tuple[set[str], list[str]]:
+    return parsed[0], _require(shell, parsed[1], 2)

@@ -1,46 +1,46 @@
-"""A machine in memory: its files, its paths, and what can be done to them. Nothing here touches a real one."""
+"""An in-memory file system. Nothing here touches the real one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-NODES = 500  # files and folders of a machine; a full disk is an error like any other
-PATH = 500  # characters of a path
+NODES = 500  # maximum files and folders of a machine; more raise `no space left on device`
+PATH = 500  # maximum characters of a path
 
 Entries = tuple[tuple[str, str], ...]
-"""What an archive holds: name and content."""
+"""Archive entries: pairs of name and content."""
 
 
-class Refused(Exception):  # noqa: N818, not an error of this program
-    """A command that failed; its text is what the shell prints."""
+class Refused(Exception):  # noqa: N818, a failed shell command, not a bug
+    """A failed shell command. `text` is what the shell prints."""
 
-    def __init__(self, text: str, *, noticed: bool = True) -> None:
+    def __init__(self, text: str, *, nonzero_exit: bool = True) -> None:
         super().__init__(text)
-        self.text, self.noticed = text, noticed
-        """`noticed`: whether `&&` takes it for a failure."""
+        self.text, self.nonzero_exit = text, nonzero_exit
+        """`nonzero_exit`: whether `&&` stops after this failure."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A file or a folder."""
+    """A file or folder."""
 
     content: str | None
-    """None for a folder."""
+    """Content of a file, None for a folder."""
     mode: str = "644"
     kind: str = ""
-    """Of an archive: tar, tar.gz, zip or gz."""
+    """Format of an archive: tar, tar.gz, zip or gz. `program` for a tool."""
     entries: Entries = ()
 
     @property
     def size(self) -> int:
-        """Bytes, more or less."""
+        """Approximate size in bytes."""
         return len(self.content or "") + sum(len(name) + len(content) for name, content in self.entries)
 
 
 FOLDER = Node(None, "755")
 Nodes = dict[str, Node]
-"""By absolute path with forward slashes; the root is "" or "C:"."""
+"""Nodes by absolute path with forward slashes. The root is "" or "C:"."""
 
 
 def parent(path: str) -> str:
@@ -51,8 +51,8 @@ def base(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def grown(nodes: Nodes, files: Nodes) -> Nodes:
-    """Add files, and the folders that they lie in; the root is there already."""
+def with_files(nodes: Nodes, files: Nodes) -> Nodes:
+    """Return a copy with these files and their parent folders added. The root must exist."""
     nodes = dict(nodes)
     for path, node in files.items():
         above = parent(path)
@@ -65,10 +65,10 @@ def grown(nodes: Nodes, files: Nodes) -> Nodes:
 
 @dataclass
 class Machine:
-    """One computer."""
+    """One simulated computer."""
 
     os: str
-    """windows, macos or linux."""
+    """Operating system: windows, macos or linux."""
     user: str
     host: str
     home: str
@@ -79,7 +79,7 @@ class Machine:
         return "C:" if self.os == "windows" else ""
 
     def path(self, text: str, cwd: str) -> str:
-        """Make a path absolute and plain; `..` stops at the root."""
+        """Return the normalized absolute path of `text`. `..` stops at the root."""
         if self.os == "windows":
             text = text.replace("\\", "/")
             if text[:2].upper() == "C:":
@@ -96,7 +96,7 @@ class Machine:
         return path
 
     def shown(self, path: str) -> str:
-        """Write a path as this system does."""
+        """Return the path in the notation of this system."""
         path = path if "/" in path else path + "/"
         return path.replace("/", "\\") if self.os == "windows" else path
 
@@ -105,29 +105,29 @@ class Machine:
         return node is not None and node.content is None
 
     def file(self, path: str) -> Node:
-        """Get a file that has to be there."""
+        """Return the file at a path. Raises Refused if there is none."""
         node = self.existing(path)
         if node.content is None:
             raise Refused(f"{self.shown(path)}: is a directory")
         return node
 
     def existing(self, path: str) -> Node:
-        """Get a file or folder that has to be there."""
+        """Return the file or folder at a path. Raises Refused if there is none."""
         if path not in self.nodes:
             raise Refused(f"{self.shown(path)}: no such file or directory")
         return self.nodes[path]
 
-    def below(self, path: str) -> list[str]:
-        """Every path inside a folder, parents before children."""
+    def descendants(self, path: str) -> list[str]:
+        """Return every path inside a folder, parents before children."""
         return sorted(p for p in self.nodes if p.startswith(path + "/"))
 
     def children(self, path: str) -> list[str]:
-        """The names in a folder."""
+        """Return the names in a folder."""
         start = len(path) + 1
         return sorted(p[start:] for p in self.nodes if p.startswith(path + "/") and "/" not in p[start:])
 
     def put(self, path: str, node: Node) -> None:
-        """Write a file, or make a folder, in a folder that is there."""
+        """Write a file or create a folder. Raises Refused if the parent folder does not exist."""
         if not self.has_folder(parent(path)):
             raise Refused(f"{self.shown(parent(path))}: no such directory")
         old = self.nodes.get(path)
@@ -140,7 +140,7 @@ class Machine:
         self.nodes[path] = node
 
     def make_folders(self, path: str) -> None:
-        """Make a folder and those above it."""
+        """Create a folder and its parents."""
         if path == self.root or self.has_folder(path):
             return
         if len(path) > PATH:
@@ -149,19 +149,19 @@ class Machine:
         self.put(path, FOLDER)
 
     def remove(self, path: str) -> None:
-        """Delete a file, or a folder with all that is in it."""
-        for inner in [path, *self.below(path)]:
+        """Delete a file, or a folder and its contents."""
+        for inner in [path, *self.descendants(path)]:
             del self.nodes[inner]
 
-    def landing(self, path: str, name: str) -> str:
-        """Where something of this name ends up that is sent to a path."""
+    def destination(self, path: str, name: str) -> str:
+        """Return the final path of a file of this name that is copied or moved to `path`."""
         return f"{path}/{name}" if self.has_folder(path) else path
 
     def receive(self, things: Iterable[tuple[str, Node]], path: str) -> None:
-        """Put nodes, named from `path` on."""
+        """Write nodes whose paths are relative to `path`."""
         for inner, node in things:
             self.put(path + inner, node)
 
-    def taken(self, path: str) -> list[tuple[str, Node]]:
-        """A file or a whole folder, as `receive` takes it."""
-        return [("", self.nodes[path]), *((p[len(path) :], self.nodes[p]) for p in self.below(path))]
+    def subtree(self, path: str) -> list[tuple[str, Node]]:
+        """Return a file or a whole folder, as `receive` expects it."""
+        return [("", self.nodes[path]), *((p[len(path) :], self.nodes[p]) for p in self.descendants(path))]

@@ -1,4 +1,4 @@
-"""The commands that reach the server."""
+"""Shell commands that reach the server."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def ssh(shell: Shell, args: list[str]) -> str:
     if shell.here is shell.remote:
         raise shell.fail("you are on the server already")
     user, at, host = words[0].rpartition("@")
-    _known_host(shell, host)
+    _check_host(shell, host)
     if (user if at else shell.local.user) != shell.remote.user:
-        raise shell.fail(f"{words[0]}: permission denied", noticed=False)
-    if shell.manners.real and len(words) > 1:
+        raise shell.fail(f"{words[0]}: permission denied", nonzero_exit=False)
+    if shell.behavior.real and len(words) > 1:
         shell.inline = " ".join(words[1:])
     else:
         shell.here = shell.remote
@@ -47,7 +47,7 @@ def scp(shell: Shell, args: list[str]) -> str:
         raise shell.fail("the other machine cannot be reached from here; leave the server first")
     if len(words) < 2:
         raise shell.fail("expected a source and a target")
-    *sources, target = [_place(shell, word) for word in words]
+    *sources, target = [_parse_location(shell, word) for word in words]
     if any((machine is target[0]) for machine, _ in sources):
         raise shell.fail("expected one side here and one on the server")
     if shell.site.transfer not in ("", shell.called):
@@ -59,23 +59,23 @@ def scp(shell: Shell, args: list[str]) -> str:
 
 
 def _send(shell: Shell, machine: Machine, path: str, target: tuple[Machine, str], deep: bool) -> None:
-    """What arrives has the usual mode, whatever it had before."""
+    """Copy to the other machine. Copied files get mode 644."""
     there, at = target
-    landed = there.landing(at, base(path))
+    landed = there.destination(at, base(path))
     copy(shell, machine, path, there, at, deep)
-    for each in [landed, *there.below(landed)]:
+    for each in [landed, *there.descendants(landed)]:
         old = there.nodes[each]
         there.nodes[each] = FOLDER if old.content is None else Node(old.content, "644", old.kind, old.entries)
 
 
-def _place(shell: Shell, word: str) -> tuple[Machine, str]:
-    """The machine and the path that a word names."""
+def _parse_location(shell: Shell, word: str) -> tuple[Machine, str]:
+    """Return the machine and the path that a word names."""
     found = REMOTE.fullmatch(word)
     if not found or (shell.local.os == "windows" and DRIVE.match(word)):
         return shell.local, shell.path(word)
     user, host, path = found.groups()
-    _known_host(shell, host)
-    if shell.manners.real:
+    _check_host(shell, host)
+    if shell.behavior.real:
         if (user or shell.local.user) != shell.remote.user:
             raise shell.fail(f"{user or shell.local.user}@{host}: permission denied")
         if path == "~" or path.startswith("~/"):
@@ -84,6 +84,6 @@ def _place(shell: Shell, word: str) -> tuple[Machine, str]:
     return shell.remote, shell.remote.path(path, shell.cwds[shell.remote.host])
 
 
-def _known_host(shell: Shell, host: str) -> None:
+def _check_host(shell: Shell, host: str) -> None:
     if host != shell.remote.host:
         raise shell.fail(f"could not resolve hostname {host}")

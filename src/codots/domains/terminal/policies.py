@@ -1,4 +1,4 @@
-"""The reference policies."""
+"""Scripted reference policies."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from codots.domains.base import Rng, Step
-from codots.domains.terminal.env import Dials, View, connected, write_line
-from codots.domains.terminal.kinds import Do, Scene
-from codots.domains.terminal.shell import helping
+from codots.domains.terminal.env import Dials, View, with_ssh, write_line
+from codots.domains.terminal.kinds import PlanStep, Scene
+from codots.domains.terminal.shell import help_text
 from codots.domains.terminal.site import BIN, NAMINGS, ROOTS, TOOLS, TRANSFERS, Claim, Site, truth
 from codots.domains.terminal.tasks import Brief, kind_of
 
@@ -19,7 +19,7 @@ COMMANDS = (
 
 
 class Random:
-    """A command drawn evenly, on two words of the task drawn evenly."""
+    """Runs a uniformly drawn command on two uniformly drawn words of the task."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -34,150 +34,151 @@ class Random:
         return write_line(f"{name} {self.words[int(first * count)]} {self.words[int(second * count)]}")
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome."""
 
 
 def words(brief: Brief) -> list[str]:
-    """What a task speaks of."""
+    """Return the names and paths of a task."""
     paths = [f"{brief.home}/{brief.folder}", f"{brief.home}/{brief.beside}", brief.there or "/srv", brief.yonder]
     at = f"{brief.user}@{brief.host}"
     plain = [brief.name, brief.new, brief.archive, brief.mode, brief.deep, at, f"{at}:{brief.there}", "-r", "."]
     return [*paths, *(f"{path}/{brief.name}" for path in paths), *plain]
 
 
-class Chained:
-    """Where nothing is hidden: the whole plan in one line.
+class OneLinePolicy:
+    """Runs the whole plan in one line, for worlds that hide nothing.
 
-    `readings`: an archive whose name is not told is given a plain one first, and that of its folder next.
+    With `try_plain_name`, an archive whose name is not stated is first called `archive`, then like its folder.
     """
 
-    def __init__(self, readings: bool) -> None:
-        self.readings = readings
+    def __init__(self, try_plain_name: bool) -> None:
+        self.try_plain_name = try_plain_name
 
     def act(self, view: View) -> str:
         brief = view.brief
-        if self.readings and brief.kind == "pack_upload" and view.used == 0:
+        if self.try_plain_name and brief.kind == "pack_upload" and view.used == 0:
             brief = replace(brief, archive="archive." + kind_of(brief.archive))
-        plan = connected(Scene(brief, Site(), real=False).plan, view.side, brief)
-        return write_line(" && ".join(" ".join(worded(do, "scp")) for do in plan))
+        plan = with_ssh(Scene(brief, Site(), real=False).plan, view.side, brief)
+        return write_line(" && ".join(" ".join(command_words(step, "scp")) for step in plan))
 
     def end(self, step: Step) -> None:
-        """Trying costs nothing, so there is nothing to keep."""
+        """Ignore the outcome. Retries are free."""
 
 
-def worded(do: Do, transfer: str) -> list[str]:
-    """The words of a command of a plan, without its side."""
-    return [transfer if do[1] == "send" else do[1], *do[2:]]
+def command_words(step: PlanStep, transfer: str) -> list[str]:
+    """Return the words of a plan command, without its machine."""
+    return [transfer if step[1] == "send" else step[1], *step[2:]]
 
 
 @dataclass
 class Knowledge:
-    """What is known of a server, and for sure: things that are not known are not there."""
+    """Certain knowledge of a server. Unknown settings are absent."""
 
     dials: Dials
     facts: dict[str, str] = field(default_factory=dict)
-    """Standard tool to local name, `root`, `naming` (what X.txt is called), `transfer`."""
+    """Local name by standard tool; also `root`, `naming` (the name of X.txt) and `transfer`."""
     names: list[str] = field(default_factory=list)
-    """The local names, once they were seen."""
+    """Local names, once seen."""
 
     @property
     def hidden(self) -> tuple[str, ...]:
+        """Renamed tools."""
         return TOOLS[: self.dials.tools]
 
     @property
-    def open_names(self) -> list[str]:
-        """Local names that may be any of the tools not known yet."""
+    def unassigned(self) -> list[str]:
+        """Local names not yet matched to a tool."""
         return [name for name in self.names if name not in self.facts.values()]
 
-    def learn(self, thing: str, said: str) -> None:
-        """Keep a fact, and what follows from it."""
-        self.facts[thing] = said
+    def learn(self, subject: str, value: str) -> None:
+        """Store a fact and what follows from it."""
+        self.facts[subject] = value
         open_tools = [tool for tool in self.hidden if tool not in self.facts]
-        if len(open_tools) == 1 and len(self.open_names) == 1:
-            self.facts[open_tools[0]] = self.open_names[0]
+        if len(open_tools) == 1 and len(self.unassigned) == 1:
+            self.facts[open_tools[0]] = self.unassigned[0]
 
     def site(self) -> Site:
-        """The server as it is believed to be, the rest filled in somehow."""
+        """Return a server with the known settings and arbitrary values for the rest."""
         naming = next((n for n in NAMINGS if n("X.txt") == self.facts.get("naming")), NAMINGS[0])
         return Site(root=self.facts.get("root", ROOTS[0]), naming=naming)
 
     def read_listing(self, output: str) -> None:
-        """Learn from `ls` of several folders: the root is where the index is."""
+        """Learn from `ls` of several folders. The root is the one with the index page."""
         for block in output.split("\n/"):
             path, _, rest = ("/" + block.lstrip("/")).partition(":\n")
-            held = rest.split()
+            names = rest.split()
             if path == BIN:
-                self.names = held
-            index = [name for name in held if "index" in name]
+                self.names = names
+            index = [name for name in names if "index" in name]
             if index and path in ROOTS:
                 self.learn("root", path)
                 self.learn("naming", index[0].replace("index", "X").replace("html", "txt"))
 
 
-class Learner:
-    """Plans with what it knows; what it lacks it looks up while there are commands to spare, then it gambles.
+class AdaptivePolicy:
+    """Follows the plan, looks up unknown settings while it has spare commands, and guesses names otherwise.
 
-    First one `ls` of all places where something can be; then `--help`, name by name; with none to spare, an unknown
-    name is tried on the task itself. Once a task is lost the rest of it goes into `--help`.
+    It first lists all candidate folders in one `ls`, then calls `--help` on one name after another. With no spare
+    command it tries an unknown name on the task itself. Once a task is lost, it spends the rest on `--help`.
     """
 
     def __init__(self, dials: Dials, claims: Iterable[Claim] = ()) -> None:
-        self.know = Knowledge(dials)
-        for thing, said in claims:
-            self.know.facts.setdefault(thing, said)
+        self.known = Knowledge(dials)
+        for subject, value in claims:
+            self.known.facts.setdefault(subject, value)
         self.asked: str | None = None
-        """What the last line was to tell: `ls`, `send`, or a name."""
+        """What the last line tried to learn: `ls`, `send`, or the meaning of a name."""
         self.done = 0
-        """Commands of the plan that are behind."""
+        """Commands of the plan already run."""
 
     @classmethod
-    def informed(cls, dials: Dials, site: Site) -> Learner:
-        """One who knows it all."""
+    def informed(cls, dials: Dials, site: Site) -> AdaptivePolicy:
+        """Return a policy that knows every hidden setting."""
         return cls(dials, truth(site).items())
 
     def act(self, view: View) -> str:
-        self._hear(view)
-        plan = connected(Scene(view.brief, self.know.site(), real=True).plan[self.done :], view.side, view.brief)
-        needed = {do[1] for do in plan if do[0] == "remote"} & set(self.know.hidden) - set(self.know.facts)
-        lost = not {"root", "naming"} <= set(self.know.facts) or (needed and not self.know.names)
+        self._update(view)
+        plan = with_ssh(Scene(view.brief, self.known.site(), real=True).plan[self.done :], view.side, view.brief)
+        needed = {step[1] for step in plan if step[0] == "remote"} & set(self.known.hidden) - set(self.known.facts)
+        lost = not {"root", "naming"} <= set(self.known.facts) or (needed and not self.known.names)
         if lost and view.side == "remote":
-            return self._look()
+            return self._list_places()
         spare = view.turns - view.used - len(plan)
-        names = self.know.open_names
+        names = self.known.unassigned
         if names and (spare < 0 or not plan or (needed and spare > 0)) and view.side == "remote":
-            return self._ask(names[0])
-        return self._go_on(plan[0] if plan else ("", "pwd"), names)
+            return self._ask_for_help(names[0])
+        return self._next_command(plan[0] if plan else ("", "pwd"), names)
 
     def end(self, step: Step) -> None:
-        self._hear(step.view)
+        self._update(step.view)
         self.done = 0
 
-    def _look(self) -> str:
+    def _list_places(self) -> str:
         self.asked = "ls"
-        return write_line(" ".join(["ls", *ROOTS[: self.know.dials.roots], BIN]), "Where is what?")
+        return write_line(" ".join(["ls", *ROOTS[: self.known.dials.roots], BIN]), "Where is what?")
 
-    def _ask(self, name: str) -> str:
+    def _ask_for_help(self, name: str) -> str:
         self.asked = name
         return write_line(f"{name} --help", "What does this one do?")
 
-    def _go_on(self, do: Do, names: list[str]) -> str:
-        tool, *words = worded(do, self.know.facts.get("transfer", TRANSFERS[0]))
-        if do[0] == "remote" and tool in self.know.hidden:
-            tool = self.know.facts.get(tool) or (names[0] if names else tool)
-        self.asked = "send" if do[1] == "send" else None
-        self.done += do[1] not in ("ssh", "exit")
+    def _next_command(self, step: PlanStep, names: list[str]) -> str:
+        tool, *words = command_words(step, self.known.facts.get("transfer", TRANSFERS[0]))
+        if step[0] == "remote" and tool in self.known.hidden:
+            tool = self.known.facts.get(tool) or (names[0] if names else tool)
+        self.asked = "send" if step[1] == "send" else None
+        self.done += step[1] not in ("ssh", "exit")
         return write_line(" ".join([tool, *words]), "On with the task.")
 
-    def _hear(self, view: View) -> None:
+    def _update(self, view: View) -> None:
         asked, self.asked = self.asked, None
         if asked == "ls":
-            self.know.read_listing(view.output)
+            self.known.read_listing(view.output)
         elif asked == "send":
             refused = "protocol" in view.output
             tool = view.line.split()[0]
-            self.know.learn("transfer", TRANSFERS[tool == "scp"] if refused else tool)
+            self.known.learn("transfer", TRANSFERS[tool == "scp"] if refused else tool)
             self.done -= refused
         elif asked is not None:
-            for tool in self.know.hidden:
-                if view.output == helping(tool, asked):
-                    self.know.learn(tool, asked)
+            for tool in self.known.hidden:
+                if view.output == help_text(tool, asked):
+                    self.known.learn(tool, asked)

@@ -1,4 +1,4 @@
-"""The shell: reads a line, expands it, runs its commands on the machine where it is."""
+"""The simulated shell: parse a line, expand it, and run its commands on the current machine."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ Command = Callable[["Shell", list[str]], str]
 
 
 @dataclass(frozen=True)
-class Manners:
-    """How the simulated shell behaves; the values of v0 are its quirks."""
+class Behavior:
+    """Behavior of the simulated shell. The values of v0 are quirks."""
 
     real: bool
-    """As real shells do: inline ssh runs, `~` in a remote path is the home there, quotes work on Windows, `tar -C`,
-    `ren` stays in the folder, `mkdir` on Windows makes what lies above, `chmod -R` takes the folder too, `&&` stops on
-    every failure, variables are expanded command by command, a user is checked wherever one is named."""
+    """Whether the shell behaves like a real one: inline ssh commands run, `~` in a remote path is the remote home,
+    quotes work on Windows, `tar -C` works, `ren` stays in the folder, `mkdir` on Windows creates parents, `chmod -R`
+    includes the folder itself, `&&` stops on every failure, variables are expanded per command, and user names are
+    always checked."""
     windows_lacks: frozenset[str]
-    """Commands that a Windows machine does not have."""
+    """Commands missing on Windows."""
 
 
 @dataclass
 class Shell:
-    """One session: two machines, and where one stands on them."""
+    """One shell session on two machines."""
 
     local: Machine
     remote: Machine
     site: Site
-    manners: Manners
+    behavior: Behavior
     here: Machine = field(init=False)
     cwds: dict[str, str] = field(init=False)
-    """By host: where one was stays where one is, over a disconnection too."""
+    """Working directory by host. It survives a disconnect."""
     called: str = ""
-    """The name by which the running command was called."""
+    """Name under which the running command was called."""
     inline: str | None = None
-    """What `ssh` was asked to run over there."""
+    """Command line passed to `ssh`, not run yet."""
 
     def __post_init__(self) -> None:
         self.machines = {"local": self.local, "remote": self.remote}
@@ -59,38 +60,39 @@ class Shell:
 
     @property
     def cwd(self) -> str:
+        """Working directory on the current machine."""
         return self.cwds[self.here.host]
 
     @property
     def prompt(self) -> str:
-        """What stands before the cursor."""
+        """Shell prompt."""
         at = self.here.shown(self.cwd)
         if self.here.os == "windows":
             return f"{at}>"
         return f"{self.here.user}@{self.here.host}:{at}{'%' if self.here.os == 'macos' else '$'}"
 
     def path(self, text: str) -> str:
-        """Read a path from where one stands."""
+        """Return the absolute path of `text`, relative to the working directory."""
         return self.here.path(text, self.cwd)
 
     def run(self, line: str) -> Generator[str, None, bool]:
-        """Run a line; yields after each command what it printed, returns whether the last one worked."""
+        """Run a line. Yield the output of each command, and return whether the last one succeeded."""
         try:
-            commands = self._parse(line if self.manners.real else self._expanded(line))
+            commands = self._parse(line if self.behavior.real else self._expand_line(line))
         except Refused as refused:
             yield refused.text
             return False
-        worked = True
+        succeeded = True
         for join, raw in commands:
-            if join == "&&" and not worked:
+            if join == "&&" and not succeeded:
                 continue
-            printed, worked = self._run_one(raw)
+            printed, succeeded = self._run_one(raw)
             yield printed
             if self.inline is not None:
-                worked = yield from self._run_there()
-        return worked
+                succeeded = yield from self._run_inline()
+        return succeeded
 
-    def _run_there(self) -> Generator[str, None, bool]:
+    def _run_inline(self) -> Generator[str, None, bool]:
         line, self.inline = self.inline or "", None
         self.here = self.remote
         try:
@@ -99,30 +101,30 @@ class Shell:
             self.here = self.local
 
     def _run_one(self, raw: list[str]) -> tuple[str, bool]:
-        words = [self._word(word) for word in raw]
+        words = [self._expand_word(word) for word in raw]
         self.called = words[0]
         try:
             standard = self._standard(words[0])
             if words[1:] == ["--help"]:
-                return helping(standard, self.called), True
+                return help_text(standard, self.called), True
             return COMMANDS[standard](self, words[1:]), True
         except Refused as refused:
-            return refused.text, not refused.noticed and not self.manners.real
+            return refused.text, not refused.nonzero_exit and not self.behavior.real
 
     def _standard(self, name: str) -> str:
-        """The usual name of a command, as it is called here."""
+        """Return the standard name of a command, given its name on the current machine."""
         standard = name
         if self.here is self.remote:
             standard = self.site.standard(name)
-        elif self.here.os == "windows" and name in self.manners.windows_lacks:
+        elif self.here.os == "windows" and name in self.behavior.windows_lacks:
             standard = ""
         if standard not in COMMANDS:
             raise Refused(NOT_FOUND[self.here.os].format(name))
         return standard
 
-    def fail(self, text: str, *, noticed: bool = True) -> Refused:
-        """Word a failure under the name that was called."""
-        return Refused(f"{self.called}: {text}", noticed=noticed)
+    def fail(self, text: str, *, nonzero_exit: bool = True) -> Refused:
+        """Return a failure prefixed with the called name."""
+        return Refused(f"{self.called}: {text}", nonzero_exit=nonzero_exit)
 
     def _parse(self, line: str) -> list[tuple[str, list[str]]]:
         commands: list[tuple[str, list[str]]] = [(";", [])]
@@ -142,14 +144,14 @@ class Shell:
             commands.pop()
         return commands
 
-    def _word(self, raw: str) -> str:
-        windows, real = self.here.os == "windows", self.manners.real
+    def _expand_word(self, raw: str) -> str:
+        windows, real = self.here.os == "windows", self.behavior.real
         if real and raw[0] == "~":
             raw = self._tilde(raw)
         if not SPECIAL.search(raw):
             return raw
         if windows:
-            raw = re.sub("[\"']", "", raw) if real else raw  # v0 takes a quote for a part of the name
+            raw = re.sub("[\"']", "", raw) if real else raw  # v0 treats quotes as part of the name
             return self._variables(raw) if real else raw
         pieces = []
         for single, double, escaped, plain in PIECE.findall(raw):
@@ -157,7 +159,7 @@ class Shell:
             pieces.append(single + escaped + (self._variables(text) if real else text))
         return "".join(pieces)
 
-    def _expanded(self, line: str) -> str:
+    def _expand_line(self, line: str) -> str:
         return self._variables(self._tilde(line))
 
     def _tilde(self, text: str) -> str:
@@ -184,23 +186,23 @@ USAGE: dict[str, str] = {}
 
 
 def command(*names: str, usage: str) -> Callable[[Command], Command]:
-    """Make a function known as a command."""
+    """Register a function as a command."""
 
-    def known(function: Command) -> Command:
+    def register(function: Command) -> Command:
         for name in names:
             COMMANDS[name], USAGE[name] = function, usage
         return function
 
-    return known
+    return register
 
 
-def helping(standard: str, called: str) -> str:
-    """What a command says of itself."""
+def help_text(standard: str, called: str) -> str:
+    """Return the help text of a command."""
     return f"{called}: {USAGE[standard].replace('NAME', called)}"
 
 
 def options(shell: Shell, args: list[str], known: str) -> tuple[set[str], list[str]]:
-    """Part one-letter options from the rest."""
+    """Split arguments into one-letter options and the rest. Fail on an unknown option."""
     letters: set[str] = set()
     rest = []
     for arg in args:

@@ -1,4 +1,4 @@
-"""What is hidden of a server: the local names of its tools, its document root, its names for files, a broken tool."""
+"""The hidden settings of a server: tool names, document root, file naming and the working transfer tool."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from codots.domains.base import Rng
 
 TOOLS = ("mv", "rm", "chmod", "cp", "mkdir", "tar", "unzip")
-"""The tools that may go by a local name, in the order in which a preset hides them."""
+"""Tools that may be renamed, in the order in which presets rename them."""
 SAME = {"move": "mv", "ren": "mv", "rename": "mv", "del": "rm", "copy": "cp"}
-"""Other standard names: where a tool is renamed, they are gone too."""
+"""Aliases of the tools. Renaming a tool also removes its aliases."""
 LOCAL_NAMES = (
     "brint", "crale", "dovel", "drusk", "fenk", "flomp", "gart", "glim", "grost", "hux", "jask", "jorl", "kolv",
     "klav", "lorn", "lusk", "melk", "mirt", "morv", "nalk", "nesk", "nolt", "olp", "pelm", "plork", "quen",
@@ -35,12 +35,12 @@ TRANSFERS = ("scp", "rsync")
 
 @dataclass(frozen=True)
 class Naming:
-    """How files are called under the document root."""
+    """Naming rule for files under the document root."""
 
     mark: str
     joint: str
     front: bool
-    """The mark stands before the name, else before its first dot."""
+    """Whether the mark comes before the name. Otherwise it comes before the first dot."""
 
     def __call__(self, name: str) -> str:
         if self.front:
@@ -54,23 +54,23 @@ NAMINGS = tuple(Naming(mark, joint, front) for mark in MARKS for joint in "-_" f
 
 @dataclass(frozen=True)
 class Site:
-    """The hidden part of a world. Without a root it is a server like any other, and nothing is hidden."""
+    """Hidden part of a world. The default is an ordinary server that hides nothing."""
 
     seed: int = 0
-    """The number that v0 gives to a pack, and that nothing there depends on."""
+    """Seed that v0 draws per pack. Nothing depends on it."""
     root: str = ""
     naming: Naming | None = None
     transfer: str = ""
-    """The one of scp and rsync that works; empty for both."""
+    """The working tool of scp and rsync. Empty if both work."""
     tools: tuple[tuple[str, str], ...] = ()
-    """Local name and standard name, in the order of TOOLS."""
+    """Pairs of local name and standard name, in the order of TOOLS."""
 
-    def named(self, name: str) -> str:
-        """What a file is called under the document root."""
+    def server_name(self, name: str) -> str:
+        """Return the name of a file under the document root."""
         return self.naming(name) if self.naming else name
 
     def standard(self, name: str) -> str:
-        """What a command on the server really is; empty if there is none of this name."""
+        """Return the standard name of a command on the server, or an empty string if there is no such command."""
         usual = SAME.get(name, name)
         for local, standard in self.tools:
             if name == local:
@@ -81,7 +81,7 @@ class Site:
 
 
 def draw_site(rng: Rng, roots: int, hidden: int) -> Site:
-    """Draw everything evenly."""
+    """Draw all hidden settings uniformly."""
     names = [LOCAL_NAMES[i] for i in rng.choice(len(LOCAL_NAMES), hidden, replace=False)]
     return Site(
         root=ROOTS[rng.integers(roots)],
@@ -91,13 +91,13 @@ def draw_site(rng: Rng, roots: int, hidden: int) -> Site:
     )
 
 
-def told(site: Site) -> str:
-    """Write down what is hidden."""
+def describe(site: Site) -> str:
+    """Return the hidden settings as text, or the quirks of v0 if nothing is hidden."""
     if site.naming is None:
         return QUIRKS
     lines = [f"`{local}` is the local name of `{standard}`" for local, standard in site.tools]
     lines.append(f"the document root is {site.root}")
-    lines.append(f"under it, a file X.txt is named {site.named('X.txt')}")
+    lines.append(f"under it, a file X.txt is named {site.server_name('X.txt')}")
     lines.append(f"{site.transfer} works, the other one does not")
     return "\n".join(f"- {line}" for line in lines)
 
@@ -117,11 +117,11 @@ MARK = re.compile(rf"(?<![\w/-])(?:({_MARKS})([-_])[A-Za-z]{{1,20}}(?=\.)|[A-Za-
 WORKS = re.compile(r"\b(scp|rsync)\b[` ]{1,3}(works|is broken|does not work|fails)")
 
 Claim = tuple[str, str]
-"""What is spoken of (a standard tool, `root`, `naming`, `transfer`), and what is said of it."""
+"""Subject (a standard tool, `root`, `naming` or `transfer`) and claimed value."""
 
 
 def claims(context: str) -> Iterator[Claim]:
-    """Read claims line by line, one claim of a thing as often as it is made."""
+    """Yield the claims of a context line by line, with repetitions."""
     for line in context.splitlines():
         for local, standard in zip(NAME.findall(line), TOOL.findall(line), strict=False):
             yield standard, local
@@ -133,11 +133,11 @@ def claims(context: str) -> Iterator[Claim]:
 
 
 def truth(site: Site) -> dict[str, str]:
-    """What would be right to say of each thing."""
+    """Return the true value of each subject."""
     facts = {standard: local for local, standard in site.tools}
-    return facts | {"root": site.root, "naming": site.named("X.txt"), "transfer": site.transfer}
+    return facts | {"root": site.root, "naming": site.server_name("X.txt"), "transfer": site.transfer}
 
 
 def other_seed(site: Site, rng: Rng) -> Site:
-    """The same server in a pack with another number."""
+    """Return the same server with another seed."""
     return replace(site, seed=int(rng.integers(2**32)))

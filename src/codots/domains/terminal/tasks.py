@@ -1,4 +1,4 @@
-"""Tasks: what is drawn of them in public, and what has to be so at the end."""
+"""Tasks: their public content, and the checks on the final state."""
 
 from __future__ import annotations
 
@@ -38,62 +38,62 @@ SYSTEMS = ("windows", "macos", "linux")
 
 @dataclass(frozen=True)
 class Brief:
-    """The public part of a task; what a kind does not use is drawn all the same."""
+    """Public content of a task. Every field is drawn, also those that its kind does not use."""
 
     kind: str
     os: str
     host: str
     user: str
-    """On the server."""
+    """User name on the server."""
     seed: int
     side: str
-    """Where a task of one machine plays."""
+    """Machine of a task that involves only one: `local` or `remote`."""
     folder: str
-    """Of the local home."""
+    """Folder in the local home."""
     beside: str
-    """Another folder of the local home."""
+    """Another folder in the local home."""
     there: str
-    """A folder of the server, from the document root where there is one."""
+    """Folder on the server, relative to the document root if there is one."""
     yonder: str
-    """Another one."""
+    """Another folder on the server."""
     deep: str
-    """Folders to make, in a folder that is there."""
+    """Path of folders to create inside an existing folder."""
     name: str
     new: str
     mode: str
-    """To be set."""
+    """Mode to set."""
     old_mode: str
     archive: str
     files: tuple[str, ...]
-    """What an archive holds."""
+    """Names of the files to archive."""
     others: tuple[str, ...]
-    """Files that have nothing to do with it."""
+    """Names of unrelated files."""
 
     @property
     def home(self) -> str:
-        """The local home."""
+        """Home folder on the local machine."""
         return {"windows": "C:/Users/user", "macos": "/Users/user", "linux": "/home/user"}[self.os]
 
     @property
     def root(self) -> str:
-        """The top of the local machine."""
+        """Root of the local file system."""
         return "C:" if self.os == "windows" else ""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that has to be so at the end."""
+    """One condition on the final state."""
 
     side: str
     path: str
     what: str
-    """file, absent, folder, mode or archive."""
+    """Condition: file, absent, folder, mode or archive."""
     value: str = ""
     kind: str = ""
     entries: tuple[tuple[str, str], ...] = ()
 
     def holds(self, machine: Machine, strict: bool) -> bool:
-        """Whether it is so; `strict` also looks at the kind and the contents of archives."""
+        """Return whether the condition holds. `strict` also compares the format and contents of archives."""
         node = machine.nodes.get(self.path)
         if node is None or self.what == "absent":
             return node is None and self.what == "absent"
@@ -105,8 +105,8 @@ class Check:
             return node.kind == self.kind and sorted(node.entries) == sorted(self.entries)
         return {name for name, _ in node.entries} == {name for name, _ in self.entries}
 
-    def told(self, path: str) -> str:
-        """Say what ought to be so of this path."""
+    def describe(self, path: str) -> str:
+        """Return the condition in words, with this path."""
         return {
             "file": f"{path} should hold {self.value}",
             "absent": f"{path} should be gone",
@@ -117,39 +117,39 @@ class Check:
 
 
 def kind_of(archive: str) -> str:
-    """The kind of an archive by its name."""
+    """Return the archive format that a file name ends in."""
     return next(kind for kind in ("tar.gz", "tar", "zip") if archive.endswith(kind))
 
 
 def draw_face(rng: Rng) -> tuple[str, str, str]:
-    """Draw the two machines: local system, host, user there."""
-    return _one(rng, SYSTEMS), f"192.168.1.{rng.integers(10, 100)}", _one(rng, USERS)
+    """Draw the public names: local system, server host and server user."""
+    return _choice(rng, SYSTEMS), f"192.168.1.{rng.integers(10, 100)}", _choice(rng, USERS)
 
 
 def draw_brief(rng: Rng, face: tuple[str, str, str], composite: float, hidden: bool) -> Brief:
-    """Draw a task; where something is hidden of the server, every task is about it."""
+    """Draw a task. If the server has hidden settings, every task involves it."""
     (system, host, user), far = face, f"/home/{face[2]}"
     kinds = COMPOSITE if rng.random() < composite else SINGLE
     kind = kinds[rng.integers(len(kinds))]
-    folder, beside, below, beyond, *deep = _some(rng, FOLDERS, 8)
-    name, new, *rest = _some(rng, NAMES, 9)
+    folder, beside, below, beyond, *deep = _sample(rng, FOLDERS, 8)
+    name, new, *rest = _sample(rng, NAMES, 9)
     side = "remote" if hidden or rng.random() < 0.5 or (kind == "chmod" and system == "windows") else "local"
-    modes = _some(rng, UPLOAD_MODES if kind == "upload_chmod" else MODES, 2)
-    ending = _one(rng, ARCHIVES)
+    modes = _sample(rng, UPLOAD_MODES if kind == "upload_chmod" else MODES, 2)
+    ending = _choice(rng, ARCHIVES)
     ending = "zip" if system == "windows" and ending != "zip" and (kind != "pack" or side == "local") else ending
     brief = Brief(
         kind, system, host, user, int(rng.integers(10**7)), side, folder, beside,
-        there=below if hidden else _one(rng, (f"{far}/{below}", "/var/www/html", f"/opt/{below}", far)),
+        there=below if hidden else _choice(rng, (f"{far}/{below}", "/var/www/html", f"/opt/{below}", far)),
         yonder=beyond if hidden else f"{far}/{beyond}",
         deep="/".join(deep[: rng.integers(2, 5 if kind == "mkdir" else 4)]),
         name=name, new=new, mode=modes[0], old_mode=modes[1],
         archive=f"{folder}.{ending}", files=tuple(rest[: rng.integers(2, 5)]), others=tuple(rest[4:]),
     )  # fmt: skip
-    return _placed(brief, hidden)
+    return _with_place(brief, hidden)
 
 
-def _placed(brief: Brief, hidden: bool) -> Brief:
-    """Give some kinds the only place that makes sense for them."""
+def _with_place(brief: Brief, hidden: bool) -> Brief:
+    """Set the folders of kinds that allow only one choice."""
     if hidden:
         where = {"mkdir": "", "pack": brief.folder}
         return replace(brief, there=where.get(brief.kind, brief.there))
@@ -162,9 +162,9 @@ def _placed(brief: Brief, hidden: bool) -> Brief:
     return brief
 
 
-def _one(rng: Rng, pool: tuple[str, ...]) -> str:
+def _choice(rng: Rng, pool: tuple[str, ...]) -> str:
     return pool[rng.integers(len(pool))]
 
 
-def _some(rng: Rng, pool: tuple[str, ...], count: int) -> list[str]:
+def _sample(rng: Rng, pool: tuple[str, ...], count: int) -> list[str]:
     return [pool[i] for i in rng.choice(len(pool), count, replace=False)]
