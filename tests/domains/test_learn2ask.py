@@ -1,4 +1,4 @@
-"""The clinic hides a protocol that can be learned; the judge of real dialogues is asked safely and never guessed."""
+"""Learn2Ask: the clinic with its hidden protocol, and dialogues scored by a judge."""
 
 import asyncio
 import itertools
@@ -19,7 +19,7 @@ from codots.core.rng import stream
 from codots.domains.base import World
 from codots.domains.learn2ask import EASY, HARD, SCORED, TINY
 from codots.domains.learn2ask.clinic import LONGEST, ClinicEnv, Reply, Review, View, read_reply, score, write_reply
-from codots.domains.learn2ask.dialogue import DialogueEnv, Look, Source
+from codots.domains.learn2ask.dialogue import DialogueEnv, DialogueView, Source
 from codots.domains.learn2ask.judge import Judge, JudgeError, Verdict, judge_from_environment, quote, read_verdict
 from codots.domains.learn2ask.log import DOCTOR, PATIENT, Round, cut, merged, read_log, split
 from codots.domains.learn2ask.policies import Bayes, Informed
@@ -58,25 +58,25 @@ GOES_ON = Round("s-1", "s", "itch", LINES, False, "location: left; trigger: cold
 ENDS = replace(GOES_ON, stop=True, wanted="")
 
 
-def at_clinic(case=CASE, protocol=PROTOCOL, dials=EASY):
+def clinic_env(case=CASE, protocol=PROTOCOL, dials=EASY):
     return ClinicEnv(case, protocol, dials)
 
 
-def says(inside, **kwargs):
-    return at_clinic(**kwargs).step(f"<action>{inside}</action>")
+def clinic_step(inside, **kwargs):
+    return clinic_env(**kwargs).step(f"<action>{inside}</action>")
 
 
-def played(player, env):
+def play_reward(policy, env):
     env.observe()
-    step = env.step(player.act(env.view))
-    player.end(step)
+    step = env.step(policy.act(env.view))
+    policy.end(step)
     return step.reward
 
 
-# The contract.
+# Missing settings.
 
 
-def test_a_preset_that_lacks_something_says_what_and_is_left_out_of_the_check(monkeypatch, tmp_path):
+def test_a_preset_names_the_settings_it_lacks(monkeypatch, tmp_path):
     for name in ("CODOTS_DIALOGUE_LOG", "CODOTS_JUDGE_URL", "CODOTS_JUDGE_MODEL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=r"^learn2ask-v0 logs cannot be drawn yet: set CODOTS_DIALOGUE_LOG to .*cid"):
@@ -91,11 +91,11 @@ def test_a_preset_that_lacks_something_says_what_and_is_left_out_of_the_check(mo
     assert get_domain("learn2ask-v0").lacks("toy") is None
 
 
-# The clinic: what is wanted, and what a reply is worth.
+# The clinic: wanted topics and scores.
 
 
 @pytest.mark.parametrize(
-    ("channel", "told", "wanted"),
+    ("channel", "volunteered", "wanted"),
     [
         ("call", (), ("place",)),
         ("call", ("place",), ()),
@@ -104,8 +104,8 @@ def test_a_preset_that_lacks_something_says_what_and_is_left_out_of_the_check(mo
         ("visit", ("trigger", "strength"), ("place", "onset", "nature")),
     ],
 )
-def test_the_protocol_wants_what_is_not_known_of_the_first_topics_for_this_channel(channel, told, wanted):
-    assert PROTOCOL.wanted(replace(CASE, channel=channel, told=told)) == wanted
+def test_the_protocol_wants_the_unknown_topics_among_the_first_of_the_channel(channel, volunteered, wanted):
+    assert PROTOCOL.wanted(replace(CASE, channel=channel, volunteered=volunteered)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_protocol_wants_what_is_not_known_of_the_first_topics_for_this_chann
         ("What of the place?", 1.0, "asked"),
         ("What of the nature?", 0.75, "asked"),
         ("What of the trigger?", 0.5, "asked"),
-        ("What of the onset?", 0.5, "asked"),  # it is known
+        ("What of the onset?", 0.5, "asked"),  # already known
         ("Anything else?", 0.5, "asked"),
         ("The place? The nature?", (1 + 1.5 + 0.5) / 4, "asked"),
         ("place, nature, onset, trigger, strength", (1 + 2 * 0.3) / 4, "asked"),
@@ -123,8 +123,8 @@ def test_the_protocol_wants_what_is_not_known_of_the_first_topics_for_this_chann
         ("Should we stop at the place?", 1.0, "asked"),
     ],
 )
-def test_asking_on_is_paid_by_what_it_asks_and_by_being_a_single_question(inside, reward, stop):
-    step = says(inside)
+def test_a_question_is_paid_by_content_and_format(inside, reward, stop):
+    step = clinic_step(inside)
     assert (step.reward, step.stop, step.done) == (pytest.approx(reward), stop, True)
 
 
@@ -132,12 +132,12 @@ def test_asking_on_is_paid_by_what_it_asks_and_by_being_a_single_question(inside
     ("inside", "reward", "stop"),
     [(" Stop ", 1.0, "stopped"), ("The place?", 0, "needless"), ("stop now", 0, "needless")],
 )
-def test_where_all_is_known_only_the_bare_word_stop_is_paid(inside, reward, stop):
-    step = says(inside, case=replace(CASE, channel="call", told=("place",)))
+def test_only_the_exact_word_stop_is_paid_when_all_is_known(inside, reward, stop):
+    step = clinic_step(inside, case=replace(CASE, channel="call", volunteered=("place",)))
     assert (step.reward, step.stop) == (reward, stop)
 
 
-def test_the_rules_tell_the_figures_that_the_scores_give():
+def test_the_rules_state_the_actual_scores():
     pack = make_pack("learn2ask-v1", "easy", "dev", 0, 1)
     rules = " ".join(pack.domain.rules_text(pack.tasks[0], "natural").split())
     wanted = ("place", "onset")
@@ -151,7 +151,7 @@ def test_the_rules_tell_the_figures_that_the_scores_give():
     )
 
 
-# The clinic: reading replies.
+# The clinic: parsing replies.
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_the_rules_tell_the_figures_that_the_scores_give():
         ("<action>" + "a" * (LONGEST + 1) + "</action>", None),
     ],
 )
-def test_one_pair_of_tags_holds_stop_or_a_question(reply, read):
+def test_replies_are_parsed_from_exactly_one_pair_of_tags(reply, read):
     assert read_reply(reply, EASY.named) == read
 
 
 @given(hostile)
 def test_any_text_is_scored_within_bounds_or_malformed(reply):
-    for step in (at_clinic().step(reply), at_clinic().step(f"<action>{reply}</action>")):
+    for step in (clinic_env().step(reply), clinic_env().step(f"<action>{reply}</action>")):
         assert step.done
         assert 0 <= step.reward <= 1
         assert step.stop in ("malformed", "asked", "early")
@@ -189,16 +189,16 @@ def test_any_text_is_scored_within_bounds_or_malformed(reply):
 
 
 @pytest.mark.parametrize("filler", [" ", "onset ", "?", "<action>", "\u0301", "call 1 "])
-def test_huge_texts_are_read_in_no_time(filler):
+def test_huge_texts_are_parsed_quickly(filler):
     start = time.perf_counter()
-    at_clinic().step(f"<action>{filler * 100_000}</action>")
+    clinic_env().step(f"<action>{filler * 100_000}</action>")
     DialogueEnv(GOES_ON, judge_by_rule, "Ra+Rs").step(filler * 100_000)
     get_domain("learn2ask-v1").facts(World(PROTOCOL, EASY), filler * 50_000)
     assert time.perf_counter() - start < 2
 
 
 @given(st.sampled_from([*TOPICS]), text)
-def test_a_written_question_is_read_back(topic, before):
+def test_a_written_question_parses_back(topic, before):
     if "action>" not in before:
         assert read_reply(before + write_reply(topic), tuple(TOPICS)) == Reply(False, (topic,), 1)
 
@@ -211,43 +211,43 @@ def cases(preset, split, packs=40):
 
 
 @pytest.mark.parametrize("preset", ["easy", "hard", "tiny"])
-def test_train_and_held_out_patients_never_meet(preset):
+def test_train_and_held_out_patients_are_disjoint(preset):
     def shown(case):
-        return case.channel, case.complaint, frozenset(pair for pair in case.answers if pair[0] in case.told)
+        return case.channel, case.complaint, frozenset(pair for pair in case.answers if pair[0] in case.volunteered)
 
     held_out = {shown(case) for split in ("dev", "test") for case in cases(preset, split)}
     assert not held_out & {shown(case) for case in cases(preset, "train")}
 
 
 @pytest.mark.parametrize("preset", ["easy", "hard", "scored", "tiny"])
-def test_patients_do_not_hang_on_the_protocol(preset):
-    """Twin worlds answer alike, byte for byte, until a reply whose worth differs."""
+def test_patients_do_not_depend_on_the_protocol(preset):
+    """Twin worlds return equal bytes until a reply earns a different reward."""
     for index in range(12):
         pack = make_pack("learn2ask-v1", preset, "dev", index, 4)
         twin = pack.domain.twin(pack.world, stream("twin", index))
         for task in pack.tasks:
-            there = replace(task, world=twin)
-            assert task.env().observe() == there.env().observe()
-            assert pack.domain.rules_text(task, "natural") == pack.domain.rules_text(there, "natural")
+            other_task = replace(task, world=twin)
+            assert task.env().observe() == other_task.env().observe()
+            assert pack.domain.rules_text(task, "natural") == pack.domain.rules_text(other_task, "natural")
             same = pack.world.hidden.wanted(task.content)[:1] == twin.hidden.wanted(task.content)[:1]
             replies = [write_reply(topic) for topic in ("stop", *task.world.dials.named)]
             for reply in (*replies, "<action>Anything else?</action>", "<action></action>"):
-                here, other = (t.env().step(reply) for t in (task, there))
+                here, other = (t.env().step(reply) for t in (task, other_task))
                 assert here.observation == other.observation
                 equal = (here.reward, here.feedback) == (other.reward, other.feedback)
                 assert equal or here.reward != other.reward or not same
         assert twin.hidden != pack.world.hidden
 
 
-def test_the_reviews_of_scored_name_no_topic():
+def test_reviews_of_scored_name_no_topic():
     for preset, named_ in (("easy", True), ("scored", False)):
         dials = {"easy": EASY, "scored": SCORED}[preset]
-        feedback = says("Anything else?", dials=dials).feedback
+        feedback = clinic_step("Anything else?", dials=dials).feedback
         assert ("place" in feedback) == named_
 
 
 def test_the_patients_answer_and_the_clinics_review_reach_the_updater():
-    env = at_clinic()
+    env = clinic_env()
     opening, reply = env.observe(), write_reply("nature")
     step = env.step(reply)
     trajectory = Trajectory("rules", (Turn(opening, reply),), step.observation, step.reward, step.feedback)
@@ -275,7 +275,7 @@ def test_facts_count_each_claim_of_a_rank_or_a_depth(context, right, wrong):
 
 
 @pytest.mark.parametrize("dials", [EASY, TINY])
-def test_the_oracles_context_is_all_right_and_a_twins_is_not(dials):
+def test_facts_of_the_oracle_context_are_right_and_those_of_a_twin_are_not(dials):
     domain = get_domain("learn2ask-v1")
     for a, b in itertools.product(protocols(dials.topics, dials.depths)[::7], repeat=2):
         right, wrong, knowable = domain.facts(World(a, dials), domain.oracle_context(World(b, dials), "natural"))
@@ -283,16 +283,16 @@ def test_the_oracles_context_is_all_right_and_a_twins_is_not(dials):
         assert (wrong == 0) == (a == b)
 
 
-# The clinic: the scripted players.
+# The clinic: scripted policies.
 
 
-def worth(protocol, case, topic):
-    return says(write_reply(topic)[8:-9], case=case, protocol=protocol, dials=TINY).reward
+def reward_of(protocol, case, topic):
+    return clinic_step(write_reply(topic)[8:-9], case=case, protocol=protocol, dials=TINY).reward
 
 
 @pytest.mark.parametrize("dials", [TINY, replace(TINY, review="scored")])
-def test_bayes_reaches_exactly_what_counting_over_all_protocols_reaches(dials):
-    """Every protocol lives the same three patients; the brute force knows only which lives looked alike so far."""
+def test_bayes_matches_brute_force_over_all_protocols(dials):
+    """Roll out the same three patients under every protocol. The brute force groups protocols by the history so far."""
     every = protocols(dials.topics, dials.depths)
     seen = {protocol: [] for protocol in every}
     policies = {protocol: Bayes(dials) for protocol in every}
@@ -307,13 +307,13 @@ def test_bayes_reaches_exactly_what_counting_over_all_protocols_reaches(dials):
             seen[protocol].append((said, step.feedback))
             reached[protocol] = step.reward
         for group in groups.values():
-            slow = max(np.mean([worth(p, task.content, topic) for p in group]) for topic in ("stop", *dials.named))
+            slow = max(np.mean([reward_of(p, task.content, topic) for p in group]) for topic in ("stop", *dials.named))
             assert np.mean([reached[p] for p in group]) == pytest.approx(slow, abs=1e-12)
-            assert len({tuple(policies[p].left) for p in group}) >= 1
-    assert all(every.index(protocol) in policies[protocol].left for protocol in every)
+            assert len({tuple(policies[p].remaining) for p in group}) >= 1
+    assert all(every.index(protocol) in policies[protocol].remaining for protocol in every)
 
 
-def test_no_question_of_several_topics_is_better_than_the_best_single_one():
+def test_no_question_about_several_topics_beats_the_best_single_one():
     for wanted in (("onset",), ("place", "onset"), ("nature", "place", "onset")):
         worths = {n: [] for n in (1, 2, 3)}
         for n in worths:
@@ -322,20 +322,20 @@ def test_no_question_of_several_topics_is_better_than_the_best_single_one():
                 assert fuse(score(Reply(False, topics, n), wanted), "Ra+Rs") <= np.mean(parts)
 
 
-def test_the_informed_player_earns_all():
+def test_the_informed_policy_earns_the_maximum():
     for preset in ("easy", "hard", "scored", "tiny"):
         pack = make_pack("learn2ask-v1", preset, "dev", 1, 6)
-        assert [played(Informed(pack.world.hidden), task.env()) for task in pack.tasks] == [1.0] * 6
+        assert [play_reward(Informed(pack.world.hidden), task.env()) for task in pack.tasks] == [1.0] * 6
 
 
-def test_the_floor_is_what_even_draws_earn_on_average():
+def test_the_floor_is_the_mean_reward_of_uniform_choices():
     task = make_pack("learn2ask-v1", "hard", "dev", 0, 1).tasks[0]
-    player = task.domain.policy("random", task.world)
-    rewards = np.array([played(player, task.env()) for _ in range(1500)])
+    policy = task.domain.policy("random", task.world)
+    rewards = np.array([play_reward(policy, task.env()) for _ in range(1500)])
     assert abs(rewards.mean() - task.domain.floor(task)) < 4 * rewards.std() / len(rewards) ** 0.5
 
 
-def test_there_is_something_to_learn_and_it_pays():
+def test_bayes_improves_over_the_life():
     curves = baselines("learn2ask-v1", preset="easy", packs=60, size=4)
     assert curves["exact"]
     assert curves["informed"] == [1.0] * 4
@@ -343,7 +343,7 @@ def test_there_is_something_to_learn_and_it_pays():
     assert np.mean(curves["informed"]) - np.mean(curves["random"]) >= 0.4
 
 
-def test_the_protocols_are_drawn_evenly():
+def test_protocols_are_drawn_uniformly():
     domain = get_domain("learn2ask-v1")
     every = protocols(TINY.topics, TINY.depths)
     drawn = [domain.make_world(stream("even", i), TINY) for i in range(1200)]
@@ -355,14 +355,16 @@ def test_the_protocols_are_drawn_evenly():
 
 
 def read_view(opening, said="", feedback=""):
-    """Make a view of what a model reads, and of the reply that it wrote."""
+    """Return the view that matches what a model reads and replies."""
     shown, patient = opening.splitlines()
     channel = next(name for name, by in CHANNELS.items() if shown == f"A patient comes {by}.")
     complaint = re.match(r"Patient: I have ([\w ]+)\.", patient)[1]
     found = sorted((patient.find(a), topic, a) for topic, of in ANSWERS.items() for a in of if a in patient)
-    told = tuple(topic for _, topic, _ in found)
+    volunteered = tuple(topic for _, topic, _ in found)
     answers = {topic: answer for _, topic, answer in found}
-    case = Case(channel, complaint, tuple((topic, answers[topic]) for topic in TOPICS if topic in told), told)
+    case = Case(
+        channel, complaint, tuple((topic, answers[topic]) for topic in TOPICS if topic in volunteered), volunteered
+    )
     if not feedback:
         return View(case)
     reply = read_reply(said, tuple(TOPICS))
@@ -371,55 +373,55 @@ def read_view(opening, said="", feedback=""):
 
 
 def read_wanted(reply, scores, feedback):
-    """What the clinic wanted, if it says so."""
+    """Return the topic that the clinic wanted, if the review names it."""
     named = re.search(r"^The clinic would have asked about the (\w+) here\.$", feedback, re.M)
     if named:
         return named[1]
     return "stop" if reply.stop == bool(scores.action) else reply.topics[0] if scores.content == 1 else None
 
 
-@pytest.mark.parametrize("policy", ["random", "bayes"])
+@pytest.mark.parametrize("name", ["random", "bayes"])
 @pytest.mark.parametrize("preset", ["easy", "hard", "scored", "tiny"])
-def test_who_only_reads_the_texts_can_play_as_every_policy_does(preset, policy):
-    """A view holds what the texts tell and nothing else."""
+def test_the_texts_suffice_to_act_like_every_clinic_policy(preset, name):
+    """A view holds only what the texts show."""
     pack = make_pack("learn2ask-v1", preset, "dev", 4, 8)
-    player, reader = (pack.domain.policy(policy, pack.world) for _ in range(2))
+    policy, reader = (pack.domain.policy(name, pack.world) for _ in range(2))
     for task in pack.tasks:
         env = task.env()
         opening = env.observe()
         assert read_view(opening) == env.view
-        said = player.act(env.view)
+        said = policy.act(env.view)
         assert reader.act(read_view(opening)) == said
         step = env.step(said)
         seen = read_view(opening, said, step.feedback)
         if preset == "scored":
             seen = replace(seen, review=replace(seen.review, wanted=None))
         assert seen == step.view
-        player.end(step)
+        policy.end(step)
         reader.end(replace(step, view=seen))
 
 
-@pytest.mark.parametrize("policy", ["random", "bayes"])
-def test_who_only_reads_the_dialogues_can_play_as_every_policy_does(policy):
+@pytest.mark.parametrize("name", ["random", "bayes"])
+def test_the_texts_suffice_to_act_like_every_dialogue_policy(name):
     pack = make_pack("learn2ask-v0", "toy", "dev", 4, 8)
-    player, reader = (pack.domain.policy(policy, pack.world) for _ in range(2))
+    policy, reader = (pack.domain.policy(name, pack.world) for _ in range(2))
     for task in pack.tasks:
         env = task.env()
         turns = re.findall(r"^(Doctor|Patient): ((?:(?!\n(?:Doctor|Patient): ).)*)", env.observe(), re.M | re.S)
         lines = tuple(({"Doctor": DOCTOR, "Patient": PATIENT}[who], said) for who, said in turns)
-        seen = Look("", lines)
+        seen = DialogueView("", lines)
         assert seen == replace(env.view, cid="")
-        said = player.act(env.view)
+        said = policy.act(env.view)
         assert reader.act(seen) == said
         step = env.step(said)
         scores = Scores(*map(float, re.findall(r" (\S+) of 1\b", step.feedback)))
-        seen = Look("", lines, scores, "<stop />" in said)
+        seen = DialogueView("", lines, scores, "<stop />" in said)
         assert seen == replace(step.view, cid="")
-        player.end(step)
+        policy.end(step)
         reader.end(replace(step, view=seen))
 
 
-# Dialogues: how rewards are fused, and when a reply stops.
+# Dialogues: reward modes and stopping.
 
 
 @pytest.mark.parametrize(
@@ -434,7 +436,7 @@ def test_who_only_reads_the_dialogues_can_play_as_every_policy_does(policy):
         ("Rs", Scores(1, 0.5, 0.5), 3.5),
     ],
 )
-def test_the_subscores_are_fused_in_four_ways(mode, scores, reward):
+def test_subscores_are_combined_in_four_modes(mode, scores, reward):
     assert fuse(scores, mode) == reward
     assert fuse(Scores(0), mode) == 0
     assert best(mode) == fuse(Scores(1, 1, 1), mode)
@@ -459,12 +461,12 @@ def test_the_subscores_are_fused_in_four_ways(mode, scores, reward):
         (GOES_ON, "why " * 2000, 0, "malformed"),
     ],
 )
-def test_a_reply_stops_where_it_holds_the_word_and_is_judged_only_where_asking_on_is_right(round, reply, reward, stop):
+def test_a_reply_with_the_token_stops_and_a_question_is_judged_only_when_asking_is_right(round, reply, reward, stop):
     step = DialogueEnv(round, judge_by_rule, "Ra+Rs").step(reply)
     assert (step.reward, step.stop) == (reward, stop)
 
 
-def test_without_a_need_the_judge_is_not_asked():
+def test_the_judge_is_asked_only_when_needed():
     def judge(*_):
         raise AssertionError
 
@@ -472,7 +474,7 @@ def test_without_a_need_the_judge_is_not_asked():
     DialogueEnv(GOES_ON, judge, "Ra+Rs").step("<stop />")
 
 
-def test_the_mode_that_pays_only_for_questions_does_not_tell_how_to_stop():
+def test_the_rules_of_mode_ra_omit_how_to_stop():
     pack = make_pack("learn2ask-v0", "toy", "dev", 0, 1)
     for mode in FUSIONS:
         task = replace(pack.tasks[0], world=replace(pack.world, dials=Source("toy", mode)))
@@ -480,7 +482,7 @@ def test_the_mode_that_pays_only_for_questions_does_not_tell_how_to_stop():
         assert pack.domain.ceiling(task) == best(mode)
 
 
-def test_the_players_of_the_toy_earn_what_the_share_of_stops_says():
+def test_toy_policies_earn_what_the_share_of_stops_implies():
     sessions = toy_log().held_out
     s = np.mean([np.mean([r.stop for r in session]) for session in sessions])
     assert 0.2 < s < 0.4
@@ -498,7 +500,7 @@ def test_the_players_of_the_toy_earn_what_the_share_of_stops_says():
 
 
 def test_rounds_that_stop_are_as_likely_at_every_position():
-    """Long dialogues must not come first: a curve would fall, or rise, for nothing."""
+    """A curve must not depend on the order of long and short dialogues."""
     packs = [make_pack("learn2ask-v0", "toy", "dev", i, 12) for i in range(400)]
     early, late = (
         np.array([[t.content.stop for t in p.tasks[part]] for p in packs]) for part in (slice(6), slice(6, 12))
@@ -530,25 +532,25 @@ def asked(rest):
     return [family for role, said in rest if role == DOCTOR for family in named(said)]
 
 
-def test_a_session_is_cut_wherever_the_doctor_has_the_word():
-    first, last = cut("s", "ache", SESSION, asked)  # the one between goes on, but about an allergy alone
+def test_a_session_is_cut_wherever_the_doctor_writes_next():
+    first, last = cut("s", "ache", SESSION, asked)  # the middle one continues, but only about an allergy
     assert (first.cid, first.lines, first.stop, first.wanted) == ("s-1", tuple(SESSION[:2]), False, "nature")
     assert (last.cid, last.lines, last.stop, last.wanted) == ("s-3", tuple(SESSION[:7]), True, "")
     assert [len(r.lines) for r in cut("s", "ache", SESSION, lambda rest: ["all"])] == [2, 4, 7]
 
 
-def test_a_session_that_ends_with_the_patient_or_is_empty_gives_no_round():
+def test_a_session_that_is_empty_or_ends_with_the_patient_yields_no_round():
     assert cut("s", "ache", SESSION[:7], asked) == cut("s", "ache", [], asked) == []
 
 
-def test_messages_of_one_speaker_in_a_row_are_merged():
+def test_consecutive_messages_of_one_speaker_are_merged():
     assert merged(SESSION)[0] == (PATIENT, "Hi\nIt hurts")
     assert [role for role, _ in merged(SESSION)] == [PATIENT, DOCTOR] * 3
     shown = DialogueEnv(replace(GOES_ON, lines=tuple(SESSION[:4])), judge_by_rule, "Ra+Rs").observe()
     assert shown == "Patient: Hi\nIt hurts\nDoctor: May I ask about the nature?\nPatient: Dull"
 
 
-def test_whole_diagnoses_are_held_out_and_a_pack_meets_a_dialogue_once():
+def test_whole_diagnoses_are_held_out_and_a_pack_repeats_no_dialogue():
     log = toy_log()
     train, held_out = rounds_of(log.train), rounds_of(log.held_out)
     assert not {r.diagnosis for r in train} & {r.diagnosis for r in held_out}
@@ -568,20 +570,20 @@ def row(**changes):
 
 
 def rows(count=12):
-    """A synthetic log: every third round stops."""
-    made = []
+    """Return the rows of a synthetic log. Every third round stops."""
+    log_rows = []
     for i in range(count):
         truth = {"decision_truth": "stop", "info_truth": ""} if i % 3 == 0 else {}
-        made.append(row(cid=f"s{i}-1", session_id=f"s{i}", diagn=f"d{i % 5}", **truth))
-    return made
+        log_rows.append(row(cid=f"s{i}-1", session_id=f"s{i}", diagn=f"d{i % 5}", **truth))
+    return log_rows
 
 
-def write(path, made):
-    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in made))
+def write(path, log_rows):
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in log_rows))
     return path
 
 
-def test_a_log_is_read_from_json_lines_and_read_again_once_it_changes(tmp_path):
+def test_a_log_is_cached_until_the_file_changes(tmp_path):
     path = write(tmp_path / "log.jsonl", [*rows(), ""])
     log = read_log(path)
     found = {r.cid: r for r in rounds_of(log.train + log.held_out)}
@@ -594,7 +596,7 @@ def test_a_log_is_read_from_json_lines_and_read_again_once_it_changes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("bad", "told"),
+    ("bad", "message"),
     [
         ("{", "expected an object of cid"),
         ("[" * 100_000, "expected an object"),
@@ -604,17 +606,17 @@ def test_a_log_is_read_from_json_lines_and_read_again_once_it_changes(tmp_path):
         (row(messages=[{"role": "system", "content": "x"}]), "messages like"),
         (row(messages=[{"role": "user", "content": 7}]), "messages like"),
         (row(info_truth=7), "info_truth"),
-        (row(info_truth=[]), "info_truth of a round that goes on is empty"),
-        (row(cid="s1-1"), "cid 's1-1' stands on two lines"),
+        (row(info_truth=[]), "info_truth is empty but decision_truth is continue"),
+        (row(cid="s1-1"), "cid 's1-1' appears on two lines"),
     ],
 )
-def test_a_bad_line_of_a_log_is_named(tmp_path, bad, told):
+def test_a_bad_line_of_a_log_is_named(tmp_path, bad, message):
     path = write(tmp_path / "log.jsonl", [*rows(4), bad])
-    with pytest.raises(ValueError, match=rf"log\.jsonl:5: .*{told}"):
+    with pytest.raises(ValueError, match=rf"log\.jsonl:5: .*{message}"):
         read_log(path)
 
 
-# The judge, on a real server of this machine.
+# The judge, with a real local HTTP server.
 
 GOOD = (
     "<think>[format_score]0[/format_score]</think>[format_score]1.0[/format_score] [content_score]0.5[/content_score]"
@@ -627,8 +629,8 @@ def chat(said):
     return json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
 
 
-class Served:
-    """What a little server was asked, and what it answers, one after another, the last again and again."""
+class JudgeServer:
+    """A local HTTP server that records requests and returns the given answers in order, repeating the last."""
 
     def __init__(self, *answers):
         self.answers, self.asked, self.open = answers, [], threading.Event()
@@ -671,8 +673,8 @@ def answer(body=b"", status=200, headers=()):
     return to
 
 
-def drips(handler):
-    """Send a byte now and then, for ever: no single wait is long."""
+def send_slowly(handler):
+    """Send one byte at a time, so that no single read times out."""
     handler.send_response(200)
     handler.end_headers()
     for _ in range(500):
@@ -681,8 +683,8 @@ def drips(handler):
         time.sleep(0.02)
 
 
-def test_the_judge_is_asked_as_the_paper_asks_and_its_verdict_read():
-    with Served(answer(chat(GOOD))) as served:
+def test_the_judge_request_follows_the_paper_and_the_verdict_is_parsed():
+    with JudgeServer(answer(chat(GOOD))) as served:
         verdict = served.judge()(LINES, "Where?", "location: left")
     assert verdict == Verdict(1.0, 0.5, "Ask of the place.")
     ((path, headers, body),) = served.asked
@@ -702,7 +704,7 @@ HOSTILE += "\u2028\x00\U000e0041"
 
 
 def test_a_reply_cannot_close_its_quote():
-    with Served(answer(chat(GOOD))) as served:
+    with JudgeServer(answer(chat(GOOD))) as served:
         served.judge()(((PATIENT, HOSTILE),), HOSTILE, HOSTILE)
     user = served.asked[0][2]["messages"][1]["content"]
     quoted = [line for line in user.splitlines() if line.startswith('"')]
@@ -711,7 +713,7 @@ def test_a_reply_cannot_close_its_quote():
 
 
 @given(st.text(st.characters(exclude_categories=[])) | st.text('"\\<>[]|\n\u2028\ud800\U0001f9ca'))
-def test_a_quote_is_one_visible_line_that_gives_the_text_back(said):
+def test_a_quote_is_one_visible_line_that_decodes_to_the_text(said):
     quoted = quote(said)
     assert json.loads(quoted) == said
     assert quoted.isprintable()
@@ -720,7 +722,7 @@ def test_a_quote_is_one_visible_line_that_gives_the_text_back(said):
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "message"),
     [
         ("", "exactly one [format_score]"),
         (GOOD.replace("1.0", "1.5"), "format_score '1.5', expected a number from 0 to 1"),
@@ -734,15 +736,15 @@ def test_a_quote_is_one_visible_line_that_gives_the_text_back(said):
         ("[/feedback][feedback]" + GOOD.partition("</think>")[2].partition("[feedback]")[0], "exactly one [feedback]"),
     ],
 )
-def test_a_verdict_with_a_score_missing_doubled_or_out_of_range_is_none(said, told):
+def test_a_verdict_with_a_missing_repeated_or_out_of_range_score_is_rejected(said, message):
     with pytest.raises(JudgeError) as error:
         read_verdict(said)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value)) < 200
 
 
 @given(hostile | st.lists(st.sampled_from([*"[]/01.", "format_score", "content_score", "feedback", GOOD])).map("".join))
-def test_whatever_a_judge_says_is_a_verdict_in_range_or_none(said):
+def test_any_judge_text_gives_a_verdict_in_range_or_an_error(said):
     try:
         verdict = read_verdict(said)
     except JudgeError:
@@ -767,8 +769,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_judge_that_fails_is_asked_again(broken):
-    with Served(BROKEN[broken], BROKEN[broken], answer(chat(GOOD))) as served:
+def test_a_failing_judge_is_retried(broken):
+    with JudgeServer(BROKEN[broken], BROKEN[broken], answer(chat(GOOD))) as served:
         if broken == "cut off":
             served.server.RequestHandlerClass.timeout = 0.1
         assert served.judge(timeout=1.0)(LINES, "Where?", "location").content == 0.5
@@ -776,38 +778,38 @@ def test_a_judge_that_fails_is_asked_again(broken):
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404])
-def test_what_will_not_change_is_not_asked_again(status):
+def test_permanent_errors_are_not_retried(status):
     elsewhere = {"Location": "http://127.0.0.1:1/"}.items()
-    told = pytest.raises(JudgeError, match=f"status {status}")
-    with Served(answer(f"wrong key {KEY}".encode(), status, elsewhere)) as served, told as error:
+    raises = pytest.raises(JudgeError, match=f"status {status}")
+    with JudgeServer(answer(f"wrong key {KEY}".encode(), status, elsewhere)) as served, raises as error:
         served.judge()(LINES, "Where?", "location")
     assert len(served.asked) == 1
     assert KEY not in str(error.value)
 
 
-def test_a_judge_that_never_answers_rightly_is_given_up_after_six_tries():
-    with Served(answer(status=500)) as served, pytest.raises(JudgeError, match=r"within 6 tries .* status 500"):
+def test_the_judge_is_tried_at_most_six_times():
+    with JudgeServer(answer(status=500)) as served, pytest.raises(JudgeError, match=r"within 6 tries .* status 500"):
         served.judge()(LINES, "Where?", "location")
     assert len(served.asked) == 6
 
 
-@pytest.mark.parametrize("slow", [drips, lambda handler: time.sleep(10)], ids=["drips", "is silent"])
-def test_no_judge_outlasts_the_deadline(slow):
+@pytest.mark.parametrize("slow", [send_slowly, lambda handler: time.sleep(10)], ids=["send_slowly", "is silent"])
+def test_a_slow_judge_is_stopped_at_the_deadline(slow):
     start = time.monotonic()
-    with Served(slow) as served:
+    with JudgeServer(slow) as served:
         with pytest.raises(JudgeError, match=r"within 6 tries and 0.5 s"):
             served.judge(timeout=0.2, deadline=0.5)(LINES, "Where?", "location")
         assert time.monotonic() - start < 4
         assert 1 < len(served.asked) <= 3
 
 
-def test_a_judge_that_is_not_there_is_one_line():
+def test_an_unreachable_judge_gives_a_one_line_error():
     with pytest.raises(JudgeError, match="could not be reached: ConnectionRefusedError"):
         Judge("http://127.0.0.1:1/v1", "m", KEY, tries=2, pause=0.0)(LINES, "Where?", "location")
 
 
 @pytest.fixture
-def named_judge(monkeypatch, tmp_path):
+def judge_settings(monkeypatch, tmp_path):
     def name(url, **more):
         monkeypatch.setenv("CODOTS_DIALOGUE_LOG", str(write(tmp_path / "log.jsonl", rows())))
         monkeypatch.setenv("CODOTS_JUDGE_URL", url)
@@ -819,28 +821,28 @@ def named_judge(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "more", "told"),
+    ("url", "more", "message"),
     [
-        ("ftp://host/v1", {}, "CODOTS_JUDGE_URL is no address"),
-        ("http://me:hidden-word@host/v1", {}, "CODOTS_JUDGE_URL is no address"),
-        ("http://host/v1?token=hidden-word", {}, "CODOTS_JUDGE_URL is no address"),
-        ("http://host:99999/v1", {}, "CODOTS_JUDGE_URL is no address"),
-        ("http://host/v 1", {}, "CODOTS_JUDGE_URL is no address"),
-        ("http://[::1/v1", {}, "CODOTS_JUDGE_URL is no address"),
-        ("http://host/v1", {"key": "hidden-word\r\nX-Other: 1"}, "CODOTS_JUDGE_KEY holds characters"),
-        ("http://host/v1", {"extras": "[]"}, "CODOTS_JUDGE_EXTRAS is no JSON object"),
-        ("http://host/v1", {"extras": "{"}, "CODOTS_JUDGE_EXTRAS is no JSON object"),
+        ("ftp://host/v1", {}, "CODOTS_JUDGE_URL is not a URL"),
+        ("http://me:hidden-word@host/v1", {}, "CODOTS_JUDGE_URL is not a URL"),
+        ("http://host/v1?token=hidden-word", {}, "CODOTS_JUDGE_URL is not a URL"),
+        ("http://host:99999/v1", {}, "CODOTS_JUDGE_URL is not a URL"),
+        ("http://host/v 1", {}, "CODOTS_JUDGE_URL is not a URL"),
+        ("http://[::1/v1", {}, "CODOTS_JUDGE_URL is not a URL"),
+        ("http://host/v1", {"key": "hidden-word\r\nX-Other: 1"}, "CODOTS_JUDGE_KEY contains characters"),
+        ("http://host/v1", {"extras": "[]"}, "CODOTS_JUDGE_EXTRAS is not a JSON object"),
+        ("http://host/v1", {"extras": "{"}, "CODOTS_JUDGE_EXTRAS is not a JSON object"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named_before_anything_starts_and_never_quoted(named_judge, url, more, told):
-    named_judge(url, **more)
-    with pytest.raises(ValueError, match=told) as error:
+def test_an_invalid_setting_is_named_early_and_never_quoted(judge_settings, url, more, message):
+    judge_settings(url, **more)
+    with pytest.raises(ValueError, match=message) as error:
         make_pack("learn2ask-v0", "logs", "dev", 0, 1)
     assert "hidden-word" not in str(error.value)
 
 
-def test_the_key_stands_in_no_text_of_the_judge(named_judge):
-    named_judge("http://host/v1", extras="{}")
+def test_the_key_appears_in_no_text_of_the_judge(judge_settings):
+    judge_settings("http://host/v1", extras="{}")
     judge = judge_from_environment()
     assert judge.key == KEY
     assert judge.extras == {}
@@ -848,7 +850,7 @@ def test_the_key_stands_in_no_text_of_the_judge(named_judge):
     assert KEY not in repr(make_pack("learn2ask-v0", "logs", "dev", 0, 2))
 
 
-def live(render, pack, reply):
+def roll_out(render, pack, reply):
     async def one():
         play = EpisodeParams("natural", Params(60), Params(60))
         job = Job(pack, Given(Rewrite(), ("",) * len(pack.tasks)), play, ("test", 0))
@@ -859,31 +861,31 @@ def live(render, pack, reply):
     return life
 
 
-def test_a_life_on_a_log_of_ones_own_is_scored_by_the_judge_that_the_environment_names(named_judge, render):
-    with Served(answer(chat(GOOD))) as served:
-        named_judge(served.url)
+def test_a_life_on_a_custom_log_is_scored_by_the_configured_judge(judge_settings, render):
+    with JudgeServer(answer(chat(GOOD))) as served:
+        judge_settings(served.url)
         pack = make_pack("learn2ask-v0", "logs", "train", 0, 4)
-        life = live(render, pack, "where")
+        life = roll_out(render, pack, "where")
     assert life.failure is None
     assert [e.reward for e in life.episodes] == [0.0 if task.content.stop else 3.0 for task in pack.tasks]
     assert {e.stop for e in life.episodes} == {"asked", "needless"}
 
 
-def test_a_judge_that_fails_makes_the_life_missing_and_never_a_reward_of_zero(named_judge, render):
-    with Served(answer(f"no {KEY}".encode(), 403)) as served:
-        named_judge(served.url)
-        life = live(render, make_pack("learn2ask-v0", "logs", "train", 0, 4), "where")
+def test_a_failing_judge_makes_the_life_missing_instead_of_zero(judge_settings, render):
+    with JudgeServer(answer(f"no {KEY}".encode(), 403)) as served:
+        judge_settings(served.url)
+        life = roll_out(render, make_pack("learn2ask-v0", "logs", "train", 0, 4), "where")
     assert life.episodes == ()
     assert life.failure == "RefusedError: the judge answered with status 403"
 
 
-def test_a_step_that_waits_for_the_judge_runs_in_a_thread():
+def test_judged_steps_are_blocking_and_outlast_the_judge():
     domain = get_domain("learn2ask-v0")
     assert domain.blocking
-    assert domain.step_timeout > Judge("http://host", "m").deadline  # else the judge would not get to say what is wrong
+    assert domain.step_timeout > Judge("http://host", "m").deadline  # so that the judge reports its own error
 
 
-def test_the_judge_by_rule_keeps_to_the_scale():
+def test_the_rule_based_judge_uses_the_scale():
     for questions in range(5):
         verdict = judge_by_rule(LINES, "location? " * questions + "trigger", "trigger: cold")
         assert (verdict.format, verdict.content) == (single(questions), 1.0)

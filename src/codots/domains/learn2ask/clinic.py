@@ -1,4 +1,4 @@
-"""One patient at the clinic: what is shown, what is read, how the clinic reviews it."""
+"""One patient at the clinic: observation, reply, scores and review."""
 
 from __future__ import annotations
 
@@ -14,61 +14,63 @@ from codots.domains.learn2ask.template import render
 
 MODE = "Ra+Rs"
 LONGEST = 300
-"""Greatest length of a question in characters."""
+"""Maximum characters of a question."""
 WORD = re.compile(r"[a-z]+", re.A)
 
 
 @dataclass(frozen=True)
 class Dials:
-    """What differs between presets."""
+    """Settings that differ between presets."""
 
     topics: int
-    """How many topics there are, at most 7."""
+    """Number of topics, at most 7."""
     depths: tuple[int, ...]
-    """How many topics have to be known before one stops: one number for each channel, hidden which for which."""
-    told: tuple[int, int]
-    """Least and greatest number of topics that a patient has spoken of."""
+    """Numbers of topics that must be known before stopping, one per channel. Their assignment is hidden."""
+    volunteered: tuple[int, int]
+    """Minimum and maximum number of topics that a patient mentions unasked."""
     review: Literal["named", "scored"] = "named"
-    """Whether the clinic's review names what it would have asked, or only scores the reply."""
+    """Whether the review names the topic that the clinic wanted, or only scores the reply."""
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The topics."""
+        """Names of the topics."""
         return tuple(TOPICS)[: self.topics]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What was read of a model's text."""
+    """Parsed reply of a model."""
 
     stop: bool
+    """Whether the reply stops."""
     topics: tuple[str, ...] = ()
-    """The topics that the question names."""
+    """Topics that the question names."""
     questions: int = 1
+    """Number of questions."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """What the clinic lets one know."""
+    """The clinic's review of a reply."""
 
     reply: Reply
     scores: Scores
     wanted: str | None
-    """The topic that it would have asked about, or `stop`; None where it does not say."""
+    """Topic that the clinic wanted, or `stop`. None if the review does not name it."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode: nothing that its texts do not tell."""
+    """Public state of an episode. It holds only what the texts show."""
 
     case: Case
-    """With no answer but to the topics that the patient spoke of."""
+    """The patient, with answers only to the volunteered topics."""
     review: Review | None = None
 
 
 @dataclass
 class ClinicEnv:
-    """One patient, one reply."""
+    """One patient and one reply."""
 
     case: Case
     protocol: Protocol
@@ -76,16 +78,18 @@ class ClinicEnv:
     view: View = field(init=False)
 
     def __post_init__(self) -> None:
-        told = tuple((topic, answer) for topic, answer in self.case.answers if topic in self.case.told)
-        self.view = View(replace(self.case, answers=told))
+        volunteered = tuple((topic, answer) for topic, answer in self.case.answers if topic in self.case.volunteered)
+        self.view = View(replace(self.case, answers=volunteered))
 
     def observe(self) -> str:
-        """Show what the patient has told."""
+        """Return what the patient volunteered."""
         answers = dict(self.case.answers)
-        return render("case.clinic", case=self.case, told=[answers[topic] for topic in self.case.told], by=CHANNELS)
+        return render(
+            "case.clinic", case=self.case, volunteered=[answers[topic] for topic in self.case.volunteered], by=CHANNELS
+        )
 
     def step(self, text: str) -> Step:
-        """Put the question, or stop."""
+        """Score the reply and return the patient's answer and the review."""
         reply = read_reply(text, self.dials.named)
         if reply is None:
             feedback = f"The reply did not hold stop or a question of at most {LONGEST} characters in one "
@@ -99,7 +103,7 @@ class ClinicEnv:
         return Step(self._answer(reply), reward, True, self._feedback(review), ended(reply, scores), self.view)
 
     def _feedback(self, review: Review) -> str:
-        """What the clinic says to it."""
+        """Return the text of the review."""
         content = review.scores.content
         asked = "It was the topic that the clinic wanted next."
         if content < 1:
@@ -109,7 +113,7 @@ class ClinicEnv:
         return render("review.clinic", review=review, case=self.case, by=CHANNELS, asked=asked)
 
     def _answer(self, reply: Reply) -> str:
-        """What the patient says to it, which does not hang on the clinic."""
+        """Return the patient's answer. It does not depend on the protocol."""
         if reply.stop:
             return "Patient: Thank you."
         answers = dict(self.case.answers)
@@ -117,14 +121,14 @@ class ClinicEnv:
 
 
 def ended(reply: Reply, scores: Scores) -> str:
-    """Name the end: `stopped`, `asked`, `early` (stopped too early) or `needless` (asked, but all was known)."""
+    """Return how the episode ended: `stopped`, `asked`, `early` or `needless`."""
     if scores.action:
         return "stopped" if reply.stop else "asked"
     return "early" if reply.stop else "needless"
 
 
 def score(reply: Reply, wanted: tuple[str, ...]) -> Scores:
-    """Score a reply where these topics are wanted, the first of them most; of several topics the mean counts."""
+    """Score a reply, given the wanted topics by rank. Content is the mean over the named topics."""
     if reply.stop != (not wanted):
         return Scores(0.0)
     if reply.stop:
@@ -134,7 +138,7 @@ def score(reply: Reply, wanted: tuple[str, ...]) -> Scores:
 
 
 def read_reply(text: str, topics: tuple[str, ...]) -> Reply | None:
-    """Read stop or a question in exactly one pair of tags, None if the text is malformed."""
+    """Parse stop or a question in exactly one pair of tags. Return None if the text is malformed."""
     inside = (action(text) or "").strip()
     words = WORD.findall(inside[: LONGEST + 1].lower())
     if len(inside) > LONGEST or not words:
@@ -146,5 +150,5 @@ def read_reply(text: str, topics: tuple[str, ...]) -> Reply | None:
 
 
 def write_reply(topic: str) -> str:
-    """Word the question about a topic, or stop."""
+    """Return a reply that asks about a topic, or stops."""
     return f"<action>{STOP if topic == STOP else f'Could you tell me about the {topic}: {TOPICS[topic]}?'}</action>"

@@ -1,4 +1,4 @@
-"""One round of a logged dialogue: what is shown, what is read, how it is scored; and who plays it by script."""
+"""One round of a logged dialogue: settings, episode and scripted policies."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from pathlib import Path
 from typing import Literal
 
 from codots.domains.base import Rng, Step
-from codots.domains.learn2ask.judge import Scorer, judge_from_environment, judge_lacks, spoken
+from codots.domains.learn2ask.judge import Scorer, judge_from_environment, judge_lacks, labeled
 from codots.domains.learn2ask.log import DOCTOR, FIELDS, Line, Log, Round, Session, merged, read_log
 from codots.domains.learn2ask.score import Scores, best, fuse
 from codots.domains.learn2ask.template import render
-from codots.domains.learn2ask.toy import FAMILIES, judge_by_rule, named, toy_log
+from codots.domains.learn2ask.toy import TOPICS, judge_by_rule, named, toy_log
 
 LOG = "CODOTS_DIALOGUE_LOG"
 TOKEN = "<stop />"
-"""Stops, wherever it stands in a reply."""
+"""Stop token. A reply that contains it stops."""
 LONGEST = 4000
-"""Greatest length of a reply in characters."""
-NOTHING = "Is there anything else?"
-EVEN = 3 / 7
-"""The chance at which stopping, for 4, is worth as much as a fair question, for 3."""
+"""Maximum characters of a reply."""
+NEUTRAL_QUESTION = "Is there anything else?"
+"""Question that names no topic."""
+STOP_THRESHOLD = 3 / 7
+"""Probability at which stopping, worth 4, pays as much as a fair question, worth 3."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What differs between presets."""
+    """Settings that differ between presets."""
 
     source: Literal["toy", "environment"]
-    """Where the dialogues and the judge come from."""
+    """Source of the dialogues and the judge: the built-in toy, or environment variables."""
     mode: str = "Ra+Rs"
-    """How the subscores make the reward."""
+    """Reward mode: how the subscores are combined."""
 
     def lacks(self) -> str | None:
-        """What has to be set first, in one line."""
+        """Return the environment variables that must be set, in one line, or None."""
         if self.source == "toy":
             return None
         if not os.environ.get(LOG):
@@ -43,44 +44,44 @@ class Source:
         return judge_lacks()
 
     def log(self) -> Log:
-        """The dialogues."""
+        """Return the dialogues."""
         return toy_log() if self.source == "toy" else read_log(Path(os.environ[LOG]))
 
     def judge(self) -> Scorer:
-        """Who scores the questions."""
+        """Return the judge that scores questions."""
         return judge_by_rule if self.source == "toy" else judge_from_environment()
 
 
 @dataclass(frozen=True)
-class Look:
-    """The public state of an episode: nothing that its texts do not tell, but for a name."""
+class DialogueView:
+    """Public state of an episode. Except for `cid`, it holds only what the texts show."""
 
     cid: str
-    """By which the informed player finds the round in its log; the others do not look at it."""
+    """Id by which the informed policy finds the round in the log. Other policies ignore it."""
     lines: tuple[Line, ...]
     scores: Scores | None = None
     stop: bool = False
-    """Whether the reply was to stop."""
+    """Whether the reply stopped."""
 
 
 @dataclass
 class DialogueEnv:
-    """One round, one reply."""
+    """One round and one reply."""
 
     round: Round
     judge: Scorer
     mode: str
-    view: Look = field(init=False)
+    view: DialogueView = field(init=False)
 
     def __post_init__(self) -> None:
-        self.view = Look(self.round.cid, tuple(merged(self.round.lines)))
+        self.view = DialogueView(self.round.cid, tuple(merged(self.round.lines)))
 
     def observe(self) -> str:
-        """Show the dialogue."""
-        return "\n".join(spoken(self.view.lines))
+        """Return the dialogue."""
+        return "\n".join(labeled(self.view.lines))
 
     def step(self, text: str) -> Step:
-        """Score the reply. Raises JudgeError if it takes a judge and there is no verdict."""
+        """Score the reply. Raises JudgeError if the judge is needed and returns no verdict."""
         if len(text) > LONGEST or not any(map(str.isalpha, text)):
             feedback = f"The reply was no text of at most {LONGEST} characters; it counts for nothing."
             return Step("", 0.0, True, feedback, "malformed", self.view)
@@ -98,56 +99,58 @@ class DialogueEnv:
         return Step("", reward, True, feedback, word, self.view)
 
 
-class Reader:
-    """Does what the doctor of the log did."""
+class InformedPolicy:
+    """Does what the doctor in the log did."""
 
     def __init__(self, sessions: tuple[Session, ...]) -> None:
         self.rounds = {r.cid: r for session in sessions for r in session}
 
-    def act(self, view: Look) -> str:
+    def act(self, view: DialogueView) -> str:
         known = self.rounds[view.cid]
         first = re.split(r"[;\n?]", known.wanted)[0].strip()[:200]
         return TOKEN if known.stop else f"Could you tell me more about this: {first}?"
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the labels are already known."""
 
 
-class Even:
-    """Stops, or asks about nothing, drawn evenly."""
+class RandomPolicy:
+    """Stops or asks a neutral question, with equal probability."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
 
-    def act(self, view: Look) -> str:
-        return TOKEN if self.rng.random() < 0.5 else NOTHING
+    def act(self, view: DialogueView) -> str:
+        return TOKEN if self.rng.random() < 0.5 else NEUTRAL_QUESTION
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome."""
 
 
-class Habit:
-    """Asks about what was not spoken of yet, and learns after how many of the doctor's turns dialogues stop."""
+class AdaptivePolicy:
+    """Asks about topics not mentioned yet, and learns after how many doctor turns dialogues stop."""
 
     def __init__(self) -> None:
-        self.met: list[tuple[int, bool]] = []
-        """After how many turns a round stood, and whether to stop was right."""
+        self.seen: list[tuple[int, bool]] = []
+        """Doctor turns of each past round, and whether stopping was right."""
 
-    def act(self, view: Look) -> str:
-        spoken_of = named(" ".join(said for _, said in view.lines))
-        left = [family for family in FAMILIES if family not in spoken_of]
-        return f"Could you tell me about the {left[0]}?" if left and self.chance(_turns(view)) < EVEN else TOKEN
+    def act(self, view: DialogueView) -> str:
+        mentioned = named(" ".join(said for _, said in view.lines))
+        left = [topic for topic in TOPICS if topic not in mentioned]
+        return (
+            f"Could you tell me about the {left[0]}?" if left and self.p_stop(_turns(view)) < STOP_THRESHOLD else TOKEN
+        )
 
-    def chance(self, turns: int) -> float:
-        """How likely it is right to stop: a guess that grows with the turns counts like four rounds."""
-        alike = [stopped for met, stopped in self.met if met == turns]
+    def p_stop(self, turns: int) -> float:
+        """Return the estimated probability that stopping is right. A prior that grows with turns weighs four rounds."""
+        alike = [stopped for past, stopped in self.seen if past == turns]
         return (sum(alike) + 4 * min(turns / 6, 1)) / (len(alike) + 4)
 
     def end(self, step: Step) -> None:
-        view: Look = step.view
+        view: DialogueView = step.view
         if view.scores is not None:
-            self.met.append((_turns(view), view.stop == bool(view.scores.action)))
+            self.seen.append((_turns(view), view.stop == bool(view.scores.action)))
 
 
-def _turns(view: Look) -> int:
+def _turns(view: DialogueView) -> int:
     return sum(role == DOCTOR for role, _ in view.lines)

@@ -1,4 +1,4 @@
-"""A judge of questions behind an endpoint that speaks as OpenAI's does."""
+"""A judge of questions behind an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from codots.domains.learn2ask.log import DOCTOR, Line
 from codots.domains.learn2ask.template import render
 
 URL, MODEL, KEY, EXTRAS = "CODOTS_JUDGE_URL", "CODOTS_JUDGE_MODEL", "CODOTS_JUDGE_KEY", "CODOTS_JUDGE_EXTRAS"
-LARGEST = 1 << 20
-"""Greatest size of an answer that is read, in bytes."""
-NOTE = 300
-"""Greatest length of a note that is passed on, in characters."""
+MAX_ANSWER_BYTES = 1 << 20
+"""Maximum size of a response in bytes."""
+MAX_NOTE = 300
+"""Maximum characters of the note in a verdict."""
 DEADLINE = 300.0
-"""Seconds that all tries for one verdict may take."""
-AGAIN = frozenset({408, 409, 425, 429})
-"""What a server may answer, besides 500 and up, that is worth another try."""
+"""Timeout in seconds for all tries for one verdict."""
+RETRY_STATUSES = frozenset({408, 409, 425, 429})
+"""HTTP statuses below 500 that are retried."""
 VLLM = {"top_k": 20, "chat_template_kwargs": {"enable_thinking": True}}
 
 
 class JudgeError(RuntimeError):
-    """The judge gave no verdict: the life is missing, for no reward would be the truth."""
+    """The judge gave no verdict. The life is missing, because no reward would be true."""
 
 
 class RefusedError(JudgeError):
-    """The judge will give no verdict, however often it is asked."""
+    """The judge rejected the request, and a retry would not help."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of a question; scores are between 0 and 1."""
+    """Verdict of a judge on a question. Scores are between 0 and 1."""
 
     format: float
     content: float
@@ -50,21 +50,23 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judge:
-    """Asks a model for a verdict, and again where it gives none; settings of arXiv 2606.20002."""
+    """Asks a model for a verdict, with retries. The settings are those of arXiv 2606.20002."""
 
     url: str
-    """Where `/chat/completions` is found."""
+    """Base URL of `/chat/completions`."""
     model: str
     key: str = field(default="", repr=False)
-    """Goes into one header and nowhere else."""
+    """API key. It appears only in the Authorization header."""
     extras: Mapping[str, Any] = field(default_factory=lambda: VLLM)
-    """What is asked for beyond the common fields, as vLLM understands it."""
+    """Additional request fields. The default suits vLLM."""
     tries: int = 6
+    """Maximum number of tries."""
     pause: float = 1.0
-    """Seconds before the second try; before each later one twice as many."""
+    """Seconds before the second try. The pause doubles with each further try."""
     timeout: float = 120.0
-    """Seconds that one try may take, from first to last byte."""
+    """Timeout in seconds for one try, from connect to last byte."""
     deadline: float = DEADLINE
+    """Timeout in seconds for all tries."""
 
     def __call__(self, lines: Sequence[Line], reply: str, wanted: str) -> Verdict:
         """Score a question. Raises JudgeError if there is no verdict."""
@@ -85,17 +87,20 @@ class Judge:
 
     def _body(self, lines: Sequence[Line], reply: str, wanted: str) -> bytes:
         user = render(
-            "judge.user", dialogue=[quote(line) for line in spoken(lines)], reply=quote(reply), wanted=quote(wanted)
+            "judge.user",
+            dialogue=[quote(line) for line in labeled(lines)],
+            reply=quote(reply),
+            wanted=quote(wanted),
         )
         messages = [{"role": "system", "content": render("judge.system")}, {"role": "user", "content": user}]
         asked = {"model": self.model, "messages": messages, "temperature": 1.0, "top_p": 0.95, **self.extras}
         return json.dumps(asked).encode()
 
     def _ask(self, body: bytes, seconds: float) -> str:
-        """Send one request and give the text of the answer."""
+        """Send one request and return the text of the answer."""
         status, answer = self._post(body, seconds)
         if status != 200:
-            raise (JudgeError if status in AGAIN or status >= 500 else RefusedError)(
+            raise (JudgeError if status in RETRY_STATUSES or status >= 500 else RefusedError)(
                 f"the judge answered with status {status}"
             )
         try:
@@ -103,7 +108,7 @@ class Judge:
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             said = None
         if not isinstance(said, str):
-            raise JudgeError("the judge's answer was no chat completion")
+            raise JudgeError("the judge's answer was not a chat completion")
         return said
 
     def _post(self, body: bytes, seconds: float) -> tuple[int, bytes]:
@@ -111,8 +116,8 @@ class Judge:
         kind = HTTPSConnection if where.scheme == "https" else HTTPConnection
         connection = kind(where.hostname or "", where.port, timeout=seconds)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        held: list[socket.socket] = []  # the connection itself lets go of its socket once it reads the answer
-        timer = Timer(seconds, _shut, [connection, held])  # a timeout of the socket would begin anew with every byte
+        held: list[socket.socket] = []  # keep the socket, because the connection drops it when it reads the response
+        timer = Timer(seconds, _shut_down, [connection, held])  # a socket timeout restarts with every byte
         timer.daemon = True
         timer.start()
         began = time.monotonic()
@@ -123,19 +128,19 @@ class Judge:
                 raise TimeoutError
             connection.request("POST", f"{where.path.rstrip('/')}/chat/completions", body, headers)
             response = connection.getresponse()
-            answer = response.read(LARGEST + 1)
-        except (OSError, HTTPException, ValueError) as error:  # its text could hold what was sent
+            answer = response.read(MAX_ANSWER_BYTES + 1)
+        except (OSError, HTTPException, ValueError) as error:  # its text could contain the request
             raise JudgeError(f"the judge could not be reached: {type(error).__name__}") from None
         finally:
             timer.cancel()
             connection.close()
-        if len(answer) > LARGEST:
-            raise JudgeError(f"the judge's answer was larger than {LARGEST} bytes")
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise JudgeError(f"the judge's answer was larger than {MAX_ANSWER_BYTES} bytes")
         return response.status, answer
 
 
-def _shut(connection: HTTPConnection, held: list[socket.socket]) -> None:
-    """Wake up whoever waits on a connection; below the layer of TLS, which is not made for a second thread."""
+def _shut_down(connection: HTTPConnection, held: list[socket.socket]) -> None:
+    """Unblock a thread that waits on a connection. Bypass TLS, which does not support calls from a second thread."""
     for waiting in held or [connection.sock]:
         with suppress(OSError):
             if waiting is not None:
@@ -143,7 +148,7 @@ def _shut(connection: HTTPConnection, held: list[socket.socket]) -> None:
 
 
 def judge_lacks() -> str | None:
-    """What the environment lacks for a judge, in one line."""
+    """Return the environment variables that a judge needs and that are not set, in one line, or None."""
     missing = [name for name in (URL, MODEL) if not os.environ.get(name)]
     if missing:
         return f"set {' and '.join(missing)} (and {KEY} if it wants one) to an OpenAI-compatible endpoint of the judge"
@@ -151,24 +156,24 @@ def judge_lacks() -> str | None:
 
 
 def judge_from_environment() -> Judge:
-    """The judge that the environment names. Raises ValueError for what cannot be one, never quoting the key."""
+    """Return the judge from the environment. Raises ValueError for an invalid value and never quotes the key."""
     if lacks := judge_lacks():
         raise ValueError(lacks)
     url, key = os.environ[URL].strip(), os.environ.get(KEY, "").strip()
-    if not _sound(url):
-        raise ValueError(f"{URL} is no address of the form https://host:port/v1, without a name, a password or a query")
+    if not _is_valid_url(url):
+        raise ValueError(f"{URL} is not a URL of the form https://host:port/v1 without user name, password and query")
     if key and not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise ValueError(f"{KEY} holds characters that no header may hold")
+        raise ValueError(f"{KEY} contains characters that are not allowed in a header")
     try:
         extras = json.loads(os.environ.get(EXTRAS) or json.dumps(VLLM))
     except ValueError:
         extras = None
     if not isinstance(extras, dict):
-        raise ValueError(f'{EXTRAS} is no JSON object such as {{"top_k": 20}}')
+        raise ValueError(f'{EXTRAS} is not a JSON object such as {{"top_k": 20}}')
     return Judge(url, os.environ[MODEL].strip(), key, extras)
 
 
-def _sound(url: str) -> bool:
+def _is_valid_url(url: str) -> bool:
     try:
         where = urlsplit(url)
         port = where.port
@@ -178,16 +183,16 @@ def _sound(url: str) -> bool:
     return bool(plain and where.scheme in ("http", "https") and where.hostname and port != 0)
 
 
-def spoken(lines: Sequence[Line]) -> list[str]:
-    """The dialogue, each message with its speaker."""
+def labeled(lines: Sequence[Line]) -> list[str]:
+    """Return the messages of a dialogue, each prefixed with its speaker."""
     return [f"{'Doctor' if role == DOCTOR else 'Patient'}: {said}" for role, said in lines]
 
 
 def quote(text: str) -> str:
-    """Write a text as a JSON string on one line.
+    """Return a text as a JSON string on one line.
 
-    Whatever could close the quote, pass for a tag of the verdict or for a marker of a chat template is escaped, and
-    whatever cannot be seen.
+    Characters that could close the quote or form a verdict tag or a chat template marker are escaped, and so are
+    invisible ones.
     """
     return "".join(_escaped(char) for char in json.dumps(text, ensure_ascii=False))
 
@@ -200,10 +205,12 @@ def _escaped(char: str) -> str:
 
 
 def read_verdict(text: str) -> Verdict:
-    """Read a judge's text, thoughts left out. Raises JudgeError if a score is missing, doubled or out of range."""
+    """Parse a judge's text after its thinking. Raises JudgeError if a score is missing, repeated or out of range."""
     text = text.rpartition("</think>")[2]
     return Verdict(
-        _score(text, "format_score"), _score(text, "content_score"), " ".join(_cell(text, "feedback").split())[:NOTE]
+        _score(text, "format_score"),
+        _score(text, "content_score"),
+        " ".join(_cell(text, "feedback").split())[:MAX_NOTE],
     )
 
 
@@ -222,9 +229,9 @@ def _cell(text: str, tag: str) -> str:
     opening, closing = f"[{tag}]", f"[/{tag}]"
     inside, closed, _ = text.partition(opening)[2].partition(closing)
     if text.count(opening) != 1 or text.count(closing) != 1 or not closed:
-        raise JudgeError(f"the judge's answer does not hold exactly one {opening} and one {closing} after it")
+        raise JudgeError(f"the judge's answer does not contain exactly one {opening} followed by one {closing}")
     return inside
 
 
 Scorer = Callable[[Sequence[Line], str, str], Verdict]
-"""What scores a question: the dialogue, the reply, what was wanted."""
+"""Function that scores a question, given the dialogue, the reply and what was wanted."""

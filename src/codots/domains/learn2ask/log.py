@@ -1,4 +1,4 @@
-"""Dialogues of patients and doctors, cut into rounds; and the file they are read from."""
+"""Logs of patient-doctor dialogues: reading, cutting into rounds, and splitting."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from codots.domains.base import Rng
 
 PATIENT, DOCTOR = "user", "assistant"
 HELD_OUT = 0.2
-"""The share of rounds whose diagnoses are never met in training."""
+"""Share of rounds whose diagnoses are held out from training."""
 Line = tuple[str, str]
-"""A message: who wrote it, and what."""
+"""A message: role and text."""
 FIELDS = ("cid", "session_id", "diagn", "messages", "decision_truth", "info_truth")
 FORM = f"""expected an object of {", ".join(FIELDS)}; \
 messages like {{"role": "{PATIENT}" or "{DOCTOR}", "content": "..."}}, \
@@ -27,38 +27,38 @@ decision_truth "stop" or "continue", info_truth a text or a list of texts"""
 
 @dataclass(frozen=True)
 class Round:
-    """The content of a task: a dialogue up to where the doctor has the word, and what the doctor did then."""
+    """Content of a task: a dialogue up to a doctor's turn, and what the doctor did next."""
 
     cid: str
     session: str
     diagnosis: str
     lines: tuple[Line, ...]
     stop: bool
-    """Whether the patient said nothing any more."""
+    """Whether the patient wrote nothing after this point."""
     wanted: str
-    """What the doctor asked and was told later, as `field: value; field: value`."""
+    """What the doctor learned later, as `field: value; field: value`."""
 
 
 Session = tuple[Round, ...]
-"""The rounds of one dialogue."""
+"""Rounds of one dialogue."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """The dialogues on either side of the wall."""
+    """The dialogues of each split side."""
 
     train: tuple[Session, ...]
     held_out: tuple[Session, ...]
 
     def side(self, split: str) -> tuple[Session, ...]:
-        """The dialogues that this split may meet."""
+        """Return the dialogues of the side that a split belongs to."""
         return self.train if split == "train" else self.held_out
 
     def pick(self, split: str, seed: int, position: int, rng: Rng) -> Round:
-        """Take the next dialogue of a shuffling, and a round of it.
+        """Draw a round of the dialogue at `position` in the log shuffled by `seed`.
 
-        All positions draw alike, and none meets a dialogue of another, for a later round tells how an earlier one
-        went on. A log that is too short begins again.
+        All positions have the same distribution. Positions do not share a dialogue, because a later round reveals how
+        an earlier one continued. Positions beyond the end of the log start over.
         """
         sessions = self.side(split)
         order = stream("learn2ask", "sessions", seed).permutation(len(sessions))
@@ -69,10 +69,10 @@ class Log:
 def cut(
     session: str, diagnosis: str, lines: Sequence[Line], extract: Callable[[Sequence[Line]], list[str]]
 ) -> list[Round]:
-    """Make a round of each point at which the doctor has the word; `extract` lists what the rest still brings up.
+    """Return a round for each point at which the doctor writes next. `extract` lists what the doctor learns afterwards.
 
-    A dialogue that ends with the patient gives none, nor does a point from which the doctor went on but asked about
-    nothing that counts.
+    A dialogue that ends with the patient yields no rounds. A point after which the doctor continues but learns nothing
+    that counts is skipped.
     """
     if not lines or lines[-1][0] == PATIENT:
         return []
@@ -88,7 +88,7 @@ def cut(
 
 
 def split(rounds: Sequence[Round]) -> Log:
-    """Put whole diagnoses on the held-out side, in a drawn order, until it has its share of the rounds."""
+    """Hold out whole diagnoses, in a random fixed order, until they cover HELD_OUT of the rounds."""
     counts = Counter(r.diagnosis for r in rounds)
     if len(counts) < 2:
         raise ValueError(f"the log has {len(counts)} diagnoses; expected at least 2, to hold some out")
@@ -107,7 +107,7 @@ def split(rounds: Sequence[Round]) -> Log:
 
 
 def read_log(path: Path) -> Log:
-    """Read a file of JSON lines; it is read again only once it has changed. Raises ValueError naming a bad line."""
+    """Read a log of JSON lines, cached until the file changes. Raises ValueError with the line number of a bad line."""
     try:
         stat = path.stat()
         return _read(path, stat.st_mtime_ns, stat.st_size)
@@ -121,14 +121,14 @@ def _read(path: Path, changed: int, size: int) -> Log:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                found = _round(line, f"{path}:{number}")
+                found = _parse_round(line, f"{path}:{number}")
                 if found.cid in rounds:
-                    raise ValueError(f"{path}:{number}: cid {found.cid!r:.80} stands on two lines")
+                    raise ValueError(f"{path}:{number}: cid {found.cid!r:.80} appears on two lines")
                 rounds[found.cid] = found
     return split(list(rounds.values()))
 
 
-def _round(line: str, where: str) -> Round:
+def _parse_round(line: str, where: str) -> Round:
     try:
         row = json.loads(line)
         lines = tuple((message["role"], message["content"]) for message in row["messages"])
@@ -141,10 +141,10 @@ def _round(line: str, where: str) -> Round:
     if not lines or not all(role in (PATIENT, DOCTOR) and isinstance(said, str) for role, said in lines):
         raise ValueError(f"{where}: {FORM}")
     if not isinstance(wanted, str) or not (stop or wanted):
-        raise ValueError(f"{where}: the info_truth of a round that goes on is empty; {FORM}")
+        raise ValueError(f"{where}: info_truth is empty but decision_truth is continue; {FORM}")
     return read
 
 
 def merged(lines: Sequence[Line]) -> list[Line]:
-    """The dialogue with the messages of one speaker in a row made one."""
+    """Return the dialogue with consecutive messages of one speaker merged."""
     return [(role, "\n".join(said for _, said in run)) for role, run in groupby(lines, key=itemgetter(0))]

@@ -1,4 +1,4 @@
-"""The reference policies of the clinic."""
+"""Scripted reference policies of the clinic."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from codots.domains.learn2ask.protocol import CHANNELS, Case, Protocol, protocol
 from codots.domains.learn2ask.score import STOP
 
 Ints = NDArray[np.int64]
-NONE = -1
-"""Stands in the place of a topic where the clinic would stop."""
+NO_TOPIC = -1
+"""Index used instead of a topic if the clinic would stop."""
 
 
 class Random:
-    """Stops, or asks about a topic, drawn evenly."""
+    """Chooses uniformly between stopping and the topics."""
 
     def __init__(self, rng: Rng, topics: tuple[str, ...]) -> None:
         self.rng, self.choices = rng, (STOP, *topics)
@@ -28,11 +28,11 @@ class Random:
         return write_reply(self.choices[self.rng.integers(len(self.choices))])
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome."""
 
 
 class Informed:
-    """What the protocol asks for."""
+    """Follows the protocol."""
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
@@ -41,27 +41,27 @@ class Informed:
         return write_reply((*self.protocol.wanted(view.case), STOP)[0])
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the protocol is already known."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What each of N protocols wants of one case."""
+    """What each of N protocols wants in one case."""
 
     first: Ints
-    """The topic that it would ask about, NONE if it would stop; (N,)."""
+    """Index of the wanted topic, NO_TOPIC to stop; (N,)."""
     worth: NDArray[np.float64]
-    """The content of a question about each topic; (N, topics)."""
+    """Content score of a question about each topic; (N, topics)."""
 
     def rewards(self) -> NDArray[np.float64]:
-        """The reward of stopping, then of asking about each topic; (N, 1 + topics)."""
-        on = (self.first != NONE)[:, None]
+        """Return the reward of stopping, then of asking about each topic; (N, 1 + topics)."""
+        on = (self.first != NO_TOPIC)[:, None]
         return np.hstack([~on * 1.0, on * (0.5 + 0.5 * self.worth)])
 
 
 @cache
 def _table(topics: int, depths: tuple[int, ...]) -> tuple[Ints, Ints]:
-    """All protocols as arrays: the order of topics (N, D) and the depths by channel (N, C)."""
+    """Return all protocols as arrays: the order of topics (N, D) and the depths by channel (N, C)."""
     every = protocols(topics, depths)
     index = {topic: i for i, topic in enumerate(Dials(topics, depths, (0, 0)).named)}
     order = np.array([[index[topic] for topic in p.order] for p in every], dtype=np.int64)
@@ -69,16 +69,16 @@ def _table(topics: int, depths: tuple[int, ...]) -> tuple[Ints, Ints]:
 
 
 class Bayes:
-    """The exact optimum of each task given every review of the life.
+    """Exactly maximizes the expected reward of each task, given every review of the life.
 
-    A question of one topic is never worse than one of several, whose content is a mean and whose format is worse; so
-    stopping and the single questions are all there is to choose from.
+    Only stopping and single-topic questions are candidates. A question about several topics is never better: its
+    content is a mean and its format is worse.
     """
 
     def __init__(self, dials: Dials) -> None:
         self.dials = dials
-        self.left: Ints = np.arange(len(protocols(dials.topics, dials.depths)))
-        """The protocols that agree with all that was seen, as indices."""
+        self.remaining: Ints = np.arange(len(protocols(dials.topics, dials.depths)))
+        """Indices of the protocols that agree with every review."""
 
     def act(self, view: View) -> str:
         rewards = self.wanted(view.case).rewards().mean(axis=0)
@@ -87,28 +87,28 @@ class Bayes:
 
     def end(self, step: Step) -> None:
         view: View = step.view
-        if view.review is None:  # nobody reviews what nobody could read
+        if view.review is None:  # a malformed reply gets no review
             return
         wanted, reply, scores = self.wanted(view.case), view.review.reply, view.review.scores
-        on = wanted.first != NONE
+        on = wanted.first != NO_TOPIC
         fits = on == (reply.stop != bool(scores.action))
         if scores.action and reply.topics:
             asked = [self.dials.named.index(topic) for topic in reply.topics]
             fits &= np.abs(wanted.worth[:, asked].mean(axis=1) - scores.content) < 1e-9
         if view.review.wanted is not None:
-            named = NONE if view.review.wanted == STOP else self.dials.named.index(view.review.wanted)
+            named = NO_TOPIC if view.review.wanted == STOP else self.dials.named.index(view.review.wanted)
             fits &= wanted.first == named
-        self.left = self.left[fits]
+        self.remaining = self.remaining[fits]
 
     def wanted(self, case: Case) -> Wanted:
-        """What the protocols that are left want of a case."""
-        order, depth = (table[self.left] for table in _table(self.dials.topics, self.dials.depths))
-        told = np.isin(order, [self.dials.named.index(topic) for topic in case.told])
-        missing = ~told & (np.arange(order.shape[1]) < depth[:, [list(CHANNELS).index(case.channel)]])
+        """Return what the remaining protocols want in a case."""
+        order, depth = (table[self.remaining] for table in _table(self.dials.topics, self.dials.depths))
+        known = np.isin(order, [self.dials.named.index(topic) for topic in case.volunteered])
+        missing = ~known & (np.arange(order.shape[1]) < depth[:, [list(CHANNELS).index(case.channel)]])
         place = missing.argmax(axis=1)
         rows = np.arange(len(order))
-        first = np.where(missing.any(axis=1), order[rows, place], NONE)
+        first = np.where(missing.any(axis=1), order[rows, place], NO_TOPIC)
         worth = np.zeros((len(order), self.dials.topics))
         np.put_along_axis(worth, order, 0.5 * missing, axis=1)
-        worth[rows[first != NONE], first[first != NONE]] = 1.0
+        worth[rows[first != NO_TOPIC], first[first != NO_TOPIC]] = 1.0
         return Wanted(first, worth)

@@ -1,4 +1,4 @@
-"""What a clinic wants to know of whom, in which order; and invented patients who tell some of it."""
+"""Clinic protocols and invented patients."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TOPICS = {
     "rhythm": "whether it comes and goes",
     "relief": "what makes it easier",
 }
-"""What can be asked about, by the word that names it in a question."""
+"""Meaning of each topic, by the word that names it in a question."""
 
 CHANNELS = {"call": "on a call", "visit": "on a visit", "chat": "in a chat"}
-"""How a patient comes to the clinic."""
+"""Wording of each channel by which a patient comes to the clinic."""
 
 COMPLAINTS = (
     "a dull ache", "a tingling", "a stiffness", "an itch", "a numb feeling", "a throbbing", "a burning", "a cramp",
@@ -41,51 +41,51 @@ ANSWERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """The content of a task: a patient, and what they have told."""
+    """Content of a task: a patient and what they volunteered."""
 
     channel: str
     complaint: str
     answers: tuple[tuple[str, str], ...]
-    """What the patient says to each topic."""
-    told: tuple[str, ...]
-    """The topics that they spoke of without being asked, in this order."""
+    """Answer of the patient to each topic."""
+    volunteered: tuple[str, ...]
+    """Topics that the patient mentioned unasked, in this order."""
 
     @property
     def split(self) -> str:
-        """The side of the wall that what is shown falls on, in whatever order it is told."""
-        shown = [f"{topic} {answer}" for topic, answer in sorted(self.answers) if topic in self.told]
+        """Split side of what is shown, `train` or `held-out`. The order of the topics does not matter."""
+        shown = [f"{topic} {answer}" for topic, answer in sorted(self.answers) if topic in self.volunteered]
         return "held-out" if digest("case", self.channel, self.complaint, *shown) % 4 == 0 else "train"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a clinic wants."""
+    """Protocol of a clinic."""
 
     order: tuple[str, ...]
-    """The topics, the most wanted first."""
+    """Topics by rank, most wanted first."""
     depth: tuple[int, ...]
-    """How many of them have to be known, for each channel in the order of CHANNELS."""
+    """Number of topics that must be known, by channel in the order of CHANNELS."""
 
     def wanted(self, case: Case) -> tuple[str, ...]:
-        """The topics that have to be known and are not, in order; none means to stop."""
+        """Return the required topics that are not known yet, by rank. Empty means to stop."""
         needed = self.order[: self.depth[list(CHANNELS).index(case.channel)]]
-        return tuple(topic for topic in needed if topic not in case.told)
+        return tuple(topic for topic in needed if topic not in case.volunteered)
 
 
 @cache
 def protocols(topics: int, depths: tuple[int, ...]) -> tuple[Protocol, ...]:
-    """Every protocol that the rules leave possible, equally likely."""
+    """Return every possible protocol. All are equally likely."""
     orders = permutations(tuple(TOPICS)[:topics], max(depths))
     return tuple(Protocol(order, depth) for order in orders for depth in sorted(set(permutations(depths))))
 
 
-def draw_case(rng: Rng, topics: int, channels: int, told: tuple[int, int]) -> Case:
-    """Draw a patient, who knows nothing of the clinic's protocol."""
+def draw_case(rng: Rng, topics: int, channels: int, volunteered: tuple[int, int]) -> Case:
+    """Draw a patient, independently of the protocol."""
     known = tuple(TOPICS)[:topics]
-    count = int(rng.integers(told[0], told[1] + 1))
+    count = int(rng.integers(volunteered[0], volunteered[1] + 1))
     return Case(
         channel=tuple(CHANNELS)[rng.integers(channels)],
         complaint=COMPLAINTS[rng.integers(len(COMPLAINTS))],
         answers=tuple((topic, ANSWERS[topic][rng.integers(len(ANSWERS[topic]))]) for topic in known),
-        told=tuple(known[i] for i in rng.permutation(topics)[:count]),
+        volunteered=tuple(known[i] for i in rng.permutation(topics)[:count]),
     )

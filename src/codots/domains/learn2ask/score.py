@@ -1,4 +1,4 @@
-"""What a reply earns: three subscores and the ways to fuse them."""
+"""Subscores of a reply and the reward modes that combine them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 STOP = "stop"
+"""The word that stops."""
 
 
 @dataclass(frozen=True)
@@ -13,11 +14,11 @@ class Scores:
     """The subscores of a reply, each between 0 and 1."""
 
     action: float
-    """1 if stopping or asking on was right, else 0, and the others with it."""
+    """1 if the choice to stop or to ask was right. If it is 0, so are the others."""
     content: float = 0.0
-    """How much of what was still to be asked it asks."""
+    """How well the question matches what is still wanted."""
     format: float = 0.0
-    """Whether it is a single question, or nothing but the word to stop."""
+    """Whether the reply is a single question, or only the word that stops."""
 
 
 FUSIONS: dict[str, tuple[Callable[[Scores], float], float]] = {
@@ -26,19 +27,19 @@ FUSIONS: dict[str, tuple[Callable[[Scores], float], float]] = {
     "Ra": (lambda s: 2 * s.content + s.format, 3.0),
     "Rs": (lambda s: 3 * s.action + s.format, 4.0),
 }
-"""The four ways of arXiv 2606.20002, and the most that each can give."""
+"""The four reward modes of arXiv 2606.20002, each with its maximum."""
 
 
 def fuse(scores: Scores, mode: str) -> float:
-    """Make one reward of the subscores."""
+    """Combine the subscores into a reward."""
     return FUSIONS[mode][0](scores)
 
 
 def best(mode: str) -> float:
-    """The reward of a reply that is right in all."""
+    """Return the reward of a perfect reply."""
     return FUSIONS[mode][1]
 
 
 def single(questions: int) -> float:
-    """The format of a reply of so many questions."""
+    """Return the format score of a reply with this number of questions."""
     return 1.0 if questions <= 1 else 0.5 if questions == 2 else 0.0

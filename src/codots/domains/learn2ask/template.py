@@ -1,4 +1,4 @@
-"""The prompts of this family."""
+"""Prompt templates of this family."""
 
 from codots.core.templates import Prompts
 
