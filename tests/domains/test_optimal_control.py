@@ -1,4 +1,4 @@
-"""Optimal control keeps its rules: laws are only read, runs are exact, the oracle is best, and knowledge pays."""
+"""Tests of optimal control: safe parsing, exact runs, the optimal policy, and the gain from knowledge."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ from codots.domains.base import World
 from codots.domains.optimal_control import CLAIM, EASY, REFERENCE, TINY, V0, V1, OptimalControl
 from codots.domains.optimal_control.env import ControlEnv, Last, Memory, View, read_reply, write_reply
 from codots.domains.optimal_control.law import DEPTH, LENGTH, LawError, push, read_law
-from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, hold, least_loss, loss, plan, run
+from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, constant_law, least_loss, loss, plan, run
 from codots.domains.optimal_control.policies import CAUTIOUS, best_law
 from codots.domains.registry import get_domain, make_pack
 
@@ -27,41 +27,41 @@ IDS = ("optimal-control-v0", "optimal-control-v1")
 both_versions = pytest.mark.parametrize("id", IDS)
 STATE = {"x": 1.5, "v": -0.5, "t": 3.0, "x_target": 2.0, "v_target": 0.0, "horizon": 12.0, "remaining_steps": 9.0}
 PLANT, GOAL = Plant(0.9, -1.1), Goal(0.5, 0.2, 2.0, 0.0, 4, 0.03)
-STILL = (0.0,) * 20
+NO_GUSTS = (0.0,) * 20
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
-def env(rules=V1, plant=PLANT, goal=GOAL, dials=EASY, gusts=STILL, memory=None):
+def env(rules=V1, plant=PLANT, goal=GOAL, dials=EASY, gusts=NO_GUSTS, memory=None):
     return ControlEnv(plant, goal, rules, dials, gusts, memory)
 
 
-def say(law, rules=V1):
+def reply_with(law, rules=V1):
     return write_reply(law, "Hm.", rules.strict_reply)
 
 
-def at(law, **changes):
+def value_of(law, **changes):
     return push(read_law(law), {**STATE, **changes})
 
 
-def drawn(id, preset, packs, size=1, split="dev"):
+def sample_tasks(id, preset, packs, size=1, split="dev"):
     return [task for i in range(packs) for task in make_pack(id, preset, split, i, size).tasks]
 
 
-def curve(id, policy, preset, packs, size=2):
+def curve(id, name, preset, packs, size=2):
     rewards = []
     for index in range(packs):
         pack = make_pack(id, preset, "dev", index, size)
-        player = pack.domain.policy(policy, pack.world)
+        policy = pack.domain.policy(name, pack.world)
         rewards.append([])
         for task in pack.tasks:
             opened = task.env()
-            step = opened.step(player.act(opened.view))
-            player.end(step)
+            step = opened.step(policy.act(opened.view))
+            policy.end(step)
             rewards[-1].append(step.reward)
     return np.mean(rewards, axis=0)
 
 
-# The language of laws.
+# The law language.
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def curve(id, policy, preset, packs, size=2):
         ("min(1e308 * 10, 1)", 1),
     ],
 )
-def test_a_law_gives_what_it_says(law, value):
-    assert at(law) == pytest.approx(value)
+def test_law_value(law, value):
+    assert value_of(law) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_law_gives_what_it_says(law, value):
         "1" * (LENGTH + 1),
     ],
 )
-def test_what_is_no_law_is_refused_in_one_short_line(law):
+def test_invalid_law_raises_a_short_error(law):
     with pytest.raises(LawError) as error:
         read_law(law)
     assert 0 < len(str(error.value)) < 200
@@ -154,10 +154,10 @@ def test_what_is_no_law_is_refused_in_one_short_line(law):
 
 
 @pytest.mark.parametrize("law", ["1 / 0", "0 ** -1", "(-8) ** 0.5", "9.0 ** 999", "1 < 2", "1e308 * 10", "not x"])
-def test_a_law_without_a_finite_number_gives_out(law):
+def test_law_without_a_finite_value_fails(law):
     with pytest.raises((ArithmeticError, ValueError)):
-        at(law)
-    step = env().step(say(law))
+        value_of(law)
+    step = env().step(reply_with(law))
     assert (step.stop, step.reward) == ("failed", 0.0)
 
 
@@ -173,16 +173,16 @@ def test_a_law_without_a_finite_number_gives_out(law):
         "((1<2)+(1<2)) ** " * 20 + "2",
     ],
 )
-def test_long_and_deep_and_growing_laws_are_read_and_run_in_no_time(law):
-    plan(PLANT, GOAL)  # imports scipy, once
+def test_long_deep_and_growing_laws_run_quickly(law):
+    plan(PLANT, GOAL)  # import scipy before timing
     start = time.process_time()
-    step = env().step(say(law))
+    step = env().step(reply_with(law))
     assert step.stop in ("done", "failed")
     assert time.process_time() - start < 1
 
 
-def larger(law):
-    """Expressions of expressions."""
+def compound(law):
+    """Combine expressions into larger ones."""
     pair, triple = st.tuples(law, law), st.tuples(law, law, law)
     return (
         st.tuples(law, st.sampled_from("+-*/"), law).map(lambda p: f"({p[0]} {p[1]} {p[2]})")
@@ -194,14 +194,15 @@ def larger(law):
     )
 
 
-plain = st.recursive(st.sampled_from(["x", "v", "t", "x_target", "horizon", "2.0", "0.5", "1e2"]), larger, max_leaves=8)
+leaves = st.sampled_from(["x", "v", "t", "x_target", "horizon", "2.0", "0.5", "1e2"])
+expressions = st.recursive(leaves, compound, max_leaves=8)
 
 
 @settings(deadline=None, max_examples=60)
-@given(plain)
-def test_laws_mean_what_the_same_words_mean_in_python(law):
-    """Python's own `eval` is the slow and unsafe twin; it stands in this test alone."""
-    read = read_law(law)  # none of these is too long or too deep to be read
+@given(expressions)
+def test_laws_match_python_eval(law):
+    """Compare with Python's unsafe `eval`, used only in this test."""
+    read = read_law(law)  # none of these exceeds the length or depth limit
     try:
         expected = float(eval(law, {"__builtins__": {}, "max": max, "min": min, "abs": abs}, dict(STATE)))
     except ArithmeticError:
@@ -237,7 +238,7 @@ hostile = text | st.lists(st.sampled_from(words), max_size=40).map("".join)
 
 @settings(deadline=None, max_examples=200)
 @given(hostile, st.booleans(), st.booleans())
-def test_any_text_is_run_or_gives_out_or_is_malformed(inner, wrapped, strict):
+def test_any_text_ends_as_done_failed_or_malformed(inner, wrapped, strict):
     rules = V0 if strict else V1
     reply = (f"<action><law>{inner}</law></action>" if strict else f"<action>{inner}</action>") if wrapped else inner
     opened = env(rules)
@@ -252,7 +253,7 @@ def test_any_text_is_run_or_gives_out_or_is_malformed(inner, wrapped, strict):
 
 
 @pytest.mark.parametrize("filler", ["(", "-", "1", "x+", "abs(", "<action>", "&", "<", "1 if 1 else ", "\u0663"])
-def test_a_huge_reply_is_read_in_no_time(filler):
+def test_huge_reply_is_parsed_quickly(filler):
     start = time.process_time()
     for rules in (V0, V1):
         for inner in (filler * 100_000, f"<law>{filler * 100_000}</law>"):
@@ -283,7 +284,7 @@ def test_a_huge_reply_is_read_in_no_time(filler):
         ("-v", None, None),
     ],
 )
-def test_v0_reads_an_element_of_xml_at_the_end_and_v1_a_plain_law(reply, v0, v1):
+def test_v0_reads_an_xml_element_at_the_end_and_v1_a_plain_law(reply, v0, v1):
     for strict, law in ((True, v0), (False, v1)):
         if law is None:
             with pytest.raises(LawError):
@@ -293,14 +294,14 @@ def test_v0_reads_an_element_of_xml_at_the_end_and_v1_a_plain_law(reply, v0, v1)
 
 
 @given(st.sampled_from(["x < 1 and v > 2", "-v", "ifelse(lt(t, 2), 1, 0)"]), st.booleans())
-def test_a_written_law_is_read_back(law, strict):
+def test_written_law_round_trips(law, strict):
     assert read_reply(write_reply(law, "Hm.", strict), strict) == law
 
 
-# The point.
+# Dynamics and planning.
 
 
-def test_the_new_velocity_enters_the_position_and_pushes_are_clipped():
+def test_position_uses_the_new_velocity_and_pushes_are_clipped():
     done = run(Plant(0.5, 2.0), Goal(1.0, 0.4, 0.0, 0.0, 2, 0.03), read_law("5 - 10 * t"), (0.0, 0.1))
     assert done.u == (1.0, -1.0)
     assert done.v == pytest.approx((0.4, 2.2, -0.8))
@@ -309,99 +310,99 @@ def test_the_new_velocity_enters_the_position_and_pushes_are_clipped():
 
 
 def test_remaining_steps_count_down_to_one():
-    done = run(PLANT, GOAL, read_law("remaining_steps / 10"), STILL)
+    done = run(PLANT, GOAL, read_law("remaining_steps / 10"), NO_GUSTS)
     assert done.u == pytest.approx((0.4, 0.3, 0.2, 0.1))
 
 
-def costs(plant, goal, pushes, gusts=STILL):
+def cost_of(plant, goal, pushes, gusts=NO_GUSTS):
     return loss(goal, run(plant, goal, lambda state: pushes[int(state["t"])], gusts))
 
 
-def slow_plan(plant, goal):
-    """The best pushes by trying every choice of pushes held at a bound: for the others the loss is a parabola."""
+def brute_force_plan(plant, goal):
+    """Return the best pushes by trying every set of pushes at a bound and solving least squares for the rest."""
     steps = goal.horizon
 
-    def rest(pushes):  # the square root of each part of the loss, linear in the pushes
+    def residuals(pushes):  # square root of each loss term, linear in the pushes
         x, v = goal.x0, goal.v0
         for push_ in pushes:
             v = plant.a * v + plant.b * push_
             x = x + v
         return np.array([x - goal.x_target, 2**0.5 * (v - goal.v_target), *(goal.penalty**0.5 * np.array(pushes))])
 
-    slopes = np.stack([rest(unit) - rest(np.zeros(steps)) for unit in np.eye(steps)], axis=1)
+    slopes = np.stack([residuals(unit) - residuals(np.zeros(steps)) for unit in np.eye(steps)], axis=1)
     best = None
-    for held in itertools.product((None, -1.0, 1.0), repeat=steps):
-        free = [i for i, end in enumerate(held) if end is None]
-        pushes = np.array([end or 0.0 for end in held])
+    for bounds in itertools.product((None, -1.0, 1.0), repeat=steps):
+        free = [i for i, end in enumerate(bounds) if end is None]
+        pushes = np.array([end or 0.0 for end in bounds])
         if free:
-            pushes[free] = np.linalg.lstsq(slopes[:, free], -rest(pushes), rcond=None)[0]
-        if np.abs(pushes).max() <= 1 + 1e-12 and (best is None or costs(plant, goal, pushes) < best[0]):
-            best = costs(plant, goal, pushes), pushes
+            pushes[free] = np.linalg.lstsq(slopes[:, free], -residuals(pushes), rcond=None)[0]
+        if np.abs(pushes).max() <= 1 + 1e-12 and (best is None or cost_of(plant, goal, pushes) < best[0]):
+            best = cost_of(plant, goal, pushes), pushes
     return best
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_the_plan_is_that_of_trying_every_choice_of_held_pushes(index):
+def test_plan_matches_brute_force(index):
     rng = stream("slow plan", index)
     plant = get_domain("optimal-control-v1").make_world(rng, EASY)
     goal = Goal(*(rng.uniform(-1, 1, 4) * (1, 1, 4, 1)).tolist(), 3 + index % 3, 0.03)
-    cost, pushes = slow_plan(plant, goal)
+    cost, pushes = brute_force_plan(plant, goal)
     assert least_loss(plant, goal) == pytest.approx(cost, abs=1e-9)
     assert plan(plant, goal) == pytest.approx(pushes, abs=1e-6)
 
 
-def test_no_small_change_of_a_plan_is_a_gain():
+def test_small_changes_never_improve_a_plan():
     rng = stream("first order")
-    for task in drawn("optimal-control-v1", "hard", 12):
+    for task in sample_tasks("optimal-control-v1", "hard", 12):
         plant, goal, gusts = task.world.hidden, task.content, tuple(rng.normal(0, 0.1, 14).tolist())
         pushes = np.array(plan(plant, goal, gusts))
-        best = costs(plant, goal, pushes, gusts)
+        best = cost_of(plant, goal, pushes, gusts)
         for change in rng.normal(0, 0.01, (30, len(pushes))):
-            assert costs(plant, goal, np.clip(pushes + change, -1, 1), gusts) >= best - 1e-10
+            assert cost_of(plant, goal, np.clip(pushes + change, -1, 1), gusts) >= best - 1e-10
 
 
-def test_steering_at_each_step_is_the_plan_of_the_whole():
-    for task in drawn("optimal-control-v1", "hard", 5):
+def test_steer_at_each_step_matches_the_full_plan():
+    for task in sample_tasks("optimal-control-v1", "hard", 5):
         plant, goal = task.world.hidden, task.content
-        done = run(plant, goal, read_law(f"steer({plant.a!r}, {plant.b!r})", STEER), STILL)
+        done = run(plant, goal, read_law(f"steer({plant.a!r}, {plant.b!r})", STEER), NO_GUSTS)
         assert loss(goal, done) == pytest.approx(least_loss(plant, goal), abs=1e-9)
 
 
 @pytest.mark.parametrize(
     "law", ["steer(1e308 * 10, 1)", "steer(1, 0)", "steer(1e300, -1e300)", "steer(0, 0)", "steer(1 < 2, v)"]
 )
-def test_steering_by_nonsense_stays_within_reason(law):
-    assert env().step(say(law)).stop in ("done", "failed")
+def test_steer_survives_extreme_arguments(law):
+    assert env().step(reply_with(law)).stop in ("done", "failed")
 
 
-def test_steering_is_costly_and_so_is_rationed():
-    assert env().step(say(" + ".join(["steer(1, 1)"] * 4))).stop == "done"
-    assert env().step(say(" + ".join(["steer(1, 1)"] * 5))).stop == "malformed"
-    assert env(dials=replace(EASY, aid=False)).step(say("steer(1, 1)")).stop == "malformed"
+def test_steer_calls_are_limited():
+    assert env().step(reply_with(" + ".join(["steer(1, 1)"] * 4))).stop == "done"
+    assert env().step(reply_with(" + ".join(["steer(1, 1)"] * 5))).stop == "malformed"
+    assert env(dials=replace(EASY, aid=False)).step(reply_with("steer(1, 1)")).stop == "malformed"
 
 
-def test_one_table_of_three_decimals_gives_a_and_b_away():
+def test_one_table_of_three_decimals_determines_a_and_b():
     missed = []
-    for task in drawn("optimal-control-v0", "hard", 60):
+    for task in sample_tasks("optimal-control-v0", "hard", 60):
         opened = task.env()
-        opened.step(say(CAUTIOUS.format(sign=""), V0))
+        opened.step(reply_with(CAUTIOUS.format(sign=""), V0))
         fit = Fit().add([row[1] for row in opened.view.rows], [row[2] for row in opened.view.rows[:-1]]).solve()
         if fit is not None:
             missed.append((abs(fit.a - task.world.hidden.a), abs(fit.b - task.world.hidden.b)))
-    assert len(missed) > 57  # hardly ever is a run too calm to tell
+    assert len(missed) > 57  # few runs push too little to determine a and b
     assert np.median(missed, axis=0) == pytest.approx([1e-4, 3e-4], abs=3e-4)
 
 
-def test_a_run_without_pushes_does_not_tell_a_and_b_apart():
+def test_a_run_without_pushes_does_not_determine_a_and_b():
     assert Fit().add([1.0, 0.9, 0.81], [0.0, 0.0]).solve() is None
     assert Fit().add([], []).solve() is None
-    assert "do not tell a and b apart" in env().step(say("0")).observation
+    assert "do not tell a and b apart" in env().step(reply_with("0")).observation
 
 
 # Worlds and tasks.
 
 
-def test_a_and_b_are_drawn_evenly_and_b_is_never_small():
+def test_a_and_b_are_uniform_and_b_is_never_small():
     domain = get_domain("optimal-control-v0")
     worlds = [domain.make_world(stream("drawn", i), REFERENCE["hard"]) for i in range(2000)]
     a, b = np.array([(world.a, world.b) for world in worlds]).T
@@ -411,21 +412,21 @@ def test_a_and_b_are_drawn_evenly_and_b_is_never_small():
     assert (b > 0).mean() == pytest.approx(0.5, abs=0.04)
 
 
-@pytest.mark.parametrize(("b", "told"), [((-1.5, -0.2), "b is negative"), ((0.5, 1.5), "b is positive"), ((-1, 1), "")])
-def test_the_sign_of_b_is_told_where_its_range_has_only_one(b, told):
+@pytest.mark.parametrize(("b", "sign"), [((-1.5, -0.2), "b is negative"), ((0.5, 1.5), "b is positive"), ((-1, 1), "")])
+def test_rules_state_the_sign_of_b_if_its_range_has_only_one(b, sign):
     domain, dials = get_domain("optimal-control-v1"), replace(EASY, b=b)
     drawn_b = [domain.make_world(stream("one side", i), dials).b for i in range(50)]
     assert all(max(b[0], -9) <= value <= b[1] and abs(value) >= 0.35 for value in drawn_b)
     task = make_pack(domain.id, "easy", "dev", 0, 1).tasks[0]
     rules = domain.rules_text(replace(task, world=World(PLANT, dials)), "natural")
-    assert [said for said in ("b is negative", "b is positive") if said in rules] == ([told] if told else [])
+    assert [line for line in ("b is negative", "b is positive") if line in rules] == ([sign] if sign else [])
 
 
 def contents(id, split, packs=40):
-    return {task.content for task in drawn(id, "easy", packs, 3, split)}
+    return {task.content for task in sample_tasks(id, "easy", packs, 3, split)}
 
 
-def test_train_and_held_out_tasks_never_meet_in_v1():
+def test_train_and_held_out_tasks_are_disjoint_in_v1():
     train, held_out = contents(IDS[1], "train"), contents(IDS[1], "dev") | contents(IDS[1], "test")
     assert not train & held_out
     assert {goal.split for goal in train} == {"train"}
@@ -433,7 +434,7 @@ def test_train_and_held_out_tasks_never_meet_in_v1():
     assert {goal.split for goal in contents(IDS[0], "train")} == {"train", "held-out"}
 
 
-def test_v1_shows_the_very_numbers_and_keeps_targets_apart():
+def test_v1_shows_exact_numbers_and_distant_targets():
     for goal in contents(IDS[1], "train"):
         assert abs(goal.x_target - goal.x0) >= 1
         assert all(number == round(number, 3) for number in (goal.x0, goal.v0, goal.x_target))
@@ -441,23 +442,23 @@ def test_v1_shows_the_very_numbers_and_keeps_targets_apart():
 
 
 @both_versions
-def test_twins_are_shown_alike_until_a_push_tells_them_apart(id):
+def test_twins_look_the_same_until_a_push(id):
     for index in range(5):
         pack = make_pack(id, "easy", "dev", index, 1)
         twin = pack.domain.twin(pack.world, stream("twin", index))
         task, other = pack.tasks[0], replace(pack.tasks[0], world=twin)
         assert task.env().observe() == other.env().observe()
-        law = say("0.5 if t else -0.5", pack.domain.rules)
+        law = reply_with("0.5 if t else -0.5", pack.domain.rules)
         assert task.env().step(law).observation != other.env().step(law).observation
 
 
-# The versions, one switch at a time.
+# Version switches, one at a time.
 
 
-def test_what_each_outcome_pays():
+def test_reward_of_each_outcome():
     assert env(V0).step("hm").reward == -0.1
     assert env(V1).step("hm").reward == 0
-    assert env(V0).step(say("1 / 0", V0)).reward == env(V1).step(say("1 / 0")).reward == 0
+    assert env(V0).step(reply_with("1 / 0", V0)).reward == env(V1).step(reply_with("1 / 0")).reward == 0
     assert [V0.reward(cost, 0.5) for cost in (0, 1, 9)] == [1, 0.5, 0.1]
     assert V1.reward(0.5, 0.5) == V1.reward(0.4, 0.5) == 1
     assert V1.reward(1.5, 0.5) == pytest.approx(0.1 + 0.9 / (1 + math.log(2)))
@@ -465,18 +466,18 @@ def test_what_each_outcome_pays():
     assert V1.reward(1e30, 0.0) > 0.1
 
 
-def test_v1_shows_the_steps_before_a_law_gave_out_and_v0_does_not():
+def test_only_v1_shows_the_steps_before_a_failure():
     law = "1 / (2 - t)"
-    assert env(V0).step(say(law, V0)).observation == ""
-    step = env(V1).step(say(law))
+    assert env(V0).step(reply_with(law, V0)).observation == ""
+    step = env(V1).step(reply_with(law))
     assert step.observation.startswith("t x v u\n0 0.500 0.200 0.500\n1 ")
     assert "at t = 2" in step.feedback
 
 
 @pytest.mark.parametrize("rules", [V0, V1])
-def test_the_run_reaches_the_updater(rules):
+def test_updater_sees_the_run(rules):
     opened = env(rules)
-    reply = say("-v", rules)
+    reply = reply_with("-v", rules)
     step = opened.step(reply)
     trajectory = Trajectory("rules", (Turn(opened.observe(), reply),), step.observation, step.reward, step.feedback)
     read = Rewrite().prompt(trajectory, "", "natural").user
@@ -485,17 +486,17 @@ def test_the_run_reaches_the_updater(rules):
     assert step.feedback in read
 
 
-def test_the_environment_fits_a_and_b_only_where_it_is_to_help():
-    found = dict(CLAIM.findall(env().step(say("0.5 if t else -0.5")).observation))
+def test_environment_fits_a_and_b_only_with_aid():
+    found = dict(CLAIM.findall(env().step(reply_with("0.5 if t else -0.5")).observation))
     assert float(found["a"]) == pytest.approx(0.9, abs=0.002)
     assert float(found["b"]) == pytest.approx(-1.1, abs=0.002)
-    assert "fits" not in env(dials=replace(EASY, aid=False)).step(say("-v")).observation
+    assert "fits" not in env(dials=replace(EASY, aid=False)).step(reply_with("-v")).observation
 
 
-def test_the_environment_remembers_only_where_it_is_to_and_only_runs_that_end():
+def test_environment_memory_is_optional_and_keeps_only_completed_runs():
     memory = Memory()
     for law in ("-v", "1 / 0", "u"):
-        env(memory=memory).step(say(law))
+        env(memory=memory).step(reply_with(law))
     assert memory.last == Last("-v", GOAL, memory.last.reward, memory.last.x_missed, memory.last.v_missed)
     assert "-v" in env(memory=memory).observe()
     assert env(memory=memory).observe() != env().observe() == env(memory=Memory()).observe()
@@ -504,18 +505,18 @@ def test_the_environment_remembers_only_where_it_is_to_and_only_runs_that_end():
         assert (pack.domain.make_memory(pack.world) is not None) == kept
 
 
-def test_noise_comes_from_the_task_alone():
+def test_noise_depends_only_on_the_task():
     task = make_pack("optimal-control-v1", "gusts", "dev", 0, 1).tasks[0]
     first, second = task.env(), task.env()
     assert first.gusts == second.gusts
     assert np.std([g for i in range(30) for g in make_pack(IDS[1], "gusts", "dev", i, 1).tasks[0].env().gusts]) > 0.05
 
 
-# The players.
+# Reference policies.
 
 
 @both_versions
-def test_the_informed_player_earns_the_ceiling_on_every_task_and_nobody_earns_more(id):
+def test_informed_policy_reaches_the_ceiling_and_no_law_exceeds_it(id):
     for index in range(8):
         pack = make_pack(id, "hard", "dev", index, 2)
         for task in pack.tasks:
@@ -529,28 +530,28 @@ def test_the_informed_player_earns_the_ceiling_on_every_task_and_nobody_earns_mo
                 CAUTIOUS.format(sign="-"),
                 best_law(Plant(0.9, 1), opened.view),
             ):
-                assert task.env().step(say(law, pack.domain.rules)).reward <= ceiling + 1e-9
+                assert task.env().step(reply_with(law, pack.domain.rules)).reward <= ceiling + 1e-9
 
 
-def test_the_random_player_earns_the_floor_on_average():
+def test_random_policy_earns_the_floor_on_average():
     task = make_pack("optimal-control-v1", "tiny", "dev", 0, 1).tasks[0]
-    player = task.domain.policy("random", task.world)
-    rewards = np.array([task.env().step(player.act(task.env().view)).reward for _ in range(1000)])
+    policy = task.domain.policy("random", task.world)
+    rewards = np.array([task.env().step(policy.act(task.env().view)).reward for _ in range(1000)])
     assert abs(rewards.mean() - task.domain.floor(task)) < 4 * rewards.std() / len(rewards) ** 0.5
 
 
 def mean_reward(law, signed=0):
-    """What a law earns on `hard` of v0; `signed` gives it the right sign of b, or the wrong one."""
+    """Return a law's mean reward on `hard` of v0; `signed` is 1 for the right sign of b, -1 for the wrong one."""
     rewards = []
-    for task in drawn("optimal-control-v0", "hard", 250):
+    for task in sample_tasks("optimal-control-v0", "hard", 250):
         sign = "-" if signed * task.world.hidden.b < 0 else ""
-        rewards.append(task.env().step(say(law.format(sign=sign), V0)).reward)
+        rewards.append(task.env().step(reply_with(law.format(sign=sign), V0)).reward)
     return np.mean(rewards)
 
 
-def test_v0_has_the_papers_figures():
-    """An optimum of 0.977, nothing done 0.12, the cautious law 0.89 or nearly nothing by its sign, 0.44 guessed."""
-    ceilings = [task.domain.ceiling(task) for task in drawn("optimal-control-v0", "hard", 250)]
+def test_v0_matches_the_papers_figures():
+    """Optimum 0.977; no push 0.12; cautious law 0.89 with the right sign, near 0 with the wrong one, 0.44 guessed."""
+    ceilings = [task.domain.ceiling(task) for task in sample_tasks("optimal-control-v0", "hard", 250)]
     assert np.mean(ceilings) == pytest.approx(0.977, abs=0.015)
     assert np.quantile(ceilings, 0.05) == pytest.approx(0.91, abs=0.03)
     assert mean_reward("0") == pytest.approx(0.12, abs=0.04)
@@ -561,13 +562,13 @@ def test_v0_has_the_papers_figures():
     assert learned[1] > 0.93
 
 
-def test_in_v1_there_is_much_to_learn_and_it_pays():
+def test_learning_pays_in_v1():
     learned = curve("optimal-control-v1", "bayes", "easy", 30)
     assert learned[1] - learned[0] > 0.2
     assert curve("optimal-control-v1", "random", "easy", 30).mean() < 0.5
 
 
-# Contexts and what they claim.
+# Contexts and their claims.
 
 
 @pytest.mark.parametrize(
@@ -587,12 +588,12 @@ def test_in_v1_there_is_much_to_learn_and_it_pays():
         ("b > 0.5", 0, 0),
     ],
 )
-def test_facts_count_each_claim_on_a_and_b(context, right, wrong):
+def test_facts_count_claims_about_a_and_b(context, right, wrong):
     assert get_domain(IDS[1]).facts(World(PLANT, TINY), context) == (right, wrong, 2)
 
 
 def read_view(rules, opening, law="", outcome=""):
-    """Make a view of what a model reads, and of the law that it wrote."""
+    """Rebuild a view from the texts that a model reads and the law that it wrote."""
     numbers = map(float, re.findall(r"-?\d+(?:\.\d+)?", opening.splitlines()[0]))
     x0, v0, steps, x_target, v_target, penalty = numbers
     goal = Goal(x0, v0, x_target, v_target, int(steps), penalty)
@@ -600,37 +601,37 @@ def read_view(rules, opening, law="", outcome=""):
     return View(goal, "XML" in rules, "steer(" in rules, law, tuple(tuple(map(float, row)) for row in rows))
 
 
-@pytest.mark.parametrize("policy", ["random", "bayes"])
+@pytest.mark.parametrize("name", ["random", "bayes"])
 @pytest.mark.parametrize(("id", "preset"), [(id, preset) for id in IDS for preset in get_domain(id).presets])
-def test_who_only_reads_the_texts_can_play_as_every_policy_does(id, preset, policy):
-    """A view holds what the texts tell, in the same digits, and nothing else."""
+def test_policies_can_play_from_the_texts_alone(id, preset, name):
+    """A view holds only what the texts show, in the same digits."""
     pack = make_pack(id, preset, "dev", 2, 3)
     memory = pack.domain.make_memory(pack.world)
-    player, reader = (pack.domain.policy(policy, pack.world) for _ in range(2))
+    policy, reader = (pack.domain.policy(name, pack.world) for _ in range(2))
     for task in pack.tasks:
         rules, opened = pack.domain.rules_text(task, "natural"), task.env(memory=memory)
         seen = read_view(rules, opened.observe())
         assert seen == opened.view
-        reply = player.act(opened.view)
+        reply = policy.act(opened.view)
         assert reader.act(seen) == reply
         step = opened.step(reply)
         seen = read_view(rules, opened.observe(), read_reply(reply, pack.domain.rules.strict_reply), step.observation)
         assert seen == step.view
-        player.end(step)
+        policy.end(step)
         reader.end(replace(step, view=seen))
 
 
 @pytest.mark.parametrize("rules", [V0, V1])
 @pytest.mark.parametrize("law", ["1 / (2 - t)", "1 / 0", "-v"])
-def test_the_view_of_a_law_that_gave_out_holds_the_steps_that_are_shown(rules, law):
+def test_view_of_a_failed_law_holds_only_the_shown_steps(rules, law):
     opened = env(rules)
-    step = opened.step(say(law, rules))
+    step = opened.step(reply_with(law, rules))
     rules_text = "steer( XML" if rules.strict_reply else "steer("
     assert step.view == read_view(rules_text, opened.observe(), law, step.observation)
 
 
-def life(pack, contexts=None):
-    """Live by text alone: steer by the numbers in the notes, guess without; note what the outcome tells."""
+def roll_out(pack, contexts=None):
+    """Roll out a life from text alone: steer by the noted numbers or guess, then note the fit in the outcome."""
     rewards, lines, z = [], [], ""
     for j, task in enumerate(pack.tasks):
         opened, z = task.env(), z if contexts is None else contexts[j]
@@ -644,29 +645,29 @@ def life(pack, contexts=None):
     return rewards, "\n".join(line.strip() for line in lines)
 
 
-def test_the_life_in_the_docs_is_what_happens():
-    assert life(make_pack("optimal-control-v1", "tiny", "dev", 0, 2))[1] in DOCS.read_text()
+def test_docs_life_is_reproducible():
+    assert roll_out(make_pack("optimal-control-v1", "tiny", "dev", 0, 2))[1] in DOCS.read_text()
 
 
-def test_a_perfect_context_lifts_a_player_who_reads_it_and_so_do_its_own_notes():
+def test_perfect_context_and_own_notes_both_raise_reward():
     packs = [make_pack("optimal-control-v1", "easy", "dev", i, 2) for i in range(30)]
-    null, own = (np.mean([life(pack, given)[0] for pack in packs], axis=0) for given in (["", ""], None))
-    oracle = np.mean([life(p, [p.domain.oracle_context(p.world, "natural")] * 2)[0] for p in packs], axis=0)
+    null, own = (np.mean([roll_out(pack, given)[0] for pack in packs], axis=0) for given in (["", ""], None))
+    oracle = np.mean([roll_out(p, [p.domain.oracle_context(p.world, "natural")] * 2)[0] for p in packs], axis=0)
     assert oracle == pytest.approx([1, 1], abs=0.01)
     assert np.all(oracle - null > 0.15)
     assert own[0] == null[0]
     assert own[1] - null[1] > 0.15
 
 
-def test_a_view_can_be_drawn():
+def test_draw_view():
     opened = env()
     assert get_domain(IDS[1]).draw(opened.view) == ""
-    opened.step(say("-v"))
+    opened.step(reply_with("-v"))
     assert get_domain(IDS[1]).draw(opened.view).startswith("t x v u\n0 0.500 0.200 -0.200\n")
 
 
-def test_a_custom_rule_set_is_a_domain_of_its_own():
-    domain = OptimalControl("control-of-this-test", replace(V1, apart=2.0), {"tiny": TINY})
+def test_custom_rules():
+    domain = OptimalControl("test-control", replace(V1, apart=2.0), {"tiny": TINY})
     goals = [domain.make_task(World(PLANT, TINY), 0, stream("apart", i)) for i in range(20)]
     assert min(abs(goal.x_target - goal.x0) for goal in goals) >= 2
-    assert loss(GOAL, run(PLANT, GOAL, hold(0.0), STILL)) > least_loss(PLANT, GOAL)
+    assert loss(GOAL, run(PLANT, GOAL, constant_law(0.0), NO_GUSTS)) > least_loss(PLANT, GOAL)

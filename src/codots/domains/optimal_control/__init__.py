@@ -1,38 +1,40 @@
-"""Optimal control: write one law that pushes a point to its target; how it answers to pushes is hidden.
+"""Optimal control: write one law that pushes a point to its target, without knowing how it responds to pushes.
 
 Description:
-    A point on a line with a position and a velocity. At each step v becomes a v + b u, then x becomes x + v. The player
-    writes u as an expression of the state, once, and the law runs to the end.
+    A point on a line has a position x and a velocity v. At each step v becomes a v + b u, then x becomes x + v. The
+    model writes u once, as an expression of the state, and the law runs to the end.
 Hidden and shared:
-    The numbers a and b; they hold for the whole world. In about a third of the worlds a > 1: left alone, the point runs
-    away. Starts and targets are public and independent of both.
+    The numbers a and b; they hold for the whole world. In about a third of the worlds a > 1: without pushes, the point
+    runs away. Starts and targets are public and independent of both.
 Observation:
-    Start, target, number of steps, price of pushing. After the run its table: x, v and u at each step.
+    Start, target, number of steps and price of pushing. After the run, a table of x, v and u at each step.
 Action:
     One expression over x, v, t, x_target, v_target, horizon, remaining_steps. v0 reads exactly one
     `<action><law>-v</law></action>`, v1 one `<action>-v</action>`.
 Reward:
-    L = (x - x_target)^2 + 2 (v - v_target)^2 + c * (sum of u^2) after the last step. v0: 1 / (1 + L), 0 for a law that
-    gives out on the way, -0.1 for no law. v1: 0.1 + 0.9 / (1 + ln(1 + d)), d the square root of how far L is above the
-    least possible; 0 for a law that gives out, and for none.
+    L = (x - x_target)^2 + 2 (v - v_target)^2 + c * (sum of u^2) after the last step. v0: 1 / (1 + L), 0 if the law
+    fails during the run, -0.1 if there is no law. v1: 0.1 + 0.9 / (1 + ln(1 + d)), where d is the square root of the
+    distance of L from its minimum; 0 if the law fails or there is none.
 Episode end:
-    `done`; `failed` where the law gives out (division by zero, no number); malformed text.
+    `done`; `failed` if the law fails (division by zero, no number); malformed text.
 Presets:
     v0: `easy`, `medium`, `hard`. v1: `easy`, `hard` (further, faster, 8 to 14 steps, three prices, moving targets),
-    `by-hand` (easy, but all arithmetic is the player's), `gusts` (easy with noise), `remembered` (easy, but the
+    `by-hand` (easy, but the model does all arithmetic), `gusts` (easy with noise), `remembered` (easy, but the
     environment shows the last law and where it ended), `tiny` (tests).
     Dials: x0, v0, x_target, v_target, horizon, penalty, a, b, least_b, noise, aid, memory.
 Reference policies:
-    `random`, one push for the whole task; `informed`, the exact optimum by a quadratic programme (with noise: planned
-    anew at each step); `bayes`, a scripted learner: a cautious law with a guessed sign until a and b can be fitted to
-    what it saw, then the optimum under the fit. The optimum under the posterior over a and b cannot be computed.
+    `random`, one constant push for the whole task; `informed`, the exact optimum by a quadratic program (with noise:
+    replanned at each step); `bayes`, an adaptive scripted policy: a cautious law with a guessed sign until a and b can
+    be fitted to the observed runs, then the optimum under the fit. The optimum under the posterior over a and b cannot
+    be computed.
 Version history:
-    v0: the rules of arXiv 2606.20002: the environment shows the last law and its misses whatever the context holds; a
-    reward that is 0 for all bad laws alike; planning and fitting by mental arithmetic; a reply in XML that a bare `<`
-    or a code fence spoils; numbers shown rounded; tasks not split.
-    v1: the context alone carries knowledge unless the dial `memory` is `environment`; quality is told apart at both
-    ends; the environment does the arithmetic unless the dial `aid` is off; a plain reply; exact numbers, starts and
-    targets at least 1 apart; tasks split by content between `train` and held-out.
+    v0: the rules of arXiv 2606.20002: the environment shows the last law and its misses whatever the context holds; all
+    bad laws get a reward near 0; planning and fitting need mental arithmetic; replies are XML, which a bare `<` or a
+    code fence breaks; numbers are shown rounded; tasks are not split.
+    v1: only the context carries knowledge unless the dial `memory` is `environment`; the reward separates good laws
+    from better ones and bad laws from worse ones; the environment does the arithmetic unless the dial `aid` is off;
+    replies are plain text; numbers are exact, starts and targets at least 1 apart; tasks are split by content between
+    `train` and held-out.
 """
 
 from __future__ import annotations
@@ -45,18 +47,18 @@ from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Policies
 from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render, table
 from codots.domains.optimal_control.law import LENGTH
-from codots.domains.optimal_control.point import Goal, Plant, hold, least_loss, loss, run
-from codots.domains.optimal_control.policies import PUSHES, Informed, Learner, Random
+from codots.domains.optimal_control.point import Goal, Plant, constant_law, least_loss, loss, run
+from codots.domains.optimal_control.policies import PUSHES, AdaptivePolicy, Informed, Random
 from codots.domains.registry import register
 
 CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?!\w|\.\d)", re.I | re.A)
 SIGN = re.compile(r"\bb ?(is positive|> ?0|is negative|< ?0)(?!\w|\.\d)", re.I | re.A)
 CLOSE = 0.02
-"""A claimed number that is off by no more is right: near enough to steer by."""
+"""Largest error at which a claimed number counts as right; close enough to steer by."""
 
 
 class OptimalControl(Family):
-    """The family, under one set of rules."""
+    """The optimal control family under one set of rules."""
 
     rules: Rules
 
@@ -65,7 +67,7 @@ class OptimalControl(Family):
         self.bounds = (min(0.0, rules.unreadable), 1.0)
 
     def make_world(self, rng: Rng, dials: Dials) -> Plant:
-        """Draw a and b; b is never so small that pushing is of no use."""
+        """Draw a and b; b is never so small that pushing has no effect."""
         a = float(rng.uniform(*dials.a))
         low, high = dials.b
         below, above = max(0.0, -dials.least_b - low), max(0.0, high - max(low, dials.least_b))
@@ -73,7 +75,7 @@ class OptimalControl(Family):
         return Plant(a, low + at if at < below else max(low, dials.least_b) + at - below)
 
     def make_task(self, world: World, position: int, rng: Rng) -> Goal:
-        """Draw tasks until one is worth a push and belongs to this split."""
+        """Draw tasks until one has its target far enough away and belongs to this split."""
         while True:
             goal = self._goal(world.dials, rng)
             apart = abs(goal.x_target - goal.x0) >= self.rules.apart
@@ -81,7 +83,7 @@ class OptimalControl(Family):
                 return goal
 
     def side(self, task: Task) -> str | None:
-        """The side of start and target."""
+        """Return the split side of the start and target."""
         goal: Goal = task.content
         return goal.split if self.rules.split_tasks else None
 
@@ -95,36 +97,36 @@ class OptimalControl(Family):
         return Goal(x0, v0, x_target, v_target, steps, dials.penalty[rng.integers(len(dials.penalty))])
 
     def make_memory(self, world: World) -> Memory | None:
-        """Keep the last law, where the environment is to show it."""
+        """Create a memory for the last law if the environment shows it."""
         return Memory() if world.dials.memory == "environment" else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Open a task."""
+        """Open the environment of a task."""
         dials, goal = task.world.dials, task.content
         gusts = tuple(map(float, rng.normal(0.0, dials.noise, goal.horizon) if dials.noise else [0.0] * goal.horizon))
         kept = memory if isinstance(memory, Memory) else None
         return ControlEnv(task.world.hidden, goal, self.rules, dials, gusts, kept)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Say the rules."""
+        """Return the rules as text."""
         return render("rules", rules=self.rules, dials=task.world.dials, length=LENGTH)
 
     def policies(self, world: World) -> Policies:
-        """Say how each scripted player is made."""
+        """Return a constructor for each scripted policy."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
-            "bayes": lambda: Learner(stream(*world.names, "bayes")),
+            "bayes": lambda: AdaptivePolicy(stream(*world.names, "bayes")),
         }
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Write the numbers down."""
+        """Return a and b as text."""
         return f"a = {world.hidden.a:.4f}, b = {world.hidden.b:.4f}"
 
     def floor(self, task: Task) -> float:
-        """The expected reward of one push, drawn evenly, for the whole task."""
+        """Return the expected reward of one uniformly drawn push, held for the whole task."""
         env = self._env(task)
-        done = [run(env.plant, env.goal, hold(push), env.gusts) for push in PUSHES]
+        done = [run(env.plant, env.goal, constant_law(push), env.gusts) for push in PUSHES]
         least = self._least(env)
         return sum(self.rules.reward(loss(env.goal, each), least) for each in done) / len(PUSHES)
 
@@ -137,28 +139,28 @@ class OptimalControl(Family):
         return least_loss(env.plant, env.goal, env.gusts)
 
     def ceiling(self, task: Task) -> float:
-        """The reward of the best pushes; with noise, that of planning anew at each step, for none can foresee it."""
+        """Return the reward of the best pushes; with noise, the reward of replanning at each step."""
         env = self._env(task)
         if task.world.dials.noise:
             return env.step(self.policy("informed", task.world).act(env.view)).reward
         return self.rules.reward(self._least(env), self._least(env))
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw other numbers, so far off that the notes of one are wrong in the other."""
+        """Draw numbers so different that notes on one world are wrong in the other."""
         while True:
             twin = replace(world, hidden=self.make_world(rng, world.dials))
             if self.facts(world, self.oracle_context(twin, "natural"))[1]:
                 return twin
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims such as `a = 0.9`, `b is -1.1` or `b is negative`; a number claimed twice counts twice."""
+        """Count claims such as `a = 0.9`, `b is -1.1` or `b is negative`; repeated claims count each time."""
         true = {"a": world.hidden.a, "b": world.hidden.b}
-        said = [abs(true[name.lower()] - float(number)) <= CLOSE for name, number in CLAIM.findall(context)]
-        said += [(">" in sign or "pos" in sign.lower()) == (true["b"] > 0) for sign in SIGN.findall(context)]
-        return sum(said), len(said) - sum(said), len(true)
+        claims = [abs(true[name.lower()] - float(number)) <= CLOSE for name, number in CLAIM.findall(context)]
+        claims += [(">" in sign or "pos" in sign.lower()) == (true["b"] > 0) for sign in SIGN.findall(context)]
+        return sum(claims), len(claims) - sum(claims), len(true)
 
     def draw(self, view: View) -> str:
-        """Draw the run as a table."""
+        """Return the run as a table."""
         return table(view)
 
 

@@ -1,4 +1,4 @@
-"""One task: what is shown, what is read, what it pays."""
+"""The environment of one task: observations, parsing and reward."""
 
 from __future__ import annotations
 
@@ -16,81 +16,81 @@ from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, Run, l
 ELEMENT = re.compile(r"\s*<law>([^<>]*)</law>\s*")
 ENTITY = re.compile(r"&(?!(?:lt|gt|amp|quot|apos);)")
 render = Prompts(__package__)
-TOLD = 500  # characters of what was wrong
+FEEDBACK_LENGTH = 500  # characters of the feedback on a malformed reply
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What differs between the versions."""
+    """Switches that differ between versions."""
 
     strict_reply: bool
-    """Whether a law stands in an element of XML, at the very end, and no code fence anywhere in the reply."""
+    """Whether the reply must end with the law in an XML element and contain no code fence."""
     unreadable: float
-    """What a reply pays that holds no law."""
+    """Reward of a reply without a law."""
     base: float
-    """What any law pays that lasts to the end, before anything for its quality."""
+    """Minimum reward of a law that runs to the end."""
     regret: bool
-    """Whether quality is measured against the best pushes of this very task, on a scale that tells bad laws apart."""
+    """Whether the reward is relative to the best pushes of the task, on a scale that separates bad laws."""
     failure_shown: bool
-    """Whether the steps before a law gave out are shown."""
+    """Whether the steps before a law failed are shown."""
     exact_numbers: bool
-    """Whether tasks are drawn in thousandths, so that what is shown is the truth."""
+    """Whether task numbers are drawn in thousandths, so that the shown numbers are exact."""
     apart: float
-    """Least distance between start and target."""
+    """Minimum distance between start and target."""
     split_tasks: bool
-    """Whether a task belongs either to `train` or to the held-out splits."""
+    """Whether each task belongs to either `train` or the held-out splits."""
 
-    def reward(self, lost: float, least: float) -> float:
-        """What a run of this loss pays."""
+    def reward(self, cost: float, least: float) -> float:
+        """Return the reward of a run with this cost, given the least possible cost."""
         if not self.regret:
-            return 1 / (1 + lost)
-        missed = math.sqrt(max(0.0, lost - least))
+            return 1 / (1 + cost)
+        missed = math.sqrt(max(0.0, cost - least))
         return self.base + (1 - self.base) / (1 + math.log1p(missed))
 
 
 @dataclass(frozen=True)
 class Dials:
-    """What differs between presets."""
+    """Settings that differ between presets."""
 
     x0: float
-    """A start is drawn from [-x0, x0]; likewise what follows."""
+    """The start is drawn from [-x0, x0]; likewise the next three."""
     v0: float
     x_target: float
     v_target: float = 0.0
     horizon: tuple[int, int] = (12, 12)
-    """Least and greatest number of steps; at most 16."""
+    """Minimum and maximum number of steps; at most 16."""
     penalty: tuple[float, ...] = (0.03,)
-    """Prices of pushing, drawn evenly."""
+    """Prices of pushing, drawn uniformly."""
     a: tuple[float, float] = (0.55, 1.20)
     b: tuple[float, float] = (-1.5, 1.5)
-    """Range of b; where it lies on one side of 0, the sign is told."""
+    """Range of b; if it does not cross 0, the rules state the sign."""
     least_b: float = 0.35
-    """Least size of b."""
+    """Minimum absolute value of b."""
     noise: float = 0.0
-    """Standard deviation of what is added to the velocity at each step."""
+    """Standard deviation of the noise added to the velocity at each step."""
     aid: bool = False
-    """Whether the environment does the arithmetic: it offers `steer(a, b)` and fits a and b to each run."""
+    """Whether the environment does the arithmetic: it provides `steer(a, b)` and fits a and b to each run."""
     memory: Literal["context", "environment"] = "context"
-    """Who carries knowledge over the tasks of a life: the context, or the environment, which shows the last law and
+    """What carries knowledge across the tasks of a life: the context, or the environment, which shows the last law and
     where it ended."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode: nothing that its texts do not tell."""
+    """The public state of an episode; it holds only what the texts show."""
 
     goal: Goal
-    """In the digits that are shown."""
+    """The goal, rounded as shown."""
     strict_reply: bool
     aid: bool
     law: str = ""
     rows: tuple[tuple[float, ...], ...] = ()
-    """x, v and u of each step as they were shown; the last row has no u."""
+    """x, v and u of each step, rounded as shown; the last row has no u."""
 
 
 @dataclass(frozen=True)
 class Last:
-    """A law that ran to its end, and where the point ended, less the target."""
+    """A law that ran to its end, and the final errors relative to the target."""
 
     law: str
     goal: Goal
@@ -101,14 +101,14 @@ class Last:
 
 @dataclass
 class Memory:
-    """What the environment carries over the tasks of a life, where it is to."""
+    """State that the environment carries across the tasks of a life."""
 
     last: Last | None = None
 
 
 @dataclass
 class ControlEnv:
-    """One task: a single law."""
+    """The environment of one task, which takes a single law."""
 
     plant: Plant
     goal: Goal
@@ -122,20 +122,20 @@ class ControlEnv:
         self.view = View(self.goal.shown, self.rules.strict_reply, self.dials.aid)
 
     def observe(self) -> str:
-        """Give the task."""
+        """Return the task description."""
         return render("task", goal=self.goal, last=self.memory.last if self.memory else None)
 
     def step(self, text: str) -> Step:
-        """Run the law that the text holds."""
+        """Run the law in the text."""
         try:
             written = read_reply(text, self.rules.strict_reply)
             law = read_law(written, STEER if self.dials.aid else {})
         except LawError as error:
             feedback = f"The reply held no law that can be read: {error}. The point was not moved."
-            return Step("", self.rules.unreadable, True, feedback[:TOLD], "malformed", self.view)
+            return Step("", self.rules.unreadable, True, feedback[:FEEDBACK_LENGTH], "malformed", self.view)
         done = run(self.plant, self.goal, law, self.gusts)
-        told = self.rules.failure_shown or not done.failure
-        self.view = replace(self.view, law=written, rows=shown(done) if told else ())
+        visible = self.rules.failure_shown or not done.failure
+        self.view = replace(self.view, law=written, rows=shown(done) if visible else ())
         if done.failure:
             return Step(self._table(), 0.0, True, f"The law gave out {done.failure}.", "failed", self.view)
         return self._end(written, done)
@@ -147,8 +147,8 @@ class ControlEnv:
         if self.memory is not None:
             x_missed, v_missed = done.x[-1] - self.goal.x_target, done.v[-1] - self.goal.v_target
             self.memory.last = Last(written, self.goal, reward, x_missed, v_missed)
-        told = render("feedback", done=done, goal=self.goal, cost=cost, least=least, reward=reward, rules=self.rules)
-        return Step(self._table(), reward, True, told, "done", self.view)
+        text = render("feedback", done=done, goal=self.goal, cost=cost, least=least, reward=reward, rules=self.rules)
+        return Step(self._table(), reward, True, text, "done", self.view)
 
     def _table(self) -> str:
         fit = Fit().add(*columns(self.view.rows)).solve() if self.dials.aid else None
@@ -156,23 +156,23 @@ class ControlEnv:
 
 
 def table(view: View, aid: bool = False, fit: Plant | None = None) -> str:
-    """The run as a table, if one was shown, and what fits it."""
+    """Return the shown run as a table with its fit, or an empty string without rows."""
     return render("table", rows=view.rows, aid=aid, fit=fit) if view.rows else ""
 
 
 def shown(done: Run) -> tuple[tuple[float, ...], ...]:
-    """The rows of a run as they are shown, to three decimals."""
+    """Return the rows of a run rounded to three decimals, as shown."""
     rows = [(x, v, *done.u[t : t + 1]) for t, (x, v) in enumerate(zip(done.x, done.v, strict=True))]
     return tuple(tuple(round(number, 3) + 0.0 for number in row) for row in rows)
 
 
 def columns(rows: tuple[tuple[float, ...], ...]) -> tuple[list[float], list[float]]:
-    """The velocities and the pushes of a table."""
+    """Return the velocities and the pushes of a table."""
     return [row[1] for row in rows], [row[2] for row in rows if len(row) > 2]
 
 
 def read_reply(text: str, strict: bool) -> str:
-    """Cut the law out of a reply; raises LawError."""
+    """Extract the law from a reply. Raises LawError if the reply has the wrong form."""
     if text.count("<action>") != 1 or text.count("</action>") != 1:
         raise LawError("expected exactly one <action> and one </action>")
     inside, closed, after = text.partition("<action>")[2].partition("</action>")
@@ -193,7 +193,7 @@ def _strict(text: str, inside: str, after: str) -> str:
 
 
 def write_reply(law: str, thought: str, strict: bool) -> str:
-    """Write a reply with this law."""
+    """Return a reply with this law."""
     return (
         f"{thought} <action><law>{html.escape(law)}</law></action>" if strict else f"{thought} <action>{law}</action>"
     )

@@ -1,4 +1,4 @@
-"""The language of laws: one expression, read by a parser of our own and worked out piece by piece, never `eval`ed."""
+"""The law language: parse one expression into closures, without `eval`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 
 Value = float | bool
 State = Mapping[str, float]
-"""What a law sees at one step."""
+"""Variables that a law reads at one step."""
 Law = Callable[[State], Value]
 
 VARIABLES = ("x", "v", "t", "x_target", "v_target", "horizon", "remaining_steps")
-LENGTH = 2000  # characters of a law
-DEPTH = 32  # brackets, signs and powers within each other; far below what Python's own stack holds
-DIGITS = ".0123456789"  # other scripts have digits too, which are not read
+LENGTH = 2000  # maximum characters of a law
+DEPTH = 32  # maximum nesting of brackets, signs and powers; far below Python's recursion limit
+DIGITS = ".0123456789"  # ASCII only; digits of other scripts are rejected
 TOKEN = re.compile(r"\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|\w+|\*\*|[<>=!]=|[-+*/<>(),]|\S", re.A | re.I)
 
 
 class LawError(ValueError):
-    """A law that cannot be read; the message says why, in one line."""
+    """A law that cannot be parsed; the message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,17 @@ class Function:
     """A function that laws may call."""
 
     least: int
-    """Number of arguments, at least and at most."""
+    """Minimum number of arguments."""
     most: int
+    """Maximum number of arguments."""
     of: Callable[..., Value]
-    """Takes the state first, then the values of the arguments."""
+    """Implementation; takes the state, then the values of the arguments."""
     times: int = LENGTH
-    """How often a law may name it: some are costly."""
+    """Maximum calls in one law; some functions are costly."""
 
 
 def _plain(of: Callable[..., float]) -> Callable[..., Value]:
-    """Work on numbers alone; True and False count as 1 and 0, and as floats, which cannot grow without end."""
+    """Wrap a function of floats; converting integers and booleans to float bounds their size."""
     return lambda _, *values: of(*map(float, values))
 
 
@@ -60,9 +61,9 @@ COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 
 
 def read_law(text: str, extra: Mapping[str, Function] | None = None) -> Law:
-    """Read a law; `extra` are functions beside the plain ones.
+    """Parse a law. `extra` adds functions to the built-in ones. Raises LawError if the law cannot be parsed.
 
-    The law raises ArithmeticError or ValueError where a state gives it no value. Raises LawError.
+    The returned law raises ArithmeticError or ValueError if it has no value in a state.
     """
     if len(text) > LENGTH:
         raise LawError(f"the law has {len(text)} characters, at most {LENGTH} are read")
@@ -70,7 +71,7 @@ def read_law(text: str, extra: Mapping[str, Function] | None = None) -> Law:
 
 
 def push(law: Law, state: State) -> float:
-    """What a law gives at a state, not yet clipped; ArithmeticError or ValueError where it gives no finite number."""
+    """Return a law's unclipped push in a state. Raises ArithmeticError or ValueError without a finite number."""
     value = law(state)
     if isinstance(value, bool):
         raise ValueError("the law gave a truth value, not a number")
@@ -81,7 +82,7 @@ def push(law: Law, state: State) -> float:
 
 @dataclass
 class _Parser:
-    """Reads by levels, the loosest first; what may repeat is read in a loop, so that only brackets go deep."""
+    """Recursive-descent parser, loosest operators first; chains use loops, so only nesting adds depth."""
 
     tokens: list[str]
     functions: Mapping[str, Function]
@@ -97,11 +98,11 @@ class _Parser:
 
     @property
     def token(self) -> str:
-        """The next token, empty at the end."""
+        """The next token; empty at the end."""
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
 
     def take(self, *wanted: str) -> str:
-        """Take the next token if it is one of these, else nothing."""
+        """Consume and return the next token if it is one of these; otherwise return an empty string."""
         token = self.token
         if not token or token not in wanted:
             return ""
@@ -121,7 +122,7 @@ class _Parser:
         return law
 
     def choice(self) -> Law:
-        """`VALUE if CONDITION else VALUE if ...`."""
+        """Parse `VALUE if CONDITION else VALUE if ...`."""
         cases, value = [], self.either()
         while self.take("if"):
             condition = self.either()
@@ -175,7 +176,7 @@ class _Parser:
         return (lambda state: -float(inner(state))) if sign == "-" else (lambda state: float(inner(state)))
 
     def power(self) -> Law:
-        """A power binds more tightly than a sign before it, less than one after: -2 ** -2 is -(2 ** (-2))."""
+        """Parse a power; it binds tighter than a sign before it, looser than one after: -2 ** -2 is -(2 ** (-2))."""
         base = self.atom()
         if not self.take("**"):
             return base
@@ -207,7 +208,7 @@ class _Parser:
         least, most = (function.least, function.most) if function else (3, 3)
         if not least <= len(arguments) <= most:
             raise LawError(f"{name} was given {len(arguments)} arguments, it takes {least}")
-        if function is None:  # ifelse, which works out only one of its two values
+        if function is None:  # ifelse evaluates only one of its two values
             condition, value, other = arguments
             return _choose([(condition, value)], other)
         self.calls[name] = self.calls.get(name, 0) + 1
@@ -235,7 +236,7 @@ def _choose(cases: list[tuple[Law, Law]], last: Law) -> Law:
 
 
 def _first(parts: list[Law], wanted: bool) -> Law:
-    """The first part that is as wanted, else the last: `or` wants what is true, `and` what is not."""
+    """Return the first part with truth value `wanted`, else the last: True for `or`, False for `and`."""
 
     def law(state: State) -> Value:
         for part in parts[:-1]:

@@ -1,4 +1,4 @@
-"""The point on its line: how it moves, what a run costs, the best that can be done, and what a run gives away."""
+"""Dynamics of the point, the loss of a run, the optimal pushes, and fitting a and b to runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from codots.core.rng import digest
 from codots.domains.optimal_control.law import Function, Law, State, push
 
 V_WEIGHT = 2.0
-"""How much more a missed velocity costs than a missed position."""
+"""Weight of the velocity error relative to the position error."""
 
 
 @dataclass(frozen=True)
 class Plant:
-    """What is hidden: v' = a v + b u."""
+    """The hidden dynamics: v' = a v + b u."""
 
     a: float
     b: float
@@ -34,34 +34,34 @@ class Goal:
     v_target: float
     horizon: int
     penalty: float
-    """What a unit of u squared costs."""
+    """Cost per unit of u squared."""
 
     @property
     def split(self) -> str:
-        """The side of the wall that this content falls on."""
+        """The split that this content belongs to: `train` or `held-out`."""
         numbers = (self.x0, self.v0, self.x_target, self.v_target, self.horizon, self.penalty)
         return "held-out" if digest("goal", *map(repr, numbers)) % 4 == 0 else "train"
 
     @property
     def shown(self) -> Goal:
-        """The task in the digits that are shown of it."""
+        """The goal with its numbers rounded as shown."""
         places = ("x0", "v0", "x_target", "v_target")
         return replace(self, **{place: round(getattr(self, place), 3) + 0.0 for place in places})
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a law did: x and v before each step and after the last, u of each step."""
+    """A run of a law: x and v before each step and after the last, and u of each step."""
 
     x: tuple[float, ...]
     v: tuple[float, ...]
     u: tuple[float, ...]
     failure: str | None = None
-    """Why the law gave out before the end."""
+    """Why the law failed before the end."""
 
 
 def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Run:
-    """Let a law push the point; it is clipped to [-1, 1], and a law without a value ends the run."""
+    """Run a law. Pushes are clipped to [-1, 1]; a law without a value ends the run."""
     x, v = [goal.x0], [goal.v0]
     us: list[float] = []
     for t in range(goal.horizon):
@@ -75,35 +75,35 @@ def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Run:
     return Run(tuple(x), tuple(v), tuple(us))
 
 
-def hold(constant: float) -> Law:
-    """The law that always gives this push."""
-    return lambda _: constant
+def constant_law(value: float) -> Law:
+    """Return a law that always pushes by `value`."""
+    return lambda _: value
 
 
 def _state(goal: Goal, x: float, v: float, t: int) -> State:
-    """What a law sees; `penalty` has no name in the language, it is for `steer`."""
+    """Return the state that a law reads. Laws cannot name `penalty`; only `steer` uses it."""
     left = float(max(1, goal.horizon - t))
     targets = {"x_target": goal.x_target, "v_target": goal.v_target, "penalty": goal.penalty}
     return {"x": x, "v": v, "t": float(t), "horizon": float(goal.horizon), "remaining_steps": left, **targets}
 
 
 def loss(goal: Goal, done: Run) -> float:
-    """What a run costs."""
+    """Return the loss of a run."""
     missed = (done.x[-1] - goal.x_target) ** 2 + V_WEIGHT * (done.v[-1] - goal.v_target) ** 2
     return missed + goal.penalty * sum(u * u for u in done.u)
 
 
 def plan(plant: Plant, goal: Goal, gusts: Sequence[float] = ()) -> list[float]:
-    """The pushes that cost least; exact, if these are the gusts.
+    """Return the pushes of least loss, exact for these gusts.
 
-    The last x and v are linear in the pushes, so this is least squares within bounds, a convex quadratic programme.
+    The last x and v are linear in the pushes, so this is bounded least squares, a convex quadratic program.
     """
-    from scipy.optimize import lsq_linear  # heavy
+    from scipy.optimize import lsq_linear  # slow to import
 
     steps, weight = goal.horizon, math.sqrt(V_WEIGHT)
     powers = plant.a ** np.arange(steps, dtype=float)
     effects = plant.b * np.stack([np.cumsum(powers)[::-1], weight * powers[::-1]])
-    rest = run(plant, goal, hold(0.0), gusts or (0.0,) * steps)
+    rest = run(plant, goal, constant_law(0.0), gusts or (0.0,) * steps)
     wanted = np.zeros(steps + 2)
     wanted[:2] = goal.x_target - rest.x[-1], weight * (goal.v_target - rest.v[-1])
     rows = np.vstack([effects, math.sqrt(goal.penalty) * np.eye(steps)])
@@ -113,13 +113,13 @@ def plan(plant: Plant, goal: Goal, gusts: Sequence[float] = ()) -> list[float]:
 
 @lru_cache(maxsize=8192)
 def least_loss(plant: Plant, goal: Goal, gusts: tuple[float, ...] = ()) -> float:
-    """What the best pushes cost, chosen with these gusts foreseen."""
+    """Return the loss of the best pushes, chosen with these gusts known in advance."""
     pushes = plan(plant, goal, gusts)
     return loss(goal, run(plant, goal, lambda state: pushes[int(state["t"])], gusts or (0.0,) * goal.horizon))
 
 
 def _steer(state: State, a: float, b: float) -> float:
-    """The best push now, if a and b were these; nonsense is held within reason."""
+    """Return the best push now for this a and b, clipped to a sane range."""
     if not (math.isfinite(a) and math.isfinite(b)):
         raise ValueError("steer was given no finite numbers")
     believed = Plant(min(2.0, max(-2.0, float(a))), min(5.0, max(-5.0, float(b))))
@@ -139,23 +139,23 @@ STEER = {"steer": Function(2, 2, _steer, times=4)}
 
 @dataclass
 class Fit:
-    """Least squares for a and b, over any number of runs."""
+    """Least-squares fit of a and b over any number of runs."""
 
     least: float = 1e-4
-    """Least eigenvalue of the normal equations at which the numbers count as determined."""
+    """Smallest eigenvalue of the normal equations at which a and b count as determined."""
 
     def __post_init__(self) -> None:
         self.normal, self.right = np.zeros((2, 2)), np.zeros(2)
 
     def add(self, v: Sequence[float], u: Sequence[float]) -> Fit:
-        """Learn from the velocities and pushes of a run."""
+        """Add the velocities and pushes of a run."""
         seen = np.array([v[: len(u)], u]).T
         self.normal += seen.T @ seen
         self.right += seen.T @ np.array(v[1 : len(u) + 1])
         return self
 
     def solve(self) -> Plant | None:
-        """What fits best, None where too little was seen."""
+        """Return the best fit, or None if the runs do not determine it."""
         if np.linalg.eigvalsh(self.normal)[0] < self.least:
             return None
         a, b = np.linalg.solve(self.normal, self.right)

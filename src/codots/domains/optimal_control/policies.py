@@ -1,4 +1,4 @@
-"""The reference policies."""
+"""Reference policies for optimal control."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from codots.domains.optimal_control.env import View, columns, write_reply
 from codots.domains.optimal_control.point import Fit, Plant, plan
 
 PUSHES = tuple(k / 10 for k in range(-10, 11))
-"""What random play chooses from."""
+"""Pushes that the random policy draws from."""
 
 
 class Random:
-    """One push, drawn evenly, held over the whole task."""
+    """Draw one push uniformly and hold it for the whole task."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -21,11 +21,11 @@ class Random:
         return write_reply(str(push), "Anything will do.", view.strict_reply)
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome."""
 
 
 class Informed:
-    """The best pushes under the true numbers."""
+    """Play the best pushes under the true a and b."""
 
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
@@ -34,11 +34,11 @@ class Informed:
         return write_reply(best_law(self.plant, view), "I know a and b.", view.strict_reply)
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the world is already known."""
 
 
-class Learner:
-    """Guesses the sign of b for a cautious law at first, then plans with what fits all steps of its life best."""
+class AdaptivePolicy:
+    """Play a cautious law with a guessed sign of b, then plan with the fit to all steps of the life."""
 
     def __init__(self, rng: Rng) -> None:
         self.sign = "" if rng.integers(2) else "-"
@@ -57,7 +57,7 @@ CAUTIOUS = "{sign}(0.25 * (x_target - x) + 0.8 * (v_target - v))"
 
 
 def best_law(plant: Plant, view: View) -> str:
-    """The law that is best if these numbers are true; without aid it is a table over t."""
+    """Return the best law for these numbers; without aid it is a table over t."""
     if view.aid:
         return f"steer({plant.a:.6f}, {plant.b:.6f})"
     law = ""
