@@ -1,4 +1,4 @@
-"""PDE discovery keeps its rules: equations by a whitelist, a sound field, an honest tool, ends, splits, versions."""
+"""Tests of PDE discovery: equation parsing, the solver, the regression tool, endings, splits and versions."""
 
 import re
 import subprocess
@@ -37,29 +37,29 @@ both_rules = pytest.mark.parametrize(("rules", "dials"), [(V0, TRAINED), (V1, EA
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 
 
-def task_of(rules=V1, dials=EASY, archive=None, truth=TRUTH, start=START):
+def make_env(rules=V1, dials=EASY, archive=None, truth=TRUTH, start=START):
     return PdeEnv(truth, start, rules, dials, archive or Archive(), stream("noise"))
 
 
-def act(inside):
+def wrap(inside):
     return f"<action>{inside}</action>"
 
 
-def played(player, task, memory=None):
-    """Play one task; give its last step."""
+def play(policy, task, memory=None):
+    """Play one task and return its last step."""
     env, step = task.env(memory=memory), None
     while step is None or not step.done:
-        step = env.step(player.act(env.view))
-    player.end(step)
+        step = env.step(policy.act(env.view))
+    policy.end(step)
     return step
 
 
-def curve(id, policy, packs, size=4, preset="easy"):
+def curve(id, name, packs, size=4, preset="easy"):
     rewards = []
     for index in range(packs):
         pack = make_pack(id, preset, "dev", index, size)
-        player, memory = pack.domain.policy(policy, pack.world), pack.domain.make_memory(pack.world)
-        rewards.append([played(player, task, memory).reward for task in pack.tasks])
+        policy, memory = pack.domain.policy(name, pack.world), pack.domain.make_memory(pack.world)
+        rewards.append([play(policy, task, memory).reward for task in pack.tasks])
     return np.mean(rewards, axis=0)
 
 
@@ -67,7 +67,7 @@ def curve(id, policy, packs, size=4, preset="easy"):
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_every_term_is_read_by_its_name_and_vanishes_at_zero(term):
+def test_term_is_parsed_by_name_and_is_zero_at_zero(term):
     i = TERMS.index(term)
     assert read_term(term) == read_term(f" ({term}) ") == i
     assert read_equation(f"2*({term})") == equation({i: 2.0})
@@ -78,15 +78,15 @@ def test_every_term_is_read_by_its_name_and_vanishes_at_zero(term):
 SOME_U = np.linspace(-1.5, 2.7, 9)
 
 
-def in_python(text):
-    """What Python's own `eval` makes of a text; it stands in these tests alone."""
+def python_value(text):
+    """Evaluate text with Python's unsafe `eval`, used only in these tests."""
     names = {"sin": np.sin, "exp": np.exp, "log": np.log, "tanh": np.tanh, "u": SOME_U}
     return eval(text, {"__builtins__": {}}, names)
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_a_term_has_the_value_that_its_name_says(term):
-    assert LIBRARY[term](SOME_U) == pytest.approx(in_python(term))
+def test_term_value_matches_its_name(term):
+    assert LIBRARY[term](SOME_U) == pytest.approx(python_value(term))
 
 
 three_digits = st.tuples(st.integers(1, 999), st.integers(-3, 3)).map(lambda p: float(f"{p[0]}e{p[1]}"))
@@ -96,7 +96,7 @@ coefficients = st.dictionaries(
 
 
 @given(coefficients)
-def test_an_equation_is_read_back_as_it_was_printed(found):
+def test_printed_equation_round_trips(found):
     assert read_equation(str(equation(found))) == equation(found)
 
 
@@ -106,18 +106,18 @@ signs = st.sampled_from(["+", "-", " - ", " +  "])
 
 
 @given(st.lists(st.tuples(signs, numbers, st.sampled_from(spelled)), min_size=1, max_size=6))
-def test_a_sum_of_terms_means_what_the_same_words_mean_in_python(summands):
+def test_sums_match_python_eval(summands):
     text = "".join(map("".join, summands))
     read = read_equation(text)
-    expected = in_python(text.strip().replace("007", "7"))
-    if read is None:  # all of it fell away
+    expected = python_value(text.strip().replace("007", "7"))
+    if read is None:  # all terms cancelled
         assert expected == pytest.approx(0, abs=1e-9)
     else:
         assert read(SOME_U) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("family", ["known", "new"])
-def test_every_equation_of_a_family_is_read_back(family):
+def test_equations_of_a_family_round_trip(family):
     for template in templates(family):
         assert read_equation(str(template)) == template
 
@@ -133,7 +133,7 @@ def test_every_equation_of_a_family_is_read_back(family):
         ("2*(u**4/(1+u**4))", "2*u**4/(1+u**4)"),
     ],
 )
-def test_spellings_of_one_equation_are_read_alike(text, same):
+def test_equivalent_spellings_parse_to_the_same_equation(text, same):
     assert read_equation(text) is not None
     assert read_equation(text) == read_equation(same)
 
@@ -176,7 +176,7 @@ def test_spellings_of_one_equation_are_read_alike(text, same):
         "+".join(["u"] * 400),
     ],
 )
-def test_what_is_no_sum_of_library_terms_is_refused(text):
+def test_invalid_equation_is_rejected(text):
     assert read_equation(text) is None
 
 
@@ -185,18 +185,18 @@ pieces = st.sampled_from([*TERMS, *"+-*/()=.0129 eu", "**", "f(u)=", "1.5*", " -
 
 @settings(max_examples=400)
 @given(text | st.lists(pieces, max_size=25).map("".join))
-def test_any_text_is_an_equation_within_bounds_or_none(text):
+def test_any_text_is_a_bounded_equation_or_none(text):
     read = read_equation(text)
     assert read is None or (read.support and max(map(abs, read.coefficients)) <= LARGEST)
     assert read is None or read_equation(str(read)).support == read.support
 
 
 @pytest.mark.parametrize("filler", ["(", "u+", "1", "u**2/(1+", " ", "+", "1.", "sin("])
-def test_huge_equations_and_replies_are_read_in_no_time(filler):
+def test_huge_equations_and_replies_are_parsed_quickly(filler):
     start = time.process_time()
     read_equation(filler * 100_000)
     for inside in (filler * 2000, filler * 100_000, f"<answer>{filler * 4000}</answer>", "<a>" * 6000):
-        task_of().step(act(inside))
+        make_env().step(wrap(inside))
     get_domain("pde-discovery-v1").facts(World(TRUTH, EASY), filler * 20_000)
     assert time.process_time() - start < 2
 
@@ -204,7 +204,7 @@ def test_huge_equations_and_replies_are_read_in_no_time(filler):
 # The field.
 
 
-def test_y_is_the_source_that_the_scheme_itself_leaves_over():
+def test_y_is_the_source_of_the_numerical_scheme():
     field = Field(TRUTH, START, 1.0)
     field.until(300)
     for step in (0, 1, 50, 299):
@@ -217,7 +217,7 @@ def test_y_is_the_source_that_the_scheme_itself_leaves_over():
             assert field.at(cell / CELLS, step / STEPS) == pytest.approx((now[cell], source[cell - 1]), abs=1e-6)
 
 
-def test_the_solver_agrees_with_a_dense_solution_of_one_step():
+def test_solver_matches_a_dense_solution_of_one_step():
     field = Field(TRUTH, START, 0.3)
     field.until(1)
     r = 0.3 * CELLS**2 / STEPS
@@ -229,7 +229,7 @@ def test_the_solver_agrees_with_a_dense_solution_of_one_step():
     assert field.rows[1][1:-1] == pytest.approx(np.linalg.solve(matrix, inner + TRUTH(inner) / STEPS), abs=1e-10)
 
 
-def test_between_the_points_of_the_grid_values_are_bilinear():
+def test_values_between_grid_points_are_bilinear():
     field = Field(TRUTH, START, 1.0)
     field.until(3)
     x, t = (10 + 0.25) / CELLS, (2 + 0.5) / STEPS
@@ -238,7 +238,7 @@ def test_between_the_points_of_the_grid_values_are_bilinear():
     assert field.at(x, t)[0] == pytest.approx(expected)
 
 
-def test_a_start_is_a_hump_of_its_amplitude():
+def test_start_is_a_hump_of_its_amplitude():
     for seed in range(20):
         state = Start(1.7, tuple(stream("hump", seed).standard_normal(1 + seed % 2))).state()
         assert state[0] == state[-1] == 0
@@ -247,7 +247,7 @@ def test_a_start_is_a_hump_of_its_amplitude():
 
 
 @pytest.mark.parametrize("family", ["known", "new"])
-def test_no_equation_of_a_family_leaves_the_bounds_from_the_greatest_amplitude(family):
+def test_no_equation_exceeds_the_limit_from_the_maximum_amplitude(family):
     start = Start(TOP, (1.0,))
     for template in templates(family):
         for sizes in product(SIZES, repeat=len(template.support)):
@@ -257,9 +257,9 @@ def test_no_equation_of_a_family_leaves_the_bounds_from_the_greatest_amplitude(f
             assert max(np.abs(row).max() for row in field.rows) < LIMIT
 
 
-def test_the_longest_look_at_a_pack_takes_a_fifth_of_a_second():
+def test_full_solution_of_a_pack_takes_under_a_fifth_of_a_second():
     seconds = []
-    for _ in range(3):  # other work on the machine slows some of them
+    for _ in range(3):  # take the fastest, because other processes may slow some runs
         fields = [Field(TRUTH, replace(START, amplitude=a), 1.0) for a in (0.5, 1.0, 2.0, 2.7)]
         start = time.process_time()
         for field in fields:
@@ -268,7 +268,7 @@ def test_the_longest_look_at_a_pack_takes_a_fifth_of_a_second():
     assert min(seconds) < 0.2
 
 
-def test_the_families_are_those_of_the_paper():
+def test_families_match_the_paper():
     sizes = {f: [len(t.support) for t in templates(f)] for f in ("known", "new")}
     assert [sizes["known"].count(n) for n in (1, 2, 3)] == [5, 35, 0]
     assert [sizes["new"].count(n) for n in (1, 2, 3)] == [0, 17, 8]
@@ -280,14 +280,14 @@ def test_the_families_are_those_of_the_paper():
 # The regression tool.
 
 
-def slow_fit(u, y, support, threshold=0.05):
+def reference_fit(u, y, support, threshold=0.05):
     table = columns(u)[:, list(support)]
     found = np.linalg.solve(table.T @ table + 1e-8 * np.eye(len(support)), table.T @ y)
     kept = tuple(i for i, c in zip(support, found, strict=True) if abs(c) >= threshold)
-    return dict(zip(support, found, strict=True)) if kept == support else slow_fit(u, y, kept) if kept else {}
+    return dict(zip(support, found, strict=True)) if kept == support else reference_fit(u, y, kept) if kept else {}
 
 
-def test_every_support_is_fitted_as_one_by_one():
+def test_batched_fits_match_single_fits():
     rng = stream("fit")
     u = rng.uniform(0, 2, 8)
     y = TRUTH(u) + rng.normal(0, 0.01, 8)
@@ -295,7 +295,7 @@ def test_every_support_is_fitted_as_one_by_one():
     assert len(wanted) == 6 + 15 + 20
     slow = {}
     for support in wanted:
-        found = {i: float(f"{round(c, 3):.3g}") for i, c in slow_fit(u, y, support).items()}
+        found = {i: float(f"{round(c, 3):.3g}") for i, c in reference_fit(u, y, support).items()}
         slow[tuple(found)] = found
     fast = fit(u, y, wanted)
     assert {s.equation.support for s in fast} == set(slow) - {()}
@@ -305,7 +305,7 @@ def test_every_support_is_fitted_as_one_by_one():
         assert scored.worst == pytest.approx(np.abs(scored.equation(u) - y).max())
 
 
-def test_the_tool_of_v0_prefers_many_terms_and_that_of_v1_does_not():
+def test_tool_prefers_many_terms_only_in_v0():
     rng = stream("prefer")
     u = rng.uniform(0, 2, 12)
     scored = fit(u, TRUTH(u) + rng.normal(0, 0.02, 12), supports(ALL, 3))
@@ -321,7 +321,7 @@ def test_kappa_is_one_for_one_term_and_capped_for_too_few_points():
     assert 1 < kappa(u, [0, 2]) < kappa(u, [0, 6])
 
 
-def test_the_fit_in_a_box_is_the_best_of_a_fine_grid():
+def test_fit_in_box_matches_a_fine_grid():
     for seed in range(10):
         rng = stream("box", seed)
         table, y = rng.standard_normal((5, 2)), rng.standard_normal(5)
@@ -336,8 +336,8 @@ def test_the_fit_in_a_box_is_the_best_of_a_fine_grid():
 
 
 @both_rules
-def test_a_task_is_measured_fitted_and_answered(rules, dials):
-    env = task_of(rules, dials)
+def test_measure_fit_and_answer(rules, dials):
+    env = make_env(rules, dials)
     assert "Turn 1 of 6" in env.observe()
     step = env.step(write_sample([(0.3, 0.0), (0.6, 0.0)]))
     assert "data set t1.1" in step.observation
@@ -350,19 +350,19 @@ def test_a_task_is_measured_fitted_and_answered(rules, dials):
     assert step.reward > 0
 
 
-def test_the_truth_earns_one_in_both_versions():
+def test_only_the_truth_earns_one_in_both_versions():
     for other in (None, "2*u - 0.7*u**3", "-1*u"):
         answer = read_equation(other) if other else TRUTH
         assert (formula_reward(answer, TRUTH) == 1.0) == (other is None)
         assert (V1.reward(answer, TRUTH) == pytest.approx(1.0)) == (other is None)
 
 
-def test_the_reward_of_v0_compares_coefficients_and_counts_terms_too_many():
+def test_v0_reward_compares_coefficients_and_counts_surplus_terms():
     assert formula_reward(read_equation("1.2*u"), TRUTH) == pytest.approx(1 / (1 + 0.7 / 1.9))
     assert formula_reward(read_equation("1*u - 0.7*u**3 + 0.1*u**2"), TRUTH) == pytest.approx(1 / (1 + 0.3 / 1.9 + 1))
 
 
-def test_the_reward_of_v1_compares_values_and_not_names():
+def test_v1_reward_compares_values_and_not_names():
     alike, sine = read_equation("1*u - 0.16*u**3 + 0.007*u**5"), read_equation("1*sin(u)")
     assert V1.reward(alike, sine) > 0.95 > 0.4 > V0.reward(alike, sine)
     assert V1.reward(equation({0: 3.0}), equation({0: 1.0})) == pytest.approx(0)
@@ -394,9 +394,9 @@ def test_the_reward_of_v1_compares_values_and_not_names():
         '<summary all="1"/>',
     ],
 )
-def test_what_a_tool_refuses_costs_a_turn_and_no_more(rules, dials, inside):
-    env = task_of(rules, dials)
-    step = env.step(act(inside))
+def test_refused_call_costs_only_a_turn(rules, dials, inside):
+    env = make_env(rules, dials)
+    step = env.step(wrap(inside))
     assert (step.done, step.view.turn, step.view.left) == (False, 1, dials.points)
     assert step.observation.splitlines()[0].endswith(".")
 
@@ -408,70 +408,70 @@ def test_what_a_tool_refuses_costs_a_turn_and_no_more(rules, dials, inside):
         "",
         "u",
         "<action></action>",
-        act("u"),
-        act("<answer>u</answer>") * 2,
-        act("<think/>"),
-        act("<answer>u"),
-        act("<sample>now<point x='0.5' t='0'/></sample>"),
-        act("<answer><answer>u</answer></answer>x"),
-        act('<!DOCTYPE a [<!ENTITY b "u">]><answer>&b;</answer>'),
-        act("<answer>u &amp; u</answer>"),
-        act("<?x?><summary/>"),
-        act("<regress><term><term>u</term></term></regress>"),
-        act("<answer>u</answer>" + " " * 30_000),
+        wrap("u"),
+        wrap("<answer>u</answer>") * 2,
+        wrap("<think/>"),
+        wrap("<answer>u"),
+        wrap("<sample>now<point x='0.5' t='0'/></sample>"),
+        wrap("<answer><answer>u</answer></answer>x"),
+        wrap('<!DOCTYPE a [<!ENTITY b "u">]><answer>&b;</answer>'),
+        wrap("<answer>u &amp; u</answer>"),
+        wrap("<?x?><summary/>"),
+        wrap("<regress><term><term>u</term></term></regress>"),
+        wrap("<answer>u</answer>" + " " * 30_000),
         "</action><action>",
-        act("<answer>\ud800</answer>"),
+        wrap("<answer>\ud800</answer>"),
     ],
 )
-def test_a_reply_without_one_plain_tool_is_malformed(rules, dials, reply):
-    step = task_of(rules, dials).step(reply)
+def test_reply_without_one_plain_tool_is_malformed(rules, dials, reply):
+    step = make_env(rules, dials).step(reply)
     assert (step.done, step.stop, step.reward, step.observation) == (True, "malformed", 0.0, "")
 
 
-def test_out_of_turns_the_task_is_lost():
-    env = task_of()
+def test_task_is_lost_when_turns_run_out():
+    env = make_env()
     for turn in range(EASY.turns):
-        step = env.step(act("<summary/>"))
+        step = env.step(wrap("<summary/>"))
         assert step.done == (turn == EASY.turns - 1)
     assert (step.stop, step.reward) == ("late", 0.0)
 
 
-def test_v0_takes_only_what_was_measured_and_scored_in_this_task():
+def test_v0_accepts_only_equations_scored_in_this_task():
     archive = Archive()
-    first = task_of(V0, TRAINED, archive)
+    first = make_env(V0, TRAINED, archive)
     assert "Measure and fit" in first.step(write_answer(TRUTH)).observation
     first.step(write_sample([(0.2, 0.0), (0.4, 0.0), (0.5, 0.0)]))
     first.step(write_regress([TRUTH]))
     assert "none of the equations" in first.step(write_answer(read_equation("1.23*u"))).observation
     assert first.step(write_answer(first.view.report.best.equation)).done
-    second = task_of(V0, TRAINED, archive)
+    second = make_env(V0, TRAINED, archive)
     second.step(write_regress([TRUTH]))
     assert "Measure and fit" in second.step(write_answer(second.view.report.best.equation)).observation
 
 
-def test_v1_takes_any_equation_at_once():
-    step = task_of().step(write_answer(TRUTH))
+def test_v1_accepts_any_equation_at_once():
+    step = make_env().step(write_answer(TRUTH))
     assert (step.done, step.reward) == (True, pytest.approx(1.0))
 
 
-def test_noted_points_are_fitted_in_v1_and_unknown_to_v0():
+def test_noted_points_are_fitted_only_in_v1():
     noted = [(float(u), float(TRUTH(np.array(u)))) for u in np.linspace(0.2, 2, 8)]
-    env = task_of()
+    env = make_env()
     step = env.step(write_regress([TRUTH], noted))
     assert "0 measured and 8 known points" in step.observation
     assert env.view.report.best.equation.coefficients == pytest.approx(TRUTH.coefficients, abs=0.01)
-    assert "does not know" in task_of(V0, TRAINED).step(write_regress([TRUTH], noted)).observation
-    assert "64 known points at most" in task_of().step(write_regress([TRUTH], noted * 9)).observation
+    assert "does not know" in make_env(V0, TRAINED).step(write_regress([TRUTH], noted)).observation
+    assert "64 known points at most" in make_env().step(write_regress([TRUTH], noted * 9)).observation
 
 
-def test_alpha_changes_nothing_in_v0_and_is_gone_in_v1():
+def test_alpha_has_no_effect_in_v0_and_is_gone_in_v1():
     found = []
     for alpha in ("0", "50"):
-        env = task_of(V0, TRAINED)
+        env = make_env(V0, TRAINED)
         env.step(write_sample([(0.2, 0.0), (0.4, 0.0), (0.5, 0.0)]))
-        found.append(env.step(act(f'<regress alpha="{alpha}"><term>u</term><term>u**3</term></regress>')).observation)
+        found.append(env.step(wrap(f'<regress alpha="{alpha}"><term>u</term><term>u**3</term></regress>')).observation)
     assert found[0] == found[1]
-    assert "does not know" in task_of().step(act('<regress alpha="1"><term>u</term></regress>')).observation
+    assert "does not know" in make_env().step(wrap('<regress alpha="1"><term>u</term></regress>')).observation
 
 
 hostile_xml = st.lists(
@@ -505,7 +505,7 @@ hostile_xml = st.lists(
 ).map("".join)
 replies = (
     text
-    | hostile_xml.map(act)
+    | hostile_xml.map(wrap)
     | st.sampled_from([write_answer(TRUTH), write_regress([TRUTH]), write_regress(terms=ALL)])
 )
 
@@ -513,8 +513,8 @@ replies = (
 @both_rules
 @settings(max_examples=60)
 @given(lines=st.lists(replies, min_size=1, max_size=7))
-def test_no_text_leads_out_of_the_world(rules, dials, lines):
-    env = task_of(rules, dials)
+def test_any_text_gives_a_valid_step(rules, dials, lines):
+    env = make_env(rules, dials)
     env.observe()
     for line in lines:
         step = env.step(line)
@@ -528,7 +528,7 @@ def test_no_text_leads_out_of_the_world(rules, dials, lines):
             break
 
 
-# What is carried over, and by whom.
+# Memory across tasks.
 
 
 @pytest.mark.parametrize(
@@ -539,63 +539,63 @@ def test_no_text_leads_out_of_the_world(rules, dials, lines):
         ("pde-discovery-v1", "remembered", True),
     ],
 )
-def test_the_environment_carries_data_only_where_it_is_asked_to(id, preset, kept):
+def test_environment_memory_is_optional(id, preset, kept):
     pack = make_pack(id, preset, "dev", 0, 2)
-    memory, player = pack.domain.make_memory(pack.world), pack.domain.policy("random", pack.world)
-    played(player, pack.tasks[0], memory)
+    memory, policy = pack.domain.make_memory(pack.world), pack.domain.policy("random", pack.world)
+    play(policy, pack.tasks[0], memory)
     opening = pack.tasks[1].env(memory=memory).observe()
     assert ("t1.1" in opening) == kept
     assert ("are kept" in pack.domain.rules_text(pack.tasks[1], "natural")) == kept
     assert "t1.1" not in pack.tasks[1].env(memory=pack.domain.make_memory(pack.world)).observe()
 
 
-def test_earlier_findings_are_shown_where_they_are_kept():
+def test_earlier_findings_are_shown_with_memory():
     archive = Archive()
-    task_of(V1, replace(EASY, memory="environment"), archive).step(write_answer(TRUTH))
-    env = task_of(V1, replace(EASY, memory="environment"), archive)
-    assert "1.2*u" not in env.step(act("<summary/>")).observation
+    make_env(V1, replace(EASY, memory="environment"), archive).step(write_answer(TRUTH))
+    env = make_env(V1, replace(EASY, memory="environment"), archive)
+    assert "1.2*u" not in env.step(wrap("<summary/>")).observation
     assert (
         "H1: task 1, 0 points, off by 0 at most, 1.2*u - 0.7*u**3."
-        in env.step(act('<summary equations="true"/>')).observation
+        in env.step(wrap('<summary equations="true"/>')).observation
     )
 
 
 @both_versions
-def test_twin_worlds_look_alike_until_a_value_of_y_shows_them_apart(id):
+def test_twins_look_the_same_until_y_is_shown(id):
     for index in range(5):
         pack = make_pack(id, "easy", "dev", index, 1)
         task, twin = pack.tasks[0], pack.domain.twin(pack.world, stream("twin", index))
         one, two = task.env(), replace(task, world=twin).env()
         assert one.observe() == two.observe()
-        for reply in (act("<summary/>"), write_sample([(0.3, 0.0), (0.5, 0.0)])):  # the start is the same
+        for reply in (wrap("<summary/>"), write_sample([(0.3, 0.0), (0.5, 0.0)])):  # the start is the same
             assert one.step(reply).observation == two.step(reply).observation
         assert one.step(write_regress(terms=ALL)).observation != two.step(write_regress(terms=ALL)).observation
 
 
 @both_rules
-def test_what_the_answer_led_to_reaches_the_updater_in_v1(rules, dials):
-    env, turns, observation = task_of(rules, dials), [], ""
+def test_updater_sees_the_last_observation_only_in_v1(rules, dials):
+    env, turns, observation = make_env(rules, dials), [], ""
     env.step(write_sample([(0.2, 0.0), (0.4, 0.0)]))
     env.step(write_regress([TRUTH]))
     reply = write_answer(env.view.report.best.equation)
     step = env.step(reply)
     turns.append(Turn(observation, reply))
-    told = (
+    prompt = (
         Rewrite().prompt(Trajectory("rules", tuple(turns), step.observation, None, step.feedback), "", "natural").user
     )
-    assert ("measured in this task it is off by" in told) == rules.last_told
-    assert "You answered f(u) =" in told
+    assert ("measured in this task it is off by" in prompt) == rules.last_shown
+    assert "You answered f(u) =" in prompt
 
 
 @both_versions
-def test_the_reward_is_hidden_from_the_updater(id):
+def test_reward_is_hidden_from_the_updater(id):
     assert not get_domain(id).reveals_reward
 
 
 # Packs, splits, versions.
 
 
-def test_equations_of_train_and_of_the_held_out_splits_never_meet_in_v1():
+def test_train_and_held_out_equations_are_disjoint_in_v1():
     laws = {
         s: {make_pack("pde-discovery-v1", "easy", s, i, 1).world.hidden for i in range(150)}
         for s in ("train", "dev", "test")
@@ -611,19 +611,21 @@ def test_equations_of_train_and_of_the_held_out_splits_never_meet_in_v1():
     assert sides == {True, False}
 
 
-def test_in_v0_as_many_tasks_as_bands_meet_every_band_once():
+def test_v0_tasks_visit_every_band_once():
     for preset, bands in (("easy", 4), ("hard", 8)):
         pack = make_pack("pde-discovery-v0", preset, "dev", 1, 2 * bands)
-        met = [int(task.content.amplitude / TOP * bands) for task in pack.tasks]
-        assert sorted(met[:bands]) == sorted(met[bands:]) == list(range(bands))
+        visited = [int(task.content.amplitude / TOP * bands) for task in pack.tasks]
+        assert sorted(visited[:bands]) == sorted(visited[bands:]) == list(range(bands))
 
 
-def test_in_v1_no_start_is_too_low_to_learn_from():
-    lows = [t.content.amplitude for i in range(30) for t in make_pack("pde-discovery-v1", "easy", "dev", i, 4).tasks]
-    assert 0.2 * TOP <= min(lows) <= max(lows) <= TOP
+def test_v1_starts_have_a_minimum_amplitude():
+    amplitudes = [
+        t.content.amplitude for i in range(30) for t in make_pack("pde-discovery-v1", "easy", "dev", i, 4).tasks
+    ]
+    assert 0.2 * TOP <= min(amplitudes) <= max(amplitudes) <= TOP
 
 
-def test_no_heavy_library_is_loaded_before_it_is_used():
+def test_import_does_not_load_scipy_or_torch():
     code = "import sys, codots.domains.pde_discovery; print([m for m in ('scipy', 'torch') if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
@@ -633,14 +635,14 @@ def test_no_heavy_library_is_loaded_before_it_is_used():
 # Policies and figures.
 
 
-def test_v0_has_the_papers_figures():
-    """Within the noise of a few packs: true terms on own data 0.96, then 0.995; the learner climbs from 0.64."""
+def test_v0_matches_the_papers_figures():
+    """Within noise over a few packs: true terms on own data 0.96, then 0.995; `bayes` climbs from 0.64."""
     informed, learned = curve("pde-discovery-v0", "informed", 20, 2), curve("pde-discovery-v0", "bayes", 25, 3)
     assert informed == pytest.approx([0.96, 0.995], abs=0.04)
     assert learned == pytest.approx([0.64, 0.82, 0.88], abs=0.15)
 
 
-def test_in_v1_there_is_much_to_learn_and_it_pays():
+def test_learning_pays_in_v1():
     learned = curve("pde-discovery-v1", "bayes", 25, 4)
     assert learned[-1] - learned[0] >= 0.2
     assert learned[-1] > 0.9
@@ -648,11 +650,11 @@ def test_in_v1_there_is_much_to_learn_and_it_pays():
     assert curve("pde-discovery-v1", "random", 6, 1).mean() < 0.4
 
 
-# Players who read.
+# Policies that read only the texts.
 
 
 def read_report(text):
-    """Make a report of the text of one."""
+    """Parse the report in a text, or return None."""
     head = re.search(r"^Scored (\d+) equation", text, re.M)
     if head is None:
         return None
@@ -667,7 +669,7 @@ def read_report(text):
 
 
 def read_view(texts, feedback=""):
-    """Make a view of what a model reads: the opening of a task, and the answer to each of its replies."""
+    """Rebuild a view from the texts that a model reads: the opening of a task and the observation after each reply."""
     *_, (turn, turns, left) = re.findall(r"^Turn (\d+) of (\d+), (\d+) of", "\n".join(texts), re.M)
     reports = [report for report in map(read_report, texts) if report is not None]
     answer = re.search(r"^You answered f\(u\) = (.*)\.$", feedback, re.M)
@@ -681,25 +683,25 @@ def read_view(texts, feedback=""):
     )
 
 
-@pytest.mark.parametrize("policy", ["random", "bayes"])
+@pytest.mark.parametrize("name", ["random", "bayes"])
 @pytest.mark.parametrize(("id", "preset"), PRESETS)
-def test_who_only_reads_the_texts_can_play_as_every_policy_does(id, preset, policy):
-    """A view holds what the texts tell, in the same digits, and nothing else."""
+def test_policies_can_play_from_the_texts_alone(id, preset, name):
+    """A view holds only what the texts show, in the same digits."""
     pack = make_pack(id, preset, "dev", 3, 2)
     memory = pack.domain.make_memory(pack.world)
-    player, reader = (pack.domain.policy(policy, pack.world) for _ in range(2))
+    policy, reader = (pack.domain.policy(name, pack.world) for _ in range(2))
     for task in pack.tasks:
         env, step = task.env(memory=memory), None
         texts, feedback = [env.observe()], ""
         while not feedback:
             assert read_view(texts) == env.view
-            reply = player.act(env.view)
+            reply = policy.act(env.view)
             assert reader.act(read_view(texts)) == reply
             step = env.step(reply)
             texts.append(step.observation)
             feedback = step.feedback
         assert read_view(texts, feedback) == step.view
-        player.end(step)
+        policy.end(step)
         reader.end(replace(step, view=read_view(texts, feedback)))
 
 
@@ -719,11 +721,11 @@ def test_who_only_reads_the_texts_can_play_as_every_policy_does(id, preset, poli
         ("x1.2*u", 0, 0),
     ],
 )
-def test_facts_count_each_claim_of_a_number_and_a_term(context, right, wrong):
+def test_facts_count_claims_of_a_number_and_a_term(context, right, wrong):
     assert get_domain("pde-discovery-v1").facts(World(TRUTH, EASY), context) == (right, wrong, 2)
 
 
-def test_the_life_in_the_docs_is_what_happens():
+def test_docs_life_is_reproducible():
     shown = DOCS.read_text().partition("## One life")[2].split("```")[1].strip()
     replies, lines = iter([line[2:] for line in shown.splitlines() if line.startswith("> ")]), []
     for task in make_pack("pde-discovery-v1", "easy", "dev", 0, 2).tasks:
@@ -737,8 +739,8 @@ def test_the_life_in_the_docs_is_what_happens():
     assert "\n".join(lines) == shown
 
 
-def test_a_view_can_be_drawn():
-    env, domain = task_of(), get_domain("pde-discovery-v1")
+def test_draw_view():
+    env, domain = make_env(), get_domain("pde-discovery-v1")
     assert domain.draw(env.view) == "turn 0 of 6, 2 points left"
     env.step(write_sample([(0.3, 0.0), (0.5, 0.0)]))
     env.step(write_regress([TRUTH]))

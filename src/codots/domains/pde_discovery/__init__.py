@@ -1,40 +1,40 @@
-"""PDE discovery: find the hidden law of a field from few noisy points, with a regression tool at hand.
+"""PDE discovery: find the hidden law of a field from a few noisy points, with a regression tool.
 
 Description:
-    A field obeys u_t = D u_xx + f(u), zero at both ends. Each task starts it from another state, lets a few points be
-    measured and fits sums of terms to them; then one equation is answered.
+    A field obeys u_t = D u_xx + f(u), with zero at both ends. Each task starts the field from a different state. The
+    model measures a few points, fits sums of terms to them with the tool, then answers with one equation.
 Hidden and shared:
     f: one to three terms of a library of fifteen, and their coefficients. It holds for the whole world. The starts are
-    independent of it and never shown; only what is measured of them is.
+    independent of f and never shown; the model sees only its measurements of them.
 Observation:
-    What the tool said; turns and points that are left; the data sets there are.
+    The tool's output; turns and points left; the names of the data sets.
 Action:
     Exactly one `<action>...</action>` with one XML element: `sample`, `regress`, `summary` or `answer`.
 Reward:
-    v0: 1 / (1 + loss), with loss = sum |c' - c| / sum |c| + terms too many. v1: 1 - 2 m, not below 0, with m the mean
-    over u of |f' - f| / (|f'| + |f|). Nothing without an answer.
+    v0: 1 / (1 + loss), with loss = sum |c' - c| / sum |c| + number of surplus terms. v1: max(0, 1 - 2 m), where m is
+    the mean over u of |f' - f| / (|f'| + |f|). 0 without an answer.
 Episode end:
-    `answered`, out of turns (`late`), or malformed text. What a tool refuses costs the turn.
+    `answered`, out of turns (`late`), or malformed text. A refused tool call costs the turn.
 Presets:
     v0: `easy` (the paper's training: one or two terms) and `hard` (its evaluation: other supports, up to three terms,
-    amplitudes in eight bands). v1: `easy`, `hard` (easy but for the family), `remembered` (easy, but the environment
-    keeps the data), `slow` (easy, but with a tenth of the diffusion: what happens later can be seen).
+    amplitudes in eight bands). v1: `easy`, `hard` (easy with another family of equations), `remembered` (easy, but the
+    environment keeps the data), `slow` (easy with a tenth of the diffusion, so that later times stay informative).
     Dials: family, terms, points, turns, noise, least, bands, diffusion, memory.
 Reference policies:
-    `random`, any points and any terms; `informed`, in v0 the true terms fitted to all data, in v1 the truth; `bayes`, a
-    scripted learner that measures at the start. In v0 it works out all fits to the points that it was shown and takes
-    the fewest terms that fit nearly as well as the best; in v1 it remembers its points and answers what has the
-    greatest expected reward, with a posterior over the family by Laplace's approximation. The optimum over all ways to
-    measure cannot be computed.
+    `random`, random points and random terms; `informed`, in v0 the true terms fitted to all data, in v1 the truth;
+    `bayes`, an adaptive scripted policy that measures at t = 0. In v0 it fits every support to the shown points and
+    takes the fewest terms that fit nearly as well as the best; in v1 it remembers its points and answers the equation
+    of greatest expected reward, with a posterior over the family by Laplace's approximation. The optimum over all
+    measurement strategies cannot be computed.
 Version history:
-    v0: the rules of arXiv 2606.20002: the environment keeps all data over the tasks; one task nearly suffices; a tool
-    that prefers too many terms; a reward that splits hairs between terms that are alike, and pays 0.3 for anything;
-    settings without effect; points shown in four digits; the updater is not told what the answer led to. The reward is
-    hidden from it, in v1 too.
-    v1: the context alone carries knowledge unless the dial `memory` is `environment`; any equation may be answered and
-    noted points, shown in six digits, be fitted; fewer points, more noise on y and none on u; the tool weighs fit
-    against terms; values of f are paid; starts equally large at every position; equations split between `train` and
-    held-out.
+    v0: the rules of arXiv 2606.20002: the environment keeps all data across tasks; one task is nearly enough; the tool
+    prefers too many terms; the reward separates terms that are nearly equal, and pays 0.3 for any answer; some settings
+    have no effect; points are shown in four digits; the updater does not see the effect of the answer. The reward is
+    hidden from the updater, in v1 too.
+    v1: only the context carries knowledge unless the dial `memory` is `environment`; any equation may be answered, and
+    noted points, shown in six digits, may be fitted; fewer points, more noise on y and none on u; the tool weighs fit
+    against terms; the reward compares values of f; amplitudes have the same distribution at every position; equations
+    are split between `train` and held-out.
 """
 
 from __future__ import annotations
@@ -49,33 +49,33 @@ from codots.domains.pde_discovery.env import Archive, PdeEnv, View
 from codots.domains.pde_discovery.equation import NUMBER, TERM, Equation, term_index
 from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
 from codots.domains.pde_discovery.field import TOP, WAVES, Start
-from codots.domains.pde_discovery.policies import Informed, Learner, Random, Sparse
+from codots.domains.pde_discovery.policies import AdaptivePolicy, Informed, Random, Sparse
 from codots.domains.pde_discovery.posterior import Posterior
 from codots.domains.pde_discovery.rules import Dials, Rules, rules_text
 from codots.domains.registry import register
 
 CLAIM = re.compile(rf"([+-]? {{0,2}})(?<![\w.])({NUMBER}) {{0,2}}\* {{0,2}}({TERM})", re.A)
 CLOSE = 0.05
-"""A claimed coefficient that is off by no more is right."""
+"""Largest error at which a claimed coefficient counts as right."""
 
 
 class PdeDiscovery(Family):
-    """The family, under one set of rules."""
+    """The PDE discovery family under one set of rules."""
 
     rules: Rules
     reveals_reward = False
 
     def make_world(self, rng: Rng, dials: Dials) -> Equation:
-        """Draw the law."""
+        """Draw the hidden equation."""
         return draw_equation(rng, dials.family, dials.terms)
 
     def belongs(self, hidden: Equation, split: str) -> bool:
-        """Keep the equations of `train` apart from all others."""
+        """Whether an equation may appear in this split; `train` and held-out equations are disjoint."""
         side = "held-out" if digest("equation", str(hidden)) % 4 == 0 else "train"
         return not self.rules.split_equations or (side == "train") == (split == "train")
 
     def make_task(self, world: World, position: int, rng: Rng) -> Start:
-        """Draw the state that it starts from."""
+        """Draw the start of a task."""
         dials: Dials = world.dials
         turn, place = divmod(position, dials.bands)
         band = stream(*world.names, "bands", turn).permutation(dials.bands)[place]
@@ -85,53 +85,53 @@ class PdeDiscovery(Family):
         return Start(float(amplitude), tuple(rng.standard_normal(waves).tolist()))
 
     def make_memory(self, world: World) -> Archive | None:
-        """Keep data and findings, where the environment is to remember them."""
+        """Create an archive of data and findings if the environment remembers them."""
         return Archive() if world.dials.memory == "environment" else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Open a task."""
+        """Open the environment of a task."""
         archive = memory if isinstance(memory, Archive) else Archive()
         return PdeEnv(task.world.hidden, task.content, self.rules, task.world.dials, archive, rng)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Say the rules."""
+        """Return the rules as text."""
         return rules_text(self.rules, task.world.dials)
 
     def policies(self, world: World) -> Policies:
-        """Say how each scripted player is made."""
+        """Return a constructor for each scripted policy."""
         dials: Dials = world.dials
 
-        def learner() -> Policy:
+        def adaptive() -> Policy:
             if self.rules.free:
-                return Learner(Posterior(templates(dials.family), SIZES, dials.noise[1]))
+                return AdaptivePolicy(Posterior(templates(dials.family), SIZES, dials.noise[1]))
             return Sparse(dials.terms[1])
 
         return {
             "random": lambda: Random(stream(*world.names, "random"), dials.terms),
             "informed": lambda: Informed(world.hidden, self.rules.free),
-            "bayes": learner,
+            "bayes": adaptive,
         }
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Write the law down."""
+        """Return the hidden equation as text."""
         return f"The law is f(u) = {world.hidden}"
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw a law of other terms."""
+        """Draw an equation with different terms."""
         while True:
             hidden = self.make_world(rng, world.dials)
             if hidden.support != world.hidden.support and self.belongs(hidden, world.split):
                 return replace(world, hidden=hidden)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims of the form number * term; a term claimed twice counts twice."""
+        """Count claims of the form number * term; repeated claims count each time."""
         truth: Equation = world.hidden
         claims = [(term_index(term), float(sign.strip() + size)) for sign, size, term in CLAIM.findall(context)]
         right = sum(i in truth.support and abs(truth.coefficients[i] - c) <= CLOSE for i, c in claims)
         return right, len(claims) - right, len(truth.support)
 
     def draw(self, view: View) -> str:
-        """List what was measured and what fits it best."""
+        """Return the measured points and their best fit as text."""
         if view.report is None:
             return f"turn {view.turn} of {view.turns}, {view.left} points left"
         pairs = zip(view.report.points, view.report.fitted, strict=True)
@@ -147,7 +147,7 @@ V0 = Rules(
     free=False,
     decoys=True,
     split_equations=False,
-    last_told=False,
+    last_shown=False,
 )
 V1 = Rules(
     score="curve",
@@ -157,7 +157,7 @@ V1 = Rules(
     free=True,
     decoys=False,
     split_equations=True,
-    last_told=True,
+    last_shown=True,
 )
 TRAINED = Dials("known", (1, 2), bands=4, memory="environment")
 EVALUATED = Dials("new", (1, 3), bands=8, memory="environment")

@@ -1,4 +1,4 @@
-"""What a reply asks for: one XML element in one pair of action tags, read without trust."""
+"""Parse untrusted replies: one XML element in one pair of action tags."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from codots.domains.family import action
 from codots.domains.pde_discovery.equation import NUMBER, TERMS, Equation, read_equation, read_term
 
 LONGEST = 20_000
-"""Characters between the tags that are read at all."""
+"""Maximum characters between the action tags; longer replies are malformed."""
 TOOLS = ("sample", "regress", "summary", "answer")
 CANDIDATES = 8
-"""Equations that one regression takes."""
+"""Maximum equations in one regression."""
 KNOWN = 64
-"""Noted points that one regression takes."""
+"""Maximum noted points in one regression."""
 NOTE = 300
-"""Characters of a note that are kept."""
+"""Characters kept of a note."""
 _NUMBER = re.compile(rf"[+-]?{NUMBER}", re.A)
 _NOTED = 4.0, 1e4
-"""The greatest u and y that a noted point may have."""
+"""Maximum absolute u and y of a noted point."""
 Element = ElementTree.Element
 
 
 class RefusedError(Exception):
-    """A tool cannot do what it was asked for; its words are for the player, and it costs a turn."""
+    """A refused tool call; the message is shown to the model, and the call costs a turn."""
 
 
 def read_action(text: str) -> Element | None:
-    """Read the element that a reply holds, None if the reply is malformed.
+    """Return the XML element in a reply, or None if the reply is malformed.
 
-    Declarations, comments and entities of XML are not read at all, so nothing in a reply can grow.
+    XML declarations, comments and entities are rejected, so that no entity can expand.
     """
     inside = action(text)
     if inside is None or len(inside) > LONGEST or re.search("<[!?]|&|\x00", inside):
@@ -44,14 +44,14 @@ def read_action(text: str) -> Element | None:
 
 
 def _plain(element: Element) -> bool:
-    """Whether it holds either text or childless elements, and never both."""
+    """Whether an element holds either text or childless elements, not both."""
     around = [element.text, *(child.tail for child in element)]
     bare = not any(part and part.strip() for part in around)
     return not len(element) or (bare and not any(len(child) for child in element))
 
 
 def allow(element: Element, attributes: Iterable[str], children: Iterable[str] = ()) -> None:
-    """Refuse attributes and children that a tool does not know."""
+    """Refuse attributes and children that a tool does not support."""
     odd = [f"the attribute {name!r:.40}" for name in element.attrib if name not in tuple(attributes)]
     odd += [f"the element {child.tag!r:.40}" for child in element if child.tag not in tuple(children)]
     if odd:
@@ -59,7 +59,7 @@ def allow(element: Element, attributes: Iterable[str], children: Iterable[str] =
 
 
 def number(element: Element, name: str) -> float:
-    """A number among the attributes."""
+    """Return a numeric attribute of an element."""
     text = element.get(name, "").strip()
     if not _NUMBER.fullmatch(text):
         raise RefusedError(f"{element.tag} needs {name} as a number.")
@@ -67,7 +67,7 @@ def number(element: Element, name: str) -> float:
 
 
 def places(element: Element, left: int) -> list[tuple[float, float]]:
-    """Where to measure: x strictly between 0 and 1, t from 0 to 1."""
+    """Return the points to measure: x strictly between 0 and 1, t from 0 to 1."""
     allow(element, (), ("point",))
     if not 1 <= len(element) <= left:
         raise RefusedError(f"Ask for 1 point at least; {left} {'is' if left == 1 else 'are'} left in this task.")
@@ -82,7 +82,7 @@ def places(element: Element, left: int) -> list[tuple[float, float]]:
 
 
 def noted_points(element: Element) -> list[tuple[float, float]]:
-    """Points (u, y) that the player knows from elsewhere."""
+    """Return the points (u, y) that the model adds to the data."""
     noted = element.findall("known")
     if len(noted) > KNOWN:
         raise RefusedError(f"Hand over {KNOWN} known points at most.")
@@ -95,7 +95,7 @@ def noted_points(element: Element) -> list[tuple[float, float]]:
 
 
 def chosen_terms(element: Element) -> tuple[int, ...]:
-    """The terms that a regression may combine."""
+    """Return the terms that a regression may combine."""
     named = [(child.text or "", read_term(child.text or "")) for child in element.findall("term")]
     for text, term in named:
         if term is None:
@@ -104,7 +104,7 @@ def chosen_terms(element: Element) -> tuple[int, ...]:
 
 
 def candidates(element: Element, most: int) -> list[Equation]:
-    """The equations whose terms a regression is to try."""
+    """Return the equations whose terms a regression fits."""
     named = [(child.text or "", read_equation(child.text or "")) for child in element.findall("equation")]
     if len(named) > CANDIDATES:
         raise RefusedError(f"Name {CANDIDATES} equations at most.")
@@ -115,7 +115,7 @@ def candidates(element: Element, most: int) -> list[Equation]:
 
 
 def write_sample(points: Iterable[tuple[float, float]]) -> str:
-    """Write a reply that measures."""
+    """Return a reply that measures points."""
     inside = "".join(f'<point x="{x:.4g}" t="{t:.4g}"/>' for x, t in points)
     return f"I measure. <action><sample>{inside}</sample></action>"
 
@@ -123,7 +123,7 @@ def write_sample(points: Iterable[tuple[float, float]]) -> str:
 def write_regress(
     equations: Iterable[Equation] = (), known: Iterable[tuple[float, float]] = (), terms: Iterable[int] = ()
 ) -> str:
-    """Write a reply that fits all data with the terms of these equations, or with any of these terms."""
+    """Return a reply that fits all data with the terms of these equations, or with any of these terms."""
     inside = "".join(f"<equation>{equation}</equation>" for equation in equations)
     inside += "".join(f"<term>{TERMS[i]}</term>" for i in terms)
     inside += "".join(f'<known u="{u:.6g}" y="{y:.6g}"/>' for u, y in known)
@@ -131,5 +131,5 @@ def write_regress(
 
 
 def write_answer(equation: Equation) -> str:
-    """Write a reply that answers."""
+    """Return a reply that answers with an equation."""
     return f"This fits. <action><answer>{equation}</answer></action>"

@@ -1,4 +1,4 @@
-"""One task: what is shown, what the tools do, how it ends."""
+"""The environment of one task: observations, tools and endings."""
 
 from __future__ import annotations
 
@@ -38,63 +38,63 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a task ended with."""
+    """The result of a finished task."""
 
     task: int
     equation: Equation
     points: int
     worst: float
-    """Greatest error on the data of the last regression."""
+    """Largest absolute error on the points measured in the task."""
     note: str = ""
 
 
 @dataclass
 class Archive:
-    """The data and the findings of the tasks so far: of a whole life where the environment carries them over."""
+    """Data and findings of the task, or of the whole life if the environment carries them over."""
 
     tasks: int = 0
     data: dict[str, tuple[Point, ...]] = field(default_factory=dict)
-    """Named by task and number: `t1.2`."""
+    """Data sets by task and number, such as `t1.2`."""
     findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a regression told of equations and points, in the very numbers that it told."""
+    """The output of a regression, with its numbers rounded as shown."""
 
     count: int
-    """How many equations were scored."""
+    """Number of scored equations."""
     shown: tuple[Scored, ...]
-    """The best of them; no two have the same terms."""
+    """The best equations; no two have the same terms."""
     points: tuple[Point, ...]
     fitted: tuple[float, ...]
-    """What the best equation says at each point."""
+    """Value of the best equation at each point."""
 
     @property
     def best(self) -> Scored:
-        """The first that is shown."""
+        """The first shown equation."""
         return self.shown[0]
 
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode: nothing that its texts do not tell."""
+    """The public state of an episode; it holds only what the texts show."""
 
     turns: int
     turn: int = 0
     """Turns used."""
     left: int = 0
-    """Points that may still be measured."""
+    """Points left to measure."""
     measured: str = ""
-    """What was told of the latest points of this task."""
+    """Message about the latest points of this task."""
     report: Report | None = None
-    """The latest of this task."""
+    """The latest report of this task."""
     answer: Equation | None = None
 
 
 @dataclass
 class PdeEnv:
-    """One task."""
+    """The environment of one task."""
 
     reaction: Equation
     start: Start
@@ -104,7 +104,7 @@ class PdeEnv:
     rng: Rng
     view: View = field(init=False)
     ranking: list[Scored] = field(default_factory=list)
-    """All that the latest regression of this task scored, the best first."""
+    """All equations scored by the latest regression of this task, best first."""
 
     def __post_init__(self) -> None:
         self.archive.tasks += 1
@@ -112,46 +112,46 @@ class PdeEnv:
         self.view = View(self.dials.turns, left=self.dials.points)
 
     def observe(self) -> str:
-        """Show what there is to begin with."""
+        """Return the opening observation."""
         return self._show("")
 
     def step(self, text: str) -> Step:
-        """Use the tool that the text asks for."""
+        """Run the tool call in the text."""
         asked = actions.read_action(text)
         if asked is None:
             return self._end("", "malformed")
         self.view = replace(self.view, turn=self.view.turn + 1)
         try:
-            told = getattr(self, f"_{asked.tag}")(asked)
+            message = getattr(self, f"_{asked.tag}")(asked)
         except RefusedError as refused:
-            told = str(refused)
+            message = str(refused)
         if self.view.answer is not None:
-            return self._end(told, "answered", self.rules.reward(self.view.answer, self.reaction))
+            return self._end(message, "answered", self.rules.reward(self.view.answer, self.reaction))
         if self.view.turn >= self.dials.turns:
-            return self._end(told, "late")
-        return Step(self._show(told), 0.0, False, view=self.view)
+            return self._end(message, "late")
+        return Step(self._show(message), 0.0, False, view=self.view)
 
-    def _show(self, told: str) -> str:
-        return render("turn", told=told, view=self.view, points=self.dials.points, archive=self.archive)
+    def _show(self, message: str) -> str:
+        return render("turn", message=message, view=self.view, points=self.dials.points, archive=self.archive)
 
-    def _end(self, told: str, stop: str, reward: float = 0.0) -> Step:
+    def _end(self, message: str, stop: str, reward: float = 0.0) -> Step:
         feedback = render("feedback", stop=stop, view=self.view)
-        return Step(told if self.rules.last_told else "", reward, True, feedback, stop, self.view)
+        return Step(message if self.rules.last_shown else "", reward, True, feedback, stop, self.view)
 
     def _sample(self, asked: Element) -> str:
         places = actions.places(asked, self.view.left)
-        looked = field_of(self.reaction, self.start, self.dials.diffusion)
-        exact = np.array([looked.at(x, t) for x, t in places])
+        trajectory = field_of(self.reaction, self.start, self.dials.diffusion)
+        exact = np.array([trajectory.at(x, t) for x, t in places])
         measured = exact + self.rng.normal(0, self.dials.noise, exact.shape)
         points = tuple(Point(*place, float(u), float(y)) for place, (u, y) in zip(places, measured, strict=True))
         name = f"t{self.task}.{len(self._own()) + 1}"
         self.archive.data[name] = points
-        told = render("sampled", name=name, points=points)
-        self.view = replace(self.view, left=self.view.left - len(points), measured=told)
-        return told
+        message = render("sampled", name=name, points=points)
+        self.view = replace(self.view, left=self.view.left - len(points), measured=message)
+        return message
 
     def _own(self) -> list[tuple[Point, ...]]:
-        """The data of this task."""
+        """Return the data sets of this task."""
         return [points for name, points in self.archive.data.items() if name.startswith(f"t{self.task}.")]
 
     def _regress(self, asked: Element) -> str:
@@ -181,7 +181,7 @@ class PdeEnv:
         )
 
     def _threshold(self, asked: Element) -> float:
-        """Below which size a regression drops a coefficient; alpha is read, but there is nothing that it changes."""
+        """Return the size below which coefficients are dropped; alpha is parsed but has no effect."""
         decoys = ("alpha", "threshold") if self.rules.decoys else ()
         actions.allow(asked, ("data", *decoys), ("term", "equation", *(["known"] if self.rules.free else [])))
         settings = {name: actions.number(asked, name) for name in decoys if name in asked.attrib}
@@ -190,7 +190,7 @@ class PdeEnv:
         return settings.get("threshold", THRESHOLD)
 
     def _report(self, points: tuple[Point, ...], fitted: list[float]) -> Report:
-        """Word a regression in the numbers that are shown of it."""
+        """Build the report of the latest regression, with its numbers rounded as shown."""
         first: dict[Support, Scored] = {}
         for s in self.ranking:
             first.setdefault(s.equation.support, Scored(s.equation, short(s.worst, 4), short(s.mean, 4)))
@@ -203,7 +203,7 @@ class PdeEnv:
         )
 
     def _points(self, wanted: str) -> tuple[Point, ...]:
-        """The data of one set, of tasks like `t1+t3`, or all there are."""
+        """Return the points of the named data sets or tasks, such as `t1+t3`, or of all data sets."""
         data = self.archive.data
         if wanted.strip() == "all":
             return tuple(point for points in data.values() for point in points)
@@ -215,7 +215,7 @@ class PdeEnv:
         return tuple(point for key in found for point in data[key])
 
     def _wanted(self, asked: Element) -> tuple[tuple[Support, ...], tuple[int, ...]]:
-        """The supports to fit, and the terms that they are made of."""
+        """Return the supports to fit and the terms that they contain."""
         terms, equations = actions.chosen_terms(asked), actions.candidates(asked, self.dials.terms[1])
         if bool(terms) == bool(equations):
             raise RefusedError("regress needs either term elements or equation elements.")
@@ -237,7 +237,7 @@ class PdeEnv:
         if len(doubted) > 4 or any(read_term(name) is None for name in doubted):
             raise RefusedError("uncertain takes 4 terms of the library at most.")
         if not self.rules.free:
-            self._insist(equation)
+            self._check_scored(equation)
         self.view = replace(self.view, answer=equation)
         own = [point for points in self._own() for point in points]
         worst = max((abs(float(equation(np.array(point.u))) - point.y) for point in own), default=0.0)
@@ -245,8 +245,8 @@ class PdeEnv:
         self.archive.findings.append(Finding(self.task, equation, len(own), worst, note))
         return render("answered", equation=equation, points=len(own), worst=worst)
 
-    def _insist(self, equation: Equation) -> None:
-        """Hold an answer against what was measured and scored in this task."""
+    def _check_scored(self, equation: Equation) -> None:
+        """Refuse an answer unless this task measured points and its latest regression scored the equation."""
         if self.view.left == self.dials.points or self.view.report is None:
             raise RefusedError("Measure and fit in this task before you answer.")
         if not any(same(equation, scored.equation) for scored in self.ranking):
@@ -254,5 +254,5 @@ class PdeEnv:
 
 
 def short(number: float, digits: int) -> float:
-    """A number as it is shown, in so many significant digits."""
+    """Round a number to `digits` significant digits, as shown."""
     return float(f"{number:.{digits}g}")

@@ -1,4 +1,4 @@
-"""Equations: sums of numbers times terms of a fixed library, read by a whitelist and never evaluated as code."""
+"""Equations: weighted sums of library terms, parsed against a whitelist and never evaluated as code."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ LIBRARY: dict[str, Callable[[Floats], Floats]] = {
     "u**4/(1+u**4)": lambda u: (u * u) ** 2 / (1 + (u * u) ** 2),
     "u/(1+u+u**2)": lambda u: u / (1 + u + u * u),
 }
-"""Every term that an equation may have; all vanish at 0 and are finite for every |u| that can be met."""
+"""All terms of an equation; each is 0 at u = 0 and finite for every reachable u."""
 TERMS = tuple(LIBRARY)
 INDEX = {term: i for i, term in enumerate(TERMS)}
 LONGEST = 600
-"""Characters of an equation that are read at all."""
+"""Maximum characters of an equation; longer text is rejected."""
 LARGEST = 1e6
-"""The greatest coefficient that is read, in absolute value."""
+"""Maximum absolute value of a coefficient."""
 
 NUMBER = r"(?:\d{1,7}(?:\.\d{0,12})?|\.\d{1,12})(?:[eE][+-]?\d{1,2})?"
 _BARE = "|".join(re.escape(term) for term in sorted(TERMS, key=len, reverse=True) if term != "exp(u)-1")
 TERM = "|".join(rf"\({re.escape(term)}\)" for term in TERMS) + f"|(?:{_BARE})" + r"(?![\w*/(])"
-"""A term, in brackets or not; `exp(u)-1` only in brackets, for without them a factor would not reach its end."""
+"""A term, with or without brackets; `exp(u)-1` needs them, or a factor would apply to `exp(u)` alone."""
 _SUMMAND = re.compile(rf"([+-]?)(?:({NUMBER})\*)?({TERM})", re.A)
 
 
 @dataclass(frozen=True)
 class Equation:
-    """A reaction f(u), in which at least one term has a coefficient that is not 0."""
+    """A reaction f(u) with at least one nonzero coefficient."""
 
     coefficients: tuple[float, ...]
-    """One for each term of the library, 0 where it is absent."""
+    """One coefficient for each library term; 0 for an absent term."""
 
     @property
     def support(self) -> tuple[int, ...]:
-        """The terms that it has, by number."""
+        """Indices of the terms with nonzero coefficients."""
         return tuple(i for i, c in enumerate(self.coefficients) if c)
 
     @property
     def parts(self) -> list[tuple[float, Callable[[Floats], Floats]]]:
-        """Its terms as coefficient and function."""
+        """Its terms as pairs of coefficient and function."""
         return [(self.coefficients[i], LIBRARY[TERMS[i]]) for i in self.support]
 
     def __call__(self, u: Floats) -> Floats:
-        """Its value at every u."""
+        """Return the value at every u."""
         return np.asarray(sum(c * term(u) for c, term in self.parts))
 
     def __str__(self) -> str:
-        """Three significant digits for each coefficient."""
+        """Format with three significant digits for each coefficient."""
         text = ""
         for i in self.support:
             sign = "-" if self.coefficients[i] < 0 else "+"
@@ -76,15 +76,15 @@ class Equation:
 
 
 def equation(found: dict[int, float]) -> Equation:
-    """Make an equation of the coefficients of some terms."""
+    """Build an equation from coefficients by term index."""
     return Equation(tuple(float(found.get(i, 0.0)) for i in range(len(TERMS))))
 
 
 def read_equation(text: str) -> Equation | None:
-    """Read `1.2*u - 0.5*(exp(u)-1)`, with or without `f(u) =`; None for anything else.
+    """Parse text such as `1.2*u - 0.5*(exp(u)-1)`, with or without `f(u) =`; return None for anything else.
 
-    A term that stands twice is added up; a missing number is 1. What is left over, an unknown name or nothing but zeros
-    is refused.
+    Repeated terms are added up; a missing number is 1. Extra characters, unknown names and all-zero equations are
+    rejected.
     """
     if len(text) > LONGEST:
         return None
@@ -103,22 +103,22 @@ def read_equation(text: str) -> Equation | None:
 
 
 def term_index(text: str) -> int:
-    """The number of a term, in brackets or not."""
+    """Return the index of a term, with or without brackets."""
     return INDEX[text] if text in INDEX else INDEX[text[1:-1]]
 
 
 def read_term(text: str) -> int | None:
-    """Read the name of a term, in brackets or not."""
+    """Return the index of a named term, with or without brackets, or None if it is unknown."""
     bare = "".join(text[:LONGEST].split())
     return INDEX.get(bare, INDEX.get(bare.removeprefix("(").removesuffix(")")))
 
 
 def same(one: Equation, other: Equation) -> bool:
-    """Whether two equations are the same but for the rounding of numbers."""
+    """Return whether two equations are equal up to rounding."""
     pairs = zip(one.coefficients, other.coefficients, strict=True)
     return all(math.isclose(a, b, rel_tol=1e-9) for a, b in pairs)
 
 
 def columns(u: Floats) -> Floats:
-    """The value of every term at every u: one row for each u."""
+    """Return the value of every term at every u, shape `(len(u), terms)`."""
     return np.stack([term(u) for term in LIBRARY.values()], axis=-1)

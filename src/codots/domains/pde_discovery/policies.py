@@ -1,4 +1,4 @@
-"""The reference policies."""
+"""Reference policies for PDE discovery."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from codots.domains.pde_discovery.regression import Scored, fit, supports
 ALL = tuple(range(len(TERMS)))
 GOLDEN = 0.618034
 NEAR, FINE = 1.5, 0.002
-"""A fit is good enough within so many errors of the best, or below this error."""
+"""Bounds for a good fit: a multiple of the least error, and an absolute error."""
 
 
 def evenly(count: int) -> list[tuple[float, float]]:
-    """Points at the start, where u is largest, evenly over x."""
+    """Return points at t = 0, where u is largest, evenly spaced over x."""
     return [(float(x), 0.0) for x in np.linspace(0.05, 0.95, count)]
 
 
 def unevenly(count: int) -> list[tuple[float, float]]:
-    """Points at the start by the golden section: no two mirror each other, as many a start does."""
+    """Return points at t = 0 by the golden section; no two mirror each other, because many starts are symmetric."""
     return [((i + 1) * GOLDEN % 1, 0.0) for i in range(count)]
 
 
 class Random:
-    """Measures anywhere, fits any terms, answers what came of it."""
+    """Measure random points, fit random terms, and answer the result."""
 
     def __init__(self, rng: Rng, terms: tuple[int, int]) -> None:
         self.rng, self.terms = rng, terms
@@ -45,11 +45,11 @@ class Random:
         return write_answer(view.report.best.equation)
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome."""
 
 
 class Informed:
-    """Answers the truth; where an answer has to be fitted first, it fits the true terms to all data."""
+    """Answer the truth; if an answer must be fitted first, fit the true terms to all data."""
 
     def __init__(self, truth: Equation, free: bool) -> None:
         self.truth, self.free = truth, free
@@ -64,13 +64,13 @@ class Informed:
         return write_answer(view.report.best.equation)
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the world is already known."""
 
 
 class Sparse:
-    """Fits the whole library to all data and takes the fewest terms that fit nearly as well as the best.
+    """Fit the whole library to all data and take the fewest terms that fit nearly as well as the best.
 
-    A report shows all points but hardly any equation, so it works the fits out by itself and has the tool score its
+    A report shows all points but few equations, so the policy computes the fits itself and has the tool score its
     choice before it answers.
     """
 
@@ -83,23 +83,23 @@ class Sparse:
         if view.report is None:
             return write_regress(terms=ALL)
         if view.report.count > 1:
-            u, y = np.array(_seen(view.report)).T
+            u, y = np.array(_points_of(view.report)).T
             return write_regress([sparse(fit(u, y, supports(ALL, self.most)))])
         return write_answer(view.report.best.equation)
 
     def end(self, step: Step) -> None:
-        """The environment remembers."""
+        """Ignore the outcome; the environment keeps the data."""
 
 
 def sparse(fits: Sequence[Scored]) -> Equation:
-    """The fewest terms whose greatest error is below a bound, and of these the best."""
+    """Return the best fit among those with the fewest terms within the error bound."""
     bound = max(FINE, NEAR * min(scored.worst for scored in fits))
     good = [scored for scored in fits if scored.worst <= bound]
     return min(good, key=lambda scored: (len(scored.equation.support), scored.worst)).equation
 
 
-class Learner:
-    """Remembers every point it saw, and answers what has the greatest expected reward under its posterior."""
+class AdaptivePolicy:
+    """Remember every observed point and answer with the greatest expected reward under the posterior."""
 
     def __init__(self, posterior: Posterior) -> None:
         self.posterior = posterior
@@ -110,12 +110,12 @@ class Learner:
             return write_sample(unevenly(view.left))
         if view.report is None:
             return write_regress(terms=ALL)
-        return write_answer(self.posterior.best_answer([*self.points, *_seen(view.report)]))
+        return write_answer(self.posterior.best_answer([*self.points, *_points_of(view.report)]))
 
     def end(self, step: Step) -> None:
         if step.view.report is not None:
-            self.points.update(dict.fromkeys(_seen(step.view.report)))
+            self.points.update(dict.fromkeys(_points_of(step.view.report)))
 
 
-def _seen(report: Report) -> list[tuple[float, float]]:
+def _points_of(report: Report) -> list[tuple[float, float]]:
     return [(point.u, point.y) for point in report.points]

@@ -1,4 +1,4 @@
-"""What is known of f after some points: a weight for each template of the family, and its best coefficients."""
+"""Posterior over f given some points: a weight and the best coefficients for each template."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ RIDGE = 1e-11
 
 @dataclass(frozen=True)
 class Posterior:
-    """Templates equally likely, sizes of coefficients even between two bounds, Gaussian noise on y alone."""
+    """Posterior under a uniform prior over templates and coefficient sizes, with Gaussian noise on y only."""
 
     templates: tuple[Equation, ...]
     sizes: tuple[float, float]
     noise: float
 
     def best_answer(self, points: Sequence[tuple[float, float]]) -> Equation:
-        """The template, at its most likely coefficients, whose curve is closest to all others by their weight."""
+        """Return the fitted template with the greatest expected likeness to the true curve."""
         weights, fitted = self.weigh(points)
         values = np.stack([e(EVERYWHERE) for e in fitted])
         return fitted[int(np.argmax(likeness(values[:, None], values[None]) @ weights))]
 
     def weigh(self, points: Sequence[tuple[float, float]]) -> tuple[Floats, list[Equation]]:
-        """The weight of each template by Laplace's approximation, and its most likely equation, to two decimals."""
+        """Return each template's weight by Laplace's approximation, and its best fit to two decimals."""
         u, y = np.array(points, dtype=float).reshape(-1, 2).T
         table = columns(u)
         logs, fitted = [], []
@@ -44,14 +44,14 @@ class Posterior:
         return weights / weights.sum(), fitted
 
     def _volume(self, gram: Floats) -> float:
-        """The log of the share of the box that fits about as well as the best."""
+        """Return the log of the fraction of the coefficient box that fits about as well as the best."""
         values = np.linalg.eigvalsh(gram)
         width = self.noise * np.sqrt(2 * np.pi / np.maximum(values, RIDGE)) / (self.sizes[1] - self.sizes[0])
         return float(np.sum(np.log(np.minimum(width, 1))))
 
 
 def fit_in_box(gram: Floats, moments: Floats, total: float, box: tuple[float, float]) -> tuple[Floats, float]:
-    """Least squares with every coefficient in the box, exactly: each is free or at one of its bounds."""
+    """Solve least squares with box bounds exactly, by trying each coefficient as free or at a bound."""
     best: tuple[Floats, float] | None = None
     for ends in product((None, *box), repeat=len(moments)):
         sizes = _fit_free(gram, moments, ends)
@@ -59,7 +59,7 @@ def fit_in_box(gram: Floats, moments: Floats, total: float, box: tuple[float, fl
             squares = float(total - 2 * sizes @ moments + sizes @ gram @ sizes)
             if best is None or squares < best[1]:
                 best = sizes, squares
-    assert best is not None  # the corners of the box are always in it
+    assert best is not None  # the corners of the box are always feasible
     return best[0], max(0.0, best[1])
 
 

@@ -1,4 +1,4 @@
-"""The regression tool: fits supports to measured points and scores them."""
+"""The regression tool: fit supports to measured points and score them."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from codots.domains.pde_discovery.equation import TERMS, Equation, Floats, colum
 
 RIDGE = 1e-8
 THRESHOLD = 0.05
-"""Coefficients below are dropped."""
+"""Absolute value below which coefficients are dropped."""
 TERM_COSTS = 6.0
-"""What a term has to gain in squared errors, in units of the noise, to be worth having."""
+"""Reduction of the sum of squared errors, in units of the noise variance, that pays for one more term."""
 WORST_KAPPA = 1e12
 Support = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An equation that was fitted, and how far it is from the points."""
+    """A fitted equation and its errors."""
 
     equation: Equation
     worst: float
-    """Greatest absolute error of y."""
+    """Largest absolute error of y."""
     mean: float
-    """Root of the mean squared error of y."""
+    """Root mean squared error of y."""
 
 
 @lru_cache(maxsize=64)
 def supports(terms: tuple[int, ...], most: int) -> tuple[Support, ...]:
-    """Every choice of at most so many of these terms."""
+    """Return every combination of 1 to `most` of these terms."""
     return tuple(chosen for size in range(1, most + 1) for chosen in combinations(sorted(terms), size))
 
 
 def fit(u: Floats, y: Floats, wanted: Iterable[Support], threshold: float = THRESHOLD) -> list[Scored]:
-    """Fit each support by least squares; a small coefficient is dropped and what is left is fitted again.
+    """Fit each support by least squares; drop small coefficients and refit the rest.
 
-    Coefficients are rounded to what an equation prints, and so are scored as they would be read.
+    Coefficients are rounded as an equation prints them, so that scores match the printed equations.
     """
     table = columns(u)
     gram, moments = table.T @ table, table.T @ y
@@ -77,14 +77,14 @@ def _score(table: Floats, y: Floats, found: dict[Support, Floats]) -> list[Score
 
 
 def ranked(scored: Iterable[Scored], noise: float | None, points: int) -> list[Scored]:
-    """Put the best first: the least greatest error; or, where the noise is told, fit weighed against terms."""
+    """Sort best first: by largest error, or by fit weighed against terms if the noise is given."""
     if noise is None:
         return sorted(scored, key=lambda s: s.worst)
     return sorted(scored, key=lambda s: points * (s.mean / noise) ** 2 + TERM_COSTS * len(s.equation.support))
 
 
 def kappa(u: Floats, terms: Iterable[int]) -> float:
-    """How nearly these terms depend on each other on these points: the condition of their columns at equal length."""
+    """Return the condition number of these terms' normalized columns at these points."""
     table = columns(u)[:, list(terms)]
     norms = np.linalg.norm(table, axis=0)
     if len(table) < table.shape[1] or not norms.all():
@@ -94,12 +94,12 @@ def kappa(u: Floats, terms: Iterable[int]) -> float:
 
 
 def penalty(kappa: float) -> float:
-    """How badly conditioned that is, in powers of ten beyond a hundred."""
+    """Return the powers of ten by which kappa exceeds 100, at least 0."""
     return max(0.0, math.log10(kappa) - 2)
 
 
 def margin(ranking: Sequence[Scored]) -> float | None:
-    """How much worse the next equation of other terms is than the first, in greatest errors of the first."""
+    """Return how much worse the next support is than the first, as a fraction of the first one's largest error."""
     best = ranking[0]
     other = next((s.worst for s in ranking if s.equation.support != best.equation.support), None)
     return None if other is None else (other - best.worst) / max(best.worst, 1e-12)
