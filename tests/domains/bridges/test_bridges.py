@@ -1,4 +1,4 @@
-"""Outside benchmarks become packs behind the same contract, cannot reach out of it, and are missed in one line."""
+"""Tests of the bridges: the domain contract, isolation of foreign code, and errors for missing packages."""
 
 import hashlib
 import inspect
@@ -20,10 +20,10 @@ from codots.config.schema import TrainConfig, WorldConfig
 from codots.core.rng import stream
 from codots.domains import registry as registry_module
 from codots.domains.bridges.gymnasium.env import Start, View
-from codots.domains.bridges.gymnasium.model import SCALE, _counted, model_of, zero_of
-from codots.domains.bridges.gymnasium.policies import Learner as CodeLearner
-from codots.domains.bridges.gymnasium.upstream import NAMES, look_into, open_env, picture, plain
-from codots.domains.bridges.reasoning_gym import policies as answers
+from codots.domains.bridges.gymnasium.model import ZERO_EPISODES, _counted, model_of, zero_of
+from codots.domains.bridges.gymnasium.policies import AdaptivePolicy
+from codots.domains.bridges.gymnasium.upstream import NAMES, find_spec, open_env, picture, plain
+from codots.domains.bridges.reasoning_gym import policies as problem_policies
 from codots.domains.bridges.reasoning_gym import problems
 from codots.domains.bridges.textworld import SPECS, house, upstream
 from codots.domains.check import check_domain
@@ -54,7 +54,7 @@ hostile = st.text(max_size=40) | st.lists(st.sampled_from(pieces), max_size=12).
 
 @pytest.fixture(scope="module", autouse=True)
 def game_files(tmp_path_factory):
-    """Compile games into a folder of this test run, once for all tests."""
+    """Compile games once into a temporary folder for all tests."""
     before = os.environ.get("CODOTS_CACHE")
     os.environ["CODOTS_CACHE"] = str(tmp_path_factory.mktemp("games"))
     yield
@@ -64,7 +64,7 @@ def game_files(tmp_path_factory):
 
 
 def run(script, **env):
-    """Run a script in a process of its own."""
+    """Run a script in a separate process and return its output."""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | env)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -73,7 +73,7 @@ def run(script, **env):
 # Bridges and the registry.
 
 
-def test_bridges_are_listed_with_an_example_and_an_extra_and_load_nothing_for_it():
+def test_listing_bridges_loads_no_bridged_package():
     assert {family: bridge.example for family, bridge in bridges().items()} == {
         example.partition(":")[0]: example for example in EXAMPLES
     }
@@ -84,10 +84,10 @@ def test_bridges_are_listed_with_an_example_and_an_extra_and_load_nothing_for_it
 
 
 @pytest.mark.parametrize("id", EXAMPLES)
-def test_a_package_that_is_missing_is_one_line_that_names_the_extra(id, monkeypatch):
+def test_missing_package_raises_one_line_naming_the_extra(id, monkeypatch):
     family = id.partition(":")[0]
     registry_module._over_bridge.cache_clear()
-    look_into.cache_clear()
+    find_spec.cache_clear()
     monkeypatch.setitem(sys.modules, bridges()[family].package, None)
     monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
     with pytest.raises(
@@ -102,28 +102,28 @@ def test_a_package_that_is_missing_is_one_line_that_names_the_extra(id, monkeypa
 UNKNOWN = {
     "gymnasium:FrozenLak-v1": "the nearest is 'FrozenLake-v1'",
     "gymnasium:Taxi-v3": "the nearest is 'Taxi-v4'",
-    "gymnasium:CartPole-v1": "observes .*, expected numbers to count or text",
-    "gymnasium:Pendulum-v1": r"acts by .*, expected Discrete\(2\) to Discrete\(7\)",
+    "gymnasium:CartPole-v1": "has observation space .*, expected discrete numbers or text",
+    "gymnasium:Pendulum-v1": r"has action space .*, expected Discrete\(2\) to Discrete\(7\)",
     "gymnasium:FrozenLake-v1?slippery=false": "unexpected keyword argument 'slippery'",
     "gymnasium:": "unknown environment of gymnasium ''",
     "reasoning-gym:spel_backward": "expected one of 97 names, .*the nearest is 'spell_backward'",
-    "reasoning-gym:boxnet": "boxnet is left out: its own answer does not score 1",
-    "reasoning-gym:simple_integration": "simple_integration is left out: its scorer runs the reply as code",
-    "reasoning-gym:composite": "composite is left out: it has to be given other families",
+    "reasoning-gym:boxnet": "boxnet is excluded: its own answer does not score 1",
+    "reasoning-gym:simple_integration": "simple_integration is excluded: its scorer runs the reply as code",
+    "reasoning-gym:composite": "composite is excluded: it needs other families as arguments",
     "textworld:hose": "unknown spec of textworld 'hose'; expected one of house; the nearest is 'house'",
     "gymnasum:FrozenLake-v1": "unknown domain .*the nearest is 'gymnasium:FrozenLake-v1'",
 }
 
 
 @pytest.mark.parametrize("id", UNKNOWN)
-def test_a_name_that_cannot_be_bridged_is_one_line(id):
+def test_unsupported_name_raises_one_line(id):
     with pytest.raises(ValueError, match=UNKNOWN[id]) as error:
         get_domain(id)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("id", EXAMPLES)
-def test_a_bridged_domain_is_one_object_that_travels_and_is_not_listed(id):
+def test_bridged_domain_is_cached_picklable_and_unlisted(id):
     domain = get_domain(id)
     assert get_domain(id) is domain
     assert pickle.loads(pickle.dumps(domain)) is domain
@@ -131,7 +131,7 @@ def test_a_bridged_domain_is_one_object_that_travels_and_is_not_listed(id):
     assert TrainConfig(worlds=[WorldConfig(domain=id)], run="nowhere").worlds[0].domain == id
 
 
-DRAWN = """
+DRAW_SCRIPT = """
 from codots.domains.registry import make_pack
 for id in {ids}:
     pack = make_pack(id, "easy", "dev", 3, 2)
@@ -139,10 +139,10 @@ for id in {ids}:
 """
 
 
-def test_another_process_draws_the_same_packs():
-    script = DRAWN.format(ids=EXAMPLES)
-    here, there = (hashlib.sha256(run(script, PYTHONHASHSEED=seed).encode()).hexdigest() for seed in ("1", "2"))
-    assert here == there
+def test_packs_are_equal_across_processes():
+    script = DRAW_SCRIPT.format(ids=EXAMPLES)
+    first, second = (hashlib.sha256(run(script, PYTHONHASHSEED=seed).encode()).hexdigest() for seed in ("1", "2"))
+    assert first == second
 
 
 @pytest.mark.parametrize("id", EXAMPLES)
@@ -150,11 +150,11 @@ def test_train_and_held_out_share_no_public_content(id):
     sides = {}
     for split in ("train", "dev"):
         packs = [make_pack(id, "easy", split, i, 3) for i in range(8)]
-        sides[split] = {public(task) for pack in packs for task in pack.tasks}
+        sides[split] = {public_content(task) for pack in packs for task in pack.tasks}
     assert not sides["train"] & sides["dev"]
 
 
-def public(task):
+def public_content(task):
     content = task.content
     return getattr(content, "question", None) or getattr(content, "board", None) or task.world.hidden.facts
 
@@ -182,17 +182,17 @@ def test_bridges_keep_the_contract(id, packs):
 
 @settings(max_examples=60)
 @given(hostile, st.sampled_from(EXAMPLES[:2]))
-def test_hostile_text_leaves_no_bridge_and_no_bounds(text, id):
+def test_hostile_text_keeps_rewards_in_bounds(text, id):
     task = make_pack(id, "easy", "dev", 0, 1).tasks[0]
     for reply in (text, f"<action>{text}</action>"):
         assert 0 <= task.env().step(reply).reward <= 1
 
 
-def test_code_from_outside_leaves_the_global_generators_as_they_were():
+def test_isolated_code_leaves_global_generators_unchanged():
     before = np.random.get_state()[1].copy()
     with isolated("a", 1):
         first = np.random.rand()
-        warnings.warn("unheard", stacklevel=1)
+        warnings.warn("suppressed", stacklevel=1)
     with isolated("a", 1):
         assert np.random.rand() == first
     assert (np.random.get_state()[1] == before).all()
@@ -201,12 +201,12 @@ def test_code_from_outside_leaves_the_global_generators_as_they_were():
 # Reasoning Gym.
 
 
-def test_every_family_puts_problems_whose_own_answer_scores_1_and_reads_any_other():
+def test_own_answer_scores_1_and_any_answer_is_scored():
     for name in problems.families():
         if name in SLOW:
             continue
         lot = problems.draw_lot(stream("test", name), name, 0, 1)
-        problem = answers.draw_problem(stream("test", name, "problem"), name, lot)
+        problem = problem_policies.draw_problem(stream("test", name, "problem"), name, lot)
         assert problem == problems.make_problem(name, lot, problem.number)
         own = problem.answer.strip()
         assert problems.harmless(name, own), name
@@ -216,10 +216,10 @@ def test_every_family_puts_problems_whose_own_answer_scores_1_and_reads_any_othe
             assert given is None or 0 <= given <= 1, name
 
 
-SLOW = {"knight_swap", "sokoban"}  # seconds for a problem
+SLOW = {"knight_swap", "sokoban"}  # generating one problem takes seconds
 
 
-def test_families_are_left_out_for_the_reason_that_is_given():
+def test_families_are_excluded_for_the_stated_reason():
     from reasoning_gym.factory import create_dataset
 
     for name in problems.WRONG:
@@ -230,7 +230,7 @@ def test_families_are_left_out_for_the_reason_that_is_given():
     assert len(problems.families()) == 97
 
 
-def test_no_scorer_runs_a_reply_that_may_hold_more_than_harmless_letters():
+def test_scorers_that_run_replies_have_a_character_filter():
     from reasoning_gym.factory import DATASETS
 
     for name in problems.families():
@@ -241,18 +241,18 @@ def test_no_scorer_runs_a_reply_that_may_hold_more_than_harmless_letters():
 
 
 @pytest.mark.parametrize("name", sorted(problems.HARMLESS))
-def test_a_reply_cannot_run_as_code(name, tmp_path):
-    mark = tmp_path / "ran"
+def test_reply_cannot_run_as_code(name, tmp_path):
+    marker = tmp_path / "ran"
     lot = problems.draw_lot(stream("code", name), name, 0, 1)
-    problem = answers.draw_problem(stream("code", name, "problem"), name, lot)
+    problem = problem_policies.draw_problem(stream("code", name, "problem"), name, lot)
     task = replace(make_pack(f"reasoning-gym:{name}", "easy", "dev", 0, 1).tasks[0], content=problem)
-    for code in (f"open({str(mark)!r}, 'w')", "exit()", "9**9**9**9", "9 ** 9", "().__class__", "[x for x in y]"):
+    for code in (f"open({str(marker)!r}, 'w')", "exit()", "9**9**9**9", "9 ** 9", "().__class__", "[x for x in y]"):
         step = task.env().step(f"<action>{code}</action>")
         assert (step.stop, step.reward) == ("unread", 0)
-    assert not mark.exists()
+    assert not marker.exists()
 
 
-def test_the_updater_is_told_an_answer_unless_it_gave_one():
+def test_updater_sees_an_answer_unless_the_reply_was_right():
     task = make_pack("reasoning-gym:spell_backward", "easy", "dev", 0, 1).tasks[0]
     right = task.content.answer
     wrong = task.env().step("<action>~</action>")
@@ -266,20 +266,20 @@ def test_the_updater_is_told_an_answer_unless_it_gave_one():
     assert task.env().step(f"<action>{'z' * 30_000}</action>").stop == "malformed"
 
 
-def test_the_habitual_learner_says_what_it_was_told_most_often():
+def test_bayes_repeats_the_most_frequent_answer():
     pack = make_pack("reasoning-gym:syllogism", "easy", "dev", 0, 1)
-    player, step = pack.domain.policy("bayes", pack.world), pack.tasks[0].env().step("")
-    for told in ("No", "Yes", "No", "Yes"):
-        player.end(replace(step, view=answers.View(0, "", told)))
-    assert player.act(answers.View(1, "")) == "<action>Yes</action>"  # the latest of equals
-    player.end(replace(step, view=answers.View(0, "", "No")))
-    assert player.act(answers.View(1, "")) == "<action>No</action>"
+    policy, step = pack.domain.policy("bayes", pack.world), pack.tasks[0].env().step("")
+    for answer in ("No", "Yes", "No", "Yes"):
+        policy.end(replace(step, view=problem_policies.View(0, "", answer)))
+    assert policy.act(problem_policies.View(1, "")) == "<action>Yes</action>"  # the latest on ties
+    policy.end(replace(step, view=problem_policies.View(0, "", "No")))
+    assert policy.act(problem_policies.View(1, "")) == "<action>No</action>"
 
 
-def test_a_world_keeps_its_settings_and_a_context_may_tell_them():
+def test_world_settings_are_shared_and_in_the_oracle_context():
     pack = make_pack("reasoning-gym:basic_arithmetic", "easy", "dev", 0, 4)
-    told = pack.domain.oracle_context(pack.world, "natural")
-    assert "- max_terms: " in told or "- max_digits: " in told
+    context = pack.domain.oracle_context(pack.world, "natural")
+    assert "- max_terms: " in context or "- max_digits: " in context
     assert {task.content.lot for task in pack.tasks} == {pack.world.hidden}
 
 
@@ -287,8 +287,8 @@ def test_a_world_keeps_its_settings_and_a_context_may_tell_them():
 
 
 @pytest.mark.parametrize(("name", "by"), [("FrozenLake-v1?is_slippery=false", 1), ("Taxi-v4", 1)])
-def test_actions_are_called_what_the_environment_calls_them(name, by):
-    spec = look_into(name)
+def test_action_names_match_the_rendering(name, by):
+    spec = find_spec(name)
     for act, called in enumerate(spec.names):
         env = open_env(spec)
         env.reset(seed=3)
@@ -297,25 +297,25 @@ def test_actions_are_called_what_the_environment_calls_them(name, by):
         assert f"({word})" in picture(env).lower().replace(" ", "")
 
 
-def test_the_actions_of_the_cliff_move_as_they_are_called():
-    spec, moves = look_into("CliffWalking-v1"), {"up": -12, "right": 1, "down": 12, "left": -1}
+def test_cliff_actions_match_their_names():
+    spec, moves = find_spec("CliffWalking-v1"), {"up": -12, "right": 1, "down": 12, "left": -1}
     for act, called in enumerate(NAMES["CliffWalkingEnv"]):
         outcomes = open_env(spec).unwrapped.P[14][act]
         assert outcomes[0][1] == 14 + moves[called]
 
 
-def test_colours_become_brackets():
-    class Drawn:
+def test_colors_become_brackets():
+    class Rendered:
         def render(self):
             return (
                 "  (Down)\n\x1b[41mS\x1b[0mFF \n\x1b[34;1mR\x1b[0m \x1b[42m_\x1b[0m\x1b[35mG\x1b[0m\x1b[43m \x1b[0m\n"
             )
 
-    assert picture(Drawn()) == "  (Down)\n[S]FF\n(R) {_}<G>[_]"
+    assert picture(Rendered()) == "  (Down)\n[S]FF\n(R) {_}<G>[_]"
 
 
-def test_values_agree_with_a_plain_recursion():
-    spec, board = look_into("FrozenLake-v1"), ("SFF", "FHF", "FFG")
+def test_values_match_a_plain_recursion():
+    spec, board = find_spec("FrozenLake-v1"), ("SFF", "FHF", "FFG")
     table = open_env(spec, board).unwrapped.P
 
     def value(state, left):
@@ -332,36 +332,36 @@ def test_values_agree_with_a_plain_recursion():
     assert (low[0], high[0]) == (0, 1)
 
 
-def test_outcomes_that_are_counted_come_near_those_that_are_told():
-    spec = look_into("FrozenLake-v1")
-    told, counted = model_of(spec, None, 40), _counted(spec, open_env(spec, drawn=False), 40)
-    for (at, to, ends), likely in counted._likely.items():
+def test_counted_outcomes_approximate_declared_ones():
+    spec = find_spec("FrozenLake-v1")
+    declared, counted = model_of(spec, None, 40), _counted(spec, open_env(spec, drawn=False), 40)
+    for (at, to, ends), probabilities in counted._probabilities.items():
         if at in (0, 1, 4) and to in counted.states.values():
             named = {index: seen for seen, index in counted.states.items()}
-            right = told.likelihood(named[at], named[to], ends)
-            assert likely == pytest.approx(right, abs=0.05) or named[at] not in (0, 4)
+            expected = declared.likelihood(named[at], named[to], ends)
+            assert probabilities == pytest.approx(expected, abs=0.05) or named[at] not in (0, 4)
 
 
 @pytest.mark.parametrize("id", ["gymnasium:CliffWalking-v1", "gymnasium:Taxi-v4", ICE])
-def test_where_outcomes_are_certain_one_who_knows_earns_1(id):
+def test_informed_earns_1_if_outcomes_are_deterministic(id):
     pack = make_pack(id, "easy", "dev", 0, 3)
     assert [played.reward for played in lived(pack, "informed", "natural")] == [1, 1, 1]
 
 
-def test_a_return_is_worth_its_share_between_chance_and_the_best():
+def test_reward_scales_the_return_between_random_and_best():
     start = Start(0, None, 0, zero=-100.0, one=-13.0)
-    assert [start.worth(total) for total in (-3000, -100, -56.5, -13)] == [0, 0, 0.5, 1]
-    spec = look_into("CliffWalking-v1")
+    assert [start.reward(total) for total in (-3000, -100, -56.5, -13)] == [0, 0, 0.5, 1]
+    spec = find_spec("CliffWalking-v1")
     assert zero_of(spec, 40) == zero_of(spec, 40) < -100
-    assert (zero_of(look_into("Blackjack-v1"), 40), SCALE) == (-1, 500)
+    assert (zero_of(find_spec("Blackjack-v1"), 40), ZERO_EPISODES) == (-1, 500)
 
 
-def test_twins_answer_alike_until_a_code_whose_action_differs():
+def test_twins_respond_the_same_until_a_code_differs():
     pack = make_pack("gymnasium:Taxi-v4", "easy", "dev", 1, 1)
     twin = pack.domain.twin(pack.world, stream("twin"))
-    there = replace(pack.tasks[0], world=twin)
+    other = replace(pack.tasks[0], world=twin)
     same = [i for i in range(6) if pack.world.hidden[i] == twin.hidden[i]]
-    envs = [pack.tasks[0].env(), there.env()]
+    envs = [pack.tasks[0].env(), other.env()]
     assert envs[0].observe() == envs[1].observe()
     for code in same * 3:
         first, second = (env.step(f"<action>{code + 1}</action>").observation for env in envs)
@@ -372,21 +372,21 @@ def test_twins_answer_alike_until_a_code_whose_action_differs():
     assert rest[0].turn == rest[1].turn
 
 
-def test_the_learner_finds_the_codes_out():
+def test_bayes_finds_the_codes():
     pack = make_pack(ICE, "easy", "dev", 2, 6)
-    player = pack.domain.policy("bayes", pack.world)
+    policy = pack.domain.policy("bayes", pack.world)
     for task in pack.tasks:
         env = task.env()
-        step = env.step(player.act(env.view))
+        step = env.step(policy.act(env.view))
         while not step.done:
-            step = env.step(player.act(step.view))
-        player.end(step)
-    best = player.orders[player.weights.argmax()]
-    assert isinstance(player, CodeLearner)
+            step = env.step(policy.act(step.view))
+        policy.end(step)
+    best = policy.orders[policy.weights.argmax()]
+    assert isinstance(policy, AdaptivePolicy)
     assert tuple(best) == pack.world.hidden
 
 
-def test_an_observation_is_something_to_look_up():
+def test_plain_observations_are_hashable():
     assert plain(np.int64(3)) == 3
     assert plain((np.int64(3), np.array([1, 0]), "text")) == (3, (1, 0), "text")
 
@@ -395,13 +395,13 @@ def test_an_observation_is_something_to_look_up():
     ("context", "right", "wrong"),
     [("code 1 is {0}", 1, 0), ("1: {1}, code 2 takes you {1}", 1, 1), ("code 9 is {0}", 0, 0), ("", 0, 0)],
 )
-def test_claims_about_codes_are_counted(context, right, wrong):
+def test_facts_count_claims_about_codes(context, right, wrong):
     pack = make_pack(ICE, "easy", "dev", 0, 1)
     names = [pack.domain.rules.names[action] for action in pack.world.hidden]
     assert pack.domain.facts(pack.world, context.format(*names)) == (right, wrong, 4)
 
 
-def test_a_blackjack_hand_is_put_in_words():
+def test_blackjack_hand_is_described():
     task = make_pack("gymnasium:Blackjack-v1", "easy", "dev", 0, 1).tasks[0]
     assert "Your hand counts" in task.env().observe()
     assert isinstance(task.env().view, View)
@@ -411,55 +411,55 @@ def test_a_blackjack_hand_is_put_in_words():
 
 
 @pytest.fixture(scope="module")
-def home():
-    """A pack in a house."""
+def house_pack():
+    """Return a pack in one house."""
     return make_pack("textworld:house", "easy", "dev", 0, 4)
 
 
-def test_chores_are_different_and_the_house_is_one(home):
+def test_chores_differ_and_the_house_is_shared(house_pack):
     long = make_pack("textworld:house", "easy", "dev", 0, 16)
     assert len({task.content for task in long.tasks}) == 16
-    assert {task.world.hidden for task in long.tasks} == {home.world.hidden}
-    assert not [fact for fact in home.world.hidden.facts if fact[0] == "locked"]
-    openings = [task.env().observe().partition("\n")[2] for task in home.tasks]
+    assert {task.world.hidden for task in long.tasks} == {house_pack.world.hidden}
+    assert not [fact for fact in house_pack.world.hidden.facts if fact[0] == "locked"]
+    openings = [task.env().observe().partition("\n")[2] for task in house_pack.tasks]
     assert len(set(openings)) == 1
 
 
-def test_the_game_stands_as_the_house_was_drawn(home):
-    env = home.tasks[0].env()
-    assert set(home.world.hidden.facts) <= env.facts
+def test_game_facts_include_the_house_facts(house_pack):
+    env = house_pack.tasks[0].env()
+    assert set(house_pack.world.hidden.facts) <= env.facts
 
 
-def test_a_twin_has_the_same_rooms_and_things_elsewhere(home):
-    house, twin = home.world.hidden, home.domain.twin(home.world, stream("twin")).hidden
+def test_twin_has_the_same_rooms_and_moved_things(house_pack):
+    house, twin = house_pack.world.hidden, house_pack.domain.twin(house_pack.world, stream("twin")).hidden
     assert (house.things, house.supporters, house.containers, house.start) == (
         twin.things,
         twin.supporters,
         twin.containers,
         twin.start,
     )
-    ours, theirs = house_plan(house), house_plan(twin)
-    assert (ours.ways, ours.stands) == (theirs.ways, theirs.stands)
-    assert ours.holder != theirs.holder
+    plan, other = house_plan(house), house_plan(twin)
+    assert (plan.ways, plan.room_of) == (other.ways, other.room_of)
+    assert plan.holder != other.holder
 
 
 def house_plan(of):
     return house.plan_of(of)
 
 
-def slowest_way(of, chore, most):
-    """A shortest way by trying everything that can be moved, opened or carried."""
+def brute_force_length(of, chore, most):
+    """Return the length of a shortest solution, found by trying every move."""
     plan, furniture = house.plan_of(of), {*of.supporters, *of.containers}
     start = (of.start, frozenset(plan.shut), tuple(sorted(plan.holder.items())))
     seen, level = {start}, [start]
     for steps in range(1, most + 1):
         after = set()
         for room, shut, held in level:
-            at, reach = dict(held), {room, *(p for p in furniture if plan.stands[p] == room and p not in shut)}
+            at, reach = dict(held), {room, *(p for p in furniture if plan.room_of[p] == room and p not in shut)}
             if at[chore.thing] == "I" and chore.target in reach:
                 return steps
             doors = [door for _, door in plan.ways[room].values() if door] + [
-                p for p in furniture if plan.stands[p] == room
+                p for p in furniture if plan.room_of[p] == room
             ]
             after |= {(room, shut - {x}, held) for x in doors if x in shut}
             after |= {(to, shut, held) for to, door in plan.ways[room].values() if door not in shut}
@@ -471,17 +471,17 @@ def slowest_way(of, chore, most):
     return None
 
 
-def test_the_shortest_way_is_the_one_that_trying_everything_finds():
+def test_solution_length_matches_brute_force():
     for index in range(6):
         of = make_pack("textworld:house", "easy", "train", index, 1).world.hidden
         for chore in house.chores(of, 4, 12)[::5]:
-            way = house.solution(of, chore)
-            assert len(way) == slowest_way(of, chore, 12)
+            commands = house.solution(of, chore)
+            assert len(commands) == brute_force_length(of, chore, 12)
 
 
-def test_commands_that_do_not_work_never_reach_the_game(home, monkeypatch, tmp_path):
+def test_invalid_commands_never_reach_the_game(house_pack, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    env = home.tasks[0].env()
+    env = house_pack.tasks[0].env()
     opened = env.observe()
     monkeypatch.setattr(env.game, "step", lambda command: pytest.fail(command))
     for command in ("save", "restore", "quit", "restart", "script", "xyzzy", "\x00", "go nowhere"):
@@ -489,71 +489,73 @@ def test_commands_that_do_not_work_never_reach_the_game(home, monkeypatch, tmp_p
         assert step.observation.startswith("That cannot be done here.")
     assert list(tmp_path.iterdir()) == []
     assert env.view.turn == 8
-    assert opened == home.tasks[0].env().observe()
+    assert opened == house_pack.tasks[0].env().observe()
 
 
-def test_a_command_may_be_written_in_any_case(home):
-    command = house.solution(home.world.hidden, home.tasks[0].content)[0]
-    step = home.tasks[0].env().step(f"<action>  {command.upper()} </action>")
+def test_commands_are_case_insensitive(house_pack):
+    command = house.solution(house_pack.world.hidden, house_pack.tasks[0].content)[0]
+    step = house_pack.tasks[0].env().step(f"<action>  {command.upper()} </action>")
     assert "cannot be done" not in step.observation
 
 
-def test_a_game_file_appears_whole_or_not_at_all(monkeypatch, tmp_path):
+def test_game_files_are_written_atomically(monkeypatch, tmp_path):
     monkeypatch.setenv("CODOTS_CACHE", str(tmp_path))
     size = SPECS["house"]["easy"].size
     of = upstream.draw_house(size, 1, (1,))
 
-    def half(game, path):
+    def fail_halfway(game, path):
         path.write_text("half a file")
         raise RuntimeError("the compiler was killed")
 
-    monkeypatch.setattr(upstream, "_compile", half)
+    monkeypatch.setattr(upstream, "_compile", fail_halfway)
     with pytest.raises(RuntimeError, match="killed"):
         upstream.game_file(size, of)
     assert list((tmp_path / "textworld").iterdir()) == []
     monkeypatch.setattr(upstream, "_compile", lambda game, path: path.write_text("whole"))
     path = upstream.game_file(size, of)
     assert path.read_text() == "whole"
-    monkeypatch.setattr(upstream, "_compile", half)
+    monkeypatch.setattr(upstream, "_compile", fail_halfway)
     assert upstream.game_file(size, of) == path
 
 
-def test_a_faster_process_wins_and_nobody_is_hurt(monkeypatch, tmp_path):
+def test_a_concurrent_compile_may_win(monkeypatch, tmp_path):
     monkeypatch.setenv("CODOTS_CACHE", str(tmp_path))
     size = SPECS["house"]["easy"].size
     of = upstream.draw_house(size, 2, (2,))
 
-    def overtaken(game, path):
+    def slow_compile(game, path):
         path.write_text("mine")
         monkeypatch.setattr(upstream, "_compile", lambda game, path: path.write_text("theirs"))
         upstream.game_file(size, of)
 
-    monkeypatch.setattr(upstream, "_compile", overtaken)
+    monkeypatch.setattr(upstream, "_compile", slow_compile)
     assert upstream.game_file(size, of).read_text() == "theirs"
     assert len(list((tmp_path / "textworld").iterdir())) == 1
 
 
-def test_the_learner_needs_fewer_commands_once_it_knows_the_house(home):
-    first, *_, last = (played.line for played in lived(home, "bayes", "natural"))
-    again = replace(home, tasks=(home.tasks[0], *home.tasks[1:], replace(home.tasks[0], position=4)))
+def test_bayes_needs_no_more_commands_once_it_knows_the_house(house_pack):
+    first, *_, last = (played.line for played in lived(house_pack, "bayes", "natural"))
+    again = replace(
+        house_pack, tasks=(house_pack.tasks[0], *house_pack.tasks[1:], replace(house_pack.tasks[0], position=4))
+    )
     *_, after = (played.line for played in lived(again, "bayes", "natural"))
     assert after[-1][1].stop == "done"
     assert len(after) <= len(first)
     assert last[-1][1].reward >= 0
 
 
-def test_claims_about_where_things_are_are_counted(home):
-    plan, facts = house.plan_of(home.world.hidden), home.domain.facts
+def test_facts_count_claims_about_places(house_pack):
+    plan, facts = house.plan_of(house_pack.world.hidden), house_pack.domain.facts
     thing, other = list(plan.holder)[:2]
-    wrong = next(place for place in plan.stands if place != plan.holder[other])
+    wrong = next(place for place in plan.room_of if place != plan.holder[other])
     context = f"- {thing}: in {plan.holder[thing]}\nThe {other.upper()} is on the {wrong}."
-    assert facts(home.world, context) == (1, 1, len(plan.holder))
-    assert facts(home.world, "spoon " * 20_000)[:2] == (0, 0)
+    assert facts(house_pack.world, context) == (1, 1, len(plan.holder))
+    assert facts(house_pack.world, "spoon " * 20_000)[:2] == (0, 0)
 
 
-def test_ways_lead_back(home):
+def test_exits_lead_back(house_pack):
     back = {"north": "south", "south": "north", "east": "west", "west": "east"}
-    ways = house.plan_of(home.world.hidden).ways
+    ways = house.plan_of(house_pack.world.hidden).ways
     for room, way, (to, door) in [(r, w, e) for r, exits in ways.items() for w, e in exits.items()]:
         assert ways[to][back[way]] == (room, door)
     assert all(a != b for a, b in pairwise(sorted(ways)))
@@ -562,8 +564,8 @@ def test_ways_lead_back(home):
 # The docs.
 
 
-def told(task, line):
-    """An episode in plain text, without empty lines."""
+def episode_text(task, line):
+    """Return an episode as plain text without empty lines."""
     shown = [f"> {task.env().observe()}"]
     for text, step in line:
         shown += [f"< {text}", f"> {step.observation}"]
@@ -576,8 +578,8 @@ def told(task, line):
     ("id", "index", "tasks"),
     [(ICE, 1, slice(0, 2)), ("reasoning-gym:syllogism", 1, slice(1, 3)), ("textworld:house", 3, slice(1, 2))],
 )
-def test_the_lives_in_the_docs_are_played_again(id, index, tasks):
+def test_docs_lives_are_reproducible(id, index, tasks):
     pack = make_pack(id, "easy", "dev", index, 3)
     lines = [played.line for played in lived(pack, "bayes", "natural")]
-    life = "\n".join(told(task, line) for task, line in list(zip(pack.tasks, lines, strict=True))[tasks])
+    life = "\n".join(episode_text(task, line) for task, line in list(zip(pack.tasks, lines, strict=True))[tasks])
     assert f"```\n{life}\n```" in (Path(__file__).parents[3] / "docs/domains/bridges.md").read_text()

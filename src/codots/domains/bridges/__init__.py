@@ -1,1 +1,1 @@
-"""Bridges: benchmarks of other packages as domains."""
+"""Bridges that wrap benchmarks of other packages as domains."""

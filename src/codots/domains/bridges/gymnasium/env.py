@@ -1,4 +1,4 @@
-"""One episode behind codes whose meaning is hidden."""
+"""Wrapper that hides an environment's actions behind codes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Start:
     """The public content of a task."""
 
     seed: int
-    """Of the environment: where it starts, and its luck."""
+    """Seed of the environment's start and random outcomes."""
     board: tuple[str, ...] | None
-    """The map, where it takes one."""
+    """The map, if the environment takes one."""
     seen: Any
     """The first observation."""
     zero: float
-    """Return that is worth 0."""
+    """Return that maps to reward 0."""
     one: float
-    """Return that is worth 1: the best that may come of this start."""
+    """Return that maps to reward 1: the best possible from this start."""
 
-    def worth(self, total: float) -> float:
-        """The reward of a return."""
+    def reward(self, total: float) -> float:
+        """Map a return to a reward."""
         return min(1.0, max(0.0, (total - self.zero) / (self.one - self.zero)))
 
 
@@ -43,17 +43,17 @@ class View:
     """Actions taken so far."""
     picture: str = ""
     code: str | None = None
-    """The last code."""
+    """The last code, if any."""
     before: Any = None
-    """The observation before it."""
+    """The observation before the last code."""
     ended: bool = False
-    """Whether the environment came to its end, other than by running out of turns."""
+    """Whether the environment terminated, other than by the turn limit."""
     paid: float = 0.0
-    """By the last action."""
+    """Environment reward of the last action."""
 
 
 class CodedEnv:
-    """An episode of an outside environment."""
+    """One episode of an environment behind codes."""
 
     def __init__(self, spec: Spec, start: Start, codes: tuple[int, ...], turns: int) -> None:
         self.spec, self.start, self.codes, self.turns = spec, start, codes, turns
@@ -66,31 +66,31 @@ class CodedEnv:
         return picture(self.env) if self.spec.drawn else ""
 
     def observe(self) -> str:
-        """Show the start."""
+        """Return the opening observation."""
         return self._situation()
 
     def step(self, text: str) -> Step:
-        """Take the action of the code that the text names."""
+        """Take the action of the code in the text."""
         code = (action(text) or "").strip()
         if code not in codes(self.spec):
             self.env.close()
-            told = f"The reply did not name one code of 1 to {self.spec.actions} in <action></action>."
-            return Step("", 0.0, True, told, "malformed", self.view)
+            feedback = f"The reply did not name one code of 1 to {self.spec.actions} in <action></action>."
+            return Step("", 0.0, True, feedback, "malformed", self.view)
         before = self.view
         seen, pays, ends, cut, _ = self.env.step(self.spec.first + self.codes[int(code) - 1])
         self.total += float(pays)
         turn = before.turn + 1
         self.view = View(before.board, plain(seen), turn, self._picture(), code, before.seen, bool(ends), float(pays))
-        told = f"Code {code} was taken; it paid {float(pays):g}."
+        message = f"Code {code} was taken; it paid {float(pays):g}."
         if ends or cut or turn == self.turns:
-            return self._end(told, "ended" if ends else "late")
-        return Step(f"{told}\n{self._situation()}", 0.0, False, view=self.view)
+            return self._end(message, "ended" if ends else "late")
+        return Step(f"{message}\n{self._situation()}", 0.0, False, view=self.view)
 
-    def _end(self, told: str, stop: str) -> Step:
+    def _end(self, message: str, stop: str) -> Step:
         self.env.close()
-        worth = self.start.worth(self.total)
-        feedback = f"All in all it paid {self.total:g}, which counts as {worth:.2f} of 1."
-        return Step(f"{told}\n{self._shown()}", worth, True, f"{ENDINGS[stop]} {feedback}", stop, self.view)
+        reward = self.start.reward(self.total)
+        feedback = f"All in all it paid {self.total:g}, which counts as {reward:.2f} of 1."
+        return Step(f"{message}\n{self._shown()}", reward, True, f"{ENDINGS[stop]} {feedback}", stop, self.view)
 
     def _situation(self) -> str:
         return f"Turn {self.view.turn + 1} of {self.turns}.\n{self._shown()}"
@@ -103,5 +103,5 @@ ENDINGS = {"ended": "The episode came to its end.", "late": "The turns ran out."
 
 
 def codes(spec: Spec) -> tuple[str, ...]:
-    """The codes of an environment."""
+    """Return the codes of an environment, counted from 1."""
     return tuple(str(i + 1) for i in range(spec.actions))

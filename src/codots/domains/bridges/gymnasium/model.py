@@ -1,4 +1,4 @@
-"""What an environment does, as a list of outcomes, and the best that can be made of it."""
+"""Outcome models of environments, and their optimal values."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from codots.domains.bridges.gymnasium.upstream import Spec, open_env, plain
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-PLAYS = 20_000
-"""Random episodes that outcomes are counted from where an environment has no table of them."""
-SCALE = 500
-"""Random episodes that the zero of the reward is read off."""
+COUNTED_EPISODES = 20_000
+"""Random episodes used to count outcomes if an environment has no table of them."""
+ZERO_EPISODES = 500
+"""Random episodes used to estimate the return that maps to reward 0."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """Outcomes `_N`: in state `at` the action `act` leads to `to` with chance `p`, pays `pays`, and perhaps ends."""
+    """Outcomes, one per row: action `act` in state `at` leads to `to` with probability `p` and reward `pays`."""
 
     states: dict[Any, int]
-    """Index of each observation."""
+    """State index of each observation."""
     actions: int
     at: Ints
     act: Ints
@@ -34,24 +34,24 @@ class Model:
     to: Ints
     pays: Floats
     ends: NDArray[np.bool_]
-    told: bool
-    """Whether the environment has told its outcomes; otherwise they were counted."""
+    """Whether the outcome ends the episode."""
+    declared: bool
+    """Whether the environment declares its outcomes; otherwise they were counted."""
 
     @property
     def certain(self) -> bool:
-        """Whether no action has two outcomes."""
-        return self.told and bool((self.p == 1).all())
+        """Whether every action has one declared outcome."""
+        return self.declared and bool((self.p == 1).all())
 
-    def values(self, turns: int, hurry: float = 0.0) -> list[Floats]:
-        """Expected return of each action, `(states, actions)`, by the number of turns that were used, played best.
+    def values(self, turns: int, decay: float = 0.0) -> list[Floats]:
+        """Return the optimal expected return of each action by turns used, each of shape `(states, actions)`.
 
-        `hurry` is the part that a turn takes off what comes after it: next to nothing tells the ways apart that earn
-        the same, sooner or later.
+        `decay` is the fraction of the later return that each turn costs; a tiny value breaks ties by length.
         """
-        return self._backwards(turns, self._mean, keep=1 - hurry)
+        return self._backwards(turns, self._mean, keep=1 - decay)
 
     def bounds(self, turns: int) -> tuple[Floats, Floats]:
-        """The least and the greatest return that may come of each state, whatever luck and the player do."""
+        """Return the minimum and the maximum possible return from each state, over all outcomes and actions."""
         low = self._backwards(turns, self._extreme(np.minimum, np.inf), np.min)
         high = self._backwards(turns, self._extreme(np.maximum, -np.inf))
         return low[0].min(1), high[0].max(1)
@@ -77,44 +77,46 @@ class Model:
         return combine
 
     @cached_property
-    def _likely(self) -> dict[tuple[int, int, bool], Floats]:
-        likely: dict[tuple[int, int, bool], Floats] = {}
+    def _probabilities(self) -> dict[tuple[int, int, bool], Floats]:
+        probabilities: dict[tuple[int, int, bool], Floats] = {}
         for at, act, p, to, ends in zip(self.at, self.act, self.p, self.to, self.ends, strict=True):
-            likely.setdefault((int(at), int(to), bool(ends)), np.zeros(self.actions))[act] += p
-        return likely
+            probabilities.setdefault((int(at), int(to), bool(ends)), np.zeros(self.actions))[act] += p
+        return probabilities
 
     def likelihood(self, before: Any, after: Any, ended: bool) -> Floats | None:
-        """Chance of this outcome under each action; None where it is not known to happen."""
+        """Return the probability of this outcome under each action, or None if the model does not contain it."""
         key = (self.states.get(before, -1), self.states.get(after, -1), ended)
-        return self._likely.get(key)
+        return self._probabilities.get(key)
 
 
 @lru_cache(maxsize=256)
 def model_of(spec: Spec, board: tuple[str, ...] | None, turns: int) -> Model:
-    """The outcomes of an environment: as it tells them, or counted over many random plays of this many turns."""
+    """Return the outcome model: declared by the environment, or counted over random episodes of `turns` turns."""
     env = open_env(spec, board, drawn=False)
     table = getattr(env.unwrapped, "P", None)
     if not isinstance(table, dict):
         return _counted(spec, env, turns)
     rows = [(s, a, *o) for s, by_action in table.items() for a, outs in by_action.items() for o in outs]
     at, act, p, to, pays, ends = map(np.array, zip(*rows, strict=True))
-    return Model({s: s for s in table}, spec.actions, at, act, p, to, pays.astype(float), ends.astype(bool), told=True)
+    return Model(
+        {s: s for s in table}, spec.actions, at, act, p, to, pays.astype(float), ends.astype(bool), declared=True
+    )
 
 
 def _counted(spec: Spec, env: Any, turns: int) -> Model:
     states: dict[Any, int] = {}
     counts: Counter[tuple[int, int, int, float, bool]] = Counter()
-    for before, act, after, pays, ends in _random_steps(spec, env, turns, PLAYS):
+    for before, act, after, pays, ends in _random_steps(spec, env, turns, COUNTED_EPISODES):
         i, j = (states.setdefault(s, len(states)) for s in (before, after))
         counts[i, act, j, pays, ends] += 1
     at, act, to, pays, ends = map(np.array, zip(*counts, strict=True))
     n = np.array(list(counts.values()), float)
     total = np.bincount(at * spec.actions + act, n, len(states) * spec.actions)
-    return Model(states, spec.actions, at, act, n / total[at * spec.actions + act], to, pays, ends, told=False)
+    return Model(states, spec.actions, at, act, n / total[at * spec.actions + act], to, pays, ends, declared=False)
 
 
 def _random_steps(spec: Spec, env: Any, turns: int, plays: int) -> Any:
-    """Steps of random episodes, the same ones every time."""
+    """Yield the steps of random episodes, the same on every call."""
     rng, seed = stream("gymnasium", "plays", spec.id), 7
     for _ in range(plays):
         before, seed = plain(env.reset(seed=seed)[0]), None  # type: ignore[assignment]
@@ -127,10 +129,10 @@ def _random_steps(spec: Spec, env: Any, turns: int, plays: int) -> Any:
 
 @lru_cache(maxsize=64)
 def zero_of(spec: Spec, turns: int) -> float:
-    """The return that half of random plays do not exceed, on the environment's own map."""
+    """Return the median return of random play on the environment's own map."""
     env = open_env(spec, drawn=False)
     rng, returns = stream("gymnasium", "zero", spec.id), []
-    for play in range(SCALE):
+    for play in range(ZERO_EPISODES):
         env.reset(seed=play)
         total = 0.0
         for act in rng.integers(spec.actions, size=turns).tolist():

@@ -1,4 +1,4 @@
-"""The reference policies."""
+"""Reference policies for Gymnasium environments."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from codots.domains.bridges.gymnasium.env import View
 from codots.domains.bridges.gymnasium.model import Floats, model_of
 from codots.domains.bridges.gymnasium.upstream import Spec
 
-HURRY = 1e-4
-"""What a turn costs those who know: too little to change what they earn, enough to keep them from idling."""
-SMALL = 1e-3
-"""Chance of what the outcomes that are known do not hold."""
+TURN_DECAY = 1e-4
+"""Fraction of the later return that each turn costs: too small to change returns, large enough to prevent idling."""
+MISSING_PROBABILITY = 1e-3
+"""Probability added to each likelihood, so that an outcome missing from the model excludes no order."""
 
 
 def write_action(action: int, codes: tuple[int, ...]) -> str:
-    """Write a reply with the code of this action."""
+    """Return a reply with the code of this action."""
     return f"<action>{codes.index(action) + 1}</action>"
 
 
 class Random:
-    """Codes drawn evenly."""
+    """Draw codes uniformly."""
 
     def __init__(self, spec: Spec, rng: Rng) -> None:
         self.spec, self.rng = spec, rng
@@ -32,11 +32,11 @@ class Random:
         return f"<action>{self.rng.integers(self.spec.actions) + 1}</action>"
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome."""
 
 
 class Informed:
-    """The best action by the outcomes of the environment, through the true codes."""
+    """Take the best action under the environment's outcomes and the true codes."""
 
     def __init__(self, spec: Spec, turns: int, codes: tuple[int, ...]) -> None:
         self.spec, self.turns, self.codes = spec, turns, codes
@@ -46,19 +46,19 @@ class Informed:
         return write_action(self.best(view), self.codes)
 
     def best(self, view: View) -> int:
-        """The best action, 0 where nothing is known of what is seen."""
+        """Return the best action, or 0 if the model lacks the observation."""
         model = model_of(self.spec, view.board, self.turns)
         if self._values is None or self._values[0] != view.board:
-            self._values = view.board, model.values(self.turns, HURRY)
+            self._values = view.board, model.values(self.turns, TURN_DECAY)
         state = model.states.get(view.seen)
         return 0 if state is None else int(self._values[1][view.turn][state].argmax())
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the world is already known."""
 
 
-class Learner(Informed):
-    """Draws an order of the codes from the posterior given all that it saw in its life, and takes it for the truth."""
+class AdaptivePolicy(Informed):
+    """Draw an order of the codes from the posterior over the life so far, and act as if it were true."""
 
     def __init__(self, spec: Spec, turns: int, rng: Rng) -> None:
         super().__init__(spec, turns, ())
@@ -67,18 +67,18 @@ class Learner(Informed):
         self.weights = np.full(len(self.orders), 1 / len(self.orders))
 
     def act(self, view: View) -> str:
-        self._learn(view)
+        self._update(view)
         drawn = self.orders[self.rng.choice(len(self.orders), p=self.weights)]
         return write_action(self.best(view), tuple(drawn.tolist()))
 
     def end(self, step: Step) -> None:
-        self._learn(step.view)
+        self._update(step.view)
 
-    def _learn(self, view: View) -> None:
+    def _update(self, view: View) -> None:
         if view.code is None:
             return
         model = model_of(self.spec, view.board, self.turns)
-        likely = model.likelihood(view.before, view.seen, view.ended)
-        if likely is not None:
-            self.weights = self.weights * (likely + SMALL)[self.orders[:, int(view.code) - 1]]
+        probabilities = model.likelihood(view.before, view.seen, view.ended)
+        if probabilities is not None:
+            self.weights = self.weights * (probabilities + MISSING_PROBABILITY)[self.orders[:, int(view.code) - 1]]
             self.weights /= self.weights.sum()

@@ -1,4 +1,4 @@
-"""Environments of Gymnasium by name: which can be bridged, how one is opened, and how it looks as text."""
+"""Find, check, open and render environments of the gymnasium package."""
 
 from __future__ import annotations
 
@@ -13,55 +13,55 @@ import yaml
 from codots.core.suggest import check_known
 from codots.domains.base import Rng
 
-MOST = 7
-"""Actions at most: the learner weighs every order of them."""
+MAX_ACTIONS = 7
+"""Maximum number of actions; the `bayes` policy weighs every order of them."""
 NAMES = {
     "BlackjackEnv": ("stick", "hit"),
     "CliffWalkingEnv": ("up", "right", "down", "left"),
     "FrozenLakeEnv": ("left", "down", "right", "up"),
     "TaxiEnv": ("south", "north", "east", "west", "pick up", "drop off"),
 }
-"""What the actions do, in their order, where an environment is known to us."""
+"""Action names, in order, for known environments."""
 MARK = re.compile(r"\x1b\[([\d;]+)m(.*?)\x1b\[0m", re.S)
 MARKS = {"42": "{}", "34;1": "()", "35": "<>"}
-"""Brackets for colours: a taxi with a passenger, one who waits, where to; all others are [where one is]."""
+"""Brackets for ANSI colors: taxi with a passenger, waiting passenger, destination; others mark the position, `[]`."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A name that was looked into."""
+    """A supported environment and its properties."""
 
     id: str
-    """As Gymnasium registers it."""
+    """Id in the Gymnasium registry."""
     options: tuple[tuple[str, Any], ...]
-    """Arguments besides: what stands behind a question mark."""
+    """Arguments after the question mark."""
     kind: str
-    """Name of the class."""
+    """Name of the environment class."""
     actions: int
     first: int
     """Number of the first action."""
     drawn: bool
-    """Whether it can show itself as text."""
+    """Whether it renders as text."""
     limit: int | None
-    """Its own limit of steps."""
+    """Its own step limit, if any."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the actions do, or just their numbers."""
+        """Names of the actions, or their numbers if unknown."""
         return NAMES.get(self.kind) or tuple(f"action {self.first + i}" for i in range(self.actions))
 
     @property
     def side(self) -> int | None:
-        """Side of the maps that this environment can be given, None where it cannot."""
+        """Side length of its maps, or None if it takes no map."""
         given = dict(self.options).get("map_name", "8x8" if self.id.startswith("FrozenLake8x8") else "4x4")
         return int(str(given).partition("x")[0]) if self.kind == "FrozenLakeEnv" else None
 
 
 @cache
-def look_into(name: str) -> Spec:
-    """Find the environment of a name such as `FrozenLake-v1?is_slippery=false`.
+def find_spec(name: str) -> Spec:
+    """Return the spec of a name such as `FrozenLake-v1?is_slippery=false`.
 
-    Raises ValueError, in one line, for a name that is unknown or cannot be bridged.
+    Raises a one-line ValueError if the environment is unknown or unsupported.
     """
     import gymnasium
     from gymnasium.envs.registration import registry
@@ -74,17 +74,20 @@ def look_into(name: str) -> Spec:
     except ModuleNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(f"gymnasium:{name} cannot be made: {' '.join(str(error).split())}") from error
+        raise ValueError(f"gymnasium:{name} cannot be created: {' '.join(str(error).split())}") from error
     spaces, own = gymnasium.spaces, env.unwrapped
-    seen, acts = env.observation_space, env.action_space
+    observations, actions = env.observation_space, env.action_space
     env.close()
-    if not isinstance(acts, spaces.Discrete) or not 2 <= acts.n <= MOST:
-        raise ValueError(f"gymnasium:{name} acts by {acts}, expected Discrete(2) to Discrete({MOST})")
-    if not _countable(seen, spaces):
-        raise ValueError(f"gymnasium:{name} observes {' '.join(str(seen).split())}, expected numbers to count or text")
+    if not isinstance(actions, spaces.Discrete) or not 2 <= actions.n <= MAX_ACTIONS:
+        raise ValueError(
+            f"gymnasium:{name} has action space {actions}, expected Discrete(2) to Discrete({MAX_ACTIONS})"
+        )
+    if not _supported(observations, spaces):
+        got = " ".join(str(observations).split())
+        raise ValueError(f"gymnasium:{name} has observation space {got}, expected discrete numbers or text")
     drawn = "ansi" in own.metadata.get("render_modes", ())
     spec = registry[id]
-    return Spec(id, options, type(own).__name__, int(acts.n), int(acts.start), drawn, spec.max_episode_steps)
+    return Spec(id, options, type(own).__name__, int(actions.n), int(actions.start), drawn, spec.max_episode_steps)
 
 
 def _value(text: str) -> Any:
@@ -95,14 +98,14 @@ def _value(text: str) -> Any:
     return value if isinstance(value, bool | int | float) else text
 
 
-def _countable(space: Any, spaces: Any) -> bool:
+def _supported(space: Any, spaces: Any) -> bool:
     if isinstance(space, spaces.Tuple):
-        return all(_countable(inner, spaces) for inner in space)
+        return all(_supported(inner, spaces) for inner in space)
     return isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Text)
 
 
 def open_env(spec: Spec, board: tuple[str, ...] | None = None, *, drawn: bool = True) -> Any:
-    """Open an environment, on a map where it takes one."""
+    """Open an environment, on a map if it takes one."""
     import gymnasium
 
     extra: dict[str, Any] = {"desc": list(board)} if board else {}
@@ -112,7 +115,7 @@ def open_env(spec: Spec, board: tuple[str, ...] | None = None, *, drawn: bool = 
 
 
 def draw_board(spec: Spec, rng: Rng) -> tuple[str, ...] | None:
-    """Draw a map that has a way to the goal, None where the environment takes none."""
+    """Draw a map with a path to the goal, or return None if the environment takes no map."""
     if spec.side is None:
         return None
     from gymnasium.envs.toy_text.frozen_lake import generate_random_map
@@ -120,21 +123,21 @@ def draw_board(spec: Spec, rng: Rng) -> tuple[str, ...] | None:
     return tuple(generate_random_map(size=spec.side, seed=int(rng.integers(1 << 31))))
 
 
-def plain(seen: Any) -> Any:
-    """An observation as something that can be compared and looked up."""
-    if isinstance(seen, str):
-        return seen
-    if isinstance(seen, tuple | list | np.ndarray):
-        return tuple(plain(part) for part in seen)
-    return int(seen)
+def plain(observation: Any) -> Any:
+    """Convert an observation to a hashable value."""
+    if isinstance(observation, str):
+        return observation
+    if isinstance(observation, tuple | list | np.ndarray):
+        return tuple(plain(part) for part in observation)
+    return int(observation)
 
 
 def picture(env: Any) -> str:
-    """What an environment draws of itself, its colours as brackets."""
+    """Return the environment's text rendering, with colors as brackets."""
     text = MARK.sub(lambda m: _bracketed(m[1], m[2]), str(env.render()))
     return "\n".join(line.rstrip() for line in text.strip("\n").split("\n"))
 
 
-def _bracketed(colour: str, text: str) -> str:
-    pair = MARKS.get(colour, "[]")
+def _bracketed(color: str, text: str) -> str:
+    pair = MARKS.get(color, "[]")
     return f"{pair[0]}{text.strip() or '_'}{pair[1]}"

@@ -1,36 +1,36 @@
-"""Reasoning Gym: packs of one family of problems, with its own scorer.
+"""Reasoning Gym: packs of problems of one kind, scored by its own scorer.
 
 Description:
     `reasoning-gym:<name>`, for example `reasoning-gym:spell_backward`: every task is one problem of the family `name`
     of the package reasoning-gym (`pip install 'codots[reasoning-gym]'`), answered in one message.
 Hidden and shared:
-    The settings of a world: a level for each attribute of the family's curriculum (how long, how large, how many), and
-    the lot that its problems come from. `acre`, `gsm_symbolic` and `list_functions` have no curriculum, `knight_swap`
-    none that it accepts: their worlds share the lot alone. That is real, but little: settings show in the problems, so
-    what a context can carry over is mostly how such problems are solved and how their answers are written, which is the
+    The settings of a world: a level for each attribute of the family's curriculum (such as length, size or count), and
+    the lot that its problems come from. `acre`, `gsm_symbolic` and `list_functions` have no curriculum, and
+    `knight_swap` accepts none of its levels: their worlds share only the lot. The settings are real, but small, and
+    problems show them. A context mostly carries how to solve such problems and how to write the answers, which is the
     same in all worlds and may as well be learned into weights.
 Observation:
     The problem, in the family's words.
 Action:
-    Exactly one `<action>...</action>`; what stands in it is given to the family's scorer.
+    Exactly one `<action>...</action>`; its text goes to the family's scorer.
 Reward:
-    What the scorer gives, 0 to 1. An answer that it stumbles over gets 0, and so does one that holds anything but
-    digits, brackets and the like where the scorer would run it as code.
+    The score, 0 to 1. An answer on which the scorer raises an error scores 0. If the scorer runs answers as code, so
+    does any answer with characters other than digits, brackets and the like.
 Episode end:
-    After one reply: `solved` (1), `partly`, `wrong` (0), `unread` (the scorer stumbled), or malformed text. The updater
-    is told an answer that scores 1.
+    After one reply: `solved` (1), `partly`, `wrong` (0), `unread` (the scorer raised an error), or malformed text. The
+    updater sees an answer that scores 1.
 Presets:
     `easy`, levels 0 and 1 of each attribute; `hard`, levels 1 and 2. Dials: least, most.
 Reference policies:
-    `random`, the right answer to another problem of the family; `informed`, knows the lot, and so makes each problem
-    anew together with its answer; `bayes`, a scripted learner that cannot reason: the answer that it was told most
-    often in its life, so that its curve rises only where some answers are more common than others. The floor is 0, the
+    `random`, the right answer to another problem of the family; `informed`, has the lot, and so regenerates each
+    problem with its answer; `bayes`, an adaptive scripted policy without reasoning: repeats the most frequent answer
+    shown in its life, so that its reward rises only if some answers are more common than others. The floor is 0, the
     ceiling 1.
 Version history:
-    Problems and scores are those of the installed reasoning-gym: another version may give other packs. Left out are
+    Problems and scores are those of the installed reasoning-gym: another version may give other packs. Excluded are
     boxnet, graph_color, propositional_logic, rubiks_cube and rush_hour, whose own answer does not score 1;
     intermediate_integration, polynomial_multiplication and simple_integration, whose scorer runs replies as code; and
-    composite, which has to be given other families.
+    composite, which needs other families as arguments.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from codots.core.rng import stream
 from codots.core.templates import Prompts
 from codots.domains.base import Domain, Env, Rng, Step, Task, World
-from codots.domains.bridges.reasoning_gym.policies import Habit, Informed, Random, View, draw_problem
+from codots.domains.bridges.reasoning_gym.policies import AdaptivePolicy, Informed, Random, View, draw_problem
 from codots.domains.bridges.reasoning_gym.problems import (
     LONGEST,
     Lot,
@@ -56,24 +56,24 @@ from codots.domains.registry import Bridge
 
 render = Prompts(__package__)
 TRIES = 1000
-"""Problems that are drawn for a split before it is given up."""
+"""Maximum draws of a problem for a split."""
 SHOWN = 1000
-"""Characters of an answer that are told in a context or to the updater."""
+"""Characters of an answer shown in a context or to the updater."""
 
 
 @dataclass(frozen=True)
 class Dials:
-    """What differs between presets."""
+    """Settings that differ between presets."""
 
     least: int
-    """Least level of an attribute."""
+    """Minimum level of an attribute."""
     most: int
-    """Greatest level of an attribute."""
+    """Maximum level of an attribute."""
 
 
 @dataclass
 class ProblemEnv:
-    """One problem."""
+    """The environment of one problem."""
 
     name: str
     problem: Problem
@@ -82,85 +82,87 @@ class ProblemEnv:
         self.view = View(self.problem.number, self.problem.question)
 
     def observe(self) -> str:
-        """Show the problem."""
+        """Return the problem."""
         return self.problem.question
 
     def step(self, text: str) -> Step:
-        """Have the answer in the text scored."""
+        """Score the answer in the text."""
         answer = (action(text) or "").strip()
         if not answer or len(answer) > LONGEST:
             return self._end("The reply did not hold one answer in <action></action>.", 0.0, "malformed")
-        given = score(self.name, self.problem, answer) if harmless(self.name, answer) else None
-        if given is None:
+        reward = score(self.name, self.problem, answer) if harmless(self.name, answer) else None
+        if reward is None:
             return self._end("The checker cannot read this answer.", 0.0, "unread")
-        stop = "solved" if given == 1 else "partly" if given > 0 else "wrong"
-        return self._end(f"The checker gives {given:.2g}.", given, stop)
+        stop = "solved" if reward == 1 else "partly" if reward > 0 else "wrong"
+        return self._end(f"The checker gives {reward:.2g}.", reward, stop)
 
-    def _end(self, told: str, reward: float, stop: str) -> Step:
+    def _end(self, message: str, reward: float, stop: str) -> Step:
         self.view = View(self.problem.number, self.problem.question, self.problem.answer)
-        right = f"An answer that gets 1 here: {shortened(self.problem.answer)}" if stop != "solved" else ""
-        return Step(told, reward, True, right, stop, self.view)
+        feedback = f"An answer that gets 1 here: {shortened(self.problem.answer)}" if stop != "solved" else ""
+        return Step(message, reward, True, feedback, stop, self.view)
 
 
 def shortened(answer: str) -> str:
-    """An answer, cut where it is very long."""
+    """Return an answer, truncated if it is very long."""
     return answer if len(answer) <= SHOWN else f"{answer[:SHOWN]}..."
 
 
 class ReasoningGym(Family):
-    """Problems of one family."""
+    """The domain of one family of problems."""
 
     rules: str
-    """Its name."""
+    """Name of the family."""
     chance = False
 
     def make_world(self, rng: Rng, dials: Dials) -> Lot:
-        """Draw settings and a lot."""
+        """Draw the settings and the lot."""
         return draw_lot(rng, self.rules, dials.least, dials.most)
 
     def make_task(self, world: World, position: int, rng: Rng) -> Problem:
-        """Draw problems of the lot until one belongs to this split. Raises RuntimeError where there is none."""
+        """Draw problems of the lot until one belongs to this split. Raises RuntimeError if none does."""
         for _ in range(TRIES):
             problem = draw_problem(rng, self.rules, world.hidden)
             if (problem.split == "train") == (world.split == "train"):
                 return problem
-        raise RuntimeError(f"{self.id} made no problem for {world.split} in {TRIES} tries: it makes too few")
+        raise RuntimeError(
+            f"{self.id} generated no problem for {world.split} in {TRIES} tries: it has too few different ones"
+        )
 
     def side(self, task: Task) -> str:
-        """Problems are kept apart by the words of the question."""
+        """Return the split side of the question."""
         problem: Problem = task.content
         return problem.split
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Put the problem."""
+        """Open the environment of a problem."""
         return ProblemEnv(self.rules, task.content)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Say how to answer."""
+        """Return the rules as text."""
         return render("rules", style, name=self.rules)
 
     def policies(self, world: World) -> Policies:
-        """Say how each scripted player is made."""
+        """Return a constructor for each scripted policy."""
         levels = (world.dials.least, world.dials.most)
         return {
             "random": lambda: Random(stream(*world.names, "random"), self.rules, levels),
             "informed": lambda: Informed(self.rules, world.hidden),
-            "bayes": lambda: Habit(stream(*world.names, "bayes"), self.rules, levels),
+            "bayes": lambda: AdaptivePolicy(stream(*world.names, "bayes"), self.rules, levels),
         }
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Write down the settings and an answer of this world, for its form."""
+        """Return the settings and an example answer of this world as text."""
         example = draw_problem(stream(*world.names, "example"), self.rules, world.hidden)
-        told = [f"- {key}: {value}" for key, value in settings(self.rules, world.hidden).items()]
-        return "\n".join(["Settings of the problems here:", *told, f"- an answer: {shortened(example.answer)}"])
+        lines = [f"- {key}: {value}" for key, value in settings(self.rules, world.hidden).items()]
+        return "\n".join(["Settings of the problems here:", *lines, f"- an answer: {shortened(example.answer)}"])
 
     def ceiling(self, task: Task) -> float:
-        """The reward of the family's own answer."""
+        """Return the reward of the family's own answer."""
         return 1.0
 
 
 def build(name: str) -> Domain:
-    """Make the domain of a family. Raises ValueError for one that is unknown or left out."""
+    """Build the domain of a family. Raises ValueError if it is unknown or excluded."""
     check_family(name)
     return ReasoningGym(f"reasoning-gym:{name}", name, {"easy": Dials(0, 1), "hard": Dials(1, 2)})
 

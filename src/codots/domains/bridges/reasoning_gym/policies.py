@@ -1,4 +1,4 @@
-"""The reference policies."""
+"""Reference policies for Reasoning Gym."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from codots.domains.base import Rng, Step
-from codots.domains.bridges.reasoning_gym.problems import SPAN, Lot, Problem, draw_lot, make_problem
+from codots.domains.bridges.reasoning_gym.problems import LOT_SIZE, Lot, Problem, draw_lot, make_problem
 
 
 @dataclass(frozen=True)
@@ -14,19 +14,19 @@ class View:
     """The public state of a task."""
 
     number: int
-    """Of the problem, in the lot of the world."""
+    """Number of the problem in the lot of the world."""
     question: str
-    told: str | None = None
-    """The answer that scores 1, once the task is over."""
+    answer: str | None = None
+    """An answer that scores 1, once the task is over."""
 
 
 def write_answer(answer: str) -> str:
-    """Write a reply with this answer."""
+    """Return a reply with this answer."""
     return f"<action>{answer}</action>"
 
 
 class Random:
-    """The right answer to another problem of the family, of a lot of its own."""
+    """Give the right answer to another problem of the family, from a separate lot."""
 
     def __init__(self, rng: Rng, name: str, levels: tuple[int, int]) -> None:
         self.rng, self.name = rng, name
@@ -36,12 +36,12 @@ class Random:
         return write_answer(draw_problem(self.rng, self.name, self.lot).answer)
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome."""
 
 
 @dataclass
 class Informed:
-    """Makes the problem anew, with its answer."""
+    """Regenerate the problem with its answer."""
 
     name: str
     lot: Lot
@@ -51,28 +51,28 @@ class Informed:
         return write_answer(problem.answer if problem else "")
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the world is already known."""
 
 
-class Habit(Random):
-    """The answer that it was told most often in its life, the latest of equals; before there is one, a random one."""
+class AdaptivePolicy(Random):
+    """Repeat the most frequent answer shown in the life, the latest on ties; start with a random one."""
 
     def __init__(self, rng: Rng, name: str, levels: tuple[int, int]) -> None:
         super().__init__(rng, name, levels)
-        self.told: list[str] = []
+        self.answers: list[str] = []
 
     def act(self, view: View) -> str:
-        return write_answer(Counter(reversed(self.told)).most_common(1)[0][0]) if self.told else super().act(view)
+        return write_answer(Counter(reversed(self.answers)).most_common(1)[0][0]) if self.answers else super().act(view)
 
     def end(self, step: Step) -> None:
-        if step.view.told is not None:
-            self.told.append(step.view.told)
+        if step.view.answer is not None:
+            self.answers.append(step.view.answer)
 
 
 def draw_problem(rng: Rng, name: str, lot: Lot) -> Problem:
-    """Draw a problem of a lot. Raises RuntimeError where the family cannot make any."""
+    """Draw a problem of a lot. Raises RuntimeError if the family cannot generate one."""
     for _ in range(100):
-        problem = make_problem(name, lot, int(rng.integers(SPAN)))
+        problem = make_problem(name, lot, int(rng.integers(LOT_SIZE)))
         if problem is not None:
             return problem
-    raise RuntimeError(f"reasoning-gym:{name} made no problem in 100 tries under {dict(lot.levels)}")
+    raise RuntimeError(f"reasoning-gym:{name} generated no problem in 100 tries under {dict(lot.levels)}")

@@ -1,4 +1,4 @@
-"""One chore in a house."""
+"""The environment of one chore in a house."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ render = Prompts(__package__)
 
 @dataclass(frozen=True)
 class View:
-    """The public state of a task: what can be seen from where one stands."""
+    """The public state of a task: what is visible from the current room."""
 
     chore: Chore
     room: str
     ways: tuple[tuple[str, Way], ...]
-    """By direction; where they lead is left out."""
+    """Exits by direction, without their destinations."""
     furniture: tuple[str, ...]
-    """What stands here."""
+    """Furniture in the room."""
     things: tuple[tuple[str, str], ...]
-    """What lies here in sight, and on or in what; or who carries it."""
+    """Visible or carried things, each with its holder."""
     shut: tuple[str, ...]
-    """What here is closed."""
+    """Closed doors and furniture in the room."""
     commands: tuple[str, ...]
     turn: int
-    """Commands given so far."""
+    """Commands used so far."""
 
 
 def look(facts: set[Fact], chore: Chore, commands: list[str], turn: int) -> View:
-    """What can be seen, of all that is so."""
+    """Build the view from all facts, keeping only what is visible."""
     room = next(fact[2] for fact in facts if fact[:2] == ("at", "P"))
     ways = exits(facts, room)
     furniture = {fact[1] for fact in facts if fact[0] == "at" and fact[2] == room and fact[1] != "P"}
@@ -57,7 +57,7 @@ def look(facts: set[Fact], chore: Chore, commands: list[str], turn: int) -> View
 
 
 class HouseEnv:
-    """One chore."""
+    """The environment of one chore."""
 
     def __init__(self, size: Size, house: House, chore: Chore, turns: int) -> None:
         self.house, self.chore, self.turns = house, chore, turns
@@ -71,32 +71,32 @@ class HouseEnv:
         return look(marked, self.chore, sorted(map(str, state.admissible_commands)), turn)
 
     def observe(self) -> str:
-        """Show the chore and the first room."""
+        """Return the chore and the description of the first room."""
         return f"Task: {self.chore.command}.\n{self._situation(self.state.description)}"
 
     def step(self, text: str) -> Step:
-        """Give the command that the text holds."""
-        said = (action(text) or "").split()
-        if not said:
+        """Run the command in the text."""
+        words = (action(text) or "").split()
+        if not words:
             self.game.close()
-            told = "The reply did not hold one command in <action></action>; the task is lost."
-            return Step("", 0.0, True, told, "malformed", self.view)
-        command = {known.lower(): known for known in self.view.commands}.get(" ".join(said).lower())
+            feedback = "The reply did not hold one command in <action></action>; the task is lost."
+            return Step("", 0.0, True, feedback, "malformed", self.view)
+        command = {known.lower(): known for known in self.view.commands}.get(" ".join(words).lower())
         turn = self.view.turn + 1
-        told = "That cannot be done here."
-        if command is not None:  # anything else never reaches the game, which knows words such as `save`
+        message = "That cannot be done here."
+        if command is not None:  # the game also runs commands such as `save`, so pass only the valid ones
             state, _, _ = self.game.step(command)
             self.view = self._look(state, turn)
-            told = str(state.feedback).partition("\n>")[0].strip()
+            message = str(state.feedback).partition("\n>")[0].strip()
         else:
             self.view = self._look(self.state, turn)
         done = self.chore.goal in self.facts
         if not done and turn < self.turns:
-            return Step(self._situation(told), 0.0, False, view=self.view)
+            return Step(self._situation(message), 0.0, False, view=self.view)
         self.game.close()
         feedback = "The task is done." if done else "The commands ran out before the task was done."
         reward = 1 - 0.1 * turn / self.turns if done else 0.0
-        return Step(told, reward, True, feedback, "done" if done else "late", self.view)
+        return Step(message, reward, True, feedback, "done" if done else "late", self.view)
 
-    def _situation(self, told: str) -> str:
-        return render("turn", told=told, view=self.view, turns=self.turns)
+    def _situation(self, message: str) -> str:
+        return render("turn", message=message, view=self.view, turns=self.turns)

@@ -1,4 +1,4 @@
-"""The reference policies."""
+"""Reference policies for TextWorld."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from codots.domains.bridges.textworld.house import (
 
 
 def write_command(command: str) -> str:
-    """Write a reply with this command."""
+    """Return a reply with this command."""
     return f"<action>{command}</action>"
 
 
 @dataclass
 class Random:
-    """A command drawn evenly from those that work."""
+    """Draw a command uniformly from the valid ones."""
 
     rng: Rng
 
@@ -34,11 +34,11 @@ class Random:
         return write_command(view.commands[self.rng.integers(len(view.commands))])
 
     def end(self, step: Step) -> None:
-        """Random play learns nothing."""
+        """Ignore the outcome."""
 
 
 class Informed:
-    """A shortest way to do the chore."""
+    """Do the chore by a shortest path."""
 
     def __init__(self, house: House) -> None:
         self.plan = plan_of(house)
@@ -53,29 +53,29 @@ class Informed:
         return write_command(command)
 
     def choose(self, view: View, state: State) -> str:
-        """The next command of a shortest way."""
+        """Return the next command of a shortest path."""
         found = search(self.plan, state, view.chore, doing(self.plan, view.chore))
         return found[0] if found else "look"
 
     def end(self, step: Step) -> None:
-        """There is nothing left to learn."""
+        """Ignore the outcome; the world is already known."""
 
 
-class Learner(Informed):
-    """Remembers all that it saw in its life; does what it knows how to do, else looks around, nearest first."""
+class AdaptivePolicy(Informed):
+    """Remember all observations of the life; do the chore if possible, otherwise explore, nearest first."""
 
     def __init__(self) -> None:
         self.plan = Plan()
         self.opened = frozenset()
         self.looked: set[str] = set()
-        """Containers that were seen open."""
+        """Furniture seen open."""
         self.went: tuple[str, str] | None = None
-        """The room that was left, and which way."""
+        """The room left by the last move, and the direction."""
 
     def choose(self, view: View, state: State) -> str:
         if view.turn == 0:
             self.went = None
-        self._learn(view)
+        self._update(view)
         ends = [doing(self.plan, view.chore), lambda s: taking(self.plan, s, view.chore)]
         for finish in (*ends, exploring(self.plan, self.looked)):
             found = search(self.plan, state, view.chore, finish)
@@ -85,10 +85,10 @@ class Learner(Informed):
         return "look"
 
     def end(self, step: Step) -> None:
-        self._learn(step.view)
+        self._update(step.view)
         self.went = None
 
-    def _learn(self, view: View) -> None:
+    def _update(self, view: View) -> None:
         plan = self.plan
         if view.room not in plan.ways:
             plan.ways[view.room] = dict(view.ways)
@@ -97,7 +97,7 @@ class Learner(Informed):
             left, way = self.went
             plan.ways[left][way] = (view.room, plan.ways[left][way][1])
         for piece in view.furniture:
-            plan.stands.setdefault(piece, view.room)
+            plan.room_of.setdefault(piece, view.room)
             if piece not in view.shut:
                 self.looked.add(piece)
         for thing, holder in view.things:

@@ -1,4 +1,4 @@
-"""TextWorld: a house is drawn, compiled once into a game file, and played from there."""
+"""Generate houses with the textworld package, and compile and open their game files."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PORTABLE, SUPPORTER, CONTAINER = ("o", "f", "k"), "s", "c"
 
 @dataclass(frozen=True)
 class Size:
-    """How large a house is."""
+    """The size of a house."""
 
     rooms: int
     things: int
-    """Furniture among them."""
+    """Number of things, including furniture."""
 
 
 @lru_cache(maxsize=64)
 def draw_house(size: Size, seed: int, places: tuple[int, ...]) -> House:
-    """The house of these seeds."""
+    """Generate the house of these seeds."""
     game = _game(size, seed, places)
     names = {id: str(info.name) for id, info in game.infos.items()}
     kinds = {names[id]: str(info.type) for id, info in game.infos.items() if info.name}
@@ -43,17 +43,17 @@ def draw_house(size: Size, seed: int, places: tuple[int, ...]) -> House:
 
 
 def _named(fact: Any, names: dict[str, str]) -> Fact:
-    """A fact of the generator in names that a player reads; a fact of a running game has them already."""
+    """Convert a fact, replacing generator ids by the displayed names; a running game already uses names."""
     return (str(fact.name), *(v.name if names.get(v.name) in (None, "None") else names[v.name] for v in fact.arguments))
 
 
 def plain_facts(facts: Any) -> set[Fact]:
-    """The facts of a running game."""
+    """Convert the facts of a running game."""
     return {_named(fact, {}) for fact in facts}
 
 
 def _game(size: Size, seed: int, places: tuple[int, ...]) -> Any:
-    """Rooms, things and names from one seed, where things are from another; nothing is locked."""
+    """Generate a game: rooms, things and names from one seed, places from others; nothing is locked."""
     with isolated("textworld", seed, *places):
         from numpy.random import RandomState
         from textworld import generator
@@ -69,18 +69,18 @@ def _game(size: Size, seed: int, places: tuple[int, ...]) -> Any:
         named = generator.make_game_with(world, [], grammar)
         facts = _placed(world, seed, places)
         game = Game(World.from_facts(facts), grammar, [])
-        for id, info in named.infos.items():  # the same names wherever things are; rooms are described by what is there
+        for id, info in named.infos.items():  # keep names, but describe rooms by their new contents
             game.infos[id] = info
             info.desc = "" if info.type == "r" else info.desc
-        told = generator.generate_text_from_grammar(game, grammar)
-        for room in told.world.rooms:  # each in words of its own stream: they do not hang on what is in the others
+        described = generator.generate_text_from_grammar(game, grammar)
+        for room in described.world.rooms:  # one stream per room, so that a text does not depend on other rooms
             grammar.rng = RandomState(digest("textworld", seed, "room", room.id) % (1 << 32))
-            told.infos[room.id].desc = assign_description_to_room(room, told, grammar)
-        return told
+            described.infos[room.id].desc = assign_description_to_room(room, described, grammar)
+        return described
 
 
 def _placed(world: Any, seed: int, places: tuple[int, ...]) -> list[Any]:
-    """Put every thing somewhere, and unlock what is locked; what places before the last put in the first room stays."""
+    """Draw a place for every thing and unlock all locks; the last seed moves nothing into or out of the first room."""
     from numpy.random import RandomState
     from textworld.logic import Proposition
 
@@ -92,25 +92,25 @@ def _placed(world: Any, seed: int, places: tuple[int, ...]) -> list[Any]:
     at |= {room: room for room in sorted({fact.arguments[1] for fact in facts if fact.name.endswith("_of")})}
     kept, holders = {}, list(at)
     if len(places) > 1:
-        before = [fact.arguments for fact in _placed(world, seed, places[:-1]) if _lies(fact)]
+        before = [fact.arguments for fact in _placed(world, seed, places[:-1]) if _is_placement(fact)]
         kept = {thing: holder for thing, holder in before if at[holder] == first}
         holders = [holder for holder in holders if at[holder] != first]
     for i, fact in enumerate(facts):
         if fact.name == "locked":
             facts[i] = Proposition("closed", fact.arguments)
-        elif _lies(fact):
+        elif _is_placement(fact):
             thing = fact.arguments[0]
             holder = kept.get(thing) or holders[rng.randint(len(holders))]
             facts[i] = Proposition(words.get(holder.type, "at"), (thing, holder))
     return facts
 
 
-def _lies(fact: Any) -> bool:
+def _is_placement(fact: Any) -> bool:
     return fact.name in ("at", "in", "on") and fact.arguments[0].type in PORTABLE
 
 
 def open_game(size: Size, house: House) -> Any:
-    """Start a game in a house, from its file."""
+    """Start the game of a house from its file."""
     path = game_file(size, house)
     with isolated("textworld", "play"):
         import textworld
@@ -120,25 +120,25 @@ def open_game(size: Size, house: House) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where game files are kept: `$CODOTS_CACHE`, or `~/.cache/codots`."""
+    """Return the folder of game files, under `$CODOTS_CACHE` or `~/.cache/codots`."""
     return Path(os.environ.get("CODOTS_CACHE") or Path.home() / ".cache" / "codots") / "textworld"
 
 
 def game_file(size: Size, house: House) -> Path:
-    """The file of a house's game, compiled if it is not there yet; a folder of files appears whole or not at all."""
+    """Return the game file of a house, compiling it if absent; its folder appears atomically."""
     name = f"{digest(version('textworld'), size.rooms, size.things, house.seed, *house.places):032x}"
     folder = cache_folder() / name
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
-            _compile(_game(size, house.seed, house.places), made / "house.z8")
-            made.replace(folder)
+            _compile(_game(size, house.seed, house.places), temporary / "house.z8")
+            temporary.replace(folder)
         except OSError:
             if not folder.is_dir():  # otherwise another process was faster
                 raise
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder / "house.z8"
 
 
