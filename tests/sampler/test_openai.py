@@ -379,7 +379,7 @@ def test_the_commands_take_an_endpoint_for_a_model(served, tmp_path, monkeypatch
             main()
         return end.value.code or 0, *capsys.readouterr()
 
-    ask_for = ["packs=2", "size=2", "temperature=0", "workers=1", "arms=own"]
+    ask_for = ["packs=2", "pack_size=2", "temperature=0", "workers=1", "arms=own"]
     code, there, said = codots("eval", name, *ask_for, "--json", "rows=rows.jsonl")
     assert code == 0, said
     _, here, _ = codots("eval", "base", *ask_for, "--json")
