@@ -2,7 +2,7 @@
 
 import pytest
 
-from codots.domains.catalog import by_reason, catalog, entry, section
+from codots.domains.catalog import by_reason, catalog, domain_info, section
 from codots.domains.registry import domain_ids, get_domain
 from tests.toy import Guess
 
@@ -20,7 +20,7 @@ def test_every_domain_says_what_it_hides():
     [("learn2ask-v0", "nothing"), ("learn2ask-v1", "the clinic's protocol"), ("terminal-v1", "the local names of")],
 )
 def test_each_version_says_its_own(id, words):
-    assert entry(get_domain(id)).hidden.startswith(words)
+    assert domain_info(get_domain(id)).hidden.startswith(words)
 
 
 class Told(Guess):
@@ -35,8 +35,8 @@ class Told(Guess):
 
 
 def test_a_class_speaks_before_its_module_and_silence_is_no_error():
-    assert entry(Told()).hidden == "A number"
-    assert entry(Guess()).hidden == ""
+    assert domain_info(Told()).hidden == "A number"
+    assert domain_info(Guess()).hidden == ""
     assert section(Told.__doc__, "Hidden and shared") == "A number. It is small."
     assert section(Told.__doc__, "Presets") == "Two."
     assert section("", "Presets") == section(Told.__doc__, "Reward") == ""

@@ -20,7 +20,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from codots.config.load import Key
     from codots.config.schema import TrainConfig
-    from codots.domains.catalog import Entry
+    from codots.domains.catalog import DomainInfo
     from codots.evaluation.evaluate import Report
     from codots.preflight.doctor import Finding
     from codots.preflight.estimate import Forecast
@@ -196,7 +196,7 @@ def with_intervals(values: list[float], intervals: list[list[float]], sign: str 
     return [f"{v:{sign}.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
 
 
-def domains_table(entries: list[Entry]) -> Table:
+def domains_table(entries: list[DomainInfo]) -> Table:
     """What domains there are; a preset in brackets lacks something."""
     table = Table("", "presets", "styles", "hidden and shared", "bayes", "packs of")
     for entry in entries:

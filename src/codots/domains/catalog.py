@@ -12,7 +12,7 @@ from codots.domains.registry import domain_ids, get_domain
 
 
 @dataclass(frozen=True)
-class Entry:
+class DomainInfo:
     """A domain as a list shows it."""
 
     id: str
@@ -27,15 +27,15 @@ class Entry:
     """What has to be set first, for each preset that lacks something."""
 
 
-def catalog() -> list[Entry]:
+def catalog() -> list[DomainInfo]:
     """Every registered domain, by id."""
-    return [entry(get_domain(id)) for id in domain_ids()]
+    return [domain_info(get_domain(id)) for id in domain_ids()]
 
 
-def entry(domain: Domain) -> Entry:
+def domain_info(domain: Domain) -> DomainInfo:
     """The row of a domain."""
     lacks = {preset: domain.lacks(preset) for preset in domain.presets}
-    return Entry(
+    return DomainInfo(
         domain.id,
         tuple(domain.presets),
         domain.styles,
