@@ -16,7 +16,7 @@ from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.core.rng import stream
 from codots.domains.base import POLICIES, Domain, Env, Pack, Step, Task, World
 from codots.domains.registry import make_pack
-from codots.domains.scripted import Played, play
+from codots.domains.scripted import Played, play_pack
 
 TURNS = 10_000  # an episode that lasts longer is taken to be endless
 FIT = 32_000  # characters of a prompt with all turns and a full context, about 8,000 tokens
@@ -241,7 +241,7 @@ def drawn_again(pack: Pack, size: int) -> Pack:
 
 def lived(pack: Pack, policy: str, style: str) -> list[Played]:
     """Play one life with a scripted policy, and check every step."""
-    return list(play(pack, policy, style, sound_turn))
+    return list(play_pack(pack, policy, style, sound_turn))
 
 
 def sound_turn(domain: Domain, line: Sequence[tuple[str, Step]]) -> None:

@@ -38,7 +38,9 @@ def turns(env: Env, act: Callable[[Any], str]) -> Iterator[tuple[str, Step]]:
         done = step.done
 
 
-def play(pack: Pack, policy: str, style: str | None = None, seen: Seen = lambda domain, line: None) -> Iterator[Played]:
+def play_pack(
+    pack: Pack, policy: str, style: str | None = None, seen: Seen = lambda domain, line: None
+) -> Iterator[Played]:
     """Play a pack task by task with one scripted policy, in the domain's first style unless told otherwise."""
     domain, memory = pack.domain, pack.domain.make_memory(pack.world)
     player = domain.policy(policy, pack.world)

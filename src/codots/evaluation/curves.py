@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from codots.domains.base import Pack
-from codots.domains.scripted import play
+from codots.domains.scripted import play_pack
 from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
 from codots.rollout.records import Row, solves
 
@@ -100,4 +100,4 @@ def rounded(values: np.ndarray) -> list[float]:
 
 def scripted_rewards(policy: str, packs: Sequence[Pack]) -> np.ndarray:
     """Rewards of a scripted policy, (P, S); one player for a whole life."""
-    return np.array([[played.reward for played in play(pack, policy)] for pack in packs])
+    return np.array([[played.reward for played in play_pack(pack, policy)] for pack in packs])
