@@ -87,23 +87,23 @@ async def play(sampler: Any, lives: Sequence[Life], nap: float | None) -> tuple[
 
 async def live(sampler: Any, name: int, life: Life) -> int:
     """Play the sessions of a life, and count what it sampled."""
-    from codots.sampler.base import Params
+    from codots.sampler.base import SamplingParams
 
     sampled = 0
     for j, turns in enumerate(life):
         async with sampler.session(("life", name, j)) as session:
             for ids, count in turns:
-                sampled += len((await session.sample(ids, Params(count))).ids)
+                sampled += len((await session.sample(ids, SamplingParams(count))).ids)
     return sampled
 
 
 async def sleep(sampler: Any, nap: float) -> None:
     """Hold a session open whose environment sleeps between its turns."""
-    from codots.sampler.base import Params
+    from codots.sampler.base import SamplingParams
 
     async with sampler.session(("sleeper",)) as session:
         while True:
-            await session.sample([1, 2, 3, 4], Params(4))
+            await session.sample([1, 2, 3, 4], SamplingParams(4))
             await asyncio.sleep(nap)
 
 

@@ -39,14 +39,14 @@ class Ours:
 
     def play(self, lives: list[Life]) -> Told:
         """Live all lives at once; a new event loop begins with an empty cache."""
-        from codots.sampler.base import Params
+        from codots.sampler.base import SamplingParams
 
         async def live(i: int, life: Life) -> list[float]:
             told = []
             for j, turns in enumerate(life):
                 async with self.sampler.session(("life", i, j)) as session:
                     for ids, count in turns:
-                        told += (await session.sample(ids, Params(count))).logprobs
+                        told += (await session.sample(ids, SamplingParams(count))).logprobs
             return told
 
         async def all_lives() -> Told:

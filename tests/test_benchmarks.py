@@ -31,7 +31,7 @@ def benchmark(monkeypatch, tmp_path):
 def test_every_engine_plays_the_same_lives_to_the_same_logprobs_where_all_are_greedy(benchmark, monkeypatch):
     sampler, engines, folder = benchmark
     lives = sampler.demo(5) + sampler.long(3)
-    monkeypatch.setattr(base, "Params", partial(base.Params, temperature=0.0))
+    monkeypatch.setattr(base, "SamplingParams", partial(base.SamplingParams, temperature=0.0))
     monkeypatch.setattr(torch, "multinomial", lambda probs, *_, **__: probs.argmax(-1, keepdim=True))
     told = {}
     for name in ("codots", "generate", "padded loop", "generate_batch"):

@@ -31,7 +31,7 @@ from codots.evaluation.evaluate import baselines
 from codots.rollout.life import Job, rollouts
 from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import Given
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.scripted import ScriptedSampler
 
 text = st.text(max_size=60)

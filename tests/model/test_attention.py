@@ -24,7 +24,7 @@ from codots.core.transcript import Sample
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
 from codots.model.attention import alike, teach
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 
 SHAPE = {
@@ -101,7 +101,7 @@ def test_a_model_that_asks_its_attention_for_more_is_refused_and_not_misread():
 
     async def ask():
         async with LocalSampler(model, frozenset()).session(("life",)) as session:
-            await session.sample([1, 2, 3], Params(1))
+            await session.sample([1, 2, 3], SamplingParams(1))
 
     with pytest.raises(ValueError, match="Gemma2Attention asks for softcap, which this attention does not do"):
         asyncio.run(ask())

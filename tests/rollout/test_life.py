@@ -12,7 +12,7 @@ from codots.domains.registry import make_pack, register
 from codots.rollout.life import TRIES, Job, rollouts
 from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import FORMAT_PENALTY, Given, Own
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import ScriptedSampler
 from tests.toy import Guess, GuessEnv, Talk

@@ -16,7 +16,7 @@ from codots.model.alphabet import END, make_render
 from codots.rollout.life import Job, rollouts
 from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import FORMAT_PENALTY, Episode, Given, LifeSteps, Own, SolveSteps, UpdateSteps
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import scripted
 from tests.rollout.test_life import Tapped

@@ -7,7 +7,7 @@ import torch
 
 from codots.core.rng import stream
 from codots.core.transcript import Transcript
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 
 STOPS = frozenset(range(0, 900, 9))
 """So many that a random model meets one now and then."""
@@ -42,7 +42,7 @@ def plan(count, temperature=1.0, turns=4, max_tokens=9):
         sessions["life", i] = [
             (
                 rng.integers(0, 800, rng.integers(1, 31)).tolist(),
-                Params(int(rng.integers(1, max_tokens + 1)), temperature),
+                SamplingParams(int(rng.integers(1, max_tokens + 1)), temperature),
             )
             for _ in range(rng.integers(1, turns + 1))
         ]
@@ -80,7 +80,7 @@ def numbers(held):
 
 def serves(sampler, sessions):
     """Whether this many sessions can still be held at once."""
-    held = live(sampler, {("after", i): [([i + 1], Params(2))] for i in range(sessions)})
+    held = live(sampler, {("after", i): [([i + 1], SamplingParams(2))] for i in range(sessions)})
     return len(held) == sessions
 
 

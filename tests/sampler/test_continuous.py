@@ -7,7 +7,7 @@ import torch
 
 from codots.core.rng import stream
 from codots.core.transcript import Sampled, StopReason, Transcript
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.cache import bytes_per_id, shares
 from codots.sampler.continuous import ContinuousSampler
 from codots.sampler.local import LocalSampler
@@ -37,7 +37,7 @@ def prompts(name, count, length):
 
 async def say(session, transcript, ids, max_tokens):
     """Take one turn."""
-    answer = await session.sample(ids, Params(max_tokens))
+    answer = await session.sample(ids, SamplingParams(max_tokens))
     transcript.read(ids)
     transcript.wrote(answer)
     return answer
@@ -107,11 +107,11 @@ def test_a_session_that_sleeps_costs_the_others_no_forward_pass(model):
 
             async def sleeper(i):
                 async with sampler.session(("sleeper", i)) as session:
-                    await session.sample([i + 1], Params(1))
+                    await session.sample([i + 1], SamplingParams(1))
                     await done.wait()
 
             tasks = [asyncio.create_task(sleeper(i)) for i in range(sleepers)]
-            await asyncio.gather(*(talk(sampler, ("life", i), [([9], Params(7))] * 3) for i in range(4)))
+            await asyncio.gather(*(talk(sampler, ("life", i), [([9], SamplingParams(7))] * 3) for i in range(4)))
             done.set()
             await asyncio.gather(*tasks)
 
@@ -182,7 +182,7 @@ def test_requests_without_a_slot_are_served_in_the_order_in_which_they_came(mode
     async def one(i):
         async with sampler.session(("life", i)) as session:
             for turn in range(3):  # asks again at once: who holds the slot has no right to it
-                await session.sample([i + 1] * 4, Params(3))
+                await session.sample([i + 1] * 4, SamplingParams(3))
                 order.append((turn, i))
 
     async def all_at_once():
@@ -206,11 +206,11 @@ def test_no_session_waits_more_than_twice_as_long_as_another_of_the_same_work(
         async with sampler.session(("life", i)) as session:
             for _ in range(4):
                 asked = len(counting.passes)
-                await session.sample(prompt[i], Params(5))
+                await session.sample(prompt[i], SamplingParams(5))
                 waits[i] += len(counting.passes) - asked
 
     async def all_at_once():
-        long = [([5, *range(200)], Params(40))]
+        long = [([5, *range(200)], SamplingParams(40))]
         await asyncio.gather(*map(one, waits), *(talk(sampler, ("long", i), long) for i in range(company)))
 
     run(all_at_once())
@@ -225,10 +225,10 @@ def test_a_long_prompt_is_read_beside_the_answers_of_others_and_stalls_none(mode
 
     async def both():
         async def short():
-            held = await talk(sampler, ("short",), [([1], Params(30))])
+            held = await talk(sampler, ("short",), [([1], SamplingParams(30))])
             return held[0], len(counting.passes)
 
-        return await asyncio.gather(short(), talk(sampler, ("long",), [(prompt, Params(5))]))
+        return await asyncio.gather(short(), talk(sampler, ("long",), [(prompt, SamplingParams(5))]))
 
     (short, passes), (long, _) = run(both())
     assert passes == 30  # one for each id, as if it were alone
@@ -249,7 +249,7 @@ def test_what_openings_share_is_read_once_even_when_it_takes_several_passes(mode
     counting = Counting(model)
     sampler = ContinuousSampler(counting, NEVER, prefill_budget=prefill_budget)
     (prompt,) = prompts("shared", 1, 120)
-    held = live(sampler, {("life", i): [([*prompt, i], Params(3))] for i in range(4)})
+    held = live(sampler, {("life", i): [([*prompt, i], SamplingParams(3))] for i in range(4)})
     for transcript, _ in held.values():
         assert_scored_by(model, transcript)
     extra = counting.ids - (120 + 4 + 4 * 2)  # beyond the prompt once, and what each reads alone
@@ -419,7 +419,7 @@ def test_sessions_move_to_slots_that_others_left_but_take_no_cache_of_other_weig
 
     async def all_at_once():
         async with sampler.session(("left",)) as left, sampler.session(("stays",), keep_cache=keep_cache) as stays:
-            await left.sample([1], Params(1))
+            await left.sample([1], SamplingParams(1))
             await say(stays, moved, prompt, 3)
             assert (left.slot, stays.slot) == (0, 1)
             await sampler.load(new.state_dict(), 1)
@@ -444,7 +444,7 @@ def test_a_kept_session_that_lost_its_slot_is_read_by_the_new_weights(model, mak
         async with sampler.session(("kept",), keep_cache=True) as kept, sampler.session(("other",)) as other:
             await say(kept, transcript, [1, 2, 3], 3)
             await sampler.load(new.state_dict(), 1)
-            await other.sample([4], Params(2))
+            await other.sample([4], SamplingParams(2))
             await say(kept, transcript, [5], 3)
 
     run(evicted())
@@ -454,7 +454,7 @@ def test_a_kept_session_that_lost_its_slot_is_read_by_the_new_weights(model, mak
 @pytest.mark.parametrize("max_sessions", [1, 3])
 @pytest.mark.parametrize("when", range(4))
 def test_a_cancelled_session_frees_its_slot_and_the_others_go_on(model, when, max_sessions):
-    sessions = {("life", i): [([i + 1] * 4, Params(8)), ([9], Params(8))] for i in range(3)}
+    sessions = {("life", i): [([i + 1] * 4, SamplingParams(8)), ([9], SamplingParams(8))] for i in range(3)}
     expected = numbers(live(LocalSampler(model, NEVER), sessions))
     sampler = ContinuousSampler(model, NEVER, max_sessions=max_sessions)
 
@@ -479,13 +479,13 @@ def test_a_request_that_was_given_up_frees_its_slot_and_ends_its_session(model):
 
     async def gives_up():
         async with sampler.session(("bad",)) as session:
-            request = asyncio.create_task(session.sample([1, 2], Params(200)))
+            request = asyncio.create_task(session.sample([1, 2], SamplingParams(200)))
             await until(lambda: len(counting.passes) == 3)
             request.cancel()
             await asyncio.wait([request])
-            _, (answer,) = await talk(sampler, ("good",), [([3, 4], Params(5))])
+            _, (answer,) = await talk(sampler, ("good",), [([3, 4], SamplingParams(5))])
             assert len(answer.ids) == 5
-            await session.sample([5], Params(3))
+            await session.sample([5], SamplingParams(3))
 
     with pytest.raises(RuntimeError, match="was cancelled"):
         run(gives_up())
@@ -498,7 +498,7 @@ def test_a_session_left_while_it_samples_tells_who_waits_for_the_answer(model):
 
     async def leaves():
         async with sampler.session(("left",)) as session:
-            request = asyncio.create_task(session.sample([1, 2], Params(200)))
+            request = asyncio.create_task(session.sample([1, 2], SamplingParams(200)))
             await until(lambda: counting.passes)
         await request
 
@@ -515,7 +515,7 @@ def test_a_session_answers_one_request_at_a_time_and_is_not_harmed_by_a_second(m
             first = asyncio.create_task(say(session, transcript, [1, 2], 6))
             await asyncio.sleep(0)
             with pytest.raises(RuntimeError, match="one request at a time"):
-                await session.sample([3], Params(2))
+                await session.sample([3], SamplingParams(2))
             await first
             await say(session, transcript, [4], 6)
 
@@ -528,12 +528,12 @@ def test_closed_and_unopened_sessions_do_not_answer(model):
 
     async def closed():
         async with sampler.session(("life",)) as session:
-            await session.sample([1], Params(2))
+            await session.sample([1], SamplingParams(2))
         return session
 
     for session in (run(closed()), sampler.session(("unopened",))):
         with pytest.raises(RuntimeError, match="this session is closed"):
-            run(session.sample([1], Params(2)))
+            run(session.sample([1], SamplingParams(2)))
         with pytest.raises(RuntimeError, match="this session is closed"):
             session.fork(("branch",))
 
@@ -544,12 +544,12 @@ def test_closed_and_unopened_sessions_do_not_answer(model):
 @pytest.mark.parametrize("call", [3, 4, 6])
 def test_a_failing_pass_fails_the_requests_in_it_and_no_others(model, fault, error, call):
     sampler = ContinuousSampler(Faulty(model, {call}, fault), NEVER, max_sessions=4)
-    idle, queued = Transcript(), [([7], Params(3)), ([8], Params(3))]
+    idle, queued = Transcript(), [([7], SamplingParams(3)), ([8], SamplingParams(3))]
 
     async def all_at_once():
         async with sampler.session(("idle",)) as session:
             await say(session, idle, [1, 2, 3], 2)
-            lives = [talk(sampler, ("life", i), [([i + 1] * (i + 1), Params(6))]) for i in range(4)]
+            lives = [talk(sampler, ("life", i), [([i + 1] * (i + 1), SamplingParams(6))]) for i in range(4)]
             held = await asyncio.gather(*lives, talk(sampler, ("queued",), queued), return_exceptions=True)
             await say(session, idle, [4], 2)
         return held
@@ -574,7 +574,7 @@ def test_a_failing_pass_leaves_no_number_in_the_cache_that_could_spread(model):
         async with sampler.session(("long",)) as first:
             await say(first, long, [1] * 30, 1)
             with pytest.raises(MemoryError):
-                await talk(sampler, ("bad",), [([2] * 20, Params(3))])
+                await talk(sampler, ("bad",), [([2] * 20, SamplingParams(3))])
             async with sampler.session(("short",)) as second:
                 await asyncio.gather(say(first, long, [3], 4), say(second, short, [4], 4))
                 assert (first.slot, second.slot) == (0, 1)
@@ -599,7 +599,7 @@ def test_an_answer_ends_with_its_stop_or_at_its_limit(model):
 @pytest.mark.parametrize("max_sessions", [1, 3])
 @pytest.mark.parametrize("size", [1, 30, 46, 47])
 def test_a_session_that_holds_all_the_model_can_read_says_full(make_model, size, max_sessions):
-    model, turns = make_model(length=48), [(list(range(20, 20 + size)), Params(40))] * 3
+    model, turns = make_model(length=48), [(list(range(20, 20 + size)), SamplingParams(40))] * 3
     sampler = ContinuousSampler(model, NEVER, max_sessions=max_sessions)
     for transcript, answers in live(sampler, {("life", i): turns for i in range(2)}).values():
         assert answers[-1] == Sampled([], [], StopReason.FULL, [])
@@ -608,12 +608,12 @@ def test_a_session_that_holds_all_the_model_can_read_says_full(make_model, size,
         assert_scored_by(model, full)
 
 
-@pytest.mark.parametrize(("ids", "params"), [([], Params(2)), ([1], Params(0))])
+@pytest.mark.parametrize(("ids", "params"), [([], SamplingParams(2)), ([1], SamplingParams(0))])
 def test_a_request_that_asks_for_nothing_is_an_error_for_its_caller_alone(model, ids, params):
     sampler = ContinuousSampler(model, STOPS)
 
     async def both():
-        bad, good = talk(sampler, ("bad",), [(ids, params)]), talk(sampler, ("good",), [([1], Params(2))])
+        bad, good = talk(sampler, ("bad",), [(ids, params)]), talk(sampler, ("good",), [([1], SamplingParams(2))])
         return await asyncio.gather(bad, good, return_exceptions=True)
 
     bad, good = run(both())
@@ -625,7 +625,7 @@ def test_a_sampler_outlives_event_loops_that_were_broken_off(model):
     sampler = ContinuousSampler(model, NEVER, max_sessions=2)
 
     async def broken_off():
-        tasks = [asyncio.create_task(talk(sampler, ("life", i), [([1], Params(9))])) for i in range(3)]
+        tasks = [asyncio.create_task(talk(sampler, ("life", i), [([1], SamplingParams(9))])) for i in range(3)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         raise KeyError(len(tasks))

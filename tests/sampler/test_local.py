@@ -8,7 +8,7 @@ import torch
 
 from codots.core.rng import stream
 from codots.core.transcript import Sampled, StopReason, Transcript
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.cache import bytes_per_id
 from codots.sampler.local import LocalSampler
 from tests.sampler.talks import (
@@ -50,7 +50,7 @@ def test_a_wrong_position_or_a_foreign_row_would_show_in_the_logprobs(model):
 def test_ids_are_drawn_as_often_as_their_probability_says(model):
     sampler = LocalSampler(model, STOPS)
     prompt = [5, 6, 7]
-    held = live(sampler, {("draw", i): [(prompt, Params(1))] for i in range(250)})
+    held = live(sampler, {("draw", i): [(prompt, SamplingParams(1))] for i in range(250)})
     probabilities = full_pass(model, [*prompt, 0])[-1].exp()
     drawn = torch.tensor([transcript.ids[-1] for transcript, _ in held.values()])
     for id in probabilities.topk(5).indices:
@@ -74,8 +74,10 @@ def test_every_id_is_the_one_that_the_draw_of_its_session_turn_and_place_falls_o
 def test_what_openings_share_is_read_once_and_changes_no_logprob(model):
     rng = stream("alike")
     head, tails = rng.integers(0, 800, 40).tolist(), rng.integers(0, 800, (6, 9)).tolist()
-    turns = [[(head, Params(3))], *([([*head, *tail], Params(3))] for tail in tails)]
-    turns += [[([*head[:20], *tail], Params(3))] for tail in tails] + [[([*head, *tails[0]], Params(3))]]
+    turns = [[(head, SamplingParams(3))], *([([*head, *tail], SamplingParams(3))] for tail in tails)]
+    turns += [[([*head[:20], *tail], SamplingParams(3))] for tail in tails] + [
+        [([*head, *tails[0]], SamplingParams(3))]
+    ]
     counting = Counting(model)
     held = live(LocalSampler(counting, frozenset()), {("life", i): turn for i, turn in enumerate(turns)})
     read = sum(len(ids) for turn in turns for ids, _ in turn)
@@ -94,7 +96,10 @@ def test_what_an_earlier_session_left_is_not_read_again_and_not_trusted_once_ove
     sampler = LocalSampler(counting, frozenset(), max_sessions=1)
 
     async def in_turn():
-        return [(await talk(sampler, ("life", i), [(ids, Params(2))]))[0] for i, ids in enumerate((one, one, two, one))]
+        return [
+            (await talk(sampler, ("life", i), [(ids, SamplingParams(2))]))[0]
+            for i, ids in enumerate((one, one, two, one))
+        ]
 
     for transcript in run(in_turn()):
         logprobs = full_pass(model, transcript.ids)
@@ -110,9 +115,11 @@ def test_a_branch_goes_on_from_where_its_session_stood_and_each_goes_its_own_way
 
     async def branching():
         async with sampler.session(("trunk",)) as trunk:
-            first = await trunk.sample(prompt, Params(4))
+            first = await trunk.sample(prompt, SamplingParams(4))
             async with trunk.fork(("branch",)) as branch:
-                answers = await asyncio.gather(trunk.sample(more, Params(4)), branch.sample(more, Params(4)))
+                answers = await asyncio.gather(
+                    trunk.sample(more, SamplingParams(4)), branch.sample(more, SamplingParams(4))
+                )
         return first, answers
 
     first, (here, there) = run(branching())
@@ -135,7 +142,7 @@ def test_sessions_close_up_when_others_leave_and_lose_nothing(model):
         async with sampler.session(("life", i)) as session:
             for ids in turns[i]:
                 transcript.read(ids)
-                transcript.wrote(await session.sample(ids, Params(3)))
+                transcript.wrote(await session.sample(ids, SamplingParams(3)))
                 slots.setdefault(len(transcript.ids), {})[i] = session.slot
         return transcript
 
@@ -182,7 +189,7 @@ def test_the_order_of_creation_and_the_company_change_no_id(model):
 
 
 def test_other_names_draw_other_ids(model):
-    turns = [([5, 6, 7], Params(9))]
+    turns = [([5, 6, 7], SamplingParams(9))]
     held = live(LocalSampler(model, frozenset()), {("a", 1): turns, ("a", 2): turns, ("b", 1): turns})
     assert len({tuple(transcript.ids) for transcript, _ in held.values()}) == 3
 
@@ -210,7 +217,7 @@ def test_an_answer_ends_with_its_stop_or_at_its_limit(model):
 
 @pytest.mark.parametrize("size", [1, 30, 46, 47])
 def test_a_session_that_holds_all_the_model_can_read_says_full(make_model, size):
-    model, turn = make_model(length=48), (list(range(20, 20 + size)), Params(40))
+    model, turn = make_model(length=48), (list(range(20, 20 + size)), SamplingParams(40))
     transcript, answers = live(LocalSampler(model, frozenset()), {("life",): [turn] * 3})["life",]
     assert [answer.stop for answer in answers][-1] is StopReason.FULL
     assert answers[-1].ids == []
@@ -224,7 +231,9 @@ def test_a_session_that_holds_all_the_model_can_read_says_full(make_model, size)
 @pytest.mark.parametrize("size", [48, 49, 300])
 def test_a_prompt_longer_than_the_model_reads_gives_an_empty_full_answer(make_model, size):
     sampler = LocalSampler(make_model(length=48), frozenset())
-    _, answers = live(sampler, {("long",): [([7] * size, Params(3))], ("short",): [([7], Params(3))]})[("long",)]
+    _, answers = live(sampler, {("long",): [([7] * size, SamplingParams(3))], ("short",): [([7], SamplingParams(3))]})[
+        ("long",)
+    ]
     assert answers[0] == Sampled([], [], StopReason.FULL, [])
 
 
@@ -236,7 +245,7 @@ def test_sessions_past_the_limit_queue_and_finish(model):
         async with sampler.session(("life", i)) as session:
             inside += 1
             most = max(most, inside)
-            await session.sample([i + 1], Params(3))
+            await session.sample([i + 1], SamplingParams(3))
             inside -= 1
 
     async def many():
@@ -262,7 +271,7 @@ def test_the_cache_stays_within_its_bytes_and_sessions_past_it_queue(model, plac
 def test_a_cancelled_session_frees_its_place_and_the_others_go_on(model, when):
     sampler, sessions = LocalSampler(model, frozenset(), max_sessions=3), {}
     for i in range(3):
-        sessions["life", i] = [([i + 1] * 4, Params(8)), ([9], Params(8))]
+        sessions["life", i] = [([i + 1] * 4, SamplingParams(8)), ([9], SamplingParams(8))]
     expected = numbers(live(LocalSampler(model, frozenset(), max_sessions=3), sessions))
 
     async def some():
@@ -283,9 +292,9 @@ def test_a_session_cancelled_in_the_queue_takes_no_place(model):
     sampler = LocalSampler(model, frozenset(), max_sessions=1)
 
     async def queue():
-        first = asyncio.create_task(talk(sampler, ("first",), [([1], Params(6))]))
+        first = asyncio.create_task(talk(sampler, ("first",), [([1], SamplingParams(6))]))
         await asyncio.sleep(0)
-        second = asyncio.create_task(talk(sampler, ("second",), [([1], Params(6))]))
+        second = asyncio.create_task(talk(sampler, ("second",), [([1], SamplingParams(6))]))
         await asyncio.sleep(0)
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
@@ -296,17 +305,17 @@ def test_a_session_cancelled_in_the_queue_takes_no_place(model):
 
 def test_a_request_that_was_given_up_ends_its_session_and_no_other(model):
     sampler = LocalSampler(model, frozenset(), max_sessions=2)
-    turns = [([3, 4], Params(8)), ([9], Params(8))]
+    turns = [([3, 4], SamplingParams(8)), ([9], SamplingParams(8))]
     expected = live(sampler, {("good",): turns})["good",][0]
 
     async def gives_up():
         async with sampler.session(("bad",)) as session:
-            request = asyncio.create_task(session.sample([1, 2], Params(200)))
+            request = asyncio.create_task(session.sample([1, 2], SamplingParams(200)))
             for _ in range(6):
                 await asyncio.sleep(0)
             request.cancel()
             await asyncio.wait([request])
-            await session.sample([5], Params(3))
+            await session.sample([5], SamplingParams(3))
 
     async def both():
         return await asyncio.gather(gives_up(), talk(sampler, ("good",), turns), return_exceptions=True)
@@ -323,12 +332,14 @@ def test_a_session_left_by_an_exception_frees_its_place(model):
 
     async def raises():
         async with sampler.session(("bad",)) as session:
-            await session.sample([1, 2], Params(3))
+            await session.sample([1, 2], SamplingParams(3))
             raise KeyError("in the middle")
 
     async def both():
         return await asyncio.gather(
-            raises(), talk(sampler, ("good",), [([1], Params(9)), ([2], Params(9))]), return_exceptions=True
+            raises(),
+            talk(sampler, ("good",), [([1], SamplingParams(9)), ([2], SamplingParams(9))]),
+            return_exceptions=True,
         )
 
     bad, good = run(both())
@@ -345,7 +356,7 @@ def test_a_failure_of_the_model_reaches_every_caller_and_the_next_are_served(mod
     sampler = LocalSampler(Faulty(model, {call}, fault), frozenset(), max_sessions=4)
 
     async def all_at_once():
-        lives = [talk(sampler, ("life", i), [([i + 1] * (i + 1), Params(6))]) for i in range(4)]
+        lives = [talk(sampler, ("life", i), [([i + 1] * (i + 1), SamplingParams(6))]) for i in range(4)]
         return await asyncio.gather(*lives, return_exceptions=True)
 
     assert [type(answer) for answer in run(all_at_once())] == [error] * 4
@@ -361,7 +372,7 @@ def test_a_failure_of_the_model_reaches_the_others_even_when_one_caller_was_just
     tasks = []
 
     async def all_at_once():
-        tasks.extend(asyncio.create_task(talk(sampler, ("life", i), [([i + 1], Params(6))])) for i in range(3))
+        tasks.extend(asyncio.create_task(talk(sampler, ("life", i), [([i + 1], SamplingParams(6))])) for i in range(3))
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     assert [type(answer) for answer in run(all_at_once())] == [asyncio.CancelledError, MemoryError, MemoryError]
@@ -401,8 +412,8 @@ def test_a_closed_session_answers_no_more(model):
 
     async def late():
         async with sampler.session(("closed",)) as session:
-            await session.sample([1], Params(2))
-        await session.sample([1], Params(2))
+            await session.sample([1], SamplingParams(2))
+        await session.sample([1], SamplingParams(2))
 
     with pytest.raises(RuntimeError, match="this session is closed"):
         run(late())
@@ -412,7 +423,10 @@ def test_a_session_with_nothing_to_read_is_an_error_for_its_caller_alone(model):
     sampler = LocalSampler(model, STOPS)
 
     async def both():
-        empty, good = talk(sampler, ("empty",), [([], Params(2))]), talk(sampler, ("good",), [([1], Params(2))])
+        empty, good = (
+            talk(sampler, ("empty",), [([], SamplingParams(2))]),
+            talk(sampler, ("good",), [([1], SamplingParams(2))]),
+        )
         return await asyncio.gather(empty, good, return_exceptions=True)
 
     empty, good = run(both())
@@ -424,7 +438,7 @@ def test_an_answer_that_may_be_endless_is_the_one_that_its_room_allows(model):
     answers = []
     for most in (90, 10**12):
         sampler = LocalSampler(model, frozenset(), max_length=100)
-        _, (answer,) = run(talk(sampler, ("long",), [([5] * 10, Params(most))]))
+        _, (answer,) = run(talk(sampler, ("long",), [([5] * 10, SamplingParams(most))]))
         answers.append(answer)
     assert answers[0].ids == answers[1].ids
     assert (len(answers[1].ids), answers[1].stop) == (90, StopReason.FULL)
@@ -435,7 +449,10 @@ def test_an_answer_of_no_ids_is_an_error_for_its_caller_alone(model, max_tokens)
     sampler = LocalSampler(model, STOPS)
 
     async def both():
-        none, good = talk(sampler, ("none",), [([1], Params(max_tokens))]), talk(sampler, ("good",), [([1], Params(2))])
+        none, good = (
+            talk(sampler, ("none",), [([1], SamplingParams(max_tokens))]),
+            talk(sampler, ("good",), [([1], SamplingParams(2))]),
+        )
         return await asyncio.gather(none, good, return_exceptions=True)
 
     none, good = run(both())
@@ -447,7 +464,7 @@ def test_a_sampler_outlives_event_loops_that_were_broken_off(model):
     sampler = LocalSampler(model, frozenset(), max_sessions=2)
 
     async def broken_off():
-        tasks = [asyncio.create_task(talk(sampler, ("life", i), [([1], Params(9))])) for i in range(3)]
+        tasks = [asyncio.create_task(talk(sampler, ("life", i), [([1], SamplingParams(9))])) for i in range(3)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         raise KeyError(len(tasks))

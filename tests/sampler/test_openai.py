@@ -29,12 +29,12 @@ from codots.model.load import model_folder
 from codots.rollout.life import Job
 from codots.rollout.profile import Profile, load_profile
 from codots.rollout.steps import Given, Own
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler, RefusedError, messages
 
 SECRET = "sk-secret-0123456789"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\uf8fc\uf8fd\uf8fe\uf8ff"), max_size=30)
-PARAMS = Params(7, 0.5)
+PARAMS = SamplingParams(7, 0.5)
 
 
 def good(text="hello", reason="stop"):

@@ -18,7 +18,7 @@ from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
 from codots.preflight.model_shape import Shape
 from codots.rollout.fit import Rehearsed
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 
 SMALL = 5_000_000
@@ -94,7 +94,7 @@ def _sample(model: Any, openings: Sequence[list[int]], count: int) -> None:
     async def one(i: int) -> None:
         ids = [i % model.config.vocab_size, *openings[i]]  # rows that begin alike would be read once
         async with sampler.session(("trial", i)) as session:
-            await session.sample(ids, Params(count, 1.0))
+            await session.sample(ids, SamplingParams(count, 1.0))
 
     async def together() -> None:
         await asyncio.gather(*(one(i) for i in range(len(openings))))

@@ -12,7 +12,7 @@ from codots.core.renamed import with_new_keys
 from codots.core.suggest import check_known
 from codots.domains.base import STYLES
 from codots.domains.registry import get_domain
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 
 PROFILE = "codots.json"
 
@@ -26,8 +26,8 @@ class EpisodeParams:
     """How a model plays: what it is asked in, and how long it may answer."""
 
     style: str
-    solve: Params
-    update: Params
+    solve: SamplingParams
+    update: SamplingParams
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ CACHE_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class Params:
+class SamplingParams:
     """How to sample one answer."""
 
     max_tokens: int
@@ -31,7 +31,7 @@ class Session(Protocol):
     async def __aexit__(self, *error: object) -> None:
         """Free the cache, however the block was left."""
 
-    async def sample(self, ids: list[int], params: Params) -> Sampled:
+    async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
         """Read new ids and sample an answer; both stay in the session."""
         ...
 

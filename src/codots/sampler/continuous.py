@@ -10,7 +10,7 @@ import torch
 
 from codots.core.rng import Names
 from codots.core.transcript import Sampled
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 from codots.sampler.cache import Reading
 from codots.sampler.local import LocalSampler, LocalSession, Request
 
@@ -33,7 +33,7 @@ class ContinuousSession(LocalSession):
         self.asking = False
         self.opened_at = -1
 
-    async def sample(self, ids: list[int], params: Params) -> Sampled:
+    async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
         """Read new ids and sample an answer. Raises RuntimeError while another answer of this session is under way."""
         if self.asking:
             raise RuntimeError("this session is sampling already; expected one request at a time")

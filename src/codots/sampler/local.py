@@ -13,7 +13,7 @@ import torch
 from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
 from codots.model.attention import Rows, run, teach
-from codots.sampler.base import CACHE_BYTES, SESSIONS, Params
+from codots.sampler.base import CACHE_BYTES, SESSIONS, SamplingParams
 from codots.sampler.cache import SlotCache, bytes_per_id
 
 
@@ -23,7 +23,7 @@ class Request:
 
     session: LocalSession
     new: list[int]
-    params: Params
+    params: SamplingParams
     draws: list[float]
     """One uniform number for each id that may be sampled."""
     done: asyncio.Future[Sampled]
@@ -54,7 +54,7 @@ class LocalSession:
     async def __aexit__(self, *error: object) -> None:
         self.sampler._leave(self)
 
-    async def sample(self, ids: list[int], params: Params) -> Sampled:
+    async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
         """Read new ids and sample an answer; logprobs are those of the distribution sampled from."""
         self._check_open()
         return await self.sampler._sample(self, ids, params)
@@ -148,7 +148,7 @@ class LocalSampler:
         self._waiting = [request for request in self._waiting if request.session is not session]
         self._active = [request for request in self._active if request.session is not session]
 
-    async def _sample(self, session: LocalSession, ids: list[int], params: Params) -> Sampled:
+    async def _sample(self, session: LocalSession, ids: list[int], params: SamplingParams) -> Sampled:
         # Refused here: inside the batch, one caller's mistake would be everybody's failure.
         if params.max_tokens < 1 or not (ids or session.pending):
             raise ValueError(f"{params.max_tokens} ids wanted after {len(ids)} new ones; expected at least 1 of each")

@@ -18,7 +18,7 @@ from codots.core.redact import without_secrets
 from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
 from codots.model.alphabet import END, ROLES, Alphabet
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 HOME = "https://api.openai.com/v1"
@@ -104,7 +104,7 @@ class EndpointSession:
     async def __aexit__(self, *error: object) -> None:
         return None
 
-    async def sample(self, ids: list[int], params: Params) -> Sampled:
+    async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
         """Say what is new and hear the answer; ids are letters, and no logprob of theirs is known."""
         rng = stream(*self.names, self.turn)
         self.turn += 1
@@ -147,7 +147,7 @@ class EndpointSampler:
         """Refuse: what is served elsewhere cannot be trained here."""
         raise ValueError(f"{self.endpoint} only answers; training needs a model folder")
 
-    async def answer(self, ids: list[int], params: Params, rng: Any) -> tuple[str, StopReason]:
+    async def answer(self, ids: list[int], params: SamplingParams, rng: Any) -> tuple[str, StopReason]:
         """Give the model's next message and why it ended; nothing, FULL for a chat longer than it can read."""
         import tenacity
 
@@ -174,7 +174,7 @@ class EndpointSampler:
                 self.refused = f"{e} refuses: {said}"
                 raise RefusedError(self.refused) from None
 
-    def _body(self, ids: list[int], params: Params, seed: int) -> dict[str, Any]:
+    def _body(self, ids: list[int], params: SamplingParams, seed: int) -> dict[str, Any]:
         # What is left out is taken from the server's own defaults, so all that shapes the distribution is said.
         limit = "max_completion_tokens" if self.endpoint.url.startswith(HOME) else "max_tokens"
         asked = {"temperature": params.temperature, "top_p": 1.0, "seed": seed, limit: params.max_tokens}

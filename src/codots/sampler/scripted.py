@@ -8,10 +8,10 @@ from typing import Any, Self
 from codots.core.rng import Names
 from codots.core.transcript import Sampled, StopReason
 from codots.model.renderer import Render
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 
-Player = Callable[[str], str]
-"""Answers the new text of a session; one player serves one session."""
+Script = Callable[[str], str]
+"""Answers the new text of a session; one script serves one session."""
 
 
 def scripted(text: str, render: Render, version: int = 0) -> Sampled:
@@ -21,10 +21,10 @@ def scripted(text: str, render: Render, version: int = 0) -> Sampled:
 
 
 class ScriptedSession:
-    """One player at work."""
+    """One script at work."""
 
-    def __init__(self, render: Render, player: Player, version: int) -> None:
-        self.render, self.player, self.version = render, player, version
+    def __init__(self, render: Render, script: Script, version: int) -> None:
+        self.render, self.script, self.version = render, script, version
 
     async def __aenter__(self) -> Self:
         return self
@@ -32,20 +32,20 @@ class ScriptedSession:
     async def __aexit__(self, *error: object) -> None:
         return None
 
-    async def sample(self, ids: list[int], params: Params) -> Sampled:
-        """Decode, ask the player, encode."""
-        return scripted(self.player(self.render.text(ids)), self.render, self.version)
+    async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
+        """Decode, ask the script, encode."""
+        return scripted(self.script(self.render.text(ids)), self.render, self.version)
 
 
 class ScriptedSampler:
-    """Give each session its own player, made from the session's name."""
+    """Give each session its own script, made from the session's name."""
 
-    def __init__(self, render: Render, make_player: Callable[[Names], Player]) -> None:
-        self.render, self.make_player, self.version = render, make_player, 0
+    def __init__(self, render: Render, make_script: Callable[[Names], Script]) -> None:
+        self.render, self.make_script, self.version = render, make_script, 0
 
     def session(self, names: Names) -> ScriptedSession:
-        """Open a session with a fresh player."""
-        return ScriptedSession(self.render, self.make_player(names), self.version)
+        """Open a session with a fresh script."""
+        return ScriptedSession(self.render, self.make_script(names), self.version)
 
     async def load(self, weights: Any, version: int) -> None:
         """A script has no weights; only the version moves on."""
