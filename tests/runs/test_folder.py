@@ -117,4 +117,4 @@ def test_a_file_system_without_locks_is_a_line_and_no_end(run, config, caplog, m
     monkeypatch.setattr("fcntl.flock", without)
     opened(run, config, resume=True)
     (said,) = caplog.messages
-    assert said.endswith("run cannot be locked (No locks available): see to it that no second process uses it")
+    assert said.endswith("run cannot be locked (No locks available): make sure that no second process uses it")

@@ -1,1 +1,1 @@
-"""Contexts: how an agent is asked to carry text from task to task, and how its reply is read."""
+"""Contexts: how an agent is prompted to carry text from task to task, and how its reply is parsed."""

@@ -1,4 +1,4 @@
-"""How a context is asked for, read and bounded."""
+"""Prompt for a new context, and parse and bound the reply."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Trajectory:
     rules: str
     turns: tuple[Turn, ...]
     outcome: str
-    """The answer to the last action, empty where the domain does not tell."""
+    """The observation after the last action; empty if the domain shows none."""
     reward: float | None
-    """None where the domain hides it."""
+    """Reward of the episode, or None if the domain hides it."""
     feedback: str
 
 
@@ -41,30 +41,30 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What came of a rewrite."""
+    """The result of a rewrite."""
 
     context: str
     failure: str | None = None
-    """Why the rewrite does not count, None if it does."""
+    """Why the rewrite was rejected, or None if it was accepted."""
 
 
 class Strategy(Protocol):
-    """A way to carry knowledge over tasks as text."""
+    """A strategy to carry knowledge over tasks as text."""
 
     def initial(self) -> str:
-        """Give the context before any task."""
+        """Return the context before the first task."""
         ...
 
     def solve(self, rules: str, context: str, observation: str, style: str) -> Prompt:
-        """Open a solve episode."""
+        """Return the prompt that opens a solve episode."""
         ...
 
     def prompt(self, trajectory: Trajectory, context: str, style: str) -> Prompt:
-        """Open an update episode."""
+        """Return the prompt that opens an update episode."""
         ...
 
     def parse(self, text: str, context: str) -> Parsed:
-        """Read the new context out of a reply; `context` is the one it replaces."""
+        """Parse the new context from a reply; `context` is the one it replaces."""
         ...
 
 
@@ -73,32 +73,32 @@ _render = Prompts(__package__)
 
 @dataclass(frozen=True)
 class Rewrite:
-    """Write the whole context anew after each task (arXiv 2606.20002, section 2).
+    """Rewrite the whole context after each task (arXiv 2606.20002, section 2).
 
-    A reply counts if the opening and the closing tag stand in it exactly once, in order, and the text between them is
-    no longer than the cap. An empty text is a valid empty context.
+    A reply is accepted if it contains the opening and the closing tag exactly once, in order, and the text between them
+    is no longer than the cap. An empty text is a valid empty context.
     """
 
     on_parse_failure: Literal["keep", "wipe"] = "keep"
-    """Whether a reply that cannot be read leaves the old context or an empty one (the paper's)."""
+    """What follows a rejected reply: the old context (`keep`) or, as in the paper, an empty one (`wipe`)."""
     cap: int = 4000
-    """Greatest length of a context in characters."""
+    """Maximum length of a context, in characters."""
 
     def initial(self) -> str:
-        """Give the empty context."""
+        """Return the empty context."""
         return ""
 
     def solve(self, rules: str, context: str, observation: str, style: str) -> Prompt:
-        """Put the context after the rules."""
+        """Return a prompt with the context after the rules."""
         return Prompt(_render("solve", style, rules=rules, context=context), observation)
 
     def prompt(self, trajectory: Trajectory, context: str, style: str) -> Prompt:
-        """Show the old context, what happened and how it ended."""
+        """Return a prompt with the old context, the turns of the episode and its outcome."""
         system = _render("rewrite_system", style, cap=self.cap, open=OPEN, close=CLOSE)
         return Prompt(system, _render("rewrite_user", style, t=trajectory, context=context))
 
     def parse(self, text: str, context: str) -> Parsed:
-        """Cut out what stands between the tags."""
+        """Return the text between the tags, or the fallback and the reason why the reply was rejected."""
         failure = None
         if text.count(OPEN) != 1 or text.count(CLOSE) != 1 or text.index(OPEN) > text.index(CLOSE):
             failure = f"expected exactly one {OPEN} and one {CLOSE} after it"

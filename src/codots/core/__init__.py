@@ -1,1 +1,1 @@
-"""What every room stands on: random streams, files, processes, the wording of errors."""
+"""Shared basics: random streams, files, processes, error messages."""

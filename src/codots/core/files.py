@@ -17,7 +17,7 @@ log = logging.getLogger("codots")
 
 
 def sync(path: Path) -> None:
-    """Have a file or a folder on the disk itself, where no power cut reaches it."""
+    """Flush a file or a folder to disk, so that it survives a power cut."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -26,7 +26,7 @@ def sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part."""
+    """Write a file atomically: a reader finds the old content or the new one, never a part."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
@@ -41,18 +41,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def writable(path: Path) -> None:
-    """Raise ValueError if no file of this name can be written, before there is anything to write."""
+    """Raise ValueError if this file cannot be written; called before there is anything to write."""
     why = ""
     if not path.parent.is_dir():
         why = f"there is no folder {path.parent}{closest(path.parent)}"
-    elif path.exists() and not path.is_file():  # a device, say, which a rename would put an end to
-        why = "it is a folder" if path.is_dir() else "it is no ordinary file"
+    elif path.exists() and not path.is_file():  # such as a device, which a rename would replace
+        why = "it is a folder" if path.is_dir() else "it is not a regular file"
     if why:
         raise ValueError(f"cannot write {path}: {why}")
 
 
 def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder so that it is there whole or not at all; on a failure nothing of it remains."""
+    """Write a folder atomically; after a failure nothing of it remains."""
     part = whole.with_name(f".{whole.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -72,7 +72,7 @@ def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder against every other process; the kernel lets go of it however this one ends."""
+    """Lock a folder against other processes; the kernel releases the lock however this process ends."""
     with (folder / LOCK).open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,8 +81,8 @@ def claimed(folder: Path) -> Iterator[None]:
             holder = f"process {found.decode()}" if (found := file.read()).isdigit() else "another process"
             raise ValueError(f"{folder} is in use by {holder}; wait for its end, or give run=ANOTHER") from error
         except OSError as error:
-            log.warning(f"{folder} cannot be locked ({error.strerror}): see to it that no second process uses it")
-        with suppress(OSError):  # a full disk; the hold is as good without a name
+            log.warning(f"{folder} cannot be locked ({error.strerror}): make sure that no second process uses it")
+        with suppress(OSError):  # on a full disk; the lock also works without the process id
             file.truncate(0)
             file.write(str(os.getpid()).encode())
         yield

@@ -1,4 +1,4 @@
-"""Worker processes: they never hear of Ctrl-C, and they end with the work they were made for."""
+"""Start worker processes that ignore Ctrl-C and end with their work."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 
 @contextmanager
-def deaf_to_ctrl_c() -> Iterator[None]:
-    """Ctrl-C is the first process's to handle; one that is started in here never hears of it, not even at first."""
-    resource_tracker.ensure_running()  # which multiprocessing would do in here, and let Ctrl-C through
+def sigint_blocked() -> Iterator[None]:
+    """Block SIGINT while child processes start; only the main process handles Ctrl-C."""
+    resource_tracker.ensure_running()  # else multiprocessing starts it in here, and unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -22,19 +22,19 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def mapped(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """A `map` over worker processes, which are stopped if what is inside ends early; one worker is this process."""
+def worker_map(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Yield a `map` over worker processes, or the built-in one for one worker; an exception stops the workers."""
     if workers == 1:
         yield map
         return
     others, pool = active_children(), ProcessPoolExecutor(workers, get_context("spawn"))
 
-    def spread(*args: Any) -> Iterator[Any]:
-        with deaf_to_ctrl_c():
+    def pool_map(*args: Any) -> Iterator[Any]:
+        with sigint_blocked():
             return pool.map(*args)
 
     try:
-        yield spread
+        yield pool_map
     except BaseException:
         for child in active_children():
             if child not in others:

@@ -1,4 +1,4 @@
-"""Secrets stay where they are: out of every line and every log."""
+"""Remove secrets from messages and logs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import re
 
 NAMED = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
-"""What the name of an environment variable says when its value is nobody else's business."""
+"""Matches names of environment variables whose values are secret."""
 LOGIN = re.compile(r"(\w+://)[^/\s@]+@")
 SHORT = 8
-"""Anything shorter would be found in words that are no secret."""
+"""Minimum length of a secret; shorter values also occur in ordinary words."""
 
 
 def without_secrets(text: str) -> str:
-    """Blot out the login of every address, and the values of all variables that are named like a secret."""
+    """Mask the login of every URL, and the values of all environment variables that are named like a secret."""
     for name, value in os.environ.items():
         if NAMED.search(name) and len(value) >= SHORT:
             text = text.replace(value, f"<{name}>")

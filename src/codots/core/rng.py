@@ -10,11 +10,11 @@ Names = tuple[str | int, ...]
 
 
 def digest(*names: str | int) -> int:
-    """Hash a list of names to a 128-bit integer that is the same on every machine and in every process."""
+    """Hash names to a 128-bit integer that is the same on every machine and in every process."""
     text = "\x1f".join(f"{type(name).__name__}:{name}" for name in names)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
 
 
 def stream(*names: str | int) -> np.random.Generator:
-    """Give the random generator of this name: equal names, equal draws, whatever else was drawn before."""
+    """Return the random generator of these names; equal names give equal draws, whatever was drawn before."""
     return np.random.Generator(np.random.PCG64(digest(*names)))

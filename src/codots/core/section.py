@@ -10,7 +10,7 @@ from codots.core.renamed import KEYS, old_keys
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, without unknown keys, every number finite."""
+    """A section of a recipe: frozen, with no unknown keys and only finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 

@@ -1,4 +1,4 @@
-"""Word the error for a wrong name, with the nearest right one."""
+"""Error messages for unknown names, with the nearest known one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def nearest(given: object, known: Iterable[str], what: str) -> str:
-    """Word the one line that a wrong name deserves; of very many names it tells how many there are."""
+    """Return a one-line error for an unknown name; more than 40 known names are counted rather than listed."""
     names = sorted(known)
     close = get_close_matches(str(given).casefold(), by_case := {name.casefold(): name for name in names}, 1, 0.4)
     hint = f"; the nearest is {by_case[close[0]]!r}" if close else ""
@@ -17,14 +17,14 @@ def nearest(given: object, known: Iterable[str], what: str) -> str:
 
 
 def check_known(given: object, known: Iterable[str], what: str) -> None:
-    """Raise ValueError, which names the nearest, if this is not a known name."""
+    """Raise ValueError, with the nearest known name, if the given name is unknown."""
     if given not in (names := list(known)):
         raise ValueError(nearest(given, names, what))
 
 
 def closest(path: Path, *others: str) -> str:
-    """Name the neighbour, or another word, that a path may have meant, or nothing."""
-    beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    known = {other: other for other in others} | {e.name: str(e) for e in beside if e.name != path.name}
+    """Return a hint with the sibling path, or the other word, nearest to this path; empty if none is close."""
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    known = {other: other for other in others} | {e.name: str(e) for e in siblings if e.name != path.name}
     close = get_close_matches(path.name, known, n=1)
     return f"; the nearest is {known[close[0]]!r}" if close else ""

@@ -1,4 +1,4 @@
-"""Prompts stand in jinja2 files beside the code that speaks them; here they are found and filled in."""
+"""Load and render the jinja2 prompt templates of a package."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 class Prompts:
-    """The prompts of a package: `render = Prompts(__package__)`, then `render("rules", dials=dials)`.
+    """Render the prompts of a package: `render = Prompts(__package__)`, then `render("rules", dials=dials)`.
 
-    They lie in the folder `prompts` of the package, each under its name and style: `rules.natural.jinja`. Empty lines
-    before a text and white space after it are dropped. A value that a template asks for and is not given raises
-    jinja2.UndefinedError.
+    Templates are in the folder `prompts` of the package, named by prompt and style: `rules.natural.jinja`. Leading
+    newlines and trailing white space of the text are removed. A missing value raises jinja2.UndefinedError.
     """
 
     def __init__(self, package: str) -> None:

@@ -1,4 +1,4 @@
-"""The token-exact record of an episode, and what a learner sees of it."""
+"""The token-exact record of an episode, and the training sample made from it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class StopReason(StrEnum):
     """Why a sampler stopped."""
 
     STOP = "stop"
-    """A stop id was sampled; it is the last id."""
+    """A stop id was sampled and is the last id."""
     LENGTH = "length"
-    """The limit of new ids was reached."""
+    """The maximum number of new ids was reached."""
     FULL = "full"
-    """The session holds as many ids as the model can read."""
+    """The session has reached the maximum length of the model."""
 
 
 @dataclass(frozen=True)
@@ -23,31 +23,31 @@ class Sampled:
 
     ids: list[int]
     logprobs: list[float]
-    """Of each id, under the distribution it was sampled from."""
+    """Logprob of each id under the distribution it was sampled from."""
     stop: StopReason
     versions: list[int]
-    """Of the weights that sampled each id."""
+    """Version of the weights that sampled each id."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One masked sequence with an advantage on every token it trains."""
+    """One masked sequence with an advantage for every trained token."""
 
     ids: list[int]
     mask: list[bool]
     """True where the policy sampled the id."""
     advantages: list[float]
     logprobs: list[float]
-    """The sampler's, 0 where the mask is False."""
+    """Logprobs of the sampler, 0 where the mask is False."""
     versions: list[int]
-    """Of the weights that sampled each id, 0 where the mask is False."""
+    """Version of the weights that sampled each id, 0 where the mask is False."""
     ref_logprobs: list[float] | None = None
-    """A frozen reference model's, 0 where the mask is False; None where nothing asks for them."""
+    """Logprobs of a frozen reference model, 0 where the mask is False; None if the loss does not use them."""
 
 
 @dataclass
 class Transcript:
-    """The ids of one episode in order, growing while the episode runs."""
+    """The ids of one episode in order; it grows while the episode runs."""
 
     ids: list[int] = field(default_factory=list)
     mask: list[bool] = field(default_factory=list)
@@ -70,10 +70,10 @@ class Transcript:
 
     @property
     def tokens(self) -> int:
-        """Number of sampled ids: what this episode trains."""
+        """Number of sampled ids, which are the trained ones."""
         return sum(self.mask)
 
     def sample(self, advantage: float) -> Sample:
-        """Give every sampled id the advantage of the episode."""
+        """Return a sample in which every sampled id has the advantage of the episode."""
         advantages = [advantage if m else 0.0 for m in self.mask]
         return Sample(self.ids, self.mask, advantages, self.logprobs, self.versions)

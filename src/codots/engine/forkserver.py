@@ -6,7 +6,7 @@ import sys
 from multiprocessing import forkserver, get_context
 from typing import Any
 
-from codots.core.processes import deaf_to_ctrl_c
+from codots.core.processes import sigint_blocked
 
 HEAVY = [
     "codots.engine.local",
@@ -26,6 +26,6 @@ def model_processes() -> Any:
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
-    with deaf_to_ctrl_c():
+    with sigint_blocked():
         forkserver.ensure_running()
     return context

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from codots.core.deadline import MAX_TIMEOUT, SideThread
-from codots.core.processes import deaf_to_ctrl_c
+from codots.core.processes import sigint_blocked
 from codots.core.transcript import Sample
 from codots.engine.base import OnLife
 from codots.engine.forkserver import model_processes
@@ -53,7 +53,7 @@ class LocalEngine:
         for _ in range(more):
             here, there = context.Pipe()
             process = context.Process(target=serve_calls, args=(there, plan), daemon=True)
-            with deaf_to_ctrl_c():
+            with sigint_blocked():
                 process.start()
             there.close()
             self._others.append((process, here))
