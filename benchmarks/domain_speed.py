@@ -55,7 +55,7 @@ def replay(packs: list[Pack], style: str) -> float:
 
 def lives(pack: Pack, style: str) -> list[list[str]]:
     """Live one life at random and give the texts of each task."""
-    return [[text for text, _ in played.line] for played in play_pack(pack, "random", style)]
+    return [[text for text, _ in played.turns] for played in play_pack(pack, "random", style)]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import yaml
 from codots.cli import runs, worlds
 from codots.config.schema import EvalConfig
 from codots.domains.check import Checked
-from codots.domains.contract import lived
+from codots.domains.contract import rollout
 from codots.domains.registry import domain_ids, get_domain, make_pack, register
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
@@ -221,7 +221,7 @@ def test_a_foreign_tokenizer_is_one_line(refused, home, tokenizer, command):
     words = make_tokenizer()
     words.add_tokens(["another", "word"])
     words.save_pretrained(home / "model")
-    refused(f"model has a foreign tokenizer: it knows {len(tokenizer) + 2} ids, the model {len(tokenizer)}", *command)
+    refused(f"model has a foreign tokenizer: it has {len(tokenizer) + 2} ids, the model {len(tokenizer)}", *command)
 
 
 @MODEL_COMMANDS
@@ -260,7 +260,7 @@ def test_what_is_no_number_of_its_kind_is_one_line(refused):
 
 def test_a_file_in_the_way_is_one_line(refused, home):
     os.mkfifo(home / "pipe")
-    refused("cannot write pipe: it is no ordinary file", "eval", "base", "packs=2", "rows=pipe")
+    refused("cannot write pipe: it is not a regular file", "eval", "base", "packs=2", "rows=pipe")
     refused("no run can be at recipe.yaml/x: recipe.yaml is a file", "train", "recipe.yaml", "run=recipe.yaml/x")
 
 
@@ -555,13 +555,13 @@ def test_a_policy_is_watched_turn_by_turn(codots, policy):
     pack = make_pack("frozen-lake-v1", "tiny", "dev", 0, 4)
     ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--policy", policy)
     assert (ended.code, ended.err) == (0, "")
-    for played in lived(pack, policy, "natural"):
+    for played in rollout(pack, policy, "natural"):
         assert played.opening in ended.out
-        for text, step in played.line:
+        for text, step in played.turns:
             assert f"\n> {text}\n" in ended.out
             assert step.observation in ended.out
             assert f"{step.feedback} reward {step.reward:.2f}" in ended.out or not step.done
-    rewards = " ".join(f"{played.reward:.2f}" for played in lived(pack, policy, "natural"))
+    rewards = " ".join(f"{played.reward:.2f}" for played in rollout(pack, policy, "natural"))
     ceilings = " ".join(f"{pack.domain.ceiling(task):.2f}" for task in pack.tasks)
     assert ended.out.endswith(f"ceiling: {ceilings}\nrewards: {rewards}\n")
     assert ended.out.count("the rules are the same") == 3

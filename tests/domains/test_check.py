@@ -9,7 +9,7 @@ import pytest
 
 from codots.domains.base import Step
 from codots.domains.check import PACKS, SIZE, DomainError, check_domain, check_domains, check_preset
-from codots.domains.contract import FIT, GARBAGE
+from codots.domains.contract import GARBAGE, MAX_PROMPT
 from codots.domains.registry import domain_ids, find_domain, get_domain
 from tests.toy import Guess, GuessEnv
 
@@ -18,7 +18,7 @@ from tests.toy import Guess, GuessEnv
 def test_every_domain_keeps_its_contract_in_every_preset(id, preset):
     found = check_preset(get_domain(id), preset, PACKS, SIZE)
     assert (found.id, found.preset, found.lacks) == (id, preset, get_domain(id).lacks(preset))
-    assert found.lacks or 0 < found.longest <= FIT
+    assert found.lacks or 0 < found.longest <= MAX_PROMPT
 
 
 def test_a_domain_with_fallbacks_only_keeps_it_too(registry):
@@ -145,7 +145,10 @@ BROKEN = {
     ),
     "the global generator": (breaks("make_task", draws), "got a draw from a global random generator"),
     "numpy's global generator": (breaks("rules_text", legacy), "got a draw from a global random generator"),
-    "a world that cannot travel": (breaks("make_world", lambda *_: nameless[0]), "packs_travel: got .*expected no exc"),
+    "a world that cannot be pickled": (
+        breaks("make_world", lambda *_: nameless[0]),
+        "packs_pickle: got .*expected no exc",
+    ),
     "a twin that is the same": (breaks("twin", lambda _, world, rng: world), "expected a twin that hides something"),
     "a twin of other dials": (
         breaks("twin", lambda t, *_: replace(t, dials=9, hidden=10)),
@@ -200,15 +203,15 @@ BROKEN = {
     ),
     "a malformed answer that tells": (
         breaks("make_env", lambda env, task: Answers(env, lambda s, _: blabs(s, env.hidden))),
-        "twins_look_alike: .*expected what the same text gave in its twin",
+        "twins_look_alike: .*expected what the same text returned in its twin",
     ),
     "a bayes that knows": (
         says(lambda text, name, world: str(world.hidden) if name == "bayes" else text),
-        "twins_look_alike: .*expected what the same player says in a twin",
+        "twins_look_alike: .*expected what the same policy says in a twin",
     ),
     "a policy that never says the same": (
         says(lambda text, name, world: str(next(unequal) % 4) if name == "random" else text),
-        "replays_are_equal: .*expected what the same player said before",
+        "replays_are_equal: .*expected what the same policy said before",
     ),
     "an opening of its own every time": (
         opens(lambda text, hidden: f"{text}{next(unequal)}"),
@@ -241,7 +244,7 @@ BROKEN = {
     ),
     "a side that hangs on the split": (
         parted("side", lambda self, task: "train" if task.world.split == "train" else "held-out"),
-        "splits_stay_apart: .*expected a side that hangs on the content alone",
+        "splits_stay_apart: .*expected a side that depends on the content alone",
     ),
     "worlds that dev and test do not share": (
         parted("belongs", lambda self, hidden, split: hidden % 3 != ("train", "dev", "test").index(split)),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codots.domains.base import POLICIES
-from codots.domains.contract import GARBAGE, HOSTILE, lived, sound
+from codots.domains.contract import GARBAGE, HOSTILE, check_step, rollout
 from codots.domains.grid_navigation.ground import UNKNOWN
 from codots.domains.learn2ask.log import merged
 from codots.domains.registry import domain_ids, get_domain, make_pack
@@ -230,7 +230,7 @@ def test_no_reply_leads_out_of_a_world(id):
     presets = [preset for preset in domain.presets if domain.lacks(preset) is None]
     packs = [make_pack(id, preset, "train", 0, 3) for preset in presets]
     good = {
-        (p, style): sorted({text for who in POLICIES for task in lived(pack, who, style) for text, _ in task.line})
+        (p, style): sorted({text for who in POLICIES for task in rollout(pack, who, style) for text, _ in task.turns})
         for p, pack in enumerate(packs)
         for style in domain.styles
     }
@@ -253,7 +253,7 @@ def test_no_reply_leads_out_of_a_world(id):
             while left and not done:
                 with guard.watching():
                     step = env.step(left.pop())
-                sound(domain, step)
+                check_step(domain, step)
                 inside(env)
                 done, told = step.done, told + 1
         assert pack == pickle.loads(whole[where[0]])

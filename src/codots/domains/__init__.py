@@ -1,1 +1,1 @@
-"""Domains: families of worlds, where to find them, and the contract that they keep."""
+"""Domains: families of worlds, the registry, and the contract that each domain keeps."""

@@ -1,4 +1,4 @@
-"""The domain contract: worlds, tasks and packs, and what a family of worlds must offer."""
+"""Types of the domain contract: worlds, tasks, packs, and the base class of a domain."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ from codots.core.suggest import check_known
 Rng = np.random.Generator
 STYLES = ("natural", "compact")
 POLICIES = ("random", "bayes", "informed")
-"""Names of the scripted policies, by what they know."""
+"""Names of the scripted policies: `informed` knows the world, `bayes` what it has seen, `random` nothing."""
 NO_CHANCE = stream("no chance")
-"""For environments that draw nothing."""
+"""Generator passed to environments that draw nothing."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What an environment answers to an action."""
+    """The result of an action in an environment."""
 
     observation: str
     reward: float
     done: bool
     feedback: str = ""
-    """Once done: a sentence for the updater on how it ended."""
+    """A sentence for the updater on how the episode ended; empty until `done`."""
     stop: str | None = None
-    """Once done: a domain's word for how it ended; `malformed` is shared by all."""
+    """A one-word reason for the end, chosen by the domain; all domains share `malformed`. None until `done`."""
     view: Any = None
-    """The state after the action, as `Env.view`, for policies and reports; never shown to a model."""
+    """The state after the action, as in `Env.view`, for policies and reports. It is never shown to a model."""
 
 
 class Env(Protocol):
-    """One task, served once."""
+    """A single-use environment for one task."""
 
     view: Any
-    """The public state of the task, for scripted policies and drawings."""
+    """The public state of the task, read by scripted policies and by `Domain.draw`."""
 
     def observe(self) -> str:
-        """Give the opening observation."""
+        """Return the first observation."""
         ...
 
     def step(self, text: str) -> Step:
-        """Act with the model's text; malformed text is a `Step` with `stop="malformed"`, never an exception."""
+        """Apply the model's text. Malformed text returns a `Step` with `stop="malformed"`, never an exception."""
         ...
 
 
 class Policy(Protocol):
-    """A scripted player; one object plays a whole life."""
+    """A scripted policy; one object plays a whole life."""
 
     def act(self, view: Any) -> str:
-        """Answer a view with the text of an action, in any style."""
+        """Return the text of an action for this view, in any style."""
         ...
 
     def end(self, step: Step) -> None:
-        """Learn of the last outcome of a task."""
+        """Observe the last step of a task."""
         ...
 
 
 @dataclass(frozen=True)
 class World:
-    """One draw of what is hidden and stable."""
+    """One draw of the hidden part that stays the same over all tasks of a pack."""
 
     hidden: Any
-    """The domain's own frozen record of the hidden part."""
+    """The hidden part, as a frozen record of the domain's own type."""
     dials: Any
-    """The preset that it was drawn with."""
+    """The value of the preset that the world was drawn with."""
     split: str = "train"
     """`train` or a held-out name (`dev`, `test`, ...)."""
     names: Names = ()
-    """The name of the pack it belongs to."""
+    """Name of the pack that the world belongs to."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,18 @@ class Task:
     world: World
     position: int
     content: Any
-    """The domain's own frozen record of the problem."""
+    """The problem, as a frozen record of the domain's own type."""
     names: Names
-    """The name of this task's random stream."""
+    """Name of the task's random stream."""
 
     def env(self, *, style: str = "natural", memory: object | None = None) -> Env:
-        """Open a fresh single-use environment; equal tasks give equal environments."""
+        """Open a fresh single-use environment; equal tasks open equal environments."""
         return self.domain.open(self, style=style, memory=memory)
 
 
 @dataclass(frozen=True)
 class Pack:
-    """One world and its tasks in the order they are met."""
+    """One world and its tasks, in the order in which they are played."""
 
     domain: Domain
     preset: str
@@ -105,36 +105,36 @@ class Pack:
 
     @property
     def names(self) -> Names:
-        """The name under which everything random about this pack is drawn."""
+        """The name that seeds every random draw of this pack."""
         return (self.domain.id, self.preset, self.split, self.index)
 
 
 class Domain(ABC):
-    """A family of worlds; the optional parts fall back, so a small domain stays small."""
+    """A family of worlds; optional methods have defaults, so a small domain stays small."""
 
     id: str
-    """Versioned: `frozen-lake-v1`."""
+    """Name with a version, such as `frozen-lake-v1`."""
     presets: dict[str, Any]
-    """Dials by name."""
+    """Dials by preset name."""
     styles: tuple[str, ...] = ("natural",)
     sizes: tuple[int, int] = (4, 8)
-    """Tasks in the packs that are trained on, and in those that are measured on."""
+    """Default number of tasks in a pack for training, and in a pack for evaluation."""
     bounds: tuple[float, float] = (0.0, 1.0)
-    """The least and the greatest reward of a task."""
+    """Lowest and highest reward of a task."""
     reveals_reward: bool = True
     """Whether the updater may read the reward."""
     blocking: bool = False
-    """Whether `step` waits for the outside world, and so runs in a thread."""
+    """Whether `step` waits on I/O; it then runs in a thread."""
     step_timeout: float = 300.0
-    """Seconds that a blocking `step` may take; an environment that needs longer is taken to be down."""
+    """Timeout of a blocking `step`, in seconds. An environment that takes longer counts as down."""
     chance: bool = True
-    """Whether an environment draws at random; one that does not is spared a generator of its own."""
+    """Whether environments draw random numbers; if False, they share one unused generator."""
     exact: bool = False
     """Whether `bayes` is the true optimum of the task under the posterior."""
 
     @abstractmethod
     def make_world(self, rng: Rng, dials: Any) -> Any:
-        """Draw what is hidden."""
+        """Draw the hidden part of a world."""
 
     @abstractmethod
     def make_task(self, world: World, position: int, rng: Rng) -> Any:
@@ -145,62 +145,62 @@ class Domain(ABC):
         """Open an environment for a task."""
 
     def open(self, task: Task, *, style: str, memory: object | None) -> Env:
-        """Open the environment that the task's stream gives; an unknown style raises ValueError with the known ones."""
+        """Open an environment seeded by the task's stream; an unknown style raises ValueError with the known ones."""
         check_known(style, self.styles, "prompt style")
         rng = stream(*task.names, "env") if self.chance else NO_CHANCE
         return self.make_env(task, style=style, memory=memory, rng=rng)
 
     @abstractmethod
     def rules_text(self, task: Task, style: str) -> str:
-        """Say the rules of a task, to the solver and to the updater alike."""
+        """Return the rules of a task, as both the solver and the updater read them."""
 
     @abstractmethod
     def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted policy: `random`, `informed` (knows the world) or `bayes` (knows only what it saw)."""
+        """Return a scripted policy: `random`, `informed` (knows the world) or `bayes` (knows only what it has seen)."""
 
     def lacks(self, preset: str) -> str | None:
-        """What has to be set before this preset can be drawn, in one line; None if it can be."""
+        """Return one line on what must be set up before this preset can be drawn, or None if it can be drawn now."""
         return None
 
     def belongs(self, hidden: Any, split: str) -> bool:
-        """Whether what is hidden may be met in this split; what may not is drawn again."""
+        """Whether this hidden part may be used in this split; if not, another one is drawn."""
         return True
 
     def side(self, task: Task) -> str | None:
-        """The side of the wall, `train` or `held-out`, that a task's public content is on; None where there is none.
+        """Return the side, `train` or `held-out`, that a task's content belongs to; None if splits share content.
 
-        It may hang on the content alone.
+        The side must depend on the content alone.
         """
         return None
 
     def make_memory(self, world: World) -> object | None:
-        """Make what an environment may carry over the tasks of one life."""
+        """Create the object that environments may use to carry state over the tasks of one life."""
         return None
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Write the context of an agent that knows the world."""
+        """Return the context that an agent would write if it knew the world."""
         return ""
 
     def floor(self, task: Task) -> float:
-        """A reward that needs no skill."""
+        """Return a reward that needs no skill."""
         return self.bounds[0]
 
     def ceiling(self, task: Task) -> float:
-        """The expected reward of a player that knows the world."""
+        """Return the expected reward of a policy that knows the world."""
         return self.bounds[1]
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw a world with the same public face and another hidden rule."""
-        for _ in range(100):  # where little is hidden, a draw may be the same again
+        """Draw a world that looks the same but has another hidden part."""
+        for _ in range(100):  # a small hidden part may be drawn again
             hidden = self.make_world(rng, world.dials)
             if hidden != world.hidden and self.belongs(hidden, world.split):
                 break
         return replace(world, hidden=hidden)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int] | None:
-        """Count a context's claims: (right, wrong, knowable), or None where the domain cannot tell."""
+        """Count a context's claims as (right, wrong, knowable), or return None if the domain cannot count them."""
         return None
 
     def draw(self, view: Any) -> str | None:
-        """Draw a view as text."""
+        """Return a view drawn as text, or None if the domain has no drawing."""
         return None

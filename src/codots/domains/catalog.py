@@ -1,4 +1,4 @@
-"""What domains there are: a row for each, in the words of its own docstring."""
+"""A list of the registered domains, described by their own docstrings."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from codots.domains.registry import domain_ids, get_domain
 
 @dataclass(frozen=True)
 class DomainInfo:
-    """A domain as a list shows it."""
+    """One domain as the list of domains shows it."""
 
     id: str
     presets: tuple[str, ...]
     styles: tuple[str, ...]
     hidden: str
-    """What is hidden and shared, in one sentence; empty where the docstring does not say."""
+    """One sentence on what is hidden and shared by the tasks; empty if the docstring has none."""
     exact: bool
-    """Whether `bayes` is the true optimum, else it is a scripted learner."""
+    """Whether `bayes` is the true optimum; otherwise it is a heuristic."""
     sizes: tuple[int, int]
     lacks: dict[str, str]
-    """What has to be set first, for each preset that lacks something."""
+    """What must be set up first, for each preset that cannot be drawn yet."""
 
 
 def catalog() -> list[DomainInfo]:
-    """Every registered domain, by id."""
+    """Return an entry for every registered domain, sorted by id."""
     return [domain_info(get_domain(id)) for id in domain_ids()]
 
 
 def domain_info(domain: Domain) -> DomainInfo:
-    """The row of a domain."""
+    """Describe one domain."""
     lacks = {preset: domain.lacks(preset) for preset in domain.presets}
     return DomainInfo(
         domain.id,
@@ -47,9 +47,9 @@ def domain_info(domain: Domain) -> DomainInfo:
 
 
 def hidden(domain: Domain) -> str:
-    """The first sentence under `Hidden and shared` in the docstring of the class, else of its module."""
-    for home in (type(domain), sys.modules[type(domain).__module__]):
-        text = section(home.__doc__ or "", "Hidden and shared")
+    """Return the first sentence under `Hidden and shared` in the docstring of the class, or else of its module."""
+    for documented in (type(domain), sys.modules[type(domain).__module__]):
+        text = section(documented.__doc__ or "", "Hidden and shared")
         if text:
             of_version = re.search(rf"\b{domain.id.rpartition('-')[2]}: (.*)", text)
             return re.split(r"(?<=[.;])(?: |$)", of_version[1] if of_version else text)[0].rstrip(".;")
@@ -57,13 +57,13 @@ def hidden(domain: Domain) -> str:
 
 
 def section(docstring: str, heading: str) -> str:
-    """What stands under a heading of a docstring, in one line; nothing if there is no such heading."""
+    """Return the text under a heading of a docstring as one line, or an empty string without that heading."""
     found = re.search(rf"^{heading}:\n((?:[ \t]+.*\n?)+)", cleandoc(docstring), re.M)
     return " ".join(found[1].split()) if found else ""
 
 
 def by_reason(lacks: dict[str, str]) -> str:
-    """Name presets that lack something, those that lack the same together; nothing if there are none."""
+    """List presets grouped by what they lack, as `a, b: set X; c: set Y`; empty if none lacks anything."""
     reasons = dict.fromkeys(lacks.values())
     return "; ".join(
         f"{', '.join(preset for preset, why in lacks.items() if why == reason)}: {reason}" for reason in reasons

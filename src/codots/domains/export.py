@@ -1,4 +1,4 @@
-"""Worlds and tasks as rows, for whoever wants to use them elsewhere."""
+"""Export worlds and tasks as rows of Parquet or JSON lines."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ENDINGS = (".parquet", ".jsonl")
 def task_rows(
     id: str, *, preset: str, split: str = "train", packs: int = 100, size: int = 4, style: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Give a row for each task of the first packs of this name; `style` is the domain's first if left out.
+    """Yield a row for each task of the first packs of a preset; `style` defaults to the domain's first.
 
-    The columns `hidden` and `content` are JSON; no model may read `hidden` or `oracle_context`, whose words give it
-    away. Raises ValueError for an unknown domain, preset or style.
+    The columns `hidden` and `content` are JSON. Never show `hidden` or `oracle_context` to a model: they reveal the
+    hidden part. Raises ValueError for an unknown domain, preset or style.
     """
     domain = get_domain(id)
     style = style or domain.styles[0]
@@ -51,7 +51,7 @@ def task_rows(
 
 
 def check_out(out: Path) -> None:
-    """Raise ValueError if rows cannot be written to this file, before any is made."""
+    """Raise ValueError if rows cannot be written to this file; called before any row is drawn."""
     if out.suffix not in ENDINGS:
         raise ValueError(f"cannot write {out}: {nearest(out.suffix, list(ENDINGS), 'ending')}")
     writable(out)
@@ -60,7 +60,7 @@ def check_out(out: Path) -> None:
 
 
 def write_rows(rows: list[dict[str, Any]], out: Path) -> None:
-    """Write rows as a table of Parquet or as JSON lines, by the ending of the file: whole or not at all."""
+    """Write rows atomically, as Parquet or JSON lines according to the suffix of the file."""
     if out.suffix == ".jsonl":
         return write_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     arrow, parquet = _pyarrow()
@@ -79,12 +79,16 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def as_json(value: Any) -> str:
-    """Write down what a domain hides or shows, of whatever types."""
+    """Encode a domain's hidden part or content, of any type, as JSON."""
     return json.dumps(plain(value), ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:
-    """Records become objects, collections lists, a mapping whose keys are no text a list of pairs; else its text."""
+    """Convert to JSON types.
+
+    Dataclasses and named tuples become objects, collections become lists, and a mapping with keys other than strings
+    becomes a list of pairs. Any other value becomes its `str`.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):

@@ -1,4 +1,4 @@
-"""What the families of this package have in common: versions that are values of one set of rules, players by name."""
+"""Base class of the built-in families: versions as values of one rule set, policies by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Policies = Mapping[str, Callable[[], Policy]]
 
 
 def action(text: str) -> str | None:
-    """Give what stands in the one pair of action tags of a reply; None if there is no pair, or more than one."""
+    """Return the text inside the reply's only pair of action tags, or None if there is not exactly one pair."""
     if text.count("<action>") != 1 or text.count("</action>") != 1:
         return None
     inside, closed, _ = text.partition("<action>")[2].partition("</action>")
@@ -20,7 +20,7 @@ def action(text: str) -> str | None:
 
 
 class Family(Domain):
-    """A family of worlds under one set of rules."""
+    """A domain whose versions are values of one rule set."""
 
     def __init__(self, id: str, rules: Any, presets: dict[str, Any]) -> None:
         self.id = id
@@ -28,11 +28,11 @@ class Family(Domain):
         self.presets = presets
 
     def policies(self, world: World) -> Policies:
-        """Say how each scripted player is made."""
+        """Return a factory for each scripted policy, by name."""
         raise NotImplementedError
 
     def policy(self, name: str, world: World) -> Policy:
-        """Give a scripted player; an unknown name raises ValueError with the known ones."""
+        """Return a scripted policy. Raises ValueError, listing the known names, for an unknown name."""
         policies = self.policies(world)
         check_known(name, policies, "policy")
         return policies[name]()

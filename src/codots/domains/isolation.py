@@ -1,4 +1,4 @@
-"""Code from outside is kept to itself."""
+"""Isolate third-party code from the global random generators and from warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codots.core.rng import digest
 
 @contextmanager
 def isolated(*names: str | int) -> Iterator[None]:
-    """Let code from outside draw from the global generators and warn as it likes, equally each time and unnoticed."""
+    """Run third-party code with seeded global generators and silenced warnings, then restore both."""
     before = random.getstate(), np.random.get_state()
     seed = digest("secluded", *names) % (1 << 32)
     random.seed(seed)

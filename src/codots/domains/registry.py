@@ -1,4 +1,4 @@
-"""Where to find a domain, and how to draw a pack from it."""
+"""Find domains by id, and draw packs from them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from codots.domains.base import Domain, Pack, Task, World
 
 ENTRY_POINTS, BRIDGES = "codots.domains", "codots.bridges"
 SPLITS = ("train", "dev", "test")
-"""Splits that everybody knows; any other word is a split as well, held out from these."""
+"""The standard splits. Any other word is a held-out split too."""
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """A benchmark from outside, whose domains are made when they are asked for, by ids of the form `family:name`."""
+    """A third-party benchmark whose domains are built on demand, with ids of the form `family:name`."""
 
     build: Callable[[str], Domain]
-    """Makes the domain of the name after the colon; ValueError, naming the nearest, for one that there is not."""
+    """Builds the domain for the name after the colon. Raises ValueError, with the nearest name, for an unknown name."""
     example: str
-    """A whole id that can be asked for."""
+    """An example of a full id."""
     package: str
-    """The module that has to be installed."""
+    """Name of the module that must be installed."""
     extra: str
-    """What `pip install` is given for it."""
+    """Argument of `pip install` that installs the module."""
 
 
 @lru_cache(maxsize=1)
 def _modules() -> dict[str, str]:
-    """Where each family lives, in this package or in any other that is installed."""
+    """Return the module of each family, from this package and from all installed packages."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
 
 
@@ -45,26 +45,26 @@ _registry: dict[str, Domain] = {}
 
 
 def register(domain: Domain) -> Domain:
-    """Make a domain known by its id, by which it also travels between processes; others are pickled by value."""
+    """Register a domain under its id. It is then pickled by that id; an unregistered domain is pickled by value."""
     _registry[domain.id] = domain
     return _pickled_by_id(domain)
 
 
 def _pickled_by_id(domain: Domain) -> Domain:
-    """Let a domain travel between processes by its id, and by the name of the module that registers it."""
+    """Pickle domains of this type by id and by the name of the module that registers them."""
     copyreg.pickle(type(domain), _by_id)
     return domain
 
 
 def _by_id(domain: Domain) -> tuple[Callable[..., Domain], tuple[str, str]]:
-    """Give pickle what finds the domain again: its id and the module that registers it."""
-    return _arrived, (domain.id, type(domain).__module__)
+    """Reduce a domain to its id and the module that registers it."""
+    return _unpickled, (domain.id, type(domain).__module__)
 
 
 def get_domain(id: str) -> Domain:
-    """Find a domain by its versioned id, or by `family:name` over a bridge.
+    """Return the domain of a versioned id, or of `family:name` through a bridge.
 
-    Raises ValueError for an unknown one, naming the nearest, and for a bridge whose package is not installed.
+    Raises ValueError for an unknown id, with the nearest one, and for a bridge whose package is not installed.
     """
     if id not in _registry and ":" in id and id.partition(":")[0] in bridges():
         return _over_bridge(id)
@@ -81,19 +81,19 @@ def get_domain(id: str) -> Domain:
 
 
 def first_preset(id: str) -> str:
-    """The preset of somebody who names none: `easy`, else the domain's first."""
+    """Return the default preset: `easy` if the domain has it, otherwise its first."""
     presets = list(get_domain(id).presets)
     return "easy" if "easy" in presets else presets[0]
 
 
 def find_domain(name: str) -> Domain:
-    """Find a domain by its id or as `module:Class`, which registers it; a wrong name raises ValueError."""
+    """Return a domain by its id, or as `module:Class`, which also registers it. Raises ValueError if there is none."""
     module, colon, thing = name.partition(":")
     if not colon or module in bridges():
         return get_domain(name)
     try:
         home = vars(import_module(module))
-    except (ImportError, ValueError, TypeError) as error:  # the latter two for what is no name of a module
+    except (ImportError, ValueError, TypeError) as error:  # the last two for an invalid module name
         raise ValueError(f"cannot import {module!r} ({error}); expected an id, or module:Class of a domain") from error
     there = {key: value for key, value in home.items() if isinstance(value, Domain) or _is_family(value)}
     check_known(thing, there, f"domain of {module}")
@@ -106,7 +106,7 @@ def _is_family(value: Any) -> bool:
 
 @lru_cache(maxsize=1)
 def bridges() -> dict[str, Bridge]:
-    """Every bridge by its family, whether its package is installed or not."""
+    """Return every bridge by its family, whether or not its package is installed."""
     return {point.name: point.load() for point in sorted(entry_points(group=BRIDGES))}
 
 
@@ -122,22 +122,22 @@ def _over_bridge(id: str) -> Domain:
         raise ValueError(f"{id} needs {bridge.package}: pip install {bridge.extra!r}") from error
 
 
-def _arrived(id: str, module: str) -> Domain:
-    """Find a domain in the process that unpickles it."""
+def _unpickled(id: str, module: str) -> Domain:
+    """Find a domain by id in the process that unpickles it."""
     if id not in _registry:
         import_module(module)
     return get_domain(id)
 
 
 def domain_ids() -> list[str]:
-    """Name every registered domain; `bridges` lead to more."""
+    """Return the ids of all registered domains, sorted; domains of `bridges` are not listed."""
     for module in _modules().values():
         import_module(module)
     return sorted(_registry)
 
 
 def check_split(name: str) -> str:
-    """Return the name of a split, which is any word; ValueError for what is none, and for what looks like a slip."""
+    """Return the name of a split, which may be any word. Raises ValueError for another string or a likely typo."""
     if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-"):
         raise ValueError("expected train, dev, test, or another word")
     if name not in SPLITS and (close := get_close_matches(name, SPLITS, n=1, cutoff=0.7)):
@@ -146,9 +146,9 @@ def check_split(name: str) -> str:
 
 
 def make_pack(id: str, preset: str, split: str, index: int, size: int) -> Pack:
-    """Draw the pack of this name; it depends on nothing else.
+    """Draw a pack; it depends on these arguments alone.
 
-    The tasks of a longer pack begin with those of a shorter one. Raises ValueError for an unknown domain or preset.
+    A longer pack begins with the tasks of a shorter one. Raises ValueError for an unknown domain or preset.
     """
     domain = get_domain(id)
     check_known(preset, domain.presets, f"preset of {id}")

@@ -1,4 +1,4 @@
-"""Scripted policies at play: an episode turn by turn, and a whole life."""
+"""Roll out scripted policies: one episode turn by turn, or a whole pack."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 from codots.domains.base import Domain, Env, Pack, Step, Task
 
-Seen = Callable[[Domain, list[tuple[str, Step]]], None]
-"""Told after each turn: the domain and the turns of the episode so far."""
+OnTurn = Callable[[Domain, list[tuple[str, Step]]], None]
+"""Called after each turn with the domain and the turns of the episode so far."""
 
 
 @dataclass(frozen=True)
 class Played:
-    """One task that a policy played."""
+    """One task played by a policy."""
 
     task: Task
     opening: str
     """The first observation."""
-    line: list[tuple[str, Step]]
-    """Each action and the step it led to."""
+    turns: list[tuple[str, Step]]
+    """Each action with the step it led to."""
 
     @property
     def reward(self) -> float:
         """Reward of the task."""
-        return self.line[-1][1].reward
+        return self.turns[-1][1].reward
 
 
 def turns(env: Env, act: Callable[[Any], str]) -> Iterator[tuple[str, Step]]:
-    """Play a task to its end: `act` gives the text for a view; yields each text and its step."""
+    """Play a task to its end; yield each text that `act` returns for a view, with its step."""
     done = False
     while not done:
         text = act(env.view)
@@ -39,16 +39,16 @@ def turns(env: Env, act: Callable[[Any], str]) -> Iterator[tuple[str, Step]]:
 
 
 def play_pack(
-    pack: Pack, policy: str, style: str | None = None, seen: Seen = lambda domain, line: None
+    pack: Pack, policy: str, style: str | None = None, on_turn: OnTurn = lambda domain, turns: None
 ) -> Iterator[Played]:
-    """Play a pack task by task with one scripted policy, in the domain's first style unless told otherwise."""
+    """Play a pack task by task with one scripted policy; `style` defaults to the domain's first."""
     domain, memory = pack.domain, pack.domain.make_memory(pack.world)
-    player = domain.policy(policy, pack.world)
+    scripted = domain.policy(policy, pack.world)
     for task in pack.tasks:
         env = task.env(style=style or domain.styles[0], memory=memory)
         played = Played(task, env.observe(), [])
-        for turn in turns(env, player.act):
-            played.line.append(turn)
-            seen(domain, played.line)
-        player.end(played.line[-1][1])
+        for turn in turns(env, scripted.act):
+            played.turns.append(turn)
+            on_turn(domain, played.turns)
+        scripted.end(played.turns[-1][1])
         yield played

@@ -27,7 +27,7 @@ from codots.domains.bridges.reasoning_gym import policies as problem_policies
 from codots.domains.bridges.reasoning_gym import problems
 from codots.domains.bridges.textworld import SPECS, house, upstream
 from codots.domains.check import check_domain
-from codots.domains.contract import lived
+from codots.domains.contract import rollout
 from codots.domains.isolation import isolated
 from codots.domains.registry import bridges, domain_ids, get_domain, make_pack
 
@@ -345,7 +345,7 @@ def test_counted_outcomes_approximate_declared_ones():
 @pytest.mark.parametrize("id", ["gymnasium:CliffWalking-v1", "gymnasium:Taxi-v4", ICE])
 def test_informed_earns_1_if_outcomes_are_deterministic(id):
     pack = make_pack(id, "easy", "dev", 0, 3)
-    assert [played.reward for played in lived(pack, "informed", "natural")] == [1, 1, 1]
+    assert [played.reward for played in rollout(pack, "informed", "natural")] == [1, 1, 1]
 
 
 def test_reward_scales_the_return_between_random_and_best():
