@@ -23,7 +23,7 @@ from codots.core.rng import stream
 from codots.core.transcript import Sample
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
-from codots.model.attention import alike, teach
+from codots.model.attention import shared_prefix, use_row_attention
 from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 
@@ -92,7 +92,7 @@ def test_a_taught_model_called_plainly_does_what_it_did(kind):
     mask[0, :4] = 0  # padded on the left
     with torch.no_grad():
         before = model(input_ids=ids, attention_mask=mask).logits[:, -1]
-        after = teach(model)(input_ids=ids, attention_mask=mask).logits[:, -1]
+        after = use_row_attention(model)(input_ids=ids, attention_mask=mask).logits[:, -1]
     assert torch.allclose(before, after, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_a_model_that_asks_its_attention_for_more_is_refused_and_not_misread():
         async with LocalSampler(model, frozenset()).session(("life",)) as session:
             await session.sample([1, 2, 3], SamplingParams(1))
 
-    with pytest.raises(ValueError, match="Gemma2Attention asks for softcap, which this attention does not do"):
+    with pytest.raises(ValueError, match="Gemma2Attention uses softcap, which this attention does not support"):
         asyncio.run(ask())
 
 
@@ -111,4 +111,4 @@ def test_a_model_that_asks_its_attention_for_more_is_refused_and_not_misread():
     ("one", "other", "expected"), [([], [1], 0), ([1, 2], [1, 2], 2), ([1, 2, 3], [1, 2, 4], 2), ([1, 2], [1, 2, 3], 2)]
 )
 def test_a_common_beginning_is_counted(one, other, expected):
-    assert alike(one, other) == alike(other, one) == expected
+    assert shared_prefix(one, other) == shared_prefix(other, one) == expected

@@ -30,7 +30,7 @@ def test_weights_are_counted_without_reading_them(folder):
 def test_a_machine_without_a_gpu_computes_on_its_cores(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert place(folder) == Place("cpu", "float32")
-    with pytest.raises(ValueError, match=r"device 'cuda' is not there, .*; expected 'cpu'"):
+    with pytest.raises(ValueError, match=r"device 'cuda' is not available, .*; expected 'cpu'"):
         place(folder, "cuda")
 
 
@@ -40,7 +40,7 @@ def test_a_gpu_is_for_large_models_and_for_who_names_it(folder, gpu, monkeypatch
     assert place(folder, "cuda:0", "float32") == Place("cuda:0", "float32")
     monkeypatch.setattr(device, "LARGE", 1)
     assert place(folder) == Place("cuda", "bfloat16")
-    with pytest.raises(ValueError, match="device 'cuda:3' is not there; expected a number below 1"):
+    with pytest.raises(ValueError, match="device 'cuda:3' is not available; expected a number below 1"):
         place(folder, "cuda:3")
 
 

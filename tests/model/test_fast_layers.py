@@ -6,7 +6,7 @@ import torch
 from codots.algorithm.losses import policy_loss
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
-from codots.model.fast_layers import KINDS, SMALL, _Norm, slim
+from codots.model.fast_layers import KINDS, SMALL, _Norm, use_fast_layers
 from tests.learner.stepping import gradient_of
 from tests.model.test_attention import MODELS, made, samples
 
@@ -26,7 +26,7 @@ def test_the_gradient_is_that_of_transformers(kind):
         policy_loss(logprobs, old, advantages, torch.ones_like(old, dtype=torch.bool), normaliser=50)[0].backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     gradient, _ = gradient_of(LocalLearner(model, LearnerConfig()), batch, 50)
-    assert all(hasattr(layer, "lean") for layer in model.modules() if type(layer).__name__ in KINDS)
+    assert all(hasattr(layer, "fast_layer") for layer in model.modules() if type(layer).__name__ in KINDS)
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
 
 
@@ -62,14 +62,14 @@ def test_weights_that_lie_side_by_side_follow_those_of_the_model(change):
 
 def test_a_model_is_taught_twice_and_goes_its_way_once():
     model = made("llama")
-    once = type(slim(model).model.layers[0])
-    assert type(slim(model).model.layers[0]) is once
+    once = type(use_fast_layers(model).model.layers[0])
+    assert type(use_fast_layers(model).model.layers[0]) is once
 
 
 def test_large_layers_are_not_kept_twice():
     model = made("llama")
-    slim(model)
-    assert model.model.layers[0].lean.joins
+    use_fast_layers(model)
+    assert model.model.layers[0].fast_layer.joins
     wide = torch.nn.Linear(SMALL, 1, bias=False)
     model.model.layers[0].mlp.gate_proj = wide
-    assert not slim(model).model.layers[0].lean.joins
+    assert not use_fast_layers(model).model.layers[0].fast_layer.joins

@@ -75,7 +75,7 @@ def test_a_foreign_tokenizer_is_one_line(folder, tokenizer):
     words = tiny.make_tokenizer()
     words.add_tokens(["one", "two", "three"])
     words.save_pretrained(folder)
-    refused(folder, f"has a foreign tokenizer: it knows {len(tokenizer) + 3} ids, the model {len(tokenizer)}")
+    refused(folder, f"has a foreign tokenizer: it has {len(tokenizer) + 3} ids, the model {len(tokenizer)}")
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_what_a_layer_keeps_is_at_least_what_autograd_holds(shape, recipe, qwen)
         counts.append(sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in weights))
     # That which is asked without a device keeps what every id took of every other besides, as some devices' does.
     shares = (
-        sum(asks.asks_BT.numel() * asks.width for asks in part.rows("cpu").parts) * shape.config.num_attention_heads
+        sum(rows.queries_BT.numel() * rows.width for rows in part.rows("cpu").parts) * shape.config.num_attention_heads
     )
     assert counts[1] - counts[0] <= shape.kept(part) <= 1.15 * (counts[1] - counts[0]) + 2 * 4 * shares
     assert _kept(shape.with_layers(1, "meta"), part) > 0

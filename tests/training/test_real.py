@@ -11,7 +11,7 @@ from codots import register
 from codots.config.schema import TrainConfig
 from codots.model.device import Place
 from codots.model.load import load_model
-from codots.model.renderer import Render, spoken
+from codots.model.renderer import Render, without_thought
 from codots.rollout.profile import load_profile
 from codots.runs.checkpoint import checkpoints
 from codots.training.train import train
@@ -121,8 +121,8 @@ def test_a_thought_is_kept_and_not_read_as_an_answer():
     assert tokenizer.decode(slow.opening("a", "b")).endswith("assistant\n")
     reply = "<think>maybe <action>1</action></think>\n<action>2</action>"
     assert slow.text(slow.reply(reply)) == reply
-    assert spoken(reply) == "\n<action>2</action>"
-    assert spoken("<action>3</action>") == "<action>3</action>"
+    assert without_thought(reply) == "\n<action>2</action>"
+    assert without_thought("<action>3</action>") == "<action>3</action>"
 
 
 def test_a_rewrite_is_read_past_the_thought():
@@ -131,4 +131,4 @@ def test_a_rewrite_is_read_past_the_thought():
 
     reply = "<think>first <context>no</context></think><context>1=up</context>"
     assert Rewrite().parse(reply, "").failure
-    assert Rewrite().parse(spoken(reply), "").context == "1=up"
+    assert Rewrite().parse(without_thought(reply), "").context == "1=up"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codots.core.transcript import Sample
 from codots.learner.config import LearnerConfig
-from codots.model.attention import Rows, alike
+from codots.model.attention import Rows, shared_prefix
 
 WEIGHTED = ("train/loss", "train/clip_fraction", "train/ref_kl")
 """Sums that the loss weighs by its aggregation; all others are sums over tokens."""
@@ -54,7 +54,7 @@ class MicroBatch:
 def in_tree_order(batch: Sequence[Sample]) -> list[tuple[Sample, int]]:
     """Put samples that begin alike side by side, each with how many ids it shares with the one before."""
     ordered = sorted(batch, key=lambda sample: sample.ids)
-    shared = [0, *(alike(one.ids[:-1], other.ids[:-1]) for one, other in pairwise(ordered))]
+    shared = [0, *(shared_prefix(one.ids[:-1], other.ids[:-1]) for one, other in pairwise(ordered))]
     return list(zip(ordered, shared, strict=False))
 
 

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from codots.core.transcript import Sample
 from codots.learner.batch import MicroBatch, micro_batches, trained
 from codots.learner.config import LearnerConfig
-from codots.model.attention import run, teach
+from codots.model.attention import run, use_row_attention
 
 PIECE = 512
 """Sampled ids scored at once where memory is saved: a large vocabulary's logits are most of what a pass would keep."""
@@ -24,7 +24,7 @@ class Scorer:
     """Score with one causal LM, in which no id of a micro-batch is run twice."""
 
     def __init__(self, model: Any, config: LearnerConfig) -> None:
-        self.model, self.config = teach(model), config
+        self.model, self.config = use_row_attention(model), config
         self.device = next(model.parameters()).device
         self._head = self._plain_head()
 

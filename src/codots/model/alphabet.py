@@ -1,4 +1,4 @@
-"""A tokenizer for chats of which only the text counts, so that they are rendered like all others."""
+"""A character tokenizer for chats with models that have no tokenizer here."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from typing import Any
 from codots.model.renderer import Render
 
 LETTERS = 0x110000
-"""Code points there are; the marks of a chat come after them."""
+"""Number of code points; ids from here on mark the parts of a chat."""
 END = LETTERS
 ROLES = {LETTERS + 1: "system", LETTERS + 2: "user", LETTERS + 3: "assistant"}
 MARKS = {chr(0xF8FC + id - LETTERS): id for id in (END, *ROLES)}
-"""How a chat template writes the marks; the same letter inside a message stays a letter."""
+"""Characters that the chat template writes for the marks; inside a message they are ordinary text."""
 
 
 class Alphabet:
-    """A tokenizer for text that no tokenizer is known of: an id is a code point, or a mark past the last of them."""
+    """A tokenizer whose ids are code points, or marks above the last code point."""
 
     eos_token_id = END
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        """Encode what somebody said, which holds no marks."""
+        """Encode the text of a message, which has no marks."""
         return {"input_ids": [ord(letter) for letter in text]}
 
     def encode(self, text: str, **_: Any) -> list[int]:
-        """Encode what the template wrote."""
+        """Encode the output of the chat template, marks included."""
         return [MARKS.get(letter, ord(letter)) for letter in text]
 
     def decode(self, ids: Sequence[int], **_: Any) -> str:
-        """Give the letters among the ids."""
+        """Return the characters among the ids, without the marks."""
         return "".join(chr(id) for id in ids if id < LETTERS)
 
     def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
         """Put a mark before each message, one after each reply, and one where the next reply goes."""
         end, system, user, assistant = MARKS
         mark = {"system": system, "user": user, "assistant": assistant}
-        said = [mark[m["role"]] + m["content"] + (end if m["role"] == "assistant" else "") for m in messages]
-        return "".join(said) + assistant
+        parts = [mark[m["role"]] + m["content"] + (end if m["role"] == "assistant" else "") for m in messages]
+        return "".join(parts) + assistant
 
 
 def make_render() -> Render:
-    """Make a renderer that needs no model."""
+    """Return a renderer that needs no model."""
     return Render(Alphabet())

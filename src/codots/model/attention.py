@@ -1,4 +1,4 @@
-"""Attention over rows of unlike length, for any Hugging Face causal LM: every id is run once, and none is padding."""
+"""Attention over rows of different lengths without padding, for any Hugging Face causal LM."""
 
 from __future__ import annotations
 
@@ -11,47 +11,45 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from codots.model.fast_layers import slim
+from codots.model.fast_layers import use_fast_layers
 
 NAME = "codots"
-"""Of this attention among those that transformers knows."""
-UNHEARD = ("softcap", "s_aux", "position_bias")
-"""What some models ask of their attention that this one does not do."""
-
-
+"""Name of this attention in the registry of transformers."""
+UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+"""Attention options of some models that this attention does not support."""
 SHORT = 8
-"""Rows that run from two ids to this many attend together; longer ones with those of up to twice their length."""
-Hold = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Rows of two to this many new ids attend in one part; longer rows are grouped by powers of two of their length."""
+Store = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 Places = Callable[[np.ndarray, int], tuple[slice | Tensor, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a pass, padded to the longest for the attention alone.
+    """Some rows of a pass, padded to the longest, for the attention only.
 
-    Row b asks with up to T ids of the pass and may look at its first W keys; the key at place j is that of position j.
+    Row b has up to T queries and attends to its first W keys; the key at index j has position j.
     """
 
-    asks_BT: Tensor
-    """Which ids of the pass ask; padding repeats any."""
+    queries_BT: Tensor
+    """Indices of the queries among the ids of the pass; padding repeats an index."""
     positions_BT: Tensor
     rows: slice | Tensor
-    """Where keys lie: rows of a store of (rows, heads, width, dim), or (B, W) places of one of (places, heads, dim)."""
+    """Rows of a key store of (rows, heads, width, dim), or (B, W) indices into a key store of (ids, heads, dim)."""
     width: int
     _masks: dict[int | None, Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None, like: Tensor) -> Tensor:
-        """What is added for each id to each key, (B, 1, T, W): nothing, or minus infinity where it may not look."""
+        """Return the additive mask, (B, 1, T, W): 0, or minus infinity where a query may not attend to a key."""
         if window not in self._masks:
             ahead = torch.arange(1 - self.width, self.width, device=like.device)
             hidden = ahead > 0 if window is None else (ahead > 0) | (ahead <= -window)
             line = torch.zeros_like(ahead, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
-            # What an id sees is the same line for all, moved by its position.
+            # All queries have the same mask line, shifted by their position.
             self._masks[window] = line.unfold(0, self.width, 1)[self.width - 1 - self.positions_BT][:, None]
         return self._masks[window]
 
     def of(self, store: Tensor) -> Tensor:
-        """Take the keys or values of these rows, (B, heads, W, dim)."""
+        """Return the keys or values of these rows, (B, heads, W, dim)."""
         if isinstance(self.rows, slice):
             return store[self.rows, :, : self.width]
         if self.rows.ndim == 1:
@@ -62,92 +60,92 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """How the ids of one pass attend.
+    """The attention layout of one pass.
 
-    `hold` is given the layer and what the pass computed, keys and values of (N, heads, dim), and gives back the two
-    stores in which the parts find theirs.
+    `hold` receives the layer and the new keys and values of the pass, (N, heads, dim), and returns the two stores that
+    the parts index.
     """
 
     parts: Sequence[Part]
     order_N: Tensor
-    """Where each id of the pass stands among what the parts ask, one part after the other."""
-    hold: Hold
+    """Index of each id of the pass among the concatenated queries of all parts."""
+    hold: Store
     shared: dict[str, Any] = field(default_factory=dict)
-    """What one layer made that the next can use."""
+    """Values that one layer computes for the next ones."""
 
     @classmethod
-    def of(cls, counts_B: np.ndarray, starts_B: np.ndarray, places: Places, hold: Hold, device: Any = "cpu") -> Rows:
-        """Lay out a pass: row b runs `counts_B[b]` ids from position `starts_B[b]` on, one row after the other.
+    def of(cls, counts_B: np.ndarray, starts_B: np.ndarray, places: Places, hold: Store, device: Any = "cpu") -> Rows:
+        """Lay out a pass in which row b runs `counts_B[b]` ids from position `starts_B[b]` on, row after row.
 
-        Rows of about the same length attend together, those of one id apart: they are the most, and ask the least.
-        `places` says where the keys of such rows lie, given their numbers and how many keys the longest has, and which
-        place of those is each row's, in order, the last of them the last row's.
+        Rows of similar length attend in one part. Rows of one id have their own part, as they are frequent and cheap.
+        `places` receives the row numbers of a part and the largest number of keys. It returns `Part.rows`, and the
+        index of each row in them, ascending; the last index belongs to the last row.
         """
-        firsts_B, order_N, parts, asked = np.cumsum(counts_B) - counts_B, np.empty(counts_B.sum(), np.int64), [], 0
+        firsts_B, order_N, parts, total = np.cumsum(counts_B) - counts_B, np.empty(counts_B.sum(), np.int64), [], 0
         sizes_B = np.where(counts_B > 1, np.ceil(np.log2(np.maximum(counts_B, SHORT))), 0)
         for size in np.unique(sizes_B[counts_B > 0]):
             b = np.flatnonzero((sizes_B == size) & (counts_B > 0))
             most, width = counts_B[b].max(), int((starts_B + counts_B)[b].max())
             rows, seats_b = places(b, width)
             steps_bT = np.minimum(np.arange(most), counts_B[b, None] - 1)
-            # A place between that is nobody's asks for the first id, and nobody hears the answer.
-            asks_BT, positions_BT = np.zeros((2, seats_b[-1] + 1, most), np.int64)
-            asks_BT[seats_b], positions_BT[seats_b] = firsts_B[b, None] + steps_bT, starts_B[b, None] + steps_bT
-            answers_bT = asked + seats_b[:, None] * most + np.arange(most)
-            order_N[asks_BT[seats_b, ::-1]] = answers_bT[:, ::-1]
-            asked += asks_BT.size
-            asks, positions = (torch.from_numpy(array).to(device) for array in (asks_BT, positions_BT))
-            parts.append(Part(asks, positions, rows, width))
+            # An unused index in between queries with the first id, and its output is dropped.
+            queries_BT, positions_BT = np.zeros((2, seats_b[-1] + 1, most), np.int64)
+            queries_BT[seats_b], positions_BT[seats_b] = firsts_B[b, None] + steps_bT, starts_B[b, None] + steps_bT
+            outputs_bT = total + seats_b[:, None] * most + np.arange(most)
+            order_N[queries_BT[seats_b, ::-1]] = outputs_bT[:, ::-1]
+            total += queries_BT.size
+            queries, positions = (torch.from_numpy(array).to(device) for array in (queries_BT, positions_BT))
+            parts.append(Part(queries, positions, rows, width))
         return cls(parts, torch.from_numpy(order_N).to(device), hold)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, **how: Any) -> Tensor:
-        """Give what each id found, (N, heads, dim)."""
+        """Return the attention output of each id, (N, heads, dim)."""
         keys, values = self.hold(layer, key, value)
         window, scale = how.get("sliding_window"), how.get("scaling")
-        found = []
+        outputs = []
         for part in self.parts:
-            asks = query.index_select(0, part.asks_BT.flatten()).view(*part.asks_BT.shape, *query.shape[1:])
-            held = part.of(keys)
-            answer = scaled_dot_product_attention(
-                asks.transpose(1, 2),
-                held,
+            queries = query.index_select(0, part.queries_BT.flatten()).view(*part.queries_BT.shape, *query.shape[1:])
+            part_keys = part.of(keys)
+            output = scaled_dot_product_attention(
+                queries.transpose(1, 2),
+                part_keys,
                 part.of(values),
                 attn_mask=part.mask(window, query),
                 scale=scale,
-                enable_gqa=held.shape[1] != query.shape[1],
+                enable_gqa=part_keys.shape[1] != query.shape[1],
             )
-            found.append(answer.transpose(1, 2).flatten(0, 1))
-        return torch.cat(found).index_select(0, self.order_N)
+            outputs.append(output.transpose(1, 2).flatten(0, 1))
+        return torch.cat(outputs).index_select(0, self.order_N)
 
 
 def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **how: Any) -> tuple[Tensor, None]:
-    """Attend by the rows of the pass; a plain call of the model, which has none, gets what it gets elsewhere."""
+    """Attend by the rows of the pass; fall back to SDPA when `rows` is absent."""
     rows: Rows | None = how.pop("rows", None)
     if rows is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **how)
-        return plain
-    if asked := [name for name in UNHEARD if how.get(name) is not None]:
-        raise ValueError(f"{type(module).__name__} asks for {asked[0]}, which this attention does not do")
+        output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **how)
+        return output
+    if used := [name for name in UNSUPPORTED if how.get(name) is not None]:
+        raise ValueError(f"{type(module).__name__} uses {used[0]}, which this attention does not support")
     flat = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     return rows.attend(module.layer_idx, *flat, **how)[None], None
 
 
-def teach(model: Any) -> Any:
-    """Give a model this attention; called plainly it does what it did."""
+def use_row_attention(model: Any) -> Any:
+    """Install this attention in a model; calls without `rows` behave as before."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
-    return slim(model)
+    return use_fast_layers(model)
 
 
 def run(model: Any, ids_N: Tensor, positions_N: Tensor, rows: Rows, **more: Any) -> Any:
-    """Run a model, or the part of one below its head, over the ids of one pass."""
-    unmasked = ids_N.new_ones(1, 1, 1, 1)  # what a row may look at is its own affair: no mask is to be made
+    """Run a model, or the part of it below the LM head, over the ids of one pass."""
+    unmasked = ids_N.new_ones(1, 1, 1, 1)  # keeps transformers from building a mask; each part has its own
     return model(
         input_ids=ids_N[None],
         position_ids=positions_N[None],
@@ -158,7 +156,7 @@ def run(model: Any, ids_N: Tensor, positions_N: Tensor, rows: Rows, **more: Any)
     )
 
 
-def alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """Count the ids with which both begin."""
+def shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the length of the common prefix."""
     differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differ, min(len(one), len(other)))

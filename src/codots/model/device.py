@@ -1,4 +1,4 @@
-"""Where a model computes, and in which precision."""
+"""Choose the device and the precision of a model."""
 
 from __future__ import annotations
 
@@ -10,55 +10,57 @@ from typing import Any
 from codots.core.suggest import nearest
 
 LARGE = 50_000_000
-"""Weights from which a GPU is faster than a core: below, it waits for its next order."""
+"""Number of weights from which a GPU is faster than a CPU core; below, kernel launches dominate."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A device and a precision, both by torch's names."""
+    """A device and a dtype, by their names in torch."""
 
     device: str = "cpu"
     dtype: str = "float32"
 
     @property
     def torch_dtype(self) -> Any:
-        """The precision as torch has it; `auto` stays the word for that of the weights as they lie there."""
+        """The `torch.dtype`, or the string `auto` for the dtype of the stored weights."""
         import torch
 
         return getattr(torch, self.dtype, self.dtype)
 
 
 def check_device(name: str) -> str:
-    """Give back the name of a device; ValueError if none is called so."""
+    """Return the name of a device. Raises ValueError for an unknown name."""
     if name not in DEVICES and not re.fullmatch(r"cuda:\d+", name):
         raise ValueError(nearest(name, [*DEVICES, "cuda:0"], "device"))
     return name
 
 
 def place(folder: Path, device: str = "auto", dtype: str = "auto") -> Place:
-    """Choose where a model computes.
+    """Choose the device and dtype for a model.
 
-    `auto` takes the GPU for a model of 50 million weights or more, and there bfloat16 if the GPU knows it; an Apple
-    GPU is taken only by its name. Raises ValueError for a device that this machine does not have.
+    `auto` selects the GPU for a model of 50 million weights or more, and on it bfloat16 if supported. An Apple GPU is
+    only used if named. Raises ValueError for a device that this machine does not have.
     """
     import torch
 
     if check_device(device) == "auto":
         device = "cuda" if torch.cuda.is_available() and count_weights(folder) >= LARGE else "cpu"
-    there = torch.backends.mps.is_available() if device == "mps" else torch.cuda.is_available()
-    if device != "cpu" and not there:
-        raise ValueError(f"device {device!r} is not there, or this build of torch does not know it; expected 'cpu'")
+    available = torch.backends.mps.is_available() if device == "mps" else torch.cuda.is_available()
+    if device != "cpu" and not available:
+        raise ValueError(
+            f"device {device!r} is not available, or this build of torch does not support it; expected 'cpu'"
+        )
     _, _, number = device.partition(":")
     if number and int(number) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r} is not there; expected a number below {torch.cuda.device_count()}")
+        raise ValueError(f"device {device!r} is not available; expected a number below {torch.cuda.device_count()}")
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
     return Place(device, dtype)
 
 
 def count_weights(folder: Path) -> int:
-    """Count the numbers in a folder's weights, which are not read."""
+    """Count the parameters in a folder's weight files without reading the weights."""
     from math import prod
 
     from safetensors import safe_open

@@ -1,4 +1,4 @@
-"""Model folders: where a model is found, and how its weights and tokenizer are loaded."""
+"""Find model folders, and load their weights and tokenizers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from codots.model.device import Place
 from codots.model.renderer import Render
 
 BASE = "base"
-"""Names the tiny model that comes with the package."""
-HERE = Place()
+"""Name of the tiny model shipped with the package."""
+CPU = Place()
 ENDPOINT = "openai:"
-"""Begins the name of a model that is served elsewhere."""
+"""Prefix of the name of a model behind an endpoint."""
 
 
 def model_folder(name: str | Path) -> Path:
-    """Find a model: `base`, or a folder; a run or a checkpoint leads to its model. ValueError says what is missing."""
+    """Return the folder of a model, given `base`, a model folder, a run or a checkpoint.
+
+    Raises ValueError with what is missing.
+    """
     if str(name) == BASE:
         return Path(str(files("codots.model") / "base"))
     if str(name).startswith(ENDPOINT):
@@ -37,7 +40,7 @@ def model_folder(name: str | Path) -> Path:
 
 
 def identity(folder: Path) -> str:
-    """Tell models apart: a hash of everything in the folder, weights, words and profile."""
+    """Return a hash of all files in the folder: weights, tokenizer and profile."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != "."):
         with path.open("rb") as file:
@@ -46,7 +49,7 @@ def identity(folder: Path) -> str:
 
 
 def load_render(folder: Path, thinking: bool = False) -> Render:
-    """Load a model's words; ValueError if they cannot be read, or its chat template does not fit."""
+    """Load a tokenizer as a renderer. Raises ValueError if it cannot be read, or its chat template does not fit."""
     from transformers import AutoTokenizer
 
     try:
@@ -56,13 +59,13 @@ def load_render(folder: Path, thinking: bool = False) -> Render:
     return Render(tokenizer, thinking)
 
 
-def load_model(folder: Path, place: Place = HERE, thinking: bool = False) -> tuple[Any, Render]:
-    """Load a causal LM and its renderer; ValueError says what is missing or does not fit."""
+def load_model(folder: Path, place: Place = CPU, thinking: bool = False) -> tuple[Any, Render]:
+    """Load a causal LM and its renderer. Raises ValueError with what is missing or does not fit."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what is wrong is said here, in one line
+    logging.set_verbosity_error()  # errors are raised below, in one line
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} has no weights: expected a .safetensors file beside config.json")
     try:
@@ -75,5 +78,5 @@ def load_model(folder: Path, place: Place = HERE, thinking: bool = False) -> tup
         raise ValueError(f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}")
     render = load_render(folder, thinking)
     if (known := len(render.tokenizer)) > model.config.vocab_size:
-        raise ValueError(f"{folder} has a foreign tokenizer: it knows {known} ids, the model {model.config.vocab_size}")
+        raise ValueError(f"{folder} has a foreign tokenizer: it has {known} ids, the model {model.config.vocab_size}")
     return model.to(place.device).eval(), render

@@ -1,4 +1,4 @@
-"""From chat turns to token ids and back, adding only what is new."""
+"""Encode chat turns to token ids and decode replies, encoding only new text."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from codots.core.transcript import StopReason
 SYSTEM, USER, REPLY, NEXT = "\ue000system\ue001", "\ue000user\ue001", "\ue000reply\ue001", "\ue000next\ue001"
 
 THOUGHT = "</think>"
-"""Ends a thought, in the words of the models that have them."""
+"""Ends the reasoning part of a reply."""
 EMPTY_THOUGHT = re.compile(r"(<think>\s*</think>\s*)?")
-"""What some templates begin a reply with so that it is not thought over, and leave out of earlier turns."""
+"""Empty reasoning that some templates put before a reply, to turn reasoning off, and leave out of earlier turns."""
 
 
-def spoken(text: str) -> str:
-    """What a reply says once it has been thought over: a thought may name what an answer would be read for."""
+def without_thought(text: str) -> str:
+    """Return a reply without its reasoning, which may contain tags that only count in the answer."""
     return text.rpartition(THOUGHT)[2]
 
 
 class Render:
     """Encode the turns of one episode with a tokenizer's own chat template.
 
-    A session only ever grows, thoughts included: what the template gives for a longer chat must begin with what it gave
-    for a shorter one, but for an empty thought, else ValueError. The words of users, environments and contexts are
-    encoded with special tokens disabled, so a role marker inside them is plain text.
+    A session only grows, reasoning included: the template's output for a longer chat must begin with its output for a
+    shorter one, except for empty reasoning. Raises ValueError otherwise. The text of users, environments and contexts
+    is encoded with special tokens disabled, so a role marker inside it is plain text.
     """
 
     def __init__(self, tokenizer: Any, thinking: bool = False) -> None:
@@ -35,7 +35,7 @@ class Render:
         self._head, self._middle, self._prompt = map(self._special, (head, middle, prompt))
         self._turn_head, self._turn_tail = self._special(turn_head), self._special(turn_tail)
         self.stop_ids = self._stops()
-        # Episodes repeat their words endlessly: rules, moves, effects.
+        # Episodes repeat the same text many times: rules, moves, effects.
         self.encode = lru_cache(maxsize=65536)(self._encode)
 
     def opening(self, system: str, user: str) -> list[int]:
@@ -43,16 +43,16 @@ class Render:
         return [*self._head, *self.encode(system), *self._middle, *self.encode(user), *self._prompt]
 
     def turn(self, user: str, stop: StopReason) -> list[int]:
-        """Encode the next user turn alone; the end of the reply is added where the model did not sample it."""
+        """Encode only the next user turn, after the end of the reply if the model did not sample that."""
         head = self._turn_head[1:] if stop is StopReason.STOP else self._turn_head
         return [*head, *self.encode(user), *self._turn_tail]
 
     def reply(self, text: str) -> list[int]:
-        """Encode what a model would have sampled to say this."""
+        """Encode a reply as a model would have sampled it, with its end."""
         return [*self.encode(text), self._turn_head[0]]
 
     def text(self, ids: list[int]) -> str:
-        """Decode sampled ids to the words that an environment reads, without the stop."""
+        """Decode sampled ids to the text that an environment reads, without the stop id."""
         ids = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
@@ -86,7 +86,7 @@ class Render:
         return head, middle, prompt, turn_head, turn_tail
 
     def _stops(self) -> frozenset[int]:
-        """The end of a turn, as the template writes it, and the tokenizer's own end."""
+        """Return the id that ends a turn in the template, and the tokenizer's EOS id."""
         if not self._turn_head:
             raise ValueError("the tokenizer's chat template does not mark the end of a reply")
         eos = self.tokenizer.eos_token_id

@@ -1,4 +1,4 @@
-"""A language model small enough for a laptop's core: its tokenizer, its chat template, its shape."""
+"""A language model small enough for one CPU core: tokenizer, chat template, architecture."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ RESPONSE = {
     "start_anchor": "<|assistant|>",
     "fields": {"content": {"close": "<|end|>", "content": "text"}},
 }
-"""Tells who serves the model where its reply begins and ends: else it is looked for where Qwen's would be."""
+"""Where a server finds the reply; without this, transformers parses replies as it does for Qwen."""
 MARKS = ("", "_", "O", "G")
-"""What a board's cell may be: the player's own, ice, a hole, the goal."""
+"""Kinds of cell on a board: the player's own, ice, a hole, the goal."""
 WORDS = (
     *(f"{mark}{column}{row}" for mark in MARKS for column in "abcdefg" for row in range(1, 8)),
     *(f"{code}={effect}" for code in range(1, 5) for effect in ("up", "down", "left", "right", "stays")),
@@ -31,15 +31,15 @@ WORDS = (
 
 
 def make_tokenizer() -> Any:
-    """Build a tokenizer of whole words, printable ASCII and bytes: any string encodes, and decodes to itself."""
+    """Build a tokenizer of whole words, printable ASCII and bytes; every string round-trips."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
     ascii_ = [chr(code) for code in range(32, 127)] + ["\n"]
     words = dict.fromkeys(piece for word in WORDS for piece in (word, f" {word}"))
     words |= dict.fromkeys(f" {digit}" for digit in range(10))
-    # A whole word beats any way to spell it; a byte is the last resort. The markers stay outside:
-    # no text can spell one.
+    # Scores prefer a whole word to its letters, and letters to bytes. The markers are not in the model, so that no
+    # text encodes to one.
     pieces = [(f"<0x{byte:02X}>", -100.0) for byte in range(256)]
     pieces += [(char, -10.0) for char in ascii_ if char not in words]
     pieces += [(word, -1.0) for word in words]
@@ -57,7 +57,7 @@ def make_tokenizer() -> Any:
 
 
 def make_model(tokenizer: Any, *, width: int, layers: int, heads: int, seed: int, length: int = 1024) -> Any:
-    """Make a randomly initialised Qwen3 of this shape."""
+    """Create a randomly initialised Qwen3 of this shape."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -81,7 +81,7 @@ def make_model(tokenizer: Any, *, width: int, layers: int, heads: int, seed: int
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder."""
+    """Save the model and the tokenizer as a standard Hugging Face folder."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from codots.learner.batch import MicroBatch
-from codots.model.attention import run, teach
+from codots.model.attention import run, use_row_attention
 from codots.model.device import Place
 from codots.sampler.cache import bytes_per_id
 
@@ -32,7 +32,7 @@ class Shape:
         if getattr(short, "layer_types", None):
             short.layer_types = short.layer_types[:count]
         with torch.device(device):
-            return teach(AutoModelForCausalLM.from_config(short, dtype=self.place.torch_dtype))
+            return use_row_attention(AutoModelForCausalLM.from_config(short, dtype=self.place.torch_dtype))
 
     @cached_property
     def _one_and_two(self) -> tuple[Any, Any]:

@@ -93,7 +93,7 @@ class _Steps:
             self.transcript.wrote(sampled)
         self._turns.append(Turn(self._asked, text))
         self._stop = sampled.stop
-        return spoken(text)
+        return without_thought(text)
 
     def _check(self, call: str) -> None:
         if call != self.due:
