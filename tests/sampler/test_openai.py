@@ -281,10 +281,10 @@ def test_what_is_served_elsewhere_is_not_trained_here(serve):
     ("url", "key", "line"),
     [
         ("", "", "openai:m needs OPENAI_API_KEY, or OPENAI_BASE_URL for your own server"),
-        ("host:8000", "", "OPENAI_BASE_URL is no address"),
-        ("http://me:hush-hush@host/v1", "", "OPENAI_BASE_URL is no address"),
-        ("http://host:port/v1", "", "OPENAI_BASE_URL is no address"),
-        ("", "sk-with a gap", "OPENAI_API_KEY holds characters"),
+        ("host:8000", "", "OPENAI_BASE_URL is not an address"),
+        ("http://me:hush-hush@host/v1", "", "OPENAI_BASE_URL is not an address"),
+        ("http://host:port/v1", "", "OPENAI_BASE_URL is not an address"),
+        ("", "sk-with a gap", "OPENAI_API_KEY has characters"),
     ],
 )
 def test_an_environment_that_names_no_endpoint_is_one_line(monkeypatch, url, key, line):

@@ -1,4 +1,4 @@
-"""What a sampler promises: ids in, ids and their logprobs out."""
+"""The sampler protocol: ids in, ids and their logprobs out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from codots.core.rng import Names
 from codots.core.transcript import Sampled
 
 SESSIONS = 256
-"""Sessions that a sampler serves at once by default."""
+"""Default number of sessions that a sampler serves at once."""
 CACHE_BYTES = 2 * 2**30
-"""Greatest size of a sampler's KV cache by default."""
+"""Default maximum size of a sampler's KV cache."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SamplingParams:
 
     max_tokens: int
     temperature: float = 1.0
-    """0 is greedy; the logprobs are those of the distribution at this temperature, or at 1 for greedy."""
+    """Sampling temperature; 0 is greedy. Logprobs are those at this temperature, or at 1 for greedy."""
 
 
 class Session(Protocol):
@@ -29,20 +29,20 @@ class Session(Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *error: object) -> None:
-        """Free the cache, however the block was left."""
+        """Free the cache, also after an exception."""
 
     async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
-        """Read new ids and sample an answer; both stay in the session."""
+        """Append new ids, sample an answer, and keep both in the session."""
         ...
 
 
 class Sampler(Protocol):
-    """Serves one version of the weights to many sessions at once."""
+    """A server of one version of the weights to many sessions at once."""
 
     def session(self, names: Names) -> Session:
-        """Open a session whose every draw comes from `stream(*names, turn)`."""
+        """Open a session that draws every random number from `stream(*names, turn)`."""
         ...
 
     async def load(self, weights: Any, version: int) -> None:
-        """Serve other weights from now on, and drop every cache."""
+        """Serve other weights from now on, and clear every cache."""
         ...

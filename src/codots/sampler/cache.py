@@ -1,4 +1,4 @@
-"""The keys and values that a sampler holds: a slot for each session, and what openings share only once."""
+"""The KV cache of a sampler: one slot per session, with shared prefixes copied between slots."""
 
 from __future__ import annotations
 
@@ -8,43 +8,44 @@ from typing import Any
 
 import torch
 
-from codots.model.attention import alike
+from codots.model.attention import shared_prefix
 
 BLOCK = 8
-"""Ids by which openings are compared; a common beginning that is shorter is read again."""
+"""Block size, in ids, of the prefix search; a shorter common prefix is computed again."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A slot that is to take more ids, in one pass or in several."""
+    """A slot with ids left to compute, in one pass or several."""
 
     slot: int
     length: int
-    """Ids it holds."""
+    """Number of ids in the slot."""
     new: list[int]
-    """Ids that follow."""
+    """Ids to compute next."""
     opening: bool
-    """Whether keys and values may be copied from other slots that begin alike, and to them."""
+    """Whether keys and values may be copied from and to slots with a common prefix."""
 
 
 class SlotCache:
-    """Keys and values of all sessions, a row of the store each, written at any position.
+    """Keys and values of all sessions, one row of the store each, written at any position.
 
-    What a slot holds stays until others overwrite it, and an opening that begins alike copies it instead of reading.
+    The contents of a slot stay until they are overwritten. A new session copies a common prefix from another slot
+    instead of computing it.
     """
 
     def __init__(self, longest: int) -> None:
         self.longest = longest
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.held: dict[int, list[int]] = {}
-        """The ids that a slot has keys and values of."""
-        self._began: dict[int, int] = {}
-        """The slot that began with these blocks last, by their hash."""
+        """The ids whose keys and values are in each slot."""
+        self._latest: dict[int, int] = {}
+        """The latest slot that began with these blocks, by their hash."""
 
     def open(self, openings: Sequence[tuple[int, list[int]]]) -> list[int]:
-        """Take slots for new ids; gives how many of them are known elsewhere, and will be copied in the next pass."""
-        for slot, ids in openings:  # what a slot still holds of its last session may be just what the next begins with
-            self.held[slot] = ids[: alike(self.held.get(slot, []), ids[:-1])]
+        """Assign slots to new ids; return how many of each are cached already, some of them copied in the next pass."""
+        for slot, ids in openings:  # the last session of a slot may have the same prefix
+            self.held[slot] = ids[: shared_prefix(self.held.get(slot, []), ids[:-1])]
         known, self.copies = [], []
         for slot, ids in openings:
             source, length = self._longest(ids[:-1])
@@ -52,25 +53,25 @@ class SlotCache:
                 self.copies.append((slot, source, length))
             known.append(max(length, len(self.held[slot])))
             self.held[slot] = list(ids)
-            self._began |= dict.fromkeys(block_hashes(ids), slot)
+            self._latest |= dict.fromkeys(block_hashes(ids), slot)
         return known
 
     def plan(self, rows: Sequence[Reading], budget: int) -> list[tuple[int, int]]:
-        """Choose what the next pass reads: at most `budget` ids, shared out evenly, but at least one of each row.
+        """Choose the ids of the next pass: at most `budget`, shared evenly, but at least one for each row.
 
-        Gives for each row the length it starts from, which counts what will be copied, and how many ids it reads.
+        Returns for each row the length it starts from, copied ids included, and how many ids it computes.
         """
         openings = {row.slot: [*self.held.get(row.slot, [])[: row.length], *row.new] for row in rows if row.opening}
         for row in rows:
             if row.opening and not row.length:  # as in `open`
                 ids = openings[row.slot]
-                self.held[row.slot] = ids[: alike(self.held.get(row.slot, []), ids[:-1])]
+                self.held[row.slot] = ids[: shared_prefix(self.held.get(row.slot, []), ids[:-1])]
         found = {}
-        for slot, ids in openings.items():  # as if all of it were read in this pass
+        for slot, ids in openings.items():  # as if all ids were computed in this pass
             (source, length), own = self._longest(ids[:-1]), len(self.held[slot])
             found[slot] = (source, length, own) if length > own else (slot, own, own)
             self.held[slot] = ids
-            self._began |= dict.fromkeys(block_hashes(ids), slot)
+            self._latest |= dict.fromkeys(block_hashes(ids), slot)
         starts = [found[row.slot][1] if row.opening else row.length for row in rows]
         counts = shares([row.length + len(row.new) - start for row, start in zip(rows, starts, strict=True)], budget)
         self.copies = []
@@ -85,37 +86,37 @@ class SlotCache:
 
     @torch.inference_mode()
     def wipe(self, slots: Sequence[int]) -> None:
-        """Forget what these slots hold; even where it is masked, a number that is not finite would spread."""
+        """Clear these slots with zeros, because a number that is not finite spreads even where it is masked."""
         for slot in slots:
             self.held.pop(slot, None)
             for store in (store for layer in self.layers for store in layer if slot < store.shape[0]):
                 store[slot] = 0
 
     def _longest(self, ids: list[int]) -> tuple[int, int]:
-        """Find the slot that begins most like these ids, and for how many of them."""
+        """Return the slot with the longest common prefix, and the length of the prefix."""
         source, length = -1, 0
         for end, hashed in enumerate(block_hashes(ids), 1):
-            slot = self._began.get(hashed, -1)
-            start = length if slot == source else 0  # what was compared already
+            slot = self._latest.get(hashed, -1)
+            start = length if slot == source else 0  # ids that were compared already
             if self.held.get(slot, [])[start : end * BLOCK] != ids[start : end * BLOCK]:
                 break
             source, length = slot, end * BLOCK
-        return source, alike(self.held[source], ids) if length else 0
+        return source, shared_prefix(self.held[source], ids) if length else 0
 
     def move(self, source: int, target: int) -> None:
-        """Let another slot hold what one does."""
+        """Move the contents of one slot to another."""
         self.held[target] = ids = self.held.pop(source)
-        self._began |= dict.fromkeys(block_hashes(ids), target)
+        self._latest |= dict.fromkeys(block_hashes(ids), target)
         for store in (store for layer in self.layers for store in layer):
             store[target, :, : len(ids)] = store[source, :, : len(ids)]
 
     def aim(self, slots_N: torch.Tensor, positions_N: torch.Tensor, slots: int, width: int) -> None:
-        """Say where the next pass writes, and how much room it needs."""
+        """Set where the next pass writes, and the slots and width that it needs."""
         self.slots_N, self.positions_N, self.slots, self.width = slots_N, positions_N, slots, width
         self._lines: dict[tuple[int, ...], torch.Tensor] = {}
 
     def hold(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store (N, heads, dim) and give back all that is held, (slots, heads, width, dim)."""
+        """Store keys and values, (N, heads, dim); return the whole stores, (slots, heads, width, dim)."""
         while layer >= len(self.layers):
             self.layers.append((keys.new_zeros(0, 0, 0, 0), values.new_zeros(0, 0, 0, 0)))
         held, new = self.layers[layer], (keys, values)
@@ -131,7 +132,7 @@ class SlotCache:
         return store
 
     def _lines_of(self, store: torch.Tensor) -> torch.Tensor:
-        """Where in a store, seen as lines of (dim,), the pass writes: each id a line for every head."""
+        """Return where the pass writes in a store viewed as lines of (dim,): one line for each id and head."""
         heads, width = store.shape[1:3]
         if (heads, width) not in self._lines:
             rows_NH = self.slots_N[:, None] * heads + torch.arange(heads, device=store.device)
@@ -148,7 +149,7 @@ class SlotCache:
 
 
 def shares(wanted: Sequence[int], budget: int) -> list[int]:
-    """Share out a budget evenly: nobody gets more than is wanted, and everybody at least 1."""
+    """Split a budget evenly: each gets at least 1 and no more than wanted."""
     given, left = [0] * len(wanted), budget
     for done, i in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
         given[i] = max(1, min(wanted[i], left // (len(wanted) - done)))
@@ -157,7 +158,7 @@ def shares(wanted: Sequence[int], budget: int) -> list[int]:
 
 
 def bytes_per_id(model: Any) -> int:
-    """Size of the keys and values of one id."""
+    """Return the bytes of the keys and values of one id."""
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,4 +1,4 @@
-"""A sampler in this process that waits for nobody: each forward pass serves the requests there are."""
+"""A sampler in this process with continuous batching: each forward pass serves all current requests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from codots.sampler.cache import Reading
 from codots.sampler.local import LocalSampler, LocalSession, Request
 
 PREFILL_BUDGET = 2048
-"""Ids of prompts that one forward pass reads by default."""
+"""Default maximum number of prompt ids in one forward pass."""
 
 
 class ContinuousSession(LocalSession):
-    """One sequence, which holds a slot of the KV cache from a request on until another session needs the slot."""
+    """One sequence; it keeps its KV cache slot after a request until another session needs the slot."""
 
     sampler: ContinuousSampler
 
@@ -27,31 +27,31 @@ class ContinuousSession(LocalSession):
         super().__init__(sampler, names)
         self.keep_cache = keep_cache
         self.opening = True
-        """Whether the ids are being read from the first one on, so that beginnings can be shared."""
+        """Whether the ids are being computed from the first one on, so that prefixes can be shared."""
         self.stale = False
-        """Whether some of the cache was computed by weights that are no longer served."""
-        self.asking = False
+        """Whether part of the cache was computed by older weights."""
+        self.busy = False
         self.opened_at = -1
 
     async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
-        """Read new ids and sample an answer. Raises RuntimeError while another answer of this session is under way."""
-        if self.asking:
-            raise RuntimeError("this session is sampling already; expected one request at a time")
-        self.asking = True
+        """Append new ids and sample an answer. Raises RuntimeError while the session samples another answer."""
+        if self.busy:
+            raise RuntimeError("this session is already sampling; expected one request at a time")
+        self.busy = True
         try:
             return await super().sample(ids, params)
         finally:
-            self.asking = False
+            self.busy = False
 
     def fork(self, names: Names) -> ContinuousSession:
-        """Branch off a session to be entered in its turn; a cache that older weights computed is not copied."""
+        """Return a branch of this session, to be entered before use; a cache of older weights is not copied."""
         self._check_open()
         branch = self.sampler.session(names, keep_cache=self.keep_cache)
         branch.pending = [*self.sampler.held(self), *self.pending]
         return branch
 
     def drop_cache(self) -> None:
-        """Let every id be read again before the next one is sampled."""
+        """Drop the cache, so that all ids are computed again before the next one is sampled."""
         self.pending = [*self.sampler.held(self), *self.pending]
         self.length, self.opening, self.stale = 0, True, False
 
@@ -61,35 +61,35 @@ class ContinuousSession(LocalSession):
 
 
 class ContinuousSampler(LocalSampler):
-    """Sample from a causal LM held in this process, without waiting for sessions that have no request.
+    """Sample from a causal LM in this process, without waiting for sessions that have no request.
 
-    Slots of the KV cache go to requests in the order in which they came. If none is free, the session that has been
-    idle longest loses its slot, and its ids are read again with its next request. Every request that has a slot is in
-    every forward pass; prompts of more than `prefill_budget` ids in all are read in several passes. Sessions draw the
-    same numbers as those of LocalSampler, and so the same ids, up to rounding.
+    Slots of the KV cache go to requests in order of arrival. If none is free, the session that has been idle longest
+    loses its slot, and its ids are computed again with its next request. Every request that has a slot is part of
+    every forward pass; prompts of more than `prefill_budget` ids in total take several passes. Sessions draw the same
+    random numbers as with LocalSampler, and so the same ids, up to rounding.
     """
 
     def __init__(
         self, model: Any, stop_ids: frozenset[int], *, prefill_budget: int = PREFILL_BUDGET, **options: Any
     ) -> None:
-        """Take the options of LocalSampler, of which `max_sessions` bounds the requests in one forward pass."""
+        """Accept the options of LocalSampler; `max_sessions` bounds the requests in one forward pass."""
         super().__init__(model, stop_ids, **options)
         self.prefill_budget = prefill_budget
         self._seated: dict[int, ContinuousSession] = {}
-        """The session of each slot that is taken."""
+        """The session of each occupied slot."""
         self._idle: dict[LocalSession, None] = {}
-        """Seated sessions without a request, the one that has been idle longest first."""
+        """Sessions with a slot but no request, the one that has been idle longest first."""
 
     def session(self, names: Names, *, keep_cache: bool = False) -> ContinuousSession:
-        """Open a session whose every draw comes from `stream(*names, turn)`.
+        """Open a session that draws every random number from `stream(*names, turn)`.
 
-        With `keep_cache`, it goes on from the cache that it has when other weights are loaded; else its ids are read
-        again by the new weights. A session that lost its slot has no cache to keep.
+        With `keep_cache`, the session keeps its cache when other weights are loaded; otherwise the new weights compute
+        its ids again. A session that lost its slot has no cache to keep.
         """
         return ContinuousSession(self, names, keep_cache)
 
     async def load(self, weights: dict[str, torch.Tensor] | None, version: int) -> None:
-        """Serve other weights, or None for the same model changed in place, also while answers are under way."""
+        """Serve other weights, or None for the same model changed in place, also while answers are sampled."""
         before, old = self.version, self._cache
         await super().load(weights, version)
         for request in self._active + self._waiting:
@@ -98,7 +98,7 @@ class ContinuousSampler(LocalSampler):
         for slot, session in self._seated.items():
             self._cache.held[slot] = old.held.get(slot, [])
             if session.keep_cache and session.length:
-                session.opening, session.stale = False, True  # others find nothing there: openings are forgotten
+                session.opening, session.stale = False, True  # no other session copies from it: the prefix index is new
             else:
                 session.drop_cache()
                 self._cache.held[slot] = []
@@ -125,7 +125,7 @@ class ContinuousSampler(LocalSampler):
         self._release(session)
 
     def _release(self, session: LocalSession) -> None:
-        """Free the slot of a session; what is in it may serve openings until others overwrite it."""
+        """Free the slot of a session; its contents may be copied until they are overwritten."""
         self._idle.pop(session, None)
         if session.slot < 0:
             return
@@ -138,12 +138,12 @@ class ContinuousSampler(LocalSampler):
         seated.slot = -1
 
     def _queue(self, request: Request) -> None:
-        request.session.pending = request.new  # all that the cache does not hold, whatever happens to it meanwhile
+        request.session.pending = request.new  # all ids that are not cached, even if the slot is lost meanwhile
         self._idle.pop(request.session, None)
         super()._queue(request)
 
     async def _serve(self) -> None:
-        """Prefill and decode until nobody waits."""
+        """Prefill and decode until no request is left."""
         await asyncio.sleep(0)
         while self._waiting or self._active:
             self._seat()
@@ -155,7 +155,7 @@ class ContinuousSampler(LocalSampler):
             await asyncio.sleep(0)
 
     def _seat(self) -> None:
-        """Give slots to requests in the order in which they came, as long as there are any."""
+        """Assign slots to requests in order of arrival, as long as slots are free or can be freed."""
         while self._waiting:
             session = cast(ContinuousSession, self._waiting[0].session)
             if session.slot < 0:
@@ -166,7 +166,7 @@ class ContinuousSampler(LocalSampler):
             self._active.append(self._waiting.pop(0))
 
     def _evict(self) -> bool:
-        """Free the slot of the session idle longest, or else of the one whose request came last and is not served."""
+        """Free the slot of the session idle longest, or else of the latest request that is not yet served."""
         last = (request.session for request in reversed(self._waiting) if request.session.slot >= 0)
         session = next(iter(self._idle), None) or next(last, None)
         if session:
@@ -174,7 +174,7 @@ class ContinuousSampler(LocalSampler):
         return session is not None
 
     def _pass(self, batch: list[Request]) -> None:
-        """Run one forward pass, and sample an id for each request that has read all of its prompt."""
+        """Run one forward pass, and sample an id for each request whose prompt is complete."""
         logits_BV = self._forward(batch)
         read = [i for i, request in enumerate(batch) if not request.session.pending]
         if read:
@@ -185,15 +185,15 @@ class ContinuousSampler(LocalSampler):
 
     @torch.inference_mode()
     def _forward(self, batch: list[Request]) -> torch.Tensor:
-        """Run the model over as many new ids of every row as the budget allows."""
+        """Run the model over as many new ids of each row as the budget allows."""
         if self._free and self._free[0] < batch[-1].session.slot:
-            self._close_up(batch)
+            self._compact(batch)
         sessions = [self._seated[request.session.slot] for request in batch]
         readers = [session for session in sessions if session.opening or len(session.pending) > 1]
         rows = [Reading(reader.slot, reader.length, reader.pending, reader.opening) for reader in readers]
         counts = {}
         for reader, (start, count) in zip(readers, self._cache.plan(rows, self.prefill_budget), strict=True):
-            reader.pending = reader.pending[start - reader.length :]  # what lies before is copied
+            reader.pending = reader.pending[start - reader.length :]  # earlier ids are copied
             reader.length, counts[reader.slot] = start, count
         ends = [counts.get(session.slot, 1) for session in sessions]
         rests = [session.pending[end:] for session, end in zip(sessions, ends, strict=True)]
@@ -202,15 +202,15 @@ class ContinuousSampler(LocalSampler):
             session.pending, session.opening = rest, session.opening and bool(rest)
         return logits_BV
 
-    def _close_up(self, batch: list[Request]) -> None:
+    def _compact(self, batch: list[Request]) -> None:
         sessions = [self._seated.pop(request.session.slot) for request in batch]
-        # A move would offer what was moved to openings, which a cache of other weights is never to be.
-        super()._close_up([request for request, session in zip(batch, sessions, strict=True) if not session.stale])
+        # A move adds a slot to the prefix index, where a cache of older weights must not appear.
+        super()._compact([request for request, session in zip(batch, sessions, strict=True) if not session.stale])
         self._seated |= {session.slot: session for session in sessions}
         batch.sort(key=lambda request: request.session.slot)
 
     def _fail(self, batch: list[Request], error: Exception) -> None:
-        """Fail the requests of a forward pass that broke off; it may have written anything into their slots."""
+        """Fail the requests of a failed forward pass; clear their slots, as it may have written anything there."""
         slots = [request.session.slot for request in batch]
         for request in batch:
             request.session.length = 0

@@ -1,4 +1,4 @@
-"""A sampler in this process: one batch over growing sessions, each with its own cache."""
+"""A sampler in this process: one lockstep batch over growing sessions with a KV cache."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import torch
 
 from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
-from codots.model.attention import Rows, run, teach
+from codots.model.attention import Rows, run, use_row_attention
 from codots.sampler.base import CACHE_BYTES, SESSIONS, SamplingParams
 from codots.sampler.cache import SlotCache, bytes_per_id
 
 
 @dataclass
 class Request:
-    """One answer under way."""
+    """One answer that is being sampled."""
 
     session: LocalSession
     new: list[int]
     params: SamplingParams
     draws: list[float]
-    """One uniform number for each id that may be sampled."""
+    """Uniform random numbers, one for each id that may be sampled."""
     done: asyncio.Future[Sampled]
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
-    """Of the ids that were sampled before other weights came; the rest are of the weights served now."""
+    """Versions of the ids that older weights sampled; all later ids are of the current weights."""
 
 
 class LocalSession:
-    """One row of the cache."""
+    """One sequence with its row of the cache."""
 
     def __init__(self, sampler: LocalSampler, names: Names) -> None:
         self.sampler = sampler
         self.names = names
         self.length = 0
-        """Ids in the cache."""
+        """Number of ids in the cache."""
         self.pending: list[int] = []
-        """What the cache does not hold yet: the last sampled id; of a fresh branch, all that it has behind it."""
+        """Ids that are not cached yet: the last sampled id, or all earlier ids of a new branch."""
         self.turn = 0
         self.slot = -1
         self.opened_at = 0
@@ -55,12 +55,12 @@ class LocalSession:
         self.sampler._leave(self)
 
     async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
-        """Read new ids and sample an answer; logprobs are those of the distribution sampled from."""
+        """Append new ids and sample an answer; logprobs are those of the sampled distribution."""
         self._check_open()
         return await self.sampler._sample(self, ids, params)
 
     def fork(self, names: Names) -> LocalSession:
-        """Branch off a session to be entered in its turn; what both have behind them is copied, not read again."""
+        """Return a branch of this session, to be entered before use; the prefix is copied, not computed again."""
         self._check_open()
         branch = LocalSession(self.sampler, names)
         branch.pending = [*self.sampler.held(self), *self.pending]
@@ -68,14 +68,16 @@ class LocalSession:
 
     def _check_open(self) -> None:
         if self.slot < 0 or self.opened_at != self.sampler.generation:
-            raise RuntimeError("this session is closed, was cancelled, or lost its cache when other weights came")
+            raise RuntimeError(
+                "this session is closed, was cancelled, or lost its cache when other weights were loaded"
+            )
 
 
 class LocalSampler:
-    """Sample from a causal LM held in this process.
+    """Sample from a causal LM in this process.
 
-    The batch decodes whenever every open session waits for it, rows in the order of their slots, so that equal seeds
-    give equal numbers. Sessions past `max_sessions`, or past what the cache may hold of the longest, queue.
+    The batch decodes once every open session has a request, with rows in the order of their slots, so that equal seeds
+    give equal numbers. Sessions beyond `max_sessions`, or beyond what fits in the cache at full length, queue.
     """
 
     def __init__(
@@ -87,13 +89,13 @@ class LocalSampler:
         max_length: int | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.model = teach(model)
+        self.model = use_row_attention(model)
         self.device = model.device
         self.stop_ids = stop_ids
         self.max_length = min(int(model.config.max_position_embeddings), max_length or 2**31)
         self.version = 0
         self.generation = 0
-        """Counts the times that the cache was dropped."""
+        """Number of times that the cache was dropped."""
         self.sampled_tokens = 0
         self._cache = SlotCache(self.max_length)
         places = cache_bytes // (self.max_length * bytes_per_id(model))
@@ -105,11 +107,11 @@ class LocalSampler:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def session(self, names: Names) -> LocalSession:
-        """Open a session whose every draw comes from `stream(*names, turn)`."""
+        """Open a session that draws every random number from `stream(*names, turn)`."""
         return LocalSession(self, names)
 
     async def load(self, weights: dict[str, torch.Tensor] | None, version: int) -> None:
-        """Serve other weights, or None for the same model changed in place; no session may be open."""
+        """Serve other weights, or None for the same model changed in place. RuntimeError if a session is open."""
         if self._open:
             raise RuntimeError(f"{self._open} sessions are open; an episode never spans two versions of the weights")
         if weights is not None:
@@ -119,15 +121,15 @@ class LocalSampler:
         self._cache = SlotCache(self.max_length)
 
     def held(self, session: LocalSession) -> list[int]:
-        """The ids of a session whose keys and values are there."""
+        """Return the ids of a session that are cached."""
         return self._cache.held[session.slot][: session.length] if session.length else []
 
     def _join_loop(self) -> None:
-        """Belong to the running event loop; one sampler may outlive many."""
+        """Attach to the running event loop; a sampler may outlive several."""
         if self._loop is not (loop := asyncio.get_running_loop()):
-            self._loop, self._moved, self._room = loop, asyncio.Event(), asyncio.Semaphore(len(self._free))
+            self._loop, self._changed, self._room = loop, asyncio.Event(), asyncio.Semaphore(len(self._free))
             self._waiting, self._active = [], []
-            self._cache = SlotCache(self.max_length)  # what lives find must not hang on what was lived before
+            self._cache = SlotCache(self.max_length)  # results must not depend on earlier rollouts
 
     async def _enter(self, session: LocalSession) -> None:
         self._join_loop()
@@ -142,14 +144,14 @@ class LocalSampler:
         session.slot = -1
         self._open -= 1
         self._room.release()
-        self._moved.set()
+        self._changed.set()
 
     def _forget(self, session: LocalSession) -> None:
         self._waiting = [request for request in self._waiting if request.session is not session]
         self._active = [request for request in self._active if request.session is not session]
 
     async def _sample(self, session: LocalSession, ids: list[int], params: SamplingParams) -> Sampled:
-        # Refused here: inside the batch, one caller's mistake would be everybody's failure.
+        # Refused here: inside the batch, one caller's mistake would fail every request.
         if params.max_tokens < 1 or not (ids or session.pending):
             raise ValueError(f"{params.max_tokens} ids wanted after {len(ids)} new ones; expected at least 1 of each")
         room = self.max_length - session.length - len(session.pending) - len(ids)
@@ -159,33 +161,33 @@ class LocalSampler:
         session.turn += 1
         request = Request(session, [*session.pending, *ids], params, draws, asyncio.get_running_loop().create_future())
         self._queue(request)
-        self._moved.set()
+        self._changed.set()
         if self._server is None or self._server.done():
             self._server = asyncio.create_task(self._serve())
         try:
             return await request.done
         except asyncio.CancelledError:
             self._forget(session)
-            session.opened_at = -1  # half an answer is nothing to go on from
+            session.opened_at = -1  # a partial answer cannot be continued
             raise
 
     def _queue(self, request: Request) -> None:
         self._waiting.append(request)
 
     async def _serve(self) -> None:
-        """Prefill and decode until nobody waits."""
+        """Prefill and decode until no request is left."""
         await asyncio.sleep(0)
         while self._waiting or self._active:
             while len(self._waiting) + len(self._active) < self._open:
-                self._moved.clear()
-                await self._moved.wait()
+                self._changed.clear()
+                await self._changed.wait()
             batch = sorted(self._waiting + self._active, key=lambda request: request.session.slot)
             self._waiting, self._active = [], []
             try:
                 self._choose(batch, self._forward(batch))
                 self._active = [request for request in batch if not self._finish(request)]
             except Exception as error:
-                self._cache = SlotCache(self.max_length)  # a pass that broke off may have written anything
+                self._cache = SlotCache(self.max_length)  # a failed pass may have written anything
                 for request in batch:
                     request.session.opened_at = -1
                     if not request.done.done():
@@ -194,13 +196,13 @@ class LocalSampler:
 
     @torch.inference_mode()
     def _forward(self, batch: list[Request]) -> torch.Tensor:
-        """Run the model over all that is new to every row."""
-        self._close_up(batch)
+        """Run the model over all new ids of each row."""
+        self._compact(batch)
         self._open_slots([request for request in batch if not request.session.length])
         return self._run(batch, [request.new or request.session.pending for request in batch])
 
     def _run(self, batch: list[Request], news: list[list[int]]) -> torch.Tensor:
-        """Run the model over new ids of every row, in one pass; gives the logits after the last, (B, ids)."""
+        """Run the model over new ids of each row in one pass; return the logits after the last, (B, V)."""
         counts_B = np.array([len(new) for new in news])
         starts_B, slots_B = np.array([(request.session.length, request.session.slot) for request in batch]).T
         slots_N, ends_B = np.repeat(slots_B, counts_B), np.cumsum(counts_B)
@@ -212,10 +214,10 @@ class LocalSampler:
         self._cache.aim(slots, positions, int(slots_B[-1]) + 1, int((starts_B + counts_B).max()))
 
         def places(b: np.ndarray, width: int) -> tuple[slice | torch.Tensor, np.ndarray]:
-            slots_b, seats_b, asks = slots_B[b], slots_B[b] - slots_B[b[0]], counts_B[b].max()
-            # A slice of the cache has slots in it that do not ask. It is spared a copy, which for a row costs as much
-            # as 12 ids that ask; to go over the row at all costs as much as 8.
-            if (8 + asks) * seats_b[-1] < (20 + asks) * len(b):
+            slots_b, seats_b, queries = slots_B[b], slots_B[b] - slots_B[b[0]], counts_B[b].max()
+            # A slice of the cache also covers unused slots, but needs no copy. Per row, a copy costs as much as 12
+            # queries, and attending at all as much as 8.
+            if (8 + queries) * seats_b[-1] < (20 + queries) * len(b):
                 return slice(slots_b[0], slots_b[-1] + 1), seats_b
             return torch.from_numpy(slots_b).to(self.device), np.arange(len(b))
 
@@ -229,8 +231,8 @@ class LocalSampler:
         logits: torch.Tensor = output.logits[0].float()
         return logits
 
-    def _close_up(self, batch: list[Request]) -> None:
-        """Move the last sessions down to where others left: rows that are neighbours attend without a copy."""
+    def _compact(self, batch: list[Request]) -> None:
+        """Move the last sessions to free lower slots, since adjacent rows attend without a copy."""
         for request in reversed(batch):
             if not self._free or self._free[0] > (slot := request.session.slot):
                 break
@@ -245,12 +247,12 @@ class LocalSampler:
             request.session.length, request.new = length, request.new[length:]
 
     def _choose(self, batch: list[Request], logits_BV: torch.Tensor) -> None:
-        """Sample one id a row by inverting the cumulative distribution at the row's own draw."""
+        """Sample one id per row by inverting the cumulative distribution at the row's own draw."""
         temperatures = [request.params.temperature for request in batch]
         if any(temperature not in (0, 1) for temperature in temperatures):
             logits_BV = logits_BV / self._tensor([temperature or 1.0 for temperature in temperatures])[:, None]
         logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
-        fine = torch.float32 if self.device.type == "mps" else torch.float64  # which an Apple GPU does not have
+        fine = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         cumulative_BV = logprobs_BV.exp().cumsum(-1, dtype=fine)
         draws = self._tensor([request.draws[len(request.ids)] for request in batch], fine)
         ids = torch.searchsorted(cumulative_BV, (draws * cumulative_BV[:, -1])[:, None], right=True)[:, 0]
@@ -260,7 +262,7 @@ class LocalSampler:
             ids = torch.where(greedy, logits_BV.argmax(-1), ids)
         chosen = logprobs_BV.gather(1, ids[:, None])[:, 0]
         if not bool(torch.isfinite(chosen).all()):
-            raise FloatingPointError("the model gave probabilities that are not finite")
+            raise FloatingPointError("the model returned probabilities that are not finite")
         for request, id, logprob in zip(batch, ids.tolist(), chosen.tolist(), strict=True):
             request.ids.append(id)
             request.logprobs.append(logprob)
@@ -271,7 +273,7 @@ class LocalSampler:
         return torch.tensor(values, dtype=dtype, device=self.device)
 
     def _finish(self, request: Request) -> bool:
-        """Answer a request whose last id ended it."""
+        """Resolve a request if its last id ends the answer; return whether it does."""
         if request.ids[-1] in self.stop_ids:
             stop = StopReason.STOP
         elif len(request.ids) == request.params.max_tokens:

@@ -1,4 +1,4 @@
-"""A sampler behind an endpoint that speaks as OpenAI's does: text alone, for measuring and playing."""
+"""A sampler for OpenAI-compatible endpoints, which return text only: for evaluation and play, not for training."""
 
 from __future__ import annotations
 
@@ -21,77 +21,79 @@ from codots.model.alphabet import END, ROLES, Alphabet
 from codots.sampler.base import SamplingParams
 
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
-HOME = "https://api.openai.com/v1"
-WAIT = 60.0
-"""Greatest pause between two tries, in seconds."""
-SAID = 200
-"""Greatest length of a server's complaint that is passed on, in characters."""
+OPENAI_URL = "https://api.openai.com/v1"
+MAX_PAUSE = 60.0
+"""Maximum pause between two tries, in seconds."""
+MAX_MESSAGE = 200
+"""Maximum length of a reported server error, in characters."""
 log = logging.getLogger("codots")
 
 
 def messages(ids: Sequence[int]) -> list[dict[str, str]]:
-    """Read a chat back from its ids, up to where the model replies."""
+    """Convert ids back to the messages of a chat, up to where the model replies."""
     marks = [i for i, id in enumerate(ids) if id in ROLES]
     letters = Alphabet().decode
     return [{"role": ROLES[ids[i]], "content": letters(ids[i + 1 : end])} for i, end in pairwise(marks)]
 
 
 class EndpointError(ConnectionError):
-    """The endpoint gave no answer: nobody's fault but the infrastructure's."""
+    """The endpoint gave no answer: an infrastructure failure."""
 
 
 class RefusedError(EndpointError):
-    """The endpoint will give no answer, however often it is asked."""
+    """The endpoint refuses for good; retries are useless."""
 
 
-class _Silence(Exception):  # noqa: N818
-    """An answer that is none."""
+class _BadResponse(Exception):  # noqa: N818
+    """A response that is no chat completion."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a model is served, and how long one waits for it."""
+    """The address of a served model, with its retry policy and timeout."""
 
     name: str
-    url: str = HOME
+    url: str = OPENAI_URL
     key: str = field(default="none", repr=False)
-    """Goes into one header and nowhere else."""
+    """API key; sent in one header and used nowhere else."""
     at_once: int = 16
-    """Greatest number of requests under way."""
+    """Maximum number of concurrent requests."""
     tries: int = 6
     pause: float = 1.0
-    """Seconds before the second try, about; before each later one twice as many, and as many as the server asks for."""
+    """Approximate seconds before the second try; doubled for each later try, and at least what the server asks for."""
     timeout: float = 600.0
-    """Seconds that one try may take, from first to last byte."""
+    """Timeout of one try, from first to last byte, in seconds."""
 
     @classmethod
     def from_environment(cls, name: str, at_once: int) -> Endpoint:
-        """Take address and key from the environment. Raises ValueError for what can be none, never quoting the key."""
+        """Read address and key from the environment. Raises ValueError, without quoting the key, if one is invalid."""
         url, key = os.environ.get(URL, "").strip(), os.environ.get(KEY, "").strip()
         if not (url or key):
             raise ValueError(f"openai:{name} needs {KEY}, or {URL} for your own server, such as http://host:8000/v1")
-        if not _sound(url or HOME):
-            raise ValueError(f"{URL} is no address like https://host:port/v1, without a name, a password or a query")
+        if not _valid_url(url or OPENAI_URL):
+            raise ValueError(
+                f"{URL} is not an address like https://host:port/v1, without a name, a password or a query"
+            )
         if not re.fullmatch(r"[\x21-\x7e]*", key):
-            raise ValueError(f"{KEY} holds characters that no header may hold")
-        return cls(name, url or HOME, key or "none", at_once)
+            raise ValueError(f"{KEY} has characters that are not allowed in a header")
+        return cls(name, url or OPENAI_URL, key or "none", at_once)
 
     def __str__(self) -> str:
-        """Name it in an error."""
+        """Return the name for error messages."""
         return f"openai:{self.name} at {self.url}"
 
 
-def _sound(url: str) -> bool:
+def _valid_url(url: str) -> bool:
     try:
-        where, port = urlsplit(url), urlsplit(url).port
+        parts, port = urlsplit(url), urlsplit(url).port
     except ValueError:
         return False
-    plain = re.fullmatch(r"[\x21-\x7e]+", url) and not (where.query or where.fragment or "@" in where.netloc)
-    return bool(plain and where.scheme in ("http", "https") and where.hostname and port != 0)
+    plain = re.fullmatch(r"[\x21-\x7e]+", url) and not (parts.query or parts.fragment or "@" in parts.netloc)
+    return bool(plain and parts.scheme in ("http", "https") and parts.hostname and port != 0)
 
 
 class EndpointSession:
-    """One chat; it is sent whole with every request."""
+    """One chat, sent as a whole with every request."""
 
     def __init__(self, sampler: EndpointSampler, names: Names) -> None:
         self.sampler, self.names = sampler, names
@@ -105,7 +107,7 @@ class EndpointSession:
         return None
 
     async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
-        """Say what is new and hear the answer; ids are letters, and no logprob of theirs is known."""
+        """Send the new text and return the answer; ids are characters, and their logprobs are NaN."""
         rng = stream(*self.names, self.turn)
         self.turn += 1
         text, stop = await self.sampler.answer([*self.ids, *ids], params, rng)
@@ -115,10 +117,10 @@ class EndpointSession:
 
 
 class EndpointSampler:
-    """Ask an endpoint, again where it fails, a bounded number of requests at once; lives in one event loop.
+    """Sample from an endpoint, with retries and a bounded number of concurrent requests, in one event loop.
 
-    A request that is answered in no try raises EndpointError. One that is refused for good, such as for a wrong key,
-    raises RefusedError, and so do all after it without being sent.
+    A request that fails in all tries raises EndpointError. One that is refused for good, such as for a wrong key,
+    raises RefusedError, and so do all later ones without being sent.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -129,8 +131,8 @@ class EndpointSampler:
             raise ValueError(f"an endpoint needs {error.name}: pip install 'codots[openai]'") from error
         self.endpoint, self.refused = endpoint, ""
         self._client = openai.AsyncOpenAI(api_key=endpoint.key, base_url=endpoint.url, max_retries=0)
-        self._room = asyncio.Semaphore(endpoint.at_once)
-        self._complained = -math.inf
+        self._slots = asyncio.Semaphore(endpoint.at_once)
+        self._warned = -math.inf
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,45 +142,45 @@ class EndpointSampler:
         await self._client.close()
 
     def session(self, names: Names) -> EndpointSession:
-        """Open a chat whose requests carry seeds from `stream(*names, turn)`; not every server heeds them."""
+        """Open a chat whose requests have seeds from `stream(*names, turn)`; some servers ignore seeds."""
         return EndpointSession(self, names)
 
     async def load(self, weights: Any, version: int) -> None:
-        """Refuse: what is served elsewhere cannot be trained here."""
+        """Raise ValueError: the weights behind an endpoint cannot be trained."""
         raise ValueError(f"{self.endpoint} only answers; training needs a model folder")
 
     async def answer(self, ids: list[int], params: SamplingParams, rng: Any) -> tuple[str, StopReason]:
-        """Give the model's next message and why it ended; nothing, FULL for a chat longer than it can read."""
+        """Return the model's next message and its stop reason; empty and FULL if the chat is too long for it."""
         import tenacity
 
         e, body = self.endpoint, self._body(ids, params, int(rng.integers(2**31)))
-        patient = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_passes),
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_transient),
             stop=tenacity.stop_after_attempt(e.tries),
             wait=lambda state: _pause(state, e.pause, rng.random()),
-            before_sleep=self._complain,
+            before_sleep=self._warn,
             reraise=True,
         )
-        async with self._room:
+        async with self._slots:
             if self.refused:
                 raise RefusedError(self.refused)
             try:
-                answered: tuple[str, StopReason] = await patient(self._ask, body)
+                answered: tuple[str, StopReason] = await retrying(self._ask, body)
                 return answered
             except Exception as error:
-                said = _words(error, e.timeout)
+                message = _describe(error, e.timeout)
                 if _too_long(error):
                     return "", StopReason.FULL
-                if _passes(error):
-                    raise EndpointError(f"{e} gave no answer in {e.tries} tries: {said}") from None
-                self.refused = f"{e} refuses: {said}"
+                if _transient(error):
+                    raise EndpointError(f"{e} gave no answer in {e.tries} tries: {message}") from None
+                self.refused = f"{e} refuses: {message}"
                 raise RefusedError(self.refused) from None
 
     def _body(self, ids: list[int], params: SamplingParams, seed: int) -> dict[str, Any]:
-        # What is left out is taken from the server's own defaults, so all that shapes the distribution is said.
-        limit = "max_completion_tokens" if self.endpoint.url.startswith(HOME) else "max_tokens"
-        asked = {"temperature": params.temperature, "top_p": 1.0, "seed": seed, limit: params.max_tokens}
-        return {"model": self.endpoint.name, "messages": messages(ids), **asked}
+        # A missing option would take the server's own default, so all that change the distribution are sent.
+        limit = "max_completion_tokens" if self.endpoint.url.startswith(OPENAI_URL) else "max_tokens"
+        options = {"temperature": params.temperature, "top_p": 1.0, "seed": seed, limit: params.max_tokens}
+        return {"model": self.endpoint.name, "messages": messages(ids), **options}
 
     async def _ask(self, body: dict[str, Any]) -> tuple[str, StopReason]:
         answer = await asyncio.wait_for(self._client.chat.completions.create(**body), self.endpoint.timeout)
@@ -186,35 +188,37 @@ class EndpointSampler:
             choice = answer.choices[0]
             text, ended = choice.message.content or "", choice.finish_reason
         except (AttributeError, IndexError, TypeError):
-            raise _Silence("the answer is no chat completion") from None
+            raise _BadResponse("the answer is not a chat completion") from None
         if not isinstance(text, str) or not isinstance(ended, str):
-            raise _Silence("the answer has no text, or no reason why it ended")
-        text = text.encode(errors="replace").decode()  # half a pair of surrogates is no text
+            raise _BadResponse("the answer has no text, or no finish reason")
+        text = text.encode(errors="replace").decode()  # a lone surrogate cannot be encoded
         return text, StopReason.LENGTH if ended == "length" else StopReason.STOP
 
-    def _complain(self, state: Any) -> None:
-        """Say what is waited for, but not for each of many chats at once."""
-        if time.monotonic() - self._complained > 10:
-            self._complained = time.monotonic()
-            said, wait = _words(state.outcome.exception(), self.endpoint.timeout), state.next_action.sleep
-            log.warning(f"waiting for {self.endpoint}, which did not answer: {said}; the next try is in {wait:.0f} s")
+    def _warn(self, state: Any) -> None:
+        """Log the failure before a retry, at most once in 10 seconds."""
+        if time.monotonic() - self._warned > 10:
+            self._warned = time.monotonic()
+            message, wait = _describe(state.outcome.exception(), self.endpoint.timeout), state.next_action.sleep
+            log.warning(
+                f"waiting for {self.endpoint}, which did not answer: {message}; the next try is in {wait:.0f} s"
+            )
 
 
-def _passes(error: BaseException | None) -> bool:
-    """Whether a failure may be gone at the next try."""
+def _transient(error: BaseException | None) -> bool:
+    """Whether another try may succeed."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
         return error.status_code in (408, 409, 425, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | TimeoutError | ValueError | _Silence)
+    return isinstance(error, openai.APIConnectionError | TimeoutError | ValueError | _BadResponse)
 
 
 def _pause(state: Any, first: float, draw: float) -> float:
-    """Seconds until the next try: what the server asks for, or more with each try, spread so that chats part."""
+    """Return seconds until the next try: what the server asks for, or a jittered exponential backoff if longer."""
     asked = getattr(getattr(state.outcome.exception(), "response", None), "headers", {}).get("retry-after", "")
     least = float(asked) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", asked) else 0.0
     grown = first * 2.0 ** int(state.attempt_number - 1)
-    return min(WAIT, max(least, grown * (0.5 + draw)))
+    return min(MAX_PAUSE, max(least, grown * (0.5 + draw)))
 
 
 def _too_long(error: BaseException) -> bool:
@@ -223,18 +227,18 @@ def _too_long(error: BaseException) -> bool:
     )
 
 
-def _words(error: BaseException, timeout: float) -> str:
-    """Word a failure in one line that holds no secret."""
+def _describe(error: BaseException, timeout: float) -> str:
+    """Describe a failure in one line without secrets."""
     import openai
 
     if isinstance(error, TimeoutError):
-        return f"nothing came within {timeout:g} s"
+        return f"no answer within {timeout:g} s"
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, dict) else {}
-        said = body.get("message") or body.get("detail") or error.response.reason_phrase
-        line = f"status {error.status_code}, {said}"
+        reason = body.get("message") or body.get("detail") or error.response.reason_phrase
+        line = f"status {error.status_code}, {reason}"
     elif isinstance(error, openai.APIConnectionError):
         line = f"it cannot be reached ({error.__cause__ or error})"
     else:
-        line = str(error) if isinstance(error, _Silence) else "the answer is not JSON"
-    return " ".join(without_secrets(line).split())[:SAID]
+        line = str(error) if isinstance(error, _BadResponse) else "the answer is not JSON"
+    return " ".join(without_secrets(line).split())[:MAX_MESSAGE]

@@ -1,4 +1,4 @@
-"""A sampler that answers from a script: it reads the same text as a model, and its words become the same ids."""
+"""A sampler that answers by a function of the text, encoded as a model's answers would be."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from codots.model.renderer import Render
 from codots.sampler.base import SamplingParams
 
 Script = Callable[[str], str]
-"""Answers the new text of a session; one script serves one session."""
+"""A function from the new text of a session to the answer; each session has its own."""
 
 
 def scripted(text: str, render: Render, version: int = 0) -> Sampled:
-    """Give the answer of a sampler that said this text; the logprob of a scripted id is 0."""
+    """Return this text as a sampled answer, with logprob 0 for each id."""
     ids = render.reply(text)
     return Sampled(ids, [0.0] * len(ids), StopReason.STOP, [version] * len(ids))
 
 
 class ScriptedSession:
-    """One script at work."""
+    """One session answered by a script."""
 
     def __init__(self, render: Render, script: Script, version: int) -> None:
         self.render, self.script, self.version = render, script, version
@@ -33,20 +33,20 @@ class ScriptedSession:
         return None
 
     async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
-        """Decode, ask the script, encode."""
+        """Decode the ids, call the script, and encode its answer."""
         return scripted(self.script(self.render.text(ids)), self.render, self.version)
 
 
 class ScriptedSampler:
-    """Give each session its own script, made from the session's name."""
+    """Answer each session with its own script, created from the session's name."""
 
     def __init__(self, render: Render, make_script: Callable[[Names], Script]) -> None:
         self.render, self.make_script, self.version = render, make_script, 0
 
     def session(self, names: Names) -> ScriptedSession:
-        """Open a session with a fresh script."""
+        """Open a session with a new script."""
         return ScriptedSession(self.render, self.make_script(names), self.version)
 
     async def load(self, weights: Any, version: int) -> None:
-        """A script has no weights; only the version moves on."""
+        """Set the version; scripts have no weights."""
         self.version = version
