@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A small disk, for tests of a full disk."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def mounted(folder, size):
-    """Mount a disk of this size, such as `4m`; where that is not permitted there is none."""
+    """Mount a tmpfs of this size, such as `4m`; yield None if that is not permitted."""
     folder.mkdir()
     mount = shutil.which("mount")
     done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)

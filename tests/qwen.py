@@ -1,4 +1,4 @@
-"""A randomly initialised Qwen3 of small width, with a vocabulary of real size, whose template knows thoughts."""
+"""A narrow, randomly initialised Qwen3 with a full-size vocabulary and a chat template with reasoning."""
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -15,7 +15,7 @@ TEMPLATE = (
 
 
 def make_qwen_tokenizer():
-    """Bytes, a word for most other ids, and the markers: fewer ids than the model has, as with the real one."""
+    """Build a tokenizer of bytes, made-up words and markers; like the real one, it has fewer ids than the model."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [f"w{i}" for i in range(VOCABULARY - 300 - len(alphabet))]
     vocabulary = {piece: i for i, piece in enumerate([*alphabet, *words])}
@@ -34,7 +34,7 @@ def make_qwen_tokenizer():
 
 
 def make_qwen(folder):
-    """Write a model folder, in half precision as such models come."""
+    """Write a model folder in bfloat16, as published models are."""
     tokenizer = make_qwen_tokenizer()
     config = Qwen3Config(
         vocab_size=VOCABULARY,

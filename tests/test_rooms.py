@@ -1,4 +1,4 @@
-"""The package is made of rooms: nothing lies beside them, each says what it is for, and no two files go in circles."""
+"""The rooms of the package: their files, docstrings and tests, and imports without cycles."""
 
 import ast
 import subprocess
@@ -9,22 +9,22 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HOUSE = ROOT / "src" / "codots"
-ROOMS = sorted(path.parent for path in HOUSE.glob("*/__init__.py"))
+PACKAGE = ROOT / "src" / "codots"
+ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 
 
-def test_no_python_file_lies_beside_the_rooms():
-    assert {path.name for path in HOUSE.glob("*.py")} == {"__init__.py", "__main__.py"}
+def test_every_module_is_in_a_room():
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
-def test_there_are_few_rooms_and_each_has_a_row():
+def test_there_are_at_most_17_rooms_and_each_has_a_layer():
     rows = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
     assert len(ROOMS) <= 17
     assert sorted(room for row in rows for room in row.split(" | ")) == [room.name for room in ROOMS]
 
 
-def test_a_room_opens_with_one_sentence_and_nothing_else():
-    for room in [*ROOMS, HOUSE / "domains" / "bridges"]:
+def test_the_init_file_of_a_room_is_one_sentence():
+    for room in [*ROOMS, PACKAGE / "domains" / "bridges"]:
         (only,) = ast.parse((room / "__init__.py").read_text()).body
         assert isinstance(only, ast.Expr)
         sentence = only.value.value
@@ -37,7 +37,7 @@ def test_tests_mirror_the_rooms():
     assert tests == {room.name for room in ROOMS}
 
 
-def test_no_imports_go_in_circles():
+def test_imports_have_no_cycles():
     graph = grimp.build_graph("codots", include_external_packages=False, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     while leaves := {module for module, others in imports.items() if not others}:
@@ -46,26 +46,26 @@ def test_no_imports_go_in_circles():
 
 
 RECIPES = {"TrainConfig", "PretrainConfig", "EvalConfig"}
-"""What only the rooms that turn a recipe into parts may take."""
+"""Types that only the rooms that turn a recipe into parts may use in signatures."""
 
 
 def recipes_in_signatures(path):
-    """The functions of a file that take or return a recipe, or hold one."""
+    """Yield the functions and attributes of a file whose annotations name a recipe."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            said = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
-            told = [arg.annotation for arg in said if arg is not None] + [node.returns]
+            args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            annotations = [arg.annotation for arg in args if arg is not None] + [node.returns]
         elif isinstance(node, ast.AnnAssign):
-            told = [node.annotation]
+            annotations = [node.annotation]
         else:
             continue
-        words = {word.id for note in told if note is not None for word in ast.walk(note) if isinstance(word, ast.Name)}
-        if RECIPES & words:
+        nodes = (node for annotation in annotations if annotation is not None for node in ast.walk(annotation))
+        if RECIPES & {node.id for node in nodes if isinstance(node, ast.Name)}:
             yield getattr(node, "name", "an attribute")
 
 
 def test_a_recipe_is_turned_into_parts_once():
-    found = {path.relative_to(HOUSE).parts[0] for path in HOUSE.rglob("*.py") if [*recipes_in_signatures(path)]}
+    found = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py") if [*recipes_in_signatures(path)]}
     assert {"training", "evaluation"} <= found <= {"training", "evaluation", "preflight", "config", "cli"}
 
 
@@ -74,7 +74,7 @@ def git(*words):
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
-def test_run_folders_stay_out_of_commits_and_nothing_of_ours_does():
+def test_git_ignores_run_folders_and_no_tracked_file():
     runs = [f"{run}/{file}" for run in ("hr", "my-run", "runs/lake") for file in ("config.yaml", "model/config.json")]
     assert git("check-ignore", *runs) == runs
     assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == []

@@ -1,4 +1,4 @@
-"""A whole domain in a few lines: guess the number that holds for the world."""
+"""Minimal domains for tests: guess the number of the world, or talk for three turns."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from codots.domains.base import Domain, Step
 
 @dataclass(frozen=True)
 class View:
-    """What a player sees: the guess just made, whether it hit, and how many are left."""
+    """The public state: the last guess, whether it hit, and how many guesses are left."""
 
     numbers: int
     left: int
@@ -19,7 +19,7 @@ class View:
 
 @dataclass
 class GuessEnv:
-    """Two guesses."""
+    """Checks guesses until a hit or the last one."""
 
     hidden: int
     view: View
@@ -36,8 +36,8 @@ class GuessEnv:
         return Step("yes" if hit else "no", float(hit), stop is not None, stop or "", stop, self.view)
 
 
-class Player:
-    """Guesses among what it still holds possible."""
+class GuessPolicy:
+    """Guesses among the numbers that are still possible."""
 
     def __init__(self, possible: list[int], learns: bool, rng: Any) -> None:
         self.possible, self.learns, self.rng = possible, learns, rng
@@ -55,7 +55,7 @@ class Player:
 
 
 class Guess(Domain):
-    """Keeps every promise, so that a child can break one."""
+    """Keeps every promise of the contract; subclasses break single ones."""
 
     id = "guess-v0"
     presets = {"few": 4, "many": 8}  # noqa: RUF012
@@ -75,12 +75,12 @@ class Guess(Domain):
 
     def policy(self, name, world):
         possible = [world.hidden] if name == "informed" else list(range(world.dials))
-        return Player(possible, name == "bayes", stream(*world.names, name))
+        return GuessPolicy(possible, name == "bayes", stream(*world.names, name))
 
 
 @dataclass
 class TalkEnv:
-    """Hears anything, three times."""
+    """Accepts any text, for three turns."""
 
     view: int = 0
     said: str = ""
@@ -96,7 +96,7 @@ class TalkEnv:
 
 
 class Talk(Guess):
-    """Gives a model that babbles an episode of three turns; nothing is malformed."""
+    """An episode of three turns for any model output; nothing is malformed."""
 
     id = "talk-v0"
 

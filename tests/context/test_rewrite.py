@@ -1,4 +1,4 @@
-"""A context is asked for, read and bounded, and whatever it says does no harm."""
+"""Contexts are prompted for, parsed and bounded, and hostile contexts do no harm."""
 
 import pytest
 from hypothesis import given
@@ -47,14 +47,14 @@ def test_an_empty_context_is_valid():
     ],
 )
 @pytest.mark.parametrize(("choice", "left"), [("keep", "old"), ("wipe", "")])
-def test_a_reply_without_exactly_one_pair_of_tags_keeps_or_wipes(reply, choice, left):
+def test_a_reply_without_exactly_one_pair_of_tags_keeps_or_wipes_the_context(reply, choice, left):
     parsed = Rewrite(on_parse_failure=choice).parse(reply, "old")
     assert parsed.context == left
     assert parsed.failure == "expected exactly one <context> and one </context> after it"
 
 
 @pytest.mark.parametrize(("choice", "left"), [("keep", "old"), ("wipe", "")])
-def test_a_context_over_the_cap_does_not_count(choice, left):
+def test_a_context_over_the_cap_is_rejected(choice, left):
     strategy = Rewrite(on_parse_failure=choice, cap=5)
     assert strategy.parse(f"{OPEN} 12345 {CLOSE}", "old").context == "12345"
     parsed = strategy.parse(f"{OPEN}123456{CLOSE}", "old")
@@ -67,7 +67,7 @@ pieces = st.lists(
 
 
 @given(pieces.map("".join), st.sampled_from(["keep", "wipe"]))
-def test_any_reply_is_a_context_or_a_failure(reply, choice):
+def test_any_reply_gives_a_context_or_a_failure(reply, choice):
     parsed = Rewrite(on_parse_failure=choice, cap=6).parse(reply, "before")
     if parsed.failure is None:
         assert reply.count(OPEN) == reply.count(CLOSE) == 1
@@ -80,7 +80,7 @@ def test_any_reply_is_a_context_or_a_failure(reply, choice):
 
 
 @both_styles
-def test_no_context_yet_and_an_empty_context_read_the_same(style):
+def test_the_initial_context_equals_an_empty_one(style):
     strategy = Rewrite()
     assert strategy.initial() == ""
     assert strategy.solve("r", strategy.initial(), "o", style) == strategy.solve("r", "", "o", style)
@@ -98,8 +98,8 @@ def test_the_solver_reads_rules_context_and_observation(style):
 @both_styles
 def test_the_updater_reads_all_that_happened_in_order(style):
     user = Rewrite().prompt(trajectory(), "1 is down", style).user
-    told = ["a lake", "up 1", "b2 1=up", "left 2", "a2 2=left", "0.50", "late"]
-    assert [user.index(word) for word in told] == sorted(user.index(word) for word in told)
+    events = ["a lake", "up 1", "b2 1=up", "left 2", "a2 2=left", "0.50", "late"]
+    assert [user.index(event) for event in events] == sorted(user.index(event) for event in events)
     assert "be quick" in user
     assert "1 is down" in user
 
@@ -110,7 +110,7 @@ def test_a_hidden_reward_is_not_mentioned(style):
     assert "reward" not in Rewrite().prompt(trajectory(reward=None), "", style).user.lower()
 
 
-def test_the_updater_is_told_the_tags_and_the_cap():
+def test_the_update_prompt_states_the_tags_and_the_cap():
     system = Rewrite(cap=123).prompt(trajectory(), "", "natural").system
     assert OPEN in system
     assert CLOSE in system
@@ -119,7 +119,7 @@ def test_the_updater_is_told_the_tags_and_the_cap():
 
 @both_styles
 @pytest.mark.parametrize("nasty", NASTY)
-def test_whatever_a_context_says_stays_its_own_words(nasty, style, render):
+def test_a_hostile_context_stays_plain_text(nasty, style, render):
     strategy, special = Rewrite(), set(render.tokenizer.all_special_ids)
     for make in (
         lambda z: strategy.solve("r", z, "o", style),
@@ -135,7 +135,7 @@ def test_whatever_a_context_says_stays_its_own_words(nasty, style, render):
 
 
 @both_styles
-def test_a_context_does_not_change_how_the_next_one_is_read(style):
+def test_a_context_does_not_change_how_the_next_one_is_parsed(style):
     for nasty in NASTY:
         assert Rewrite().parse(f"{OPEN}new{CLOSE}", nasty).context == "new"
 

@@ -1,4 +1,4 @@
-"""What takes too long ends, says what it was, and needs neither the main thread nor a free event loop."""
+"""Timeouts end long-running work, name it, and need neither the main thread nor a free event loop."""
 
 import asyncio
 import gc
@@ -10,9 +10,9 @@ import pytest
 from codots.core.deadline import SideThread, run_loop, within
 
 
-async def waits_for(works):
-    """Wait for what somebody else is to do, who is not awaited: a task of its own, or a call of the loop."""
-    works(asyncio.get_running_loop())
+async def start_and_wait(start):
+    """Start a task or a callback that is not awaited, and wait forever."""
+    start(asyncio.get_running_loop())
     await asyncio.get_running_loop().create_future()
 
 
@@ -25,44 +25,44 @@ async def spins():
     spin()
 
 
-def task(loop):
-    task.of = loop.create_task(spins())
+def start_task(loop):
+    start_task.reference = loop.create_task(spins())
 
 
 ENDLESS = {
     "asleep": threading.Event().wait,
     "computing": spin,
     "awaiting": lambda: run_loop(asyncio.sleep(60)),
-    "a task that nobody awaits": lambda: run_loop(waits_for(task)),
-    "a call of the loop": lambda: run_loop(waits_for(lambda loop: loop.call_soon(spin))),
+    "a task that is not awaited": lambda: run_loop(start_and_wait(start_task)),
+    "a callback of the loop": lambda: run_loop(start_and_wait(lambda loop: loop.call_soon(spin))),
 }
 
 
 @pytest.mark.parametrize("work", ENDLESS.values(), ids=ENDLESS)
-def test_what_takes_too_long_ends_and_says_what_it_was_and_nothing_else(work, caplog):
+def test_long_work_ends_in_a_timeout_that_names_it_and_logs_nothing(work, caplog):
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"gave up after 0\.2 s of sleeping"):
         within(0.2, "sleeping", work)
     assert time.monotonic() - start < 30
-    gc.collect()  # asyncio tells of a task's error when the task goes
+    gc.collect()  # asyncio logs a task's error when the task is collected
     assert caplog.messages == []
 
 
 def test_an_abandoned_call_stops_computing():
-    thread, at_work = SideThread(), threading.Event()
+    thread, started = SideThread(), threading.Event()
 
     def work(emit):
-        at_work.set()
+        started.set()
         spin()
 
     with pytest.raises(TimeoutError):
         thread.call(0.5, "spinning", work)
-    assert at_work.is_set()
+    assert started.is_set()
     assert thread.close(30)
 
 
-def test_nothing_between_the_work_and_its_deadline_takes_the_interrupt_for_its_own():
-    """A life that fails is tried again; one that is out of time is not."""
+def test_no_handler_inside_the_work_catches_the_interrupt():
+    """A life that fails is tried again; one that runs into the timeout is not."""
 
     async def life():
         while True:
@@ -75,12 +75,12 @@ def test_nothing_between_the_work_and_its_deadline_takes_the_interrupt_for_its_o
         await asyncio.gather(life(), life())
 
     thread = SideThread()
-    with pytest.raises(TimeoutError, match="living"):
-        thread.call(0.3, "living", lambda emit: run_loop(lives()))
+    with pytest.raises(TimeoutError, match="a rollout"):
+        thread.call(0.3, "a rollout", lambda emit: run_loop(lives()))
     assert thread.close(30)
 
 
-def test_a_result_an_error_and_a_timeout_of_the_call_itself_come_back():
+def test_results_and_errors_of_the_call_itself_are_passed_on():
     assert within(60, "adding", lambda: 1 + 1) == 2
     with pytest.raises(KeyError, match="lost"):
         within(60, "failing", lambda: {}["lost"])
@@ -97,8 +97,8 @@ def raises(error):
     return work
 
 
-def test_calls_run_in_order_in_one_thread_and_their_events_arrive_in_the_callers():
-    thread, heard, where = SideThread(), [], []
+def test_calls_run_in_order_in_one_thread_and_events_arrive_in_the_callers():
+    thread, events, where = SideThread(), [], []
 
     def work(emit):
         where.append(threading.get_ident())
@@ -106,41 +106,41 @@ def test_calls_run_in_order_in_one_thread_and_their_events_arrive_in_the_callers
             emit((number, where[-1]))
         return "done"
 
-    def hear(event):
-        heard.append((*event, threading.get_ident()))
+    def on_event(event):
+        events.append((*event, threading.get_ident()))
 
     for _ in range(2):
-        assert thread.call(60, "telling", work, hear) == "done"
+        assert thread.call(60, "telling", work, on_event) == "done"
     assert len(set(where)) == 1
     assert where[0] != threading.get_ident()
-    assert heard == [(n, where[0], threading.get_ident()) for n in (0, 1, 2)] * 2
+    assert events == [(n, where[0], threading.get_ident()) for n in (0, 1, 2)] * 2
     assert thread.close(30)
 
 
-def test_a_failure_of_the_hearer_ends_the_call_and_is_the_callers():
+def test_an_error_in_the_event_callback_ends_the_call_and_reaches_the_caller():
     thread = SideThread()
 
     def work(emit):
         emit("a start")
         spin()
 
-    def hear(event):
+    def on_event(event):
         raise LookupError(event)
 
     with pytest.raises(LookupError, match="a start"):
-        thread.call(60, "telling", work, hear)
+        thread.call(60, "telling", work, on_event)
     with pytest.raises(RuntimeError, match="cannot go on with more: an earlier call was abandoned during telling"):
         thread.call(60, "more", work)
     assert thread.close(30)
 
 
 @pytest.mark.parametrize("seconds", [1e-6, 0.0])
-def test_a_deadline_that_is_over_at_once_is_one_as_well(seconds):
+def test_a_timeout_may_be_zero(seconds):
     with pytest.raises(TimeoutError, match=f"gave up after {seconds:g} s of blinking"):
         within(seconds, "blinking", threading.Event().wait)
 
 
-def test_a_deadline_holds_in_any_thread_and_inside_another():
+def test_timeouts_work_in_any_thread_and_nested():
     found = []
 
     def work():
@@ -154,7 +154,7 @@ def test_a_deadline_holds_in_any_thread_and_inside_another():
     assert found == ["both in time"]
 
 
-def test_a_deadline_holds_inside_a_running_event_loop():
+def test_timeouts_work_inside_a_running_event_loop():
     async def main():
         with pytest.raises(TimeoutError, match="sleeping"):
             within(0.1, "sleeping", lambda: run_loop(asyncio.sleep(60)))
@@ -163,14 +163,14 @@ def test_a_deadline_holds_inside_a_running_event_loop():
     assert asyncio.run(main()) == "awake"
 
 
-def test_a_thread_that_an_interrupt_kept_from_starting_is_closed_as_well():
-    """Else the error of joining it would hide the interrupt."""
+def test_a_thread_that_an_interrupt_kept_from_starting_can_be_closed():
+    """Otherwise the error of joining it would hide the interrupt."""
     thread = SideThread()
     thread._thread = threading.Thread(target=thread._run, daemon=True)
     assert thread.close(1)
 
 
-def test_a_closed_thread_refuses_at_once():
+def test_a_closed_thread_refuses_calls():
     thread = SideThread()
     assert thread.call(60, "adding", lambda emit: 1 + 1) == 2
     assert thread.close(30)

@@ -1,4 +1,4 @@
-"""A write leaves the old file or the new one."""
+"""Writes are atomic."""
 
 import os
 
@@ -8,7 +8,7 @@ from codots.core.files import write_atomically
 
 
 class Killed(BaseException):
-    """Stands for a process that ends on the spot: no handler of the code under test sees it."""
+    """Simulates a killed process: the code under test does not catch it."""
 
 
 def test_a_write_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Random streams depend on their name and on nothing else."""
+"""Random streams depend on their names alone."""
 
 import os
 import subprocess
@@ -18,25 +18,25 @@ for id in ("frozen-lake-v0", "frozen-lake-v1"):
 """
 
 
-def other_process(salt):
-    """Print what streams give in a process whose `hash()` is salted otherwise."""
-    environment = os.environ | {"PYTHONHASHSEED": salt}
+def output_with_hash_seed(seed):
+    """Return what SHOW prints in a process with another hash seed."""
+    environment = os.environ | {"PYTHONHASHSEED": seed}
     return subprocess.run([sys.executable, "-c", SHOW], env=environment, capture_output=True, check=True).stdout
 
 
 def test_names_give_the_same_draws_in_every_process():
-    first = other_process("1")
+    first = output_with_hash_seed("1")
     assert first
-    assert first == other_process("2")
+    assert first == output_with_hash_seed("2")
 
 
 def test_the_draws_of_a_name_never_change():
-    """Published numbers hang on these: a change of them is a change of every world."""
+    """Published numbers depend on these: changing them changes every world."""
     assert digest("pack", 3) == 174684848485289942312644035952744410692
     assert stream("pack", 3).integers(0, 1000, 4).tolist() == [970, 527, 85, 195]
 
 
-def test_a_stream_does_not_depend_on_what_was_drawn_before():
+def test_a_stream_does_not_depend_on_earlier_draws():
     alone = stream("a").random(4).tolist()
     stream("b").random(100)
     half = stream("a")

@@ -1,25 +1,25 @@
-"""A wrong name is one line, with the nearest right one."""
+"""Errors for unknown names: one line, with the nearest known name."""
 
 import pytest
 
 from codots.core.suggest import check_known, closest, nearest
 
 
-def test_the_nearest_name_is_told_where_there_is_one():
+def test_the_error_has_the_nearest_name_if_one_is_close():
     assert nearest("eazy", ["hard", "easy"], "preset") == (
         "unknown preset 'eazy'; expected one of easy, hard; the nearest is 'easy'"
     )
     assert nearest("zzz", ["easy"], "preset") == "unknown preset 'zzz'; expected one of easy"
 
 
-def test_the_case_of_letters_hides_no_name():
+def test_the_nearest_name_is_found_in_any_case():
     assert nearest("RED", ["none", "red"], "balance").endswith("the nearest is 'red'")
     assert nearest("taxi", ["Taxi-v4", "Ant"], "environment").endswith("the nearest is 'Taxi-v4'")
 
 
-def test_of_very_many_names_only_their_number_is_told():
-    said = nearest("x7", [f"x{i:02}" for i in range(41)], "key")
-    assert said.startswith("unknown key 'x7'; expected one of 41 names, from x00 to x40; the nearest is")
+def test_more_than_40_names_are_counted_and_not_listed():
+    message = nearest("x7", [f"x{i:02}" for i in range(41)], "key")
+    assert message.startswith("unknown key 'x7'; expected one of 41 names, from x00 to x40; the nearest is")
 
 
 @pytest.mark.parametrize("wrong", ["b", None, 3, ["a"]])
@@ -30,7 +30,7 @@ def test_only_known_names_pass(wrong):
     assert repr(wrong) in str(error.value)
 
 
-def test_a_path_that_is_not_there_names_its_neighbour(tmp_path):
+def test_a_missing_path_suggests_the_nearest_sibling(tmp_path):
     (tmp_path / "lake.yaml").touch()
     assert closest(tmp_path / "lakes.yaml") == f"; the nearest is '{tmp_path / 'lake.yaml'}'"
     assert closest(tmp_path / "zzz") == ""

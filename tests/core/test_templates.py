@@ -1,4 +1,4 @@
-"""Prompts are filled in as they were written, and what is missing is an error and never an empty place."""
+"""Prompt templates keep their text, and a missing value is an error."""
 
 import pytest
 from jinja2 import TemplateNotFound, UndefinedError
@@ -19,17 +19,17 @@ def render(tmp_path, monkeypatch):
     return Prompts("package_of_this_test")
 
 
-def test_a_prompt_keeps_its_indent_and_loses_the_empty_lines_around_it(render):
+def test_a_prompt_keeps_its_indent_and_loses_surrounding_empty_lines(render):
     assert render("board", title="", x=7) == "  a b  \n1 7"
     assert render("board", title="T", x=7) == "T\n  a b  \n1 7"
     assert render("board", "compact", x="") == "board"
 
 
-def test_text_is_put_in_as_it_is(render):
+def test_values_are_inserted_unchanged(render):
     assert render("board", "compact", x="<b> & {{ 7 * 6 }} {% if %}") == "board <b> & {{ 7 * 6 }} {% if %}"
 
 
-def test_what_a_prompt_asks_for_and_is_not_given_is_an_error(render):
+def test_a_missing_value_or_template_is_an_error(render):
     with pytest.raises(UndefinedError, match="'x' is undefined"):
         render("board", "compact")
     with pytest.raises(TemplateNotFound, match=r"board\.terse\.jinja"):

@@ -1,10 +1,10 @@
-"""A transcript records every id once, in order, and trains only what the policy sampled."""
+"""A transcript records every id once, in order, and trains only the sampled ids."""
 
 from codots.core.transcript import Sampled, StopReason, Transcript
 
 
 def two_turns():
-    """Two answers, the second begun by weights 7 and ended by weights 8."""
+    """Return a transcript of two answers; weights 7 began the second, and weights 8 ended it."""
     transcript = Transcript()
     transcript.read([1, 2, 3])
     transcript.wrote(Sampled([4, 5], [-0.5, -0.25], StopReason.STOP, [7, 7]))
@@ -13,7 +13,7 @@ def two_turns():
     return transcript
 
 
-def test_ids_are_kept_in_order_and_the_sampled_ones_marked():
+def test_ids_are_kept_in_order_and_sampled_ones_are_masked_in():
     transcript = two_turns()
     assert transcript.ids == [1, 2, 3, 4, 5, 6, 8, 9]
     assert transcript.mask == [False, False, False, True, True, False, True, True]
@@ -22,14 +22,14 @@ def test_ids_are_kept_in_order_and_the_sampled_ones_marked():
     assert transcript.tokens == 4
 
 
-def test_a_sample_puts_the_advantage_on_sampled_ids_alone():
+def test_only_sampled_ids_have_the_advantage():
     sample = two_turns().sample(-2.5)
     assert sample.advantages == [0.0, 0.0, 0.0, -2.5, -2.5, 0.0, -2.5, -2.5]
     assert len(sample.ids) == len(sample.mask) == len(sample.logprobs) == len(sample.advantages)
     assert sample.versions == two_turns().versions
 
 
-def test_reading_and_writing_leave_the_given_lists_alone():
+def test_given_lists_are_not_modified():
     prompt, sampled = [1, 2], Sampled([3], [-1.0], StopReason.STOP, [5])
     transcript = Transcript()
     transcript.read(prompt)
@@ -38,7 +38,7 @@ def test_reading_and_writing_leave_the_given_lists_alone():
     assert (prompt, sampled.ids, sampled.logprobs, sampled.versions) == ([1, 2], [3], [-1.0], [5])
 
 
-def test_transcripts_share_nothing():
+def test_transcripts_share_no_lists():
     first, second = Transcript(), Transcript()
     first.read([1])
     assert second.ids == []

@@ -1,4 +1,4 @@
-"""The optional parts of a domain fall back, and equal tasks open equal environments."""
+"""The base class of domains: defaults of optional methods, and environments of equal tasks."""
 
 from codots.core.rng import stream
 from codots.domains.registry import make_pack, register
@@ -10,7 +10,7 @@ def test_equal_tasks_open_equal_environments():
     assert task.env().observe() == task.env().observe()
 
 
-def test_the_optional_parts_of_a_domain_fall_back(registry):
+def test_optional_methods_of_a_domain_have_defaults(registry):
     domain = register(Guess())
     pack = make_pack("guess-v0", "many", "train", 0, 1)
     task, world = pack.tasks[0], pack.world

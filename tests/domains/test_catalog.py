@@ -1,4 +1,4 @@
-"""A list of domains speaks in the words of their docstrings."""
+"""The catalog describes domains by their docstrings."""
 
 import pytest
 
@@ -7,23 +7,23 @@ from codots.domains.registry import domain_ids, get_domain
 from tests.toy import Guess
 
 
-def test_every_domain_says_what_it_hides():
+def test_every_domain_documents_its_hidden_part():
     entries = catalog()
     assert [entry.id for entry in entries] == domain_ids()
-    for found in entries:
-        assert found.hidden
-        assert found.exact is get_domain(found.id).exact
+    for entry in entries:
+        assert entry.hidden
+        assert entry.exact is get_domain(entry.id).exact
 
 
 @pytest.mark.parametrize(
     ("id", "words"),
     [("learn2ask-v0", "nothing"), ("learn2ask-v1", "the clinic's protocol"), ("terminal-v1", "the local names of")],
 )
-def test_each_version_says_its_own(id, words):
+def test_each_version_has_its_own_description(id, words):
     assert domain_info(get_domain(id)).hidden.startswith(words)
 
 
-class Told(Guess):
+class Documented(Guess):
     """Guess.
 
     Hidden and shared:
@@ -34,14 +34,14 @@ class Told(Guess):
     """
 
 
-def test_a_class_speaks_before_its_module_and_silence_is_no_error():
-    assert domain_info(Told()).hidden == "A number"
+def test_a_class_docstring_comes_before_the_modules_and_may_be_missing():
+    assert domain_info(Documented()).hidden == "A number"
     assert domain_info(Guess()).hidden == ""
-    assert section(Told.__doc__, "Hidden and shared") == "A number. It is small."
-    assert section(Told.__doc__, "Presets") == "Two."
-    assert section("", "Presets") == section(Told.__doc__, "Reward") == ""
+    assert section(Documented.__doc__, "Hidden and shared") == "A number. It is small."
+    assert section(Documented.__doc__, "Presets") == "Two."
+    assert section("", "Presets") == section(Documented.__doc__, "Reward") == ""
 
 
-def test_presets_that_lack_the_same_are_named_together():
+def test_presets_are_grouped_by_what_they_lack():
     assert by_reason({"a": "set X", "b": "set Y", "c": "set X"}) == "a, c: set X; b: set Y"
     assert by_reason({}) == ""

@@ -1,4 +1,4 @@
-"""What all families promise alike: twins that look alike, words for what is unknown, the same packs on every day."""
+"""Promises of all families: twins, errors for unknown names, ceilings, counted claims, pinned packs."""
 
 import hashlib
 import itertools
@@ -20,16 +20,16 @@ from codots.domains.registry import domain_ids, get_domain, make_pack
 
 IDS = domain_ids()
 EXACT = ("frozen-lake", "alchemy", "grid-navigation", "terminal")
-"""Families whose ceiling is what the informed player earns on every single task."""
+"""Families whose ceiling equals the reward of the informed policy on every task."""
 ODD = ["\x00", "\u212a", "\u0131", "\u0663", "\u202e", "\n", "9", "-", ""]
 
 
 def presets(ids=IDS):
-    """Every preset that can be drawn without setting anything up."""
+    """Return every preset that can be drawn without any setup."""
     return [(id, p) for id in ids for p in get_domain(id).presets if get_domain(id).lacks(p) is None]
 
 
-def styled(ids=IDS):
+def preset_styles(ids=IDS):
     return [(id, preset, style) for id, preset in presets(ids) for style in get_domain(id).styles]
 
 
@@ -38,15 +38,15 @@ def family(id):
 
 
 def played(pack, policy, style):
-    """Live one life; give every reply with the step it led to."""
-    player, memory, steps = pack.domain.policy(policy, pack.world), pack.domain.make_memory(pack.world), []
+    """Roll out one life; return every reply with its step."""
+    scripted, memory, steps = pack.domain.policy(policy, pack.world), pack.domain.make_memory(pack.world), []
     for task in pack.tasks:
         env, step = task.env(style=style, memory=memory), None
         while step is None or not step.done:
-            reply = player.act(env.view)
+            reply = scripted.act(env.view)
             step = env.step(reply)
             steps.append((reply, step))
-        player.end(step)
+        scripted.end(step)
     return steps
 
 
@@ -54,7 +54,7 @@ def played(pack, policy, style):
 
 
 def costs_seen(world, before, view):
-    """The costs that a move shows."""
+    """Return the costs that a move shows."""
     entered = entered_cells(before.trip.side, before.at, view.at)
     return entered and [world.hidden.costs[c] for c in around(before.trip.side, entered, world.dials.sight)]
 
@@ -68,50 +68,53 @@ EFFECTS = {
     "learn2ask-v0": lambda world, before, view: None,
     "learn2ask": lambda world, before, view: world.hidden.wanted(before.case),
 }
-"""What an action does in a world, worked out from what is hidden and not from what is said of it. Elsewhere any action
-may do something else in any other world."""
+"""The effect of an action, computed from the hidden part and not from what is shown; in other families any action may
+have another effect in another world."""
 
 
-def told(step):
+def visible(step):
     return step.observation, step.feedback, step.stop, step.done
 
 
-def parting(task, twin, style, effect, player):
-    """Play a task in two worlds at once; whether they part by an action that does something else, None if never."""
+def effects_differ_visibly(task, twin, style, effect, policy):
+    """Play a task in two worlds at once, up to the first action whose effects differ.
+
+    Return whether its steps look different, or None if no effect differs.
+    """
     worlds = task.world, twin.world
     one, two = (t.env(style=style, memory=t.domain.make_memory(t.world)) for t in (task, twin))
     assert task.domain.rules_text(task, style) == task.domain.rules_text(twin, style)
     assert (one.observe(), one.view) == (two.observe(), two.view)
     while True:
-        before, reply = one.view, player.act(one.view)
+        before, reply = one.view, policy.act(one.view)
         steps = one.step(reply), two.step(reply)
         first, second = (effect(world, before, step.view) for world, step in zip(worlds, steps, strict=True))
         if first != second:
-            return told(steps[0]) != told(steps[1])
-        assert told(steps[0]) == told(steps[1])
+            return visible(steps[0]) != visible(steps[1])
+        assert visible(steps[0]) == visible(steps[1])
         if steps[0].done:
             return None
 
 
-@pytest.mark.parametrize(("id", "preset", "style"), styled())
-def test_twins_answer_alike_to_the_letter_until_an_action_does_something_else(id, preset, style):
+@pytest.mark.parametrize(("id", "preset", "style"), preset_styles())
+def test_twins_look_equal_until_an_action_has_another_effect(id, preset, style):
     effect, ends = EFFECTS.get(id) or EFFECTS.get(family(id), lambda world, before, view: world.hidden), []
     for index in range(3 if family(id) == "pde-discovery" else 12):
         pack = make_pack(id, preset, "dev", index, 2)
         twin = pack.domain.twin(pack.world, stream("twin", index))
-        player = pack.domain.policy("random", pack.world)
-        ends += [parting(task, replace(task, world=twin), style, effect, player) for task in pack.tasks]
+        policy = pack.domain.policy("random", pack.world)
+        ends += [effects_differ_visibly(task, replace(task, world=twin), style, effect, policy) for task in pack.tasks]
     if id in ("terminal-v0", "learn2ask-v0"):  # nothing is hidden
         assert set(ends) == {None}
-    elif family(id) != "terminal":  # of which random commands seldom meet what is hidden
+    elif family(id) != "terminal":  # whose hidden part random commands rarely reach
         assert True in ends
 
 
-# What every family says of what it does not know.
+# Errors for unknown names.
 
 
 @pytest.mark.parametrize(("id", "preset"), presets())
-def test_unknown_names_are_told_the_known_ones(id, preset):
+def test_errors_for_unknown_names_list_the_known_ones(id, preset):
     pack = make_pack(id, preset, "dev", 0, 1)
     with pytest.raises(ValueError, match="unknown policy 'oracle'; expected one of bayes, informed, random"):
         pack.domain.policy("oracle", pack.world)
@@ -125,13 +128,13 @@ def test_unknown_names_are_told_the_known_ones(id, preset):
 
 @pytest.mark.parametrize("name", sorted({family(id) for id in IDS} - {"learn2ask"}))
 def test_the_versions_are_two_values_of_one_set_of_rules(name):
-    """Every switch of the rules is turned between them; of learn2ask, v0 and v1 are two games."""
+    """Every field of the rules differs between them. In learn2ask, v0 and v1 are two games."""
     old, new = (get_domain(f"{name}-{version}").rules for version in ("v0", "v1"))
     assert type(old) is type(new)
     assert [f.name for f in fields(old) if getattr(old, f.name) == getattr(new, f.name)] == []
 
 
-# What is written down of a family.
+# Documentation of a family.
 
 HEADINGS = ["Description", "Hidden and shared", "Observation", "Action", "Reward", "Episode end", "Presets"]
 HEADINGS += ["Reference policies", "Version history"]
@@ -139,7 +142,7 @@ DOCS = Path(__file__).parents[2] / "docs/domains"
 
 
 @pytest.mark.parametrize("id", IDS)
-def test_a_family_describes_itself_under_the_same_headings_and_names_every_preset(id):
+def test_a_family_is_documented_under_the_same_headings_with_every_preset(id):
     domain = get_domain(id)
     text = sys.modules[type(domain).__module__].__doc__
     assert re.findall(r"^([A-Z][a-z ]+):$", text, re.M) == HEADINGS
@@ -149,18 +152,18 @@ def test_a_family_describes_itself_under_the_same_headings_and_names_every_prese
         assert re.search(rf"[`| ]{preset}[`| ]", page), page
 
 
-# The players.
+# The policies.
 
 
 @pytest.mark.parametrize(("id", "preset"), presets([id for id in IDS if family(id) in EXACT]))
-def test_the_informed_player_earns_the_ceiling_on_every_task(id, preset):
+def test_the_informed_policy_earns_the_ceiling_on_every_task(id, preset):
     for index in range(6):
         pack = make_pack(id, preset, "dev", index, 3)
         rewards = [step.reward for _, step in played(pack, "informed", "natural") if step.done]
         assert rewards == pytest.approx([pack.domain.ceiling(task) for task in pack.tasks], abs=1e-12)
 
 
-# Contexts: every family that can count claims counts any text, right and fast.
+# Contexts: a family that counts claims counts any text, correctly and fast.
 
 
 def oracle(id, preset, style, index=0):
@@ -169,7 +172,9 @@ def oracle(id, preset, style, index=0):
 
 
 def counting():
-    return [(id, preset, style) for id, preset, style in styled() if counted(*oracle(id, preset, style)) is not None]
+    return [
+        (id, preset, style) for id, preset, style in preset_styles() if counted(*oracle(id, preset, style)) is not None
+    ]
 
 
 def counted(pack, context):
@@ -181,7 +186,7 @@ ONE_EACH = list({(id, style): (id, preset, style) for id, preset, style in COUNT
 
 
 @pytest.mark.parametrize(("id", "preset", "style"), COUNTING)
-def test_the_oracles_context_is_all_right_and_a_twins_is_wrong_somewhere(id, preset, style):
+def test_the_oracles_context_is_all_right_and_a_twins_has_a_wrong_claim(id, preset, style):
     for index in range(10):
         pack, context = oracle(id, preset, style, index)
         right, wrong, knowable = counted(pack, context)
@@ -203,13 +208,13 @@ def test_any_context_can_be_counted(id, preset, style, data):
 
 
 def fillers(text, count=6):
-    """What to repeat until it is long: words, a line, and a line that just does not end as it should."""
+    """Return texts to repeat: words, a line, and a line with a wrong last character."""
     line = text.strip().splitlines()[0]
     return [" ", "a", *dict.fromkeys(line.split()[:count]), line + " ", line[:-1] + " "]
 
 
 @pytest.mark.parametrize(("id", "preset", "style"), ONE_EACH)
-def test_a_huge_context_is_counted_in_no_time(id, preset, style):
+def test_a_huge_context_is_counted_within_two_seconds(id, preset, style):
     pack, context = oracle(id, preset, style)
     for filler in fillers(context):
         start = time.process_time()
@@ -218,7 +223,7 @@ def test_a_huge_context_is_counted_in_no_time(id, preset, style):
 
 
 @pytest.mark.parametrize(("id", "style"), [(id, style) for id in IDS for style in get_domain(id).styles])
-def test_a_huge_reply_is_read_in_no_time(id, style):
+def test_a_huge_reply_is_parsed_within_two_seconds(id, style):
     pack = make_pack(id, next(iter(get_domain(id).presets)), "dev", 0, 1)
     open_ = partial(pack.tasks[0].env, style=style)
     reply = pack.domain.policy("informed", pack.world).act(open_().view)
@@ -230,23 +235,23 @@ def test_a_huge_reply_is_read_in_no_time(id, style):
         assert time.process_time() - start < 2, filler
 
 
-# The same packs on every day.
+# Pinned packs.
 
 PINNED = {
     "frozen-lake-v0": "a26254f2d47ec49e",
     "frozen-lake-v1": "aebfec6e1f0170bb",
 }
-"""Figures were measured on these packs. Whoever changes a draw, a rule or a word of them measures anew."""
+"""Published figures were measured on these packs. A change of a draw, a rule or a word requires new measurements."""
 
 
 @pytest.mark.parametrize("id", PINNED)
-def test_packs_are_those_that_figures_were_measured_on(id):
-    told = hashlib.sha256()
+def test_packs_equal_those_of_the_published_figures(id):
+    digest = hashlib.sha256()
     for preset, style, index in itertools.product(get_domain(id).presets, get_domain(id).styles, range(8)):
         pack = make_pack(id, preset, ("train", "dev", "test")[index % 3], index, 4)
-        told.update(repr([pack.domain.rules_text(task, style) for task in pack.tasks]).encode())
-        told.update(repr([task.env(style=style).observe() for task in pack.tasks]).encode())
+        digest.update(repr([pack.domain.rules_text(task, style) for task in pack.tasks]).encode())
+        digest.update(repr([task.env(style=style).observe() for task in pack.tasks]).encode())
         for policy in ("random", "informed", "bayes"):
-            lived = [(reply, replace(step, view=None)) for reply, step in played(pack, policy, style)]
-            told.update(repr(lived).encode())
-    assert told.hexdigest()[:16] == PINNED[id]
+            turns = [(reply, replace(step, view=None)) for reply, step in played(pack, policy, style)]
+            digest.update(repr(turns).encode())
+    assert digest.hexdigest()[:16] == PINNED[id]

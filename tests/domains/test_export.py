@@ -1,4 +1,4 @@
-"""Worlds and tasks become rows that say what a model reads and, apart from that, what it may not."""
+"""Exported rows equal the tasks, with hidden parts in columns of their own."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from codots.domains.registry import domain_ids, first_preset, get_domain, make_p
 
 
 @pytest.mark.parametrize("id", domain_ids())
-def test_a_row_is_what_the_task_of_its_name_says(id):
+def test_a_row_equals_the_task_of_its_name(id):
     domain, preset = get_domain(id), first_preset(id)
     for style in domain.styles:
         rows = list(task_rows(id, preset=preset, split="dev", packs=2, size=2, style=style))
@@ -29,7 +29,7 @@ def test_a_row_is_what_the_task_of_its_name_says(id):
             assert json.loads(row["content"]) == plain(task.content)
 
 
-def test_what_is_hidden_is_written_in_full():
+def test_the_hidden_part_is_exported_in_full():
     row = next(task_rows("frozen-lake-v1", preset="tiny", packs=1))
     world = make_pack("frozen-lake-v1", "tiny", "train", 0, 1).world
     assert json.loads(row["hidden"]) == list(world.hidden)
@@ -38,7 +38,7 @@ def test_what_is_hidden_is_written_in_full():
     assert len(recipes) == len(book.recipes) > 0
 
 
-def test_parquet_and_json_lines_hold_the_same(tmp_path):
+def test_parquet_and_json_lines_have_equal_rows(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = list(task_rows("terminal-v1", preset="tiny", packs=2, size=2))
     for name in ("rows.parquet", "rows.jsonl"):
@@ -47,7 +47,7 @@ def test_parquet_and_json_lines_hold_the_same(tmp_path):
     assert list(map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())) == rows
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text("old")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match=r"rows\.jsonl could not be written: No space left"):
@@ -56,7 +56,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused_as_output(tmp_path):
     (tmp_path / "x.jsonl").mkdir()
     with pytest.raises(ValueError, match="it is a folder"):
         check_out(tmp_path / "x.jsonl")
@@ -87,5 +87,5 @@ class Record:
         (Pair, f'"{Pair}"'),
     ],
 )
-def test_whatever_a_domain_hides_can_be_written_down(value, text):
+def test_hidden_parts_of_any_type_are_encoded(value, text):
     assert as_json(value) == text

@@ -1,4 +1,4 @@
-"""Twenty thousand hostile replies to every domain: no exception, no way out of the world, no reward out of bounds."""
+"""20,000 hostile replies over all domains: no exception, no side effect, no reward out of bounds."""
 
 import os
 import pickle
@@ -23,9 +23,9 @@ from codots.domains.terminal.machine import NODES, PATH
 ACTIONS = 20_000
 IDS = domain_ids()
 SHARE = -(-ACTIONS // len(IDS))
-"""Actions for each domain."""
+"""Number of actions for each domain."""
 AT_ONCE = 20
-"""Actions of one example, which is a life of as many tasks as it takes."""
+"""Number of actions in one example, a life of as many tasks as needed."""
 PIECES = (
     *("<action>", "</action>", "<action><action>", "</action></action>", "<ACTION>", "<action/>", "<law>", "</law>"),
     *('<sample><point x="1e999" t="-1"/></sample>', '<regress data="t9.9"', '<point x="0.5" x="0.5" t="0.1"/>'),
@@ -83,7 +83,7 @@ PIECES = (
     ),
     *("+", "=", ":", "a1", "z99", "p16", "P0", "\x00", "\n", "\r\n", "\t", "\u202e", "\ud800", "\U0001f9ca", "\u0130"),
 )
-"""What is spliced into a reply that was fine."""
+"""Text spliced into good replies."""
 
 
 def spliced(text, at, other):
@@ -112,17 +112,17 @@ CHANGES = (
     lambda text, at, other: text[::-1],
     lambda text, at, other: text.replace("=", f'="1" {other}='),
 )
-"""How a reply that was fine is spoilt; all take where, and what else."""
+"""Functions that corrupt a good reply, given a place and another text."""
 
 pieces = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
 garbage = st.text(st.characters(exclude_categories=[]), max_size=20) | pieces | st.sampled_from(HOSTILE)
-seeds = [st.integers(i, 2**31) for i in range(9)]  # alike, but hypothesis would count equal ones once
+seeds = [st.integers(i, 2**31) for i in range(9)]  # equal in effect, but hypothesis would count equal strategies once
 replies = st.lists(st.one_of(*seeds, garbage), min_size=AT_ONCE, max_size=AT_ONCE)
-"""Garbage, and seeds of good replies that are spoilt."""
+"""Garbage, and seeds for corrupting good replies."""
 
 
-def spoilt(seed, good):
-    """Change a good reply up to three times, more often within its tags than around them."""
+def corrupted(seed, good):
+    """Change a good reply up to three times, more often inside its tags than around them."""
     rng = random.Random(seed)
     text = rng.choice(good)
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
@@ -184,7 +184,7 @@ def dialogue(env):
     assert env.view.lines == tuple(merged(env.round.lines))
 
 
-INSIDE = {
+INVARIANTS = {
     "frozen-lake": lake,
     "alchemy": alchemy,
     "grid-navigation": grid,
@@ -194,58 +194,58 @@ INSIDE = {
     "learn2ask-v0": dialogue,
     "learn2ask-v1": clinic,
 }
-"""What holds of every state of a world, by family."""
+"""Checks of every state of an environment, by family."""
 
 
-OUTSIDE = {"open", "os", "shutil", "subprocess", "socket", "exec", "compile", "import", "ctypes", "pathlib", "tempfile"}
+AUDITED = {"open", "os", "shutil", "subprocess", "socket", "exec", "compile", "import", "ctypes", "pathlib", "tempfile"}
 
 
 class Guard:
-    """Hears of what Python does to the machine: files, processes, sockets, code that is compiled or run."""
+    """An audit hook that records side effects: files, processes, sockets, code compiled or run."""
 
     def __init__(self):
-        self.heard = None
+        self.events = None
 
     def __call__(self, event, args):
-        if self.heard is not None and event.partition(".")[0] in OUTSIDE:
-            self.heard.append(f"{event} {args!r:.200}")
+        if self.events is not None and event.partition(".")[0] in AUDITED:
+            self.events.append(f"{event} {args!r:.200}")
 
     @contextmanager
     def watching(self):
-        self.heard = heard = []
+        self.events = events = []
         try:
             yield
         finally:
-            self.heard = None
-        assert not heard, f"left the world by {heard}"
+            self.events = None
+        assert not events, f"side effects: {events}"
 
 
 guard = Guard()
-sys.addaudithook(guard)  # nobody can take it away again, but it listens on demand only
+sys.addaudithook(guard)  # a hook cannot be removed, so it records on demand only
 
 
 @pytest.mark.parametrize("id", IDS)
-def test_no_reply_leads_out_of_a_world(id):
+def test_no_reply_has_a_side_effect_or_breaks_an_invariant(id):
     domain = get_domain(id)
     presets = [preset for preset in domain.presets if domain.lacks(preset) is None]
     packs = [make_pack(id, preset, "train", 0, 3) for preset in presets]
     good = {
-        (p, style): sorted({text for who in POLICIES for task in rollout(pack, who, style) for text, _ in task.turns})
+        (p, style): sorted({text for name in POLICIES for task in rollout(pack, name, style) for text, _ in task.turns})
         for p, pack in enumerate(packs)
         for style in domain.styles
     }
-    inside = next(holds for family, holds in INSIDE.items() if id.startswith(family))
-    whole, told = [pickle.dumps(pack) for pack in packs], 0
-    for p, style in good:  # whatever is loaded when it is first used
+    check_state = next(check for family, check in INVARIANTS.items() if id.startswith(family))
+    pickled, count = [pickle.dumps(pack) for pack in packs], 0
+    for p, style in good:  # load what is imported on first use
         for text in (*GARBAGE, *HOSTILE, *good[p, style][:20]):
             packs[p].tasks[0].env(style=style).step(text)
 
     @settings(max_examples=-(-SHARE // AT_ONCE), deadline=None, derandomize=True, database=None)
     @given(st.sampled_from(sorted(good)), replies)
     def life(where, replies):
-        nonlocal told
+        nonlocal count
         pack, style = packs[where[0]], where[1]
-        left = [spoilt(reply, good[where]) if isinstance(reply, int) else reply for reply in replies]
+        left = [corrupted(reply, good[where]) if isinstance(reply, int) else reply for reply in replies]
         memory, tasks = domain.make_memory(pack.world), cycle(pack.tasks)
         while left:
             env, done = next(tasks).env(style=style, memory=memory), False
@@ -254,16 +254,16 @@ def test_no_reply_leads_out_of_a_world(id):
                 with guard.watching():
                     step = env.step(left.pop())
                 check_step(domain, step)
-                inside(env)
-                done, told = step.done, told + 1
-        assert pack == pickle.loads(whole[where[0]])
+                check_state(env)
+                done, count = step.done, count + 1
+        assert pack == pickle.loads(pickled[where[0]])
 
     life()
-    assert told >= SHARE
+    assert count >= SHARE
 
 
-def test_the_guard_hears_of_a_file_a_process_and_code(tmp_path):
-    for way_out in (
+def test_the_guard_records_files_processes_sockets_and_code(tmp_path):
+    for side_effect in (
         lambda: (tmp_path / "x").write_text("x"),
         lambda: (tmp_path / "x").unlink(),
         lambda: os.system("true"),
@@ -271,5 +271,5 @@ def test_the_guard_hears_of_a_file_a_process_and_code(tmp_path):
         lambda: socket.socket().close(),
         lambda: eval("1"),
     ):
-        with pytest.raises(AssertionError, match="left the world by"), guard.watching():
-            way_out()
+        with pytest.raises(AssertionError, match="side effects: "), guard.watching():
+            side_effect()

@@ -1,4 +1,4 @@
-"""Rows that attend in one pass find what each would find alone, in every kind of model that is let in."""
+"""Rows that attend in one pass get the results of each row alone, in every supported architecture."""
 
 import asyncio
 
@@ -48,8 +48,8 @@ MODELS = {
 }
 
 
-def made(kind):
-    """A model whose attention matters: its weights are large."""
+def make_model(kind):
+    """Return a model whose attention matters, since its weights are large."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MODELS[kind]().eval()
@@ -73,8 +73,8 @@ def samples():
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_logprobs_of_a_tree_are_those_of_each_sequence_alone(kind):
-    model, batch = made(kind), samples()
+def test_logprobs_of_a_tree_equal_those_of_each_sequence_alone(kind):
+    model, batch = make_model(kind), samples()
     alone = []
     for sample in batch:
         with torch.no_grad():
@@ -86,8 +86,8 @@ def test_logprobs_of_a_tree_are_those_of_each_sequence_alone(kind):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_taught_model_called_plainly_does_what_it_did(kind):
-    model = made(kind)
+def test_calls_without_rows_behave_as_before(kind):
+    model = make_model(kind)
     ids, mask = torch.randint(97, (3, 11), generator=torch.Generator().manual_seed(1)), torch.ones(3, 11)
     mask[0, :4] = 0  # padded on the left
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_a_taught_model_called_plainly_does_what_it_did(kind):
     assert torch.allclose(before, after, atol=1e-5)
 
 
-def test_a_model_that_asks_its_attention_for_more_is_refused_and_not_misread():
+def test_a_model_with_unsupported_attention_options_is_refused():
     model = Gemma2ForCausalLM(Gemma2Config(**SHAPE, head_dim=8))
 
     async def ask():
@@ -110,5 +110,5 @@ def test_a_model_that_asks_its_attention_for_more_is_refused_and_not_misread():
 @pytest.mark.parametrize(
     ("one", "other", "expected"), [([], [1], 0), ([1, 2], [1, 2], 2), ([1, 2, 3], [1, 2, 4], 2), ([1, 2], [1, 2, 3], 2)]
 )
-def test_a_common_beginning_is_counted(one, other, expected):
+def test_the_common_prefix_is_counted(one, other, expected):
     assert shared_prefix(one, other) == shared_prefix(other, one) == expected

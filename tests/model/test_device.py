@@ -1,4 +1,4 @@
-"""A model computes where it gains by it, or where it was told to; a device that is not there is refused in one line."""
+"""The device is the faster one, or the one named; an unavailable device is a one-line error."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """What torch says of a machine with one GPU, which is asked and not used."""
+    """Let torch report a machine with one GPU, which is not used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
@@ -27,14 +27,14 @@ def test_weights_are_counted_without_reading_them(folder):
     assert count_weights(folder) == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_a_machine_without_a_gpu_computes_on_its_cores(folder, monkeypatch):
+def test_a_machine_without_a_gpu_uses_the_cpu(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert place(folder) == Place("cpu", "float32")
     with pytest.raises(ValueError, match=r"device 'cuda' is not available, .*; expected 'cpu'"):
         place(folder, "cuda")
 
 
-def test_a_gpu_is_for_large_models_and_for_who_names_it(folder, gpu, monkeypatch):
+def test_a_gpu_is_used_for_large_models_or_if_named(folder, gpu, monkeypatch):
     assert place(folder) == Place("cpu", "float32")
     assert place(folder, "cuda") == Place("cuda", "bfloat16")
     assert place(folder, "cuda:0", "float32") == Place("cuda:0", "float32")
@@ -44,17 +44,17 @@ def test_a_gpu_is_for_large_models_and_for_who_names_it(folder, gpu, monkeypatch
         place(folder, "cuda:3")
 
 
-def test_an_old_gpu_computes_in_full_precision(folder, gpu, monkeypatch):
+def test_a_gpu_without_bfloat16_uses_float32(folder, gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert place(folder, "cuda").dtype == "float32"
 
 
-def test_a_device_of_no_machine_is_met_with_the_nearest():
+def test_the_error_for_an_unknown_device_has_the_nearest():
     with pytest.raises(ValueError, match=r"unknown device 'cdua'.*'cuda'"):
         check_device("cdua")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_is_loaded_in_the_precision_it_was_told(folder, dtype):
+def test_a_model_is_loaded_in_the_given_dtype(folder, dtype):
     model, _ = load_model(folder, Place("cpu", dtype))
     assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}

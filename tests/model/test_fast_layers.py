@@ -1,4 +1,4 @@
-"""The lean way through a layer has the numbers and gradients of transformers."""
+"""Fast layers have the outputs and gradients of transformers."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
 from codots.model.fast_layers import KINDS, SMALL, _Norm, use_fast_layers
 from tests.learner.stepping import gradient_of
-from tests.model.test_attention import MODELS, made, samples
+from tests.model.test_attention import MODELS, make_model, samples
 
-LEAN = [kind for kind in MODELS if kind != "gpt2"]
+FAST = [kind for kind in MODELS if kind != "gpt2"]
 
 
-@pytest.mark.parametrize("kind", LEAN)
-def test_the_gradient_is_that_of_transformers(kind):
-    model, batch = made(kind), samples()
+@pytest.mark.parametrize("kind", FAST)
+def test_the_gradient_equals_that_of_transformers(kind):
+    model, batch = make_model(kind), samples()
     for i, sample in enumerate(batch):
         sample.advantages[:] = [i - 4.0] * len(sample.ids)
     model.zero_grad()
@@ -30,7 +30,7 @@ def test_the_gradient_is_that_of_transformers(kind):
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
 
 
-def test_the_norm_has_the_gradient_of_the_library():
+def test_the_norm_has_the_gradient_of_torch():
     draw = torch.Generator().manual_seed(0)
     x, weight = (
         torch.randn(*size, generator=draw, dtype=torch.double, requires_grad=True) for size in ((3, 4, 6), (6,))
@@ -40,34 +40,34 @@ def test_the_norm_has_the_gradient_of_the_library():
     assert torch.autograd.gradcheck(lambda x, weight: _Norm.apply(x, weight, 1e-3), (x, weight))
 
 
-@pytest.mark.parametrize("change", ["in place", "through data", "others in their place"])
-def test_weights_that_lie_side_by_side_follow_those_of_the_model(change):
-    model, batch = made("qwen3, grouped heads"), samples()
+@pytest.mark.parametrize("change", ["in place", "through data", "replaced"])
+def test_concatenated_weights_follow_those_of_the_model(change):
+    model, batch = make_model("qwen3, grouped heads"), samples()
     learner = LocalLearner(model, LearnerConfig())
     before = learner.logprobs(batch)
-    other = made("qwen3, grouped heads")
+    other = make_model("qwen3, grouped heads")
     with torch.no_grad():
-        for parameter, of_other in zip(model.parameters(), other.parameters(), strict=True):
-            of_other.mul_(1.5)
+        for parameter, other_parameter in zip(model.parameters(), other.parameters(), strict=True):
+            other_parameter.mul_(1.5)
             if change == "in place":
                 parameter.mul_(1.5)
             elif change == "through data":
                 parameter.data = parameter * 1.5
-    if change == "others in their place":
+    if change == "replaced":
         model.load_state_dict(other.state_dict(), assign=True)
     after = learner.logprobs(batch)
     assert after != before
     assert after == LocalLearner(other, LearnerConfig()).logprobs(batch)
 
 
-def test_a_model_is_taught_twice_and_goes_its_way_once():
-    model = made("llama")
+def test_fast_layers_are_installed_once():
+    model = make_model("llama")
     once = type(use_fast_layers(model).model.layers[0])
     assert type(use_fast_layers(model).model.layers[0]) is once
 
 
-def test_large_layers_are_not_kept_twice():
-    model = made("llama")
+def test_weights_of_large_layers_are_not_concatenated():
+    model = make_model("llama")
     use_fast_layers(model)
     assert model.model.layers[0].fast_layer.joins
     wide = torch.nn.Linear(SMALL, 1, bias=False)

@@ -1,4 +1,4 @@
-"""A model is found by any of its names, spoken to as it wants, and refused in one line if it does not fit."""
+"""Models are found by folder, run or checkpoint, and refused with a one-line error if something is wrong."""
 
 import shutil
 
@@ -21,7 +21,7 @@ def folder(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "model")
 
 
-def refused(folder, line):
+def assert_refused(folder, line):
     with pytest.raises(ValueError, match=line) as error:
         load_model(folder)
     assert len(str(error.value).splitlines()) == 1
@@ -36,28 +36,28 @@ def test_a_folder_loads_as_it_was_saved(folder):
     assert render.text(render.encode("2=up")) == "2=up"
 
 
-def test_weights_of_half_precision_are_trained_in_full(folder):
+def test_half_precision_weights_are_loaded_as_float32(folder):
     halves = {name: weight.half() for name, weight in load_file(folder / "model.safetensors").items()}
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
     model, _ = load_model(folder)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-def test_a_model_goes_by_its_folder_its_run_and_its_checkpoint(folder):
+def test_a_model_is_found_by_its_folder_or_its_parent(folder):
     assert model_folder(folder) == model_folder(str(folder)) == model_folder(folder.parent) == folder
 
 
-def test_base_is_the_model_of_the_package():
+def test_base_is_the_shipped_model():
     assert model_folder("base").parent.name == "model"
 
 
-def test_a_run_that_was_stopped_names_what_it_left(tmp_path):
+def test_the_error_for_a_stopped_run_names_its_last_checkpoint(tmp_path):
     (tmp_path / "checkpoints" / "step-000004" / "model").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"its run stopped before the end, and left .*step-000004"):
         model_folder(tmp_path)
 
 
-def test_nothing_there_is_one_line(tmp_path):
+def test_a_missing_model_is_a_one_line_error(tmp_path):
     with pytest.raises(
         ValueError, match=r"no model at '.*nowhere'; expected a Hugging Face folder on this machine, or"
     ):
@@ -66,16 +66,16 @@ def test_nothing_there_is_one_line(tmp_path):
         model_folder(tmp_path)
 
 
-def test_no_weights_is_one_line(folder):
+def test_missing_weight_files_are_a_one_line_error(folder):
     (folder / "model.safetensors").unlink()
-    refused(folder, r"has no weights: expected a \.safetensors file beside config\.json")
+    assert_refused(folder, r"has no weights: expected a \.safetensors file beside config\.json")
 
 
-def test_a_foreign_tokenizer_is_one_line(folder, tokenizer):
+def test_a_foreign_tokenizer_is_a_one_line_error(folder, tokenizer):
     words = tiny.make_tokenizer()
     words.add_tokens(["one", "two", "three"])
     words.save_pretrained(folder)
-    refused(folder, f"has a foreign tokenizer: it has {len(tokenizer) + 3} ids, the model {len(tokenizer)}")
+    assert_refused(folder, f"has a foreign tokenizer: it has {len(tokenizer) + 3} ids, the model {len(tokenizer)}")
 
 
 @pytest.mark.parametrize(
@@ -88,27 +88,27 @@ def test_a_foreign_tokenizer_is_one_line(folder, tokenizer):
         ("tokenizer.json", b"{"),
     ],
 )
-def test_a_broken_file_is_one_line(folder, name, content):
+def test_a_broken_file_is_a_one_line_error(folder, name, content):
     (folder / name).write_bytes(content)
-    refused(folder, "cannot be loaded: .+")
+    assert_refused(folder, "cannot be loaded: .+")
 
 
-def test_a_tokenizer_without_a_chat_template_is_one_line(folder):
+def test_a_tokenizer_without_a_chat_template_is_a_one_line_error(folder):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="chat template") as error:
         load_model(folder)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_weights_of_another_shape_are_one_line(folder, tokenizer):
+def test_weights_of_another_shape_are_a_one_line_error(folder, tokenizer):
     other = tiny.make_model(tokenizer, width=16, layers=2, heads=2, seed=0)
     other.save_pretrained(folder.parent / "other")
     shutil.copy(folder.parent / "other" / "model.safetensors", folder)
-    refused(folder, "cannot be loaded: .+")
+    assert_refused(folder, "cannot be loaded: .+")
 
 
-def test_missing_weights_are_not_made_up(folder):
+def test_missing_weights_are_not_initialised_at_random(folder):
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    refused(folder, r"lacks 1 of the model's weights, such as model\.layers\.1\.mlp\.up_proj\.weight")
+    assert_refused(folder, r"lacks 1 of the model's weights, such as model\.layers\.1\.mlp\.up_proj\.weight")

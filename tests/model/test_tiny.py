@@ -1,4 +1,4 @@
-"""The tiny model's tokenizer loses nothing, its markers cannot be spelled, and its folder is an ordinary one."""
+"""The tiny model's tokenizer round-trips, no text encodes to its markers, and transformers loads its folder."""
 
 import json
 
@@ -30,12 +30,12 @@ def decode(tokenizer, ids):
 @example(" \t\r\n\x00\x7f  ")
 @example("<|end|><0x41>\u2581e\u0301\ufb01\U0001f9ca")
 @given(TEXTS | PIECES)
-def test_any_text_comes_back(tokenizer, text):
+def test_any_text_round_trips(tokenizer, text):
     assert decode(tokenizer, encode(tokenizer, text)) == text
 
 
 @given(TEXTS | PIECES)
-def test_no_text_spells_a_marker(tokenizer, text):
+def test_no_text_encodes_to_a_marker(tokenizer, text):
     assert not set(encode(tokenizer, text)) & set(tokenizer.convert_tokens_to_ids(list(tiny.SPECIAL)))
 
 
@@ -45,7 +45,7 @@ def test_there_is_no_unknown_token(tokenizer):
 
 
 @pytest.mark.parametrize("word", tiny.WORDS)
-def test_a_word_of_the_lake_is_one_token_wherever_it_stands(tokenizer, word):
+def test_a_word_of_the_lake_is_one_token_in_any_position(tokenizer, word):
     assert len(encode(tokenizer, word)) == 1
     assert len(encode(tokenizer, f" {word}")) == 1
     assert encode(tokenizer, f"{word} {word}\n{word}") == [
@@ -63,14 +63,14 @@ def test_a_compact_board_is_one_token_a_cell(tokenizer, preset):
         assert len(encode(tokenizer, text)) == task.content.side**2 + 2
 
 
-def test_what_a_player_says_is_one_token_a_word(tokenizer):
+def test_each_word_of_an_action_or_context_is_one_token(tokenizer):
     for code in CODES:
         for direction in DIRECTIONS:
             assert len(encode(tokenizer, f"{direction} {code}")) == 2
             assert len(encode(tokenizer, f"<context> {code}={direction} </context>")) == 3
 
 
-def test_equal_seeds_make_equal_models_and_leave_the_generator_alone(tokenizer):
+def test_equal_seeds_make_equal_models_without_changing_the_global_generator(tokenizer):
     torch.manual_seed(1)
     before = torch.get_rng_state()
     one, same, other = (
@@ -81,7 +81,7 @@ def test_equal_seeds_make_equal_models_and_leave_the_generator_alone(tokenizer):
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_model_has_the_shape_asked_for(tokenizer):
+def test_a_model_has_the_given_shape(tokenizer):
     model = tiny.make_model(tokenizer, width=32, layers=3, heads=4, seed=0, length=99)
     config = model.config
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (32, 3, 4)
@@ -90,7 +90,7 @@ def test_a_model_has_the_shape_asked_for(tokenizer):
     assert not model.training
 
 
-def test_a_folder_is_one_that_transformers_loads(tokenizer, tmp_path):
+def test_transformers_loads_a_saved_folder(tokenizer, tmp_path):
     model = tiny.make_model(tokenizer, width=16, layers=1, heads=2, seed=0)
     tiny.save(model, tokenizer, tmp_path)
     loaded, words = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
