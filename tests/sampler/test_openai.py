@@ -1,4 +1,4 @@
-"""An endpoint is one more sampler: the same chat, the same words; what fails is asked again, named, never a score."""
+"""The endpoint sampler sends the chats that a local model reads; failures are retried and named, never scored."""
 
 import asyncio
 import json
@@ -38,20 +38,20 @@ PARAMS = SamplingParams(7, 0.5)
 
 
 def good(text="hello", reason="stop"):
-    said = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [said]}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
 
 
 class Server(ThreadingHTTPServer):
-    """Answers from a script: (status, body[, headers]), or a function of the request that gives such a thing."""
+    """A server with scripted answers: (status, body[, headers]), or a function of the request that returns one."""
 
     daemon_threads = True
 
     def __init__(self, *script):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.asked, self.heads = list(script), [], []
+        self.script, self.requests, self.headers = list(script), [], []
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        self.lock, self.under_way, self.most = threading.Lock(), 0, 0
+        self.lock, self.active, self.most_active = threading.Lock(), 0, 0
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def next(self):
@@ -66,16 +66,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         server = self.server
         with server.lock:
-            server.under_way += 1
-            server.most = max(server.most, server.under_way)
-        server.heads.append(self.headers)
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        server.asked.append(asked)
+            server.active += 1
+            server.most_active = max(server.most_active, server.active)
+        server.headers.append(self.headers)
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        server.requests.append(request)
         answer = server.next()
-        status, body, *headers = answer(asked) if callable(answer) else answer
+        status, body, *headers = answer(request) if callable(answer) else answer
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         with server.lock:
-            server.under_way -= 1
+            server.active -= 1
         self.send_response(status)
         for name, value in {"content-type": "application/json", **(headers[0] if headers else {})}.items():
             self.send_header(name, value)
@@ -103,7 +103,7 @@ def endpoint(server, **changes):
 
 
 def ask(end, *, chats=1, turns=("hi",)):
-    """Hold the same chat so often at once; give the sampled of the first."""
+    """Run the same chat several times at once; return the last sampled answer of the first."""
 
     async def chat(sampler, i):
         render, stop = make_render(), None
@@ -123,8 +123,8 @@ def ask(end, *, chats=1, turns=("hi",)):
 
 @example(["\uf8fc\uf8fd", "", "\uf8ff\U0010ffff\x00"], [True])
 @given(st.lists(TEXT, min_size=3, max_size=3), st.lists(st.booleans(), max_size=3))
-def test_a_chat_comes_back_from_its_ids_whatever_was_said(said, stops):
-    render, (system, user, reply) = make_render(), said
+def test_any_chat_is_recovered_from_its_ids(texts, stops):
+    render, (system, user, reply) = make_render(), texts
     ids, chat = render.opening(system, user), [("system", system), ("user", user)]
     for stopped in stops:
         ids += render.reply(reply) if stopped else render.encode(reply)
@@ -132,13 +132,13 @@ def test_a_chat_comes_back_from_its_ids_whatever_was_said(said, stops):
         chat += [("assistant", reply), ("user", user)]
     assert [(m["role"], m["content"]) for m in messages(ids)] == chat
     assert render.text(render.reply(reply)) == reply
-    assert not {id for id in render.encode("".join(said)) if id >= LETTERS}
+    assert not {id for id in render.encode("".join(texts)) if id >= LETTERS}
 
 
-def test_what_shapes_the_answer_is_said_with_every_request(serve):
+def test_every_request_has_all_options_that_shape_the_answer(serve):
     server = serve(good("one"), good("two"))
     ask(endpoint(server), turns=("hi", "more"))
-    first, second = server.asked
+    first, second = server.requests
     assert {key: first[key] for key in ("model", "temperature", "top_p", "max_tokens")} == {
         "model": "m",
         "temperature": 0.5,
@@ -148,7 +148,7 @@ def test_what_shapes_the_answer_is_said_with_every_request(serve):
     assert [m["content"] for m in second["messages"]] == ["rules", "hi", "one", "more"]
     assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "user"]
     assert first["seed"] != second["seed"]
-    assert server.heads[0]["Authorization"] == f"Bearer {SECRET}"
+    assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_what_shapes_the_answer_is_said_with_every_request(serve):
         ),
     ],
 )
-def test_what_the_policy_does_is_an_answer(serve, answer, text, stop):
+def test_truncated_filtered_or_too_long_answers_are_not_errors(serve, answer, text, stop):
     server = serve(answer)
     sampled = ask(endpoint(server))
     assert (make_render().text(sampled.ids), sampled.stop) == (text, stop)
     assert (END in sampled.ids) == (stop is StopReason.STOP)
     assert all(logprob != logprob for logprob in sampled.logprobs)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def hang(_):
@@ -188,30 +188,30 @@ BROKEN = {
     "JSON of another kind": (200, {"error": "none"}),
     "no choice": (200, good()[1] | {"choices": []}),
     "a number": (200, b"3"),
-    "a page": (200, b"<html>", {"content-type": "text/html"}),
-    "no reason why it ended": good("x", None),
-    "silence": hang,
+    "an HTML page": (200, b"<html>", {"content-type": "text/html"}),
+    "no finish reason": good("x", None),
+    "no answer": hang,
 }
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_fails_is_asked_again_then_named_in_one_line_without_the_key(serve, what, monkeypatch, caplog):
+def test_failures_are_retried_then_raised_in_one_line_without_the_key(serve, what, monkeypatch, caplog):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     server = serve(BROKEN[what], good("at last"))
-    end = endpoint(server, timeout=1.0 if what == "silence" else 5.0)
+    end = endpoint(server, timeout=1.0 if what == "no answer" else 5.0)
     assert make_render().text(ask(end).ids) == "at last"
     server = serve(BROKEN[what])
-    end = endpoint(server, timeout=0.5 if what == "silence" else 5.0)
+    end = endpoint(server, timeout=0.5 if what == "no answer" else 5.0)
     with pytest.raises(EndpointError, match=f"openai:m at {server.url} gave no answer in 3 tries: ") as error:
         ask(end)
     assert not isinstance(error.value, RefusedError)
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
     assert len(str(error.value).splitlines()) == 1
     assert f"waiting for openai:m at {server.url}, which did not answer: " in caplog.text
     assert SECRET not in f"{error.value}{error.value.__cause__}{caplog.text}{end!r}"
 
 
-def test_nobody_at_the_door_is_a_failure_too():
+def test_a_refused_connection_is_a_failure():
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -219,48 +219,48 @@ def test_nobody_at_the_door_is_a_failure_too():
             ask(Endpoint("m", url, tries=2, pause=0.001))
 
 
-@pytest.mark.parametrize(("asked", "least"), [("0.3", 0.3), ("never", 0), ("-5", 0)])
-def test_a_server_that_asks_for_time_is_given_it(serve, asked, least):
-    server = serve(good(), (429, {}, {"retry-after": asked}), good())
-    ask(endpoint(server))  # the first of a process imports the client
+@pytest.mark.parametrize(("retry_after", "least"), [("0.3", 0.3), ("never", 0), ("-5", 0)])
+def test_the_retry_after_header_is_respected(serve, retry_after, least):
+    server = serve(good(), (429, {}, {"retry-after": retry_after}), good())
+    ask(endpoint(server))  # the first request of a process imports the client
     start = time.monotonic()
     ask(endpoint(server))
     assert least <= time.monotonic() - start < least + 2
 
 
-def test_no_more_requests_are_under_way_than_agreed(serve):
+def test_the_number_of_concurrent_requests_is_bounded(serve):
     def slow(_):
         time.sleep(0.02)
         return good()
 
     server = serve(slow)
     ask(endpoint(server, at_once=3), chats=12)
-    assert (len(server.asked), server.most) == (12, 3)
+    assert (len(server.requests), server.most_active) == (12, 3)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_refusal_is_not_asked_again_by_anybody(serve, status):
+def test_no_request_is_sent_after_a_refusal(serve, status):
     server = serve((status, {"error": {"message": "no such model"}}))
     with pytest.raises(RefusedError, match=f"refuses: status {status}, no such model"):
         ask(endpoint(server, at_once=1), chats=5)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_there(serve):
+def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_complete(serve):
     packs = [make_pack("frozen-lake-v1", "tiny", "dev", i, 2) for i in range(3)]
-    cursed = packs[1].tasks[0].env().observe()
+    failing = packs[1].tasks[0].env().observe()
 
-    def answer(asked):
-        return (500, {}) if asked["messages"][1]["content"] == cursed else good("<action>1</action>")
+    def answer(request):
+        return (500, {}) if request["messages"][1]["content"] == failing else good("<action>1</action>")
 
     server = serve(answer)
     engine = EndpointEngine(endpoint(server, at_once=1))
     jobs = [Job(pack, NONE, Profile(solve_tokens=5).episode_params(), ("t", i)) for i, pack in enumerate(packs)]
-    heard = []
-    lives = engine.rollout(jobs, STAGE_TIMEOUT, heard.append)
+    finished = []
+    lives = engine.rollout(jobs, STAGE_TIMEOUT, finished.append)
     assert [life.failure is None for life in lives] == [True, False, True]
     assert lives[1].failure.startswith(f"EndpointError: openai:m at {server.url} gave no answer in 3 tries")
-    assert len(heard) == 3
+    assert len(finished) == 3
     with pytest.raises(EndpointError, match=r"every life is missing: .*status 500"):
         EndpointEngine(endpoint(serve((500, {})), at_once=1)).rollout(jobs[:1], STAGE_TIMEOUT)
 
@@ -268,7 +268,7 @@ def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_there(serve):
 NONE = Given(Profile().strategy(), ("", ""))
 
 
-def test_what_is_served_elsewhere_is_not_trained_here(serve):
+def test_an_endpoint_refuses_new_weights(serve):
     async def load():
         async with EndpointSampler(endpoint(serve(good()))) as sampler:
             await sampler.load(None, 1)
@@ -287,7 +287,7 @@ def test_what_is_served_elsewhere_is_not_trained_here(serve):
         ("", "sk-with a gap", "OPENAI_API_KEY has characters"),
     ],
 )
-def test_an_environment_that_names_no_endpoint_is_one_line(monkeypatch, url, key, line):
+def test_invalid_environment_variables_are_a_one_line_error(monkeypatch, url, key, line):
     monkeypatch.setenv("OPENAI_BASE_URL", url)
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(ValueError, match=line) as error:
@@ -298,14 +298,14 @@ def test_an_environment_that_names_no_endpoint_is_one_line(monkeypatch, url, key
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The tiny base model behind `transformers serve`, on loopback."""
+    """Serve the tiny base model with `transformers serve` on localhost; yield its URL."""
     home = tmp_path_factory.mktemp("home")
     (home / "hub").mkdir()
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["serve", str(model_folder("base")), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    command = [sys.executable, "-m", "transformers.cli.transformers", *words]
+    args = ["serve", str(model_folder("base")), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    command = [sys.executable, "-m", "transformers.cli.transformers", *args]
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, env=os.environ | {"HF_HOME": str(home)}, stdout=log, stderr=log)
     try:
@@ -327,36 +327,36 @@ def _healthy(port):
         return False
 
 
-def words(lives):
+def replies(lives):
     return [[turn.reply for turn in episode.turns] for life in lives for episode in life.episodes]
 
 
-def test_greedy_words_are_the_same_behind_an_endpoint_and_in_this_process(served):
+def test_greedy_replies_are_equal_from_an_endpoint_and_a_local_engine(served):
     folder = model_folder("base")
     profile = load_profile(folder).at(0)
     packs = [make_pack("frozen-lake-v1", "easy", "dev", i, 3) for i in range(3)]
     jobs = [Job(pack, Own(profile.strategy()), profile.episode_params(), ("greedy", i)) for i, pack in enumerate(packs)]
-    elsewhere = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, STAGE_TIMEOUT)
-    here = LocalEngine(Plan(folder, profile)).rollout(jobs, STAGE_TIMEOUT)
-    assert [life.failure for life in elsewhere] == [None] * 3
-    assert words(elsewhere) == words(here)
-    for one, other in zip(elsewhere, here, strict=True):
+    remote = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, STAGE_TIMEOUT)
+    local = LocalEngine(Plan(folder, profile)).rollout(jobs, STAGE_TIMEOUT)
+    assert [life.failure for life in remote] == [None] * 3
+    assert replies(remote) == replies(local)
+    for one, other in zip(remote, local, strict=True):
         assert [(e.reward, e.stop, e.written) for e in one.episodes] == [
             (e.reward, e.stop, e.written) for e in other.episodes
         ]
 
 
-def test_a_served_model_of_ours_is_drawn_from_and_not_greedy(served):
-    """`transformers serve` asks the folder, not the request, whether to sample."""
+def test_the_served_base_model_samples_and_is_not_greedy(served):
+    """`transformers serve` reads from the folder, not from the request, whether to sample."""
     folder = model_folder("base")
     profile = load_profile(folder)
     pack, given = make_pack("frozen-lake-v1", "easy", "dev", 0, 1), Given(profile.strategy(), ("",))
     jobs = [Job(pack, given, profile.episode_params(), ("t", i)) for i in range(6)]
     lives = EndpointEngine(Endpoint(str(folder), served)).rollout(jobs, STAGE_TIMEOUT)
-    assert len({str(words([life])) for life in lives}) > 1
+    assert len({str(replies([life])) for life in lives}) > 1
 
 
-def test_an_answer_that_ran_into_its_limit_says_so(served):
+def test_a_truncated_answer_has_no_end(served):
     folder = model_folder("base")
     pack = make_pack("frozen-lake-v1", "easy", "dev", 0, 1)
     profile = Profile("compact", 1, 1, 200, 0.0)
@@ -367,7 +367,7 @@ def test_an_answer_that_ran_into_its_limit_says_so(served):
     assert len(life.episodes[0].turns[0].reply.split()) == 1
 
 
-def test_the_commands_take_an_endpoint_for_a_model(served, tmp_path, monkeypatch, capsys):
+def test_the_commands_accept_an_endpoint_as_model(served, tmp_path, monkeypatch, capsys):
     name = f"openai:{model_folder('base')}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_BASE_URL", served)
@@ -379,17 +379,17 @@ def test_the_commands_take_an_endpoint_for_a_model(served, tmp_path, monkeypatch
             main()
         return end.value.code or 0, *capsys.readouterr()
 
-    ask_for = ["packs=2", "pack_size=2", "temperature=0", "workers=1", "arms=own"]
-    code, there, said = codots("eval", name, *ask_for, "--json", "rows=rows.jsonl")
-    assert code == 0, said
-    _, here, _ = codots("eval", "base", *ask_for, "--json")
-    assert json.loads(there)["arms"] == json.loads(here)["arms"]
-    assert SECRET not in there + said + Path("rows.jsonl").read_text()
+    options = ["packs=2", "pack_size=2", "temperature=0", "workers=1", "arms=own"]
+    code, remote, errors = codots("eval", name, *options, "--json", "rows=rows.jsonl")
+    assert code == 0, errors
+    _, local, _ = codots("eval", "base", *options, "--json")
+    assert json.loads(remote)["arms"] == json.loads(local)["arms"]
+    assert SECRET not in remote + errors + Path("rows.jsonl").read_text()
     code, played, _ = codots("play", "frozen-lake-v1", "--model", name, "--pack-size", "1")
     assert "=== task 1 of 1" in played
     assert played.splitlines()[-1].startswith("rewards: ")
     recipe = Path(__file__).parents[2] / "recipes" / "demo.yaml"
-    code, _, said = codots("train", str(recipe), f"model={name}", "run=r")
+    code, _, errors = codots("train", str(recipe), f"model={name}", "run=r")
     assert code == 2
-    assert "is an endpoint, which only answers; expected a model folder" in said
+    assert "is an endpoint, which only answers; expected a model folder" in errors
     assert not Path("r").exists()

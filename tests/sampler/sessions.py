@@ -1,4 +1,4 @@
-"""What tests of samplers share: sessions to hold, forward passes to compare with, models that count or fail."""
+"""Shared by the tests of samplers: sessions to run, reference forward passes, models that count or fail."""
 
 import asyncio
 
@@ -10,22 +10,22 @@ from codots.core.transcript import Transcript
 from codots.sampler.base import SamplingParams
 
 STOPS = frozenset(range(0, 900, 9))
-"""So many that a random model meets one now and then."""
-STAGE_TIMEOUT = 60
-"""Seconds after which a test calls it a hang."""
+"""Enough stop ids that a random model samples one now and then."""
+TIMEOUT = 60
+"""Seconds after which a test counts as hanging."""
 
 
 def run(awaitable):
-    """Run to the end, or fail rather than hang."""
+    """Run to the end, with a timeout."""
 
     async def bounded():
-        return await asyncio.wait_for(awaitable, STAGE_TIMEOUT)
+        return await asyncio.wait_for(awaitable, TIMEOUT)
 
     return asyncio.run(bounded())
 
 
-async def talk(sampler, names, turns):
-    """Hold one session, and give its transcript and answers."""
+async def run_session(sampler, names, turns):
+    """Run one session; return its transcript and answers."""
     transcript, answers = Transcript(), []
     async with sampler.session(names) as session:
         for ids, params in turns:
@@ -35,8 +35,8 @@ async def talk(sampler, names, turns):
     return transcript, answers
 
 
-def plan(count, temperature=1.0, turns=4, max_tokens=9):
-    """Draw ragged sessions: prompts of 1 to 30 ids, of 1 to 4 turns, of answers of 1 to 9 ids."""
+def draw_sessions(count, temperature=1.0, turns=4, max_tokens=9):
+    """Draw ragged sessions: 1 to 4 turns, with prompts of 1 to 30 ids and answers of 1 to 9."""
     rng, sessions = stream("ragged"), {}
     for i in range(count):
         sessions["life", i] = [
@@ -49,26 +49,26 @@ def plan(count, temperature=1.0, turns=4, max_tokens=9):
     return sessions
 
 
-def live(sampler, sessions, order=None):
-    """Hold all sessions at once, and give transcripts and answers by name."""
+def run_sessions(sampler, sessions, order=None):
+    """Run all sessions at once; return transcripts and answers by name."""
 
     async def all_at_once():
         names = order or list(sessions)
-        held = await asyncio.gather(*(talk(sampler, name, sessions[name]) for name in names))
+        held = await asyncio.gather(*(run_session(sampler, name, sessions[name]) for name in names))
         return dict(zip(names, held, strict=True))
 
     return run(all_at_once())
 
 
 def full_pass(model, ids, temperature=1.0):
-    """Score each id given those before it by one plain forward pass."""
+    """Return log-probabilities of the next id at each position, from one plain forward pass."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
     return (logits / temperature).log_softmax(-1)
 
 
 def assert_scored_by(model, transcript, temperature=1.0, version=0):
-    """Compare the logprobs of what a version of the weights sampled with one plain forward pass of its model."""
+    """Compare the logprobs of the ids that a version sampled with one plain forward pass of its model."""
     logprobs = full_pass(model, transcript.ids, temperature)
     for at in (at for at, sampled in enumerate(transcript.mask) if sampled and transcript.versions[at] == version):
         assert logprobs[at - 1, transcript.ids[at]].item() == pytest.approx(transcript.logprobs[at], abs=1e-4)
@@ -79,13 +79,13 @@ def numbers(held):
 
 
 def serves(sampler, sessions):
-    """Whether this many sessions can still be held at once."""
-    held = live(sampler, {("after", i): [([i + 1], SamplingParams(2))] for i in range(sessions)})
+    """Whether this many sessions can still run at once."""
+    held = run_sessions(sampler, {("after", i): [([i + 1], SamplingParams(2))] for i in range(sessions)})
     return len(held) == sessions
 
 
-class Counting:
-    """A model that counts the ids it runs, pass by pass."""
+class CountingModel:
+    """A model that counts the ids of each forward pass."""
 
     def __init__(self, model):
         self.model, self.config, self.passes = model, model.config, []
@@ -101,8 +101,8 @@ class Counting:
         return sum(self.passes)
 
 
-class Faulty:
-    """A model that fails at chosen calls."""
+class FaultyModel:
+    """A model that fails at given calls."""
 
     def __init__(self, model, bad, fault):
         self.model, self.bad, self.fault, self.calls, self.config = model, bad, fault, 0, model.config
