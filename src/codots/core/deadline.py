@@ -28,7 +28,7 @@ class _Interrupt(SystemExit):
 
 @dataclass
 class _Call:
-    """One call on its way, and what it sends back: events, then a result or an error."""
+    """One call and a queue of what it sends back: events, then a result or an error."""
 
     work: Callable[[Callable[[Any], None]], Any]
     answers: SimpleQueue[tuple[str, Any]] = field(default_factory=SimpleQueue)
@@ -52,11 +52,11 @@ class SideThread:
         seconds: float,
         doing: str,
         work: Callable[[Callable[[Any], None]], T],
-        heard: Callable[[Any], None] = lambda event: None,
+        on_event: Callable[[Any], None] = lambda event: None,
     ) -> T:
         """Return what `work` returns, or raise what it raises.
 
-        `work` is given a function; `heard` receives, in the caller's thread, whatever that function is called with.
+        `work` receives a function; its calls are passed to `on_event` in the caller's thread.
         Raises TimeoutError, naming what was being done, after `seconds`; RuntimeError after an earlier timeout.
         """
         if self._broken:
@@ -64,7 +64,7 @@ class SideThread:
         if self._closed:
             raise RuntimeError(f"cannot go on with {doing}: it is closed")
         if sys.is_finalizing():  # no thread starts any more
-            return work(heard)
+            return work(on_event)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
@@ -73,9 +73,9 @@ class SideThread:
             self._calls.put(call)
             kind, value = call.answers.get(timeout=seconds)
             while kind == "event":
-                heard(value)
+                on_event(value)
                 kind, value = call.answers.get(timeout=max(0.0, until - monotonic()))
-        except BaseException as error:  # a timeout, an interrupt of the caller, or a failure of `heard`
+        except BaseException as error:  # a timeout, an interrupt of the caller, or a failure of `on_event`
             self._abandon(doing)
             if isinstance(error, Empty):
                 raise TimeoutError(f"gave up after {seconds:g} s of {doing}") from None

@@ -21,7 +21,7 @@ RESPONSE = {
 }
 """Where a server finds the reply; without this, transformers parses replies as it does for Qwen."""
 MARKS = ("", "_", "O", "G")
-"""Kinds of cell on a board: the player's own, ice, a hole, the goal."""
+"""Kinds of cell on a board: the current position, ice, a hole, the goal."""
 WORDS = (
     *(f"{mark}{column}{row}" for mark in MARKS for column in "abcdefg" for row in range(1, 8)),
     *(f"{code}={effect}" for code in range(1, 5) for effect in ("up", "down", "left", "right", "stays")),

@@ -45,7 +45,7 @@ class RefusedError(EndpointError):
 
 
 class _BadResponse(Exception):  # noqa: N818
-    """A response that is no chat completion."""
+    """A response that is not a chat completion."""
 
 
 @dataclass(frozen=True)
