@@ -852,7 +852,7 @@ def test_the_key_appears_in_no_text_of_the_judge(judge_settings):
 
 def roll_out(render, pack, reply):
     async def one():
-        play = EpisodeParams("natural", Params(60), Params(60))
+        play = EpisodeParams("natural", SamplingParams(60), SamplingParams(60))
         job = Job(pack, Given(Rewrite(), ("",) * len(pack.tasks)), play, ("test", 0))
         sampler = ScriptedSampler(render, lambda names: lambda _: reply)
         return await rollouts([job], sampler, render)

@@ -17,7 +17,7 @@ from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import ScriptedSampler
 from tests.toy import Guess, GuessEnv, Talk
 
-PLAY = EpisodeParams("natural", Params(6), Params(9))
+PLAY = EpisodeParams("natural", SamplingParams(6), SamplingParams(9))
 STAGE_TIMEOUT = 60
 """Seconds after which a test calls it a hang."""
 

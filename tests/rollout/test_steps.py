@@ -22,7 +22,7 @@ from codots.sampler.scripted import scripted
 from tests.rollout.test_life import Tapped
 from tests.toy import Guess, Talk
 
-PLAY = EpisodeParams("natural", Params(6), Params(9))
+PLAY = EpisodeParams("natural", SamplingParams(6), SamplingParams(9))
 LETTERS = make_render()
 
 

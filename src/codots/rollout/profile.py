@@ -74,7 +74,9 @@ class Profile:
     def episode_params(self) -> EpisodeParams:
         """How episodes are sampled."""
         return EpisodeParams(
-            self.style, Params(self.solve_tokens, self.temperature), Params(self.update_tokens, self.temperature)
+            self.style,
+            SamplingParams(self.solve_tokens, self.temperature),
+            SamplingParams(self.update_tokens, self.temperature),
         )
 
     def strategy(self, on_parse_failure: Any = "keep") -> Rewrite:

@@ -12,9 +12,9 @@ from typing import Literal
 from codots.context.rewrite import Prompt, Strategy, Trajectory, Turn
 from codots.core.transcript import Sampled, StopReason, Transcript
 from codots.domains.base import Step
-from codots.model.renderer import Render, spoken
+from codots.model.renderer import Render
 from codots.rollout.profile import EpisodeParams
-from codots.sampler.base import Params
+from codots.sampler.base import SamplingParams
 
 EpisodeKind = Literal["solve", "update"]
 FORMAT_PENALTY = 0.1
@@ -59,7 +59,7 @@ class Episode:
 class _Steps:
     """What a solve and an update share: ids to read, and an answer to each."""
 
-    def __init__(self, position: int, context: str, prompt: Prompt, sampling: Params) -> None:
+    def __init__(self, position: int, context: str, prompt: Prompt, sampling: SamplingParams) -> None:
         self.position, self.context = position, context
         self.sampling = sampling
         """How to sample every reply."""

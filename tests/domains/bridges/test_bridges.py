@@ -534,11 +534,11 @@ def test_a_concurrent_compile_may_win(monkeypatch, tmp_path):
 
 
 def test_bayes_needs_no_more_commands_once_it_knows_the_house(house_pack):
-    first, *_, last = (played.line for played in lived(house_pack, "bayes", "natural"))
+    first, *_, last = (played.turns for played in rollout(house_pack, "bayes", "natural"))
     again = replace(
         house_pack, tasks=(house_pack.tasks[0], *house_pack.tasks[1:], replace(house_pack.tasks[0], position=4))
     )
-    *_, after = (played.line for played in lived(again, "bayes", "natural"))
+    *_, after = (played.turns for played in rollout(again, "bayes", "natural"))
     assert after[-1][1].stop == "done"
     assert len(after) <= len(first)
     assert last[-1][1].reward >= 0
@@ -580,6 +580,6 @@ def episode_text(task, line):
 )
 def test_docs_lives_are_reproducible(id, index, tasks):
     pack = make_pack(id, "easy", "dev", index, 3)
-    lines = [played.line for played in lived(pack, "bayes", "natural")]
+    lines = [played.turns for played in rollout(pack, "bayes", "natural")]
     life = "\n".join(episode_text(task, line) for task, line in list(zip(pack.tasks, lines, strict=True))[tasks])
     assert f"```\n{life}\n```" in (Path(__file__).parents[3] / "docs/domains/bridges.md").read_text()
