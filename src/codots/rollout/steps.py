@@ -12,7 +12,7 @@ from typing import Literal
 from codots.context.rewrite import Prompt, Strategy, Trajectory, Turn
 from codots.core.transcript import Sampled, StopReason, Transcript
 from codots.domains.base import Step
-from codots.model.renderer import Render
+from codots.model.renderer import Render, without_thought
 from codots.rollout.profile import EpisodeParams
 from codots.sampler.base import SamplingParams
 
