@@ -1,16 +1,21 @@
 """Old names are refused or read with their present ones, and stand nowhere else; the prose is plain."""
 
+import hashlib
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from codots.cli.app import app
 from codots.config.load import keys_of, settings
 from codots.config.schema import EvalConfig, PretrainConfig, TrainConfig
+from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.core.renamed import COMMANDS, KEYS, METRICS, new_metric, old_keys, with_new_keys
+from codots.domains.registry import make_pack
 from codots.report.run import read_run
 from codots.rollout.profile import Profile, load_profile
 from codots.runs.folder import open_run
@@ -132,3 +137,80 @@ def test_an_old_command_is_one_line_with_its_present_name(codots, old):
     assert ended.err.startswith(f"codots: {old} is now called {COMMANDS[old]};")
     assert len(ended.err.splitlines()) == 1
     assert codots(COMMANDS[old], "--help").code == 0
+
+
+def test_the_shipped_base_reads_the_prompts_it_was_trained_on():
+    """No rewording may touch them: they are as in version 0.1.0."""
+    texts, strategy = [], Rewrite("keep", 200)
+    packs = [make_pack(f"frozen-lake-{version}", "easy", "dev", i, 2) for version in ("v0", "v1") for i in range(3)]
+    for task in (task for pack in packs for task in pack.tasks):
+        rules, env = task.domain.rules_text(task, "compact"), task.env(style="compact")
+        seen, step = env.observe(), env.step("Oc1")
+        context = task.domain.oracle_context(task.world, "compact")
+        ended = Trajectory(rules, (Turn(seen, "Oc1"),), step.observation, 0.5, step.feedback)
+        for prompt in (strategy.solve(rules, context, seen, "compact"), strategy.prompt(ended, context, "compact")):
+            texts += [prompt.system or "", prompt.user]
+    assert hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16] == "86eeeef5ba670814"
+
+
+OLD_NAMES = r"""
+    patience | look_every | look_packs | record_every | gap_limit | loss_choices | decay_to | micro_tokens | cache_gib
+    | credit\.choices | learner\.(clip|warmup|checkpointing) | profile\.(cap|length)
+    | (look|clock)/\w+ | lives/(missing|staleness) | codots[ ](keys|plan|reference|tasks) | --from
+"""
+"""Names of before that are nothing else; a regular expression in verbose form."""
+OLD_LINES = r"^\s*(- )?(packs|size|group|keep|fork|clip|warmup|checkpointing|cap|length)\s*:"
+"""Old keys that are ordinary words elsewhere, as lines of a recipe."""
+ARCHAIC = r"""
+    told[ ]of | tells?[ ]of | heed\w* | hangs?[ ]on | there[ ]and[ ]back | lived[ ]before | lent[ ]us | nobody[ ]has
+    | (is|are)[ ]no[ ]\w+'s | manieth | thither | hither | whence | dearest | anon | whoever | somebody[ ]else's
+"""
+"""Phrases that nobody writes today."""
+TABLE = ("src/codots/core/renamed.py", "tests/test_words.py")
+"""The table of old names, and this test of it."""
+GUIDE = ("CONTRIBUTING.md",)
+"""Shows sentences of before beside those that replaced them."""
+
+
+def files(*kinds):
+    """Tracked text files of these kinds, but for the table of old names."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return [name for name in listed if name.endswith(kinds) and name not in TABLE and (ROOT / name).is_file()]
+
+
+def words(pattern):
+    """Compile a verbose pattern for whole words."""
+    return re.compile(rf"(?<![\w.])(?:{pattern})(?!\w)", re.I | re.X)
+
+
+def found(pattern, names):
+    """Return the lines that match, with their places."""
+    lines = ((name, number, line) for name in names for number, line in enumerate(text_of(name).splitlines(), 1))
+    return [f"{name}:{number}: {line.strip()}" for name, number, line in lines if words(pattern).search(line)]
+
+
+def text_of(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_old_names_stand_in_their_table_alone():
+    names = files(".py", ".md", ".yaml", ".yml", ".jinja", ".js", ".sh", "Makefile", ".toml", ".cff")
+    assert len(names) > 300
+    assert found(OLD_NAMES, names) == []
+    recipes = [name for name in names if name.endswith((".yaml", ".md"))]
+    assert [name for name in recipes if re.search(OLD_LINES, text_of(name), re.M)] == []
+
+
+def test_no_archaic_phrase_is_left_in_source_and_docs():
+    assert found(ARCHAIC, [name for name in files(".py", ".md", ".jinja", ".js", ".sh") if name not in GUIDE]) == []
+
+
+NAMES = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+@pytest.mark.parametrize("command", [None, *NAMES])
+def test_help_has_neither_old_names_nor_archaic_phrases(codots, command):
+    ended = codots(*([command] if command else []), "--help")
+    assert ended.code == 0
+    for pattern in (OLD_NAMES, ARCHAIC):
+        assert not words(pattern).search(ended.out)
