@@ -1,4 +1,4 @@
-"""An evaluation as a person asks for one: settings that are checked, then lives."""
+"""Run an evaluation from keyword settings."""
 
 from codots.config.load import validate
 from codots.config.schema import EvalConfig
@@ -6,6 +6,6 @@ from codots.evaluation.evaluate import Report, evaluate
 
 
 def measured(model, *, on_progress=None, **settings) -> Report:
-    """Measure a model; settings that do not fit raise the one line that the command would say."""
+    """Evaluate a model; invalid settings raise the same one-line error as `codots eval`."""
     config = validate(EvalConfig, {"model": model} | settings, "eval")
     return evaluate(config) if on_progress is None else evaluate(config, on_progress=on_progress)

@@ -1,4 +1,4 @@
-"""Every arm meets the same packs with the contexts it says, and every number is what a slow loop makes of the rows."""
+"""Tests of `evaluate`: the contexts of each arm, and every number against a plain loop over the rows."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from codots.config.schema import EvalConfig
 from codots.context.rewrite import Rewrite
 from codots.core.deadline import STAGE_TIMEOUT
 from codots.domains.registry import make_pack, register
-from codots.engine.open import Player
+from codots.engine.open import OpenModel
 from codots.evaluation import curves
 from codots.evaluation.curves import scripted_rewards
 from codots.evaluation.evaluate import (
@@ -24,8 +24,8 @@ from codots.evaluation.evaluate import (
     as_json,
     baselines,
     evaluate,
-    left_to_live,
     reseeded,
+    split_known,
 )
 from codots.evaluation.stats import mean_ci
 from codots.rollout.arms import contexts_of, stranger
@@ -63,16 +63,19 @@ def packs():
 
 
 def compare(packs, lives):
-    """What is said of lives, once they are written down."""
+    """Return the computed fields of a report on these lives."""
     rows = {
-        arm: [life_rows(p, life, arm=arm) or [missing_row(p, life, arm=arm)] for p, life in zip(packs, of, strict=True)]
-        for arm, of in lives.items()
+        arm: [
+            life_rows(p, life, arm=arm) or [missing_row(p, life, arm=arm)]
+            for p, life in zip(packs, of_arm, strict=True)
+        ]
+        for arm, of_arm in lives.items()
     }
     return curves.compare(packs, rows)
 
 
 def contexts(rows, arm):
-    """The contexts that an arm gave, by pack and position."""
+    """Return the contexts that an arm gave, by pack and position."""
     found = {}
     for row in rows:
         if row.arm == arm and row.kind == "solve":
@@ -81,7 +84,7 @@ def contexts(rows, arm):
 
 
 def solves(rows, arm):
-    """Rewards by pack and position."""
+    """Return the rewards by pack and position."""
     found = np.full((PACKS, 3), np.nan)
     for row in rows:
         if row.arm == arm and row.kind == "solve":
@@ -89,7 +92,7 @@ def solves(rows, arm):
     return found
 
 
-def test_own_and_null_start_equal_row_by_row(all_arms):
+def test_own_and_null_share_their_first_rows(all_arms):
     _, rows, _ = all_arms
     first = {
         arm: [replace(row, arm="") for row in rows if (row.arm, row.position, row.kind) == (arm, 0, "solve")]
@@ -100,45 +103,45 @@ def test_own_and_null_start_equal_row_by_row(all_arms):
     assert first["own"] != first["oracle"]
 
 
-def test_what_was_lived_in_pieces_or_not_again_is_what_whole_lives_are(all_arms, packs, base):
+def test_pieces_and_reused_rows_equal_whole_lives(all_arms, packs, base):
     _, rows, _ = all_arms
-    player = Player(base, LAKE["domain"], temperature=1.0)
+    model = OpenModel(base, LAKE["domain"], temperature=1.0)
     for arm in ARMS[1:]:
         jobs = [
-            Job(pack, Given(player.profile.strategy(), given), player.profile.episode_params(), ("eval", 0, i))
+            Job(pack, Given(model.profile.strategy(), given), model.profile.episode_params(), ("eval", 0, i))
             for i, (pack, given) in enumerate(zip(packs, contexts(rows, arm), strict=True))
         ]
-        lives = player.rollout(jobs, STAGE_TIMEOUT)
+        lives = model.rollout(jobs, STAGE_TIMEOUT)
         expected = [row for pack, life in zip(packs, lives, strict=True) for row in life_rows(pack, life, arm=arm)]
         assert [row for row in rows if row.arm == arm] == expected
-    player.close()
+    model.close()
 
 
-def test_only_what_is_not_known_is_lived_and_a_world_that_remembers_lives_whole(all_arms, packs):
+def test_only_unknown_tasks_are_rolled_out_and_a_world_with_memory_is_not_split(all_arms, packs):
     _, rows, _ = all_arms
     own = [row for row in rows if row.arm == "own" and row.pack[3] == 0]
-    told = [row.context for row in own if row.kind == "solve"]
-    given = Given(Rewrite(), (told[0], "something else", told[2]))
-    known, pieces = left_to_live(packs[0], given, own)
+    shown = [row.context for row in own if row.kind == "solve"]
+    given = Given(Rewrite(), (shown[0], "something else", shown[2]))
+    known, pieces = split_known(packs[0], given, own)
     assert [row.position for row in known] == [0, 2]
     assert [[task.position for task in piece.tasks] for piece in pieces] == [[1]]
-    assert left_to_live(packs[0], Own(Rewrite()), own) == ([], [packs[0]])
+    assert split_known(packs[0], Own(Rewrite()), own) == ([], [packs[0]])
 
-    class Remembering(Guess):
+    class WithMemory(Guess):
         def make_memory(self, world):
             return []
 
-    whole = replace(packs[0], domain=Remembering())
-    assert left_to_live(whole, given, own) == ([], [whole])
+    whole = replace(packs[0], domain=WithMemory())
+    assert split_known(whole, given, own) == ([], [whole])
 
 
-def test_an_arm_of_which_all_is_known_is_not_lived(base):
-    """At one task every control is given what the model itself begins with."""
+def test_an_arm_whose_rows_are_all_known_is_not_rolled_out(base):
+    """With one task, every control is given the same empty context as `own`."""
     report = measured(base, **LAKE | {"pack_size": 1}, packs=5, arms=("own", "null", "frozen"))
     assert report.arms["own"] == report.arms["null"] == report.arms["frozen"]
 
 
-def test_every_arm_is_given_what_it_says(all_arms, packs):
+def test_every_arm_is_given_its_contexts(all_arms, packs):
     _, rows, _ = all_arms
     own = contexts(rows, "own")
     assert any(z[2] for z in own)
@@ -151,7 +154,7 @@ def test_every_arm_is_given_what_it_says(all_arms, packs):
         assert contexts(rows, "shuffled")[i] in [own[k] for k in strangers]
 
 
-def test_own_contexts_are_those_that_were_written(all_arms):
+def test_own_contexts_are_the_written_ones(all_arms):
     _, rows, _ = all_arms
     own = contexts(rows, "own")
     written = [(row.pack[3], row.position, row.written) for row in rows if row.arm == "own" and row.kind == "update"]
@@ -160,7 +163,7 @@ def test_own_contexts_are_those_that_were_written(all_arms):
         assert own[i][j + 1] == text
 
 
-def test_shuffled_contexts_are_another_worlds_and_always_the_same(packs):
+def test_shuffled_contexts_come_from_another_world_and_are_deterministic(packs):
     own = [(f"{i} 0", f"{i} 1", f"{i} 2") for i in range(PACKS)]
     for i, pack in enumerate(packs):
         k = stranger(i, packs)
@@ -180,12 +183,12 @@ def test_the_contexts_of_a_missing_life_are_empty(packs):
         assert contexts_of(arm, 0, packs, [()] * PACKS, "compact") == ("", "", "")
 
 
-def test_only_own_rewrites(all_arms):
+def test_only_own_has_updates(all_arms):
     _, rows, _ = all_arms
     assert {row.arm for row in rows if row.kind == "update"} == {"own"}
 
 
-def test_rows_are_one_json_line_an_episode_after_one_that_says_of_what(all_arms):
+def test_rows_are_one_json_line_per_episode_after_a_header(all_arms):
     report, rows, path = all_arms
     head, *lines = path.read_text(encoding="utf-8").split("\n")
     assert json.loads(head)["evaluation"]["arms"] == list(ARMS)
@@ -196,7 +199,7 @@ def test_rows_are_one_json_line_an_episode_after_one_that_says_of_what(all_arms)
     assert sum(row.tokens for row in rows) == report.tokens
 
 
-def test_the_report_is_what_the_rows_say(all_arms, packs):
+def test_the_report_matches_the_rows(all_arms, packs):
     report, rows, _ = all_arms
     assert (report.n_packs, report.size, report.split, report.seed) == (PACKS, 3, "dev", 0)
     assert tuple(report.arms) == ARMS
@@ -222,7 +225,7 @@ def test_the_report_is_what_the_rows_say(all_arms, packs):
     assert report.lift == pytest.approx(list(lift), abs=1e-4)
 
 
-def test_a_lift_is_the_difference_paired_by_pack(packs):
+def test_lift_is_the_difference_paired_by_pack(packs):
     lives = {arm: some_lives(PACKS, 3, seed=i, missing=(i,)) for i, arm in enumerate(("own", "null", "shuffled"))}
     found = compare(packs, lives)
     for name, arm in (("lift", "own"), ("shuffled_lift", "shuffled")):
@@ -237,7 +240,7 @@ def test_a_lift_is_the_difference_paired_by_pack(packs):
             assert found[f"{name}_ci95"][j] == mean_ci(np.array(pairs), -1.0, 1.0).interval
 
 
-def test_a_share_is_the_part_of_what_only_a_context_can_give(packs):
+def test_share_is_the_fraction_of_the_gain_that_needs_a_context(packs):
     lives = {"own": some_lives(PACKS, 3, missing=(4,))}
     found = compare(packs, lives)
     bayes, domain = scripted_rewards("bayes", packs), packs[0].domain
@@ -253,11 +256,10 @@ def test_a_share_is_the_part_of_what_only_a_context_can_give(packs):
     assert found["lift"] is None
 
 
-def test_knowing_everything_is_a_share_of_one_and_knowing_nothing_of_none(packs):
-    """At the first position: bayes_0 itself has a share of 0."""
+def test_the_informed_policy_has_share_1_and_bayes_at_position_0_has_share_0(packs):
     lives = some_lives(PACKS, 3)
 
-    def playing(rewards):
+    def with_rewards(rewards):
         return {
             "own": [
                 replace(
@@ -267,31 +269,31 @@ def test_knowing_everything_is_a_share_of_one_and_knowing_nothing_of_none(packs)
             ]
         }
 
-    assert compare(packs, playing(scripted_rewards("informed", packs)))["share"] == pytest.approx([1, 1, 1])
-    assert compare(packs, playing(scripted_rewards("bayes", packs)))["share"][0] == pytest.approx(0)
+    assert compare(packs, with_rewards(scripted_rewards("informed", packs)))["share"] == pytest.approx([1, 1, 1])
+    assert compare(packs, with_rewards(scripted_rewards("bayes", packs)))["share"][0] == pytest.approx(0)
 
 
-def test_missing_lives_are_outside_every_mean(packs):
+def test_missing_lives_are_left_out_of_every_mean(packs):
     lives = some_lives(PACKS, 3, missing=(0, 7))
-    found, alone = compare(packs, {"own": lives}), [life for life in lives if life.failure is None]
+    found, present = compare(packs, {"own": lives}), [life for life in lives if life.failure is None]
     own = found["arms"]["own"]
     assert own.missing == 2
     for j in range(3):
-        rewards = [life.of("solve")[j].reward for life in alone]
+        rewards = [life.of("solve")[j].reward for life in present]
         assert own.reward[j] == pytest.approx(np.mean(rewards), abs=1e-4)
         assert own.success[j] == pytest.approx(np.mean([reward > 0 for reward in rewards]), abs=1e-4)
-        stops = [life.of("solve")[j].stop for life in alone]
+        stops = [life.of("solve")[j].stop for life in present]
         assert own.malformed[j] == pytest.approx(np.mean([stop == "malformed" for stop in stops]), abs=1e-4)
 
 
-def test_an_environment_that_is_down_is_counted_and_told(base, registry, caplog):
+def test_lives_lost_to_an_environment_are_counted_and_logged(base, registry, caplog):
     domain = register(Flaky())
     domain.down = (0, 3)
     guess = {"domain": "flaky-v0", "preset": "few", "pack_size": 2, "packs": 6, "workers": 1}
     report = measured(base, **guess)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 2]
-    told = [f"2 of 6 lives of {arm} are missing: ConnectionError: the house is down" for arm in ("own", "null")]
-    assert caplog.messages[:2] == told
+    expected = [f"2 of 6 lives of {arm} are missing: ConnectionError: the house is down" for arm in ("own", "null")]
+    assert caplog.messages[:2] == expected
     assert report.arms["own"].right is None
     domain.down = range(6)
     report = measured(base, **guess)
@@ -300,15 +302,15 @@ def test_an_environment_that_is_down_is_counted_and_told(base, registry, caplog)
     assert as_json(report)["arms"]["own"]["reward"] == [None, None]
 
 
-def test_what_a_missing_writer_did_not_write_was_not_read(base, registry, caplog):
+def test_a_missing_life_of_the_writer_is_missing_for_the_reader(base, registry, caplog):
     domain = register(Flaky())
 
-    def lived(arm, done, total):
+    def on_progress(arm, done, total):
         domain.down = () if (arm, done) == ("writer", total) else domain.down  # it is up again for the reader
 
     domain.down = (1, 4)
     guess = {"domain": "flaky-v0", "preset": "few", "pack_size": 2, "packs": 6, "workers": 1}
-    report = measured(base, **guess, writer=base, on_progress=lived)
+    report = measured(base, **guess, writer=base, on_progress=on_progress)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 0]
     assert caplog.messages[0] == "2 of 6 lives of own are missing: ConnectionError: the house is down"
 
@@ -329,27 +331,26 @@ def test_a_report_is_plain_json(all_arms):
     assert json.loads(json.dumps(as_json(unknown), allow_nan=False))["share_ci95"] == [[None, 1.0]]
 
 
-def test_the_same_question_gets_the_same_answer(all_arms, base, monkeypatch, tmp_path):
-    """However many packs are lived at once, and whichever other arms are asked for."""
+def test_results_do_not_depend_on_chunks_or_on_other_arms(all_arms, base, monkeypatch, tmp_path):
     report, rows, _ = all_arms
     assert measured(base, **LAKE, packs=PACKS, arms=ARMS) == report
     again = measured(base, **LAKE, packs=PACKS, arms=("shuffled",), rows=tmp_path / "rows.jsonl")
     assert again.arms == {"shuffled": report.arms["shuffled"]}
     assert load_rollouts(tmp_path / "rows.jsonl") == [row for row in rows if row.arm in ("own", "shuffled")]
-    heard = []
+    calls = []
     monkeypatch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", 8)
-    assert measured(base, **LAKE, packs=PACKS, arms=("null",), on_progress=lambda *a: heard.append(a)).arms["null"]
-    assert heard == [("null", 8, PACKS), ("null", 16, PACKS), ("null", PACKS, PACKS)]
+    assert measured(base, **LAKE, packs=PACKS, arms=("null",), on_progress=lambda *a: calls.append(a)).arms["null"]
+    assert calls == [("null", 8, PACKS), ("null", 16, PACKS), ("null", PACKS, PACKS)]
 
 
-def test_another_seed_is_another_sampling_of_the_same_packs(all_arms, base):
+def test_another_seed_samples_again_on_the_same_packs(all_arms, base):
     report, _, _ = all_arms
     seeded = measured(base, **LAKE, packs=PACKS, seed=1)
     assert seeded.arms["null"] != report.arms["null"]
     assert (seeded.floor, seeded.bayes, seeded.ceiling) == (report.floor, report.bayes, report.ceiling)
 
 
-def test_at_temperature_0_no_seed_matters(base):
+def test_the_seed_has_no_effect_at_temperature_0(base):
     one, other = (measured(base, **LAKE, packs=5, seed=seed, temperature=0.0) for seed in (0, 1))
     assert one.arms == other.arms
     assert one.temperature == 0
@@ -372,7 +373,7 @@ def test_a_model_reads_what_another_wrote(base, other, tmp_path):
     assert both.arms["null"] == alone.arms["null"]
 
 
-def test_reading_what_it_wrote_itself_changes_nothing(base, tmp_path):
+def test_a_model_as_its_own_writer_changes_nothing(base, tmp_path):
     measured(base, **LAKE, packs=8, arms=("own",), rows=tmp_path / "own.jsonl")
     measured(base, **LAKE, packs=8, arms=("own",), writer=base, rows=tmp_path / "read.jsonl")
     own, read = (load_rollouts(tmp_path / name) for name in ("own.jsonl", "read.jsonl"))
@@ -380,7 +381,7 @@ def test_reading_what_it_wrote_itself_changes_nothing(base, tmp_path):
     assert own == [replace(row, arm="own") for row in read if row.arm == "writer"]
 
 
-def test_splits_are_other_packs(base, tmp_path):
+def test_splits_have_different_packs(base, tmp_path):
     for split in ("dev", "test"):
         measured(base, **LAKE, split=split, packs=3, arms=("null",), rows=tmp_path / f"{split}.jsonl")
     dev, test = (load_rollouts(tmp_path / f"{split}.jsonl") for split in ("dev", "test"))
@@ -411,16 +412,16 @@ def test_splits_are_other_packs(base, tmp_path):
         ({"writer": "nowhere"}, "no model at 'nowhere'"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(base, tmp_path, change, line):
-    asked = {"model": base, **LAKE, "packs": 3, "rows": tmp_path / "rows.jsonl"} | change
+def test_invalid_settings_are_one_line_errors(base, tmp_path, change, line):
+    settings = {"model": base, **LAKE, "packs": 3, "rows": tmp_path / "rows.jsonl"} | change
     with pytest.raises(ValueError, match=line) as error:
-        measured(**asked)
+        measured(**settings)
     assert len(str(error.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_are_checked_in_python_as_well(base, tmp_path):
-    """And a path is as good as its name."""
+    """Paths and their names are equal settings."""
     config = EvalConfig(model=base, writer=base, rows=tmp_path / "rows.jsonl", arms="own,null", **LAKE, packs=2)
     named = EvalConfig(model=str(base), writer=str(base), rows=str(tmp_path / "rows.jsonl"), **LAKE, packs=2)
     assert config == named
@@ -431,30 +432,30 @@ def test_settings_are_checked_in_python_as_well(base, tmp_path):
 
 
 @pytest.mark.parametrize("arms", [None, [None], ["null"], "null"])
-def test_the_arm_that_yaml_takes_for_nothing_is_null(arms):
+def test_yaml_null_is_the_arm_null(arms):
     assert EvalConfig(model="base", arms=arms).arms == ["null"]
 
 
-def test_rows_that_could_not_be_written_are_refused_beforehand(base, tmp_path, monkeypatch):
+def test_rows_that_cannot_be_written_are_refused_before_the_model_is_loaded(base, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["codots.engine.open"], "LocalEngine", None)
     with pytest.raises(ValueError, match=r"cannot write .*rows\.jsonl: there is no folder .*nowhere"):
         measured(base, **LAKE, packs=3, rows=tmp_path / "nowhere" / "rows.jsonl")
 
 
-def test_a_style_that_the_domain_does_not_have_is_one_line(base, registry):
+def test_an_unsupported_style_is_a_one_line_error(base, registry):
     register(Guess())
     with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
         measured(base, domain="guess-v0", preset="few", packs=2)
 
 
-def test_a_model_that_does_not_know_the_world_is_told_of(caplog):
+def test_a_model_without_any_readable_reply_is_logged(caplog):
     found = measured("base", domain="alchemy-v1", preset="limited", packs=2, pack_size=2, workers=1)
     assert found.arms["own"].malformed == [1, 1]
-    assert caplog.messages == ["no answer of base could be read; does it know alchemy-v1?"]
+    assert caplog.messages == ["no reply of base could be parsed; was it trained on alchemy-v1?"]
 
 
-def slowly(name, pack):
-    """Play a pack by hand."""
+def manual_play(name, pack):
+    """Return the rewards of a scripted policy, stepping the environments one by one."""
     policy, rewards = pack.domain.policy(name, pack.world), []
     for task in pack.tasks:
         env = task.env(style="natural", memory=pack.domain.make_memory(pack.world))
@@ -466,25 +467,27 @@ def slowly(name, pack):
     return rewards
 
 
-def test_the_reference_is_what_playing_by_hand_reaches(packs):
+def test_baselines_equal_playing_by_hand(packs):
     found = baselines("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)
     lives = {"bayes": packs, "informed": packs, "random": [reseeded(p, k) for k in range(RANDOM_LIVES) for p in packs]}
     assert set(lives) == set(POLICIES)
     for name, played in lives.items():
-        assert found[name] == pytest.approx(list(np.mean([slowly(name, pack) for pack in played], axis=0)), abs=1e-4)
+        assert found[name] == pytest.approx(
+            list(np.mean([manual_play(name, pack) for pack in played], axis=0)), abs=1e-4
+        )
     assert found["exact"] is True
     assert found["random"][0] < found["bayes"][0] < found["bayes"][2] <= found["informed"][2]
     assert baselines("frozen-lake-v1", preset="tiny", packs=PACKS, size=3, split="test")["bayes"] != found["bayes"]
 
 
-def test_chance_is_the_floor(packs):
-    """The floor of the lake is the expected reward of codes drawn evenly."""
-    rewards = np.array([slowly("random", reseeded(pack, k)) for pack in packs for k in range(20)]).ravel()
+def test_the_random_policy_reaches_the_floor(packs):
+    """The floor of Frozen Lake is the expected reward of uniformly drawn actions."""
+    rewards = np.array([manual_play("random", reseeded(pack, k)) for pack in packs for k in range(20)]).ravel()
     floor = np.mean([pack.domain.floor(task) for pack in packs for task in pack.tasks])
     assert abs(rewards.mean() - floor) < 3 * rewards.std() / len(rewards) ** 0.5
 
 
-def test_floors_and_ceilings_are_those_of_the_same_packs(all_arms, packs):
+def test_references_are_computed_on_the_same_packs(all_arms, packs):
     report, _, _ = all_arms
     domain = packs[0].domain
     for j in range(3):
@@ -494,7 +497,7 @@ def test_floors_and_ceilings_are_those_of_the_same_packs(all_arms, packs):
     assert report.bayes == baselines("frozen-lake-v1", preset="tiny", packs=PACKS, size=3)["bayes"]
 
 
-def test_a_model_is_measured_inside_a_running_event_loop(base):
+def test_evaluate_works_inside_a_running_event_loop(base):
     """As in a notebook."""
 
     async def cell():
@@ -503,12 +506,12 @@ def test_a_model_is_measured_inside_a_running_event_loop(base):
     assert as_json(asyncio.run(cell())) == as_json(measured(base, **LAKE, packs=5))
 
 
-def test_a_model_is_measured_in_the_words_that_it_was_trained_in(base, registry, tmp_path):
+def test_the_profile_overrides_the_model_folder(base, registry, tmp_path):
     register(Guess())
-    asked = {"domain": "guess-v0", "preset": "few", "packs": 2, "pack_size": 2, "workers": 1}
+    settings = {"domain": "guess-v0", "preset": "few", "packs": 2, "pack_size": 2, "workers": 1}
     with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
-        measured(base, **asked)
-    measured(base, **asked, profile={"style": "natural", "solve_tokens": 1}, rows=tmp_path / "rows.jsonl")
+        measured(base, **settings)
+    measured(base, **settings, profile={"style": "natural", "solve_tokens": 1}, rows=tmp_path / "rows.jsonl")
     assert {row.tokens for row in load_rollouts(tmp_path / "rows.jsonl") if row.kind == "solve"} <= {1, 2}
     with pytest.raises(ValueError, match="is of another evaluation: there profile is"):
-        measured(base, **asked, profile={"style": "natural"}, rows=tmp_path / "rows.jsonl")
+        measured(base, **settings, profile={"style": "natural"}, rows=tmp_path / "rows.jsonl")

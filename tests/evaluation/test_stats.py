@@ -1,4 +1,4 @@
-"""Intervals are those of the textbook, hold what they claim, and never claim to know everything."""
+"""Tests of the intervals against textbook formulas, their coverage, and degenerate data."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from scipy import stats
 from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
 
 
-def test_the_interval_of_a_mean_is_students():
+def test_the_interval_of_a_mean_is_a_t_interval():
     values = np.random.default_rng(0).normal(3, 2, 40)
     low, high = stats.t.interval(0.95, 39, loc=values.mean(), scale=stats.sem(values))
     estimate = mean_ci(values, -9.0, 9.0)
@@ -17,12 +17,12 @@ def test_the_interval_of_a_mean_is_students():
     assert estimate.interval == pytest.approx([low, high], abs=1e-4)
 
 
-def test_missing_values_are_left_out():
+def test_nan_is_ignored():
     values = np.array([0.0, 1.0, np.nan, 0.5, np.nan])
     assert mean_ci(values, 0.0, 1.0) == mean_ci(values[[0, 1, 3]], 0.0, 1.0)
 
 
-def test_no_values_give_no_number():
+def test_no_values_give_nan():
     estimate = mean_ci(np.array([np.nan, np.nan]), 0.0, 1.0)
     assert np.isnan([estimate.mean, *estimate.interval]).all()
 
@@ -32,8 +32,8 @@ def test_no_values_give_no_number():
     st.sampled_from([0.0, 0.1, 0.3, 0.7, 0.9625, 1.0]),
     st.sampled_from([(0.0, 1.0), (0.0, 2.0), (-1.0, 1.0)]),
 )
-def test_equal_values_are_no_certainty(n, value, bounds):
-    """Among them sums of tenths, whose mean is not exactly a tenth."""
+def test_equal_values_still_have_an_interval(n, value, bounds):
+    """The values include tenths, whose mean is not exact in floating point."""
     least, greatest = bounds
     half = (greatest - least) * (1 - stats.binomtest(n, n).proportion_ci(method="wilson").low)
     expected = [max(least, value - half), min(greatest, value + half)]
@@ -41,7 +41,7 @@ def test_equal_values_are_no_certainty(n, value, bounds):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
-def test_an_interval_ends_where_no_value_can_be(values):
+def test_an_interval_stays_within_the_bounds(values):
     low, high = mean_ci(np.array(values), 0.0, 1.0).interval
     assert 0 <= low <= high <= 1
 
@@ -51,7 +51,7 @@ def test_more_packs_make_a_narrower_interval():
     assert widths == sorted(widths, reverse=True)
 
 
-def test_what_is_found_is_plain_floats():
+def test_estimates_are_plain_floats():
     for estimate in (
         mean_ci(np.ones(5), 0.0, 1.0),
         mean_ci(np.arange(5.0), 0.0, 4.0),
@@ -61,7 +61,7 @@ def test_what_is_found_is_plain_floats():
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 1), (0, 30), (7, 10), (500, 500)])
-def test_the_interval_of_a_rate_is_wilsons(hits, n):
+def test_the_interval_of_a_rate_is_a_wilson_interval(hits, n):
     """Newcombe 1998, method 3."""
     p, z = hits / n, stats.norm.ppf(0.975)
     middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
@@ -71,7 +71,7 @@ def test_the_interval_of_a_rate_is_wilsons(hits, n):
 
 
 def test_the_interval_of_a_ratio_covers_the_truth():
-    """95 times in 100; of 120 draws fewer than 105 would be a wonder (p < 0.001)."""
+    """In 95% of draws; fewer than 105 of 120 would have p < 0.001."""
     rng, covered = np.random.default_rng(1), 0
     for _ in range(120):
         below = rng.uniform(0.2, 1.0, 60)
@@ -94,7 +94,7 @@ def test_the_same_values_give_the_same_interval():
     assert ratio_ci(above, below) == ratio_ci(above.copy(), below.copy())
 
 
-def test_a_pack_without_either_value_is_left_out():
+def test_a_pack_with_a_missing_value_is_ignored():
     above, below = np.random.default_rng(5).uniform(0.1, 1.0, (2, 30))
     more = ratio_ci(np.append(above, [np.nan, 9.0]), np.append(below, [9.0, np.nan]))
     assert more == ratio_ci(above, below)
@@ -111,7 +111,7 @@ def test_a_pack_without_either_value_is_left_out():
         ([0.0, 0.9, 0.0, 0.1], [0.0, 0.0, 0.0, 1.0], 1.0),
     ],
 )
-def test_where_a_ratio_has_no_interval_none_is_claimed(above, below, mean):
+def test_a_ratio_without_an_interval_has_nan_ends(above, below, mean):
     estimate = ratio_ci(np.array(above), np.array(below))
     assert estimate.mean == pytest.approx(mean, nan_ok=True)
     assert np.isnan(estimate.interval).all()

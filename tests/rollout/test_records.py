@@ -1,4 +1,4 @@
-"""What a run leaves behind can be read again, and says what happened."""
+"""Tests of recorded rollouts: rows, their JSONL files, and cut-off or invalid lines."""
 
 import json
 from dataclasses import replace
@@ -53,11 +53,11 @@ def test_every_episode_is_one_row(pack, life):
     assert names_of(rows[0]) == pack.names == ("frozen-lake-v1", "tiny", "dev", 3)
 
 
-def test_a_missing_life_has_no_rows(pack):
+def test_a_missing_life_has_no_episode_rows(pack):
     assert life_rows(pack, Life(("a",), (), "the endpoint is gone")) == []
 
 
-def test_that_a_life_is_missing_is_one_row_and_says_why(pack, tmp_path):
+def test_a_missing_life_is_one_row_with_its_error(pack, tmp_path):
     row = missing_row(pack, Life(("a",), (), "the endpoint is gone"), arm="null")
     path = tmp_path / "rows.jsonl"
     path.write_text(dump([row]))
@@ -66,8 +66,8 @@ def test_that_a_life_is_missing_is_one_row_and_says_why(pack, tmp_path):
     assert contexts([row]) == ()
 
 
-def test_a_last_line_that_was_cut_off_does_not_count(pack, life, tmp_path):
-    """Wherever the cut is, even in the middle of a letter."""
+def test_a_cut_off_last_line_is_ignored(pack, life, tmp_path):
+    """The cut may even split a character."""
     rows, path = life_rows(pack, life), tmp_path / "rows.jsonl"
     whole = dump(rows).encode()
     last = whole[:-1].rindex(b"\n") + 1
@@ -78,7 +78,7 @@ def test_a_last_line_that_was_cut_off_does_not_count(pack, life, tmp_path):
     assert load_rollouts(path) == rows
 
 
-def test_rows_come_back_as_they_went(pack, life, tmp_path):
+def test_rows_survive_a_round_trip(pack, life, tmp_path):
     rows = life_rows(pack, life)
     path = tmp_path / "rows.jsonl"
     path.write_text(dump(rows), encoding="utf-8")
@@ -87,7 +87,7 @@ def test_rows_come_back_as_they_went(pack, life, tmp_path):
     assert list(read_rows(path)) == load_rollouts(path) == rows
 
 
-def test_a_run_its_rollouts_and_one_file_can_all_be_read(pack, life, tmp_path):
+def test_load_rollouts_reads_a_run_its_rollouts_folder_or_one_file(pack, life, tmp_path):
     rollouts = tmp_path / "run" / "rollouts"
     rollouts.mkdir(parents=True)
     for step in (10, 1, 2):
@@ -99,14 +99,14 @@ def test_a_run_its_rollouts_and_one_file_can_all_be_read(pack, life, tmp_path):
     assert load_rollouts(rollouts / "step-000002.jsonl") == whole[3:6]
 
 
-def test_a_row_of_a_later_version_can_be_read(pack, life, tmp_path):
+def test_unknown_fields_of_a_row_are_ignored(pack, life, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(dump(life_rows(pack, life)).replace('"arm"', '"mood": "good", "arm"'), encoding="utf-8")
     assert load_rollouts(path) == life_rows(pack, life)
 
 
 @pytest.mark.parametrize("line", ["{", "3", "[]", "null", '{"arm": "own"}', "\x00", ""])
-def test_a_line_that_is_no_row_is_named(pack, life, tmp_path, line):
+def test_the_error_names_an_invalid_line(pack, life, tmp_path, line):
     path = tmp_path / "rows.jsonl"
     path.write_text(dump(life_rows(pack, life)[:2]) + line + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"rows\.jsonl, line 3: not a row of a rollout") as error:
@@ -115,13 +115,13 @@ def test_a_line_that_is_no_row_is_named(pack, life, tmp_path, line):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_where_nothing_was_recorded_is_one_line(tmp_path, name):
+def test_no_rollouts_is_a_one_line_error(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=f"no rollouts at .*{name}; expected a run folder or a .jsonl file"):
         load_rollouts(tmp_path / name)
 
 
-def test_a_row_says_what_a_row_is(pack, life):
+def test_the_json_of_a_row_has_all_its_fields(pack, life):
     row = life_rows(pack, life)[0]
     assert replace(row, reward=0.0) != row
     assert set(json.loads(dump([row]))) == set(Row.__dataclass_fields__)

@@ -125,10 +125,10 @@ def watch(
     Raises ValueError for what is no model, RuntimeError for a life lost to the infrastructure, TimeoutError for one
     that takes longer than `timeout` seconds.
     """
-    from codots.engine.open import Player  # torch, which who plays alone does not wait for
+    from codots.engine.open import OpenModel  # torch, which who plays alone does not wait for
     from codots.rollout.life import Job
 
-    with closing(Player(model, pack.domain.id, temperature=temperature)) as player:
+    with closing(OpenModel(model, pack.domain.id, temperature=temperature)) as player:
         job = Job(pack, Own(player.profile.strategy()), player.profile.episode_params(), ("play", seed, pack.index))
         life = player.rollout([job], timeout)[0]
         if life.failure:

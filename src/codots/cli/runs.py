@@ -129,7 +129,7 @@ def run_evaluation(
         config = load_recipe(EvalConfig, Path(model), changes)
     else:
         config = settings(EvalConfig, {"model": model}, changes, "eval")
-    with counting("living") as on_progress:
+    with counting("rolling out") as on_progress:
         report = evaluate(config, on_progress=on_progress)
     if as_json:
         typer.echo(json.dumps(plain(report), indent=2))

@@ -21,8 +21,8 @@ AT_ONCE = 8
 """Requests under way for each worker, where an endpoint does the work."""
 
 
-class Player:
-    """A model at work on lives; its engine starts when there is something to live.
+class OpenModel:
+    """A model opened for rollouts; its engine starts with the first rollout.
 
     Where NAME of `openai:NAME` is a folder here, its `codots.json` says how the model is spoken to. Raises ValueError
     for what is not there or does not fit the domain.

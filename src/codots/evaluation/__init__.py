@@ -1,1 +1,1 @@
-"""Evaluation: curves by position, controls on the same packs, intervals."""
+"""Evaluation: reward by position, control arms on the same packs, and intervals."""

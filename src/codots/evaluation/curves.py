@@ -1,4 +1,4 @@
-"""What the rows of all arms say: curves by position, and their differences paired by pack."""
+"""Compute reward curves by position from recorded rows, and the differences of arms paired by pack."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from codots.rollout.records import Row, solves
 
 @dataclass(frozen=True)
 class ArmReport:
-    """One arm's curves; every list is by position."""
+    """The curves of one arm; every list is indexed by position."""
 
     reward: list[float]
     ci95: list[list[float]]
-    """Of the reward, over packs."""
+    """95% interval of the reward, over packs."""
     success: list[float]
     success_ci95: list[list[float]]
-    """Wilson's."""
+    """Wilson interval of the success rate."""
     malformed: list[float]
     malformed_updates: float
-    """Share of rewrites that could not be read."""
+    """Fraction of rewrites that could not be parsed."""
     missing: int
-    """Lives lost to the infrastructure."""
+    """Number of lives lost to infrastructure failures."""
     right: list[float] | None
-    """Right claims of the context, as a fraction of what can be known; None where the domain cannot tell."""
+    """Correct claims in the context, as a fraction of all facts; None if the domain does not count facts."""
     wrong: list[float] | None
-    """Wrong claims, likewise."""
+    """Wrong claims in the context, as a fraction of all facts; None if the domain does not count facts."""
 
 
 def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[str, Any]:
-    """Everything a report says about these lives: by arm, the rows of each pack's life."""
+    """Return every computed field of a report. `lives` maps an arm to the rows of each pack's life."""
     size = len(packs[0].tasks)
     domain = packs[0].domain
     floor_PS = np.array([[domain.floor(task) for task in pack.tasks] for pack in packs])
     ceiling_PS = np.array([[domain.ceiling(task) for task in pack.tasks] for pack in packs])
     bayes_PS = scripted_rewards("bayes", packs)
-    by_arm = {arm: rewards(of, size) for arm, of in lives.items()}
+    by_arm = {arm: rewards(arm_lives, size) for arm, arm_lives in lives.items()}
     report: dict[str, Any] = {
-        "arms": {arm: arm_report(packs, of) for arm, of in lives.items()},
+        "arms": {arm: arm_report(packs, arm_lives) for arm, arm_lives in lives.items()},
         "floor": rounded(floor_PS.mean(0)),
         "bayes": rounded(bayes_PS.mean(0)),
         "ceiling": rounded(ceiling_PS.mean(0)),
@@ -65,39 +65,39 @@ def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[st
 
 
 def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmReport:
-    """Curves of one arm."""
+    """Compute the curves of one arm."""
     domain, size = packs[0].domain, len(packs[0].tasks)
     reward_PS = rewards(lives, size)
-    there = [(pack, solved) for pack, rows in zip(packs, lives, strict=True) if (solved := solves(rows))]
+    present = [(pack, solved) for pack, rows in zip(packs, lives, strict=True) if (solved := solves(rows))]
     cis = [mean_ci(column, *domain.bounds) for column in reward_PS.T]
     won_PS = reward_PS[~np.isnan(reward_PS[:, 0])] > 0
-    malformed = [[row.stop == "malformed" for row in solved] for _, solved in there]
+    malformed = [[row.stop == "malformed" for row in solved] for _, solved in present]
     updates = [row.stop == "malformed" for rows in lives for row in rows if row.kind == "update"]
-    facts = [[domain.facts(pack.world, row.context) for row in solved] for pack, solved in there]
+    facts = [[domain.facts(pack.world, row.context) for row in solved] for pack, solved in present]
     claims = np.array(facts, dtype=float) if facts and facts[0][0] is not None else None
     return ArmReport(
         reward=[round(ci.mean, 4) for ci in cis],
         ci95=[ci.interval for ci in cis],
-        success=rounded(won_PS.mean(0)) if there else [],
-        success_ci95=[rate_ci(column) for column in won_PS.T] if there else [],
-        malformed=rounded(np.mean(malformed, axis=0)) if there else [],
+        success=rounded(won_PS.mean(0)) if present else [],
+        success_ci95=[rate_ci(column) for column in won_PS.T] if present else [],
+        malformed=rounded(np.mean(malformed, axis=0)) if present else [],
         malformed_updates=round(sum(updates) / max(len(updates), 1), 4),
-        missing=len(lives) - len(there),
+        missing=len(lives) - len(present),
         right=None if claims is None else rounded((claims[..., 0] / claims[..., 2]).mean(0)),
         wrong=None if claims is None else rounded((claims[..., 1] / claims[..., 2]).mean(0)),
     )
 
 
 def rewards(lives: Sequence[Sequence[Row]], size: int) -> np.ndarray:
-    """Rewards of solves, (P, S); NaN where a life is missing."""
+    """Return the rewards of the solve episodes, shape (P, S), with NaN where a life is missing."""
     return np.array([[row.reward for row in solves(rows)] or [np.nan] * size for rows in lives], dtype=float)
 
 
 def rounded(values: np.ndarray) -> list[float]:
-    """Four digits, as plain floats."""
+    """Round to four digits, as plain floats."""
     return [round(float(value), 4) for value in values]
 
 
 def scripted_rewards(policy: str, packs: Sequence[Pack]) -> np.ndarray:
-    """Rewards of a scripted policy, (P, S); one player for a whole life."""
+    """Return the rewards of a scripted policy, shape (P, S); each life has one policy instance."""
     return np.array([[played.reward for played in play_pack(pack, policy)] for pack in packs])

@@ -1,4 +1,4 @@
-"""Intervals that never claim more than the data can."""
+"""95% intervals of means, rates and ratios, also for few or equal values."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or a ratio, and its 95% interval."""
+    """A mean or a ratio with its 95% interval."""
 
     mean: float
     interval: list[float]
 
 
 def mean_ci(values: np.ndarray, least: float, greatest: float) -> Estimate:
-    """Mean and t interval of one value per pack, NaN left out; it ends where no value can be.
+    """Return the mean and t interval of one value per pack, ignoring NaN; the interval is clipped to possible values.
 
-    Equal values have no spread to go by; then the interval is as wide as that of a success rate that never missed
-    (Wilson), times the distance from the least possible value to the greatest.
+    Equal values have no spread to estimate. Their interval reaches, on each side, as far as the Wilson interval of n
+    successes in n trials is wide, times `greatest - least`.
     """
     values = values[~np.isnan(values)]
     n = len(values)
@@ -29,7 +29,7 @@ def mean_ci(values: np.ndarray, least: float, greatest: float) -> Estimate:
         return Estimate(float("nan"), [float("nan"), float("nan")])
     mean = float(values.mean())
     spread = float(values.std(ddof=1)) if n > 1 else 0.0
-    if spread > 1e-9:  # less is rounding
+    if spread > 1e-9:  # anything smaller is rounding error
         half = float(stats.t.ppf(0.975, n - 1)) * spread / n**0.5
     else:
         half = (greatest - least) * (1 - float(stats.binomtest(n, n).proportion_ci(method="wilson").low))
@@ -37,7 +37,7 @@ def mean_ci(values: np.ndarray, least: float, greatest: float) -> Estimate:
 
 
 def rate_ci(hits: np.ndarray) -> list[float]:
-    """Wilson interval of a share of hits, one per pack."""
+    """Return the Wilson interval of a success rate, with one hit or miss per pack."""
     if not len(hits):
         return [float("nan"), float("nan")]
     found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
@@ -45,9 +45,9 @@ def rate_ci(hits: np.ndarray) -> list[float]:
 
 
 def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimate:
-    """Ratio of two means paired by pack, with a BCa bootstrap interval over packs (Efron 1987)."""
-    there = ~(np.isnan(above) | np.isnan(below))
-    above, below = above[there], below[there]
+    """Return the ratio of two means paired by pack, with a BCa bootstrap interval over packs (Efron 1987)."""
+    present = ~(np.isnan(above) | np.isnan(below))
+    above, below = above[present], below[present]
 
     def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
         result: np.ndarray = a.mean(axis=axis) / b.mean(axis=axis)
@@ -57,7 +57,7 @@ def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimat
         value = float(above.mean() / below.mean()) if len(above) and abs(below.mean()) > 1e-9 else float("nan")
         return Estimate(value, [float("nan"), float("nan")])
     with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few packs may be drawn whose mean below is 0: there is no interval then
+        warnings.simplefilter("ignore")  # a resample may have a mean of 0 in `below`; there is no interval then
         found = stats.bootstrap(
             (above, below),
             ratio,

@@ -1,1 +1,1 @@
-"""Rollouts: the life of an agent in one world, its records, and whose contexts it is given."""
+"""Rollouts: the life of an agent in one world, its records, and the contexts it is given."""

@@ -1,4 +1,4 @@
-"""Whose contexts a life is given: its own, or those of a control that breaks them on purpose."""
+"""The arms of an evaluation: own contexts, and controls that replace them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ ARMS = ("own", "null", "shuffled", "frozen", "oracle")
 
 
 def needed_own(arms: Sequence[str]) -> bool:
-    """Whether any arm is made from the model's own contexts."""
+    """Return whether any arm is derived from the model's own contexts."""
     return any(arm in ("own", "shuffled", "frozen") for arm in arms)
 
 
 def fitted(contexts: Sequence[str], size: int) -> tuple[str, ...]:
-    """The contexts of a life, empty ones if it is missing."""
+    """Return the contexts of a life, or empty ones if the life is missing."""
     return tuple(contexts) or ("",) * size
 
 
 def contexts_of(arm: str, i: int, packs: Sequence[Pack], own: Sequence[Sequence[str]], style: str) -> tuple[str, ...]:
-    """The contexts that an arm gives to pack i; `own` are those of the model's own lives, by pack."""
+    """Return the contexts that an arm gives to pack i; `own` holds the contexts of the model's own lives, by pack."""
     pack, size = packs[i], len(packs[i].tasks)
     if arm == "null":
         return ("",) * size
@@ -34,7 +34,7 @@ def contexts_of(arm: str, i: int, packs: Sequence[Pack], own: Sequence[Sequence[
 
 
 def stranger(i: int, packs: Sequence[Pack]) -> int:
-    """Another pack, with another hidden rule, by a fixed draw."""
+    """Return the index of another pack with another hidden rule, drawn with a fixed seed."""
     others = [k for k, pack in enumerate(packs) if pack.world.hidden != packs[i].world.hidden]
     if not others:
         raise ValueError("shuffled contexts need packs of at least two different worlds; give more packs")

@@ -1,4 +1,4 @@
-"""What a run leaves behind to be read: one row per episode, one line of numbers per step."""
+"""Recorded rollouts: one JSONL row per episode, and whole lives for exact reloading."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from codots.rollout.life import Life
 from codots.rollout.steps import Episode
 
 HEAD = "evaluation"
-"""Key of the first line of an evaluation's file, which says which one it is."""
+"""Key of the first line of an evaluation's file; its value identifies the evaluation."""
 MISSING = "missing"
-"""Kind of the one row that stands for a life lost to the infrastructure."""
+"""Kind of the single row of a life that was lost to an infrastructure failure."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One episode of one life, as JSON holds it."""
+    """One episode of a life, as stored in JSON."""
 
     pack: list[str | int]
-    """The name of the pack: domain, preset, split, index."""
+    """Name of the pack: domain, preset, split, index."""
     arm: str
     life: int
     position: int
@@ -35,14 +35,14 @@ class Row:
     reward: float
     stop: str
     context: str
-    """What the episode was given."""
+    """Context that the episode was given."""
     written: str | None
-    """What an update left behind."""
+    """Context after an update, None for other episodes."""
     turns: list[list[str]]
-    """Pairs of observation and reply."""
+    """Pairs of observation and reply, one per turn."""
     outcome: str
     tokens: int
-    """Sampled ids."""
+    """Number of sampled tokens."""
     advantage: float | None = None
     step: int | None = None
 
@@ -50,7 +50,7 @@ class Row:
 def life_rows(
     pack: Pack, life: Life, *, arm: str = "own", index: int = 0, step: int | None = None, credit: Any = None
 ) -> list[Row]:
-    """Write a life down; `credit` gives the advantage of (kind, position)."""
+    """Return one row per episode of a life; `credit` maps (kind, position) to the advantage."""
     return [
         Row(
             list(pack.names),
@@ -73,29 +73,29 @@ def life_rows(
 
 
 def missing_row(pack: Pack, life: Life, *, arm: str) -> Row:
-    """Write down that a life is missing, and why."""
+    """Return the row of a missing life, with its error as the outcome."""
     return Row(list(pack.names), arm, 0, 0, MISSING, 0.0, MISSING, "", None, [], life.failure or "", 0)
 
 
 def solves(rows: Iterable[Row]) -> list[Row]:
-    """The solve episodes of a life in order, none if it is missing."""
+    """Return the solve episodes of a life in order, none if the life is missing."""
     return sorted((row for row in rows if row.kind == "solve"), key=lambda row: row.position)
 
 
 def contexts(rows: Iterable[Row]) -> tuple[str, ...]:
-    """The context that each solve of a life was given."""
+    """Return the context that each solve episode of a life was given."""
     return tuple(row.context for row in solves(rows))
 
 
 def dump(rows: Iterable[Row]) -> str:
-    """Write rows as JSON lines."""
+    """Return rows as JSON lines."""
     return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Read a file of rows; ValueError names the line that is not one, a last one that was cut off does not count."""
+    """Read the rows of a file, ignoring a cut-off last line; raises ValueError that names any other bad line."""
     known = {field.name for field in fields(Row)}
-    with path.open("rb") as lines:  # a cut may go through a letter
+    with path.open("rb") as lines:  # bytes, because a cut may split a character
         for number, line in enumerate(lines, start=1):
             try:
                 values = json.loads(line)
@@ -108,7 +108,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def load_rollouts(path: str | Path) -> list[Row]:
-    """Read the recorded episodes of a run folder, of its `rollouts`, or of one JSONL file."""
+    """Read the recorded episodes of a run folder, of its `rollouts` folder, or of one JSONL file."""
     path = Path(path)
     folder = path / "rollouts" if (path / "rollouts").is_dir() else path
     found = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
@@ -118,17 +118,17 @@ def load_rollouts(path: str | Path) -> list[Row]:
 
 
 def names_of(row: Row) -> Names:
-    """The name of the pack of a row."""
+    """Return the name of a row's pack."""
     return tuple(row.pack)
 
 
 def write_lives(path: Path, batches: Iterable[Iterable[Life]]) -> None:
-    """Write batches of lives whole, to the last bit, for `read_lives`."""
+    """Write batches of lives losslessly, for `read_lives`."""
     write_atomically(path, json.dumps([[asdict(life) for life in batch] for batch in batches]))
 
 
 def read_lives(path: Path) -> list[list[Life]]:
-    """Read what `write_lives` wrote."""
+    """Read the batches of a file from `write_lives`."""
     return [[_life(values) for values in batch] for batch in json.loads(path.read_text())]
 
 
