@@ -1,4 +1,4 @@
-"""In a real browser every part of the page works, at two widths, without a word on the console."""
+"""Tests of the page in Chromium at two widths, without console messages."""
 
 import shutil
 import threading
@@ -8,13 +8,13 @@ import pytest
 from codots.report.page import write_report
 from codots.report.view import serve
 from codots.rollout.records import dump
-from tests.report.made import EVIL, full_run, life, make_run, steps
+from tests.report.runs import INJECTION, full_run, life, make_run, steps
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; apt-get install chromium")
 WIDTHS = {"wide": (1280, 900), "phone": (390, 844)}
-SLOW = 60_000
+TIMEOUT_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +27,23 @@ def browser():
 
 @pytest.fixture(params=WIDTHS)
 def tab(request, browser):
-    """A tab of one width; what it says on the console fails the test."""
+    """Yield a tab of one width; any console message fails the test."""
     width, height = WIDTHS[request.param]
     context = browser.new_context(viewport={"width": width, "height": height})
-    context.set_default_timeout(SLOW)
-    page, said = context.new_page(), []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    context.set_default_timeout(TIMEOUT_MS)
+    page, messages = context.new_page(), []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("dialog", lambda dialog: (messages.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.name = request.param
     yield page
     context.close()
-    assert said == []
+    assert messages == []
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The page of a full run, and one of it beside another."""
+    """Write the pages of one run, of two runs, and of a run with many lives."""
     folder = tmp_path_factory.mktemp("runs")
     first, second = (
         full_run(folder / "first"),
@@ -79,7 +79,7 @@ def count(tab):
 def test_the_page_fits_its_width_and_shows_every_figure(tab, written):
     open_page(tab, written / "one.html")
     assert tab.evaluate("document.documentElement.scrollWidth") <= WIDTHS[tab.name][0]
-    for summary in tab.locator("#told summary").all():
+    for summary in tab.locator("#report summary").all():
         summary.click()
     assert tab.locator("figure:visible").count() == 8
     assert tab.locator("table:visible").count() == 3
@@ -88,7 +88,7 @@ def test_the_page_fits_its_width_and_shows_every_figure(tab, written):
         assert figure.bounding_box()["width"] > 300
 
 
-def test_the_first_life_that_got_better_is_open_and_drawn(tab, written):
+def test_the_chosen_life_is_open_and_drawn(tab, written):
     open_page(tab, written / "one.html")
     assert rewards_shown(tab)[0] == ".00"
     text = tab.locator("#life").inner_text()
@@ -98,7 +98,7 @@ def test_the_first_life_that_got_better_is_open_and_drawn(tab, written):
         "Task 3 of 3",
         "Context after task 1",
         "goal",
-        "chosen as the first",
+        "This life is shown first",
     ):
         assert part in text
     assert tab.locator("#life .board i[data-mark=P]").count() > 2
@@ -106,7 +106,7 @@ def test_the_first_life_that_got_better_is_open_and_drawn(tab, written):
     assert {text.strip() for text in tab.locator("#life ins").all_inner_texts()} == {"1=up", "2=left"}
 
 
-def test_filters_leave_what_they_name(tab, written):
+def test_filters(tab, written):
     open_page(tab, written / "one.html")
     assert count(tab) == "8 of 8 lives"
     tab.locator(".chip", has_text="context hurt").click()
@@ -124,43 +124,43 @@ def test_filters_leave_what_they_name(tab, written):
     sync_api.expect(tab.locator("#count")).to_have_text("2 of 8 lives")
 
 
-def test_search_reads_every_word_of_every_life(tab, written):
+def test_search_covers_all_text_of_all_lives(tab, written):
     open_page(tab, written / "one.html")
     tab.locator("#find").fill("expected exactly one")
     sync_api.expect(tab.locator("#count")).to_have_text("1 of 8 lives")
     tab.locator("#find").fill("</SCRIPT><b>bold</b>")
     sync_api.expect(tab.locator("#count")).to_have_text("1 of 8 lives")
-    tab.locator("#find").fill("nobody ever said this")
+    tab.locator("#find").fill("a text that no life has")
     sync_api.expect(tab.locator("#count")).to_have_text("0 of 8 lives")
     assert tab.locator(".row").count() == 0
 
 
-def test_a_models_words_are_shown_as_words(tab, written):
+def test_model_output_is_shown_as_text(tab, written):
     open_page(tab, written / "one.html")
     tab.locator(".row").nth(1).click()
     sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 1")
-    said = tab.locator("#life .thought").first.inner_text()
-    assert "<img src=x onerror=alert(1)>" in tab.locator("#life ins").first.inner_text() + said
+    thought = tab.locator("#life .thought").first.inner_text()
+    assert "<img src=x onerror=alert(1)>" in tab.locator("#life ins").first.inner_text() + thought
     assert tab.locator("#life img, #life script").count() == 0
-    assert EVIL[:20] in tab.locator("#life").inner_text()
+    assert INJECTION[:20] in tab.locator("#life").inner_text()
 
 
-def test_a_rewrite_that_could_not_be_read_and_a_context_that_hurt_are_marked(tab, written):
+def test_malformed_rewrites_and_harmful_contexts_are_marked(tab, written):
     open_page(tab, written / "one.html")
     tab.locator(".row").nth(2).click()
     sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 2")
     text = tab.locator("#life").inner_text()
-    assert "The rewrite could not be read: expected exactly one <context>" in text
+    assert "The rewrite could not be parsed: expected exactly one <context>" in text
     assert "context hurt: null got" in text
-    tab.locator("#life summary", has_text="The whole reply").first.click()
+    tab.locator("#life summary", has_text="Full reply").first.click()
     assert "<context> 1=up </context>" in tab.locator("#life").inner_text()
-    tab.locator("#life summary", has_text="The rules").click()
+    tab.locator("#life summary", has_text="Rules shown to the model").click()
     assert "lake 8 moves" in tab.locator("#life").inner_text()
 
 
-def test_a_life_stands_beside_the_same_pack_under_another_arm(tab, written):
+def test_a_life_is_compared_with_another_arm_of_the_same_pack(tab, written):
     open_page(tab, written / "one.html")
-    tab.locator("#beside").select_option(label="beside null, after")
+    tab.locator("#beside").select_option(label="compare with null, after")
     sync_api.expect(tab.locator("#life .story.pair")).to_have_count(1)
     assert tab.locator("#life .task").count() == 6
     assert "given by the arm null" in tab.locator("#life").inner_text()
@@ -168,8 +168,8 @@ def test_a_life_stands_beside_the_same_pack_under_another_arm(tab, written):
     assert (boxes[0]["y"] == boxes[1]["y"]) == (tab.name == "wide")
     tab.locator("[aria-label='Next life']").click()
     sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 1")
-    assert tab.locator("#beside option:checked").inner_text() == "beside null, after"
-    tab.locator("#beside").select_option(label="alone")
+    assert tab.locator("#beside option:checked").inner_text() == "compare with null, after"
+    tab.locator("#beside").select_option(label="no comparison")
     sync_api.expect(tab.locator("#life .story.pair")).to_have_count(0)
 
 
@@ -180,10 +180,10 @@ def test_training_lives_show_their_advantages(tab, written):
     tab.locator(".row").nth(1).click()
     sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 7")
     assert "advantage \u22120.25" in tab.locator("#life").inner_text()
-    assert tab.locator("#beside option").all_inner_texts() == ["alone", "beside own, step 1, life 0"]
+    assert tab.locator("#beside option").all_inner_texts() == ["no comparison", "compare with own, step 1, life 0"]
 
 
-def test_everything_can_be_done_from_the_keyboard(tab, written):
+def test_keyboard_navigation(tab, written):
     open_page(tab, written / "one.html")
     heading = tab.locator("#life h3")
     tab.keyboard.press("j")
@@ -213,7 +213,7 @@ def test_everything_can_be_done_from_the_keyboard(tab, written):
     sync_api.expect(tab.locator("#life .story.pair")).to_have_count(1 - paired)
 
 
-def test_a_life_is_found_again_by_its_address(tab, written):
+def test_the_address_keeps_the_open_life(tab, written):
     open_page(tab, written / "one.html")
     tab.locator(".row").nth(2).click()
     sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 2")
@@ -222,7 +222,7 @@ def test_a_life_is_found_again_by_its_address(tab, written):
     sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 2")
 
 
-def test_runs_are_changed_by_their_tabs(tab, written):
+def test_tabs_switch_runs(tab, written):
     open_page(tab, written / "two.html")
     tab.get_by_role("tab", name="second").click()
     sync_api.expect(tab.locator("#run-1 h1")).to_be_visible()
@@ -233,7 +233,7 @@ def test_runs_are_changed_by_their_tabs(tab, written):
     sync_api.expect(tab.locator("#count")).to_have_text("8 of 8 lives")
 
 
-def test_of_thousands_of_lives_only_those_in_sight_are_drawn(tab, written):
+def test_only_visible_rows_of_many_lives_are_drawn(tab, written):
     open_page(tab, written / "many.html")
     assert count(tab) == "3,000 of 3,000 lives"
     assert 5 < tab.locator(".row").count() < 40
@@ -244,7 +244,7 @@ def test_of_thousands_of_lives_only_those_in_sight_are_drawn(tab, written):
     sync_api.expect(tab.locator("#life")).to_contain_text("life 1504")
 
 
-def test_a_page_that_is_served_takes_over_what_is_new_and_moves_nothing(tab, tmp_path):
+def test_a_live_page_updates_without_losing_its_state(tab, tmp_path):
     folder = make_run(tmp_path / "run", metrics=steps(12), trained=[*life(0, [0, 1, 1]), *life(1, [1, 1, 1])], steps=30)
     with serve(tmp_path, 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -254,11 +254,11 @@ def test_a_page_that_is_served_takes_over_what_is_new_and_moves_nothing(tab, tmp
         tab.wait_for_selector("html[data-ready]", state="attached")
         tab.locator(".row").nth(1).click()
         sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 1")
-        sync_api.expect(tab.locator("#live")).to_contain_text("live, asked at")
+        sync_api.expect(tab.locator("#live")).to_contain_text("live, updated at")
         assert "12 of 30" in tab.locator("#run-0 .kicker").inner_text()
         (folder / "rollouts" / "step-000002.jsonl").write_text(dump(life(2, [0, 0, 1])))
         make_run(folder, metrics=steps(13), steps=30)
-        sync_api.expect(tab.locator("#run-0 .kicker")).to_contain_text("13 of 30", timeout=SLOW)
+        sync_api.expect(tab.locator("#run-0 .kicker")).to_contain_text("13 of 30", timeout=TIMEOUT_MS)
         sync_api.expect(tab.locator("#count")).to_have_text("3 of 3 lives")
         sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 1")
         tab.goto("about:blank")

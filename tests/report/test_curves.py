@@ -1,4 +1,4 @@
-"""The figures say what they were given, stand alone, and stay readable whatever comes."""
+"""Tests of the SVG figures: labels, intervals, missing values, escaping, and any range of values."""
 
 import math
 import re
@@ -22,7 +22,7 @@ def drawn(series, references=REFERENCES, title="a figure"):
 
 
 def over_steps(steps, values, **how):
-    return step_curves(steps, [Curve(f"position {j}", of, colour=j) for j, of in enumerate(values)], **how)
+    return step_curves(steps, [Curve(f"position {j}", line, colour=j) for j, line in enumerate(values)], **how)
 
 
 def texts(svg):
@@ -38,7 +38,7 @@ def paths(svg, kind):
 
 
 def numbers(svg):
-    """Every coordinate that is drawn."""
+    """Return every coordinate of a drawing."""
     found = []
     for element in svg.iter():
         for name in ("x", "y", "cx", "cy", "d"):
@@ -46,7 +46,7 @@ def numbers(svg):
     return [float(number) for number in found]
 
 
-def test_every_line_is_labelled_at_its_end_with_its_last_value():
+def test_every_line_has_a_label_with_its_last_value():
     svg = drawn([Curve("before", [0.3, 0.35, 0.4]), Curve("after", [0.5, 0.7, 0.9])])
     assert {label.text for label in labels(svg)} == {
         "0.40 before",
@@ -57,7 +57,7 @@ def test_every_line_is_labelled_at_its_end_with_its_last_value():
     }
 
 
-def test_labels_of_lines_that_end_together_do_not_overlap():
+def test_labels_of_close_line_ends_do_not_overlap():
     svg = drawn([Curve(f"arm {i}", [0.2, 0.5, 0.93]) for i in range(5)])
     heights = sorted(float(label.get("y")) for label in labels(svg))
     assert len(heights) == 8
@@ -66,14 +66,14 @@ def test_labels_of_lines_that_end_together_do_not_overlap():
     assert heights[-1] - 5 <= BOTTOM
 
 
-def test_more_labels_than_fit_are_thinned_out():
+def test_labels_that_do_not_fit_are_dropped():
     shown = labels(drawn([Curve(f"arm {i}", [0.2, 0.5, 0.9]) for i in range(40)]))
     heights = sorted(float(label.get("y")) for label in shown)
     assert min(b - a for a, b in pairwise(heights)) >= GAP - 0.11
     assert heights[-1] - 5 <= BOTTOM
 
 
-def test_nudging_keeps_order_and_moves_nothing_that_has_room():
+def test_nudge_keeps_the_order_and_moves_only_close_labels():
     assert nudge([100, 200, 300], TOP, BOTTOM) == [100, 200, 300]
     moved = nudge([201, 200, 100], TOP, BOTTOM)
     assert moved == pytest.approx([200.5 + GAP / 2, 200.5 - GAP / 2, 100])
@@ -88,7 +88,7 @@ def test_an_interval_is_drawn_to_scale():
     assert f"{frame.y(0.75):.1f}V{frame.y(0.25):.1f}" in whiskers[1]
 
 
-def test_a_missing_value_breaks_its_line_and_nothing_else():
+def test_a_missing_value_breaks_only_its_line():
     svg = drawn([Curve("own", [0.4, NAN, 0.6, 0.7], [[0.3, 0.5], [NAN, NAN], [NAN, NAN], [0.6, 0.8]])], {})
     assert paths(svg, "line")[0].count("M") == 2
     assert len(list(svg.iter(f"{SVG}circle"))) == 3
@@ -96,7 +96,7 @@ def test_a_missing_value_breaks_its_line_and_nothing_else():
     assert all(map(math.isfinite, numbers(svg)))
 
 
-def test_a_line_without_values_leaves_no_mark_and_no_label():
+def test_a_line_without_values_has_no_mark_and_no_label():
     svg = drawn([Curve("own", [NAN, NAN], [[NAN, NAN]] * 2)], {})
     assert not paths(svg, "line")
     assert not labels(svg)
@@ -111,18 +111,18 @@ def test_a_line_without_values_leaves_no_mark_and_no_label():
         ([Curve("own", [0.1] * 50)], {"floor": [0.1] * 50}),
     ],
 )
-def test_everything_stays_on_the_drawing(series, references):
+def test_all_coordinates_are_inside_the_drawing(series, references):
     for number in numbers(drawn(series, references)):
         assert 0 <= number <= max(WIDTH, HEIGHT)
 
 
-def test_the_plot_shows_0_to_1_and_more_only_where_values_need_it():
+def test_the_y_axis_shows_0_to_1_and_more_only_if_needed():
     assert {"0.00", "0.25", "0.50", "0.75", "1.00"} <= set(texts(drawn([Curve("own", [0.4, 0.5, 0.6])])))
     assert {"-1.00", "1.00"} <= set(texts(drawn([Curve("own", [-1.0, 0.5])], {})))
 
 
 @given(st.lists(st.floats(-1e9, 1e9), max_size=5), st.floats(1e-9, 1e6))
-def test_the_numbers_along_the_side_are_round_and_hold_every_value(values, least_top):
+def test_y_ticks_are_round_and_span_every_value(values, least_top):
     found = heights([values], least_top)
     size = found[1] - found[0]
     assert found[0] <= min([0.0, *values]) + 1e-5 * size
@@ -131,11 +131,11 @@ def test_the_numbers_along_the_side_are_round_and_hold_every_value(values, least
     assert f"{size:.3e}"[:5] in ("1.000", "2.000", "2.500", "5.000")
 
 
-def test_small_numbers_along_the_side_are_written_out():
+def test_small_y_ticks_have_enough_digits():
     assert [short(value, 0.1) for value in heights([[0.1]], 0.1)] == ["0", "0.025", "0.05", "0.075", "0.1"]
 
 
-def test_text_is_escaped_and_what_xml_forbids_is_dropped():
+def test_text_is_escaped_and_forbidden_xml_characters_are_dropped():
     name = "</svg><script>alert('1')</script>&\x00\x1b\ud800\"\U0001f9ca"
     svg = drawn([Curve(name, [0.4, 0.5, 0.6])], title=name)
     kept = "</svg><script>alert('1')</script>&\"\U0001f9ca"
@@ -144,17 +144,17 @@ def test_text_is_escaped_and_what_xml_forbids_is_dropped():
     assert not list(svg.iter(f"{SVG}script"))
 
 
-def test_a_figure_tells_its_numbers_to_those_who_do_not_see_it():
+def test_a_figure_has_its_numbers_in_an_accessible_description():
     svg = drawn([Curve("own", [0.4, 0.5, 0.6])], title="Reward")
-    title, told = svg.find(f"{SVG}title"), svg.find(f"{SVG}desc")
+    title, description = svg.find(f"{SVG}title"), svg.find(f"{SVG}desc")
     assert svg.get("role") == "img"
-    assert svg.get("aria-labelledby").split() == [title.get("id"), told.get("id")]
+    assert svg.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
     assert title.text == "Reward"
-    assert "own: 0.40, 0.50, 0.60." in told.text
-    assert "bayes: 0.50, 0.90, 0.93." in told.text
+    assert "own: 0.40, 0.50, 0.60." in description.text
+    assert "bayes: 0.50, 0.90, 0.93." in description.text
 
 
-def test_a_figure_stands_alone_and_equal_numbers_draw_equal_figures():
+def test_figures_are_self_contained_and_deterministic():
     series = [Curve("own", [0.4, 0.5, 0.6])]
     text = position_curves(series, title="a", references=REFERENCES)
     assert text == position_curves(series, title="a", references=REFERENCES)
@@ -163,7 +163,7 @@ def test_a_figure_stands_alone_and_equal_numbers_draw_equal_figures():
     assert "url(" not in text
 
 
-def test_training_draws_every_position_as_measured_and_as_a_mean():
+def test_training_curves_show_raw_values_and_a_moving_mean():
     steps = list(range(1, 61))
     rewards = [[0.3 + 0.005 * t for t in steps], [0.2 + 0.01 * t for t in steps]]
     svg = ET.fromstring(over_steps(steps, rewards, title="training"))
@@ -176,19 +176,19 @@ def test_training_draws_every_position_as_measured_and_as_a_mean():
     ("steps", "rewards"),
     [([], []), ([1], [[0.5]]), ([3], [[0.5], [NAN]]), ([1, 2, 3], [[0.1, NAN, 0.3]]), ([1, 2], [[NAN, NAN]])],
 )
-def test_training_of_no_or_few_or_missing_steps_is_drawn(steps, rewards):
+def test_training_curves_of_no_few_or_missing_steps(steps, rewards):
     svg = ET.fromstring(over_steps(steps, rewards, title="training"))
-    there = sum(any(map(math.isfinite, values)) for values in rewards)
-    assert len(labels(svg)) == there
+    present = sum(any(map(math.isfinite, values)) for values in rewards)
+    assert len(labels(svg)) == present
     assert all(map(math.isfinite, numbers(svg)))
 
 
-def test_a_value_without_neighbours_is_seen_as_a_dot():
+def test_a_value_without_neighbours_is_a_dot():
     svg = ET.fromstring(over_steps([1, 2, 3], [[0.1, NAN, 0.3]], title="training"))
     assert len(list(svg.iter(f"{SVG}circle"))) == 2
 
 
-def test_a_moving_mean_leaves_out_what_is_missing():
+def test_a_moving_mean_ignores_nan():
     assert moving_mean([1.0, NAN, 3.0, 5.0], 3) == [1.0, 2.0, 4.0, 4.0]
     assert all(map(math.isnan, moving_mean([NAN, NAN], 3)))
     assert moving_mean([], 3) == []

@@ -1,4 +1,4 @@
-"""A run has the figures that its numbers allow, and they can be had as files."""
+"""Tests of the figures of a run, and of their SVG and PNG files."""
 
 import re
 import sys
@@ -12,15 +12,17 @@ from PIL import Image
 from codots.report.figures import figures, side_by_side, write_figures
 from codots.report.page import write_report
 from codots.report.run import read_run, references_of
-from tests.report.made import full_run, make_run, mixed_run, steps, summary
+from tests.report.runs import demo_summary, full_run, make_run, mixed_run, steps
 
-ALL = ["positions", "arms-after", "training", "facts", "looks", "malformed", "tokens", "seconds"]
+ALL = ["positions", "arms-after", "training", "facts", "evaluations", "malformed", "tokens", "seconds"]
 
 
-def test_a_run_has_the_figures_that_its_numbers_allow(tmp_path):
+def test_a_run_has_the_figures_of_its_data(tmp_path):
     assert [f.name for f in figures(read_run(full_run(tmp_path / "all")))] == ALL
-    bare = [{"step": 1, "reward/0": 0.5}]
-    assert [f.name for f in figures(read_run(make_run(tmp_path / "one", metrics=bare, pack_size=1)))] == ["training"]
+    one_step = [{"step": 1, "reward/0": 0.5}]
+    assert [f.name for f in figures(read_run(make_run(tmp_path / "one", metrics=one_step, pack_size=1)))] == [
+        "training"
+    ]
     assert figures(read_run(make_run(tmp_path / "none"))) == []
 
 
@@ -28,15 +30,15 @@ def title(figure):
     return re.search(r"<title id=[^>]*>([^<]*)", figure.svg)[1]
 
 
-def test_each_entry_of_worlds_has_its_own_curves_beside_its_own_references(tmp_path):
+def test_each_entry_of_worlds_has_its_own_curves_and_references(tmp_path):
     run = read_run(mixed_run(tmp_path / "run"))
     found = {f.name: f for f in figures(run)}
-    assert list(found) == ["training", "training-1", "facts-1", "looks", "looks-1", "tokens", "seconds"]
+    assert list(found) == ["training", "training-1", "facts-1", "evaluations", "evaluations-1", "tokens", "seconds"]
     assert title(found["training"]) == "Reward while training, frozen-lake-v1:easy"
     assert title(found["training-1"]) == "Reward while training, frozen-lake-v1:hard"
     assert "position 2:" in found["training"].svg
     assert "position 2:" not in found["training-1"].svg
-    assert title(found["looks-1"]) == "Looks at dev, position 1, frozen-lake-v1:hard"
+    assert title(found["evaluations-1"]) == "Evaluations on dev, position 1, frozen-lake-v1:hard"
     assert title(found["facts-1"]) == "Facts in the last context, frozen-lake-v1:hard"
     easy, hard = (references_of(run, label) for label in run.labels)
     assert easy != hard
@@ -45,10 +47,10 @@ def test_each_entry_of_worlds_has_its_own_curves_beside_its_own_references(tmp_p
     assert "run frozen-lake-v1:hard" in both["runs-training"]
 
 
-def test_the_first_figure_tells_before_after_null_and_the_references(tmp_path):
+def test_the_first_figure_shows_before_after_null_and_the_references(tmp_path):
     first = figures(read_run(full_run(tmp_path / "run")))[0]
-    for told in ("before: 0.30", "after, null: 0.50", "after: 0.50, 0.70, 0.81", "floor:", "bayes:", "ceiling:"):
-        assert told in first.svg
+    for text in ("before: 0.30", "after, null: 0.50", "after: 0.50, 0.70, 0.81", "floor:", "bayes:", "ceiling:"):
+        assert text in first.svg
 
 
 def test_facts_that_are_neither_right_nor_wrong_are_missing(tmp_path):
@@ -60,7 +62,7 @@ def test_facts_that_are_neither_right_nor_wrong_are_missing(tmp_path):
     assert "missing, step 3" not in found["facts"]
 
 
-def test_runs_stand_side_by_side_over_the_steps_of_all(tmp_path):
+def test_several_runs_share_a_figure_over_all_their_steps(tmp_path):
     runs = [read_run(full_run(tmp_path / "long")), read_run(make_run(tmp_path / "short", metrics=steps(12)))]
     both = {f.name: f.svg for f in side_by_side(runs)}
     assert set(both) == {"runs-0", "runs-training"}
@@ -68,19 +70,19 @@ def test_runs_stand_side_by_side_over_the_steps_of_all(tmp_path):
     assert "long: 0.50, 0.70, 0.81" in both["runs-0"]
 
 
-def test_runs_measured_in_different_worlds_are_drawn_apart_and_say_which(tmp_path):
-    runs = [read_run(make_run(tmp_path / p, summary(preset=p), preset=p)) for p in ("easy", "hard")]
+def test_runs_in_different_settings_have_separate_figures(tmp_path):
+    runs = [read_run(make_run(tmp_path / p, demo_summary(preset=p), preset=p)) for p in ("easy", "hard")]
     titles = [re.search(r"<title id=[^>]*>([^<]*)", figure.svg)[1] for figure in side_by_side(runs)]
     assert titles == [f"frozen-lake-v1 {preset} after training, 40 packs of dev" for preset in ("easy", "hard")]
 
 
-def test_words_are_drawn_and_a_lack_of_fonts_is_one_line(tmp_path, monkeypatch):
+def test_png_files_have_text_and_missing_fonts_are_a_one_line_error(tmp_path, monkeypatch):
     figure = figures(read_run(full_run(tmp_path / "run")))[0]
     _, png = write_figures(tmp_path / "figures", [figure])
-    silent = re.sub(r"<text.*?</text>", "", figure.svg)
-    assert png.read_bytes() != bytes(resvg_py.svg_to_bytes(svg_string=silent, zoom=2))
-    bare = partial(resvg_py.svg_to_bytes, skip_system_fonts=True)
-    monkeypatch.setattr(resvg_py, "svg_to_bytes", bare)
+    without_text = re.sub(r"<text.*?</text>", "", figure.svg)
+    assert png.read_bytes() != bytes(resvg_py.svg_to_bytes(svg_string=without_text, zoom=2))
+    without_fonts = partial(resvg_py.svg_to_bytes, skip_system_fonts=True)
+    monkeypatch.setattr(resvg_py, "svg_to_bytes", without_fonts)
     with pytest.raises(ValueError, match="need a font"):
         write_figures(tmp_path / "none", [figure])
     assert not (tmp_path / "none").exists()
@@ -99,10 +101,10 @@ def test_figures_are_written_as_svg_and_png(tmp_path):
         else:
             with Image.open(path) as image:
                 assert image.size == (1040, 740)
-                assert len(image.convert("RGB").getcolors(1_000_000)) > 20  # lines and words, not a blank sheet
+                assert len(image.convert("RGB").getcolors(1_000_000)) > 20  # lines and text, not a blank image
 
 
-def test_without_the_extra_the_line_names_it_and_nothing_is_written(tmp_path, monkeypatch):
+def test_a_missing_extra_is_named_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     with pytest.raises(ValueError, match=r"codots\[figures\]"):
         write_figures(tmp_path / "figures", figures(read_run(full_run(tmp_path / "run"))))

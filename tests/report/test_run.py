@@ -1,15 +1,15 @@
-"""A run folder is read whatever part of it is there, and what cannot be read is named."""
+"""Tests of reading run folders: partial runs, several worlds, evaluations, and one-line errors."""
 
 import json
 import math
 
 import pytest
 
-from codots.report.run import POINTS, apart, find_runs, grounds, read_run, references_of
-from tests.report.made import WORLDS, full_run, life, make_run, mixed_run, report, steps, summary
+from codots.report.run import POINTS, by_setting, find_runs, read_run, references_of, unique_names
+from tests.report.runs import WORLDS, demo_summary, full_run, life, make_run, mixed_run, report, steps
 
 
-def test_every_part_of_a_run_is_found(tmp_path):
+def test_every_part_of_a_run_is_read(tmp_path):
     run = read_run(full_run(tmp_path / "run"))
     assert (run.name, run.size, run.last_step, run.running) == ("run", 3, 30, False)
     assert [(e.name, e.when) for e in run.evaluations] == [
@@ -23,47 +23,49 @@ def test_every_part_of_a_run_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["config", "metrics", "rows"])
-def test_a_run_of_one_part_is_a_run(tmp_path, part):
-    made = {"config": {}, "metrics": {"metrics": steps(3)}, "rows": {"trained": life(0, [0, 1, 1])}}
-    folder = make_run(tmp_path / "run", **made[part])
+def test_a_run_may_have_a_single_part(tmp_path, part):
+    parts = {"config": {}, "metrics": {"metrics": steps(3)}, "rows": {"trained": life(0, [0, 1, 1])}}
+    folder = make_run(tmp_path / "run", **parts[part])
     if part != "config":
         (folder / "config.yaml").unlink()
     run = read_run(folder)
     assert (len(run.steps), len(run.rows)) == {"config": (0, 0), "metrics": (3, 0), "rows": (0, 1)}[part]
 
 
-def test_a_run_over_several_worlds_names_them_and_is_measured_in_each(tmp_path):
+def test_a_run_over_several_worlds_has_references_for_each(tmp_path):
     folder = mixed_run(tmp_path / "run")
     for name, preset, size in (("easy", "easy", 3), ("hard", "hard", 2), ("far", "wide", 2)):
-        told = report([0.5] * size, [0.4] * size, model="run", preset=preset)
-        (folder / f"{name}.json").write_text(json.dumps(told))
+        values = report([0.5] * size, [0.4] * size, model="run", preset=preset)
+        (folder / f"{name}.json").write_text(json.dumps(values))
     run = read_run(folder)
     assert (run.size, run.labels) == (3, ["frozen-lake-v1:easy/", "frozen-lake-v1:hard/"])
     assert run.world == ["frozen-lake-v1 easy, frozen-lake-v1 hard", "seed 0"]
-    assert {e.name: e.away(run.config) for e in run.evaluations} == {"easy": "", "hard": "", "far": "wide"}
+    assert {e.name: e.mismatch(run.config) for e in run.evaluations} == {"easy": "", "hard": "", "far": "wide"}
     assert [references_of(run, label)["bayes"] for label in run.labels] == [[0.62, 0.93, 0.93], [0.62, 0.93]]
     assert read_run(make_run(tmp_path / "one")).labels == [""]
 
 
 @pytest.mark.parametrize("worlds", [3, [], [3], [WORLDS[0] | {"pack_size": "x"}]])
-def test_worlds_that_cannot_be_read_are_one_line(tmp_path, worlds):
-    with pytest.raises(ValueError, match=r"config\.yaml is no recipe: expected a (list of worlds|number of pack_size)"):
+def test_invalid_worlds_are_a_one_line_error(tmp_path, worlds):
+    with pytest.raises(
+        ValueError, match=r"config\.yaml is not a recipe: expected (a list of worlds|an integer for pack_size)"
+    ):
         read_run(make_run(tmp_path / "run", worlds=worlds))
 
 
-def test_a_run_that_goes_on_is_told_from_one_that_is_over(tmp_path):
+def test_running_is_whether_steps_are_left(tmp_path):
     assert read_run(make_run(tmp_path / "a", metrics=steps(3), steps=10)).running
     assert not read_run(make_run(tmp_path / "b", metrics=steps(3))).running
 
 
-def test_a_cut_off_last_line_of_metrics_does_not_count(tmp_path):
+def test_a_cut_off_last_line_of_metrics_is_ignored(tmp_path):
     folder = make_run(tmp_path / "run", metrics=steps(3))
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rew')
     assert read_run(folder).last_step == 3
 
 
-def test_many_steps_are_means_of_neighbours(tmp_path):
+def test_many_steps_are_averaged_with_their_neighbours(tmp_path):
     lines = [{"step": t, "reward/0": float(t), **({"eval/own_0": 1.0} if t == 5 else {})} for t in range(1, 1201)]
     run = read_run(make_run(tmp_path / "run", metrics=lines))
     assert len(run.steps) == POINTS
@@ -73,109 +75,109 @@ def test_many_steps_are_means_of_neighbours(tmp_path):
     assert all(map(math.isnan, run.column("never written")))
 
 
-def test_references_come_from_packs_of_dev_where_no_evaluation_brings_them(tmp_path):
+def test_references_are_computed_on_dev_packs_without_an_evaluation(tmp_path):
     found = references_of(read_run(make_run(tmp_path / "run", preset="tiny")))
     assert all(len(values) == 3 for values in found.values())
     assert found["floor"][0] < found["bayes"][0] < found["ceiling"][0]
     assert references_of(read_run(make_run(tmp_path / "other", domain="not-here-v1"))) == {}
 
 
-def test_evaluations_of_other_packs_stand_apart(tmp_path):
-    folder = make_run(tmp_path / "run", summary())
+def test_evaluations_are_grouped_by_setting(tmp_path):
+    folder = make_run(tmp_path / "run", demo_summary())
     (folder / "hard.json").write_text(json.dumps(report([0.1] * 8, [0.1] * 8, model=f"{folder}/model", preset="hard")))
     (folder / "notes.json").write_text('{"something": "else"}')
-    assert [[e.name for e in ground] for ground in grounds(read_run(folder))] == [["before", "after"], ["hard"]]
+    assert [[e.name for e in group] for group in by_setting(read_run(folder))] == [["before", "after"], ["hard"]]
 
 
-def test_a_training_is_judged_by_lives_of_its_own_kind(tmp_path):
+def test_references_and_after_prefer_the_training_setting(tmp_path):
     folder = make_run(tmp_path / "run", metrics=steps(4))
-    alone = references_of(read_run(folder))
-    told = {"eval-hard": report([0.1] * 8, [0.1] * 8, preset="hard"), "eval": report([0.2] * 3, [0.1] * 3)}
-    for name, of in told.items():
-        (folder / f"{name}.json").write_text(json.dumps(of | {"model": f"{folder}/model"}))
+    computed = references_of(read_run(folder))
+    reports = {"eval-hard": report([0.1] * 8, [0.1] * 8, preset="hard"), "eval": report([0.2] * 3, [0.1] * 3)}
+    for name, values in reports.items():
+        (folder / f"{name}.json").write_text(json.dumps(values | {"model": f"{folder}/model"}))
         run = read_run(folder)
         assert run.after.name == name
-        assert references_of(run) == (alone if name == "eval-hard" else {k: of[k] for k in alone})
-    assert [e.away(run.config) for e in run.evaluations] == ["", "hard 8 tasks"]
-    assert [e.away({}) for e in run.evaluations] == ["", ""]
+        assert references_of(run) == (computed if name == "eval-hard" else {k: values[k] for k in computed})
+    assert [e.mismatch(run.config) for e in run.evaluations] == ["", "hard 8 tasks"]
+    assert [e.mismatch({}) for e in run.evaluations] == ["", ""]
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
-        ("metrics.jsonl", '{"step": 1}\nnonsense\n', "metrics.jsonl, line 2: expected the numbers of a step"),
+        ("metrics.jsonl", '{"step": 1}\nnonsense\n', "metrics.jsonl, line 2: expected the metrics of a step"),
         ("summary.json", "{", "summary.json is not JSON"),
-        ("config.yaml", "a: [", "config.yaml is no recipe"),
-        ("config.yaml", "words", "config.yaml is no recipe"),
-        ("config.yaml", "steps:", "config.yaml is no recipe: expected a number of steps, got None"),
+        ("config.yaml", "a: [", "config.yaml is not a recipe"),
+        ("config.yaml", "words", "config.yaml is not a recipe"),
+        ("config.yaml", "steps:", "config.yaml is not a recipe: expected an integer for steps, got None"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path, name, text, said):
+def test_an_invalid_file_is_named(tmp_path, name, text, message):
     folder = make_run(tmp_path / "run")
     (folder / name).write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_run(folder)
 
 
-def test_an_evaluation_that_is_not_there_yet_takes_nothing_away(tmp_path):
-    folder = make_run(tmp_path / "run", summary())
+def test_empty_and_unrelated_json_files_are_ignored(tmp_path):
+    folder = make_run(tmp_path / "run", demo_summary())
     (folder / "eval.json").write_text("")
     (folder / "half.json").write_text(json.dumps({"arms": {}, "model": "m", "writer": None, "floor": [], "bayes": []}))
     assert [e.name for e in read_run(folder).evaluations] == ["before", "after"]
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path):
+def test_repeated_run_names_are_numbered(tmp_path):
     runs = []
     for place, name in (("p", "a"), ("q", "a"), ("r", "a-2"), ("s", "a")):
         (tmp_path / place).mkdir()
         runs.append(read_run(make_run(tmp_path / place / name)))
-    assert apart(runs) == ["a", "a-2", "a-2-2", "a-3"]
+    assert unique_names(runs) == ["a", "a-2", "a-2-2", "a-3"]
 
 
-def test_a_step_that_learnt_from_nothing_has_no_entropy(tmp_path):
-    learnt = {"train/entropy": 0.4, "train/logprob_gap": 1e-7, "train/grad_norm": 0.3}
-    lines = [line | (learnt if line["step"] != 2 else dict.fromkeys(learnt, 0.0)) for line in steps(3)]
+def test_a_step_without_trained_tokens_has_no_entropy(tmp_path):
+    values = {"train/entropy": 0.4, "train/logprob_gap": 1e-7, "train/grad_norm": 0.3}
+    lines = [line | (values if line["step"] != 2 else dict.fromkeys(values, 0.0)) for line in steps(3)]
     run = read_run(make_run(tmp_path / "run", metrics=lines))
     assert run.column("train/entropy") == pytest.approx([0.4, math.nan, 0.4], nan_ok=True)
     assert run.column("train/logprob_gap") == pytest.approx([1e-7, math.nan, 1e-7], nan_ok=True)
     assert run.column("train/grad_norm") == [0.3, 0.0, 0.3]
 
 
-def test_what_a_run_reached_is_with_contexts_of_its_own(tmp_path):
+def test_after_ignores_evaluations_with_another_writer(tmp_path):
     folder = make_run(tmp_path / "run")
     for name, writer in (("a", "base"), ("b", None)):
-        told = report([0.2] * 3, [0.1] * 3, model=f"{folder}/model", writer=writer)
-        (folder / f"{name}.json").write_text(json.dumps(told))
+        values = report([0.2] * 3, [0.1] * 3, model=f"{folder}/model", writer=writer)
+        (folder / f"{name}.json").write_text(json.dumps(values))
     assert read_run(folder).after.name == "b"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"model": None}, "model is None"),
         ({"size": "3"}, "size is '3'"),
-        ({"size": 4}, "the curve of own is not of 4 positions"),
+        ({"size": 4}, "the curve of own does not have 4 positions"),
         ({"arms": {"new": {}}}, "unknown arm 'new'"),
     ],
 )
-def test_an_evaluation_that_is_none_is_named(tmp_path, change, said):
+def test_an_invalid_evaluation_is_named(tmp_path, change, message):
     folder = make_run(tmp_path / "run")
     (folder / "eval.json").write_text(json.dumps(report([0.2] * 3, [0.1] * 3) | change))
-    with pytest.raises(ValueError, match=rf"eval\.json is no evaluation's: {said}"):
+    with pytest.raises(ValueError, match=rf"eval\.json is not an evaluation: {message}"):
         read_run(folder)
     (folder / "eval.json").unlink()
     (folder / "summary.json").write_text('{"before": {}, "after": {}, "seconds": {}}')
-    with pytest.raises(ValueError, match=r"summary\.json is no "):
+    with pytest.raises(ValueError, match=r"summary\.json is not a demo summary"):
         read_run(folder)
 
 
-def test_what_is_no_run_names_the_nearest(tmp_path):
+def test_a_missing_run_names_the_nearest(tmp_path):
     make_run(tmp_path / "demo")
     with pytest.raises(ValueError, match=r"no run at .*dmo; expected a folder with config.yaml.*nearest is '.*demo'"):
         read_run(tmp_path / "dmo")
 
 
-def test_runs_are_found_in_folders_of_folders_and_not_inside_of_runs(tmp_path):
+def test_find_runs_searches_nested_folders_but_not_runs(tmp_path):
     for name in ("a", "b"):
         make_run(tmp_path / name)
     (tmp_path / "more").mkdir()

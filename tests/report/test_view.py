@@ -1,4 +1,4 @@
-"""The server answers this machine alone, with runs and nothing else, and with what is there now."""
+"""Tests of the server: local requests only, no path outside of the runs, and live updates."""
 
 import http.client
 import threading
@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from codots.report.view import serve
-from tests.report.made import make_run, steps
+from tests.report.runs import make_run, steps
 
 
 @pytest.fixture
@@ -21,30 +21,30 @@ def runs(tmp_path):
 
 @pytest.fixture
 def get(runs):
-    """Ask the server, running in this process."""
+    """Return a function that sends a request to a server in this process."""
     with serve(runs, 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
 
-        def ask(path, host=None, method="GET"):
+        def request(path, host=None, method="GET"):
             connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
             connection.request(method, path, headers={"Host": host} if host else {})
             answer = connection.getresponse()
-            said = answer.status, answer.read().decode()
+            result = answer.status, answer.read().decode()
             connection.close()
-            return said
+            return result
 
-        ask.server = server
-        yield ask
+        request.server = server
+        yield request
         server.shutdown()
         thread.join()
 
 
-def test_only_the_loopback_interface_is_bound(get):
+def test_the_server_binds_only_the_loopback_interface(get):
     assert get.server.server_address[0] == "127.0.0.1"
 
 
-def test_the_runs_are_listed_with_how_far_they_are(get):
+def test_the_list_of_runs_shows_their_progress(get):
     status, page = get("/")
     assert status == 200
     assert "12 of 30" in page
@@ -54,17 +54,17 @@ def test_the_runs_are_listed_with_how_far_they_are(get):
 
 
 @pytest.mark.parametrize("text", ["steps:", "steps: many", "a: ["])
-def test_a_run_that_cannot_be_read_hides_no_other(get, runs, text):
+def test_a_run_with_an_invalid_recipe_does_not_hide_other_runs(get, runs, text):
     make_run(runs / "broken", metrics=steps(3))
     (runs / "broken" / "config.yaml").write_text(text)
     status, page = get("/")
     assert status == 200
     assert "12 of 30" in page
-    assert "config.yaml is no recipe" in page
+    assert "config.yaml is not a recipe" in page
     assert get("/report?run=broken")[0] == 500
 
 
-def test_a_run_is_shown_by_its_name_whatever_letters_it_has(get):
+def test_a_run_name_may_have_special_characters(get):
     for name in ("first", "a <b> & c"):
         status, page = get(f"/report?run={quote(name)}")
         assert status == 200
@@ -93,14 +93,14 @@ def test_several_runs_are_shown_side_by_side(get):
         "/news?run=../",
     ],
 )
-def test_no_path_leads_out_of_the_runs(get, path):
+def test_no_path_leads_outside_of_the_runs(get, path):
     status, text = get(path)
     assert status == 404
     assert "not for you" not in text
     assert "root:" not in text
 
 
-def test_an_unknown_run_names_the_nearest_and_none_is_asked_for(get):
+def test_an_unknown_or_missing_run_is_an_error(get):
     assert get("/report?run=frist") == (
         404,
         "unknown run 'frist'; expected one of a <b> & c, first; the nearest is 'first'",
@@ -108,17 +108,17 @@ def test_an_unknown_run_names_the_nearest_and_none_is_asked_for(get):
     assert get("/report")[0] == 400
 
 
-def test_another_host_is_not_answered(get):
+def test_another_host_is_refused(get):
     assert get("/", host="evil.example")[0] == 403
     assert get("/", host=f"localhost:{get.server.server_port}")[0] == 200
 
 
-def test_nothing_can_be_written(get):
+def test_the_server_is_read_only(get):
     assert get("/", method="POST")[0] == 501
     assert get("/", method="HEAD") == (200, "")
 
 
-def test_news_change_with_the_run_and_so_does_its_page(get, runs):
+def test_the_stamp_and_the_page_change_with_the_run(get, runs):
     before, page = get("/news?run=first"), get("/report?run=first")[1]
     assert get("/news?run=first") == before
     assert "12 of 30 training steps" in page
@@ -127,23 +127,23 @@ def test_news_change_with_the_run_and_so_does_its_page(get, runs):
     assert "13 of 30 training steps" in get("/report?run=first")[1]
 
 
-def test_a_run_that_cannot_be_read_is_told_and_hides_no_other(get, runs):
+def test_a_run_with_invalid_metrics_does_not_hide_other_runs(get, runs):
     (runs / "first" / "metrics.jsonl").write_text("nonsense\n")
     status, text = get("/report?run=first")
     assert (status, text.count("\n")) == (500, 0)
-    assert "metrics.jsonl, line 1: expected the numbers of a step" in text
+    assert "metrics.jsonl, line 1: expected the metrics of a step" in text
     status, page = get("/")
     assert "metrics.jsonl, line 1" in page
     assert "a &lt;b&gt; &amp; c" in page
 
 
-def test_a_folder_that_is_not_there_and_a_port_that_is_taken_are_refused(get, runs):
+def test_a_missing_folder_and_a_taken_port_are_refused(get, runs):
     with pytest.raises(ValueError, match="no folder"):
         serve(runs / "nowhere", 0)
     with pytest.raises(ValueError, match="give --port 0"):
         serve(runs, get.server.server_port)
 
 
-def test_a_folder_without_runs_says_how_to_make_one(tmp_path):
+def test_an_empty_folder_explains_how_to_create_a_run(tmp_path):
     with serve(tmp_path, 0) as server:
-        assert "No run is here yet" in server.RequestHandlerClass.viewer.answer("/")[2]
+        assert "This folder has no runs yet" in server.RequestHandlerClass.viewer.answer("/")[2]

@@ -1,1 +1,1 @@
-"""Runs as one page to read, on disk or served."""
+"""Report pages of runs, written to disk or served."""

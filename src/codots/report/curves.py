@@ -1,4 +1,4 @@
-"""The two kinds of figure: reward by position in a life, and anything over the steps of a training."""
+"""The two kinds of figure: reward by position in a life, and metrics over training steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from codots.report.svg import (
     Frame,
     Point,
     Series,
-    assembled,
     axes,
     document,
     dot,
@@ -22,22 +21,23 @@ from codots.report.svg import (
     line,
     lone_dots,
     ticks,
+    with_labels,
 )
 
 FEW = 20
-"""Up to so many steps each is drawn as a dot, and nothing is smoothed."""
+"""Up to this many steps, each value is a dot and nothing is smoothed."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a figure: one value per position, or per step."""
+    """A line of a figure, with one value per position or per step."""
 
     name: str
     values: Sequence[float]
     ci95: Sequence[Sequence[float]] | None = None
-    """Least and greatest end of each value's interval."""
+    """Lower and upper end of the interval of each value."""
     colour: int = 0
-    """Place in the palette."""
+    """Index into the palette."""
     dotted: bool = False
 
     @property
@@ -47,7 +47,7 @@ class Curve:
 
 
 def position_curves(series: Sequence[Curve], *, title: str, references: Mapping[str, Sequence[float]]) -> str:
-    """Draw reward by position, with intervals, and with reference lines that are dashed and labelled at their end."""
+    """Draw reward by position with intervals, and dashed reference lines."""
     lines = [*(curve.values for curve in series), *references.values()]
     size = max(map(len, lines), default=1)
     frame = Frame((0, size - 1), heights(lines))
@@ -58,11 +58,11 @@ def position_curves(series: Sequence[Curve], *, title: str, references: Mapping[
         marks = line(points, f"line {curve.kind}" + " dotted" * curve.dotted)
         marks += whiskers(curve, points, frame) + dots(curve, points, "position", range(size))
         drawn.append(Series(marks, label(curve.name, curve.values, points, curve.kind)))
-    told = [(curve.name, curve.values) for curve in series] + list(references.items())
+    values = [(curve.name, curve.values) for curve in series] + list(references.items())
     return document(
         title,
-        told,
-        [axes(frame, range(size), "position: tasks lived before this one", "mean reward"), assembled(drawn)],
+        values,
+        [axes(frame, range(size), "position: number of earlier tasks", "mean reward"), with_labels(drawn)],
     )
 
 
@@ -75,7 +75,7 @@ def step_curves(
     references: Mapping[str, float] | None = None,
     least_top: float = 1.0,
 ) -> str:
-    """Draw values over training steps: thin as measured, bold as a moving mean of few steps."""
+    """Draw values over training steps: raw values as a thin line, a moving mean as a bold one."""
     fixed = {name: [value] * len(steps) for name, value in (references or {}).items() if steps}
     frame = Frame(
         (min(steps, default=0), max(steps, default=0)),
@@ -83,7 +83,7 @@ def step_curves(
     )
     top, width = frame.heights[-1], 2 * (len(steps) // FEW) + 1
     drawn = [reference(name, values, frame, steps) for name, values in fixed.items()]
-    told: list[tuple[str, Sequence[float]]] = []
+    ends: list[tuple[str, Sequence[float]]] = []
     for curve in series:
         smooth = moving_mean(curve.values, width)
         points = frame.points(steps, smooth)
@@ -91,12 +91,12 @@ def step_curves(
         marks += line(points, f"line {curve.kind}" + " dotted" * curve.dotted)
         marks += dots(curve, points, "step", steps) if len(steps) <= FEW else lone_dots(points, curve.kind)
         drawn.append(Series(marks, label(curve.name, smooth, points, curve.kind, top)))
-        told.append((curve.name, [smooth[0], smooth[-1]] if smooth else []))
-    return document(title, told, [axes(frame, ticks(*frame.x_range), "training step", unit), assembled(drawn)])
+        ends.append((curve.name, [smooth[0], smooth[-1]] if smooth else []))
+    return document(title, ends, [axes(frame, ticks(*frame.x_range), "training step", unit), with_labels(drawn)])
 
 
 def reference(name: str, values: Sequence[float], frame: Frame, across: Sequence[float]) -> Series:
-    """Draw a dashed line to compare with; a single value goes through the whole plot."""
+    """Draw a dashed reference line; a single value spans the whole plot."""
     points = frame.points(list(across)[: len(values)], values)
     if len(points) == 1:
         points = [(LEFT, points[0][1]), (RIGHT, points[0][1])]
@@ -115,19 +115,19 @@ def whiskers(curve: Curve, points: Sequence[Point], frame: Frame) -> str:
 
 
 def dots(curve: Curve, points: Sequence[Point], what: str, across: Sequence[float]) -> str:
-    """Draw each value as a dot that says its number when pointed at."""
+    """Draw each value as a dot with its number as a tooltip."""
     drawn = []
     for i, (x, y) in enumerate(points):
         if not math.isnan(y):
-            told = f"{curve.name}, {what} {across[i]:.0f}: {curve.values[i]:.3f}"
+            tooltip = f"{curve.name}, {what} {across[i]:.0f}: {curve.values[i]:.3f}"
             if curve.ci95 and all(map(math.isfinite, curve.ci95[i])):
-                told += " [{:.3f}, {:.3f}]".format(*curve.ci95[i])
-            drawn.append(dot(x, y, curve.kind, told))
+                tooltip += " [{:.3f}, {:.3f}]".format(*curve.ci95[i])
+            drawn.append(dot(x, y, curve.kind, tooltip))
     return "".join(drawn)
 
 
 def moving_mean(values: Sequence[float], width: int) -> list[float]:
-    """Mean over `width` neighbours, fewer at the ends, NaN left out."""
-    near = [values[max(0, i - width // 2) : i + width // 2 + 1] for i in range(len(values))]
-    there = [[value for value in part if math.isfinite(value)] for part in near]
-    return [sum(part) / len(part) if part else math.nan for part in there]
+    """Return the mean over `width` neighbours, fewer at the ends, ignoring NaN."""
+    windows = [values[max(0, i - width // 2) : i + width // 2 + 1] for i in range(len(values))]
+    finite = [[value for value in window if math.isfinite(value)] for window in windows]
+    return [sum(window) / len(window) if window else math.nan for window in finite]

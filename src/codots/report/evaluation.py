@@ -1,4 +1,4 @@
-"""An evaluation as JSON holds it: whether it is one, of which moment, and where its lives were lived."""
+"""Evaluations as stored in JSON: validation, when they were made, and how their setting differs from the recipe."""
 
 from __future__ import annotations
 
@@ -12,69 +12,69 @@ from codots.rollout.arms import ARMS
 
 REFERENCES = ("floor", "bayes", "ceiling")
 CURVES = {"lift", "lift_ci95", "share", "share_ci95", "shuffled_lift", "shuffled_lift_ci95", *REFERENCES}
-TOLD = {"arms", "model", "writer", "domain", "preset", "split", "n_packs", "size", "temperature", *CURVES}
-"""What every evaluation says."""
+KEYS = {"arms", "model", "writer", "domain", "preset", "split", "n_packs", "size", "temperature", *CURVES}
+"""Keys that every evaluation has."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A report of `evaluate`, as JSON holds it."""
+    """A report of `evaluate`, as stored in JSON."""
 
     name: str
     when: str
-    """`before` or `after` training, or `other` of another model."""
+    """`before` or `after` training, or `other` for another model."""
     report: dict[str, Any]
 
     @property
-    def ground(self) -> tuple[Any, ...]:
-        """What two evaluations share that may be compared."""
+    def setting(self) -> tuple[Any, ...]:
+        """Domain, preset, split, number of packs and pack size; only evaluations with equal settings are compared."""
         return tuple(self.report[key] for key in ("domain", "preset", "split", "n_packs", "size"))
 
     @property
     def packs(self) -> str:
-        """What its lives were lived on, in words."""
+        """The packs of the evaluation, in words."""
         return "{n_packs} packs of {split}, {size} tasks each".format(**self.report)
 
-    def away(self, config: dict[str, Any]) -> str:
-        """Say what sets its lives apart from those that the recipe trains on, as `hard 8 tasks`; empty if nothing."""
-        told = [(key, self.report[key]) for key in ("domain", "preset", "size")]
-        apart = [[(key, v) for key, v in told if world.get(key, v) != v] for world in worlds_of(config)]
-        return " ".join(f"{v} tasks" if key == "size" else v for key, v in min(apart, key=len, default=[]))
+    def mismatch(self, config: dict[str, Any]) -> str:
+        """Return how its lives differ from the training lives, such as `hard 8 tasks`; empty if they match."""
+        values = [(key, self.report[key]) for key in ("domain", "preset", "size")]
+        differing = [[(key, v) for key, v in values if world.get(key, v) != v] for world in worlds_of(config)]
+        return " ".join(f"{v} tasks" if key == "size" else v for key, v in min(differing, key=len, default=[]))
 
 
 def worlds_of(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return domain, preset and size of each entry of a recipe, as far as it says them."""
+    """Return the domain, preset and size of each entry of a recipe, without the keys that it lacks."""
     names = {"domain": "domain", "preset": "preset", "pack_size": "size"}
     worlds = config.get("worlds", [config])
     return [{name: world[key] for key, name in names.items() if key in world} for world in worlds]
 
 
-def is_evaluation(said: Any) -> bool:
-    """Whether this looks like a report of `evaluate`."""
-    return isinstance(said, dict) and said.keys() >= TOLD
+def is_evaluation(value: Any) -> bool:
+    """Return whether a JSON value has the keys of a report of `evaluate`."""
+    return isinstance(value, dict) and value.keys() >= KEYS
 
 
-def checked(path: Path, said: Any) -> dict[str, Any]:
-    """Give back what an evaluation said, if it holds what a page shows; ValueError says what it lacks."""
+def checked(path: Path, report: Any) -> dict[str, Any]:
+    """Return an evaluation's report if it has all that a page shows; raises ValueError otherwise."""
     try:
-        if missing := TOLD - said.keys():
-            raise TypeError(f"it says nothing of {min(missing)}")
+        if missing := KEYS - report.keys():
+            raise TypeError(f"it has no {min(missing)}")
         for key, kind in (("model", str), ("domain", str), ("preset", str), ("size", int), ("n_packs", int)):
-            if not isinstance(said[key], kind):
-                raise TypeError(f"{key} is {said[key]!r}")
-        for arm, of in said["arms"].items():
+            if not isinstance(report[key], kind):
+                raise TypeError(f"{key} is {report[key]!r}")
+        for arm, values in report["arms"].items():
             if arm not in ARMS:
                 raise TypeError(nearest(arm, list(ARMS), "arm"))
-            curves = ArmReport(**of)
-            if not len(curves.reward) == len(curves.ci95) == said["size"]:
-                raise TypeError(f"the curve of {arm} is not of {said['size']} positions")
+            curves = ArmReport(**values)
+            if not len(curves.reward) == len(curves.ci95) == report["size"]:
+                raise TypeError(f"the curve of {arm} does not have {report['size']} positions")
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no evaluation's: {error}") from error
-    return dict(said)
+        raise ValueError(f"{path} is not an evaluation: {error}") from error
+    return dict(report)
 
 
-def moment(folder: Path, config: dict[str, Any], model: str) -> str:
-    """Tell whether a model is the run's own, or the one that it started from."""
+def when_of(folder: Path, config: dict[str, Any], model: str) -> str:
+    """Return `after` for the run's own model, `before` for the model it started from, else `other`."""
     name = folder.resolve().name
     if name in (Path(model).name, Path(model).parent.name):
         return "after"

@@ -1,4 +1,4 @@
-"""The figures of a run, each only if its numbers are there: for the page, or as files."""
+"""The figures of a run, for the page or as files; a figure without data is left out."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from typing import Any
 from codots.core.files import write_atomically
 from codots.report.curves import Curve, position_curves, step_curves
 from codots.report.evaluation import REFERENCES, Evaluation
-from codots.report.run import Run, apart, grounds, references_of
+from codots.report.run import Run, by_setting, references_of, unique_names
 from codots.report.svg import STYLE
 
 SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
-"""The curves that say it at a glance: name, when, arm, colour."""
+"""The curves of the first figure: name, when, arm, colour."""
 FIRST = ("positions", "arms", "training", "facts")
-"""What the page shows unfolded, by caption."""
+"""Captions of the figures that the page shows expanded."""
 COLOUR_OF = (5, 3, 2, 0, 1, 4)
-"""Colour of each position: the first is grey, the fourth is the main one."""
+"""Colour of each position; the first is grey, the fourth is the main colour."""
 ARM_COLOUR = {"own": 0, "null": 5, "shuffled": 1, "frozen": 3, "oracle": 2}
 
 
 @dataclass(frozen=True)
 class Number:
-    """A figure of another number than reward."""
+    """A figure of metrics other than reward."""
 
     title: str
     unit: str
     least_top: float
     curves: Mapping[str, tuple[str, int]]
-    """Metric and colour of each."""
+    """Metric and colour of each curve, by name."""
     scale: float = 1.0
-    """What the metric is multiplied by."""
+    """Factor that the metrics are multiplied by."""
 
 
 NUMBERS = {
     "malformed": Number(
-        "What could not be read",
+        "Replies that could not be parsed",
         "share of replies",
         0.05,
         {"answers": ("malformed/solve", 0), "rewrites": ("malformed/update", 1)},
     ),
-    "signal": Number("Tasks that taught nothing", "share", 1.0, {"equal": ("credit/zero_signal_groups", 0)}),
-    "entropy": Number("Entropy of a sampled token", "nats", 0.1, {"entropy": ("train/entropy", 0)}),
-    "gradient": Number("Norm of the gradient", "before clipping", 0.1, {"norm": ("train/grad_norm", 0)}),
+    "signal": Number("Tasks without a learning signal", "share", 1.0, {"equal": ("credit/zero_signal_groups", 0)}),
+    "entropy": Number("Entropy per sampled token", "nats", 0.1, {"entropy": ("train/entropy", 0)}),
+    "gradient": Number("Gradient norm", "before clipping", 0.1, {"norm": ("train/grad_norm", 0)}),
     "gap": Number(
-        "Learner's logprobs off the sampler's by",
+        "Logprob gap of learner and sampler",
         "millionths of a nat, mean",
         0.1,
         {"gap": ("train/logprob_gap", 0)},
         scale=1e6,
     ),
-    "tokens": Number("Sampled tokens of a step", "tokens", 1.0, {"sampled": ("tokens/sampled", 0)}),
-    "seconds": Number("Time of a step", "seconds", 1e-9, {"all": ("time/step", 0), "living": ("time/rollout", 2)}),
+    "tokens": Number("Sampled tokens per step", "tokens", 1.0, {"sampled": ("tokens/sampled", 0)}),
+    "seconds": Number("Time per step", "seconds", 1e-9, {"all": ("time/step", 0), "rollout": ("time/rollout", 2)}),
 }
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, and by which caption it is explained."""
+    """A drawing and the name of its caption."""
 
     name: str
     svg: str
@@ -68,37 +68,39 @@ class Figure:
 
 
 def figures(run: Run) -> list[Figure]:
-    """All figures of a run, the telling ones first."""
-    evaluated = list(grounds(run))
-    found = [at_a_glance(evaluated[0], run)] if evaluated else []
-    for i, ground in enumerate(evaluated):
+    """Return all figures of a run, the main ones first."""
+    groups = list(by_setting(run))
+    found = [overview(groups[0], run)] if groups else []
+    for i, group in enumerate(groups):
         found += [
-            arms(evaluation, run, f"-{i}" * bool(i)) for evaluation in ground if len(evaluation.report["arms"]) > 2
+            arms(evaluation, run, f"-{i}" * bool(i)) for evaluation in group if len(evaluation.report["arms"]) > 2
         ]
     found += [*training(run), *numbers(run)]
     return sorted(found, key=lambda figure: FIRST.index(figure.caption) if figure.caption in FIRST else len(FIRST))
 
 
-def real(values: Sequence[Any] | None) -> list[Any]:
-    """Numbers as JSON holds them, with NaN for null, also inside of intervals."""
-    return [real(value) if isinstance(value, list) else math.nan if value is None else value for value in values or []]
+def floats(values: Sequence[Any] | None) -> list[Any]:
+    """Replace None by NaN in numbers from JSON, also inside intervals."""
+    return [
+        floats(value) if isinstance(value, list) else math.nan if value is None else value for value in values or []
+    ]
 
 
 def references(evaluation: Evaluation) -> dict[str, list[float]]:
-    """The dashed lines of an evaluation."""
-    return {name: real(evaluation.report[name]) for name in REFERENCES}
+    """Return the dashed reference lines of an evaluation."""
+    return {name: floats(evaluation.report[name]) for name in REFERENCES}
 
 
 def curve(name: str, evaluation: Evaluation, arm: str, colour: int, dotted: bool = False) -> Curve:
-    """One arm of an evaluation."""
-    of = evaluation.report["arms"][arm]
-    return Curve(name, real(of["reward"]), real(of["ci95"]), colour, dotted)
+    """Return the curve of one arm of an evaluation."""
+    values = evaluation.report["arms"][arm]
+    return Curve(name, floats(values["reward"]), floats(values["ci95"]), colour, dotted)
 
 
-def at_a_glance(ground: Sequence[Evaluation], run: Run) -> Figure:
-    """Draw own contexts before and after training, and empty ones after."""
-    own = [e for e in ground if e.report["writer"] is None]
-    by_when = {e.when: e for e in reversed(own)} or {ground[0].when: ground[0]}
+def overview(group: Sequence[Evaluation], run: Run) -> Figure:
+    """Draw own contexts before and after training, and empty contexts after training."""
+    own = [e for e in group if e.report["writer"] is None]
+    by_when = {e.when: e for e in reversed(own)} or {group[0].when: group[0]}
     shown = [
         curve(name, by_when[when], arm, colour, dotted=arm == "null")
         for name, when, arm, colour in SHOWN
@@ -108,14 +110,14 @@ def at_a_glance(ground: Sequence[Evaluation], run: Run) -> Figure:
         first = next(iter(by_when.values()))
         shown = [curve(f"{first.name}, {arm}", first, arm, ARM_COLOUR[arm]) for arm in first.report["arms"]]
     both = {"before", "after"} <= by_when.keys()
-    title = "Reward by position" + ", before and after training" * both + elsewhere(ground[0], run)
-    return Figure("positions", position_curves(shown, title=title, references=references(ground[0])), "positions")
+    title = "Reward by position" + ", before and after training" * both + setting_suffix(group[0], run)
+    return Figure("positions", position_curves(shown, title=title, references=references(group[0])), "positions")
 
 
-def elsewhere(evaluation: Evaluation, run: Run) -> str:
-    """The end of a title: where an evaluation took place, if this is not where the run was trained."""
-    away = evaluation.away(run.config)
-    return f": {away}" if away else ""
+def setting_suffix(evaluation: Evaluation, run: Run) -> str:
+    """Return the end of a title: the setting of an evaluation if it is not the training setting."""
+    mismatch = evaluation.mismatch(run.config)
+    return f": {mismatch}" if mismatch else ""
 
 
 def arms(evaluation: Evaluation, run: Run, suffix: str) -> Figure:
@@ -123,19 +125,19 @@ def arms(evaluation: Evaluation, run: Run, suffix: str) -> Figure:
     shown = [curve(arm, evaluation, arm, ARM_COLOUR[arm]) for arm in reversed(evaluation.report["arms"])]
     named = f"{evaluation.name} training" if evaluation.name == evaluation.when else evaluation.name
     drawn = position_curves(
-        shown, title=f"Every arm, {named}{elsewhere(evaluation, run)}", references=references(evaluation)
+        shown, title=f"All arms, {named}{setting_suffix(evaluation, run)}", references=references(evaluation)
     )
     return Figure(f"arms-{evaluation.name}{suffix}", drawn, "arms")
 
 
 def training(run: Run) -> Iterator[Figure]:
-    """Draw reward over the steps, by entry of the recipe: of the training lives, and of the looks at `dev`."""
+    """Draw reward over the steps for each entry of the recipe: on training lives, and in evaluations on `dev`."""
     for i, label in enumerate(run.labels):
-        yield from trained(run, label, f"-{i}" * bool(i))
+        yield from training_of(run, label, f"-{i}" * bool(i))
 
 
-def trained(run: Run, label: str, suffix: str) -> Iterator[Figure]:
-    """Draw what was lived and looked at in the worlds of one entry."""
+def training_of(run: Run, label: str, suffix: str) -> Iterator[Figure]:
+    """Draw training lives and evaluations in the worlds of one entry."""
     bounds, where = references_of(run, label), f", {label.rstrip('/')}" * bool(label)
     last = {
         name: values[at]
@@ -154,34 +156,34 @@ def trained(run: Run, label: str, suffix: str) -> Iterator[Figure]:
         ]
         drawn = step_curves(run.steps, curves, title=f"Reward while training{where}", references=last)
         yield Figure(f"training{suffix}", drawn, "training")
-    looked = positions(run, f"eval/{label}own_")
-    if looked:
-        seen = [i for i, value in enumerate(run.column(f"eval/{label}own_{looked - 1}")) if math.isfinite(value)]
-        own, null = ([run.column(f"eval/{label}{arm}_{looked - 1}")[i] for i in seen] for arm in ("own", "null"))
+    evaluated = positions(run, f"eval/{label}own_")
+    if evaluated:
+        at = [i for i, value in enumerate(run.column(f"eval/{label}own_{evaluated - 1}")) if math.isfinite(value)]
+        own, null = ([run.column(f"eval/{label}{arm}_{evaluated - 1}")[i] for i in at] for arm in ("own", "null"))
         curves = [Curve("null", null, colour=5, dotted=True), Curve("own", own)]
-        title = f"Looks at dev, position {looked - 1}{where}"
-        drawn = step_curves([run.steps[i] for i in seen], curves, title=title, references=last)
-        yield Figure(f"looks{suffix}", drawn, "looks")
+        title = f"Evaluations on dev, position {evaluated - 1}{where}"
+        drawn = step_curves([run.steps[i] for i in at], curves, title=title, references=last)
+        yield Figure(f"evaluations{suffix}", drawn, "evaluations")
 
 
 def positions(run: Run, prefix: str) -> int:
-    """How many positions a metric is there of."""
+    """Return the number of positions of a metric."""
     found = [name.removeprefix(prefix) for name in run.metrics if name.startswith(prefix)]
     return 1 + max((int(rest) for rest in found if rest.isdecimal()), default=-1)
 
 
 def numbers(run: Run) -> Iterator[Figure]:
-    """Draw facts, failures, what the learner tells, tokens and seconds over the steps."""
+    """Draw facts, failures, training metrics, tokens and seconds over the steps."""
     shown: dict[str, tuple[list[Curve], str, str, float]] = {}
     for i, label in enumerate(run.labels):
         title = "Facts in the last context" + f", {label.rstrip('/')}" * bool(label)
-        shown["facts" + f"-{i}" * bool(i)] = facts(run, label), title, "share of what can be known", 1.0
-    for name, of in NUMBERS.items():
+        shown["facts" + f"-{i}" * bool(i)] = facts(run, label), title, "share of all facts", 1.0
+    for name, number in NUMBERS.items():
         curves = [
-            Curve(curve, [of.scale * value for value in run.column(metric)], colour=colour)
-            for curve, (metric, colour) in of.curves.items()
+            Curve(curve, [number.scale * value for value in run.column(metric)], colour=colour)
+            for curve, (metric, colour) in number.curves.items()
         ]
-        shown[name] = curves, of.title, of.unit, of.least_top
+        shown[name] = curves, number.title, number.unit, number.least_top
     for name, (curves, title, unit, least_top) in shown.items():
         if any(math.isfinite(value) for one in curves for value in one.values):
             drawn = step_curves(run.steps, curves, title=title, unit=unit, least_top=least_top)
@@ -189,26 +191,26 @@ def numbers(run: Run) -> Iterator[Figure]:
 
 
 def facts(run: Run, label: str = "") -> list[Curve]:
-    """Claims of the last contexts; what is neither rightly nor wrongly told is missing."""
+    """Return the shares of right, wrong and missing facts in the last contexts."""
     right, wrong = run.column(f"facts/{label}right"), run.column(f"facts/{label}wrong")
     missing = [rest if (rest := 1 - r - w) > 0 or math.isnan(rest) else 0.0 for r, w in zip(right, wrong, strict=True)]
     return [Curve("right", right, colour=2), Curve("wrong", wrong, colour=1), Curve("missing", missing, colour=5)]
 
 
 def side_by_side(runs: Sequence[Run]) -> list[Figure]:
-    """Draw what several runs reached in one figure, where they lived the same kind of life."""
-    names = apart(runs)
-    by_ground: dict[tuple[Any, ...], list[Curve]] = {}
+    """Draw the rewards of several runs in one figure per setting, and over training steps."""
+    names = unique_names(runs)
+    groups: dict[tuple[Any, ...], list[Curve]] = {}
     bounds: dict[tuple[Any, ...], Evaluation] = {}
     for i, run in enumerate(runs):
         after = run.after
         if after is not None and "own" in after.report["arms"]:
-            bounds[after.ground] = after
-            by_ground.setdefault(after.ground, []).append(curve(names[i], after, "own", i))
+            bounds[after.setting] = after
+            groups.setdefault(after.setting, []).append(curve(names[i], after, "own", i))
     found = []
-    for i, (ground, curves) in enumerate(by_ground.items()):
-        title = "{domain} {preset} after training, {n_packs} packs of {split}".format(**bounds[ground].report)
-        found.append(Figure(f"runs-{i}", position_curves(curves, title=title, references=references(bounds[ground]))))
+    for i, (setting, curves) in enumerate(groups.items()):
+        title = "{domain} {preset} after training, {n_packs} packs of {split}".format(**bounds[setting].report)
+        found.append(Figure(f"runs-{i}", position_curves(curves, title=title, references=references(bounds[setting]))))
     steps = sorted({step for run in runs for step in run.steps})
     curves = [
         Curve(f"{names[i]} {label.rstrip('/')}".rstrip(), [at.get(step, math.nan) for step in steps], colour=i)
@@ -222,20 +224,20 @@ def side_by_side(runs: Sequence[Run]) -> list[Figure]:
 
 
 def last_reward(run: Run, label: str) -> str:
-    """Name the metric of the reward at the last position."""
+    """Return the name of the metric of the reward at the last position."""
     prefix = f"reward/{label}"
     return f"{prefix}{positions(run, prefix) - 1}"
 
 
 def write_figures(folder: Path, shown: Sequence[Figure]) -> list[Path]:
-    """Write figures as SVG, and as PNG of twice the size; ValueError if the extra `figures` or a font is missing."""
+    """Write figures as SVG and as PNG of twice the size; raises ValueError without the extra `figures` or a font."""
     try:
         import resvg_py
     except ImportError as error:
-        raise ValueError("PNG files need the extra 'figures': pip install 'codots[figures]'") from error
-    words = f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 9 9"><style>{STYLE}</style>%s</svg>'
-    if resvg_py.svg_to_bytes(svg_string=words % '<text y="9">x</text>') == resvg_py.svg_to_bytes(svg_string=words % ""):
-        raise ValueError("PNG files need a font, and none was found: install DejaVu, Liberation or Noto Sans")
+        raise ValueError("PNG files need the extra 'figures'; pip install 'codots[figures]'") from error
+    probe = f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 9 9"><style>{STYLE}</style>%s</svg>'
+    if resvg_py.svg_to_bytes(svg_string=probe % '<text y="9">x</text>') == resvg_py.svg_to_bytes(svg_string=probe % ""):
+        raise ValueError("PNG files need a font, but none was found; install DejaVu, Liberation or Noto Sans")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for figure in shown:

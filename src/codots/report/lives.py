@@ -1,4 +1,4 @@
-"""Recorded lives made readable: replayed and drawn, flagged for the filters, packed for the page."""
+"""Prepare recorded lives for the page: replay and draw them, flag them for the filters, compress them."""
 
 from __future__ import annotations
 
@@ -15,73 +15,76 @@ from codots.domains.base import Env, Pack
 from codots.domains.registry import make_pack
 from codots.rollout.records import MISSING, Row, names_of, read_rows, solves
 
-MOST = 20_000
-"""Episodes of a run that one page holds; of more, only every second, third, ... pack is shown."""
-TOGETHER = 40
-"""Lives that are packed, and unpacked by the page, in one piece."""
-FAILED, HURT, MALFORMED, GONE = 1, 2, 4, 8
-"""Flags of a life, as `list.js` knows them."""
+MAX_EPISODES = 20_000
+"""Maximum number of episodes on one page; a longer run shows only every second, third, ... pack."""
+PIECE_SIZE = 40
+"""Number of lives that are compressed together."""
+FAILED, HURT, MALFORMED, LOST = 1, 2, 4, 8
+"""Flags of a life; `list.js` has the same numbers."""
 Facts = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
-class Move:
-    """One exchange of a solve episode."""
+class TurnView:
+    """One turn of a solve episode."""
 
     board: str | None
-    """The drawing before the move, None where there is none."""
+    """Drawing of the state before the turn, None if there is none."""
     seen: str
-    """What the model read, empty where the drawing says it all."""
+    """Observation of the model, empty if the drawing replaces it."""
     said: str
+    """Reply of the model."""
     answer: str
+    """Answer of the environment."""
 
 
 @dataclass(frozen=True)
-class Rewrite:
-    """The update after a task."""
+class RewriteView:
+    """The update of the context after a task."""
 
     said: str
+    """Reply of the model."""
     stop: str
     why: str
-    """Why it did not count, empty if it did."""
+    """Why the reply was rejected, empty if it was accepted."""
     reward: float
     advantage: float | None
     tokens: int
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task of a life, with the context that it was given and the rewrite after it."""
+class TaskView:
+    """One task of a life, with its context and the rewrite after it."""
 
     context: str
     facts: Facts
-    """Right and wrong claims of that context, of how many that can be known."""
+    """Number of correct claims in the context, of wrong claims, and of all facts."""
     reward: float
     stop: str
     advantage: float | None
     tokens: int
-    moves: list[Move]
+    moves: list[TurnView]
     last: str | None
-    """The drawing after the last move."""
-    rewrite: Rewrite | None
+    """Drawing of the state after the last turn, None if there is none."""
+    rewrite: RewriteView | None
 
 
 @dataclass(frozen=True)
 class Story:
-    """One life to read."""
+    """The readable content of one life."""
 
     hidden: str
-    """The world's secret, in the domain's own words."""
+    """The world's hidden rule, as the domain's oracle context."""
     rules: str
     style: str
-    tasks: list[Task]
+    tasks: list[TaskView]
     gone: str
-    """Why the life is missing, empty if it is there."""
+    """Why the life is missing, empty if it is not."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """One life in the list."""
+class LifeView:
+    """One life of the list."""
 
     where: str
     arm: str
@@ -93,27 +96,27 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """All lives of a run that the page holds."""
+class LifeList:
+    """The lives of a run that the page shows."""
 
-    lives: list[Told]
-    shown: int
-    """Every so manieth pack is here; 1 is all of them."""
+    lives: list[LifeView]
+    every: int
+    """Every n-th pack is shown; 1 shows all packs."""
 
 
-def read_lives(files: Iterable[tuple[str, Path]], most: int = MOST) -> Shelf:
-    """Read files of rows into lives; those of one pack are kept or left out together."""
+def read_lives(files: Iterable[tuple[str, Path]], max_episodes: int = MAX_EPISODES) -> LifeList:
+    """Read the lives of JSONL files; the lives of a pack are shown or left out together."""
     found = [(where, rows) for where, path in files for rows in by_life(path)]
-    every = -(-sum(len(rows) for _, rows in found) // most) or 1
+    every = -(-sum(len(rows) for _, rows in found) // max_episodes) or 1
     if every > 1:
         packs = {pack: i for i, pack in enumerate(dict.fromkeys(tuple(rows[0].pack) for _, rows in found))}
         found = [(where, rows) for where, rows in found if packs[tuple(rows[0].pack)] % every == 0]
     null = {(where, *rows[0].pack): rewards(rows) for where, rows in found if rows[0].arm == "null"}
-    return Shelf([told(where, rows, null.get((where, *rows[0].pack))) for where, rows in found], every)
+    return LifeList([life_view(where, rows, null.get((where, *rows[0].pack))) for where, rows in found], every)
 
 
 def by_life(path: Path) -> list[list[Row]]:
-    """The rows of a file, life by life in the order they were lived."""
+    """Group the rows of a file by life, in the order of the file."""
     lives: dict[tuple[Any, ...], list[Row]] = {}
     for row in read_rows(path):
         lives.setdefault((row.arm, *row.pack, row.life), []).append(row)
@@ -121,21 +124,21 @@ def by_life(path: Path) -> list[list[Row]]:
 
 
 def rewards(rows: Iterable[Row]) -> list[float]:
-    """Rewards of the tasks of a life."""
+    """Return the rewards of the tasks of a life."""
     return [row.reward for row in solves(rows)]
 
 
-def told(where: str, rows: Sequence[Row], null: Sequence[float] | None) -> Told:
-    """Make one life readable; `null` is what the same pack gave without contexts."""
+def life_view(where: str, rows: Sequence[Row], null: Sequence[float] | None) -> LifeView:
+    """Prepare one life; `null` holds the rewards of the same pack with empty contexts."""
     first = rows[0]
     pack = " ".join(map(str, first.pack))
-    return Told(where, first.arm, pack, first.life, rewards(rows), flags(rows, null), story(rows))
+    return LifeView(where, first.arm, pack, first.life, rewards(rows), flags(rows, null), story(rows))
 
 
 def flags(rows: Sequence[Row], null: Sequence[float] | None) -> int:
-    """Tell what a filter looks for."""
+    """Return the flags of a life."""
     if rows[0].kind == MISSING:
-        return GONE
+        return LOST
     found = rewards(rows)
     hurt = rows[0].arm != "null" and any(own < other - 1e-9 for own, other in zip(found, null or (), strict=False))
     return (
@@ -146,16 +149,16 @@ def flags(rows: Sequence[Row], null: Sequence[float] | None) -> int:
 
 
 def story(rows: Sequence[Row]) -> Story:
-    """Lay a life out; where its domain cannot be had or does not answer as recorded, nothing is drawn."""
+    """Prepare the content of a life, without drawings if the domain is not installed or does not replay as recorded."""
     solved = solves(rows)
     if not solved:
-        return Story("", "", "", [], rows[0].outcome or "no task of it was recorded")
+        return Story("", "", "", [], rows[0].outcome or "none of its tasks was recorded")
     pack, style = _pack_of(names_of(solved[0]), len(solved)), ""
     if pack is not None:
-        style = spoken(pack, solved[0])
+        style = find_style(pack, solved[0])
     updates = {row.position: row for row in rows if row.kind == "update"}
     boards = replay(pack, solved, style)
-    tasks = [task(pack, row, drawn, updates.get(row.position)) for row, drawn in zip(solved, boards, strict=True)]
+    tasks = [task_view(pack, row, drawn, updates.get(row.position)) for row, drawn in zip(solved, boards, strict=True)]
     if pack is None:
         return Story("", "", "", tasks, "")
     hidden = pack.domain.oracle_context(pack.world, style)
@@ -164,7 +167,7 @@ def story(rows: Sequence[Row]) -> Story:
 
 @lru_cache(maxsize=4096)
 def _pack_of(names: tuple[str | int, ...], size: int) -> Pack | None:
-    """Draw the pack of a life again; None if its domain is not installed here."""
+    """Make the pack of a life again; None if its domain is not installed."""
     try:
         domain, preset, split, index = names
         return make_pack(str(domain), str(preset), str(split), int(index), size)
@@ -172,22 +175,22 @@ def _pack_of(names: tuple[str | int, ...], size: int) -> Pack | None:
         return None
 
 
-def task(pack: Pack | None, row: Row, boards: Sequence[str | None], update: Row | None) -> Task:
-    """Lay out one task."""
+def task_view(pack: Pack | None, row: Row, boards: Sequence[str | None], update: Row | None) -> TaskView:
+    """Prepare one task."""
     answers = [*(observation for observation, _ in row.turns[1:]), row.outcome]
     moves = [
-        Move(board, "" if board else observation, reply, answer)
+        TurnView(board, "" if board else observation, reply, answer)
         for board, (observation, reply), answer in zip(boards, row.turns, answers, strict=False)
     ]
     rewrite = None
     if update is not None:
-        said = update.turns[0][1] if update.turns else ""
-        rewrite = Rewrite(said, update.stop, update.outcome, update.reward, update.advantage, update.tokens)
+        reply = update.turns[0][1] if update.turns else ""
+        rewrite = RewriteView(reply, update.stop, update.outcome, update.reward, update.advantage, update.tokens)
     facts = None if pack is None else pack.domain.facts(pack.world, row.context)
-    return Task(row.context, facts, row.reward, row.stop, row.advantage, row.tokens, moves, boards[-1], rewrite)
+    return TaskView(row.context, facts, row.reward, row.stop, row.advantage, row.tokens, moves, boards[-1], rewrite)
 
 
-def spoken(pack: Pack, first: Row) -> str:
+def find_style(pack: Pack, first: Row) -> str:
     """Find the prompt style of a recorded life by its first observation."""
     for style in pack.domain.styles if not pack.domain.blocking else ():
         env = pack.tasks[first.position].env(style=style, memory=pack.domain.make_memory(pack.world))
@@ -197,9 +200,9 @@ def spoken(pack: Pack, first: Row) -> str:
 
 
 def replay(pack: Pack | None, solved: Sequence[Row], style: str) -> list[list[str | None]]:
-    """Play a recorded life again and draw it: before every move of a task, and after the last.
+    """Replay a recorded life and draw the state before every turn of a task, and after the last turn.
 
-    A domain that waits for the outside world is not played again.
+    A blocking domain is not replayed.
     """
     if pack is None or pack.domain.blocking:
         return [[None] * (len(row.turns) + 1) for row in solved]
@@ -208,7 +211,7 @@ def replay(pack: Pack | None, solved: Sequence[Row], style: str) -> list[list[st
 
 
 def _drawings(pack: Pack, env: Env, row: Row) -> Iterator[str | None]:
-    """Draw an episode; where the environment answers otherwise than recorded, no drawing is better than a wrong one."""
+    """Replay and draw an episode; yield None as soon as an observation differs from the record."""
     seen, faithful = env.observe(), True
     for observation, reply in row.turns:
         faithful = faithful and seen == observation
@@ -217,8 +220,8 @@ def _drawings(pack: Pack, env: Env, row: Row) -> Iterator[str | None]:
     yield pack.domain.draw(env.view) if faithful and seen == row.outcome else None
 
 
-def index(lives: Sequence[Told]) -> dict[str, Any]:
-    """What the list of lives needs, names written once."""
+def index(lives: Sequence[LifeView]) -> dict[str, Any]:
+    """Return the index of the list of lives, with every name stored once."""
     tables = {name: list(dict.fromkeys(getattr(one, name) for one in lives)) for name in ("where", "arm", "pack")}
     places: dict[str, Callable[[str], int]] = {
         name: {value: i for i, value in enumerate(values)}.__getitem__ for name, values in tables.items()
@@ -232,20 +235,21 @@ def index(lives: Sequence[Told]) -> dict[str, Any]:
         ]
         for one in lives
     ]
-    return {**tables, "lives": rows, "together": TOGETHER}
+    return {**tables, "lives": rows, "together": PIECE_SIZE}
 
 
-def packed(lives: Sequence[Told]) -> list[str]:
-    """The stories of lives in pieces: JSON, gzip, base64, so that a page of many long lives stays small."""
-    pieces = [lives[first : first + TOGETHER] for first in range(0, len(lives), TOGETHER)]
+def packed(lives: Sequence[LifeView]) -> list[str]:
+    """Return the stories of lives in pieces, as base64 of gzipped JSON, to keep the page small."""
+    pieces = [lives[first : first + PIECE_SIZE] for first in range(0, len(lives), PIECE_SIZE)]
     texts = [json.dumps([one.story for one in piece], default=vars, ensure_ascii=False) for piece in pieces]
     return [base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode() for text in texts]
 
 
-def chosen(lives: Sequence[Told]) -> tuple[int, str]:
-    """Choose the life to open with, the first that got better from first to last task, and say how usual it is.
+def choose_life(lives: Sequence[LifeView]) -> tuple[int, str]:
+    """Choose the life to open first, and return its index with an explanation that counts the other lives.
 
-    Lives with own contexts of the first source that has any; -1 and nothing where there is none.
+    It is the first life whose reward rose from its first task to its last, among the lives with own contexts of the
+    first file that has any. Returns the first life, or -1 if there is none, if no life has own contexts.
     """
     own = [i for i, one in enumerate(lives) if one.arm == "own" and one.rewards]
     own = [i for i in own if lives[i].where == lives[own[0]].where]
@@ -254,5 +258,5 @@ def chosen(lives: Sequence[Told]) -> tuple[int, str]:
         return (0 if lives else -1), ""
     up, down = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     first = next((i for i, gain in zip(own, gains, strict=True) if gain > 0), own[0])
-    how = "the first that got better from its first task to its last" if up else "the first, for none got better"
-    return first, f"{how}; of {len(gains)} lives {up} got better, {down} worse, {len(gains) - up - down} neither"
+    how = "the first whose reward rose from its first task to its last" if up else "the first, as no reward rose"
+    return first, f"{how}; of {len(gains)} lives {up} rose, {down} fell, {len(gains) - up - down} did neither"

@@ -1,4 +1,4 @@
-"""The page that tells a run, or several: what was reached beside what chance and knowledge reach, and every life."""
+"""Build the report page of one or several runs: headline, figures, tables, and a reader of all lives."""
 
 from __future__ import annotations
 
@@ -19,109 +19,112 @@ from markupsafe import Markup
 from codots.core.files import writable, write_atomically
 from codots.report.evaluation import Evaluation
 from codots.report.figures import FIRST, Figure, figures, last_reward, side_by_side, write_figures
-from codots.report.lives import Shelf, chosen, index, packed, read_lives
-from codots.report.run import Run, apart, grounds, is_exact, mean, read_run, references_of
-from codots.report.svg import STYLE, bare
+from codots.report.lives import LifeList, choose_life, index, packed, read_lives
+from codots.report.run import Run, by_setting, is_exact, mean, read_run, references_of, unique_names
+from codots.report.svg import STYLE, without_style
 
 DASH, MINUS = "\u2013", "\u2212"
 REPORT = "report.html"
-"""The page of a run, in its folder."""
+"""File name of the page in a run folder."""
 SCRIPTS = ("diff.js", "board.js", "list.js", "reader.js", "page.js")
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What the first sentences say, all of the last position but `alone`."""
+    """The numbers of the first sentences, all at the last position except `alone`."""
 
     before: float | None
-    """None where nothing was measured before training."""
+    """Reward before training, None if not measured."""
     after: float
+    """Reward after training."""
     trained: bool
-    """Whether these are the rewards of training lives, for nothing better is there."""
+    """Whether these are rewards of training lives, because the run has no evaluation."""
     alone: float | None
-    """What the best play without a context reaches: bayes at position 0."""
+    """Reward of bayes at position 0, the best play without a context."""
     exact: bool
-    """Whether nobody can expect more than `alone`."""
+    """Whether `alone` is an upper bound without a context."""
     share_ci95: Sequence[float] | None
     worked: bool
-    """Whether the rise is beyond both intervals, and part of it is owed to the contexts."""
+    """Whether reward rose beyond both intervals, and the lift of the contexts is significant."""
 
     @property
     def needs_contexts(self) -> bool:
-        """Whether reward is surely above what is possible without a context."""
+        """Whether reward is significantly above what is possible without a context."""
         return self.exact and self.share_ci95 is not None and (self.share_ci95[0] or 0) > 0
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """One run on the page."""
+class RunSection:
+    """The section of one run on the page."""
 
     run: Run
     head: Headline | None
     figures: list[Figure]
-    grounds: list[list[Evaluation]]
+    groups: list[list[Evaluation]]
+    """Evaluations grouped by setting."""
     matrix: list[list[str]]
-    """Writer by reader: a row of names, then a row per writer; empty where no evaluation had another writer."""
-    shelf: Shelf
+    """Table of writer by reader, with a header row; empty if no evaluation had another writer."""
+    lives: LifeList
     first: int
-    """The life to open with."""
+    """Index of the life to open first."""
     why: str
+    """Why that life was chosen."""
 
     @property
-    def telling(self) -> list[Figure]:
-        """The figures that are shown unfolded: one of each kind, of an evaluation the first."""
+    def main_figures(self) -> list[Figure]:
+        """The figures that are shown expanded, the first one of each caption in FIRST."""
         return list({figure.caption: figure for figure in reversed(self.figures) if figure.caption in FIRST}.values())[
             ::-1
         ]
 
     @property
-    def further(self) -> list[Figure]:
+    def more_figures(self) -> list[Figure]:
         """All other figures."""
-        return [figure for figure in self.figures if figure not in self.telling]
+        return [figure for figure in self.figures if figure not in self.main_figures]
 
 
 def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = False) -> list[Path]:
-    """Write one page about run folders, with their figures as files in `figures/` beside it; give what was written.
+    """Write one page about run folders, with their figures as files in `figures/` next to it; return the paths written.
 
-    Raises ValueError for a folder that is no run, and for files that cannot be read.
+    Raises ValueError for a folder that is not a run, and for files that cannot be read.
     """
     runs = [read_run(folder) for folder in folders]
     writable(to)
-    page = build([chapter(run) for run in runs])
+    page = build([section(run) for run in runs])
     written = []
     if with_figures:
         several = len(runs) > 1
-        shown = [(name if several else "", figures(run)) for name, run in zip(apart(runs), runs, strict=True)]
+        shown = [(name if several else "", figures(run)) for name, run in zip(unique_names(runs), runs, strict=True)]
         for name, found in [("", side_by_side(runs)), *shown] if several else shown:
             written += write_figures(to.parent / "figures" / name, found)
     write_atomically(to, page)
     return [to, *written]
 
 
-def chapter(run: Run) -> Chapter:
-    """Gather what the page says of one run."""
-    shelf = read_lives(run.rows)
-    first, why = chosen(shelf.lives)
-    evaluated = list(grounds(run))
-    return Chapter(run, headline(run), figures(run), evaluated, matrix(run, evaluated), shelf, first, why)
+def section(run: Run) -> RunSection:
+    """Collect the content of the section of one run."""
+    lives = read_lives(run.rows)
+    first, why = choose_life(lives.lives)
+    groups = list(by_setting(run))
+    return RunSection(run, headline(run), figures(run), groups, matrix(run, groups), lives, first, why)
 
 
-def build(chapters: Sequence[Chapter], live: str = "") -> str:
-    """Put the page together; it needs nothing but itself. `live` is where it asks for news, empty for never."""
+def build(sections: Sequence[RunSection], live: str = "") -> str:
+    """Build the self-contained page. `live` is the URL that the page polls for changes, empty to not poll."""
     script = "\n".join(asset(name) for name in SCRIPTS)
     style = asset("page.css") + STYLE
     data = {
         "runs": [
-            {"name": c.run.name, "first": c.first, "every": c.shelf.shown, **index(c.shelf.lives)} for c in chapters
+            {"name": s.run.name, "first": s.first, "every": s.lives.every, **index(s.lives.lives)} for s in sections
         ],
         "live": live,
     }
     return render(
         "page.html.jinja",
-        chapters=chapters,
-        several=side_by_side([c.run for c in chapters]) if len(chapters) > 1 else [],
+        sections=sections,
+        several=side_by_side([s.run for s in sections]) if len(sections) > 1 else [],
         data=safe_json(data),
-        pieces=[packed(c.shelf.lives) for c in chapters],
+        pieces=[packed(s.lives.lives) for s in sections],
         style=style,
         style_hash=hashed(style),
         script=script,
@@ -131,17 +134,17 @@ def build(chapters: Sequence[Chapter], live: str = "") -> str:
 
 
 def asset(name: str) -> str:
-    """Read a file of the page."""
+    """Read a file from `assets`."""
     return (files("codots.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def hashed(text: str) -> str:
-    """What the page's own policy lets run: this text and no other."""
+    """Return the Content-Security-Policy hash that allows exactly this text."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def safe_json(value: Any) -> str:
-    """Write JSON that can stand in a script element: no `<` in it ends or opens anything."""
+    """Return JSON that is safe inside a script element, with `<` and similar characters escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return (
         text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
@@ -150,8 +153,8 @@ def safe_json(value: Any) -> str:
     )
 
 
-def render(name: str, **said: Any) -> str:
-    """Fill a template; what it is told is escaped, its style and script are not."""
+def render(name: str, **values: Any) -> str:
+    """Render a template; values are escaped, except for style, script and data."""
     environment = Environment(
         loader=PackageLoader("codots.report", "assets"),
         autoescape=True,
@@ -160,39 +163,39 @@ def render(name: str, **said: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "signed": signed, "interval": interval, "span": span}
-    environment.filters["drawn"] = lambda figure: Markup(bare(figure.svg))
-    ready = {key: Markup(value) if key in ("style", "script", "data") else value for key, value in said.items()}
+    environment.filters["drawn"] = lambda figure: Markup(without_style(figure.svg))
+    ready = {key: Markup(value) if key in ("style", "script", "data") else value for key, value in values.items()}
     return str(environment.get_template(name).render(**ready))
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Write a number; one that is not there is a dash."""
+    """Format a number; a missing one is a dash."""
     return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", MINUS)
 
 
 def signed(value: float | None) -> str:
-    """Write a difference."""
+    """Format a number with its sign."""
     text = number(value)
     return text if text[0] in (DASH, MINUS) else f"+{text}"
 
 
 def interval(ends: Sequence[float | None]) -> str:
-    """Write an interval."""
+    """Format an interval."""
     return f"[{number(ends[0])}, {number(ends[1])}]"
 
 
 def span(seconds: float) -> str:
-    """Write a time."""
+    """Format a duration."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
 def headline(run: Run) -> Headline | None:
-    """Judge a run by its last position: evaluated if it was, else by its training lives."""
+    """Return the headline of a run: of its evaluations, else of its training lives; None without data."""
     own = [e for e in run.evaluations if "own" in e.report["arms"] and e.report["writer"] is None]
     after = next((e for e in own if e.when == "after"), None)
     if after is None:
         return training_headline(run)
-    before = next((e for e in own if e.when == "before" and e.ground == after.ground), None)
+    before = next((e for e in own if e.when == "before" and e.setting == after.setting), None)
     reached, share = after.report["arms"]["own"], after.report["share_ci95"]
     return Headline(
         before=before.report["arms"]["own"]["reward"][-1] if before else None,
@@ -206,13 +209,13 @@ def headline(run: Run) -> Headline | None:
 
 
 def rose(before: dict[str, Any], after: dict[str, Any], lift: Sequence[Sequence[float]] | None) -> bool:
-    """Whether reward at the last position rose beyond both intervals, and surely above that of empty contexts."""
+    """Return whether the last reward rose beyond both intervals and its lift over empty contexts is significant."""
     low, high = after["ci95"][-1][0], before["ci95"][-1][1]
     return bool(None not in (low, high) and low > high and lift and (lift[-1][0] or 0) > 0)
 
 
 def training_headline(run: Run) -> Headline | None:
-    """Compare the first tenth of the steps with the last, None before any step; of several entries the mean."""
+    """Compare the first tenth of the steps with the last, averaged over entries; None before the first step."""
     several = len(run.labels) > 1
     names = [last_reward(run, label) for label in run.labels] if several else [f"reward/{run.size - 1}"]
     means = [mean(np.array(values)) for values in zip(*map(run.column, names), strict=True)]
@@ -225,23 +228,23 @@ def training_headline(run: Run) -> Headline | None:
     return Headline(first if len(rewards) > 1 else None, last, True, bayes[0] if bayes else None, exact, None, False)
 
 
-def matrix(run: Run, evaluated: Sequence[Sequence[Evaluation]]) -> list[list[str]]:
-    """Reward of own contexts at the last position, by who wrote them and who read them."""
-    ground = next((g for g in evaluated if any(e.report["writer"] is not None for e in g)), None)
-    if ground is None:
+def matrix(run: Run, groups: Sequence[Sequence[Evaluation]]) -> list[list[str]]:
+    """Return the table of rewards at the last position, by writer and reader of the contexts."""
+    group = next((g for g in groups if any(e.report["writer"] is not None for e in g)), None)
+    if group is None:
         return []
     cells: dict[tuple[str, str], str] = {}
-    for e in ground:
+    for e in group:
         reader = {"before": "base", "after": "trained"}.get(e.when) or Path(e.report["model"]).name
-        writer = reader if e.report["writer"] is None else player(run, e.report["writer"])
+        writer = reader if e.report["writer"] is None else model_label(run, e.report["writer"])
         if own := e.report["arms"].get("own"):
             cells[writer, reader] = f"{number(own['reward'][-1])} {interval(own['ci95'][-1])}"
     names = list(dict.fromkeys(name for pair in cells for name in pair))
     return [["", *names], *([writer, *(cells.get((writer, reader), DASH) for reader in names)] for writer in names)]
 
 
-def player(run: Run, model: str) -> str:
-    """How a model is called beside a run."""
+def model_label(run: Run, model: str) -> str:
+    """Return the label of a model: `trained`, `base`, or its name."""
     if run.name in (Path(model).name, Path(model).parent.name):
         return "trained"
     return "base" if model == run.config.get("model") else Path(model).name

@@ -1,4 +1,4 @@
-"""What a run folder holds, whatever part of it is there yet: recipe, numbers by step, evaluations, recorded lives."""
+"""Read run folders, also incomplete ones: recipe, metrics, evaluations and recorded lives."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from codots.core.renamed import new_metric, with_new_keys
 from codots.core.suggest import closest
 from codots.domains.registry import get_domain, make_pack
 from codots.evaluation.curves import compare
-from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, moment, worlds_of
+from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, when_of, worlds_of
 from codots.rollout.records import HEAD
 
 SUMMARY = "summary.json"
-"""What a demonstration found."""
+"""File with the results of `codots demo`."""
 POINTS = 400
-"""More steps than these are shown as means of neighbours."""
-OF_TOKENS = ("train/entropy", "train/logprob_gap", "train/logprob_gap_max")
-"""Means over the tokens that a step learnt from; where it learnt from none they are no numbers."""
+"""Maximum number of steps to plot; more are averaged with their neighbours."""
+TOKEN_METRICS = ("train/entropy", "train/logprob_gap", "train/logprob_gap_max")
+"""Means over the trained tokens of a step; ignored for a step that trained on none."""
 REFERENCE_PACKS = 50
-"""Packs of `dev` that the references are taken from where no evaluation brings its own."""
+"""Packs of `dev` for computing the references if no evaluation has them."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, read."""
+    """The contents of one run folder."""
 
     folder: Path
     config: dict[str, Any]
-    """The recipe, empty if there is none."""
+    """The recipe, empty if the folder has none."""
     steps: list[int]
     metrics: dict[str, list[float]]
-    """By name, one value per entry of `steps`, NaN where there is none."""
+    """Metrics by name, one value per entry of `steps`, NaN if missing."""
     last_step: int
     totals: dict[str, float]
-    """Sampled ids and seconds of the whole training."""
+    """Sampled tokens and seconds of the whole training."""
     evaluations: list[Evaluation]
     seconds: dict[str, float]
-    """Of each stage of a demonstration."""
+    """Seconds of each stage of `codots demo`."""
     rows: list[tuple[str, Path]] = field(default_factory=list)
-    """Files of recorded lives, and what to call them."""
+    """Names and paths of the files with recorded lives."""
 
     @property
     def name(self) -> str:
-        """How the run is called."""
+        """Name of the run, which is the name of its folder."""
         return self.folder.resolve().name
 
     @property
     def size(self) -> int:
-        """Tasks in a life, 0 if nothing says so."""
+        """Tasks per life, 0 if unknown."""
         if self.after:
             return int(self.after.report["size"])
         if self.config:
@@ -66,12 +66,12 @@ class Run:
 
     @property
     def after(self) -> Evaluation | None:
-        """The evaluation after training, of lives as it had them if there is such a one; None if there was none."""
+        """The evaluation after training with own contexts, preferably in the training setting; None if missing."""
         return next((e for e in self.evaluations if e.when == "after" and e.report["writer"] is None), None)
 
     @property
     def world(self) -> list[str]:
-        """What the recipe says of where the lives were lived."""
+        """The worlds and the seed of the recipe, in words."""
         c = self.config
         seed = [f"seed {c['seed']}"] if "seed" in c else []
         worlds = [" ".join(str(w[key]) for key in ("domain", "preset") if key in w) for w in worlds_of(c)]
@@ -79,22 +79,22 @@ class Run:
 
     @property
     def labels(self) -> list[str]:
-        """What stands before the position in the names of metrics, as `frozen-lake-v1/`; one empty word if nothing."""
+        """Labels before the position in metric names, such as `frozen-lake-v1/`; one empty label if there are none."""
         found = [name.removeprefix("reward/").rpartition("/") for name in self.metrics if name.startswith("reward/")]
         return list(dict.fromkeys(label + slash for label, slash, _ in found)) or [""]
 
     @property
     def running(self) -> bool:
-        """Whether steps of the recipe are still to come."""
+        """Whether the recipe has more steps than were trained so far."""
         return 0 < self.last_step < int(self.config.get("steps", 0))
 
     def column(self, name: str) -> list[float]:
-        """The values of a metric, NaN all over if it was never written."""
+        """Return the values of a metric, all NaN if it was never written."""
         return self.metrics.get(name, [math.nan] * len(self.steps))
 
 
-def apart(runs: Sequence[Run]) -> list[str]:
-    """The names of runs, numbered where they are equal."""
+def unique_names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs, with a number added to repeated names."""
     names: list[str] = []
     for run in runs:
         others = (f"{run.name}-{n}" for n in count(2))
@@ -103,12 +103,12 @@ def apart(runs: Sequence[Run]) -> list[str]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds what a report can be made of."""
+    """Return whether a folder has anything that a report can show."""
     return any((folder / name).exists() for name in ("config.yaml", "metrics.jsonl", "summary.json", "rollouts"))
 
 
 def find_runs(root: Path, depth: int = 3) -> dict[str, Path]:
-    """The runs in a folder by relative name, the folder itself if it is one."""
+    """Return the runs in a folder by relative name, or the folder itself if it is a run."""
     if is_run(root):
         return {root.resolve().name: root}
     found: dict[str, Path] = {}
@@ -120,9 +120,9 @@ def find_runs(root: Path, depth: int = 3) -> dict[str, Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder, also one that is still being written; ValueError says what is no run or cannot be read."""
+    """Read a run folder, which may still be written to; raises ValueError if it is not a run or has invalid files."""
     if not folder.is_dir() or not (is_run(folder) or row_files(folder)):
-        raise ValueError(no_run(folder))
+        raise ValueError(not_a_run(folder))
     config = read_recipe(folder / "config.yaml")
     metrics = read_metrics(folder / "metrics.jsonl")
     evaluations, seconds = read_evaluations(folder, config)
@@ -141,87 +141,87 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def no_run(folder: Path) -> str:
-    """Word why a folder is no run, with the nearest name that is one."""
+def not_a_run(folder: Path) -> str:
+    """Return the error message for a folder that is not a run, with the nearest existing name."""
     expected = "expected a folder with config.yaml, metrics.jsonl, summary.json or rollouts"
     return f"no run at {folder}; {expected}{closest(folder)}"
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a run's recipe as plain data."""
+    """Read the recipe of a run as plain data, empty if the file is missing."""
     if not path.is_file():
         return {}
     try:
         recipe = with_new_keys(dict(yaml.safe_load(path.read_text(encoding="utf-8"))))
     except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is no recipe: expected keys and values") from error
+        raise ValueError(f"{path} is not a recipe: expected keys and values") from error
     for key in ("steps", "pack_size"):
         if not isinstance(recipe.get(key, 0), int):
-            raise ValueError(f"{path} is no recipe: expected a number of {key}, got {recipe[key]!r}")
+            raise ValueError(f"{path} is not a recipe: expected an integer for {key}, got {recipe[key]!r}")
     worlds = recipe.get("worlds", [{}])
     if not isinstance(worlds, list) or not worlds or not all(isinstance(world, dict) for world in worlds):
-        raise ValueError(f"{path} is no recipe: expected a list of worlds, got {worlds!r}")
+        raise ValueError(f"{path} is not a recipe: expected a list of worlds, got {worlds!r}")
     for size in (world.get("pack_size", 0) for world in worlds):
         if not isinstance(size, int):
-            raise ValueError(f"{path} is no recipe: expected a number of pack_size, got {size!r}")
+            raise ValueError(f"{path} is not a recipe: expected an integer for pack_size, got {size!r}")
     return recipe
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read the lines of numbers; one that is being written does not count."""
+    """Read the metrics of each step, ignoring a last line that is still being written."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     rows = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
             row = {new_metric(name): value for name, value in json.loads(line).items()}
-            unheard = OF_TOKENS if row.get("train/grad_norm") == 0 else ()
-            kept = {key: value for key, value in row.items() if key not in ("step", *unheard)}
+            dropped = TOKEN_METRICS if row.get("train/grad_norm") == 0 else ()
+            kept = {key: value for key, value in row.items() if key not in ("step", *dropped)}
             rows.append({"step": int(row["step"]), **kept})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number}: expected the numbers of a step as JSON") from error
+            raise ValueError(f"{path}, line {number}: expected the metrics of a step as JSON") from error
     return rows
 
 
 def columns(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """Lay metrics out by name, many steps as means of neighbours."""
+    """Return the steps and the metrics by name, averaging neighbours if there are more than POINTS steps."""
     names = sorted({key for row in rows for key in row} - {"step"})
-    cut = [part for part in np.array_split(np.arange(len(rows)), min(POINTS, len(rows))) if len(part)] if rows else []
+    parts = [part for part in np.array_split(np.arange(len(rows)), min(POINTS, len(rows))) if len(part)] if rows else []
     found = {name: np.array([row.get(name, math.nan) for row in rows], dtype=float) for name in names}
     return {
-        "steps": [int(rows[part[-1]]["step"]) for part in cut],
-        "metrics": {name: [mean(values[part]) for part in cut] for name, values in found.items()},
+        "steps": [int(rows[part[-1]]["step"]) for part in parts],
+        "metrics": {name: [mean(values[part]) for part in parts] for name, values in found.items()},
     }
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean of what is there, NaN of nothing."""
-    there = values[np.isfinite(values)]
-    return float(there.mean()) if len(there) else math.nan
+    """Return the mean of the finite values, NaN if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluation], dict[str, float]]:
-    """Read `summary.json` of a demonstration, and every file that `codots eval --json` was written to."""
+    """Read `summary.json` of `codots demo`, and every file with the output of `codots eval --json`."""
     found, seconds = [], {}
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.name != SUMMARY, path.name)):
-        if not path.stat().st_size:  # an evaluation that still goes on, or was stopped: its shell has made the file
+        if not path.stat().st_size:  # an evaluation still runs or was stopped; its shell created the empty file
             continue
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
         if path.name == SUMMARY:
             try:
-                found += [Evaluation(when, when, checked(path, said[when])) for when in ("before", "after")]
-                seconds = dict(said["seconds"])
+                found += [Evaluation(when, when, checked(path, content[when])) for when in ("before", "after")]
+                seconds = dict(content["seconds"])
             except (TypeError, KeyError, ValueError) as error:
-                raise ValueError(f"{path} is no demonstration's; expected before, after and seconds") from error
-        elif is_evaluation(said):
-            found.append(Evaluation(path.stem, moment(folder, config, checked(path, said)["model"]), said))
-    return sorted(found, key=lambda e: (("before", "after", "other").index(e.when), e.away(config) != "")), seconds
+                raise ValueError(f"{path} is not a demo summary; expected before, after and seconds") from error
+        elif is_evaluation(content):
+            found.append(Evaluation(path.stem, when_of(folder, config, checked(path, content)["model"]), content))
+    return sorted(found, key=lambda e: (("before", "after", "other").index(e.when), e.mismatch(config) != "")), seconds
 
 
 def row_files(folder: Path) -> list[tuple[str, Path]]:
-    """The files of recorded lives: of evaluations, those after training first, then of training steps."""
+    """Return the files of recorded lives: evaluations first, those after training leading, then training steps."""
     lives = [path for path in folder.glob("*.jsonl") if holds_rows(path)]
     lives.sort(key=lambda path: (("after", "before").index(path.stem) if path.stem in ("after", "before") else 2, path))
     steps = sorted((folder / "rollouts").glob("step-*.jsonl"))
@@ -229,7 +229,7 @@ def row_files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def holds_rows(path: Path) -> bool:
-    """Whether a file begins like one of episodes."""
+    """Return whether the first line of a file is that of recorded episodes."""
     with path.open("rb") as file:
         try:
             first = json.loads(file.readline())
@@ -239,23 +239,26 @@ def holds_rows(path: Path) -> bool:
 
 
 def references_of(run: Run, label: str = "") -> dict[str, list[float]]:
-    """Floor, bayes and ceiling by position: of an evaluation of such lives, else of packs of `dev`, else none."""
+    """Return floor, bayes and ceiling by position, of an evaluation in the same setting, else computed on `dev` packs.
+
+    Empty if neither is possible.
+    """
     world = world_of(run.config, label)
     for evaluation in reversed(run.evaluations):
-        if evaluation.when != "other" and not evaluation.away(world):
+        if evaluation.when != "other" and not evaluation.mismatch(world):
             return {name: evaluation.report[name] for name in REFERENCES}
     try:
         return dict(_references(world["domain"], world["preset"], world["size"]))
-    except (KeyError, ValueError):  # another kind of recipe, or a domain that is not installed here
+    except (KeyError, ValueError):  # another kind of recipe, or the domain is not installed
         return {}
 
 
 def world_of(config: dict[str, Any], label: str) -> dict[str, Any]:
-    """Find the entry of a recipe by its label in metrics, which is its domain and as much of the rest as it takes."""
+    """Find the entry of a recipe by its label in metric names, which is a prefix of `domain:preset:size:index`."""
     worlds = worlds_of(config)
     for i, world in enumerate(worlds):
-        whole = ":".join(map(str, (*(world.get(key, "") for key in ("domain", "preset", "size")), i)))
-        if f"{whole}:".startswith(f"{label.rstrip('/')}:"):
+        full = ":".join(map(str, (*(world.get(key, "") for key in ("domain", "preset", "size")), i)))
+        if f"{full}:".startswith(f"{label.rstrip('/')}:"):
             return world
     return worlds[0]
 
@@ -268,18 +271,18 @@ def _references(domain: str, preset: str, size: int) -> Any:
 
 
 def is_exact(domain: str) -> bool:
-    """Whether nobody can expect more than `bayes` in a domain; not if it is not installed here."""
+    """Return whether `bayes` is the optimum of a domain; False if the domain is not installed."""
     try:
         return get_domain(domain).exact
     except ValueError:
         return False
 
 
-def grounds(run: Run) -> Iterator[list[Evaluation]]:
-    """Evaluations that may be compared side by side, those after training first."""
-    by_ground: dict[tuple[Any, ...], list[Evaluation]] = {}
+def by_setting(run: Run) -> Iterator[list[Evaluation]]:
+    """Group evaluations by setting, starting with the settings that were evaluated after training."""
+    groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for evaluation in sorted(run.evaluations, key=lambda e: e.when != "after"):
-        by_ground.setdefault(evaluation.ground, [])
+        groups.setdefault(evaluation.setting, [])
     for evaluation in run.evaluations:
-        by_ground[evaluation.ground].append(evaluation)
-    yield from by_ground.values()
+        groups[evaluation.setting].append(evaluation)
+    yield from groups.values()

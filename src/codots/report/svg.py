@@ -1,4 +1,4 @@
-"""Drawing as SVG text that stands alone: a frame, lines labelled at their ends, colours that everybody tells apart."""
+"""Draw self-contained SVG figures: axes, lines labelled at their ends, and a colour-blind safe palette."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from scipy.optimize import isotonic_regression
 
 WIDTH, HEIGHT = 520, 370
 LEFT, RIGHT, TOP, BOTTOM = 46, 380, 62, 314
-"""The edges of the plot; labels stand right of it."""
+"""Edges of the plot area; labels are to its right."""
 GAP = 19
-"""Least distance between the baselines of two labels."""
+"""Minimum distance between the baselines of two labels."""
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B85C91", "#B87A00", "#5F6B76")
 DARK = ("#56B4E9", "#E69F00", "#2FBF94", "#CC79A7", "#F0E442", "#AEB9C4")
-"""Colours of Okabe and Ito, which colour-blind readers tell apart, and a grey; on white the pale ones are darkened."""
+"""The colour-blind safe palette of Okabe and Ito plus a grey; the pale colours are darkened on white."""
 FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML may not hold, not even escaped."""
+"""Characters that XML does not allow, even escaped."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Label:
-    """Words at the end of a line."""
+    """Text at the end of a line."""
 
     text: str
     end: Point
     kind: str
-    """CSS class that gives the colour."""
+    """CSS class of the colour."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """All marks of one line, and its label if it has any value."""
+    """The marks of one line, and its label if the line has any value."""
 
     marks: str
     label: Label | None
@@ -46,29 +46,29 @@ class Series:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where numbers fall on the drawing."""
+    """Maps data coordinates to drawing coordinates."""
 
     x_range: tuple[float, float]
     heights: Sequence[float]
-    """The numbers along the side; the plot goes from the first to the last."""
+    """Tick values of the y axis; the plot spans the first to the last."""
 
     def x(self, value: float) -> float:
-        """Place a value across; a single one stands in the middle."""
+        """Return the x coordinate of a value; a single value is centred."""
         low, high = self.x_range
         return LEFT + 18 + (RIGHT - LEFT - 36) * (0.5 if low == high else (value - low) / (high - low))
 
     def y(self, value: float) -> float:
-        """Place a value up, never outside of the plot."""
+        """Return the y coordinate of a value, clipped to the plot."""
         low, high = self.heights[0], self.heights[-1]
         return BOTTOM - (BOTTOM - TOP) * min(1.0, max(0.0, (value - low) / (high - low)))
 
     def points(self, xs: Iterable[float], ys: Iterable[float]) -> list[Point]:
-        """Place a line, NaN where there is no value."""
+        """Return the points of a line, with NaN where a value is missing."""
         return [(self.x(x), self.y(y) if math.isfinite(y) else math.nan) for x, y in zip(xs, ys, strict=True)]
 
 
 def heights(lines: Iterable[Sequence[float]], least_top: float = 1.0) -> list[float]:
-    """Few round numbers that reach from 0 to `least_top`, and further only where values need it."""
+    """Return a few round tick values that span 0 to `least_top`, and more if the values need it."""
     values = [value for line in lines for value in line if math.isfinite(value)]
     low, high = min([0.0, *values]), max([least_top, *values])
     sizes = (base * 10.0**power for power in range(-12, 300) for base in (1, 2, 2.5, 5))
@@ -76,15 +76,15 @@ def heights(lines: Iterable[Sequence[float]], least_top: float = 1.0) -> list[fl
     return [size * i for i in range(math.floor(low / size + 1e-6), math.ceil(high / size - 1e-6) + 1)]
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Whole numbers at round distances."""
+def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
+    """Return integer tick values at round distances."""
     sizes = (base * 10**power for power in range(12) for base in (1, 2, 5))
-    size = next(size for size in sizes if (high - low) / size < most)
+    size = next(size for size in sizes if (high - low) / size < max_ticks)
     return [float(at) for at in range(math.ceil(low / size) * size, math.floor(high) + 1, size)]
 
 
 def short(value: float, top: float) -> str:
-    """Write a number of a plot that reaches up to `top`."""
+    """Format a tick or label value for a plot that ends at `top`."""
     if top <= 0.1:
         return f"{value:.2g}"
     if top <= 20:
@@ -93,7 +93,7 @@ def short(value: float, top: float) -> str:
 
 
 def nudge(wanted: Sequence[float], low: float, high: float) -> list[float]:
-    """Move heights apart to at least GAP, as little as least squares allows, within low and high."""
+    """Separate heights by at least GAP with the smallest squared shift, within low and high."""
     if not wanted:
         return []
     order, steps = np.argsort(wanted, kind="stable"), GAP * np.arange(len(wanted))
@@ -104,22 +104,22 @@ def nudge(wanted: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def axes(frame: Frame, across: Sequence[float], title: str, unit: str) -> str:
-    """Draw grid, ticks and their words."""
+    """Draw the grid, the ticks and the axis titles."""
     every = math.ceil(len(across) / 12)
     top = frame.heights[-1]
     return "".join(
         [
             *(f'<path class="grid" d="M{LEFT} {frame.y(v):.1f}H{RIGHT}"/>' for v in frame.heights),
-            *(words(LEFT - 8, frame.y(v) + 5, short(v, top), "soft", "end") for v in frame.heights),
-            *(words(frame.x(v), BOTTOM + 22, f"{v:.0f}", "soft", "middle") for v in across[::every]),
-            words((LEFT + RIGHT) / 2, BOTTOM + 44, title, "soft", "middle"),
-            words(14, TOP - 14, unit, "soft"),
+            *(svg_text(LEFT - 8, frame.y(v) + 5, short(v, top), "soft", "end") for v in frame.heights),
+            *(svg_text(frame.x(v), BOTTOM + 22, f"{v:.0f}", "soft", "middle") for v in across[::every]),
+            svg_text((LEFT + RIGHT) / 2, BOTTOM + 44, title, "soft", "middle"),
+            svg_text(14, TOP - 14, unit, "soft"),
         ]
     )
 
 
 def line(points: Sequence[Point], kind: str) -> str:
-    """Draw a line that is broken where a value is missing."""
+    """Draw a line with a break at each missing value."""
     parts, pen = [], "M"
     for x, y in points:
         if math.isnan(y):
@@ -131,30 +131,30 @@ def line(points: Sequence[Point], kind: str) -> str:
 
 
 def lone_dots(points: Sequence[Point], kind: str) -> str:
-    """Draw the values that have no neighbour, and so no line."""
-    gone = [True, *(math.isnan(y) for _, y in points), True]
-    alone = [p for i, p in enumerate(points) if gone[i] and not gone[i + 1] and gone[i + 2]]
-    return "".join(dot(x, y, kind) for x, y in alone)
+    """Draw a dot at each value without neighbours, which no line shows."""
+    missing = [True, *(math.isnan(y) for _, y in points), True]
+    lone = [p for i, p in enumerate(points) if missing[i] and not missing[i + 1] and missing[i + 2]]
+    return "".join(dot(x, y, kind) for x, y in lone)
 
 
-def dot(x: float, y: float, kind: str, told: str = "") -> str:
-    """Draw a dot that says something when pointed at."""
-    inside = f"<title>{xml(told)}</title>" if told else ""
+def dot(x: float, y: float, kind: str, tooltip: str = "") -> str:
+    """Draw a dot with an optional tooltip."""
+    inside = f"<title>{xml(tooltip)}</title>" if tooltip else ""
     return f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{inside}</circle>'
 
 
 def label(name: str, values: Sequence[float], points: Sequence[Point], kind: str, top: float = 1.0) -> Label | None:
-    """Name a line by its last value; a line without any has no name to show."""
-    there = [value for value in values if math.isfinite(value)]
+    """Return the label of a line, with its last value, or None for a line without values."""
+    finite = [value for value in values if math.isfinite(value)]
     ends = [point for point in points if not math.isnan(point[1])]
-    return Label(f"{short(there[-1], top)} {name}", ends[-1], kind) if there else None
+    return Label(f"{short(finite[-1], top)} {name}", ends[-1], kind) if finite else None
 
 
-def assembled(series: Sequence[Series]) -> str:
-    """Put lines together, each with its label beside the plot; where too many labels would overlap, only some."""
+def with_labels(series: Sequence[Series]) -> str:
+    """Draw lines with their labels to the right of the plot; drop some labels if they would overlap."""
     labels = [one.label for one in series if one.label]
-    most = (BOTTOM - TOP + GAP) // GAP
-    shown = [labels[round(i)] for i in np.linspace(0, len(labels) - 1, min(most, len(labels)))]
+    capacity = (BOTTOM - TOP + GAP) // GAP
+    shown = [labels[round(i)] for i in np.linspace(0, len(labels) - 1, min(capacity, len(labels)))]
     heights = dict(zip(map(id, shown), nudge([one.end[1] for one in shown], TOP, BOTTOM), strict=True))
     groups = []
     for one in series:
@@ -165,46 +165,46 @@ def assembled(series: Sequence[Series]) -> str:
 
 
 def end_label(one: Label, height: float) -> str:
-    """Write a label, tied to its line's end."""
+    """Draw a label and a tie to the end of its line."""
     start = f"M{one.end[0] + 7:.1f} {one.end[1]:.1f}H{max(one.end[0] + 7, RIGHT - 8):.1f}"
     tie = f'<path class="tie {one.kind}" d="{start}L{RIGHT + 8} {height:.1f}h4"/>'
-    return tie + words(RIGHT + 17, height + 5, one.text, "soft" if one.kind == "ref" else "ink")
+    return tie + svg_text(RIGHT + 17, height + 5, one.text, "soft" if one.kind == "ref" else "ink")
 
 
-def words(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
-    """Write text."""
+def svg_text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+    """Draw text."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{xml(text)}</text>'
 
 
 def xml(text: str) -> str:
-    """Escape text, and drop what XML may not hold at all."""
+    """Escape text, and drop characters that XML does not allow."""
     return escape(FORBIDDEN.sub("", text))
 
 
-def document(title: str, told: Iterable[tuple[str, Sequence[float]]], marks: Iterable[str]) -> str:
-    """Put a figure together; the description says the numbers to those who do not see it."""
-    spoken = xml(
+def document(title: str, values: Iterable[tuple[str, Sequence[float]]], marks: Iterable[str]) -> str:
+    """Return a figure as SVG; its description lists the values for screen readers."""
+    description = xml(
         " ".join(
-            f"{name}: {', '.join(f'{v:.2f}' if math.isfinite(v) else 'none' for v in values)}." for name, values in told
+            f"{name}: {', '.join(f'{v:.2f}' if math.isfinite(v) else 'none' for v in line)}." for name, line in values
         )
     )
-    id = f"codots-{zlib.crc32(f'{xml(title)} {spoken}'.encode()):08x}"
+    id = f"codots-{zlib.crc32(f'{xml(title)} {description}'.encode()):08x}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
         f' aria-labelledby="{id}-t {id}-d"><title id="{id}-t">{xml(title)}</title>'
-        f'<desc id="{id}-d">{spoken}</desc><style>{STYLE}</style>'
+        f'<desc id="{id}-d">{description}</desc><style>{STYLE}</style>'
         f'<rect class="paper" x=".5" y=".5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10"/>'
-        f"{words(14, 26, title, 'ink head')}{''.join(marks)}</svg>\n"
+        f"{svg_text(14, 26, title, 'ink head')}{''.join(marks)}</svg>\n"
     )
 
 
-def bare(svg: str) -> str:
-    """A figure for a page that holds STYLE itself."""
+def without_style(svg: str) -> str:
+    """Return a figure without STYLE, for a page that has it already."""
     return svg.replace(f"<style>{STYLE}</style>", "")
 
 
 def colours(palette: Sequence[str], paper: str, edge: str, grid: str, ink: str, soft: str) -> str:
-    """Write the colours of one scheme as CSS."""
+    """Return the CSS of one colour scheme."""
     own = "".join(f".codots .c{i}{{stroke:{c}}}.codots .dot.c{i}{{fill:{c}}}" for i, c in enumerate(palette))
     return (
         f"{own}.codots .paper{{fill:{paper};stroke:{edge}}}.codots .dot{{stroke:{paper}}}.codots .grid{{stroke:{grid}}}"
@@ -214,7 +214,7 @@ def colours(palette: Sequence[str], paper: str, edge: str, grid: str, ink: str, 
 
 STYLE = (
     ".codots{font:15px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,"
-    "'Noto Sans','Liberation Sans','DejaVu Sans',sans-serif}"  # by name: to what draws PNG files, sans-serif is Arial
+    "'Noto Sans','Liberation Sans','DejaVu Sans',sans-serif}"  # by name, because resvg resolves sans-serif to Arial
     ".codots text{font-variant-numeric:tabular-nums}"
     ".codots path{fill:none;stroke-linecap:round;stroke-linejoin:round}.codots .head{font-weight:650;font-size:16px}"
     ".codots .line{stroke-width:2.6}.codots .line.dotted{stroke-dasharray:.1 6}.codots .thin{opacity:.3}"

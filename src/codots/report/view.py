@@ -1,4 +1,4 @@
-"""Reports of many runs served to this machine alone, made again whenever a run has something new."""
+"""Serve the reports of many runs on the loopback interface, rebuilt whenever a run changes."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from codots.core.suggest import nearest
-from codots.report.page import asset, build, chapter, hashed, headline, render
+from codots.report.page import asset, build, hashed, headline, render, section
 from codots.report.run import Run, find_runs, read_run
 
 HOST = "127.0.0.1"
-KEPT = 8
-"""Pages kept in memory."""
+CACHED_PAGES = 8
+"""Number of pages kept in memory."""
 NEWS = "/news"
+"""Path that returns the stamp of runs, for pages that check for changes."""
 Answer = tuple[HTTPStatus, str, str]
 """Status, content type and content."""
 
 
 class Viewer:
-    """What to answer; a run is found by its name among those that are there, so no path can lead elsewhere."""
+    """Answers requests. Runs are looked up by name among those found, so that no path leads outside of the root."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise ValueError(f"no folder {root}; expected one that holds runs, such as runs")
+            raise ValueError(f"no folder {root}; expected a folder with runs, such as runs")
         self.root, self.lock = root, Lock()
         self.pages: dict[tuple[str, ...], tuple[str, str]] = {}
 
     def answer(self, target: str) -> Answer:
-        """Answer a request: the list of runs, a page of one or several, or what tells that one is out of date."""
+        """Answer a request for the list of runs, for a page of runs, or for the stamp of runs."""
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         names = tuple(query.get("run", ()))
         routes: dict[str, Callable[[dict[str, Path]], Answer]] = {
@@ -41,13 +42,13 @@ class Viewer:
             NEWS: lambda found: (HTTPStatus.OK, "text/plain", stamp([found[name] for name in names])),
         }
         if unquote(path) not in routes:
-            return HTTPStatus.NOT_FOUND, "text/plain", f"nothing is here; the runs are listed at http://{HOST}/"
+            return HTTPStatus.NOT_FOUND, "text/plain", f"no such page; the runs are listed at http://{HOST}/"
         found = find_runs(self.root)
         for name in names:
             if name not in found:
                 return HTTPStatus.NOT_FOUND, "text/plain", nearest(name, list(found), "run")
         if path != "/" and not names:
-            return HTTPStatus.BAD_REQUEST, "text/plain", "no run was named; expected ?run=NAME"
+            return HTTPStatus.BAD_REQUEST, "text/plain", "no run given; expected ?run=NAME"
         return routes[path](found)
 
     def _overview(self, found: dict[str, Path]) -> Answer:
@@ -58,34 +59,34 @@ class Viewer:
         return HTTPStatus.OK, "text/html", text
 
     def _page(self, names: tuple[str, ...], folders: Sequence[Path]) -> Answer:
-        with self.lock:  # two windows on one run wait for one page
+        with self.lock:  # concurrent requests for a run build its page once
             now = stamp(folders)
-            made, page = self.pages.pop(names, ("", ""))
-            if made != now:
-                page = build([chapter(read_run(folder)) for folder in folders], live=address(NEWS, names))
+            built, page = self.pages.pop(names, ("", ""))
+            if built != now:
+                page = build([section(read_run(folder)) for folder in folders], live=address(NEWS, names))
             self.pages[names] = now, page
-            for oldest in list(self.pages)[:-KEPT]:
+            for oldest in list(self.pages)[:-CACHED_PAGES]:
                 del self.pages[oldest]
         return HTTPStatus.OK, "text/html", page
 
 
 def address(path: str, names: Sequence[str]) -> str:
-    """Where runs are asked for."""
+    """Return the URL of runs under a path."""
     return f"{path}?{'&'.join(f'run={quote(name)}' for name in names)}"
 
 
 def overview_line(name: str, folder: Path) -> dict[str, Any]:
-    """What the list says of a run; one that cannot be read is told, and hides no other."""
-    said: dict[str, Any] = {"name": name, "link": address("/report", [name]), "run": None, "head": None, "wrong": ""}
+    """Return a line of the list of runs; a run that cannot be read has its error in `wrong`."""
+    line: dict[str, Any] = {"name": name, "link": address("/report", [name]), "run": None, "head": None, "wrong": ""}
     try:
         run: Run = read_run(folder)
-        return said | {"run": run, "head": headline(run)}
+        return line | {"run": run, "head": headline(run)}
     except Exception as error:
-        return said | {"wrong": str(error)}
+        return line | {"wrong": str(error)}
 
 
 def stamp(folders: Sequence[Path]) -> str:
-    """What changes whenever a report would."""
+    """Return a hash that changes whenever a report would."""
     files = [
         file for folder in folders for kind in ("*.json*", "*.yaml", "rollouts/*.jsonl") for file in folder.glob(kind)
     ]
@@ -93,23 +94,23 @@ def stamp(folders: Sequence[Path]) -> str:
     for file in sorted(files):
         try:
             state = file.stat()
-        except FileNotFoundError:  # taken away since
+        except FileNotFoundError:  # deleted meanwhile
             continue
         found.append(f"{file.name} {state.st_size} {state.st_mtime_ns}")
     return hashed("\n".join(found))
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Only reads, and only for a browser on this machine."""
+    """Handles GET and HEAD requests from this machine."""
 
     viewer: Viewer
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer one request; what cannot be read is said in one line."""
+        """Answer a request; an exception becomes a one-line error."""
         try:
             if (self.headers.get("Host") or "").partition(":")[0] not in (HOST, "localhost"):
-                status, kind, text = HTTPStatus.FORBIDDEN, "text/plain", "only this machine is answered"
+                status, kind, text = HTTPStatus.FORBIDDEN, "text/plain", "only requests to localhost are answered"
             else:
                 status, kind, text = self.viewer.answer(self.path)
         except Exception as error:
@@ -127,21 +128,21 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
 
 class Server(ThreadingHTTPServer):
-    """On the loopback interface only."""
+    """A server on the loopback interface."""
 
     daemon_threads = True
 
 
 def serve(root: Path, port: int) -> Server:
-    """Open the server; ValueError if there is no such folder, or the port is taken."""
+    """Open the server; raises ValueError if the folder does not exist or the port is not available."""
     handler = type("BoundHandler", (Handler,), {"viewer": Viewer(root)})
     try:
         return Server((HOST, port), handler)
     except OSError as error:
         raise ValueError(
-            f"port {port} of {HOST} cannot be had ({error.strerror}); give --port 0 for a free one"
+            f"port {port} of {HOST} is not available ({error.strerror}); give --port 0 for a free one"
         ) from error

@@ -1,15 +1,15 @@
-// Elements, and drawings of boards. Text always goes in as text, never as markup.
+// DOM elements and boards. Text is always inserted as text, never as markup.
 
 function el(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
-  return made;
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  return element;
 }
 
-// A drawing of single letters in rows becomes squares; anything else stays as it was drawn.
+// Draw rows of single letters as a grid of squares; show any other drawing as text.
 function board(text) {
   const rows = grid(text);
   if (!rows) return el("pre", {}, text);
@@ -22,7 +22,7 @@ function board(text) {
   return drawn;
 }
 
-// Rows of letters, without the names of columns and rows around them; null if it is no such drawing.
+// Return rows of letters without column and row names, or null for any other drawing.
 function grid(text) {
   let rows = text.split("\n").map((line) => line.trim().split(/\s+/));
   const wide = rows[0].length;

@@ -1,6 +1,6 @@
-// Words of a text that were kept, added and dropped, in reading order: [["same" | "gone" | "new", text], ...].
+// Word diff of two texts, in reading order: [["same" | "gone" | "new", text], ...].
 
-const LARGEST = 4e6; // cells of the table; longer texts are compared line by line
+const LARGEST = 4e6; // maximum number of table cells; longer texts are compared line by line
 
 function changes(before, after) {
   const split = (by) => [before.match(by) || [], after.match(by) || []];
@@ -10,7 +10,7 @@ function changes(before, after) {
   return glue(walk(old, now, common(old, now)));
 }
 
-// Length of the longest common subsequence of what follows each pair of places.
+// Length of the longest common subsequence of the rest of both texts, for each pair of positions.
 function common(old, now) {
   const wide = now.length + 1;
   const table = new Uint32Array((old.length + 1) * wide);
@@ -37,20 +37,20 @@ function walk(old, now, table) {
   return pieces;
 }
 
-// A stretch of changes reads better as all that went, then all that came; a blank between two changes is part of them.
+// Merge adjacent changes into one deletion and one insertion, including blanks between changes.
 function glue(pieces) {
   const glued = [];
   let gone = "";
-  let come = "";
+  let added = "";
   const flush = () => {
     if (gone) glued.push(["gone", gone]);
-    if (come) glued.push(["new", come]);
-    gone = come = "";
+    if (added) glued.push(["new", added]);
+    gone = added = "";
   };
   pieces.forEach(([kind, text], i) => {
-    const between = kind === "same" && !text.trim() && gone && come && pieces[i + 1] && pieces[i + 1][0] !== "same";
+    const between = kind === "same" && !text.trim() && gone && added && pieces[i + 1] && pieces[i + 1][0] !== "same";
     if (kind === "gone" || between) gone += text;
-    if (kind === "new" || between) come += text;
+    if (kind === "new" || between) added += text;
     if (kind !== "same" || between) return;
     flush();
     const last = glued[glued.length - 1];

@@ -1,9 +1,9 @@
-// The list of lives: filtered, searched, and drawn only where it is looked at.
+// The list of lives: filters, search, and drawing of the visible rows only.
 
-const ROW = 40; // height of a row in pixels, as page.css has it
-const WHERE = 0, ARM = 1, PACK = 2, LIFE = 3, FLAGS = 4, REWARDS = 5; // places in a row of the index
+const ROW = 40; // height of a row in pixels, the same as in page.css
+const WHERE = 0, ARM = 1, PACK = 2, LIFE = 3, FLAGS = 4, REWARDS = 5; // columns of the index
 const FLAG_NAMES = { 1: "failed", 2: "context hurt", 4: "malformed", 8: "missing" };
-const MANY = 6; // more rewards than these are drawn without their numbers
+const MANY = 6; // rewards above this count are drawn without numbers
 
 class Lives {
   constructor(run, number) {
@@ -13,7 +13,7 @@ class Lives {
     this.lives.forEach((life, i) => this.byPack.set(life[PACK], [...(this.byPack.get(life[PACK]) || []), i]));
   }
 
-  // The story of a life, unpacked with those that lie beside it.
+  // Return the story of a life; unpacks its whole piece on first use.
   async story(i) {
     const piece = Math.floor(i / this.together);
     if (!this.stories.has(piece)) this.stories.set(piece, unpack(`piece-${this.number}-${piece}`));
@@ -26,7 +26,7 @@ class Lives {
     return { where: this.where[where], arm: this.arm[arm], pack: this.pack[pack].slice(this.shared), life: several ? `life ${life}` : "" };
   }
 
-  // What stays the same when the page is made again.
+  // A key that stays the same when the page is rebuilt.
   key(i) {
     const [where, arm, pack, life] = this.lives[i];
     return [this.where[where], this.arm[arm], this.pack[pack], life].join("\n");
@@ -44,27 +44,27 @@ class Lives {
     this.found = this.base.filter((i) => (this.lives[i][FLAGS] & flags) === flags);
   }
 
-  // All the words of all lives, once somebody searches.
+  // Return the searchable text of every life; called on the first search.
   async read() {
     const words = [];
     for (let i = 0; i < this.lives.length; i++) {
       const name = this.label(i);
-      words.push(`${Object.values(name).join(" ")} ${spoken(await this.story(i))}`.toLowerCase());
+      words.push(`${Object.values(name).join(" ")} ${storyText(await this.story(i))}`.toLowerCase());
     }
     return words;
   }
 }
 
-function spoken(story) {
-  const said = [story.hidden, story.gone];
+function storyText(story) {
+  const texts = [story.hidden, story.gone];
   for (const task of story.tasks) {
-    said.push(task.context, task.stop, ...task.moves.flatMap((move) => [move.seen, move.said, move.answer]));
-    if (task.rewrite) said.push(task.rewrite.said, task.rewrite.why);
+    texts.push(task.context, task.stop, ...task.moves.flatMap((move) => [move.seen, move.said, move.answer]));
+    if (task.rewrite) texts.push(task.rewrite.said, task.rewrite.why);
   }
-  return said.join("\n");
+  return texts.join("\n");
 }
 
-// Length of what all names share of domain and preset, which need not be read again and again.
+// Length of the prefix of domain and preset that all names share, which the list hides.
 function sharedStart(names) {
   const starts = new Set(names.map((name) => name.split(" ").slice(0, -2).join(" ")));
   return starts.size === 1 && [...starts][0] ? [...starts][0].length + 1 : 0;
@@ -77,15 +77,15 @@ async function unpack(id) {
   return JSON.parse(await new Response(stream).text());
 }
 
-// Draw the rows that can be seen, and a few around them.
+// Draw the visible rows and a few around them.
 function drawList(list, lives, chosen) {
-  const tall = list.firstElementChild;
-  tall.style.height = `${lives.found.length * ROW}px`;
+  const spacer = list.firstElementChild;
+  spacer.style.height = `${lives.found.length * ROW}px`;
   const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4);
   const last = Math.min(lives.found.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 4);
   const rows = [];
   for (let place = first; place < last; place++) rows.push(listRow(lives, place, chosen));
-  tall.replaceChildren(...rows);
+  spacer.replaceChildren(...rows);
   if (chosen === null || !rows.some((row) => row.id === `at-${chosen}`)) list.removeAttribute("aria-activedescendant");
   else list.setAttribute("aria-activedescendant", `at-${chosen}`);
 }
@@ -106,15 +106,15 @@ function listRow(lives, place, chosen) {
 
 function rewardCells(rewards) {
   const few = rewards.length <= MANY;
-  const told = rewards.map((reward) => reward.toFixed(2)).join(", ");
-  const cells = el("span", { class: few ? "cells" : "cells many", role: "img", "aria-label": `rewards ${told}` });
+  const numbers = rewards.map((reward) => reward.toFixed(2)).join(", ");
+  const cells = el("span", { class: few ? "cells" : "cells many", role: "img", "aria-label": `rewards ${numbers}` });
   for (const reward of rewards) cells.append(rewardCell(reward, few));
   return cells;
 }
 
-function rewardCell(reward, written = true) {
+function rewardCell(reward, withNumber = true) {
   const share = Math.min(1, Math.max(0, reward));
-  const cell = el("i", { class: share > 0.45 ? "cell high" : "cell" }, written ? short(reward) : "");
+  const cell = el("i", { class: share > 0.45 ? "cell high" : "cell" }, withNumber ? short(reward) : "");
   cell.style.setProperty("--share", `${Math.round(share * 100)}%`);
   return cell;
 }

@@ -1,8 +1,8 @@
-// The page at work: which run, which life, beside which; filters, keys, and news while a training goes on.
+// Page state and events: the open run and life, filters, keys, and live updates during training.
 
 const $ = (id) => document.getElementById(id);
 const NARROW = matchMedia("(max-width: 900px)");
-const state = { run: 0, life: null, besides: null, flags: 0 };
+const state = { run: 0, life: null, beside: null, flags: 0 };
 let runs = [];
 let drawing = 0;
 
@@ -26,7 +26,7 @@ function fillFilters() {
 async function refilter() {
   const lives = current();
   const text = $("find").value;
-  if (text && !lives.words) $("count").textContent = "reading all lives\u2026";
+  if (text && !lives.words) $("count").textContent = "loading all lives\u2026";
   await lives.filter({ where: $("where").value, arm: $("arm").value, flags: state.flags, text });
   if (lives !== current() || text !== $("find").value) return;
   for (const chip of document.querySelectorAll(".chip")) {
@@ -36,10 +36,10 @@ async function refilter() {
     chip.setAttribute("aria-pressed", String(Boolean(state.flags & flag)));
     chip.hidden = flag === 8 && !hits && !(state.flags & flag);
   }
-  const part = lives.every > 1 ? `, of every ${lives.every}th pack only: there are too many for one page` : "";
+  const part = lives.every > 1 ? `; only every ${lives.every}th pack is shown, as the run is too large for one page` : "";
   $("count").textContent = lives.lives.length
     ? `${lives.found.length.toLocaleString("en")} of ${lives.lives.length.toLocaleString("en")} lives${part}`
-    : "No life is recorded yet.";
+    : "No lives are recorded yet.";
   $("list").scrollTop = 0;
   reveal();
   drawList($("list"), lives, state.life);
@@ -55,7 +55,7 @@ async function choose(i, { focus = false } = {}) {
   const others = i === null ? [] : lives.byPack.get(lives.lives[i][PACK]).filter((k) => k !== i);
   const beside = pick(lives, i, others);
   const drawn = i === null ? [] : await drawLife(lives, i, beside);
-  if (mine !== drawing) return; // another life was asked for meanwhile
+  if (mine !== drawing) return; // another life was opened meanwhile
   $("life").replaceChildren(...(i === null ? [] : [controls(lives, i, others, beside), ...drawn]));
   $("life").scrollTop = 0;
   for (const why of document.querySelectorAll(".why")) why.hidden = true;
@@ -64,22 +64,22 @@ async function choose(i, { focus = false } = {}) {
   if (focus) $("life").focus();
 }
 
-// The life to show beside: what the reader last asked for, else where there is room the same pack without contexts.
+// Choose the second life: the last choice of the reader, else the same pack with empty contexts if the page is wide.
 function pick(lives, i, others) {
-  if (i === null || state.besides === "") return null;
-  if (state.besides !== null) {
-    const same = others.find((k) => columnName(lives, k) === state.besides);
+  if (i === null || state.beside === "") return null;
+  if (state.beside !== null) {
+    const same = others.find((k) => columnName(lives, k) === state.beside);
     return same === undefined ? null : same;
   }
   return NARROW.matches ? null : emptyLife(lives, i);
 }
 
 function controls(lives, i, others, beside) {
-  const select = el("select", { id: "beside", "aria-label": "Beside" }, el("option", { value: "" }, "alone"));
-  for (const k of others) select.append(el("option", { value: k }, `beside ${columnName(lives, k)}`));
+  const select = el("select", { id: "beside", "aria-label": "Compare with" }, el("option", { value: "" }, "no comparison"));
+  for (const k of others) select.append(el("option", { value: k }, `compare with ${columnName(lives, k)}`));
   select.value = beside === null ? "" : String(beside);
   select.addEventListener("change", () => {
-    state.besides = select.value === "" ? "" : columnName(lives, Number(select.value));
+    state.beside = select.value === "" ? "" : columnName(lives, Number(select.value));
     choose(i).then(() => $("beside").focus());
   });
   const step = (by, text, label) => {
@@ -99,7 +99,7 @@ function move(by) {
   choose(found[at < 0 ? 0 : Math.min(found.length - 1, Math.max(0, at + by))]);
 }
 
-// Scroll the list, and nothing else, until the chosen life is seen.
+// Scroll the list, and nothing else, until the chosen life is visible.
 function reveal() {
   const list = $("list");
   const top = current().found.indexOf(state.life) * ROW;
@@ -118,8 +118,8 @@ async function openRun(number, life) {
   });
   fillFilters();
   await refilter();
-  const there = life !== undefined && life !== null && life < current().lives.length;
-  await choose(there ? life : current().first < 0 ? null : current().first);
+  const exists = life !== undefined && life !== null && life < current().lives.length;
+  await choose(exists ? life : current().first < 0 ? null : current().first);
 }
 
 function remember() {
@@ -127,9 +127,9 @@ function remember() {
 }
 
 function recall() {
-  const said = new URLSearchParams(location.hash.slice(1));
-  const run = Number(said.get("run") || 0);
-  const life = /^\d+$/.test(said.get("life") || "") ? Number(said.get("life")) : null;
+  const saved = new URLSearchParams(location.hash.slice(1));
+  const run = Number(saved.get("run") || 0);
+  const life = /^\d+$/.test(saved.get("life") || "") ? Number(saved.get("life")) : null;
   return openRun(run in runs ? run : 0, life);
 }
 
@@ -169,7 +169,7 @@ function toggleBeside() {
   if (!select || select.options.length < 2) return;
   const empty = emptyLife(current(), state.life);
   const other = empty === null ? select.options[1].value : empty;
-  state.besides = select.value === "" ? columnName(current(), Number(other)) : "";
+  state.beside = select.value === "" ? columnName(current(), Number(other)) : "";
   choose(state.life);
 }
 
@@ -180,7 +180,7 @@ function tabKey(event) {
   document.querySelector("[role=tab][aria-selected=true]").focus();
 }
 
-// While a training goes on: ask now and then, and take over what is new without moving what is being read.
+// Poll a live run, and update the page without changing the open life or the scroll position.
 async function watch(live) {
   let stamp = null;
   for (;;) {
@@ -189,9 +189,9 @@ async function watch(live) {
       const now = answer.ok ? await answer.text() : stamp;
       if (stamp !== null && now !== stamp) await renew();
       stamp = now;
-      $("live").textContent = `live, asked at ${new Date().toLocaleTimeString()}`;
+      $("live").textContent = `live, updated at ${new Date().toLocaleTimeString()}`;
     } catch {
-      $("live").textContent = "the server is away; what you see is the last that it told";
+      $("live").textContent = "the server does not respond; this page may be out of date";
     }
     await new Promise((done) => setTimeout(done, 2000));
   }
@@ -200,11 +200,11 @@ async function watch(live) {
 async function renew() {
   const page = new DOMParser().parseFromString(await (await fetch(location.pathname + location.search, { cache: "no-store" })).text(), "text/html");
   if (!page.getElementById("index")) return;
-  const open = [...document.querySelectorAll("#told details")].map((details) => details.open);
+  const open = [...document.querySelectorAll("#report details")].map((details) => details.open);
   const key = state.life === null ? null : current().key(state.life);
   const scrolled = [$("list").scrollTop, $("life").scrollTop];
-  for (const id of ["told", "data"]) $(id).replaceWith(document.adoptNode(page.getElementById(id)));
-  document.querySelectorAll("#told details").forEach((details, i) => (details.open = open[i] ?? details.open));
+  for (const id of ["report", "data"]) $(id).replaceWith(document.adoptNode(page.getElementById(id)));
+  document.querySelectorAll("#report details").forEach((details, i) => (details.open = open[i] ?? details.open));
   load();
   const again = key === null ? -1 : current().lives.findIndex((_, i) => current().key(i) === key);
   await openRun(state.run, again < 0 ? null : again);

@@ -1,9 +1,9 @@
-// One life to read, beside another one of the same pack if wanted.
+// Draw one life, optionally next to another life of the same pack.
 
 async function drawLife(lives, i, beside) {
-  const told = [{ i, story: await lives.story(i) }];
-  if (beside !== null) told.push({ i: beside, story: await lives.story(beside) });
-  const [first] = told;
+  const shown = [{ i, story: await lives.story(i) }];
+  if (beside !== null) shown.push({ i: beside, story: await lives.story(beside) });
+  const [first] = shown;
   const name = lives.label(i);
   const head = el(
     "header",
@@ -12,14 +12,14 @@ async function drawLife(lives, i, beside) {
     rewardCells(lives.lives[i].slice(REWARDS)),
     el("p", { class: "soft" }, [name.where, name.arm, name.life].filter(Boolean).join(", ")),
   );
-  if (first.story.hidden) head.append(el("p", { class: "soft" }, "Hidden in this world, never shown to the model:"), el("pre", {}, first.story.hidden));
-  if (first.story.rules) head.append(el("details", {}, el("summary", {}, "The rules that the model is told"), el("pre", {}, first.story.rules)));
-  const grid = el("div", { class: told.length > 1 ? "story pair" : "story" });
-  if (told.length > 1) grid.append(...told.map((one) => el("h4", {}, columnName(lives, one.i))));
-  const tasks = Math.max(...told.map((one) => one.story.tasks.length));
+  if (first.story.hidden) head.append(el("p", { class: "soft" }, "Hidden in this world and never shown to the model:"), el("pre", {}, first.story.hidden));
+  if (first.story.rules) head.append(el("details", {}, el("summary", {}, "Rules shown to the model"), el("pre", {}, first.story.rules)));
+  const grid = el("div", { class: shown.length > 1 ? "story pair" : "story" });
+  if (shown.length > 1) grid.append(...shown.map((one) => el("h4", {}, columnName(lives, one.i))));
+  const tasks = Math.max(...shown.map((one) => one.story.tasks.length));
   for (let j = 0; j < tasks; j++) {
-    grid.append(...told.map((one) => drawTask(lives, one, j, told.length > 1)));
-    if (told.some((one) => one.story.tasks[j + 1])) grid.append(...told.map((one) => drawContext(lives, one, j)));
+    grid.append(...shown.map((one) => drawTask(lives, one, j, shown.length > 1)));
+    if (shown.some((one) => one.story.tasks[j + 1])) grid.append(...shown.map((one) => drawContext(lives, one, j)));
   }
   if (first.story.gone) grid.append(el("p", {}, "This life is missing: ", el("span", { class: "mono" }, first.story.gone)));
   return [head, grid];
@@ -43,28 +43,28 @@ function drawTask(lives, { i, story }, j, paired) {
     el("span", { class: "numbers" }, rewardCell(task.reward), el("span", {}, numbers.join(" \u00b7 ")), ...tags(lives, i, j, task)),
   );
   const strip = el("ol", { class: "strip" });
-  task.moves.forEach((move, turn) => strip.append(drawMove(move, turn, story.style)));
+  task.moves.forEach((move, number) => strip.append(drawTurn(move, number, story.style)));
   if (task.last) strip.append(el("li", {}, board(task.last), el("span", { class: "end" }, task.stop)));
   return el("section", { class: "task" }, head, strip);
 }
 
-function drawMove(move, turn, style) {
-  const [thought, action, rest] = parts(move.said, style);
-  const said = el("p", { class: "said" }, el("span", { class: "turn" }, `${turn + 1}`));
+function drawTurn(turn, number, style) {
+  const [thought, action, rest] = parts(turn.said, style);
+  const said = el("p", { class: "said" }, el("span", { class: "turn" }, `${number + 1}`));
   if (thought) said.append(el("span", { class: "thought", title: "thought" }, thought));
   if (action) said.append(el("b", { class: "action", title: "action" }, action));
   if (rest) said.append(el("span", { class: "thought" }, rest));
-  if (!move.said) said.append(el("i", {}, "no words"));
+  if (!turn.said) said.append(el("i", {}, "empty reply"));
   return el(
     "li",
     {},
-    move.board ? board(move.board) : el("pre", { class: "seen" }, move.seen),
+    turn.board ? board(turn.board) : el("pre", { class: "seen" }, turn.seen),
     said,
-    move.answer ? el("p", { class: "answer", title: "the environment's answer" }, move.answer) : "",
+    turn.answer ? el("p", { class: "answer", title: "answer of the environment" }, turn.answer) : "",
   );
 }
 
-// Thought, action, and what stands after it. In compact style the action is the last word.
+// Split a reply into thought, action, and the text after the action. In compact style the action is the last word.
 function parts(said, style) {
   const tagged = said.match(/^([^]*?)<action>([^]*?)<\/action>([^]*)$/);
   if (tagged) return tagged.slice(1).map((part) => part.trim());
@@ -84,7 +84,7 @@ function tags(lives, i, j, task) {
   return found.map((text) => el("mark", {}, text));
 }
 
-// The same pack under empty contexts, recorded at the same time.
+// Return the life of the same pack with empty contexts from the same file, or null.
 function emptyLife(lives, i) {
   const [where, arm, pack] = lives.lives[i];
   if (lives.arm[arm] === "null") return null;
@@ -95,21 +95,21 @@ function emptyLife(lives, i) {
 function drawContext(lives, { i, story }, j) {
   const [now, next] = [story.tasks[j], story.tasks[j + 1]];
   if (!next) return el("div", { class: "note empty" });
-  const told = [`Context after task ${j + 1}`];
-  if (next.facts) told.push(`${next.facts[0]} of ${next.facts[2]} facts right, ${next.facts[1]} wrong`);
+  const notes = [`Context after task ${j + 1}`];
+  if (next.facts) notes.push(`${next.facts[0]} of ${next.facts[2]} facts right, ${next.facts[1]} wrong`);
   const { rewrite } = now;
-  if (rewrite && rewrite.advantage !== null) told.push(`advantage ${signed(rewrite.advantage)}`);
-  if (rewrite) told.push(`${rewrite.tokens} tokens`);
-  else told.push(`given by the arm ${lives.label(i).arm}`);
+  if (rewrite && rewrite.advantage !== null) notes.push(`advantage ${signed(rewrite.advantage)}`);
+  if (rewrite) notes.push(`${rewrite.tokens} tokens`);
+  else notes.push(`given by the arm ${lives.label(i).arm}`);
   const pre = el("pre", { class: "context" });
   for (const [kind, text] of changes(now.context, next.context)) {
     pre.append(kind === "same" ? text : el(kind === "new" ? "ins" : "del", {}, text));
   }
   if (!pre.childNodes.length) pre.append(el("span", { class: "soft" }, "empty"));
-  const note = el("div", { class: "note" }, el("p", { class: "soft" }, told.join(" \u00b7 ")));
-  if (rewrite && rewrite.stop === "malformed") note.append(el("p", {}, el("mark", {}, "malformed"), ` The rewrite could not be read: ${rewrite.why}`));
+  const note = el("div", { class: "note" }, el("p", { class: "soft" }, notes.join(" \u00b7 ")));
+  if (rewrite && rewrite.stop === "malformed") note.append(el("p", {}, el("mark", {}, "malformed"), ` The rewrite could not be parsed: ${rewrite.why}`));
   note.append(pre);
-  if (rewrite) note.append(el("details", {}, el("summary", {}, "The whole reply"), el("pre", {}, rewrite.said || "no words")));
+  if (rewrite) note.append(el("details", {}, el("summary", {}, "Full reply"), el("pre", {}, rewrite.said || "empty reply")));
   return note;
 }
 

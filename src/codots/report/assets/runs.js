@@ -1,4 +1,4 @@
-// The list of runs, asked for again now and then; what was ticked stays ticked.
+// Reload the list of runs every few seconds, keeping the selected runs.
 
 setInterval(async () => {
   const ticked = new Set([...document.querySelectorAll("input:checked")].map((box) => box.value));
@@ -6,5 +6,5 @@ setInterval(async () => {
   if (!answer || !answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const box of page.querySelectorAll("input")) box.checked = ticked.has(box.value);
-  document.getElementById("told").replaceWith(document.adoptNode(page.getElementById("told")));
+  document.getElementById("runs").replaceWith(document.adoptNode(page.getElementById("runs")));
 }, 3000);

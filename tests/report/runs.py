@@ -1,4 +1,4 @@
-"""Run folders made up: an evaluation's numbers, lives that were really played, steps of a training."""
+"""Run folders for tests: evaluations with given numbers, lives of scripted policies, and training metrics."""
 
 import json
 from dataclasses import asdict, replace
@@ -10,20 +10,20 @@ from codots.evaluation.curves import ArmReport
 from codots.evaluation.evaluate import Report
 from codots.rollout.records import HEAD, Row, dump
 
-EVIL = "1=up </script><b>bold</b> <!-- & ]]> {{ 7 * 7 }} <img src=x onerror=alert(1)> \u202egnol"
+INJECTION = "1=up </script><b>bold</b> <!-- & ]]> {{ 7 * 7 }} <img src=x onerror=alert(1)> \u202egnol"
 CONTEXTS = ("", "1=up", "1=up 2=left")
 
 
 def arm(reward, half=0.03, **changed):
     ones = [1.0] * len(reward)
-    around, sure = [[r - half, r + half] for r in reward], [[0.9, 1.0]] * len(reward)
-    whole = ArmReport(reward, around, ones, sure, [0.0] * len(reward), 0.25, 0, ones, ones)
-    return replace(whole, **changed)
+    intervals, success_intervals = [[r - half, r + half] for r in reward], [[0.9, 1.0]] * len(reward)
+    base = ArmReport(reward, intervals, ones, success_intervals, [0.0] * len(reward), 0.25, 0, ones, ones)
+    return replace(base, **changed)
 
 
 def report(own, null, **changed):
     S = len(own)
-    whole = Report(
+    base = Report(
         model="m",
         writer=None,
         domain="frozen-lake-v1",
@@ -45,10 +45,10 @@ def report(own, null, **changed):
         shuffled_lift_ci95=None,
         tokens=1,
     )
-    return asdict(replace(whole, **changed))
+    return asdict(replace(base, **changed))
 
 
-def summary(before=(0.3, 0.31, 0.35), after=(0.5, 0.7, 0.81), null=(0.5, 0.5, 0.5), **changed):
+def demo_summary(before=(0.3, 0.31, 0.35), after=(0.5, 0.7, 0.81), null=(0.5, 0.5, 0.5), **changed):
     return {
         "before": report(list(before), list(before)),
         "after": report(list(after), list(null), **changed),
@@ -57,7 +57,7 @@ def summary(before=(0.3, 0.31, 0.35), after=(0.5, 0.7, 0.81), null=(0.5, 0.5, 0.
 
 
 def life(index, won, *, contexts=CONTEXTS, arm="own", said="right", number=0, style="compact", **changed):
-    """Record a life: the tasks won are crossed, in the others the player says a word that is no code."""
+    """Return the rows of a life: tasks in `won` are played by the informed policy, others get a malformed reply."""
     pack = make_pack("frozen-lake-v1", "easy", "dev", index, len(won))
     rows = []
     for task, wins, context in zip(pack.tasks, won, contexts, strict=False):
@@ -77,7 +77,7 @@ def life(index, won, *, contexts=CONTEXTS, arm="own", said="right", number=0, st
 
 
 def steps(count, size=3):
-    """Lines of metrics whose rewards rise."""
+    """Return metrics per step with rising rewards."""
     return [
         {
             "step": t,
@@ -95,8 +95,8 @@ def steps(count, size=3):
     ]
 
 
-def make_run(folder, told=None, rows=(), metrics=(), trained=(), **config):
-    """Write a run folder with what is given, and nothing else."""
+def make_run(folder, summary=None, rows=(), metrics=(), trained=(), **config):
+    """Write a run folder with the given parts, and nothing else."""
     folder.mkdir(exist_ok=True)
     recipe = {
         "model": "base",
@@ -107,8 +107,8 @@ def make_run(folder, told=None, rows=(), metrics=(), trained=(), **config):
         "steps": len(metrics),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(recipe | config))
-    if told is not None:
-        (folder / "summary.json").write_text(json.dumps(told))
+    if summary is not None:
+        (folder / "summary.json").write_text(json.dumps(summary))
     if rows:
         text = json.dumps({HEAD: {"packs": 2}}) + "\n" + dump(rows)
         (folder / "after.jsonl").write_text(text, encoding="utf-8", errors="surrogatepass")
@@ -126,8 +126,8 @@ WORLDS = [
 ]
 
 
-def mixed_run(folder, told=None):
-    """A run over two entries of worlds, whose metrics carry their labels."""
+def mixed_run(folder, summary=None):
+    """Write a run over two entries of worlds, with their labels in the metric names."""
     labels = {"frozen-lake-v1:easy": 3, "frozen-lake-v1:hard": 2}
     lines = [{"step": t, "eval/score": 0.5, "tokens/sampled": 10, "time/step": 1.0} for t in range(1, 11)]
     for line in lines:
@@ -135,27 +135,27 @@ def mixed_run(folder, told=None):
             line |= {f"reward/{label}/{j}": 0.1 * j + 0.05 * line["step"] for j in range(size)}
             line |= {f"eval/{label}/{arm}_{j}": 0.5 for arm in ("own", "null") for j in range(size)}
         line |= {f"facts/frozen-lake-v1:hard/{name}": 0.25 for name in ("right", "wrong")}
-    make_run(folder, told, metrics=lines)
+    make_run(folder, summary, metrics=lines)
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": "base", "seed": 0, "steps": 10, "worlds": WORLDS}))
     return folder
 
 
 def full_run(folder):
-    """A run of which every part is there: evaluations, both writers, training, lives of two arms and of a group."""
-    told = summary()
+    """Write a run with every part: evaluations, both writers, training, lives of two arms and of a group."""
+    summary = demo_summary()
     for name, values in (("shuffled", [0.5, 0.4, 0.3]), ("frozen", [0.5, 0.7, 0.7]), ("oracle", [0.9, 0.9, 0.94])):
-        told["after"]["arms"][name] = asdict(arm(values))
-    evil = life(1, [0, 0, 1], contexts=("", EVIL, "1=up 2=left"), said=EVIL)
-    bad = life(2, [1, 0, 0])
-    bad[1] = replace(bad[1], stop="malformed", outcome="expected exactly one <context>")
+        summary["after"]["arms"][name] = asdict(arm(values))
+    injected = life(1, [0, 0, 1], contexts=("", INJECTION, "1=up 2=left"), said=INJECTION)
+    malformed = life(2, [1, 0, 0])
+    malformed[1] = replace(malformed[1], stop="malformed", outcome="expected exactly one <context>")
     rows = [
         *life(0, [0, 1, 1]),
-        *evil,
-        *bad,
+        *injected,
+        *malformed,
         *(row for i, won in enumerate(([0, 1, 1], [0, 1, 0], [1, 1, 1])) for row in life(i, won, arm="null")),
     ]
     group = [row for g in (0, 1) for row in life(7, [g, 1, 1], number=g, advantage=0.25 - 0.5 * g, step=1)]
-    make_run(folder, told, rows, steps(30), group)
+    make_run(folder, summary, rows, steps(30), group)
     crossed = report([0.4, 0.5, 0.6], [0.4, 0.4, 0.4], model="base", writer=str(folder))
     (folder / "base-reads.json").write_text(json.dumps(crossed))
     return folder
