@@ -56,20 +56,20 @@ def demo_summary(before=(0.3, 0.31, 0.35), after=(0.5, 0.7, 0.81), null=(0.5, 0.
     }
 
 
-def life(index, won, *, contexts=CONTEXTS, arm="own", said="right", number=0, style="compact", **changed):
+def life(index, won, *, contexts=CONTEXTS, arm="own", text="right", number=0, style="compact", **changed):
     """Return the rows of a life: tasks in `won` are played by the informed policy, others get a malformed reply."""
     pack = make_pack("frozen-lake-v1", "easy", "dev", index, len(won))
     rows = []
     for task, wins, context in zip(pack.tasks, won, contexts, strict=False):
         env, policy = task.env(style=style), pack.domain.policy("informed", pack.world)
-        turns, seen, done = [], env.observe(), False
+        turns, observation, done = [], env.observe(), False
         while not done:
-            reply = f"{said} {policy.act(env.view)}" if wins else said
-            turns.append([seen, reply])
+            reply = f"{text} {policy.act(env.view)}" if wins else text
+            turns.append([observation, reply])
             step = env.step(reply)
-            seen, done = step.observation, step.done
+            observation, done = step.observation, step.done
         name, j = list(pack.names), task.position
-        rows.append(Row(name, arm, number, j, "solve", step.reward, step.stop, context, None, turns, seen, 3))
+        rows.append(Row(name, arm, number, j, "solve", step.reward, step.stop, context, None, turns, observation, 3))
         if arm == "own" and j + 1 < len(won):
             turn = [["", f"<context> {contexts[j + 1]} </context>"]]
             rows.append(Row(name, arm, number, j, "update", 0.0, "ok", context, contexts[j + 1], turn, "", 3))
@@ -145,7 +145,7 @@ def full_run(folder):
     summary = demo_summary()
     for name, values in (("shuffled", [0.5, 0.4, 0.3]), ("frozen", [0.5, 0.7, 0.7]), ("oracle", [0.9, 0.9, 0.94])):
         summary["after"]["arms"][name] = asdict(arm(values))
-    injected = life(1, [0, 0, 1], contexts=("", INJECTION, "1=up 2=left"), said=INJECTION)
+    injected = life(1, [0, 0, 1], contexts=("", INJECTION, "1=up 2=left"), text=INJECTION)
     malformed = life(2, [1, 0, 0])
     malformed[1] = replace(malformed[1], stop="malformed", outcome="expected exactly one <context>")
     rows = [

@@ -104,8 +104,8 @@ def test_the_first_life_with_a_rising_reward_is_chosen(tmp_path):
     lives = life(0, [1, 1, 0]), life(1, [0, 1, 1], arm="null"), life(2, [0, 0, 1]), life(3, [0, 1, 1])
     first, why = choose_life(life_list(tmp_path, *lives).lives)
     assert first == 2
-    assert "of 3 lives 2 rose, 1 fell, 0 did neither" in why
-    assert "no reward rose" in choose_life(life_list(tmp_path, life(0, [1, 1, 0])).lives)[1]
+    assert "(rose in 2 of 3 lives, fell in 1, equal in 0)" in why
+    assert "the reward rose in no life" in choose_life(life_list(tmp_path, life(0, [1, 1, 0])).lives)[1]
     assert choose_life([]) == (-1, "")
 
 
@@ -129,7 +129,7 @@ def test_a_large_run_is_thinned_by_whole_packs(tmp_path):
 
 
 def test_the_index_and_the_pieces_have_the_same_lives(tmp_path):
-    found = life_list(tmp_path, *(life(i, [0, 1, 1], said=INJECTION) for i in range(PIECE_SIZE + 1))).lives
+    found = life_list(tmp_path, *(life(i, [0, 1, 1], text=INJECTION) for i in range(PIECE_SIZE + 1))).lives
     listed, pieces = index(found), packed(found)
     assert [len(json.loads(gzip.decompress(base64.b64decode(piece)))) for piece in pieces] == [PIECE_SIZE, 1]
     where, arm, pack, number, flag, *rewards = listed["lives"][3]

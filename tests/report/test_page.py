@@ -20,7 +20,7 @@ class Reader(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.seen, self.loads, self.within = [], [], [], None
+        self.tags, self.texts, self.loads, self.within = [], [], [], None
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -33,11 +33,11 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         if self.within not in ("script", "style"):
-            self.seen.append(data)
+            self.texts.append(data)
 
     @property
     def text(self):
-        return " ".join("".join(self.seen).split())
+        return " ".join("".join(self.texts).split())
 
 
 def write(tmp_path, summary=None, rows=(), metrics=(), **more):
@@ -106,7 +106,7 @@ def test_the_page_is_self_contained_and_restricts_scripts(tmp_path):
 
 
 def test_model_output_never_becomes_markup(tmp_path):
-    rows = life(0, [0, 1, 1], contexts=("", INJECTION, "2=left"), said="<script>x</script>")
+    rows = life(0, [0, 1, 1], contexts=("", INJECTION, "2=left"), text="<script>x</script>")
     html = write(tmp_path, demo_summary(), rows)
     assert INJECTION not in html
     assert "<b>bold" not in html

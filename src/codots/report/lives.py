@@ -212,12 +212,12 @@ def replay(pack: Pack | None, solved: Sequence[Row], style: str) -> list[list[st
 
 def _drawings(pack: Pack, env: Env, row: Row) -> Iterator[str | None]:
     """Replay and draw an episode; yield None as soon as an observation differs from the record."""
-    seen, faithful = env.observe(), True
+    actual, faithful = env.observe(), True
     for observation, reply in row.turns:
-        faithful = faithful and seen == observation
+        faithful = faithful and actual == observation
         yield pack.domain.draw(env.view) if faithful else None
-        seen = env.step(reply).observation if faithful else ""
-    yield pack.domain.draw(env.view) if faithful and seen == row.outcome else None
+        actual = env.step(reply).observation if faithful else ""
+    yield pack.domain.draw(env.view) if faithful and actual == row.outcome else None
 
 
 def index(lives: Sequence[LifeView]) -> dict[str, Any]:
@@ -258,5 +258,5 @@ def choose_life(lives: Sequence[LifeView]) -> tuple[int, str]:
         return (0 if lives else -1), ""
     up, down = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     first = next((i for i, gain in zip(own, gains, strict=True) if gain > 0), own[0])
-    how = "the first whose reward rose from its first task to its last" if up else "the first, as no reward rose"
-    return first, f"{how}; of {len(gains)} lives {up} rose, {down} fell, {len(gains) - up - down} did neither"
+    why = "its reward rose from the first task to the last" if up else "the reward rose in no life"
+    return first, f"{why} (rose in {up} of {len(gains)} lives, fell in {down}, equal in {len(gains) - up - down})"
