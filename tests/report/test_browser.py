@@ -254,7 +254,7 @@ def test_a_live_page_updates_without_losing_its_state(tab, tmp_path):
         tab.wait_for_selector("html[data-ready]", state="attached")
         tab.locator(".row").nth(1).click()
         sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 1")
-        sync_api.expect(tab.locator("#live")).to_contain_text("live, updated at")
+        sync_api.expect(tab.locator("#live")).to_contain_text("live, checked at")
         assert "12 of 30" in tab.locator("#run-0 .kicker").inner_text()
         (folder / "rollouts" / "step-000002.jsonl").write_text(dump(life(2, [0, 0, 1])))
         make_run(folder, metrics=steps(13), steps=30)

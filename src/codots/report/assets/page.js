@@ -189,7 +189,7 @@ async function watch(live) {
       const now = answer.ok ? await answer.text() : stamp;
       if (stamp !== null && now !== stamp) await renew();
       stamp = now;
-      $("live").textContent = `live, updated at ${new Date().toLocaleTimeString()}`;
+      $("live").textContent = `live, checked at ${new Date().toLocaleTimeString()}`;
     } catch {
       $("live").textContent = "the server does not respond; this page may be out of date";
     }
