@@ -1,4 +1,4 @@
-"""The figures of the base model's card, as Markdown: `python benchmarks/base_card.py [MODEL] [PACKS]`."""
+"""Print the tables of the base model's card as Markdown: `python benchmarks/base_card.py [MODEL] [PACKS]`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ LAKE = {"domain": "frozen-lake-v1", "preset": "easy"}
 
 
 def curves(model: str, packs: int) -> None:
-    """Reward by position of every arm, at temperature 1 and greedy."""
+    """Print the reward by position of every arm, at temperature 1 and greedy."""
     print("| temperature | arm | position 0 | 1 | 2 | 3 | success at 3 |\n|---|---|---|---|---|---|---|")
     for temperature in (1.0, 0.0):
-        asked = EvalConfig(model=model, **LAKE, split="final", packs=packs, arms=list(ARMS), temperature=temperature)
-        report = evaluate(asked)
-        for arm, found in report.arms.items():
-            cells = " | ".join(f"{reward:.3f}" for reward in found.reward)
-            print(f"| {temperature:g} | {arm} | {cells} | {found.success[3]:.3f} |")
+        config = EvalConfig(model=model, **LAKE, split="final", packs=packs, arms=list(ARMS), temperature=temperature)
+        report = evaluate(config)
+        for arm, result in report.arms.items():
+            cells = " | ".join(f"{reward:.3f}" for reward in result.reward)
+            print(f"| {temperature:g} | {arm} | {cells} | {result.success[3]:.3f} |")
 
 
 def groups(model: str, packs: int, size: int = 8) -> tuple[list[Pack], list[list[Life]]]:
-    """Lives of each pack, several of them."""
+    """Return packs and a group of lives of each."""
     folder = model_folder(model)
     profile = load_profile(folder)
     drawn = [make_pack(LAKE["domain"], LAKE["preset"], "final", i, 4) for i in range(packs)]
@@ -50,7 +50,7 @@ def groups(model: str, packs: int, size: int = 8) -> tuple[list[Pack], list[list
 
 
 def histogram(packs: list[Pack], lives: list[list[Life]]) -> None:
-    """Right facts in the last context, beside what independent facts of the same rates would give."""
+    """Print the distribution of right facts in the last context, and that of independent facts with equal rates."""
     right_NC = np.array(
         [
             [f"{c}={d}" in life.contexts[-1] for c, d in zip("1234", p.world.hidden, strict=True)]
@@ -68,7 +68,8 @@ def histogram(packs: list[Pack], lives: list[list[Life]]) -> None:
 
 
 def best(lives: list[list[Life]]) -> None:
-    """The best of eight lives by its reward."""
+    """Print rewards of the mean life and of the best of each group."""
+
     rewards_PGS = np.array([[[e.reward for e in life.of("solve")] for life in group] for group in lives])
     chosen = rewards_PGS.sum(2).argmax(1)
     best_PS = rewards_PGS[np.arange(len(lives)), chosen]

@@ -1,4 +1,4 @@
-"""Contestants side by side: a process of one thread for each, which take turns, so that noise falls on all alike."""
+"""Time contestants in turns, each in its own single-threaded process, so that machine noise affects all equally."""
 
 from __future__ import annotations
 
@@ -18,76 +18,78 @@ from rich.table import Table
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 ROUNDS = 5
-Told = dict[str, float]
-Ask = Callable[[], Told]
+Figures = dict[str, float]
+RunOnce = Callable[[], Figures]
 
 
 def options(about: str) -> argparse.ArgumentParser:
-    """What every contest is asked with."""
+    """Return a parser with the options of every contest."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--quick", action="store_true", help="a small scale, to see that it runs; figures mean nothing")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON in place of a table")
+    parser.add_argument("--quick", action="store_true", help="smoke test at a small scale; the figures mean nothing")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 
-def contest(contestants: Mapping[str, AbstractContextManager[Ask]], rounds: int = ROUNDS) -> dict[str, list[Told]]:
-    """Let every contestant work once in every round, after once to warm up; gives what each told, round by round."""
+def contest(
+    contestants: Mapping[str, AbstractContextManager[RunOnce]], rounds: int = ROUNDS
+) -> dict[str, list[Figures]]:
+    """Run every contestant once per round, after a warm-up round; return its figures of each round."""
     with ExitStack() as stack:
-        asks = {name: stack.enter_context(one) for name, one in contestants.items()}
-        told = [{name: ask() for name, ask in asks.items()} for _ in range(1 + rounds)]
-    return {name: [row[name] for row in told[1:]] for name in asks}
+        runs = {name: stack.enter_context(contestant) for name, contestant in contestants.items()}
+        found = [{name: run() for name, run in runs.items()} for _ in range(1 + rounds)]
+    return {name: [row[name] for row in found[1:]] for name in runs}
 
 
 @contextmanager
-def apart(prepare: Callable[..., Ask], *given: Any) -> Iterator[Ask]:
-    """A contestant in a process of its own, which prepares once and works whenever it is asked."""
+def in_process(prepare: Callable[..., RunOnce], *args: Any) -> Iterator[RunOnce]:
+    """Prepare a contestant in its own process and yield a function that runs it once."""
     server = multiprocessing.get_context("forkserver")
-    # What is preloaded is imported only once.
+    # The server imports these modules once for all contestants.
     server.set_forkserver_preload(["codots.training.train", "transformers.models.qwen3.modeling_qwen3"])
-    here, there = server.Pipe()
-    process = server.Process(target=_serve, args=(there, prepare, given))
+    parent, child = server.Pipe()
+    process = server.Process(target=_serve, args=(child, prepare, args))
     process.start()
-    there.close()
+    child.close()
 
-    def ask() -> Told:
+    def run() -> Figures:
         try:
-            here.send("again")
-            return here.recv()
-        except (EOFError, OSError) as gone:
+            parent.send("again")
+            return parent.recv()
+        except (EOFError, OSError) as error:
             process.join()
-            raise RuntimeError(f"a contestant ended with exit code {process.exitcode}") from gone
+            raise RuntimeError(f"a contestant ended with exit code {process.exitcode}") from error
 
     try:
-        yield ask
+        yield run
     finally:
-        here.close()
+        parent.close()
         process.join()
 
 
-def _serve(asked: Connection, prepare: Callable[..., Ask], given: Sequence[Any]) -> None:
+def _serve(connection: Connection, prepare: Callable[..., RunOnce], args: Sequence[Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    work = prepare(*given)
+    run = prepare(*args)
     with suppress(EOFError):
-        while asked.recv():
-            asked.send(work())
+        while connection.recv():
+            connection.send(run())
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds by the clock."""
+    """Return the wall time of one call in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def median(rows: Sequence[Told]) -> Told:
-    """The median of each figure over the rounds."""
+def median(rows: Sequence[Figures]) -> Figures:
+    """Return the median of each figure over the rounds."""
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
 def show(found: dict[str, Any], columns: Mapping[str, str], as_json: bool) -> None:
-    """Print figures: a row for each contestant, and below it what was asked of them, beside its bar."""
+    """Print one row per contestant, then the notes and each comparison with its target."""
     if as_json:
         print(json.dumps(found))
         return
@@ -101,12 +103,12 @@ def show(found: dict[str, Any], columns: Mapping[str, str], as_json: bool) -> No
     console.print(table)
     for line in found["notes"]:
         console.print(line, highlight=False)
-    for name, (value, bar) in found["bars"].items():
-        console.print(f"{name}: {figure(value)} (asked for: {bar})", highlight=False)
+    for name, (value, target) in found["bars"].items():
+        console.print(f"{name}: {figure(value)} (target: {target})", highlight=False)
 
 
 def figure(value: float | None) -> str:
-    """Write a number so that its size is seen."""
+    """Format a number with digits that suit its size."""
     if value is None:
         return "-"
     if value and abs(value) < 1e-3:

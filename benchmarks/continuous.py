@@ -1,11 +1,11 @@
-"""Time the continuous sampler with and without a session that sleeps, and against lockstep.
+"""Time the continuous sampler with and without a sleeping session, and against lockstep.
 
     python benchmarks/continuous.py
 
-The load is `long` of `benchmarks/sampler.py`: sessions of 4 turns, answers of 1 to 64 ids. The sleeper is one further
-session whose environment sleeps between its turns for as long as the others live; only the others' ids are counted. The
-three ways to play take turns, each time in another order, and a ratio is that of two of the same round. Both clocks are
-read: wall time tells what waiting costs, and process time is the steadier where others use the machine.
+The load is `long` of `benchmarks/sampler.py`: sessions of 4 turns, answers of 1 to 64 ids. The sleeper is one extra
+session whose environment sleeps between turns until the others are done; only the ids of the others count. The three
+modes run in turns, in a different order each round, and each ratio compares two modes of the same round. The script
+reads both clocks: wall time includes waiting, and process time is steadier on a shared machine.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from typing import Any
 
 from sampler import Life, long, save_model
 
-BAR = 0.95
-"""Least throughput of the others beside a sleeper, as a share of that without one."""
+TARGET = 0.95
+"""Minimum throughput of the other sessions next to a sleeper, as a share of the throughput without one."""
 Rates = dict[str, dict[str, list[float]]]
-"""Sampled tokens a second, by clock, by way to play, and in order."""
-WAYS = ("continuous", "beside a sleeper", "lockstep")
+"""Sampled tokens per second, by clock, mode and round."""
+MODES = ("continuous", "beside a sleeper", "lockstep")
 
 
 def main() -> None:
-    """Print throughputs round by round, or JSON."""
+    """Print the throughput of each round, as a table or as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sessions", type=int, default=64, help="open at once, without the sleeper")
-    parser.add_argument("--lives", type=int, default=1, help="sessions one after the other in each of their places")
-    parser.add_argument("--times", type=int, default=15, help="rounds, of which the median is told")
-    parser.add_argument("--nap", type=float, default=0.5, metavar="SECONDS", help="that the sleeper sleeps at a time")
-    parser.add_argument("--quick", action="store_true", help="few sessions, once")
+    parser.add_argument("--sessions", type=int, default=64, help="concurrent sessions, without the sleeper")
+    parser.add_argument("--lives", type=int, default=1, help="consecutive sessions in each slot")
+    parser.add_argument("--times", type=int, default=15, help="rounds; the script prints the median")
+    parser.add_argument("--nap", type=float, default=0.5, metavar="SECONDS", help="sleep between turns of the sleeper")
+    parser.add_argument("--quick", action="store_true", help="few sessions, one round")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.sessions, asked.lives, asked.times, asked.nap = 4, 1, 1, 0.01
-    sessions = long(asked.sessions * asked.lives)
-    lives = [list(chain(*sessions[i :: asked.sessions])) for i in range(asked.sessions)]
-    found = measure(lives, asked.times, asked.nap)
-    print(json.dumps(found) if asked.json else table(found))
+    args = parser.parse_args()
+    if args.quick:
+        args.sessions, args.lives, args.times, args.nap = 4, 1, 1, 0.01
+    sessions = long(args.sessions * args.lives)
+    lives = [list(chain(*sessions[i :: args.sessions])) for i in range(args.sessions)]
+    found = measure(lives, args.times, args.nap)
+    print(json.dumps(found) if args.json else table(found))
 
 
 def measure(lives: Sequence[Life], times: int, nap: float) -> Rates:
-    """Play in every way, so many times."""
+    """Run every mode in every round."""
     import torch
 
     from codots.model.load import load_model
@@ -62,22 +62,22 @@ def measure(lives: Sequence[Life], times: int, nap: float) -> Rates:
         model, _ = load_model(Path(folder) / "model")
     continuous = ContinuousSampler(model, frozenset())
     samplers = {"continuous": continuous, "beside a sleeper": continuous, "lockstep": LocalSampler(model, frozenset())}
-    for way, sampler in samplers.items():  # warms up
-        asyncio.run(play(sampler, lives[:8], nap if "sleeper" in way else None))
-    found: Rates = {clock: {way: [] for way in WAYS} for clock in ("wall", "cpu")}
+    for mode, sampler in samplers.items():  # warm-up
+        asyncio.run(roll_out(sampler, lives[:8], nap if "sleeper" in mode else None))
+    found: Rates = {clock: {mode: [] for mode in MODES} for clock in ("wall", "cpu")}
     for i in range(times):
-        for way in (*WAYS[i % 3 :], *WAYS[: i % 3]):
-            rates = asyncio.run(play(samplers[way], lives, nap if "sleeper" in way else None))
+        for mode in (*MODES[i % 3 :], *MODES[: i % 3]):
+            rates = asyncio.run(roll_out(samplers[mode], lives, nap if "sleeper" in mode else None))
             for clock, rate in zip(found, rates, strict=True):
-                found[clock][way].append(rate)
+                found[clock][mode].append(rate)
     return found
 
 
-async def play(sampler: Any, lives: Sequence[Life], nap: float | None) -> tuple[float, float]:
-    """Play lives at once, beside a sleeper unless its nap is None; gives their tokens a second of wall and CPU time."""
+async def roll_out(sampler: Any, lives: Sequence[Life], nap: float | None) -> tuple[float, float]:
+    """Run lives concurrently, with a sleeper unless `nap` is None; return tokens per second of wall and CPU time."""
     sleeper = asyncio.create_task(sleep(sampler, nap)) if nap is not None else None
     wall, cpu = perf_counter(), process_time()
-    sampled = sum(await asyncio.gather(*(live(sampler, i, life) for i, life in enumerate(lives))))
+    sampled = sum(await asyncio.gather(*(roll_out_one(sampler, i, life) for i, life in enumerate(lives))))
     wall, cpu = perf_counter() - wall, process_time() - cpu
     if sleeper:
         sleeper.cancel()
@@ -85,8 +85,8 @@ async def play(sampler: Any, lives: Sequence[Life], nap: float | None) -> tuple[
     return sampled / wall, sampled / cpu
 
 
-async def live(sampler: Any, name: int, life: Life) -> int:
-    """Play the sessions of a life, and count what it sampled."""
+async def roll_out_one(sampler: Any, name: int, life: Life) -> int:
+    """Run the sessions of a life and return the number of sampled ids."""
     from codots.sampler.base import SamplingParams
 
     sampled = 0
@@ -98,7 +98,7 @@ async def live(sampler: Any, name: int, life: Life) -> int:
 
 
 async def sleep(sampler: Any, nap: float) -> None:
-    """Hold a session open whose environment sleeps between its turns."""
+    """Keep a session open whose environment sleeps between its turns."""
     from codots.sampler.base import SamplingParams
 
     async with sampler.session(("sleeper",)) as session:
@@ -108,19 +108,19 @@ async def sleep(sampler: Any, nap: float) -> None:
 
 
 def table(found: Rates) -> str:
-    """Lay out each round, and the medians of its ratios."""
+    """Format the rounds and the median ratios."""
     columns: dict[str, list[float]] = {}
     for clock, rates in found.items():
-        for ratio, one, other in (("sleeper / none", WAYS[1], WAYS[0]), ("continuous / lockstep", WAYS[0], WAYS[2])):
-            columns[f"{ratio}, {clock}"] = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
+        for ratio, a, b in (("sleeper / none", MODES[1], MODES[0]), ("continuous / lockstep", MODES[0], MODES[2])):
+            columns[f"{ratio}, {clock}"] = [x / y for x, y in zip(rates[a], rates[b], strict=True)]
     rounds = zip(*found["wall"].values(), *columns.values(), strict=True)
-    lines = ["| " + " | ".join([*WAYS, *columns]) + " |", "|---" * (len(WAYS) + len(columns)) + "|"]
+    lines = ["| " + " | ".join([*MODES, *columns]) + " |", "|---" * (len(MODES) + len(columns)) + "|"]
     lines += [
         "| " + " | ".join([f"{n:,.0f}" for n in row[:3]] + [f"{n:.3f}" for n in row[3:]]) + " |" for row in rounds
     ]
     lines += [
         "",
-        f"tokens a second of wall time, and ratios; their medians, of which the first is to be {BAR:g} or more:",
+        f"tokens per second of wall time, and ratios; their medians, the first with a target of {TARGET:g} or more:",
     ]
     return "\n".join([*lines, *(f"{name}: {median(values):.3f}" for name, values in columns.items())])
 

@@ -1,4 +1,4 @@
-"""Compare `codots estimate` with a run of the recipe: peak memory and seconds per step, on one worker.
+"""Compare the forecast of `codots estimate` with a run of the recipe on one worker: peak memory and seconds per step.
 
 python benchmarks/forecast.py recipes/demo.yaml recipes/lake-v0.yaml steps=5
 """
@@ -22,15 +22,15 @@ CODOTS = str(Path(sys.executable).with_name("codots"))
 QUIET = ("workers=1", "eval_every=0", "loggers=[]")
 
 
-def planned(recipe: str, changes: list[str]) -> tuple[float, float]:
-    """Bytes, and seconds a step."""
-    done = subprocess.run([CODOTS, "plan", recipe, *changes, "--json"], capture_output=True, text=True, check=True)
-    said = json.loads(done.stdout)
-    return sum(said["parts"].values()), sum(said["seconds"].values())
+def estimated(recipe: str, changes: list[str]) -> tuple[float, float]:
+    """Return the forecast of `codots estimate`: bytes, and seconds per step."""
+    done = subprocess.run([CODOTS, "estimate", recipe, *changes, "--json"], capture_output=True, text=True, check=True)
+    forecast = json.loads(done.stdout)
+    return sum(forecast["parts"].values()), sum(forecast["seconds"].values())
 
 
-def taken(recipe: str, changes: list[str]) -> tuple[float, float]:
-    """Bytes at the height of a run, and the median seconds of a step but for the first."""
+def measured(recipe: str, changes: list[str]) -> tuple[float, float]:
+    """Run the recipe and return its peak bytes and the median seconds per step, without the first step."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         started = subprocess.Popen([CODOTS, "train", recipe, *changes, f"run={run}"], stderr=subprocess.DEVNULL)
@@ -44,25 +44,25 @@ def taken(recipe: str, changes: list[str]) -> tuple[float, float]:
 
 
 def compare(recipe: str, changes: list[str]) -> dict[str, Any]:
-    """Both, and what the one is of the other."""
-    (bytes_, seconds), (peak, spent) = planned(recipe, changes), taken(recipe, changes)
-    figures = {"planned_gib": bytes_ / 2**30, "taken_gib": peak / 2**30, "planned_s": seconds, "taken_s": spent}
-    return {"recipe": recipe, **figures, "memory": bytes_ / peak, "time": seconds / spent}
+    """Return forecast, measurement and their ratios."""
+    (size, seconds), (peak, spent) = estimated(recipe, changes), measured(recipe, changes)
+    figures = {"planned_gib": size / 2**30, "taken_gib": peak / 2**30, "planned_s": seconds, "taken_s": spent}
+    return {"recipe": recipe, **figures, "memory": size / peak, "time": seconds / spent}
 
 
 def main() -> None:
-    """Compare every recipe that is named."""
+    """Compare every named recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="+", help="recipes, and key=value for all of them")
+    parser.add_argument("words", nargs="+", help="recipes, and key=value changes for all of them")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    recipes = [word for word in asked.words if "=" not in word]
-    changes = [*QUIET, *(word for word in asked.words if "=" in word)]
+    args = parser.parse_args()
+    recipes = [word for word in args.words if "=" not in word]
+    changes = [*QUIET, *(word for word in args.words if "=" in word)]
     rows = [compare(recipe, changes) for recipe in recipes]
-    if asked.json:
+    if args.json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("recipe", "planned", "taken", "", "planned", "taken", "")
+    table = Table("recipe", "estimated", "measured", "ratio", "estimated", "measured", "ratio")
     for row in rows:
         memory = f"{row['planned_gib']:.2f} GiB", f"{row['taken_gib']:.2f} GiB", f"{row['memory']:.2f}"
         table.add_row(

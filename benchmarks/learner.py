@@ -1,16 +1,18 @@
-"""The learner against the plain ways to train on the same episodes: `python benchmarks/learner.py [--quick] [--json]`.
+"""Compare the learner with plain ways to train on the same episodes.
 
-The episodes are those of the first step of `recipes/demo.yaml`, lived by the shipped base and credited as a training
-does. Every contestant computes the gradient of the same loss over all of them whose credit is not 0 (the others add
-nothing), in micro-batches of no more ids than the recipe's `max_microbatch_tokens`, padding included:
+    python benchmarks/learner.py [--quick] [--json]
 
-- trees: the learner. What samples begin with alike is run once; nothing is padding.
-- padded: a sample for each episode, shuffled and padded to the longest of its micro-batch, through plain transformers.
-- padded, lean head: the same, but only where an id was sampled does anything go through the output layer.
-- a sample a turn: each turn of an episode is its own sample, with all that was before it as its prompt; then as padded.
+The episodes are those of the first step of `recipes/demo.yaml`, rolled out by the shipped base and credited as in
+training. Every contestant computes the gradient of the same loss over all episodes whose credit is not 0, since the
+others add nothing. Micro-batches have at most the recipe's `max_microbatch_tokens` ids, padding included:
 
-Real tokens are the ids of the merged samples, one for each episode, without padding: the same count for every
-contestant, whatever it runs. Ids run are what passes forward and backward through the model, padding included.
+- trees: the learner. It runs a shared prefix of samples once and pads nothing.
+- padded: one sample per episode, shuffled and padded to the longest of its micro-batch, through plain transformers.
+- padded, lean head: the same, but only the positions of sampled ids go through the output layer.
+- a sample a turn: every turn of an episode is a sample, with everything before it as its prompt; then as padded.
+
+Real tokens are the ids of the merged samples, one per episode, without padding: the same count for every contestant.
+Ids run are the ids that pass forward and backward through the model, padding included.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from contest import ROUNDS, Ask, Told, apart, contest, median, options, show, timed
+from contest import ROUNDS, Figures, RunOnce, contest, in_process, median, options, show, timed
 from one_step import DEMO, demo, step_samples
 
 from codots.config.schema import TrainConfig
@@ -33,7 +35,7 @@ from codots.core.transcript import Sample
 from codots.model.load import load_model, model_folder
 
 PADDED = {"padded": (False, False), "padded, lean head": (False, True), "a sample a turn": (True, False)}
-"""Of each plain contestant: whether a turn is a sample, and whether its head is lean."""
+"""For each plain contestant, whether every turn is a sample, and whether its head is lean."""
 COLUMNS = {
     "seconds": "seconds",
     "real_tokens_per_s": "real tokens/s",
@@ -45,20 +47,20 @@ COLUMNS = {
 
 
 def by_turn(batch: Sequence[Sample]) -> list[Sample]:
-    """Make a sample of every turn: all that was before it is its prompt."""
+    """Make a sample of every turn, with everything before it as its prompt."""
     turns = []
     for sample in batch:
         sampled = np.array([False, *sample.mask, False])
         starts, ends = np.flatnonzero(sampled[1:] & ~sampled[:-1]), np.flatnonzero(sampled[:-1] & ~sampled[1:])
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            mask, none = [False] * start + [True] * (end - start), [0.0] * start
-            told = (none + row[start:end] for row in (sample.advantages, sample.logprobs))
-            turns.append(Sample(sample.ids[:end], mask, *told, [0] * start + sample.versions[start:end]))
+            mask, zeros = [False] * start + [True] * (end - start), [0.0] * start
+            values = (zeros + row[start:end] for row in (sample.advantages, sample.logprobs))
+            turns.append(Sample(sample.ids[:end], mask, *values, [0] * start + sample.versions[start:end]))
     return turns
 
 
 def padded_parts(batch: Sequence[Sample], budget: int) -> Iterator[list[Sample]]:
-    """Cut a shuffled batch so that no part has more ids than the budget, padding included."""
+    """Split a shuffled batch into parts of at most `budget` ids each, padding included."""
     shuffled, part, longest = random.Random(0).sample(batch, len(batch)), [], 0
     for sample in shuffled:
         longest = max(longest, len(sample.ids))
@@ -70,7 +72,7 @@ def padded_parts(batch: Sequence[Sample], budget: int) -> Iterator[list[Sample]]
 
 
 def padded(rows: Sequence[Sequence[Any]]) -> Any:
-    """Lay rows out as one tensor, (B, T)."""
+    """Pad rows into one tensor, (B, T)."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -78,7 +80,7 @@ def padded(rows: Sequence[Sequence[Any]]) -> Any:
 
 
 def plain_gradient(model: Any, batch: Sequence[Sample], budget: int, normaliser: int, lean: bool) -> np.ndarray:
-    """The gradient of the learner's loss as one would write it with transformers alone, flat."""
+    """Return the flat gradient of the learner's loss, computed with plain transformers."""
     import torch
 
     from codots.algorithm.losses import policy_loss
@@ -89,11 +91,11 @@ def plain_gradient(model: Any, batch: Sequence[Sample], budget: int, normaliser:
         old_BT, advantages_BT, mask_BT = (
             padded([getattr(s, name) for s in part])[:, 1:] for name in ("logprobs", "advantages", "mask")
         )
-        how = {"input_ids": ids_BT, "attention_mask": attended_BT, "use_cache": False}
+        inputs = {"input_ids": ids_BT, "attention_mask": attended_BT, "use_cache": False}
         if lean:
-            logits_MV = model.get_output_embeddings()(model.base_model(**how)[0][:, :-1][mask_BT])
+            logits_MV = model.get_output_embeddings()(model.base_model(**inputs)[0][:, :-1][mask_BT])
         else:
-            logits_MV = model(**how).logits[:, :-1][mask_BT]
+            logits_MV = model(**inputs).logits[:, :-1][mask_BT]
         logprobs_M = logits_MV.log_softmax(-1).gather(1, ids_BT[:, 1:][mask_BT][:, None])[:, 0]
         old_M, advantages_M = old_BT[mask_BT], advantages_BT[mask_BT]
         trained = torch.ones_like(old_M, dtype=torch.bool)
@@ -102,13 +104,13 @@ def plain_gradient(model: Any, batch: Sequence[Sample], budget: int, normaliser:
 
 
 def tree_gradient(learner: Any, batch: Sequence[Sample], normaliser: int) -> np.ndarray:
-    """The learner's own, flat."""
+    """Return the flat gradient of the learner."""
     learner.forward_backward(batch, normaliser)
     return learner.take_gradient().numpy()
 
 
-def contestant(name: str, folder: Path, config: TrainConfig) -> Ask:
-    """Prepare one of them, and leave its gradient in the folder."""
+def contestant(name: str, folder: Path, config: TrainConfig) -> RunOnce:
+    """Prepare a contestant and save its gradient in the folder."""
     from codots.learner.batch import micro_batches, normalizer
     from codots.learner.local import LocalLearner
 
@@ -130,11 +132,11 @@ def contestant(name: str, folder: Path, config: TrainConfig) -> Ask:
 
 
 def measure(config: TrainConfig, folder: Path, rounds: int) -> dict[str, Any]:
-    """Let the contestants learn from the same episodes."""
+    """Run all contestants on the same episodes."""
     everything = step_samples(config)
     batch = [sample for sample in everything if any(sample.advantages)]
     (folder / "batch.jsonl").write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in batch))
-    contestants = {name: apart(contestant, name, folder, config) for name in ("trees", *PADDED)}
+    contestants = {name: in_process(contestant, name, folder, config) for name in ("trees", *PADDED)}
     found = {name: median(rows) for name, rows in contest(contestants, rounds).items()}
     real = sum(len(sample.ids) for sample in batch)
     plain = np.load(folder / "padded.npy")
@@ -145,21 +147,21 @@ def measure(config: TrainConfig, folder: Path, rounds: int) -> dict[str, Any]:
     return {
         "what": f"One gradient over {len(batch)} episodes of {DEMO.name}, {real:,} real tokens",
         "contestants": found,
-        "notes": [f"{len(everything) - len(batch)} more episodes have a credit of 0 and are left out, for all alike."],
-        "bars": faster(found)
+        "notes": [f"{len(everything) - len(batch)} more episodes have a credit of 0; no contestant runs them."],
+        "bars": speedups(found)
         | {"ids run, a sample a turn over trees": (turns["ids"] / trees["ids"], "at least 4")}
-        | {"the same without padding": (turns["ids_unpadded"] / trees["ids"], "no bar")}
+        | {"the same without padding": (turns["ids_unpadded"] / trees["ids"], "none")}
         | {"gradients of trees and padded differ by": (trees["difference"], "below 1e-4")},
     }
 
 
-def faster(found: dict[str, Told]) -> dict[str, tuple[float, str]]:
-    """How many times as many real tokens a second the trees train."""
-    bars = {"padded": "at least 1.5"}
+def speedups(found: dict[str, Figures]) -> dict[str, tuple[float, str]]:
+    """Return the real tokens per second of trees over those of each plain contestant, with targets."""
+    targets = {"padded": "at least 1.5"}
     return {
         f"real tokens/s, trees over {name}": (
             found["trees"]["real_tokens_per_s"] / found[name]["real_tokens_per_s"],
-            bars.get(name, "no bar"),
+            targets.get(name, "none"),
         )
         for name in PADDED
     }
@@ -167,10 +169,10 @@ def faster(found: dict[str, Told]) -> dict[str, tuple[float, str]]:
 
 def main() -> None:
     """Run the contest."""
-    asked = options(__doc__).parse_args()
+    args = options(__doc__).parse_args()
     with TemporaryDirectory() as folder:
-        config = demo(*(["packs_per_step=2", "group_size=4", "workers=1"] if asked.quick else []))
-        show(measure(config, Path(folder), 1 if asked.quick else ROUNDS), COLUMNS, asked.json)
+        config = demo(*(["packs_per_step=2", "group_size=4", "workers=1"] if args.quick else []))
+        show(measure(config, Path(folder), 1 if args.quick else ROUNDS), COLUMNS, args.json)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""What a task costs in a long life: `python benchmarks/long_life.py [--quick] [--json]`.
+"""Measure what a task costs in lives of different lengths: `python benchmarks/long_life.py [--quick] [--json]`.
 
-Some lives of one step, of 4, 16 and 64 tasks each, in easy worlds of frozen-lake-v1, lived by the shipped base and
-learnt from as a training does, in one process. Contexts are capped, so that an episode does not grow with the position.
+One training step with lives of 4, 16 and 64 tasks in easy worlds of frozen-lake-v1: the shipped base rolls them out and
+learns from them, in one process. Contexts are capped, so that an episode does not grow with the position.
 
-Seconds are the processor's own, so that other work on the machine matters less.
+Seconds are process time, so that other work on the machine matters less.
 
-- A task: seconds of living and learning over all tasks. A life of S tasks rewrites its context S - 1 times, and the
-  first task comes without one, so that a task of a longer life has a little more in it: beside it stand its ids.
-- A sampled token, and an id that is processed: seconds over the ids that were sampled, and over all ids of episodes.
-- The next task: what a life of 16 costs more than one of 4, and one of 64 more than one of 16, for each task more.
-- Memory: the peak of the process's resident memory while it lives, and while it learns, after it was reset (on Linux
-  alone). What grows in it by right is what the lives leave behind: their ids, logprobs and texts.
+- A task: seconds of rollout and learning per task. A life of S tasks rewrites its context S - 1 times, and its first
+  task has no context. So a task of a longer life has slightly more ids; the table shows them next to it.
+- A sampled token, and a processed id: seconds per sampled id, and per id of all episodes.
+- The next task: the extra cost of a life of 16 tasks over one of 4, and of 64 over 16, per additional task.
+- Memory: peak resident memory of the process during rollout and during learning, reset before each (Linux only). The
+  ids, logprobs and texts of the lives are expected to grow with the number of tasks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contest import ROUNDS, Ask, Told, apart, contest, median, options, show
+from contest import ROUNDS, Figures, RunOnce, contest, in_process, median, options, show
 from one_step import credited, demo, engine_of, learn, rolled_out
 
 from codots.config.schema import TrainConfig
@@ -28,61 +28,61 @@ from codots.config.schema import TrainConfig
 SIZES = (4, 16, 64)
 COLUMNS = {
     "tasks": "tasks",
-    "live_ms_a_task": "live, ms a task",
-    "learn_ms_a_task": "learn, ms a task",
+    "live_ms_a_task": "rollout, ms per task",
+    "learn_ms_a_task": "learn, ms per task",
     "ms_a_task": "both",
-    "sampled_a_task": "sampled a task",
-    "ids_a_task": "ids a task",
-    "ms_a_sampled": "ms a sampled token",
-    "us_an_id": "us an id",
-    "live_mb": "peak living, MB",
-    "learn_mb": "peak learning, MB",
+    "sampled_a_task": "sampled per task",
+    "ids_a_task": "ids per task",
+    "ms_a_sampled": "ms per sampled token",
+    "us_an_id": "us per id",
+    "live_mb": "peak in rollout, MB",
+    "learn_mb": "peak in learning, MB",
 }
 STATUS, REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def forget_peak() -> None:
-    """Give back what is free, and let the peak of memory begin anew."""
+def reset_peak() -> None:
+    """Return free memory to the system and reset the peak."""
     if REFS.exists():
         ctypes.CDLL(None).malloc_trim(0)
         REFS.write_text("5")
 
 
 def peak_mb() -> float:
-    """The most memory that was resident since, 0 where the system does not tell."""
+    """Return the peak resident memory since the last reset, 0 where the system does not report it."""
     lines = STATUS.read_text().splitlines() if STATUS.exists() else []
     return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def life(config: TrainConfig) -> Ask:
-    """Prepare lives of one length."""
+def prepare(config: TrainConfig) -> RunOnce:
+    """Prepare a step with lives of one length."""
     engine = engine_of(config)
 
-    def step() -> Told:
-        forget_peak()
+    def step() -> Figures:
+        reset_peak()
         start = time.process_time()
         blocks = rolled_out(engine, config)
-        live, live_mb = time.process_time() - start, peak_mb()
-        forget_peak()
+        rollout, rollout_mb = time.process_time() - start, peak_mb()
+        reset_peak()
         start = time.process_time()
         learn(engine, config, blocks, credited(config, blocks))
-        learnt = time.process_time() - start
+        learning = time.process_time() - start
         lives = [life for block in blocks for life in block.lives]
         return {
-            "live": live,
-            "learn": learnt,
+            "live": rollout,
+            "learn": learning,
             "tasks": sum(len(life.of("solve")) for life in lives),
             "sampled": sum(episode.transcript.tokens for life in lives for episode in life.episodes),
             "ids": sum(len(episode.transcript.ids) for life in lives for episode in life.episodes),
-            "live_mb": live_mb,
+            "live_mb": rollout_mb,
             "learn_mb": peak_mb(),
         }
 
     return step
 
 
-def per(row: Told) -> Told:
-    """Costs by what they are for."""
+def unit_costs(row: Figures) -> Figures:
+    """Return the cost per task, per sampled token and per id."""
     seconds = row["live"] + row["learn"]
     return {
         "live_ms_a_task": 1e3 * row["live"] / row["tasks"],
@@ -95,42 +95,43 @@ def per(row: Told) -> Told:
     }
 
 
-def next_task(fewer: Told, more: Told) -> float:
-    """Milliseconds of each task that one kind of life has more than the other."""
+def next_task(fewer: Figures, more: Figures) -> float:
+    """Return the milliseconds per additional task of the longer lives."""
     return 1e3 * sum(more[part] - fewer[part] for part in ("live", "learn")) / (more["tasks"] - fewer["tasks"])
 
 
 def measure(sizes: tuple[int, ...], packs: int, group: int, rounds: int) -> dict[str, Any]:
-    """Live lives of each length in turn."""
+    """Run steps with lives of each length in turns."""
     same = (f"packs_per_step={packs}", f"group_size={group}", "workers=1")
-    contestants = {f"{size} tasks": apart(life, demo(*same, f"pack_size={size}")) for size in sizes}
-    rows = {name: median([row | per(row) for row in told]) for name, told in contest(contestants, rounds).items()}
+    contestants = {f"{size} tasks": in_process(prepare, demo(*same, f"pack_size={size}")) for size in sizes}
+    found = contest(contestants, rounds)
+    rows = {name: median([row | unit_costs(row) for row in figures]) for name, figures in found.items()}
     short, middle, long = rows.values()
     nexts = next_task(short, middle), next_task(middle, long)
     bars = {
-        what: (long[key] / short[key], bar)
-        for what, key, bar in (
-            ("a task", "ms_a_task", "at most 1.1"),
-            ("a sampled token", "ms_a_sampled", "at most 1.1"),
-            ("an id", "us_an_id", "at most 1.1"),
-            ("peak while living", "live_mb", "at most 1.05"),
-            ("peak while learning", "learn_mb", "at most 1.05"),
+        what: (long[key] / short[key], target)
+        for what, key, target in (
+            ("per task", "ms_a_task", "at most 1.1"),
+            ("per sampled token", "ms_a_sampled", "at most 1.1"),
+            ("per id", "us_an_id", "at most 1.1"),
+            ("peak in rollout", "live_mb", "at most 1.05"),
+            ("peak in learning", "learn_mb", "at most 1.05"),
         )
         if short[key]
     }
-    bars["the next task, later over earlier"] = (nexts[1] / nexts[0], "at most 1.1")
+    bars["the next task, late over early"] = (nexts[1] / nexts[0], "at most 1.1")
     notes = [
-        f"The next task costs {nexts[0]:.3g} ms early, {nexts[1]:.3g} ms late. Below: the longest over the shortest."
+        f"The next task costs {nexts[0]:.3g} ms early, {nexts[1]:.3g} ms late. Below: longest over shortest lives."
     ]
-    what = f"{packs * group} lives of one step, of so many tasks"
+    what = f"One step of {packs * group} lives, by tasks per life"
     return {"what": what, "contestants": rows, "notes": notes, "bars": bars}
 
 
 def main() -> None:
     """Run the contest."""
-    asked = options(__doc__).parse_args()
-    found = measure((1, 2, 4), 1, 2, 1) if asked.quick else measure(SIZES, 2, 8, ROUNDS)
-    show(found, COLUMNS, asked.json)
+    args = options(__doc__).parse_args()
+    found = measure((1, 2, 4), 1, 2, 1) if args.quick else measure(SIZES, 2, 8, ROUNDS)
+    show(found, COLUMNS, args.json)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Every figure of docs/results/loop.md: `bash benchmarks/loop.sh PART [SEED]`, parts below; tables by loop_table.py.
-# `final` and `final2` are held-out splits that nothing but these commands ever opens.
+# Reproduce the figures of docs/results/loop.md: `bash benchmarks/loop.sh PART [SEED]`; loop_table.py prints the tables.
+# Only these commands ever open the held-out splits `final` and `final2`.
 set -euo pipefail
 out=runs/loop
 mkdir -p "$out"
 part=$1
 seed=${2:-0}
 
-measure() { # NAME, then the words of `codots eval`
+measure() { # NAME, then arguments of `codots eval`
     local name=$1
     shift
     codots eval "$@" split="${split:-final}" --json >"$out/$name.json"
 }
 
-clocked() { # NAME, then a command: adds a line with its seconds to clock.txt
+timed() { # NAME, then a command: append its seconds to clock.txt
     local name=$1 start=$SECONDS
     shift
     "$@"
@@ -30,17 +30,17 @@ demo)
     codots demo recipes/demo.yaml seed="$seed" run="$out/demo-$seed"
     ;;
 lake)
-    clocked "lake-$seed" codots train recipes/lake.yaml seed="$seed" run="$out/lake-$seed"
+    timed "lake-$seed" codots train recipes/lake.yaml seed="$seed" run="$out/lake-$seed"
     measure "lake-$seed" "$out/lake-$seed" packs=500 arms=own,null,shuffled,frozen,oracle
     measure "lake-$seed-base-reads" base writer="$out/lake-$seed" packs=500
     measure "lake-$seed-reads-base" "$out/lake-$seed" writer=base packs=500
     measure "lake-$seed-hard" "$out/lake-$seed" preset=hard pack_size=8 packs=500
     ;;
 v0)
-    clocked "v0-$seed" codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
+    timed "v0-$seed" codots train recipes/lake-v0.yaml seed="$seed" run="$out/v0-$seed"
     split=final2 measure "v0-$seed" "$out/v0-$seed" domain=frozen-lake-v0 packs=500
     ;;
-controls) # about as many sampled ids each, at three rates
+controls) # about equally many sampled ids each, at three learning rates
     for recipe in coarse task-by-task; do
         for lr in 5.0e-4 1.0e-3 2.0e-3; do
             run=$out/$recipe-$lr
@@ -49,7 +49,7 @@ controls) # about as many sampled ids each, at three rates
         done
     done
     ;;
-best) # RECIPE-RATE: the best of the three on `dev`, on the packs of the demo
+best) # RECIPE-RATE, the best of the three on `dev`: evaluate on the packs of the demo
     split=test measure "$seed" "$out/$seed" packs=500
     ;;
 reference)

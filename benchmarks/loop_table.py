@@ -1,4 +1,4 @@
-"""The tables of docs/results/loop.md from what loop.sh left: `python benchmarks/loop_table.py [FOLDER]`."""
+"""Print the tables of docs/results/loop.md from the reports of loop.sh: `python benchmarks/loop_table.py [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ SEEDS = (0, 1, 2)
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Read a report, None if it was not made."""
+    """Read a report, or return None if it does not exist."""
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def curve(values: list[float] | None) -> str:
-    """Numbers by position."""
+    """Format numbers by position."""
     return " ".join(f"{value:.3f}" for value in values or [])
 
 
 def interval(report: dict[str, Any], name: str, j: int = -1) -> str:
-    """A difference at a position, with its interval."""
+    """Format a difference at a position, with its interval."""
     if report[name] is None:
         return ""
     low, high = report[f"{name}_ci95"][j]
@@ -29,7 +29,7 @@ def interval(report: dict[str, Any], name: str, j: int = -1) -> str:
 
 
 def own_at_end(report: dict[str, Any]) -> str:
-    """Own reward at the last position, with its interval."""
+    """Format the own reward at the last position, with its interval."""
     low, high = report["arms"]["own"]["ci95"][-1]
     return f"{report['arms']['own']['reward'][-1]:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -39,24 +39,24 @@ def row(*cells: object) -> None:
     print("| " + " | ".join(map(str, cells)) + " |")
 
 
-def head(*cells: str) -> None:
-    """Print the head of a table."""
+def header(*cells: str) -> None:
+    """Print the header of a table."""
     print()
     row(*cells)
     row(*("---" for _ in cells))
 
 
 def arms(title: str, report: dict[str, Any] | None) -> None:
-    """Every arm of one report."""
+    """Print a row for every arm of a report."""
     if report is None:
         return
-    for arm, found in report["arms"].items():
-        facts = f"{curve(found['right'])} / {curve(found['wrong'])}" if found["right"] else ""
-        row(title, arm, curve(found["reward"]), curve(found["success"]), facts)
+    for arm, figures in report["arms"].items():
+        facts = f"{curve(figures['right'])} / {curve(figures['wrong'])}" if figures["right"] else ""
+        row(title, arm, curve(figures["reward"]), curve(figures["success"]), facts)
 
 
 def measured(title: str, report: dict[str, Any] | None, seconds: str = "") -> None:
-    """What a report says of the last position."""
+    """Print a row with the figures of the last position."""
     if report is None:
         return
     shuffled = interval(report, "shuffled_lift")
@@ -65,42 +65,42 @@ def measured(title: str, report: dict[str, Any] | None, seconds: str = "") -> No
 
 
 def matrix(out: Path, seed: int) -> None:
-    """Writer x reader at the last position."""
+    """Print a row with the reward of every writer and reader at the last position."""
     names = {"base": "base", "base-reads": f"lake-{seed}-base-reads", "reads-base": f"lake-{seed}-reads-base"}
-    base, reads, by_base = (read(out / f"{name}.json") for name in names.values())
+    base, base_reads, base_writes = (read(out / f"{name}.json") for name in names.values())
     own = read(out / f"lake-{seed}.json")
-    if base and reads and by_base and own:
-        found = own["arms"]["own"]
-        right, wrong = found["right"][-1], found["wrong"][-1]
-        truth = f"{right / (right + wrong):.3f}"
-        row(seed, own_at_end(base), own_at_end(reads), own_at_end(by_base), own_at_end(own), truth)
+    if base and base_reads and base_writes and own:
+        figures = own["arms"]["own"]
+        right, wrong = figures["right"][-1], figures["wrong"][-1]
+        share_right = f"{right / (right + wrong):.3f}"
+        row(seed, own_at_end(base), own_at_end(base_reads), own_at_end(base_writes), own_at_end(own), share_right)
 
 
 def main() -> None:
     """Print every table."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/loop")
 
-    def clock(name: str) -> str:
+    def seconds(name: str) -> str:
         path = out / "clock.txt"
         return dict(line.split() for line in path.read_text().splitlines()).get(name, "") if path.is_file() else ""
 
     columns = ("own by position", "own at the end", "lift at the end", "share at the end", "shuffled - null", "seconds")
-    head("demo, seed", *columns)
+    header("demo, seed", *columns)
     for seed in SEEDS:
         summary = read(out / f"demo-{seed}" / "summary.json")
         spent = f"{sum(summary['seconds'].values()):.0f}" if summary else ""
         measured(f"{seed}, test", summary and summary["after"], spent)
-    head("lake, seed", *columns)
+    header("lake, seed", *columns)
     for seed in SEEDS:
-        measured(str(seed), read(out / f"lake-{seed}.json"), clock(f"lake-{seed}"))
-    head("lake on hard, seed", *columns)
+        measured(str(seed), read(out / f"lake-{seed}.json"), seconds(f"lake-{seed}"))
+    header("lake on hard, seed", *columns)
     for seed in SEEDS:
         measured(str(seed), read(out / f"lake-{seed}-hard.json"))
-    head("v0, seed", *columns)
+    header("v0, seed", *columns)
     measured("base", read(out / "base-v0.json"))
     for seed in SEEDS:
-        measured(str(seed), read(out / f"v0-{seed}.json"), clock(f"v0-{seed}"))
-    head(
+        measured(str(seed), read(out / f"v0-{seed}.json"), seconds(f"v0-{seed}"))
+    header(
         "seed",
         "base / base",
         "trained writer, base reader",
@@ -110,13 +110,13 @@ def main() -> None:
     )
     for seed in SEEDS:
         matrix(out, seed)
-    head("model", "arm", "reward by position", "success", "right / wrong facts")
+    header("model", "arm", "reward by position", "success", "right / wrong facts")
     for name in ("base", "base-greedy", *(f"lake-{seed}" for seed in SEEDS)):
         arms(name, read(out / f"{name}.json"))
-    head("control on dev", *columns)
+    header("control on dev", *columns)
     for path in sorted(out.glob("*-dev.json")):
         measured(path.stem.removesuffix("-dev"), read(path))
-    head("control on test", *columns)
+    header("control on test", *columns)
     for recipe in ("coarse", "task-by-task"):
         for path in sorted(out.glob(f"{recipe}-*e-*.json")):
             if not path.stem.endswith("-dev"):

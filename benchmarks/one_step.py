@@ -1,4 +1,4 @@
-"""One step of a recipe as a training takes it, for benchmarks that time its parts."""
+"""The parts of one training step, for benchmarks that time them."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ DEMO = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 
 
 def demo(*changes: str) -> TrainConfig:
-    """The recipe of the demo, with changes."""
+    """Load the recipe of the demo, with changes."""
     return load_recipe(TrainConfig, DEMO, list(changes))
 
 
 def engine_of(config: TrainConfig) -> LocalEngine:
-    """The engine that a training by this recipe would have."""
+    """Return the engine that training with this recipe would use."""
     folder = model_folder(config.model)
     return LocalEngine(engine_plan(config, folder, profile_of(config, folder)), config.workers)
 
 
 def rolled_out(engine: LocalEngine, config: TrainConfig) -> list[Block]:
-    """Roll out the lives of the first step."""
+    """Roll out the lives of the first step; raise `RuntimeError` if any failed."""
     entries = entries_of(config, engine.plan.profile)
     blocks = blocks_of(entries, 1, engine.rollout(step_jobs(entries, config.seed, 1), STAGE_TIMEOUT))
     if failures := [life.failure for block in blocks for life in block.lives if life.failure]:
-        raise RuntimeError(f"{len(failures)} lives are missing: {failures[0]}")
+        raise RuntimeError(f"{len(failures)} lives failed, expected none: {failures[0]}")
     return blocks
 
 
 def credited(config: TrainConfig, blocks: Sequence[Block]) -> list[Advantages]:
-    """Credit them."""
+    """Return the credit of the rolled out lives."""
     return credit_of(config, blocks)
 
 
 def learn(engine: LocalEngine, config: TrainConfig, blocks: Sequence[Block], credit: Sequence[Advantages]) -> None:
-    """Take the optimizer steps of a training step, and serve what came of them."""
+    """Take the optimizer steps of a training step and pass the new weights to the sampler."""
     for batch in minibatches(blocks, credit, config.minibatches):
         engine.forward_backward(batch, normalizer(batch, config.learner), STAGE_TIMEOUT)
         engine.optim_step(STAGE_TIMEOUT)
@@ -53,8 +53,8 @@ def learn(engine: LocalEngine, config: TrainConfig, blocks: Sequence[Block], cre
 
 
 def step_samples(config: TrainConfig) -> list[Sample]:
-    """What the learner gets in the first step."""
+    """Return the samples that the learner receives in the first step."""
     engine = engine_of(config)
     blocks = rolled_out(engine, config)
     engine.close()
-    return [one for batch in minibatches(blocks, credited(config, blocks), 1) for one in batch]
+    return [sample for batch in minibatches(blocks, credited(config, blocks), 1) for sample in batch]

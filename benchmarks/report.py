@@ -1,10 +1,10 @@
-"""How long a report takes to build and to show: `python benchmarks/report.py [EPISODES] [STYLE] [FOLDER]`.
+"""Time how long a report takes to build and to open: `python benchmarks/report.py [EPISODES] [STYLE] [FOLDER]`.
 
-It lives EPISODES (10,000) episodes with scripted players on packs of frozen-lake-v1: half of them with own contexts and
-with none, as after training, half as a training writes them down. In style `natural` the player also thinks aloud, 40
-words at every move. Then it builds the page and opens it in Chromium, five times each, one process each, and prints
-JSON of medians: seconds to build (by the clock, and of the processor), megabytes, seconds to the first paint and until
-a life can be read. Where FOLDER is there already, its run is taken.
+The script plays EPISODES (default 10,000) episodes with scripted policies on packs of frozen-lake-v1. Half of them are
+evaluation rows with own contexts and with none, half are training rollouts. In style `natural` the policy also writes a
+thought of 40 words at every move. Then the script builds the page and opens it in Chromium, five times each, in a new
+process each time. It prints medians as JSON: seconds to build (wall and CPU time), megabytes, and seconds to the first
+paint and until a life is readable. If FOLDER exists, the script uses the run in it.
 """
 
 from __future__ import annotations
@@ -57,85 +57,85 @@ print(time.perf_counter() - start, time.process_time())
 """
 
 
-def live(pack: Pack, arm: str, life: int, style: str, step: int | None) -> list[Row]:
-    """One life of a player who knows the world, or draws at random, task by task."""
+def scripted_life(pack: Pack, arm: str, life: int, style: str, step: int | None) -> list[Row]:
+    """Play a life whose policy is `informed` or `random`, drawn for each task."""
     draws = stream("report", *pack.names, arm, life)
     rows: list[Row] = []
     context = ""
     for task in pack.tasks:
         skilled = draws.random() < (0.3 + 0.2 * task.position if arm == "own" else 0.3)
-        player = pack.domain.policy("informed" if skilled else "random", pack.world)
+        policy = pack.domain.policy("informed" if skilled else "random", pack.world)
         env = task.env(style=style)
-        seen, line = env.observe(), []
+        observation, line = env.observe(), []
 
-        def act(view: object, player: Policy = player) -> str:
+        def act(view: object, policy: Policy = policy) -> str:
             thought = " ".join(draws.choice(WORDS, 40)) + "\n" if style == "natural" else ""
-            return thought + player.act(view)
+            return thought + policy.act(view)
 
-        for said, step_taken in turns(env, act):
-            line.append([seen, said])
-            seen = step_taken.observation
-        told: dict = {"pack": list(pack.names), "arm": arm, "life": life, "position": task.position, "step": step}
+        for text, step_taken in turns(env, act):
+            line.append([observation, text])
+            observation = step_taken.observation
+        common: dict = {"pack": list(pack.names), "arm": arm, "life": life, "position": task.position, "step": step}
         credit = None if step is None else float(draws.normal())
         rows.append(
             Row(
-                **told,
+                **common,
                 kind="solve",
                 reward=step_taken.reward,
                 stop=step_taken.stop or "done",
                 context=context,
                 written=None,
                 turns=line,
-                outcome=seen,
+                outcome=observation,
                 tokens=3 * len(line),
                 advantage=credit,
             )
         )
         if arm == "own" and task is not pack.tasks[-1]:
             lines = pack.domain.oracle_context(pack.world, style).split("\n" if style == "natural" else " ")
-            kept = "\n".join(draws.permutation(lines)[: draws.integers(len(lines) + 1)])
-            asked = "\n".join(part for turn in line for part in turn)
+            written = "\n".join(draws.permutation(lines)[: draws.integers(len(lines) + 1)])
+            prompt = "\n".join(part for turn in line for part in turn)
             rows.append(
                 Row(
-                    **told,
+                    **common,
                     kind="update",
                     reward=0.0,
                     stop="ok",
                     context=context,
-                    written=kept,
-                    turns=[[asked, f"<context>{kept}</context>"]],
+                    written=written,
+                    turns=[[prompt, f"<context>{written}</context>"]],
                     outcome="",
                     tokens=20,
                     advantage=credit,
                 )
             )
-            context = kept
+            context = written
     return rows
 
 
 def make_run(folder: Path, episodes: int, style: str) -> None:
-    """Write the run folder."""
+    """Write a run folder with scripted lives."""
     folder.mkdir(parents=True)
     config = TrainConfig(run=str(folder), steps=STEPS)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.said()))
-    left = episodes // 2
+    remaining = episodes // 2
     with (folder / "after.jsonl").open("w", encoding="utf-8") as file:
         for i in count():
             rows = [
                 row
                 for arm in ("own", "null")
-                for row in live(make_pack("frozen-lake-v1", "easy", "bench", i, 4), arm, 0, style, None)
+                for row in scripted_life(make_pack("frozen-lake-v1", "easy", "bench", i, 4), arm, 0, style, None)
             ]
             file.write(dump(rows))
-            if (left := left - len(rows)) <= 0:
+            if (remaining := remaining - len(rows)) <= 0:
                 break
     (folder / "rollouts").mkdir()
-    left = episodes - episodes // 2
+    remaining = episodes - episodes // 2
     for step in count(1):
         packs = [make_pack("frozen-lake-v1", "easy", "train", 2 * step + k, 4) for k in range(2)]
-        rows = [row for pack in packs for g in range(8) for row in live(pack, "own", g, style, step)]
+        rows = [row for pack in packs for g in range(8) for row in scripted_life(pack, "own", g, style, step)]
         (folder / "rollouts" / f"step-{step:06d}.jsonl").write_text(dump(rows), encoding="utf-8")
-        if (left := left - len(rows)) <= 0:
+        if (remaining := remaining - len(rows)) <= 0:
             break
     rng = np.random.default_rng(0)
     names = [f"reward/{j}" for j in range(4)] + [
@@ -150,12 +150,12 @@ def make_run(folder: Path, episodes: int, style: str) -> None:
 
 
 def show(page: Path) -> tuple[float, float]:
-    """Open a page in a fresh browser: seconds to the first paint, and until a life can be read."""
+    """Open a page in a new browser and return the seconds to the first paint and until a life is readable."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        tab = browser.new_context(bypass_csp=True).new_page()  # the page itself lets nobody evaluate words
+        tab = browser.new_context(bypass_csp=True).new_page()  # the page's own policy forbids `evaluate`
         start = time.perf_counter()
         tab.goto(page.resolve().as_uri(), wait_until="commit")
         tab.wait_for_selector("html[data-ready]", state="attached")
@@ -167,7 +167,7 @@ def show(page: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Make the run, then measure."""
+    """Make the run if there is none, then measure."""
     episodes, style = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, sys.argv[2] if len(sys.argv) > 2 else "compact"
     folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(mkdtemp()) / "run"
     if not folder.exists():

@@ -1,11 +1,10 @@
-"""Sampled tokens a second of the local sampler and of its rivals, over the same lives.
+"""Compare the local sampler with other engines on the same lives, in sampled tokens per second.
 
     python benchmarks/sampler.py --vllm path/to/python
 
-`demo` replays lives that the shipped base lived on frozen lakes: what was read and how much was answered, turn by turn.
-`long` is sessions of several turns whose answers end anywhere up to 64 ids. The model is a Qwen3 of 0.5 million random
-weights. Every engine runs in a process and on a thread of its own, and they take turns, so that a slow minute is
-everybody's.
+`demo` replays lives of the shipped base on frozen lakes: the ids read and the number of ids sampled in each turn.
+`long` has sessions of several turns with answers of 1 to 64 ids. The model is a Qwen3 of 0.5 million random weights.
+Every engine runs in its own single-threaded process, and the engines take turns, so that a slow minute affects all.
 """
 
 from __future__ import annotations
@@ -25,46 +24,46 @@ from typing import Any
 from codots.core.rng import Names, stream
 
 Life = list[list[tuple[list[int], int]]]
-"""Sessions one after the other, each of turns: what is read, and how many ids are answered."""
+"""Consecutive sessions, each a list of turns: the ids read, and the number of ids to sample."""
 Rates = dict[str, dict[str, list[float]] | None]
 ENGINES = ("codots", "generate", "padded loop", "generate_batch", "vllm", "vllm eager")
-BARS = {
+TARGETS = {
     "generate": {"demo": 5.0, "long": 2.0},
     "padded loop": {"demo": 1.3, "long": 1.3},
     "generate_batch": {"demo": 2.0, "long": 2.0},
     "vllm": {"demo": 2.0, "long": 2.0},
     "vllm eager": {"demo": 2.0, "long": 2.0},
 }
-"""How many times as fast as each the sampler is to be."""
+"""Target speed of the sampler, as a multiple of each engine's."""
 
 
 def main() -> None:
-    """Print a table, or JSON, of every engine that can run here."""
+    """Print a table, or JSON, of every installed engine."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--engines", default=",".join(ENGINES), help="some of them, between commas")
-    parser.add_argument("--loads", default="demo,long", help="which lives")
-    parser.add_argument("--times", type=int, default=5, help="timings of each, of which the median is told")
-    parser.add_argument("--lives", type=int, default=64, help="lived at once")
-    parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu where others use the machine")
-    parser.add_argument("--quick", action="store_true", help="few lives, once")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="comma-separated engines")
+    parser.add_argument("--loads", default="demo,long", help="comma-separated loads")
+    parser.add_argument("--times", type=int, default=5, help="timings of each engine; the script prints the median")
+    parser.add_argument("--lives", type=int, default=64, help="concurrent lives")
+    parser.add_argument("--vllm", metavar="PYTHON", help="a Python interpreter with vLLM")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu is steadier on a shared machine")
+    parser.add_argument("--quick", action="store_true", help="few lives, one timing")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.lives, asked.times = 4, 1
+    args = parser.parse_args()
+    if args.quick:
+        args.lives, args.times = 4, 1
     with tempfile.TemporaryDirectory() as folder:
-        loads = {name: LOADS[name](asked.lives) for name in asked.loads.split(",")}
+        loads = {name: LOADS[name](args.lives) for name in args.loads.split(",")}
         (Path(folder) / "lives.json").write_text(json.dumps(loads))
         save_model(Path(folder) / "model")
-        found = measure(asked.engines.split(","), Path(folder), list(loads), asked.times, asked.vllm, asked.clock)
-    if asked.json:
+        found = measure(args.engines.split(","), Path(folder), list(loads), args.times, args.vllm, args.clock)
+    if args.json:
         print(json.dumps({"loads": {name: counts(lives) for name, lives in loads.items()}, "tokens_per_s": found}))
     else:
-        print(table(found, loads, asked.clock))
+        print(table(found, loads, args.clock))
 
 
 def demo(n: int) -> list[Life]:
-    """Let the shipped base live as in the first step of `recipes/demo.yaml`, and write down the lengths."""
+    """Roll out the shipped base as in the first step of `recipes/demo.yaml` and record the turns."""
     from codots.config.schema import TrainConfig, WorldConfig
     from codots.model.load import load_model, model_folder
     from codots.rollout.life import rollouts
@@ -83,26 +82,26 @@ def demo(n: int) -> list[Life]:
         if life.failure:
             raise RuntimeError(life.failure)
     lives: dict[Names, Life] = {}
-    for names, session in recorder.told:
+    for names, session in recorder.recorded:
         lives.setdefault(names[:-2], []).append(session)
     return [lives[job.names] for job in jobs]
 
 
 class Recorder:
-    """A sampler that writes down what each session read, and how much it answered."""
+    """A sampler that records the ids that each session reads and the number that it samples."""
 
     def __init__(self, sampler: Any) -> None:
-        self.sampler, self.told = sampler, []
+        self.sampler, self.recorded = sampler, []
 
     def session(self, names: Names) -> Recording:
-        """Open a session of the sampler."""
+        """Open a recorded session."""
         turns: list[tuple[list[int], int]] = []
-        self.told.append((names, turns))
+        self.recorded.append((names, turns))
         return Recording(self.sampler.session(names), turns)
 
 
 class Recording:
-    """One session that is written down."""
+    """One recorded session."""
 
     def __init__(self, session: Any, turns: list[tuple[list[int], int]]) -> None:
         self.session, self.turns = session, turns
@@ -115,14 +114,14 @@ class Recording:
         await self.session.__aexit__(*error)
 
     async def sample(self, ids: list[int], params: Any) -> Any:
-        """Pass on, and write down."""
+        """Sample from the session and record the turn."""
         answer = await self.session.sample(ids, params)
         self.turns.append((ids, len(answer.ids)))
         return answer
 
 
 def long(n: int) -> list[Life]:
-    """Draw sessions of 4 turns: openings of 100 to 160 ids, 60 of them shared, then 8 to 40 ids a turn."""
+    """Draw sessions of 4 turns: openings of 100 to 160 ids, 60 of them shared, then 8 to 40 ids per turn."""
     rng, lives = stream("benchmark", "long"), []
     head = rng.integers(0, 800, 60).tolist()
     for _ in range(n):
@@ -146,17 +145,17 @@ def save_model(folder: Path) -> None:
 def measure(
     engines: Sequence[str], folder: Path, loads: Sequence[str], times: int, vllm: str | None, clock: str
 ) -> Rates:
-    """Give sampled tokens a second, by engine and load and in order; None for an engine that is not here."""
+    """Return sampled tokens per second by engine, load and round; None for an engine that is not installed."""
     pythons = {engine: vllm if engine.startswith("vllm") else sys.executable for engine in engines}
     running = {engine: Engine(engine, python, folder, clock) for engine, python in pythons.items() if python}
     found: Rates = {engine: {load: [] for load in loads} if engine in running else None for engine in engines}
     try:
         for load in loads:
             for engine in running:
-                running[engine].play(load)  # warms up
+                running[engine].replay(load)  # warm-up
             for _ in range(times):
                 for engine in running:
-                    found[engine][load].append(running[engine].play(load))
+                    found[engine][load].append(running[engine].replay(load))
     finally:
         for engine in running.values():
             engine.close()
@@ -164,7 +163,7 @@ def measure(
 
 
 class Engine:
-    """One engine in a process of its own."""
+    """One engine in its own process."""
 
     def __init__(self, name: str, python: str, folder: Path, clock: str) -> None:
         script = Path(__file__).with_name("sampler_engines.py")
@@ -174,8 +173,8 @@ class Engine:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
 
-    def play(self, load: str) -> float:
-        """Play the lives once, and give the sampled tokens a second."""
+    def replay(self, load: str) -> float:
+        """Replay the lives once and return the sampled tokens per second."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(load + "\n")
@@ -187,14 +186,14 @@ class Engine:
         return float(sampled / (cpu if self.clock == "cpu" else wall))
 
     def close(self) -> None:
-        """Let it end."""
+        """End the process."""
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait(timeout=60)
 
 
 def counts(lives: Sequence[Life]) -> dict[str, int]:
-    """Count what these lives are made of."""
+    """Count lives, sessions, turns, and ids read and sampled."""
     turns = [turn for life in lives for session in life for turn in session]
     read, sampled = sum(len(ids) for ids, _ in turns), sum(count for _, count in turns)
     sessions = sum(map(len, lives))
@@ -202,26 +201,26 @@ def counts(lives: Sequence[Life]) -> dict[str, int]:
 
 
 def table(found: Rates, loads: dict[str, list[Life]], clock: str) -> str:
-    """Lay out medians: tokens a second, and how many times as fast the sampler is as each in the same round."""
+    """Format the median tokens per second, and the median speed of the sampler as a multiple of each engine's."""
     lines = [
         f"{name}: {', '.join(f'{n:,} {what}' for what, n in counts(lives).items())}" for name, lives in loads.items()
     ]
-    heads = "".join(f" {load}, tokens a second of {clock} time | times, and its bar |" for load in loads)
-    lines += ["", f"| engine |{heads}", "|---" * (1 + 2 * len(loads)) + "|"]
+    headers = "".join(f" {load}, tokens per second of {clock} time | speedup, and its target |" for load in loads)
+    lines += ["", f"| engine |{headers}", "|---" * (1 + 2 * len(loads)) + "|"]
     for engine, rates in found.items():
-        cells = [" was not run | |"] * len(loads)
+        cells = [" not run | |"] * len(loads)
         if rates is not None:
-            cells = [f" {median(rates[load]):,.0f} | {told(engine, found, load)} |" for load in loads]
+            cells = [f" {median(rates[load]):,.0f} | {speedup(engine, found, load)} |" for load in loads]
         lines.append(f"| {engine} |{''.join(cells)}")
     return "\n".join(lines)
 
 
-def told(engine: str, found: Rates, load: str) -> str:
-    """Say how many times as fast the sampler was as an engine, and is to be."""
-    ours, rates, bar = found.get("codots"), found[engine], BARS.get(engine, {}).get(load)
-    if not (ours and rates and bar):
+def speedup(engine: str, found: Rates, load: str) -> str:
+    """Format the speedup of the sampler over an engine, and its target."""
+    ours, rates, target = found.get("codots"), found[engine], TARGETS.get(engine, {}).get(load)
+    if not (ours and rates and target):
         return ""
-    return f"{median(one / other for one, other in zip(ours[load], rates[load], strict=True)):.2f}, {bar:g}"
+    return f"{median(a / b for a, b in zip(ours[load], rates[load], strict=True)):.2f}, {target:g}"
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
-"""A training step of the demo against one of TRL's GRPOTrainer: `python benchmarks/trl.py --trl PYTHON [--cores 1]`.
+"""Compare a training step of the demo with one of TRL's GRPOTrainer.
 
-PYTHON is an interpreter of another environment, made with `pip install trl==1.16.0 torch==2.13.0`; without it TRL is
-not run. Ours is the first step of `recipes/demo.yaml`: live, credit, gradient, optimiser, new weights served. TRL's is
-one step of `GRPOTrainer` (`contestants/grpo.py`): sample, gradient, optimiser.
+    python benchmarks/trl.py --trl PYTHON [--cores 1]
 
-Equal are the model (the shipped base, float32), the episodes (as many, in groups of as many, with the same first
-prompts, turns, words of the world and greatest lengths), temperature 1, a whole episode as one masked sequence, AdamW
-with a clipped gradient, no reference model, no gradient checkpointing, and the number of processes, of one thread each.
+PYTHON is an interpreter of another environment, made with `pip install trl==1.16.0 torch==2.13.0`; without it the
+script skips TRL. Our step is the first step of `recipes/demo.yaml`: rollout, credit, gradient, optimizer, weight sync.
+TRL's is one step of `GRPOTrainer` (`contestants/grpo.py`): sampling, gradient, optimizer.
 
-Not equal, in TRL's favour: it plays no world and reads what ours answered; it begins all episodes at once, where a life
-has to wait for its own context. In ours: what episodes begin with is read once, a turn reads only what is new, nothing
-is padding, and an episode whose credit is 0 is not trained on (`skipped`). TRL reads the whole episode again at every
-turn, as its own loop over tools does, pads to the longest prompt and the longest completion of the step, and trains
-every episode by its default loss. It samples by plain `generate` (continuous batching is far slower on CPU), through
-`rollout_func`, and its processes share a batch by DDP.
+Equal: the model (the shipped base, float32); the number of episodes and the group size; first prompts, turns,
+environment texts and token limits; temperature 1; a whole episode as one masked sequence; AdamW with a clipped
+gradient; no reference model; no gradient checkpointing; the number of processes, with one thread each.
+
+In TRL's favor: it runs no environment and reads recorded replies of ours, and it starts all episodes at once, where a
+life must wait for its own context. In our favor: a shared prefix is read once, a turn reads only new ids, nothing is
+padded, and episodes with a credit of 0 are not trained on (`skipped`). TRL reads the whole episode again in every turn,
+as its own tool loop does, pads to the longest prompt and the longest completion of the step, and trains on every
+episode with its default loss. It samples with plain `generate` (continuous batching is far slower on CPU) through
+`rollout_func`, and its processes share a batch through DDP.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from contest import ROUNDS, Ask, Told, apart, contest, median, options, show
+from contest import ROUNDS, Figures, RunOnce, contest, in_process, median, options, show
 from one_step import credited, demo, engine_of, learn, rolled_out
 
 from codots.config.schema import TrainConfig
@@ -38,10 +40,10 @@ from codots.rollout.life import Life
 
 GRPO = Path(__file__).parent / "contestants" / "grpo.py"
 MICRO = 112
-"""Episodes of a pass of TRL's learner; the fastest of 32, 112 and 448."""
+"""Episodes per forward pass of TRL; the fastest of 32, 112 and 448."""
 COLUMNS = {
     "seconds": "seconds",
-    "live": "of them sampling",
+    "live": "sampling, s",
     "sampled": "sampled tokens",
     "sampled_per_s": "sampled/s",
     "total": "all tokens",
@@ -50,22 +52,22 @@ COLUMNS = {
 }
 
 
-def ours(config: TrainConfig) -> Ask:
-    """Prepare our step; the same packs every time."""
+def codots_step(config: TrainConfig) -> RunOnce:
+    """Prepare our step, with the same packs every time."""
     engine = engine_of(config)
 
-    def step() -> Told:
+    def step() -> Figures:
         start = time.perf_counter()
         blocks = rolled_out(engine, config)
-        live = time.perf_counter() - start
+        rollout = time.perf_counter() - start
         credit = credited(config, blocks)
         learn(engine, config, blocks, credit)
         seconds = time.perf_counter() - start
         transcripts = [episode.transcript for block in blocks for life in block.lives for episode in life.episodes]
-        skipped = sum((of.solve_PGS == 0).sum() + (of.update_PGS == 0).sum() for of in credit)
+        skipped = sum((c.solve_PGS == 0).sum() + (c.update_PGS == 0).sum() for c in credit)
         return {
             "seconds": seconds,
-            "live": live,
+            "live": rollout,
             "sampled": sum(t.tokens for t in transcripts),
             "total": sum(len(t.ids) for t in transcripts),
             "skipped": int(skipped),
@@ -74,39 +76,39 @@ def ours(config: TrainConfig) -> Ask:
     return step
 
 
-def recorded(config: TrainConfig, lives: Sequence[Life], limits: dict[str, int]) -> list[dict[str, Any]]:
-    """What TRL is given of each episode, the episodes of a group side by side."""
+def recorded_episodes(config: TrainConfig, lives: Sequence[Life], limits: dict[str, int]) -> list[dict[str, Any]]:
+    """Return what TRL needs of each episode, with the episodes of a group next to each other."""
     groups = [lives[i : i + config.group_size] for i in range(0, len(lives), config.group_size)]
     return [
-        {"given": given(e.transcript), "limit": limits[e.kind], "reward": e.reward}
+        {"given": inputs_by_turn(e.transcript), "limit": limits[e.kind], "reward": e.reward}
         for group in groups
-        for same in zip(*(life.episodes for life in group), strict=True)
-        for e in same
+        for episodes in zip(*(life.episodes for life in group), strict=True)
+        for e in episodes
     ]
 
 
-def given(transcript: Transcript) -> list[list[int]]:
-    """The ids that the policy was given, turn by turn."""
+def inputs_by_turn(transcript: Transcript) -> list[list[int]]:
+    """Return the ids that the policy read in each turn."""
     turns: list[list[int]] = []
-    fresh = True
+    new_turn = True
     for id, sampled in zip(transcript.ids, transcript.mask, strict=True):
-        if not sampled and fresh:
+        if not sampled and new_turn:
             turns.append([])
         if not sampled:
             turns[-1].append(id)
-        fresh = sampled
+        new_turn = sampled
     return turns
 
 
 def write_plan(config: TrainConfig, folder: Path, rounds: int) -> tuple[Path, int]:
-    """Live once, and leave for TRL what it needs; gives the number of episodes as well."""
+    """Roll out once and write the input of TRL; return its path and the number of episodes."""
     engine = engine_of(config)
-    play, blocks = engine.plan.profile.episode_params(), rolled_out(engine, config)
+    params, blocks = engine.plan.profile.episode_params(), rolled_out(engine, config)
     engine.close()
-    episodes = recorded(
+    episodes = recorded_episodes(
         config,
         [life for block in blocks for life in block.lives],
-        {"solve": play.solve.max_tokens, "update": play.update.max_tokens},
+        {"solve": params.solve.max_tokens, "update": params.update.max_tokens},
     )
     plan = {
         "model": str(model_folder(config.model)),
@@ -123,15 +125,15 @@ def write_plan(config: TrainConfig, folder: Path, rounds: int) -> tuple[Path, in
 
 
 @contextmanager
-def trl(python: str, plan: Path, processes: int) -> Iterator[Ask]:
-    """TRL in processes of its own."""
-    many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [python, *(many if processes > 1 else []), str(GRPO), str(plan)]
+def trl(python: str, plan: Path, processes: int) -> Iterator[RunOnce]:
+    """Start TRL in its own processes and yield a function that takes one step."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [python, *(launcher if processes > 1 else []), str(GRPO), str(plan)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=plan.parent
     ) as process:
 
-        def ask() -> Told:
+        def run() -> Figures:
             process.stdin.write("again\n")
             process.stdin.flush()
             while (line := process.stdout.readline()) and not line.startswith("{"):
@@ -140,13 +142,13 @@ def trl(python: str, plan: Path, processes: int) -> Iterator[Ask]:
                 raise RuntimeError(f"TRL ended with exit code {process.wait()}")
             return json.loads(line)
 
-        yield ask
+        yield run
 
 
 def measure(config: TrainConfig, folder: Path, python: str | None, rounds: int) -> dict[str, Any]:
-    """Let both take steps in turn."""
+    """Run both in turns."""
     plan, episodes = write_plan(config, folder, rounds)
-    contestants = {"codots": apart(ours, config)}
+    contestants = {"codots": in_process(codots_step, config)}
     if python:
         contestants["TRL"] = trl(python, plan, config.workers)
     found = {name: median(rows) for name, rows in contest(contestants, rounds).items()}
@@ -155,11 +157,11 @@ def measure(config: TrainConfig, folder: Path, python: str | None, rounds: int) 
     notes, bars = [], {}
     if python:
         bars = {
-            f"{what} tokens a second, codots over TRL": (found["codots"][key] / found["TRL"][key], bar)
-            for what, key, bar in (("sampled", "sampled_per_s", "at least 3"), ("all", "total_per_s", "at least 3"))
+            f"{what} tokens per second, codots over TRL": (found["codots"][key] / found["TRL"][key], target)
+            for what, key, target in (("sampled", "sampled_per_s", "at least 3"), ("all", "total_per_s", "at least 3"))
         }
     else:
-        notes = ["TRL was not run: --trl names the Python of an environment that has it."]
+        notes = ["TRL was not run; pass --trl the Python of an environment that has it."]
     what = f"One training step of {episodes} episodes, {config.workers} process(es) of one thread each"
     return {"what": what, "contestants": found, "notes": notes, "bars": bars}
 
@@ -167,12 +169,12 @@ def measure(config: TrainConfig, folder: Path, python: str | None, rounds: int) 
 def main() -> None:
     """Run the contest."""
     parser = options(__doc__)
-    parser.add_argument("--trl", metavar="PYTHON", help="of an environment with TRL")
-    parser.add_argument("--cores", type=int, default=2, help="processes of each")
-    asked = parser.parse_args()
-    config = demo(f"workers={asked.cores}", *(["packs_per_step=2", "group_size=4", "workers=1"] if asked.quick else []))
+    parser.add_argument("--trl", metavar="PYTHON", help="Python interpreter of an environment with TRL")
+    parser.add_argument("--cores", type=int, default=2, help="processes of each contestant")
+    args = parser.parse_args()
+    config = demo(f"workers={args.cores}", *(["packs_per_step=2", "group_size=4", "workers=1"] if args.quick else []))
     with TemporaryDirectory() as folder:
-        show(measure(config, Path(folder), asked.trl, 1 if asked.quick else ROUNDS), COLUMNS, asked.json)
+        show(measure(config, Path(folder), args.trl, 1 if args.quick else ROUNDS), COLUMNS, args.json)
 
 
 if __name__ == "__main__":

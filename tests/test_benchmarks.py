@@ -1,4 +1,4 @@
-"""The engines that a benchmark times play the same lives, and its script tells how fast each was."""
+"""Quick forms of the sampler benchmarks, and agreement of the engines that they time."""
 
 import json
 import os
@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture
 def benchmark(monkeypatch, tmp_path):
-    """The modules of the sampler's benchmark, and a model for it."""
+    """Return the modules of the sampler benchmark and a model folder."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import sampler_engines
@@ -28,33 +28,33 @@ def benchmark(monkeypatch, tmp_path):
     return sampler, sampler_engines, str(tmp_path / "model")
 
 
-def test_every_engine_plays_the_same_lives_to_the_same_logprobs_where_all_are_greedy(benchmark, monkeypatch):
+def test_all_engines_return_the_same_logprobs_under_greedy_sampling(benchmark, monkeypatch):
     sampler, engines, folder = benchmark
     lives = sampler.demo(5) + sampler.long(3)
     monkeypatch.setattr(base, "SamplingParams", partial(base.SamplingParams, temperature=0.0))
     monkeypatch.setattr(torch, "multinomial", lambda probs, *_, **__: probs.argmax(-1, keepdim=True))
-    told = {}
+    logprobs = {}
     for name in ("codots", "generate", "padded loop", "generate_batch"):
         engine = engines.ENGINES[name](folder)
         getattr(engine, "begin", bool)()
-        told[name] = engine.play(lives)
+        logprobs[name] = engine.replay(lives)
         getattr(engine, "end", bool)()
-    for life, *ways in zip(lives, *told.values(), strict=True):
-        assert len(ways[0]) == sum(count for session in life for _, count in session)
-        for other in ways[1:]:
-            assert other == pytest.approx(ways[0], abs=1e-3)
+    for life, ours, *others in zip(lives, *logprobs.values(), strict=True):
+        assert len(ours) == sum(count for session in life for _, count in session)
+        for other in others:
+            assert other == pytest.approx(ours, abs=1e-3)
 
 
-def test_the_sampler_is_timed_beside_those_of_its_rivals_that_are_here():
+def test_the_sampler_benchmark_times_the_installed_engines():
     command = [sys.executable, BENCHMARKS / "sampler.py", "--quick", "--engines", "codots,vllm", "--json"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(said.stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
     assert found["loads"]["demo"]["sessions"] == 28
     assert found["tokens_per_s"]["vllm"] is None
     assert all(len(rates) == 1 and rates[0] > 0 for rates in found["tokens_per_s"]["codots"].values())
 
 
-def test_the_continuous_sampler_is_timed_with_and_without_a_sleeper_and_against_lockstep():
+def test_the_continuous_benchmark_times_every_mode():
     command = [sys.executable, BENCHMARKS / "continuous.py", "--quick"]
     found = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
     assert set(found) == {"wall", "cpu"}

@@ -1,4 +1,4 @@
-"""The benchmarks of learning run at a quick scale, and what they count is what they say they count."""
+"""Quick forms of the learning benchmarks, and the correctness of what they count."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def script():
-    """Find scripts where they lie, and forget them after: one is named as a package that others look for."""
+    """Import benchmark scripts by name, and remove them afterwards, because `trl` is also the name of a package."""
     before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
@@ -27,7 +27,7 @@ def script():
 
 @pytest.fixture
 def quick(script, monkeypatch, capsys):
-    """Call a script as from a shell, at a quick scale."""
+    """Return a function that runs a script with `--quick --json` and returns its output."""
 
     def call(name):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", "--quick", "--json"])
@@ -38,7 +38,7 @@ def quick(script, monkeypatch, capsys):
 
 
 def transcript_of(seed):
-    """Draw an episode of some turns."""
+    """Draw an episode of one to four turns."""
     rng, transcript = stream("benchmark", seed), Transcript()
     for _ in range(rng.integers(1, 5)):
         transcript.read(rng.integers(0, 800, rng.integers(1, 12)).tolist())
@@ -47,7 +47,7 @@ def transcript_of(seed):
     return transcript
 
 
-def test_every_way_to_train_the_demos_episodes_has_the_same_gradient_and_trees_run_the_fewest_ids(quick):
+def test_all_learners_compute_the_same_gradient_and_trees_run_the_fewest_ids(quick):
     found = quick("learner")["contestants"]
     for row in found.values():
         assert row["difference"] < 1e-4
@@ -59,7 +59,7 @@ def test_every_way_to_train_the_demos_episodes_has_the_same_gradient_and_trees_r
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_sample_a_turn_trains_every_sampled_id_once_after_all_that_was_before(script, seed):
+def test_samples_by_turn_train_every_sampled_id_once_after_its_whole_prefix(script, seed):
     sample = transcript_of(seed).sample(0.5)
     turns = script("learner").by_turn([sample])
     trained = [(i, a) for turn in turns for i, (m, a) in enumerate(zip(turn.mask, turn.advantages, strict=True)) if m]
@@ -70,14 +70,14 @@ def test_a_sample_a_turn_trains_every_sampled_id_once_after_all_that_was_before(
 
 
 @pytest.mark.parametrize("budget", [1, 60, 10**6])
-def test_a_padded_part_keeps_the_budget_and_no_sample_is_lost(script, budget):
+def test_padded_parts_stay_within_the_budget_and_keep_every_sample(script, budget):
     batch = [transcript_of(seed).sample(1.0) for seed in range(30)]
     parts = list(script("learner").padded_parts(batch, budget))
     assert sorted(id(sample) for part in parts for sample in part) == sorted(map(id, batch))
     assert all(len(part) == 1 or len(part) * max(len(s.ids) for s in part) <= budget for part in parts)
 
 
-def test_a_step_of_the_demo_is_measured_and_an_absent_trl_is_said(quick):
+def test_the_trl_benchmark_runs_without_trl_and_says_so(quick):
     found = quick("trl")
     (ours,) = found["contestants"].values()
     assert 0 < ours["live"] < ours["seconds"]
@@ -86,29 +86,29 @@ def test_a_step_of_the_demo_is_measured_and_an_absent_trl_is_said(quick):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_trl_is_given_all_that_the_policy_was_given_turn_by_turn(script, seed):
+def test_trl_receives_every_id_that_the_policy_read_by_turn(script, seed):
     transcript = transcript_of(seed)
-    turns = script("trl").given(transcript)
+    turns = script("trl").inputs_by_turn(transcript)
     flat = [id for turn in turns for id in turn]
     assert flat == [id for id, sampled in zip(transcript.ids, transcript.mask, strict=True) if not sampled]
     assert len(turns) == sum(a and not b for a, b in zip(transcript.mask, [*transcript.mask[1:], False], strict=True))
 
 
-def test_tasks_of_lives_of_every_length_are_told_apart_by_living_and_learning(quick):
+def test_long_life_reports_rollout_and_learning_costs_for_each_length(quick):
     found = quick("long_life")
     assert [row["tasks"] for row in found["contestants"].values()] == [2, 4, 8]
     for row in found["contestants"].values():
         assert row["ms_a_task"] == pytest.approx(row["live_ms_a_task"] + row["learn_ms_a_task"], rel=1e-6)
-        assert min(row.values()) > 0 or sys.platform != "linux"  # elsewhere no peak of memory is told
+        assert min(row.values()) > 0 or sys.platform != "linux"  # other systems do not report peak memory
 
 
-def test_a_contestant_that_fails_ends_the_contest(script):
+def test_a_failing_contestant_ends_the_contest(script):
     contest = script("contest")
     with pytest.raises(RuntimeError, match="a contestant ended with exit code 1"):
-        contest.contest({"broken": contest.apart(int, "not a number")}, 1)
+        contest.contest({"broken": contest.in_process(int, "not a number")}, 1)
 
 
-def test_figures_are_shown_beside_what_was_asked_for(script, capsys):
+def test_figures_are_printed_with_their_targets(script, capsys):
     found = {
         "what": "a race",
         "contestants": {"hare": {"s": 0.5}, "hedgehog": {}},
@@ -116,4 +116,4 @@ def test_figures_are_shown_beside_what_was_asked_for(script, capsys):
         "bars": {"ratio": (2.04, "at least 1.5")},
     }
     script("contest").show(found, {"s": "seconds"}, False)
-    assert "ratio: 2.04 (asked for: at least 1.5)" in capsys.readouterr().out
+    assert "ratio: 2.04 (target: at least 1.5)" in capsys.readouterr().out

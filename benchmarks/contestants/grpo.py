@@ -1,8 +1,8 @@
-"""A training step by TRL's GRPOTrainer, for `benchmarks/trl.py`; needs nothing but TRL, in a process or two of its own.
+"""Take training steps with TRL's GRPOTrainer, for `benchmarks/trl.py`; needs only TRL.
 
-It is given a model, episodes and how to run (a JSON file), takes one training step for every line of its input, and
-answers with what it measured. TRL has no lives: all episodes are begun at once, and what an environment said is read
-from the recorded ones, so its worlds cost it nothing. A turn is sampled as TRL's own loop over tools samples it.
+The script reads the model, the episodes and its settings from a JSON file. For every line on stdin it takes one
+training step and prints the figures. TRL has no lives: all episodes start at once, and environment texts come from the
+recorded episodes, so environments cost it nothing. Turns are sampled as in TRL's own tool loop.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections import Counter
 
 os.environ |= {"TRL_EXPERIMENTAL_SILENCE": "1"}
 ANSWERS = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # what libraries print must not look like an answer
+os.dup2(2, 1)  # keep the output of libraries out of the answers
 
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
@@ -22,7 +22,7 @@ from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 
 
 class Rollout:
-    """Many episodes, turn by turn, each of their turns as one batch."""
+    """Roll out many episodes turn by turn, with each turn as one batch."""
 
     def __init__(self, episodes, group):
         self.episodes, self.group = episodes, group
@@ -30,10 +30,10 @@ class Rollout:
 
     def __call__(self, prompts, trainer):
         start = time.perf_counter()
-        met, chosen = Counter(), []
-        for prompt in prompts:  # a group's prompt is its number, and comes once for each of its episodes
-            chosen.append(self.episodes[int(prompt) * self.group + met[prompt]])
-            met[prompt] += 1
+        counts, chosen = Counter(), []
+        for prompt in prompts:  # the prompt is the group's number, repeated once per episode
+            chosen.append(self.episodes[int(prompt) * self.group + counts[prompt]])
+            counts[prompt] += 1
         ids, masks = [list(e["given"][0]) for e in chosen], [[0] * len(e["given"][0]) for e in chosen]
         for turn in range(max(len(e["given"]) for e in chosen)):
             for limit in sorted({e["limit"] for e in chosen}):
@@ -63,17 +63,17 @@ class Rollout:
             masks[i] += [1] * len(answer)
 
 
-class Turns(TrainerCallback):
-    """Begins a step when asked, and answers when it is done."""
+class StepByStep(TrainerCallback):
+    """Start a step for each line on stdin and print its figures at its end."""
 
     def __init__(self, rollout):
         self.rollout = rollout
 
     def on_step_begin(self, args, state, control, **more):
         if state.is_world_process_zero and not sys.stdin.readline():
-            raise SystemExit("nobody asks any more")
+            raise SystemExit("stdin was closed")
         if args.world_size > 1:
-            torch.distributed.barrier()  # nobody works ahead
+            torch.distributed.barrier()  # no process starts before the request
         self.start = time.perf_counter()
 
     def on_step_end(self, args, state, control, **more):
@@ -82,9 +82,9 @@ class Turns(TrainerCallback):
         if args.world_size > 1:
             torch.distributed.all_reduce(sums)
         if state.is_world_process_zero:
-            told = {"seconds": seconds, "live": self.rollout.seconds}
-            told |= {"sampled": sums[0].item(), "total": sums[1].item()}
-            print(json.dumps(told), file=ANSWERS, flush=True)
+            figures = {"seconds": seconds, "live": self.rollout.seconds}
+            figures |= {"sampled": sums[0].item(), "total": sums[1].item()}
+            print(json.dumps(figures), file=ANSWERS, flush=True)
 
 
 def main():
@@ -122,7 +122,7 @@ def main():
         args=config,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(episodes) // group)]}),
         rollout_func=rollout,
-        callbacks=[Turns(rollout)],
+        callbacks=[StepByStep(rollout)],
     )
     trainer.train()
 
