@@ -1,4 +1,4 @@
-"""A small disk, for tests of a full disk."""
+"""A small disk for tests of full disks."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def mounted(folder, size):
-    """Mount a tmpfs of this size, such as `4m`; yield None if that is not permitted."""
+    """Mount a tmpfs of a size such as `4m` and yield its folder, or None where mounting is not permitted."""
     folder.mkdir()
     mount = shutil.which("mount")
     done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)

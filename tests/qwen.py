@@ -1,4 +1,4 @@
-"""A narrow, randomly initialised Qwen3 with a full-size vocabulary and a chat template with reasoning."""
+"""A randomly initialized narrow Qwen3 with a full-size vocabulary and a chat template that supports thinking."""
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -15,7 +15,7 @@ TEMPLATE = (
 
 
 def make_qwen_tokenizer():
-    """Build a tokenizer of bytes, made-up words and markers; like the real one, it has fewer ids than the model."""
+    """Return a tokenizer of bytes, words and special tokens, with fewer ids than the model, as in the real one."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [f"w{i}" for i in range(VOCABULARY - 300 - len(alphabet))]
     vocabulary = {piece: i for i, piece in enumerate([*alphabet, *words])}
@@ -34,7 +34,7 @@ def make_qwen_tokenizer():
 
 
 def make_qwen(folder):
-    """Write a model folder in bfloat16, as published models are."""
+    """Write a model folder in bfloat16, like the real models, and return it."""
     tokenizer = make_qwen_tokenizer()
     config = Qwen3Config(
         vocab_size=VOCABULARY,

@@ -1,4 +1,4 @@
-"""The domain that CONTRIBUTING.md builds is short, keeps its contract, and is found in a package of its own."""
+"""The example domain of CONTRIBUTING.md is short, passes the contract, and can be installed as a package."""
 
 import json
 import os
@@ -16,7 +16,7 @@ PROJECT = tomllib.loads(re.search(r"```toml\n(.*?)```", TEXT, re.S)[1])["project
 
 
 def codots(folder, *args, paths=()):
-    """Run the command in a folder, with these at the front of what can be imported."""
+    """Run `codots` in a folder with extra import paths; return exit code, stdout and stderr."""
     path = os.pathsep.join(map(str, [*paths, *sys.path]))
     environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "200"}
     done = subprocess.run(
@@ -32,7 +32,7 @@ def codots(folder, *args, paths=()):
 
 @pytest.fixture
 def installed(tmp_path):
-    """What `pip install` leaves of a package that only holds the domain: its module, its name, its entry point."""
+    """Write a package with the example domain as `pip install` would: its module, metadata and entry point."""
     (tmp_path / "codots_doors.py").write_text(DOORS)
     info = tmp_path / f"codots_doors-{PROJECT['version']}.dist-info"
     info.mkdir()
@@ -45,16 +45,16 @@ def installed(tmp_path):
     return tmp_path
 
 
-def test_a_whole_domain_takes_less_than_sixty_lines():
+def test_the_example_domain_has_fewer_than_sixty_lines():
     assert len(DOORS.splitlines()) < 60
     assert max(map(len, DOORS.splitlines())) <= 120
 
 
-def test_a_domain_of_another_package_is_found_by_every_command(installed, tmp_path_factory):
+def test_every_command_finds_a_domain_of_another_package(installed, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     code, out, err = codots(elsewhere, "check", "doors-v1", "--workers", "1", paths=[installed])
     assert (code, out.partition(": 1 preset, ")[0]) == (0, "doors-v1 keeps its contract"), err
-    code, out, err = codots(elsewhere, "reference", "doors-v1", "--packs", "200", "--json", paths=[installed])
+    code, out, err = codots(elsewhere, "baselines", "doors-v1", "--packs", "200", "--json", paths=[installed])
     assert code == 0, err
     found = json.loads(out)
     assert (found["preset"], found["informed"]) == ("four", [1.0] * 4)
@@ -65,7 +65,7 @@ def test_a_domain_of_another_package_is_found_by_every_command(installed, tmp_pa
     assert codots(elsewhere, "check", "doors-v1")[::2] == (2, codots(elsewhere, "play", "doors-v1")[2])
 
 
-def test_a_domain_in_the_folder_where_one_is_needs_no_package(tmp_path):
+def test_a_domain_in_the_current_folder_needs_no_package(tmp_path):
     (tmp_path / "codots_doors.py").write_text(DOORS.replace("register(Doors())\n", ""))
     code, out, err = codots(tmp_path, "check", "codots_doors:Doors", "--packs", "8")
     assert (code, out.partition(":")[0]) == (0, "doors-v1 keeps its contract"), err
@@ -78,19 +78,19 @@ def test_a_domain_in_the_folder_where_one_is_needs_no_package(tmp_path):
     )
 
 
-def test_a_broken_promise_is_one_line_on_stderr(tmp_path):
+def test_a_violated_contract_is_one_line_on_stderr(tmp_path):
     (tmp_path / "codots_doors.py").write_text(DOORS.replace('Step("The prize!", 1.0', 'Step("The prize!", 1.5'))
     code, out, err = codots(tmp_path, "check", "codots_doors:Doors", "--packs", "8", "--workers", "1")
     assert (code, out) == (2, "")
     assert re.fullmatch(r"codots: doors-v1 four.*: got 1\.5, expected a reward within .*", err.splitlines()[-1])
 
 
-def test_the_map_shows_every_room_and_what_lies_in_it():
-    house = Path(__file__).parent.parent / "src" / "codots"
-    chart = re.search(r"## The map.*?```\n(.*?)```", TEXT, re.S)[1]
-    blocks = dict(re.findall(r"^  (\w+)/(.*?)(?=^  \w)", chart, re.M | re.S))
-    assert set(blocks) == {path.parent.name for path in house.glob("*/__init__.py")}
-    for room, block in blocks.items():
-        files = {path.stem for path in (house / room).glob("*.py") if path.stem != "__init__"}
-        folders = {path.parent.name for path in (house / room).glob("*/**/__init__.py")}
-        assert {name for name in files | folders if not re.search(rf"\b{name}\b", block)} == set(), room
+def test_the_map_lists_every_package_and_its_modules():
+    root = Path(__file__).parent.parent / "src" / "codots"
+    package_map = re.search(r"## The map.*?```\n(.*?)```", TEXT, re.S)[1]
+    blocks = dict(re.findall(r"^  (\w+)/(.*?)(?=^  \w)", package_map, re.M | re.S))
+    assert set(blocks) == {path.parent.name for path in root.glob("*/__init__.py")}
+    for package, block in blocks.items():
+        files = {path.stem for path in (root / package).glob("*.py") if path.stem != "__init__"}
+        folders = {path.parent.name for path in (root / package).glob("*/**/__init__.py")}
+        assert {name for name in files | folders if not re.search(rf"\b{name}\b", block)} == set(), package

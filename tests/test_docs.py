@@ -1,4 +1,4 @@
-"""What the pages say of recipes, numbers and rows is what the code has."""
+"""The pages in docs/ agree with the code on recipes, defaults, metrics and rows."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ DOCS = Path(__file__).parent.parent / "docs"
 TRAINING = (DOCS / "training.md").read_text()
 
 
-def part(name: str) -> str:
-    """One chapter of the page."""
+def section(name: str) -> str:
+    """Return a section of the training page."""
     return re.split(r"^## ", TRAINING, flags=re.M)[[*re.findall(r"^## (.*)", TRAINING, re.M)].index(name) + 1]
 
 
 def table(name: str) -> list[list[str]]:
-    """The cells of a chapter's tables, without their heads."""
-    lines = [line.strip("| ").split(" | ") for line in part(name).splitlines() if line.startswith("| ")]
+    """Return the cells of the tables in a section, without headers."""
+    lines = [line.strip("| ").split(" | ") for line in section(name).splitlines() if line.startswith("| ")]
     return [cells for cells in lines if "`" in cells[0] or cells[0] in ("not here", "a domain")]
 
 
-def named(text: str) -> set[str]:
-    """What stands in code."""
+def code_spans(text: str) -> set[str]:
+    """Return the contents of all code spans."""
     return set(re.findall(r"`([^`]+)`", text))
 
 
-def test_every_metric_of_a_run_is_explained_and_no_other(tmp_path: Path) -> None:
+def test_the_page_explains_exactly_the_metrics_of_a_run(tmp_path: Path) -> None:
     config = TrainConfig.model_validate(
         {"run": str(tmp_path / "run"), "steps": 2, "packs_per_step": 2, "group_size": 2, "pack_size": 2, "workers": 1}
         | {"credit": {"balance": "red"}, "learner": {"kl_coef": 0.01, "warmup_steps": 0}}
@@ -48,55 +48,55 @@ def test_every_metric_of_a_run_is_explained_and_no_other(tmp_path: Path) -> None
     list(train(config))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     written = {re.sub(r"\d+$", "J", name) for line in lines for name in json.loads(line)} - {"step"}
-    explained = set().union(*(named(cells[0]) for cells in table("Metrics")))
+    explained = set().union(*(code_spans(cells[0]) for cells in table("Metrics")))
     assert explained - {"credit/red_temperature"} == written - {"credit/red_temperature"}
 
 
-def test_every_estimator_and_loss_is_explained_as_it_is() -> None:
+def test_the_page_explains_every_estimator_and_loss() -> None:
     cells = {row[0].partition(",")[0].strip("`"): row for row in table("Advantages")}
     assert {name: tuple(cells[name][1:]) for name in PRESETS} == {k: astuple(v)[:4] for k, v in PRESETS.items()}
     for option, choices in OPTIONS.items():
-        assert set(choices) <= named(cells[option][1])
-    losses = set().union(*(named(row[0]) for row in table("Losses")))
+        assert set(choices) <= code_spans(cells[option][1])
+    losses = set().union(*(code_spans(row[0]) for row in table("Losses")))
     assert losses - {"learner.loss"} == set(LOSSES)
 
 
-def test_every_field_of_a_row_is_explained() -> None:
+def test_the_page_explains_every_field_of_a_row() -> None:
     explained = [name for cells in table("Rows") for name in re.findall(r"`(\w+)`", cells[0])]
     assert explained == [field.name for field in fields(Row)]
 
 
-def test_every_key_of_an_entry_of_worlds_is_explained_with_its_default() -> None:
+def test_the_page_explains_every_key_of_worlds_with_its_default() -> None:
     explained = dict(pair for row in table("Worlds") for pair in zip(*cells_of(row), strict=True))
     fields_ = {name: info.get_default(call_default_factory=True) for name, info in WorldConfig.model_fields.items()}
     assert explained == fields_
 
 
 def cells_of(row: list[str]) -> tuple[list[str], list[object]]:
-    """The keys of a row, and their defaults."""
+    """Return the keys of a row and their defaults."""
     return re.findall(r"`(\w+)`", row[0]), [yaml.safe_load(text.strip("` ")) for text in row[1].split(",")]
 
 
-def test_the_keys_that_are_named_exist() -> None:
-    known = {key.name for key in keys_of(TrainConfig)}
-    rows = [name for cells in table("GRPO, as others have it") for name in named(cells[0])]
-    for name in rows:
+def test_the_keys_in_the_comparison_table_exist() -> None:
+    keys = {key.name for key in keys_of(TrainConfig)}
+    names = [name for cells in table("GRPO, as others have it") for name in code_spans(cells[0])]
+    for name in names:
         key = re.sub(r"(profile)\..*", r"\1", name.partition(":")[0])
-        assert key in known | {"--resume", "none"}, name
+        assert key in keys | {"--resume", "none"}, name
 
 
 @pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", TRAINING, re.S))
-def test_a_recipe_of_the_page_is_valid(text: str) -> None:
+def test_every_recipe_on_the_page_is_valid(text: str) -> None:
     config = validate(TrainConfig, yaml.safe_load(text), "page")
     assert len(config.worlds) > 1 or config.credit.scale == "std"
 
 
-def test_the_page_of_the_python_api_lists_the_public_names_and_no_other() -> None:
+def test_the_api_page_lists_exactly_the_public_names() -> None:
     page = (DOCS / "api.md").read_text()
     assert set(re.findall(r"`codots\.(\w+)", page)) == set(codots.__all__)
 
 
-def test_the_example_of_the_python_api_runs() -> None:
+def test_the_example_on_the_api_page_runs() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.S)
     scope: dict[str, object] = {}
     exec(example, scope)

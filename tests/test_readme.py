@@ -1,4 +1,4 @@
-"""What the README and the recipes tell a newcomer to run does run, here at a quick scale."""
+"""The commands of the README and the recipes run, at a small scale."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = "steps=2 packs_per_step=2 group_size=2 workers=1 eval_packs=2 save_every
 
 
 def quick(command: str, run: Path) -> list[str]:
-    """The same command at a scale of seconds."""
+    """Return the arguments of a command, scaled down to run in seconds."""
     words = shlex.split(command.replace("runs/mine", str(run)).replace("lake.parquet", f"{run}.parquet"))[1:]
     if words[0] == "train":
         changes = SMALL.split() + ([] if any(w.startswith("run=") for w in words) else [f"run={run}-other"])
@@ -33,7 +33,7 @@ def quick(command: str, run: Path) -> list[str]:
     return words + (["workers=1"] if words[0] == "eval" else [])
 
 
-def test_every_command_of_the_readme_runs_in_its_order(codots, tmp_path: Path, monkeypatch) -> None:
+def test_the_commands_of_the_readme_run_in_order(codots, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     assert len(COMMANDS) >= 6
     for command in COMMANDS:
@@ -49,7 +49,7 @@ def test_the_command_is_installed() -> None:
     assert "frozen-lake-v1" in done.stdout
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+def test_the_python_code_of_the_readme_runs(tmp_path: Path) -> None:
     code = "\n".join(block for language, block in BLOCKS if language == "python")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -68,18 +68,18 @@ def test_every_recipe_runs_for_two_steps(codots, recipe: Path, tmp_path: Path, q
     text = recipe.read_text()
     command = "pretrain" if "stages:" in text else "train"
     changes = SMALL.split() if command == "train" else ["stages=[{steps: 2, packs_per_step: 2}]", "workers=1"]
-    if "model: models/" in text:  # nothing is to be had from a hub here: the same kind of model, small and untrained
+    if "model: models/" in text:  # tests are offline: use a small untrained model of the same architecture
         changes += [f"model={qwen}", "profile.solve_tokens=12", "profile.update_tokens=16"]
     done = codots(command, recipe, f"run={tmp_path / 'run'}", *changes)
     assert done.code == 0, done.err
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
-def test_every_recipe_is_in_the_readme() -> None:
+def test_the_readme_lists_every_recipe() -> None:
     for recipe in (ROOT / "recipes").glob("*.yaml"):
         assert f"recipes/{recipe.name}" in README
 
 
-def test_every_file_the_readme_points_to_is_there() -> None:
+def test_every_file_linked_in_the_readme_exists() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", README):
         assert (ROOT / target).exists(), target

@@ -1,4 +1,4 @@
-"""Minimal domains for tests: guess the number of the world, or talk for three turns."""
+"""Small domains for tests: guess a number that is fixed per world, and talk freely."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from codots.domains.base import Domain, Step
 
 @dataclass(frozen=True)
 class View:
-    """The public state: the last guess, whether it hit, and how many guesses are left."""
+    """What a policy sees: the last guess, whether it hit, and the number of guesses left."""
 
     numbers: int
     left: int
@@ -19,7 +19,7 @@ class View:
 
 @dataclass
 class GuessEnv:
-    """Checks guesses until a hit or the last one."""
+    """An episode of one or two guesses."""
 
     hidden: int
     view: View
@@ -37,10 +37,10 @@ class GuessEnv:
 
 
 class GuessPolicy:
-    """Guesses among the numbers that are still possible."""
+    """A policy that guesses uniformly among the possible numbers."""
 
-    def __init__(self, possible: list[int], learns: bool, rng: Any) -> None:
-        self.possible, self.learns, self.rng = possible, learns, rng
+    def __init__(self, possible: list[int], adaptive: bool, rng: Any) -> None:
+        self.possible, self.adaptive, self.rng = possible, adaptive, rng
 
     def act(self, view: View) -> str:
         self.see(view)
@@ -50,12 +50,12 @@ class GuessPolicy:
         self.see(step.view)
 
     def see(self, view: View) -> None:
-        if self.learns and isinstance(view, View) and view.guess is not None:
+        if self.adaptive and isinstance(view, View) and view.guess is not None:
             self.possible = [n for n in self.possible if (n == view.guess) == view.hit]
 
 
 class Guess(Domain):
-    """Keeps every promise of the contract; subclasses break single ones."""
+    """A domain that passes the contract; subclasses in tests break one rule each."""
 
     id = "guess-v0"
     presets = {"few": 4, "many": 8}  # noqa: RUF012
@@ -80,7 +80,7 @@ class Guess(Domain):
 
 @dataclass
 class TalkEnv:
-    """Accepts any text, for three turns."""
+    """An episode of three turns that accepts any text."""
 
     view: int = 0
     said: str = ""
@@ -96,7 +96,7 @@ class TalkEnv:
 
 
 class Talk(Guess):
-    """An episode of three turns for any model output; nothing is malformed."""
+    """A domain whose episodes have three turns and accept any text, for untrained models."""
 
     id = "talk-v0"
 
