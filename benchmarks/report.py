@@ -155,7 +155,7 @@ def show(page: Path) -> tuple[float, float]:
 
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        tab = browser.new_context(bypass_csp=True).new_page()  # the page's own policy forbids `evaluate`
+        tab = browser.new_context(bypass_csp=True).new_page()  # the page's content security policy forbids `evaluate`
         start = time.perf_counter()
         tab.goto(page.resolve().as_uri(), wait_until="commit")
         tab.wait_for_selector("html[data-ready]", state="attached")
