@@ -79,7 +79,7 @@ def cells_of(row: list[str]) -> tuple[list[str], list[object]]:
 
 def test_the_keys_in_the_comparison_table_exist() -> None:
     keys = {key.name for key in keys_of(TrainConfig)}
-    names = [name for cells in table("GRPO, as others have it") for name in code_spans(cells[0])]
+    names = [name for cells in table("GRPO, and names in TRL and verl") for name in code_spans(cells[0])]
     for name in names:
         key = re.sub(r"(profile)\..*", r"\1", name.partition(":")[0])
         assert key in keys | {"--resume", "none"}, name

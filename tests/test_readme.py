@@ -1,45 +1,82 @@
-"""The commands of the README and the recipes run, at a small scale."""
+"""The commands and the Python of the README and the pages run, and so does every recipe, at a small scale."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from codots.cli.app import app
+from codots.config.load import load_recipe
+from codots.config.schema import TrainConfig
+from codots.training.train import train
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
-COMMANDS = [
-    line.partition("#")[0].strip()
-    for language, block in BLOCKS
-    if language == "sh"
-    for line in block.splitlines()
-    if line.startswith("codots")
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = "steps=2 packs_per_step=2 group_size=2 workers=1 eval_packs=2 save_every=1"
 
 
-def quick(command: str, run: Path) -> list[str]:
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+
+
+def commands(page: Path) -> list[str]:
+    """Return the `codots` commands of a page in order, without their comments."""
+    lines = [line.partition("#")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("codots")]
+
+
+def quick(command: str, folder: Path) -> list[str]:
     """Return the arguments of a command, scaled down to run in seconds."""
-    words = shlex.split(command.replace("runs/mine", str(run)).replace("lake.parquet", f"{run}.parquet"))[1:]
+    words = shlex.split(command.replace("runs/", f"{folder}/").replace("lake.parquet", f"{folder}/lake.parquet"))[1:]
     if words[0] == "train":
-        changes = SMALL.split() + ([] if any(w.startswith("run=") for w in words) else [f"run={run}-other"])
+        changes = SMALL.split() + ([] if any(w.startswith("run=") for w in words) else [f"run={folder}/other"])
         return words[:2] + changes + words[2:]
     words = [re.sub(r"^(packs=)?(100|500)$", r"\g<1>4", word) for word in words]
     return words + (["workers=1"] if words[0] == "eval" else [])
 
 
-def test_the_commands_of_the_readme_run_in_order(codots, tmp_path: Path, monkeypatch) -> None:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run for the pages that do not train one themselves."""
+    folder = tmp_path_factory.mktemp("pages") / "mine"
+    recipe = load_recipe(TrainConfig, ROOT / "recipes" / "lake.yaml", [*SMALL.split(), f"run={folder}"])
+    list(train(recipe))
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run_in_order(codots, page: Path, trained: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert len(COMMANDS) >= 6
-    for command in COMMANDS:
-        words = quick(command, tmp_path / "mine")
+    if not any("train" in line and "run=runs/mine" in line for line in commands(page)):
+        shutil.copytree(trained, tmp_path / "mine")
+    for command in commands(page):
+        words = quick(command, tmp_path)
         done = codots(*words, typed="1\n\n" * 80 if words[0] == "play" else "")
         assert done.code == 0, f"{shlex.join(words)}\n{done.err}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_python_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    code = "\n".join(blocks(page, "python"))
+    arguments = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_has_an_example_and_its_links_lead_somewhere(page: Path) -> None:
+    assert commands(page) or blocks(page, "python")
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
 
 
 def test_the_command_is_installed() -> None:
@@ -47,19 +84,6 @@ def test_the_command_is_installed() -> None:
     done = subprocess.run([command, "domains"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "frozen-lake-v1" in done.stdout
-
-
-def test_the_python_code_of_the_readme_runs(tmp_path: Path) -> None:
-    code = "\n".join(block for language, block in BLOCKS if language == "python")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
@@ -75,11 +99,15 @@ def test_every_recipe_runs_for_two_steps(codots, recipe: Path, tmp_path: Path, q
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
-def test_the_readme_lists_every_recipe() -> None:
+def test_the_page_on_training_lists_every_recipe() -> None:
+    page = (ROOT / "docs" / "training.md").read_text()
     for recipe in (ROOT / "recipes").glob("*.yaml"):
-        assert f"recipes/{recipe.name}" in README
+        assert f"recipes/{recipe.name}" in page
 
 
-def test_every_file_linked_in_the_readme_exists() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+def test_the_readme_lists_every_command_and_every_family() -> None:
+    assert {f"codots {command.name or command.callback.__name__}" for command in app.registered_commands} <= set(
+        re.findall(r"codots \w+", README)
+    )
+    families = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["codots.domains"]
+    assert set(families) <= set(re.findall(r"\[`([\w-]+)`\]", README))
