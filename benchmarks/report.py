@@ -117,7 +117,7 @@ def make_run(folder: Path, episodes: int, style: str) -> None:
     """Write a run folder with scripted lives."""
     folder.mkdir(parents=True)
     config = TrainConfig(run=str(folder), steps=STEPS)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.said()))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
     remaining = episodes // 2
     with (folder / "after.jsonl").open("w", encoding="utf-8") as file:
         for i in count():

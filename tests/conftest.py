@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, no network, repeatable draws, and the smallest model there is."""
+"""Shared fixtures: one thread, no network, reproducible examples, and tiny models."""
 
 import io
 import os
@@ -34,13 +34,13 @@ def render(tokenizer):
 
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory):
-    """The folder of a small Qwen3 with a vocabulary of real size."""
+    """Return the folder of a small Qwen3 with a full-size vocabulary."""
     return make_qwen(tmp_path_factory.mktemp("qwen"))
 
 
 @pytest.fixture
 def make_model(tokenizer):
-    """Make random models whose choices are far from even, so that a wrong attention shows in a logprob."""
+    """Make random models with peaked distributions, so that wrong attention changes logprobs."""
 
     def make(seed=0, length=256):
         model = tiny.make_model(tokenizer, width=24, layers=2, heads=2, seed=seed, length=length)
@@ -60,10 +60,10 @@ def model(make_model):
 
 @pytest.fixture
 def registry():
-    """Let a test register domains of its own, and forget them after it."""
+    """Restore the registry after a test that registers domains."""
     before = dict(domain._registry)
     yield domain._registry
-    # Families that came in meanwhile stay: they are imported once, and would not come again.
+    # Keep families that were imported meanwhile: a module registers its domains only on first import.
     families = {id: found for id, found in domain._registry.items() if type(found).__module__.startswith("codots.")}
     domain._registry.clear()
     domain._registry.update(families | before)
@@ -71,7 +71,7 @@ def registry():
 
 @pytest.fixture
 def codots(monkeypatch, capsys):
-    """Run the command in this process."""
+    """Run the command in this process; return its exit code, stdout and stderr."""
 
     def run(*args, typed=""):
         monkeypatch.setattr(sys, "argv", ["codots", *map(str, args)])

@@ -105,7 +105,7 @@ def test_a_run_of_before_is_shown_and_not_resumed(tmp_path):
     assert run.size == 3
     assert set(run.metrics) == {"reward/0", "eval/lift", "time/step", "time/rollout"}
     line = r"is a run of codots 0\.1\.0, .*; resume it with that version, or start .* run=ANOTHER --init-from"
-    with pytest.raises(ValueError, match=line), open_run(tmp_path, TrainConfig().said(), resume=True):
+    with pytest.raises(ValueError, match=line), open_run(tmp_path, TrainConfig().to_dict(), resume=True):
         pass
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
-_HOMES = {
+_NAMES = {
     "Domain": "codots.domains.base",
     "Engine": "codots.engine.base",
     "EvalConfig": "codots.config.schema",
@@ -23,7 +23,7 @@ _HOMES = {
     "register": "codots.domains.registry",
     "train": "codots.training.train",
 }
-"""Public names, and the modules they are imported from when they are first used."""
+"""Public names and their modules, imported on first use."""
 _MODULES = {"credit": "codots.algorithm.credit", "losses": "codots.algorithm.losses"}
 """Public modules by their short names."""
 __all__ = [
@@ -60,11 +60,11 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import codots` loads no torch."""
+    """Import a public name on first use, so that `import codots` does not load torch."""
     if name in _MODULES:
         value: Any = import_module(_MODULES[name])
-    elif name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+    elif name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
     else:
         raise AttributeError(f"module 'codots' has no attribute {name!r}")
     globals()[name] = value

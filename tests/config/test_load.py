@@ -1,4 +1,4 @@
-"""A recipe says a whole experiment, and a wrong one is one line before anything starts."""
+"""Recipes are read and validated; an invalid recipe is one line before anything starts."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from codots.config.load import keys_of, load_recipe
 from codots.config.schema import EvalConfig, LearnerConfig, PretrainConfig, TrainConfig, WorldConfig, fingerprint
-from codots.runs.folder import ELSEWHERE
+from codots.runs.folder import MUTABLE_KEYS
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 STAGES = "stages: [{steps: 1}]\n"
@@ -17,7 +17,7 @@ STAGES = "stages: [{steps: 1}]\n"
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Write a recipe and read it as a kind of recipe."""
+    """Write a recipe file and read it as this kind of recipe."""
 
     def read(text, changes=None, kind=TrainConfig):
         path = tmp_path / "recipe.yaml"
@@ -36,22 +36,22 @@ def kind_of(path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_of_the_house_is_valid(path):
+def test_every_recipe_of_the_repository_is_valid(path):
     config = load_recipe(kind_of(path), path)
-    said = config.said() if isinstance(config, TrainConfig) else config.model_dump(mode="json")
-    assert kind_of(path).model_validate(said) == config
+    values = config.to_dict() if isinstance(config, TrainConfig) else config.model_dump(mode="json")
+    assert kind_of(path).model_validate(values) == config
     assert kind_of(path).model_validate(config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, PretrainConfig, EvalConfig])
-def test_every_key_tells_what_it_means(kind):
+def test_every_key_has_a_meaning(kind):
     keys = list(keys_of(kind))
     assert len({key.name for key in keys}) == len(keys)
     assert all(key.meaning.endswith(".") for key in keys)
     assert {"seed", "workers"} <= {key.name for key in keys}
 
 
-def test_there_are_recipes():
+def test_the_repository_has_recipes():
     assert {"demo", "tiny-base"} <= {path.stem for path in RECIPES}
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("stage_timeout: 0", "stage_timeout: .*greater than 0"),
         ("domain: frozen-lake-v9", "unknown domain 'frozen-lake-v9'.*nearest is 'frozen-lake-v1'"),
         ("preset: eazy", "unknown preset of frozen-lake-v1 'eazy'.*nearest is 'easy'"),
-        ("{packs_per_step: 5, minibatches: 2}", "5 packs cannot be cut into 2 equal mini-batches"),
+        ("{packs_per_step: 5, minibatches: 2}", "5 packs cannot be split into 2 equal mini-batches"),
         ("credit: {preset: papers}", "unknown preset 'papers'.*nearest is 'paper'"),
         ("credit: {baseline: groups}", "credit: unknown baseline 'groups'.*nearest is 'group'"),
         ("credit: {windows: 3}", "unknown key 'credit.windows'.*nearest is 'credit.window'"),
@@ -113,7 +113,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ('profile: {"a\\nb\\u2028c": [x]}', "profile.a b c"),
     ],
 )
-def test_what_does_not_fit_is_one_line(recipe, text, line):
+def test_an_invalid_recipe_is_one_line(recipe, text, line):
     with pytest.raises(ValueError, match=line) as error:
         recipe(text)
     assert one_line(error)
@@ -131,17 +131,17 @@ def test_what_does_not_fit_is_one_line(recipe, text, line):
         ("stages: [{steps: 1, lr: 200}]", r"stages.0.lr: .*less than or equal to 100, got 200"),
         ("stages: [{steps: 1, noise: {wrong: 2}}]", r"stages.0.noise.wrong: .*less than or equal to 1, got 2"),
         (STAGES + "domain: lake", "unknown domain 'lake'"),
-        (STAGES + "width: 24\nheads: 5", "a width of 24 cannot be cut into 5 heads"),
-        (STAGES + "width: 24\nheads: 8", "24 cannot be cut into 8 heads of even"),
+        (STAGES + "width: 24\nheads: 5", "a width of 24 cannot be split into 5 heads"),
+        (STAGES + "width: 24\nheads: 8", "24 cannot be split into 8 heads of even"),
     ],
 )
-def test_what_does_not_fit_a_tiny_model_is_one_line(recipe, text, line):
+def test_an_invalid_pretraining_recipe_is_one_line(recipe, text, line):
     with pytest.raises(ValueError, match=line) as error:
         recipe(text, kind=PretrainConfig)
     assert one_line(error)
 
 
-def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
+def test_an_unreadable_recipe_is_one_line(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("run: caf\xe9".encode("latin-1"))
     (tmp_path / "lake.yaml").touch()
     with pytest.raises(ValueError, match=r"No such file or directory; the nearest is '\S*/lake\.yaml'"):
@@ -152,11 +152,11 @@ def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
         assert one_line(error)
 
 
-def test_an_empty_recipe_is_the_default(recipe):
+def test_an_empty_recipe_has_the_defaults(recipe):
     assert recipe("") == recipe("# nothing") == TrainConfig()
 
 
-def test_changes_reach_every_depth(recipe):
+def test_changes_apply_at_every_depth(recipe):
     changes = ["steps=7", "learner.lr=1e-3", "credit.baseline=group", "model=some/folder", "seed=-3"]
     config = recipe("{steps: 3, learner: {max_grad_norm: 2}}", changes)
     assert (config.steps, config.model, config.seed) == (7, "some/folder", -3)
@@ -164,11 +164,11 @@ def test_changes_reach_every_depth(recipe):
     assert config.credit.overrides == {"baseline": "group"}
 
 
-def test_the_last_of_two_changes_counts(recipe):
+def test_the_last_of_two_changes_wins(recipe):
     assert recipe("steps: 3", ["steps=4", "steps=5"]).steps == 5
 
 
-def test_a_value_may_hold_an_equals_sign(recipe):
+def test_a_value_may_contain_an_equals_sign(recipe):
     assert recipe("", ["run=a=b"]).run == "a=b"
 
 
@@ -179,13 +179,13 @@ def test_a_value_may_hold_an_equals_sign(recipe):
         ("=3", "'=3' is not a change"),
         ("stepz=3", "unknown key 'stepz'.*nearest is 'steps'"),
         ("learner.lrr=3", "unknown key 'learner.lrr'.*nearest is 'learner.lr'"),
-        ("steps.more=3", "steps holds no keys"),
+        ("steps.more=3", "steps is not a section"),
         ("steps=[", "is not YAML"),
         ("steps=!!int ''", "is not YAML"),
         ("steps=soon", "steps: .*got 'soon'"),
     ],
 )
-def test_a_change_that_does_not_fit_is_one_line(recipe, change, line):
+def test_an_invalid_change_is_one_line(recipe, change, line):
     with pytest.raises(ValueError, match=line) as error:
         recipe("steps: 3", [change])
     assert one_line(error)
@@ -200,7 +200,7 @@ TREES = st.recursive(
 FLOW = st.text(alphabet="ab1: -[]{},&*!?|>'\"%@#\n\t\\~.=<_x\ud7ff\u2028", max_size=40)
 
 
-def is_read_or_one_line(kind, path, changes=None):
+def is_valid_or_one_line(kind, path, changes=None):
     try:
         return isinstance(load_recipe(kind, path, changes), kind)
     except ValueError as error:
@@ -216,56 +216,58 @@ def is_read_or_one_line(kind, path, changes=None):
 @example("seed: " + "9" * 5000)
 @example('run: "\\ud800"')
 @given(FLOW | st.text(max_size=60) | TREES.map(lambda tree: repr(tree).replace("None", "null")))
-def test_any_text_is_a_recipe_or_one_line(tmp_path_factory, text):
+def test_any_text_is_valid_or_one_line(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for kind in (TrainConfig, PretrainConfig, EvalConfig):
-        assert is_read_or_one_line(kind, path)
+        assert is_valid_or_one_line(kind, path)
 
 
 @given(st.lists(st.text(max_size=20) | st.tuples(KEYS, st.text(max_size=20)).map("=".join), max_size=3))
-def test_any_changes_fit_or_are_one_line(tmp_path_factory, changes):
+def test_any_changes_are_valid_or_one_line(tmp_path_factory, changes):
     path = tmp_path_factory.getbasetemp() / "plain.yaml"
     path.write_text("steps: 3")
-    assert is_read_or_one_line(TrainConfig, path, changes)
+    assert is_valid_or_one_line(TrainConfig, path, changes)
 
 
-def test_a_recipe_cannot_be_changed_once_read():
+def test_a_recipe_is_immutable():
     with pytest.raises(ValueError, match="frozen"):
         TrainConfig().steps = 3
 
 
-def mark(config, **kwargs):
-    return fingerprint(config.said(), **kwargs)
+def fingerprint_of(config, **kwargs):
+    return fingerprint(config.to_dict(), **kwargs)
 
 
-def test_fingerprints_tell_recipes_apart():
+def test_different_recipes_have_different_fingerprints():
     one = TrainConfig(seed=1)
-    assert mark(one) == mark(TrainConfig(seed=1))
-    assert mark(one) != mark(TrainConfig(seed=2))
-    assert mark(one) != mark(TrainConfig(seed=1, learner={"lr": 1e-5}))
-    assert mark(one) != mark(TrainConfig(seed=1, worlds=[{"packs_per_step": 3}]))
+    assert fingerprint_of(one) == fingerprint_of(TrainConfig(seed=1))
+    assert fingerprint_of(one) != fingerprint_of(TrainConfig(seed=2))
+    assert fingerprint_of(one) != fingerprint_of(TrainConfig(seed=1, learner={"lr": 1e-5}))
+    assert fingerprint_of(one) != fingerprint_of(TrainConfig(seed=1, worlds=[{"packs_per_step": 3}]))
     without = frozenset({"seed"})
-    assert mark(one, without=without) == mark(TrainConfig(seed=2), without=without)
+    assert fingerprint_of(one, without=without) == fingerprint_of(TrainConfig(seed=2), without=without)
 
 
-def test_what_a_run_may_change_on_its_way_is_no_part_of_its_fingerprint():
-    """And both forms of the same recipe have one fingerprint, which no later version changes."""
+def test_mutable_keys_do_not_change_the_fingerprint():
+    """Both forms of a recipe have the same fingerprint, and later versions must not change it."""
     changed = TrainConfig(run="moved", loggers=["wandb"], max_logprob_gap=1, stage_timeout=7)
-    assert {"run", "loggers", "max_logprob_gap", "stage_timeout"} == ELSEWHERE
-    assert mark(changed, without=ELSEWHERE) == mark(TrainConfig(), without=ELSEWHERE)
-    assert mark(TrainConfig(init_from="runs/a"), without=ELSEWHERE) != mark(changed, without=ELSEWHERE)
+    assert {"run", "loggers", "max_logprob_gap", "stage_timeout"} == MUTABLE_KEYS
+    assert fingerprint_of(changed, without=MUTABLE_KEYS) == fingerprint_of(TrainConfig(), without=MUTABLE_KEYS)
+    assert fingerprint_of(TrainConfig(init_from="runs/a"), without=MUTABLE_KEYS) != fingerprint_of(
+        changed, without=MUTABLE_KEYS
+    )
     short, listed = TrainConfig.model_validate({"packs_per_step": 16}), TrainConfig(worlds=[{"packs_per_step": 16}])
-    assert mark(short) == mark(listed) == mark(TrainConfig())
-    assert mark(TrainConfig(run="runs/train"), without=ELSEWHERE) == "e98bd97c0c3e7304"
+    assert fingerprint_of(short) == fingerprint_of(listed) == fingerprint_of(TrainConfig())
+    assert fingerprint_of(TrainConfig(run="runs/train"), without=MUTABLE_KEYS) == "e98bd97c0c3e7304"
 
 
-def both(text):
-    """Two entries that differ in their preset."""
+def two_worlds(text):
+    """Return a recipe with two entries of `worlds` that differ in their preset."""
     return "worlds: [{preset: easy, packs_per_step: 4}, {preset: hard, packs_per_step: 4, pack_size: 8}]\n" + text
 
 
-def test_one_entry_may_say_its_keys_at_the_top(recipe):
+def test_one_entry_may_set_its_keys_at_the_top(recipe):
     short = recipe("{domain: frozen-lake-v0, preset: hard, pack_size: 8, packs_per_step: 3}")
     listed = recipe("worlds: [{domain: frozen-lake-v0, preset: hard, pack_size: 8, packs_per_step: 3}]")
     assert short == listed
@@ -274,42 +276,42 @@ def test_one_entry_may_say_its_keys_at_the_top(recipe):
     assert recipe("pack_size: 8", ["pack_size=2"]).worlds[0].pack_size == 2
 
 
-def test_what_a_recipe_says_is_in_the_form_that_is_shorter_and_reads_as_the_same(recipe):
+def test_to_dict_uses_the_short_form_and_reads_back_as_the_same(recipe):
     one = recipe("worlds: [{pack_size: 8}]")
-    said = one.said()
-    assert {key: said[key] for key in TrainConfig.SHORT} == {
+    values = one.to_dict()
+    assert {key: values[key] for key in TrainConfig.SHORT} == {
         "domain": "frozen-lake-v1",
         "preset": "easy",
         "pack_size": 8,
         "packs_per_step": 16,
     }
-    assert "worlds" not in said
-    for config in (one, recipe(both("")), recipe("worlds: [{profile: {max_context_chars: 100}}]")):
-        assert TrainConfig.model_validate(config.said()) == config
-        assert recipe(yaml.safe_dump(config.said())) == config
-    assert [world["preset"] for world in recipe(both("")).said()["worlds"]] == ["easy", "hard"]
-    assert "packs_per_step" not in recipe(both("")).said()
-    assert recipe("worlds: [{profile: {max_context_chars: 100}}]").said()["worlds"][0]["profile"] == {
+    assert "worlds" not in values
+    for config in (one, recipe(two_worlds("")), recipe("worlds: [{profile: {max_context_chars: 100}}]")):
+        assert TrainConfig.model_validate(config.to_dict()) == config
+        assert recipe(yaml.safe_dump(config.to_dict())) == config
+    assert [world["preset"] for world in recipe(two_worlds("")).to_dict()["worlds"]] == ["easy", "hard"]
+    assert "packs_per_step" not in recipe(two_worlds("")).to_dict()
+    assert recipe("worlds: [{profile: {max_context_chars: 100}}]").to_dict()["worlds"][0]["profile"] == {
         "max_context_chars": 100
     }
 
 
 def test_entries_are_changed_by_their_index(recipe):
-    config = recipe(both(""), ["worlds.0.packs_per_step=8", "worlds.1.profile.max_context_chars=99"])
+    config = recipe(two_worlds(""), ["worlds.0.packs_per_step=8", "worlds.1.profile.max_context_chars=99"])
     assert [world.packs_per_step for world in config.worlds] == [8, 4]
     assert [world.profile for world in config.worlds] == [{}, {"max_context_chars": 99}]
     assert config.packs_per_step == 12
-    assert recipe(both(""), ["worlds.1={preset: tiny}"]).worlds[1] == WorldConfig(preset="tiny")
+    assert recipe(two_worlds(""), ["worlds.1={preset: tiny}"]).worlds[1] == WorldConfig(preset="tiny")
     assert recipe("", ["worlds=[{preset: tiny}, {}]"]).worlds == [WorldConfig(preset="tiny"), WorldConfig()]
     assert recipe("stages: [{steps: 1}]", ["stages.0.steps=7"], PretrainConfig).stages[0].steps == 7
 
 
-def test_a_loss_over_whole_episodes_and_a_penalty_on_leaving_the_reference_are_recipes(recipe):
+def test_a_recipe_may_set_an_episode_loss_and_a_kl_penalty(recipe):
     learner = recipe("learner: {loss: gspo, kl_coef: 0.1}").learner
     assert (learner.by_episode, learner.kl_coef) == (True, 0.1)
 
 
-def test_an_engine_is_named_or_told_of(recipe):
+def test_an_engine_is_a_name_or_a_section(recipe):
     assert recipe("engine: local") == recipe("engine: {kind: local}") == recipe("", ["engine.kind=local"]) == recipe("")
     assert recipe("engine: local", ["engine.delay=2"]).engine.delay == 2
     assert recipe("engine: {delay: 3}", ["engine=local"]).engine.delay == 0
@@ -320,24 +322,28 @@ def test_an_engine_is_named_or_told_of(recipe):
     ("text", "changes", "line"),
     [
         (
-            both("packs_per_step: 3"),
+            two_worlds("packs_per_step: 3"),
             [],
             "both worlds and packs_per_step are given; expected packs_per_step in each entry of worlds",
         ),
-        (both(""), ["pack_size=3"], "both worlds and pack_size are given; expected pack_size in each entry of worlds"),
         (
-            both(""),
-            ["worlds.2.packs_per_step=8"],
-            "'worlds.2.packs_per_step=8': '2' is no entry; expected a number below 2",
+            two_worlds(""),
+            ["pack_size=3"],
+            "both worlds and pack_size are given; expected pack_size in each entry of worlds",
         ),
-        (both(""), ["worlds.2={}"], "'worlds.2=.*'2' is no entry; expected a number below 2"),
-        (both(""), ["worlds.-1.packs_per_step=8"], "'-1' is no entry; expected a number below 2"),
-        (both(""), ["worlds.first.packs_per_step=8"], "'first' is no entry; expected a number below 2"),
-        (both(""), ["worlds.0.pakcs=8"], "unknown key 'worlds.pakcs'; .*nearest is 'worlds.pack_size'"),
-        (both(""), ["worlds.0.packs_per_step=0"], "worlds.0.packs_per_step: .*greater than or equal to 1, got 0"),
-        (both("minibatches: 3"), [], "4 packs cannot be cut into 3 equal mini-batches"),
+        (
+            two_worlds(""),
+            ["worlds.2.packs_per_step=8"],
+            "'worlds.2.packs_per_step=8': '2' is not an index; expected a number below 2",
+        ),
+        (two_worlds(""), ["worlds.2={}"], "'worlds.2=.*'2' is not an index; expected a number below 2"),
+        (two_worlds(""), ["worlds.-1.packs_per_step=8"], "'-1' is not an index; expected a number below 2"),
+        (two_worlds(""), ["worlds.first.packs_per_step=8"], "'first' is not an index; expected a number below 2"),
+        (two_worlds(""), ["worlds.0.pakcs=8"], "unknown key 'worlds.pakcs'; .*nearest is 'worlds.pack_size'"),
+        (two_worlds(""), ["worlds.0.packs_per_step=0"], "worlds.0.packs_per_step: .*greater than or equal to 1, got 0"),
+        (two_worlds("minibatches: 3"), [], "4 packs cannot be split into 3 equal mini-batches"),
         ("worlds: []", [], "worlds: .*at least 1 item"),
-        ("worlds: [{}, {}]", [], "frozen-lake-v1 easy stands in worlds twice; give it more packs"),
+        ("worlds: [{}, {}]", [], "frozen-lake-v1 easy is listed twice in worlds; use one entry with more packs"),
         (
             "worlds: [{profile: {temperature: 1}}]",
             [],
@@ -359,19 +365,19 @@ def test_an_engine_is_named_or_told_of(recipe):
         ("steps: 3", ["steps="], "'steps=' is not a change; expected key=value"),
     ],
 )
-def test_entries_and_engines_that_do_not_fit_are_one_line(recipe, text, changes, line):
+def test_invalid_entries_and_engines_are_one_line(recipe, text, changes, line):
     with pytest.raises(ValueError, match=line) as error:
         recipe(text, changes)
     assert one_line(error)
 
 
-def test_every_key_of_the_short_form_is_listed_beside_that_of_an_entry():
+def test_keys_of_the_short_form_are_listed_like_keys_of_an_entry():
     keys = {key.name: key for key in keys_of(TrainConfig)}
     for name in TrainConfig.SHORT:
         assert keys[name].default == keys[f"worlds.{name}"].default
         assert keys[name].meaning == keys[f"worlds.{name}"].meaning
 
 
-def test_every_key_has_a_word_of_explanation():
+def test_every_key_has_a_description():
     for kind in (TrainConfig, PretrainConfig, EvalConfig, WorldConfig):
         assert all(info.description for info in kind.model_fields.values())

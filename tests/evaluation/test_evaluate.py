@@ -513,5 +513,5 @@ def test_the_profile_overrides_the_model_folder(base, registry, tmp_path):
         measured(base, **settings)
     measured(base, **settings, profile={"style": "natural", "solve_tokens": 1}, rows=tmp_path / "rows.jsonl")
     assert {row.tokens for row in load_rollouts(tmp_path / "rows.jsonl") if row.kind == "solve"} <= {1, 2}
-    with pytest.raises(ValueError, match="is of another evaluation: there profile is"):
+    with pytest.raises(ValueError, match="belongs to another evaluation: there profile is"):
         measured(base, **settings, profile={"style": "natural"}, rows=tmp_path / "rows.jsonl")

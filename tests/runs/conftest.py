@@ -1,9 +1,9 @@
-"""A run folder, for every test of this room."""
+"""Fixtures of run folders."""
 
 import pytest
 
 from codots.config.schema import TrainConfig
-from tests.runs.folders import opened
+from tests.runs.folders import open_and_close
 
 
 @pytest.fixture
@@ -13,4 +13,4 @@ def config(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, config):
-    return opened(tmp_path / "run", config)
+    return open_and_close(tmp_path / "run", config)

@@ -1,19 +1,20 @@
-"""Open a run folder, and see all that is in it."""
+"""Helpers to open run folders and read their files."""
 
 from codots.config.schema import fingerprint
-from codots.runs.folder import ELSEWHERE, open_run
+from codots.runs.folder import MUTABLE_KEYS, open_run
 
 
-def opened(folder, config, resume=False):
-    """Open a run and let go of it."""
-    with open_run(folder, config.said(), resume=resume) as run:
+def open_and_close(folder, config, resume=False):
+    """Open a run and release its lock."""
+    with open_run(folder, config.to_dict(), resume=resume) as run:
         return run
 
 
-def mark(config):
-    """Hash what a recipe says, as a run marks its checkpoints."""
-    return fingerprint(config.said(), without=ELSEWHERE)
+def recipe_hash(config):
+    """Return the fingerprint that a run stores in its checkpoints."""
+    return fingerprint(config.to_dict(), without=MUTABLE_KEYS)
 
 
 def tree(folder):
+    """Return all files of a folder by path, with their content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

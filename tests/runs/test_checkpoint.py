@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there."""
+"""A checkpoint is complete or absent."""
 
 import errno
 import json
@@ -12,13 +12,22 @@ import pytest
 
 from codots.config.schema import TrainConfig
 from codots.core.files import write_atomically
-from codots.runs.checkpoint import STATE, best_checkpoint, checkpoints, fork_point, last_checkpoint, save_checkpoint
+from codots.runs.checkpoint import (
+    STATE,
+    best_checkpoint,
+    checkpoints,
+    find_checkpoint,
+    last_checkpoint,
+    save_checkpoint,
+)
 from tests.core.test_files import Killed
 from tests.disk import mounted
-from tests.runs.folders import mark, opened, tree
+from tests.runs.folders import open_and_close, recipe_hash, tree
 
 
-def writes(text):
+def save_text(text):
+    """Return a function that saves a small checkpoint with this text."""
+
     def save(folder):
         (folder / "model").mkdir()
         (folder / "model" / "weights.bin").write_bytes(text.encode() * 1000)
@@ -30,38 +39,39 @@ def writes(text):
 def save_steps(run, config, steps, keep=9, dev=None):
     for step in steps:
         state = {"tokens": 10 * step, "dev": (dev or {}).get(step)}
-        save_checkpoint(run, step, mark(config), state, writes(f"weights {step}"), keep)
+        save_checkpoint(run, step, recipe_hash(config), state, save_text(f"weights {step}"), keep)
 
 
 def names(run):
     return [folder.name for folder in checkpoints(run)]
 
 
-def refused(run, config, line):
+def check_refused(run, config, line):
+    """Check that resuming raises this one line."""
     with pytest.raises(ValueError, match=line) as error:
-        last_checkpoint(run, mark(config))
+        last_checkpoint(run, recipe_hash(config))
     assert "\n" not in str(error.value)
 
 
-def test_what_was_saved_last_is_found_with_its_state(run, config):
+def test_the_last_checkpoint_is_found_with_its_state(run, config):
     save_steps(run, config, [1, 2, 10])
-    folder, state = last_checkpoint(run, mark(config))
+    folder, state = last_checkpoint(run, recipe_hash(config))
     assert folder.name == "step-000010"
     assert (state["step"], state["tokens"]) == (10, 100)
     assert (folder / "optimiser.bin").read_text() == "weights 10"
 
 
 def test_a_run_without_checkpoints_has_none(run, config):
-    assert last_checkpoint(run, mark(config)) is None
+    assert last_checkpoint(run, recipe_hash(config)) is None
 
 
-def test_only_the_last_few_are_kept(run, config):
+def test_only_the_last_checkpoints_are_kept(run, config):
     save_steps(run, config, range(1, 6), keep=2)
     assert names(run) == ["step-000004", "step-000005"]
     assert sorted(os.listdir(run / "checkpoints")) == names(run)
 
 
-def test_the_best_on_dev_is_kept_besides(run, config):
+def test_the_best_checkpoint_on_dev_is_kept_as_well(run, config):
     save_steps(run, config, range(1, 8), keep=2, dev={1: 0.2, 2: 0.9, 3: 0.5, 6: 0.9})
     assert names(run) == ["step-000002", "step-000006", "step-000007"]
     assert best_checkpoint(run).name == "step-000002"
@@ -70,20 +80,20 @@ def test_the_best_on_dev_is_kept_besides(run, config):
     assert sorted(os.listdir(run / "checkpoints")) == names(run)
 
 
-def test_without_a_look_there_is_no_best(run, config):
+def test_without_an_evaluation_there_is_no_best_checkpoint(run, config):
     assert best_checkpoint(run) is None
     save_steps(run, config, [1, 2])
     assert best_checkpoint(run) is None
 
 
-def test_what_a_kill_left_half_dropped_is_gone_after_the_next_save(run, config, monkeypatch):
+def test_a_partly_deleted_checkpoint_is_removed_by_the_next_save(run, config, monkeypatch):
     save_steps(run, config, [1, 2], keep=2)
 
     def kill(*_, **__):
         raise Killed
 
     with pytest.raises(Killed):
-        save_checkpoint(run, 3, mark(config), {}, lambda part: monkeypatch.setattr("shutil.rmtree", kill), 1)
+        save_checkpoint(run, 3, recipe_hash(config), {}, lambda part: monkeypatch.setattr("shutil.rmtree", kill), 1)
     monkeypatch.undo()
     assert names(run) == ["step-000003"]
     assert len(os.listdir(run / "checkpoints")) == 3
@@ -93,19 +103,19 @@ def test_what_a_kill_left_half_dropped_is_gone_after_the_next_save(run, config, 
 
 def test_saving_a_step_again_replaces_it(run, config):
     save_steps(run, config, [1])
-    save_checkpoint(run, 1, mark(config), {}, writes("other"), 2)
-    assert (last_checkpoint(run, mark(config))[0] / "optimiser.bin").read_text() == "other"
+    save_checkpoint(run, 1, recipe_hash(config), {}, save_text("other"), 2)
+    assert (last_checkpoint(run, recipe_hash(config))[0] / "optimiser.bin").read_text() == "other"
 
 
 @pytest.mark.parametrize("when", ["before the files", "between the files", "before the state", "before the rename"])
-def test_a_half_written_checkpoint_is_ignored_and_written_anew(run, config, monkeypatch, when):
+def test_a_partly_written_checkpoint_is_ignored_and_replaced(run, config, monkeypatch, when):
     save_steps(run, config, [1])
     before = tree(run)
 
     def save(folder):
         if when == "before the files":
             raise Killed
-        writes("half")(folder)
+        save_text("half")(folder)
         if when == "between the files":
             raise Killed
 
@@ -117,43 +127,44 @@ def test_a_half_written_checkpoint_is_ignored_and_written_anew(run, config, monk
     if when == "before the rename":
         monkeypatch.setattr("pathlib.Path.rename", kill)
     with pytest.raises(Killed):
-        save_checkpoint(run, 2, mark(config), {}, save, 9)
+        save_checkpoint(run, 2, recipe_hash(config), {}, save, 9)
     monkeypatch.undo()
     assert names(run) == ["step-000001"]
     assert tree(run).items() >= before.items()
-    assert last_checkpoint(run, mark(config))[1]["step"] == 1
+    assert last_checkpoint(run, recipe_hash(config))[1]["step"] == 1
     save_steps(run, config, [2])
     assert sorted(os.listdir(run / "checkpoints")) == ["step-000001", "step-000002"]
-    assert last_checkpoint(run, mark(config))[1]["tokens"] == 20
+    assert last_checkpoint(run, recipe_hash(config))[1]["tokens"] == 20
 
 
-def falls_back(run, config, caplog, why):
-    """The newest checkpoint is passed over with one line, and kept aside."""
+def check_fallback(run, config, caplog, reason):
+    """Check that the newest checkpoint is skipped with a one-line warning and renamed."""
     before = tree(run / "checkpoints" / "step-000002")
-    assert last_checkpoint(run, mark(config))[1]["step"] == 1
+    assert last_checkpoint(run, recipe_hash(config))[1]["step"] == 1
     assert sorted(os.listdir(run / "checkpoints")) == ["corrupt-step-000002", "step-000001"]
     assert tree(run / "checkpoints" / "corrupt-step-000002") == before
     line = (
-        f"step-000002 is corrupt: {why}; it is set aside as corrupt-step-000002, and the run goes on from step-000001"
+        f"step-000002 is corrupt: {reason}; "
+        "it is renamed to corrupt-step-000002, and the run continues from step-000001"
     )
-    (said,) = caplog.messages
-    assert said.endswith(line)
+    (warning,) = caplog.messages
+    assert warning.endswith(line)
     caplog.clear()
-    assert last_checkpoint(run, mark(config))[1]["step"] == 1
+    assert last_checkpoint(run, recipe_hash(config))[1]["step"] == 1
     assert caplog.messages == []
 
 
 @pytest.mark.parametrize("name", ["model/weights.bin", "optimiser.bin"])
 @pytest.mark.parametrize("damage", ["first bit", "last bit", "cut", "emptied", "gone"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, config, caplog, name, damage):
-    """A power cut leaves files cut or empty that the file system had promised."""
+    """A power cut can truncate or empty files that were already renamed."""
     save_steps(run, config, [1, 2])
     file = run / "checkpoints" / "step-000002" / name
     content = bytearray(file.read_bytes())
     content[0 if damage == "first bit" else -1] ^= 1
     cut = {"cut": content[:-1], "emptied": b""}.get(damage, content)
     file.unlink() if damage == "gone" else file.write_bytes(cut)
-    falls_back(run, config, caplog, f"{name} is {'missing' if damage == 'gone' else 'not what was written'}")
+    check_fallback(run, config, caplog, f"{name} {'is missing' if damage == 'gone' else 'does not match its hash'}")
 
 
 @pytest.mark.parametrize(
@@ -163,54 +174,56 @@ def test_a_state_that_cannot_be_read_falls_back_to_the_one_before(run, config, c
     save_steps(run, config, [1, 2])
     state = run / "checkpoints" / "step-000002" / STATE
     state.unlink() if text is None else state.write_text(text)
-    falls_back(run, config, caplog, "state.json cannot be read")
+    check_fallback(run, config, caplog, "state.json cannot be read")
 
 
-def test_where_no_checkpoint_is_whole_nothing_is_changed_and_a_line_says_so(run, config, caplog):
+def test_without_an_intact_checkpoint_nothing_changes_and_the_error_is_one_line(run, config, caplog):
     save_steps(run, config, [1, 2])
     for folder in checkpoints(run):
         (folder / "optimiser.bin").unlink()
     before = tree(run)
-    refused(
-        run, config, r"step-000002 is corrupt: optimiser\.bin is missing, and none before it is whole; give run=ANOTHER"
+    check_refused(
+        run,
+        config,
+        r"step-000002 is corrupt: optimiser\.bin is missing, and no earlier checkpoint is intact; give run=ANOTHER",
     )
     assert tree(run) == before
     assert caplog.messages == []
 
 
-def test_a_checkpoint_saved_after_a_fall_back_counts_as_the_newest(run, config):
+def test_a_checkpoint_saved_after_a_fallback_is_the_newest(run, config):
     save_steps(run, config, [1, 2])
     (run / "checkpoints" / "step-000002" / STATE).unlink()
-    last_checkpoint(run, mark(config))
+    last_checkpoint(run, recipe_hash(config))
     save_steps(run, config, [2], keep=1)
     assert names(run) == ["step-000002"]
-    assert last_checkpoint(run, mark(config))[1]["step"] == 2
+    assert last_checkpoint(run, recipe_hash(config))[1]["step"] == 2
 
 
-def test_everything_is_on_the_disk_before_a_checkpoint_has_its_name_and_the_name_after(run, config, monkeypatch):
-    """Else a power cut may keep the name and lose what is in it."""
+def test_files_are_synced_before_a_checkpoint_is_renamed_and_its_folder_after(run, config, monkeypatch):
+    """Otherwise a power cut may keep the name and lose the content."""
     calls, sync, rename = [], os.fsync, Path.rename
 
-    def noted_sync(number):
+    def recorded_sync(number):
         calls.append(("sync", Path(os.readlink(f"/proc/self/fd/{number}"))))
         sync(number)
 
-    def noted_rename(path, target):
+    def recorded_rename(path, target):
         calls.append(("rename", target))
         return rename(path, target)
 
     if not Path("/proc/self/fd").exists():
-        pytest.skip("this system does not tell the name of an open file")
-    monkeypatch.setattr("os.fsync", noted_sync)
-    monkeypatch.setattr("pathlib.Path.rename", noted_rename)
+        pytest.skip("this system has no /proc/self/fd")
+    monkeypatch.setattr("os.fsync", recorded_sync)
+    monkeypatch.setattr("pathlib.Path.rename", recorded_rename)
     save_steps(run, config, [1])
     whole = run / "checkpoints" / "step-000001"
-    named = calls.index(("rename", whole))
+    renamed = calls.index(("rename", whole))
     part = whole.with_name(".step-000001.part")
     inside = {path.relative_to(whole) for path in (whole, *whole.rglob("*"))}
-    synced = {path for what, path in calls[:named] if what == "sync"}
+    synced = {path for what, path in calls[:renamed] if what == "sync"}
     assert {path.relative_to(part) for path in synced if path.is_relative_to(part)} >= inside
-    assert calls[named + 1 :] == [("sync", whole.parent), ("sync", run)]
+    assert calls[renamed + 1 :] == [("sync", whole.parent), ("sync", run)]
     calls.clear()
     write_atomically(run / "file", "text")
     assert calls == [("sync", run / ".file.part"), ("rename", run / "file"), ("sync", run)]
@@ -218,34 +231,37 @@ def test_everything_is_on_the_disk_before_a_checkpoint_has_its_name_and_the_name
 
 def test_a_checkpoint_of_another_run_is_refused(run, config, tmp_path):
     other = TrainConfig(run=str(tmp_path / "other"), seed=4)
-    save_steps(opened(tmp_path / "other", other), other, [5])
+    save_steps(open_and_close(tmp_path / "other", other), other, [5])
     shutil.copytree(tmp_path / "other" / "checkpoints", run / "checkpoints")
-    refused(run, config, "step-000005 is another run's; move it away to resume without it")
+    check_refused(run, config, "step-000005 belongs to another run; move it away to resume without it")
 
 
-def test_a_run_that_was_moved_goes_on(run, config, tmp_path):
+def test_a_moved_run_resumes(run, config, tmp_path):
     save_steps(run, config, [1])
     run.rename(tmp_path / "moved")
     moved = config.model_copy(update={"run": str(tmp_path / "moved")})
-    assert last_checkpoint(opened(tmp_path / "moved", moved, resume=True), mark(moved))[1]["step"] == 1
+    assert last_checkpoint(open_and_close(tmp_path / "moved", moved, resume=True), recipe_hash(moved))[1]["step"] == 1
 
 
-def nothing_of_it_remains(run, config, save):
+def check_failed_save(run, config, save):
+    """Check that a failed save raises OSError and leaves earlier checkpoints as they were."""
     save_steps(run, config, [1, 2])
     before = tree(run)
-    with pytest.raises(OSError, match=r"checkpoint 3 could not be written to .*No space left.*before are whole"):
-        save_checkpoint(run, 3, mark(config), {}, save, 1)
+    with pytest.raises(
+        OSError, match=r"checkpoint 3 could not be written to .*No space left.*; earlier checkpoints are intact"
+    ):
+        save_checkpoint(run, 3, recipe_hash(config), {}, save, 1)
     assert tree(run) == before
     assert sorted(os.listdir(run / "checkpoints")) == ["step-000001", "step-000002"]
-    assert last_checkpoint(run, mark(config))[1]["step"] == 2
+    assert last_checkpoint(run, recipe_hash(config))[1]["step"] == 2
 
 
-def test_a_disk_that_says_it_is_full_costs_only_the_new_checkpoint(run, config):
+def test_a_full_disk_error_costs_only_the_new_checkpoint(run, config):
     def save(folder):
-        writes("half")(folder)
+        save_text("half")(folder)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    nothing_of_it_remains(run, config, save)
+    check_failed_save(run, config, save)
 
 
 @pytest.fixture
@@ -267,32 +283,32 @@ def test_a_full_disk_costs_only_the_new_checkpoint(small_disk, run, config, what
                 file.write(b"0")
 
     if small_disk is not None:
-        run = opened(small_disk / "run", config)
-    nothing_of_it_remains(run, config, save)
+        run = open_and_close(small_disk / "run", config)
+    check_failed_save(run, config, save)
     save_steps(run, config, [3], keep=1)
     assert names(run) == ["step-000003"]
 
 
-def test_the_state_is_plain_json(run, config):
+def test_the_state_is_json_with_hashes(run, config):
     save_steps(run, config, [1])
     state = json.loads((run / "checkpoints" / "step-000001" / STATE).read_text())
     assert sorted(state["files"]) == ["model/weights.bin", "optimiser.bin"]
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in state["files"].values())
 
 
-def test_a_fork_starts_from_a_checkpoint_or_the_newest_of_a_run(run, config):
+def test_a_checkpoint_or_the_newest_of_a_run_is_found(run, config):
     save_steps(run, config, [1, 2])
     for name, step in ((run, 2), (run / "checkpoints" / "step-000001", 1)):
-        folder, state = fork_point(str(name))
+        folder, state = find_checkpoint(str(name))
         assert (folder.name, state["step"]) == (f"step-00000{step}", step)
 
 
-def test_a_fork_from_nothing_or_from_something_corrupt_is_one_line(run, config, tmp_path):
+def test_a_missing_or_corrupt_checkpoint_is_one_line(run, config, tmp_path):
     with pytest.raises(ValueError, match=r"no checkpoint at .*expected a run that has one, or a checkpoint$"):
-        fork_point(str(run))
+        find_checkpoint(str(run))
     with pytest.raises(ValueError, match=r"no checkpoint at .*/rum'.*; the nearest is '\S*/run'"):
-        fork_point(str(tmp_path / "rum"))
+        find_checkpoint(str(tmp_path / "rum"))
     save_steps(run, config, [1])
     (run / "checkpoints" / "step-000001" / "optimiser.bin").write_text("other")
-    with pytest.raises(ValueError, match=r"step-000001 is corrupt: optimiser\.bin is not what was written"):
-        fork_point(str(run))
+    with pytest.raises(ValueError, match=r"step-000001 is corrupt: optimiser\.bin does not match its hash"):
+        find_checkpoint(str(run))

@@ -1,4 +1,4 @@
-"""Every step is a line, whoever else is told of it; a logger may fail, and a secret is nobody's."""
+"""Every step is a line of metrics.jsonl, a failing logger does not stop the run, and no secret is logged."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from codots.core.redact import without_secrets
 from codots.runs import loggers as module
 from codots.runs.loggers import Metrics, check_loggers
 
-BOARD = ["tensorboard"]
+TENSORBOARD = ["tensorboard"]
 
 
 def lines(run):
@@ -31,7 +31,7 @@ def test_every_step_is_one_line(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
-def test_a_resumed_run_drops_what_was_written_past_its_checkpoint(tmp_path):
+def test_a_resumed_run_drops_metrics_past_its_checkpoint(tmp_path):
     first = Metrics(tmp_path, 0)
     for step in (1, 2, 3):
         first.add(step, {"reward/0": step / 10})
@@ -42,23 +42,23 @@ def test_a_resumed_run_drops_what_was_written_past_its_checkpoint(tmp_path):
     assert [(line["step"], line["reward/0"]) for line in lines(tmp_path)] == [(1, 0.1), (2, 0.2), (3, 9.0)]
 
 
-def test_a_line_that_was_cut_off_does_not_count(tmp_path):
+def test_a_truncated_line_is_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "rew')
     Metrics(tmp_path, 2).close()
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
 @pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": 1}', '{"step": null}'])
-def test_a_line_that_is_none_is_named(tmp_path, text):
+def test_an_invalid_line_is_named(tmp_path, text):
     written = f'{{"step": 1}}\n{text}\n'
     (tmp_path / "metrics.jsonl").write_text(written)
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is not the numbers of a step"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is not the metrics of a step; fix or remove it"):
         Metrics(tmp_path, 2)
     assert (tmp_path / "metrics.jsonl").read_text() == written
 
 
 def events(run):
-    """Read TensorBoard's own files: records of length, checksum, bytes, checksum."""
+    """Yield the events of TensorBoard files, which are records of length, checksum, bytes, checksum."""
     from tensorboard.compat.proto.event_pb2 import Event
 
     for file in sorted((run / "tensorboard").iterdir()):
@@ -69,8 +69,8 @@ def events(run):
             at += size + 16
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path):
-    metrics = Metrics(tmp_path, 0, BOARD)
+def test_tensorboard_receives_the_same_metrics(tmp_path):
+    metrics = Metrics(tmp_path, 0, TENSORBOARD)
     metrics.add(1, {"reward/0": 0.5, "credit/solve_abs": 2.0})
     metrics.close()
     written = {
@@ -79,11 +79,11 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     assert written == {"reward/0": (1, 0.5), "credit/solve_abs": (1, 2.0)}
 
 
-def test_what_tensorboard_was_told_past_a_checkpoint_is_taken_back(tmp_path):
+def test_tensorboard_drops_metrics_past_a_checkpoint(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for done, steps, reward in ((0, (1, 2, 3), 0.5), (1, (2,), 0.75)):
-        metrics = Metrics(tmp_path, done, BOARD)
+        metrics = Metrics(tmp_path, done, TENSORBOARD)
         for step in steps:
             metrics.add(step, {"reward/0": reward})
         metrics.close()
@@ -91,18 +91,18 @@ def test_what_tensorboard_was_told_past_a_checkpoint_is_taken_back(tmp_path):
     assert [(point.step, point.value) for point in shown] == [(1, 0.5), (2, 0.75)]
 
 
-def test_lines_that_a_power_cut_garbled_do_not_count_and_lost_ones_are_told(tmp_path, caplog):
+def test_garbled_lines_are_dropped_and_missing_ones_warned_of(tmp_path, caplog):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n' + bytes(40) + b"\n\xff\n")
     Metrics(tmp_path, 2).close()
     assert ([line["step"] for line in lines(tmp_path)], caplog.messages) == ([1, 2], [])
     Metrics(tmp_path, 3).close()
-    assert caplog.messages == [f"{tmp_path}/metrics.jsonl has only 2 of the 3 steps that are done; the rest are lost"]
+    assert caplog.messages == [f"{tmp_path}/metrics.jsonl has only 2 of the 3 completed steps; the rest are lost"]
 
 
-class Failing:
-    """A logger that fails in one of its calls, and lets a secret slip while it does."""
+class FailingLogger:
+    """A logger that fails in one of its calls, with secrets in the error."""
 
-    when = "nowhere"
+    when = "never"
 
     def __init__(self, run, done, about):
         self.called("open")
@@ -119,25 +119,25 @@ class Failing:
 
 
 @pytest.mark.parametrize("when", ["open", "step 1", "step 2", "close"])
-def test_a_logger_that_fails_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, caplog, when):
-    monkeypatch.setitem(module.LOGGERS, "failing", Failing)
-    monkeypatch.setattr(Failing, "when", when)
+def test_a_failing_logger_is_one_line_and_the_run_continues(tmp_path, monkeypatch, caplog, when):
+    monkeypatch.setitem(module.LOGGERS, "failing", FailingLogger)
+    monkeypatch.setattr(FailingLogger, "when", when)
     monkeypatch.setenv("SOME_API_KEY", "very-secret-key")
-    metrics = Metrics(tmp_path, 0, ["failing", *BOARD])
+    metrics = Metrics(tmp_path, 0, ["failing", *TENSORBOARD])
     for step in (1, 2, 3):
         metrics.add(step, {"reward/0": 0.5})
     metrics.close()
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
     assert len([event for event in events(tmp_path) if event.summary.value]) == 3
     assert caplog.messages == [
-        "the logger failing failed, and the run goes on without it: ConnectionError: "
+        "the logger failing failed, and the run continues without it: ConnectionError: "
         "no answer from https://***@host with key <SOME_API_KEY>"
     ]
 
 
-def test_a_logger_that_hangs_is_left_out(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(module.LOGGERS, "failing", Failing)
-    monkeypatch.setattr(Failing, "add", lambda *_: time.sleep(60))
+def test_a_hanging_logger_is_disabled(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(module.LOGGERS, "failing", FailingLogger)
+    monkeypatch.setattr(FailingLogger, "add", lambda *_: time.sleep(60))
     monkeypatch.setattr(module, "LOGGER_TIMEOUT", 0.1)
     metrics = Metrics(tmp_path, 0, ["failing"])
     metrics.add(1, {})
@@ -145,26 +145,26 @@ def test_a_logger_that_hangs_is_left_out(tmp_path, monkeypatch, caplog):
     metrics.close()
     assert len(lines(tmp_path)) == 2
     assert caplog.messages == [
-        "the logger failing failed, and the run goes on without it: TimeoutError: gave up after 0.1 s of writing"
+        "the logger failing failed, and the run continues without it: TimeoutError: gave up after 0.1 s of writing"
     ]
 
 
 def test_a_full_disk_under_tensorboard_is_one_line(tmp_path, caplog):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    metrics = Metrics(tmp_path, 0, BOARD)
+    metrics = Metrics(tmp_path, 0, TENSORBOARD)
     board = metrics.loggers[0].logger.events
     board.close()
     board._writer = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     metrics.add(1, {"reward/0": 0.5})
     metrics.close()
     board._writer.close()
-    (said,) = caplog.messages
-    assert re.search("the logger tensorboard failed, .*No space left on device", said)
+    (warning,) = caplog.messages
+    assert re.search("the logger tensorboard failed, .*No space left on device", warning)
     assert len(lines(tmp_path)) == 1
 
 
-FAILS = """
+FAILING_RUN = """
 import sys
 from pathlib import Path
 from codots.runs.loggers import Metrics
@@ -176,25 +176,25 @@ metrics.close()
 """
 
 
-def test_whoever_runs_a_command_sees_that_line_and_nothing_else(tmp_path):
-    done = subprocess.run([sys.executable, "-c", FAILS, str(tmp_path)], capture_output=True, text=True)
+def test_a_failing_logger_prints_only_that_line(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FAILING_RUN, str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("the logger tensorboard failed, and the run goes on without it: FileExistsError")
+    assert line.startswith("the logger tensorboard failed, and the run continues without it: FileExistsError")
 
 
-def test_a_logger_that_is_not_installed_is_named_with_its_extra(monkeypatch):
-    check_loggers(BOARD)
+def test_a_missing_logger_is_named_with_its_extra(monkeypatch):
+    check_loggers(TENSORBOARD)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"the logger wandb is not installed; run pip install 'codots\[wandb\]', or"):
         check_loggers(["wandb"])
 
 
 def two_sessions(run, logger, about=None):
-    """Two steps, and after a resume the second again and a third."""
+    """Log two steps, and after a resume the second again and a third."""
     for done, steps in ((0, (1, 2)), (1, (2, 3))):
         if done and logger == "wandb":
-            time.sleep(1.1)  # it names its folders by the second
+            time.sleep(1.1)  # it names its folders by the time in seconds
         metrics = Metrics(run, done, [logger], about)
         for step in steps:
             metrics.add(step, {"reward/0": step / 4 + done, "eval/own_0": float("nan")})
@@ -202,20 +202,20 @@ def two_sessions(run, logger, about=None):
         assert metrics.loggers[0].logger is not None
 
 
-def test_wandb_offline_gets_the_numbers_and_a_resumed_run_stays_one_run(tmp_path, monkeypatch):
+def test_wandb_offline_receives_the_metrics_and_a_resumed_run_stays_one_run(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install 'codots[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     two_sessions(tmp_path, "wandb", {"seed": 7, "model": "base"})
-    wandb.teardown()  # its service may still be writing when a run is finished
+    wandb.teardown()  # its service may still be writing after a run is finished
     folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
     (id,) = {folder.name.rpartition("-")[2] for folder in folders}
     assert json.loads((tmp_path / "loggers.json").read_text()) == {"wandb": id}
-    found = [points for folder in folders for points in told(folder / f"run-{id}.wandb")]
+    found = [points for folder in folders for points in logged_rewards(folder / f"run-{id}.wandb")]
     assert found == [(1, 0.25), (2, 0.5), (2, 1.5), (3, 1.75)]
 
 
-def told(file):
-    """The steps and rewards in a file of wandb's own: blocks of 32 KiB, records with checksum, length and kind."""
+def logged_rewards(file):
+    """Yield steps and rewards of a wandb file: blocks of 32 KiB, records with checksum, length and kind."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     content, at, data = file.read_bytes(), 7, b""
@@ -234,7 +234,7 @@ def told(file):
                 yield values["step"], values["reward/0"]
 
 
-def test_mlflow_files_get_the_numbers_and_a_resumed_run_stays_one_run(tmp_path, monkeypatch):
+def test_mlflow_files_receive_the_metrics_and_a_resumed_run_stays_one_run(tmp_path, monkeypatch):
     pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'codots[mlflow]'")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     two_sessions(tmp_path, "mlflow", {"seed": 7, "model": "base"})
@@ -244,12 +244,12 @@ def test_mlflow_files_get_the_numbers_and_a_resumed_run_stays_one_run(tmp_path, 
     (run,) = client.search_runs([client.get_experiment_by_name("codots").experiment_id])
     assert run.info.run_id == json.loads((tmp_path / "loggers.json").read_text())["mlflow"]
     assert (run.info.status, run.data.params) == ("FINISHED", {"seed": "7", "model": '"base"'})
-    shown = client.get_metric_history(run.info.run_id, "reward/0")
-    assert sorted((point.step, point.value) for point in shown) == [(1, 0.25), (2, 0.5), (2, 1.5), (3, 1.75)]
+    points = client.get_metric_history(run.info.run_id, "reward/0")
+    assert sorted((point.step, point.value) for point in points) == [(1, 0.25), (2, 0.5), (2, 1.5), (3, 1.75)]
 
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
-def test_no_secret_reaches_a_log(tmp_path, monkeypatch, logger):
+def test_no_secret_is_logged(tmp_path, monkeypatch, logger):
     pytest.importorskip(logger, reason=f"{logger} is not installed: pip install 'codots[{logger}]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD"):
@@ -262,8 +262,8 @@ def test_no_secret_reaches_a_log(tmp_path, monkeypatch, logger):
     assert not [path for path in files if b"hush" in path.read_bytes()]
 
 
-def test_what_is_no_secret_is_left_alone(monkeypatch):
+def test_other_text_is_not_redacted(monkeypatch):
     monkeypatch.setenv("SHORT_KEY", "one")
     monkeypatch.setenv("PLACE", "somewhere-long")
-    said = "one step at https://host/a@b and somewhere-long, mail me@host"
-    assert without_secrets(said) == said
+    text = "one step at https://host/a@b and somewhere-long, mail me@host"
+    assert without_secrets(text) == text

@@ -1,4 +1,4 @@
-"""A stopped evaluation goes on where it was, ends as one that never was stopped, and never mixes with another."""
+"""A stopped evaluation resumes with the same result, and never mixes with another evaluation."""
 
 import sys
 
@@ -30,16 +30,16 @@ def chunks(monkeypatch):
 
 
 @pytest.fixture
-def lived(monkeypatch):
-    """How many lives each call of an engine is asked for."""
+def rollout_counts(monkeypatch):
+    """Return a list that collects the number of lives of each rollout."""
     module, counts = sys.modules["codots.engine.open"], []
 
-    class Counted(module.LocalEngine):
+    class CountingEngine(module.LocalEngine):
         def rollout(self, jobs, *args):
             counts.append(len(jobs))
             return super().rollout(jobs, *args)
 
-    monkeypatch.setattr(module, "LocalEngine", Counted)
+    monkeypatch.setattr(module, "LocalEngine", CountingEngine)
     return counts
 
 
@@ -48,21 +48,21 @@ def no_engine(monkeypatch):
     monkeypatch.setattr(sys.modules["codots.engine.open"], "LocalEngine", None)
 
 
-def stopping(after):
-    """Hear of so many chunks, then stop the evaluation."""
-    heard = []
+def stop_after(count):
+    """Return a progress callback that stops the evaluation after `count` chunks."""
+    calls = []
 
-    def told(*said):
-        heard.append(said)
-        if len(heard) == after:
+    def on_progress(*progress):
+        calls.append(progress)
+        if len(calls) == count:
             raise KeyboardInterrupt
 
-    return told
+    return on_progress
 
 
 @pytest.fixture(scope="module")
 def whole(base, tmp_path_factory):
-    """An evaluation that nothing happened to: its report, its file."""
+    """Return report and file of an uninterrupted evaluation."""
     path = tmp_path_factory.mktemp("whole") / "rows.jsonl"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", CHUNK)
@@ -70,52 +70,52 @@ def whole(base, tmp_path_factory):
 
 
 @pytest.mark.parametrize("after", range(1, 7))
-def test_a_stopped_evaluation_goes_on_where_it_was(base, whole, lived, tmp_path, after):
+def test_a_stopped_evaluation_resumes_where_it_stopped(base, whole, rollout_counts, tmp_path, after):
     path = tmp_path / "rows.jsonl"
     measured(base, **LAKE, arms=("null", "own"))
-    once = list(lived)
-    lived.clear()
+    once = list(rollout_counts)
+    rollout_counts.clear()
     with pytest.raises(KeyboardInterrupt):
-        measured(base, **LAKE, arms=("null", "own"), rows=path, on_progress=stopping(after))
+        measured(base, **LAKE, arms=("null", "own"), rows=path, on_progress=stop_after(after))
     assert path.read_bytes() == whole[1][: path.stat().st_size]
     assert len({(row.arm, row.pack[-1]) for row in load_rollouts(path)}) == sum([2, 2, 1, 2, 2, 1][:after])
-    heard = []
-    report = measured(base, **LAKE, arms=("null", "own"), rows=path, on_progress=lambda *said: heard.append(said))
+    calls = []
+    report = measured(base, **LAKE, arms=("null", "own"), rows=path, on_progress=lambda *call: calls.append(call))
     assert (as_json(report), path.read_bytes()) == whole
-    assert lived == once
-    assert heard == [(arm, done, 5) for arm in ("own", "null") for done in (2, 4, 5)]
+    assert rollout_counts == once
+    assert calls == [(arm, done, 5) for arm in ("own", "null") for done in (2, 4, 5)]
 
 
 @pytest.mark.parametrize("after", [2, 4, 8])
-def test_the_contexts_of_a_writer_are_not_written_twice(base, other, lived, tmp_path, after):
-    """Nor are those that only another arm is made from."""
-    asked = {**LAKE, "arms": ("shuffled",), "writer": other}
-    expected = measured(base, **asked, rows=tmp_path / "whole.jsonl")
-    once = list(lived)
-    lived.clear()
+def test_the_contexts_of_a_writer_are_not_written_twice(base, other, rollout_counts, tmp_path, after):
+    """Nor are the contexts of `own` that only `shuffled` needs."""
+    settings = {**LAKE, "arms": ("shuffled",), "writer": other}
+    expected = measured(base, **settings, rows=tmp_path / "whole.jsonl")
+    once = list(rollout_counts)
+    rollout_counts.clear()
     with pytest.raises(KeyboardInterrupt):
-        measured(base, **asked, rows=tmp_path / "rows.jsonl", on_progress=stopping(after))
-    assert measured(base, **asked, rows=tmp_path / "rows.jsonl") == expected == measured(base, **asked)
+        measured(base, **settings, rows=tmp_path / "rows.jsonl", on_progress=stop_after(after))
+    assert measured(base, **settings, rows=tmp_path / "rows.jsonl") == expected == measured(base, **settings)
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert lived == once * 2
+    assert rollout_counts == once * 2
     assert list(expected.arms) == ["shuffled"]
 
 
-def test_a_chunk_that_was_cut_off_is_lived_again(base, whole, lived, tmp_path):
-    """Wherever the cut is: in the first line, between two rows, in the middle of one."""
+def test_a_truncated_chunk_is_rolled_out_again(base, whole, rollout_counts, tmp_path):
+    """Cuts are in the first line, between rows, and inside rows."""
     report, rows = whole
     path = tmp_path / "rows.jsonl"
     for cut in (0, 1, rows.index(b"\n"), rows.index(b"\n") + 1, *range(1000, len(rows), len(rows) // 7), len(rows) - 1):
-        lived.clear()
+        rollout_counts.clear()
         path.write_bytes(rows[:cut])
         assert as_json(measured(base, **LAKE, arms=("null", "own"), rows=path)) == report
         assert path.read_bytes() == rows
-        assert cut or lived[:3] == [2, 2, 1]
-    assert len(lived) <= 1  # of the last chunk, and only if there was more to live than `own` had shown
+        assert cut or rollout_counts[:3] == [2, 2, 1]
+    assert len(rollout_counts) <= 1  # the last chunk, only if it needs more lives than `own` has
 
 
-def test_rows_that_stand_twice_count_once(base, whole, tmp_path):
-    """Two processes that wrote the same file at once, say."""
+def test_duplicate_rows_count_once(base, whole, tmp_path):
+    """Two processes may have written the same file at once."""
     report, rows = whole
     path = tmp_path / "rows.jsonl"
     path.write_bytes(rows + b"".join(rows.splitlines(keepends=True)[1:9]))
@@ -123,7 +123,7 @@ def test_rows_that_stand_twice_count_once(base, whole, tmp_path):
     assert sorted(path.read_bytes().splitlines()) == sorted(rows.splitlines())
 
 
-def test_what_is_all_there_is_not_lived_again(base, whole, no_engine, tmp_path):
+def test_a_complete_evaluation_is_not_rolled_out_again(base, whole, no_engine, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(whole[1])
     assert as_json(measured(base, **LAKE, arms=("null", "own"), rows=path)) == whole[0]
@@ -146,19 +146,21 @@ def test_what_is_all_there_is_not_lived_again(base, whole, no_engine, tmp_path):
         ({"model": "other"}, "there model is '[0-9a-f]{16}', here '[0-9a-f]{16}'"),
     ],
 )
-def test_the_rows_of_another_evaluation_are_refused_and_kept(base, other, whole, no_engine, tmp_path, change, line):
+def test_rows_of_another_evaluation_are_refused_and_kept(base, other, whole, no_engine, tmp_path, change, line):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(whole[1])
-    asked = {"model": base, **LAKE, "arms": ("null", "own"), "rows": path} | change
-    asked |= {key: other for key in ("model", "writer") if asked.get(key) == "other"}
-    with pytest.raises(ValueError, match=rf"rows\.jsonl is of another evaluation: {line}; give another name") as error:
-        measured(**asked)
+    settings = {"model": base, **LAKE, "arms": ("null", "own"), "rows": path} | change
+    settings |= {key: other for key in ("model", "writer") if settings.get(key) == "other"}
+    with pytest.raises(
+        ValueError, match=rf"rows\.jsonl belongs to another evaluation: {line}; give another name"
+    ) as error:
+        measured(**settings)
     assert "\n" not in str(error.value)
     assert path.read_bytes() == whole[1]
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_model_that_moved_is_the_same_and_one_that_changed_is_not(whole, base, no_engine, tmp_path):
+def test_a_moved_model_is_the_same_and_a_changed_one_is_not(whole, base, no_engine, tmp_path):
     path, model = tmp_path / "rows.jsonl", make_lively(tmp_path / "model")
     path.write_bytes(whole[1])
     assert as_json(measured(model, **LAKE, arms=("null", "own"), rows=path)) == {**whole[0], "model": str(model)}
@@ -168,10 +170,10 @@ def test_a_model_that_moved_is_the_same_and_one_that_changed_is_not(whole, base,
 
 
 @pytest.mark.parametrize("content", [b"notes\n", b"[]\n", b'{"pack": []}\n', b"\xff\xfe\x00", b'{"evaluation": 3}\n'])
-def test_a_file_that_is_no_evaluations_is_refused_and_kept(base, no_engine, tmp_path, content):
+def test_a_file_of_no_evaluation_is_refused_and_kept(base, no_engine, tmp_path, content):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"rows\.jsonl is there already and is no evaluation's; give another name"):
+    with pytest.raises(ValueError, match=r"rows\.jsonl exists and is not the file of an evaluation; give another name"):
         measured(base, **LAKE, rows=path)
     assert path.read_bytes() == content
 
@@ -179,7 +181,7 @@ def test_a_file_that_is_no_evaluations_is_refused_and_kept(base, no_engine, tmp_
 def test_missing_lives_stay_missing(base, registry, tmp_path):
     domain = register(Flaky())
     domain.down = (0, 3)
-    guess = {
+    settings = {
         "domain": "flaky-v0",
         "preset": "few",
         "pack_size": 2,
@@ -187,16 +189,16 @@ def test_missing_lives_stay_missing(base, registry, tmp_path):
         "workers": 1,
         "rows": tmp_path / "rows.jsonl",
     }
-    report = measured(base, **guess)
-    rows = guess["rows"].read_bytes()
+    report = measured(base, **settings)
+    rows = settings["rows"].read_bytes()
     domain.down = ()
-    again = measured(base, **guess)
+    again = measured(base, **settings)
     assert as_json(again) == as_json(report)
-    assert guess["rows"].read_bytes() == rows
+    assert settings["rows"].read_bytes() == rows
     assert [again.arms[arm].missing for arm in ("own", "null")] == [2, 2]
-    gone = [row for row in load_rollouts(guess["rows"]) if row.kind == "missing"]
-    assert {(row.arm, row.pack[-1]) for row in gone} == {(arm, i) for arm in ("own", "null") for i in (0, 3)}
-    assert {row.outcome for row in gone} == {"ConnectionError: the house is down"}
+    missing = [row for row in load_rollouts(settings["rows"]) if row.kind == "missing"]
+    assert {(row.arm, row.pack[-1]) for row in missing} == {(arm, i) for arm in ("own", "null") for i in (0, 3)}
+    assert {row.outcome for row in missing} == {"ConnectionError: the house is down"}
 
 
 def test_without_rows_nothing_is_written(base, tmp_path, monkeypatch):

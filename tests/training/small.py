@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from codots.config.schema import TrainConfig, fingerprint
 from codots.runs.checkpoint import checkpoints, last_checkpoint
-from codots.runs.folder import ELSEWHERE
+from codots.runs.folder import MUTABLE_KEYS
 
 SMALL = {
     "preset": "tiny",
@@ -30,7 +30,7 @@ def recipe(base, run, **changes):
 
 
 def changed(config, **changes):
-    said = config.said() | changes
+    said = config.to_dict() | changes
     if "worlds" in changes:
         said = {key: value for key, value in said.items() if key not in TrainConfig.SHORT}
     return TrainConfig.model_validate(said)
@@ -38,7 +38,7 @@ def changed(config, **changes):
 
 def last_step(config):
     """The step of the newest whole checkpoint."""
-    return last_checkpoint(Path(config.run), fingerprint(config.said(), without=ELSEWHERE))[1]["step"]
+    return last_checkpoint(Path(config.run), fingerprint(config.to_dict(), without=MUTABLE_KEYS))[1]["step"]
 
 
 def metrics(run, clock=False):

@@ -43,7 +43,9 @@ def test_a_run_that_is_left_open_does_not_keep_the_interpreter_from_ending(confi
         "steps = codots.train(codots.TrainConfig(**json.loads(sys.argv[1])))\n"
         "print(next(steps).step)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script, json.dumps(config.said())], capture_output=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(config.to_dict())], capture_output=True, timeout=120
+    )
     assert (ended.returncode, ended.stdout) == (0, b"1\n")
 
 
@@ -163,7 +165,7 @@ def test_a_corrupt_checkpoint_costs_the_steps_since_the_one_before(whole, config
     file.write_bytes(content)
     assert [report.step for report in train(config, resume=True)] == [4]
     (said,) = caplog.messages
-    assert "optimiser.pt is not what was written; it is set aside" in said
+    assert "optimiser.pt does not match its hash; it is renamed" in said
     same_run(config.run, whole.run)
 
 
@@ -189,7 +191,7 @@ def test_a_full_disk_costs_only_the_steps_since_the_last_checkpoint(whole, confi
                 while True:
                     file.write(bytes(4096))
             file.truncate(file.tell() - 2**16)
-    with pytest.raises(OSError, match=r"checkpoint 2 could not be written to .*; the ones before are whole"):
+    with pytest.raises(OSError, match=r"checkpoint 2 could not be written to .*; earlier checkpoints are intact"):
         next(steps)
     assert [folder.name for folder in checkpoints(Path(config.run))] == ["step-000001"]
     assert last_step(config) == 1

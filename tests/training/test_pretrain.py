@@ -89,7 +89,7 @@ def test_some_lives_are_given_the_truth():
 
 def test_what_is_there_is_left_alone(run, reports):
     before = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
-    with pytest.raises(ValueError, match="already holds a run"):
+    with pytest.raises(ValueError, match="already contains a run"):
         made(run)
     assert {path: path.read_bytes() for path in run.rglob("*.safetensors")} == before
 

@@ -18,7 +18,7 @@ def test_two_processes_never_train_in_one_folder(whole, config):
     shutil.copytree(whole.run, config.run)
     before = tree(config.run)
     with (
-        open_run(Path(config.run), config.said(), resume=True),
+        open_run(Path(config.run), config.to_dict(), resume=True),
         pytest.raises(ValueError, match="is in use by process"),
     ):
         next(train(config, resume=True))
@@ -74,7 +74,7 @@ def test_a_fork_from_nothing_leaves_no_run(config, tmp_path):
 
 def test_a_run_that_is_there_is_left_alone(whole, config):
     before = {path: path.read_bytes() for path in whole.run.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="already holds a run; add --resume"):
+    with pytest.raises(ValueError, match="already contains a run; add --resume"):
         next(train(changed(config, run=str(whole.run))))
     with pytest.raises(ValueError, match="is another run: there seed is 0, here 1"):
         next(train(changed(config, run=str(whole.run), seed=1), resume=True))

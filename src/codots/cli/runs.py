@@ -1,4 +1,4 @@
-"""Commands that make models and measure them."""
+"""Commands that train and evaluate models: train, config, pretrain, eval, demo."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 def train(
     recipe: Recipe,
     changes: Changes = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint of the run.")] = False,
     origin: Annotated[
         str | None,
-        typer.Option("--init-from", help="Start from a run or a checkpoint: same as init_from=..."),
+        typer.Option("--init-from", help="Start from a run or a checkpoint; same as init_from=..."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe, print it in full, run nothing.")
+        bool, typer.Option("--dry-run", help="Validate the recipe and print it in full without running it.")
     ] = False,
 ) -> None:
-    """Train a model by a recipe."""
+    """Train a model with a recipe."""
     from codots.cli.display import run_training
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
 
-    forked = [] if origin is None else [f"init_from={json.dumps(origin)}"]
-    config = load_recipe(TrainConfig, recipe, [*(changes or []), *forked])
+    init_change = [] if origin is None else [f"init_from={json.dumps(origin)}"]
+    config = load_recipe(TrainConfig, recipe, [*(changes or []), *init_change])
     if dry_run:
         return _dry_run(config)
     stopped = run_training(config, resume=resume)
     if stopped is not None:
-        typer.echo(f"stopped after step {stopped}, saved; the same command with --resume goes on", err=True)
+        typer.echo(f"stopped after step {stopped}, saved; run the same command with --resume to continue", err=True)
         raise typer.Exit(130)
     typer.echo(f"the model is in {config.run}/model, the run in {config.run}{_best(config)}")
 
 
 def _best(config: TrainConfig) -> str:
-    from codots.runs.checkpoint import best_checkpoint, dev_of
+    from codots.runs.checkpoint import best_checkpoint, score_of
 
     best = best_checkpoint(Path(config.run))
-    return f", the best on dev, {dev_of(best):.3f}, in {best}" if best else ""
+    return f", the best on dev, {score_of(best):.3f}, in {best}" if best else ""
 
 
 def _dry_run(config: TrainConfig) -> None:
@@ -60,14 +60,14 @@ def _dry_run(config: TrainConfig) -> None:
     check_loggers(config.loggers)
     folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
-    engine_plan(config, folder, profile)  # which finds the reference model
-    typer.echo(yaml.safe_dump(config.said(), sort_keys=False).rstrip())
+    engine_plan(config, folder, profile)  # raises if the reference model is missing
+    typer.echo(yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip())
     for world in config.worlds:
-        where = f"{world.domain} {world.preset}: " if len(config.worlds) > 1 else ""
+        name = f"{world.domain} {world.preset}: " if len(config.worlds) > 1 else ""
         lives = world.packs_per_step * config.group_size
         episodes = lives * (2 * world.pack_size - 1 if config.contexts == "own" else world.pack_size)
         typer.echo(
-            f"# a step: {where}{world.packs_per_step} packs x {config.group_size} lives = {lives} lives, "
+            f"# a step: {name}{world.packs_per_step} packs x {config.group_size} lives = {lives} lives, "
             f"{episodes} episodes"
         )
     typer.echo(f"# {config.steps} steps from {folder.name!r} in style {profile.style!r}; nothing was run")
@@ -75,11 +75,13 @@ def _dry_run(config: TrainConfig) -> None:
 
 @app.command("config")
 def show_config(
-    pretraining: Annotated[bool, typer.Option("--pretrain", help="Of a recipe of `codots pretrain`.")] = False,
-    evaluation: Annotated[bool, typer.Option("--eval", help="Of the settings of `codots eval`.")] = False,
+    pretraining: Annotated[
+        bool, typer.Option("--pretrain", help="List the keys of recipes of `codots pretrain`.")
+    ] = False,
+    evaluation: Annotated[bool, typer.Option("--eval", help="List the settings of `codots eval`.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List every key of a recipe: what it is if left out, and what it means."""
+    """List every key of a recipe with its default and its meaning."""
     from dataclasses import asdict
 
     from codots.cli.display import keys_table
@@ -97,14 +99,14 @@ def show_config(
 
 @app.command("pretrain")
 def run_pretraining(recipe: Recipe, changes: Changes = None) -> None:
-    """Make a tiny base model from nothing by imitation."""
+    """Train a tiny base model from scratch by imitation."""
     from codots.cli.display import counting
     from codots.config.load import load_recipe
     from codots.config.schema import PretrainConfig
     from codots.training.pretrain import pretrain
 
     config = load_recipe(PretrainConfig, recipe, changes)
-    with counting("imitating, stage") as on_progress:
+    with counting("pretraining, stage") as on_progress:
         for report in pretrain(config):
             on_progress(f"{report.stage}", report.step, report.steps)
     typer.echo(f"the model is in {config.run}/model")
@@ -113,12 +115,12 @@ def run_pretraining(recipe: Recipe, changes: Changes = None) -> None:
 @app.command("eval")
 def run_evaluation(
     model: Annotated[
-        str, typer.Argument(help="A model folder, a run, base, openai:NAME; or a file of settings, such as eval.yaml.")
+        str, typer.Argument(help="Model folder, run, base or openai:NAME; or a file of settings, such as eval.yaml.")
     ],
     changes: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model: position curves of every arm on the same packs."""
+    """Evaluate a model: position curves of every arm on the same packs."""
     from codots.cli.display import counting, report_table
     from codots.config.load import load_recipe, settings
     from codots.config.schema import EvalConfig
@@ -145,21 +147,21 @@ def run_demo(
     changes: Changes = None,
     packs: Packs = 500,
 ) -> None:
-    """Watch a tiny model learn to learn: measure, train, measure again, and write a report."""
+    """Run the demo: evaluate a tiny model, train it, evaluate it again, and write a report."""
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
     from codots.engine.forkserver import model_processes
 
     config = load_recipe(TrainConfig, recipe, changes)
     if config.workers > 1:
-        model_processes()  # they import while this process does
+        model_processes()  # worker processes import in parallel with this one
     from codots.cli.demo import demo
     from codots.cli.display import report_table
 
-    shown = demo(config, packs=packs)
-    if shown is None:
-        typer.echo("stopped before the end; the demo starts again from the beginning", err=True)
+    result = demo(config, packs=packs)
+    if result is None:
+        typer.echo("stopped before the end; the demo cannot be resumed and starts from the beginning", err=True)
         raise typer.Exit(130)
-    for report in (shown.before, shown.after):
+    for report in (result.before, result.after):
         show(report_table(report))
-    typer.echo(f"took {sum(shown.seconds.values()):.0f} s; look at {shown.page}")
+    typer.echo(f"took {sum(result.seconds.values()):.0f} s; open {result.page}")

@@ -1,1 +1,1 @@
-"""Recipes: their schema, and how they are read and checked."""
+"""Recipes: schemas, reading and validation."""

@@ -1,4 +1,4 @@
-"""Recipes: one YAML file that says a whole experiment, checked before anything starts."""
+"""Schemas of recipes. A recipe is one YAML file that defines an experiment, validated before anything runs."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from codots.sampler.base import CACHE_BYTES
 
 
 class CreditConfig(Section):
-    """How rewards become advantages; what is left out is the preset's."""
+    """Advantage estimator: a preset, and the parts that differ from it."""
 
     preset: str = "codots"
-    """Estimator: `codots`, `paper`, `leave-one-out`, `sum`, `discounted`, `length-neutral`, `coarse`."""
+    """Preset estimator: `codots`, `paper`, `leave-one-out`, `sum`, `discounted`, `length-neutral`, `coarse`."""
     returns: str | None = None
     """Return of an episode: `mean`, `sum`, `window`, `discounted`, `coarse`."""
     baseline: str | None = None
     """Baseline that is subtracted from the return, such as `group` or `leave-one-out`."""
     scale: str | None = None
-    """Scale that the difference is divided by, such as `none`, `std`, `rms`."""
+    """Scale that divides the difference of return and baseline, such as `none`, `std`, `rms`."""
     balance: str | None = None
     """Balance of positive and negative advantages, such as `none`, `red`, `length-neutral`."""
     scope: str | None = None
-    """Episodes that the balance acts on: `step`, `world`, `pack`."""
+    """Episodes that are balanced together: `step`, `world`, `pack`."""
     window: int | None = None
     """Number of rewards that `returns: window` averages."""
     gamma: float | None = None
@@ -44,7 +44,7 @@ class CreditConfig(Section):
 
     @property
     def overrides(self) -> dict[str, str | float]:
-        """Parts of the estimator that differ from the preset."""
+        """The parts that differ from the preset."""
         return self.model_dump(exclude={"preset"}, exclude_none=True)
 
     @model_validator(mode="after")
@@ -55,31 +55,31 @@ class CreditConfig(Section):
 
 def _checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
     for key in profile:
-        check_known(key, OF_AN_ENTRY, "key of an entry's profile")
+        check_known(key, ENTRY_PROFILE_KEYS, "key of an entry's profile")
     Profile(**profile)
     return profile
 
 
-OF_AN_ENTRY = ("style", "solve_tokens", "update_tokens", "max_context_chars")
-"""Keys of a profile that an entry of a mixture may have of its own; all others hold for the whole model."""
+ENTRY_PROFILE_KEYS = ("style", "solve_tokens", "update_tokens", "max_context_chars")
+"""Profile keys that one entry of `worlds` may override; all other keys hold for the whole model."""
 EntryProfile = Annotated[dict[str, Any], AfterValidator(_checked_profile)]
-MANY = 10**6
-"""More of anything than a step can hold."""
+MAX_COUNT = 10**6
+"""Upper bound of counts, far above what a step can hold."""
 
 
 class WorldConfig(Section):
-    """Which packs: an entry of the mixture that a run trains on."""
+    """One entry of the mixture of worlds that a run trains on."""
 
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""
     preset: str = "easy"
-    """Dials of the domain."""
-    pack_size: int = Field(default=4, ge=1, le=MANY)
-    """Tasks in a pack, S."""
-    packs_per_step: int = Field(default=16, ge=1, le=MANY)
+    """Preset of the domain, such as `easy` or `hard`."""
+    pack_size: int = Field(default=4, ge=1, le=MAX_COUNT)
+    """Number of tasks in a pack, S."""
+    packs_per_step: int = Field(default=16, ge=1, le=MAX_COUNT)
     """Number of packs in a training step."""
     profile: EntryProfile = Field(default={})
-    """Keys that differ from the run's profile: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`."""
+    """Keys that override the run's profile: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`."""
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
@@ -92,12 +92,12 @@ def _preset_exists(domain: str, preset: str) -> None:
 
 
 class EngineConfig(Section):
-    """Where lives are rolled out and gradients computed."""
+    """Engine that rolls out lives and computes gradients."""
 
     kind: Literal["local"] = "local"
-    """`local`: the processes of this machine."""
+    """Kind of the engine: `local` uses processes on this machine."""
     delay: int = Field(default=0, ge=0, le=1000)
-    """Steps by which rollouts run ahead of training; 0 trains on what the newest weights did."""
+    """Number of steps by which rollouts run ahead of training; 0 trains only on rollouts of the newest weights."""
 
     @model_validator(mode="before")
     @classmethod
@@ -108,69 +108,70 @@ class EngineConfig(Section):
 
 
 class TrainConfig(Config):
-    """CoD-Train: lives in packs, and RL on every episode of them."""
+    """Recipe of `codots train`: CoD-Train rolls out lives in packs and runs RL on every episode."""
 
     SHORT: ClassVar = ("domain", "preset", "pack_size", "packs_per_step")
-    """Keys of an entry of `worlds` that a recipe with one entry may have at the top."""
+    """Keys of an entry of `worlds` that a recipe with one entry may set at the top level."""
 
     worlds: list[WorldConfig] = Field(default_factory=lambda: [WorldConfig()], min_length=1)
-    """Worlds to train on, a list of `{domain, preset, pack_size, packs_per_step, profile}`; a recipe with one entry may
-    have `domain`, `preset`, `pack_size` and `packs_per_step` at the top instead."""
+    """Worlds to train on: a list of `{domain, preset, pack_size, packs_per_step, profile}`. A recipe with one entry may
+    set `domain`, `preset`, `pack_size` and `packs_per_step` at the top level instead."""
     model: str = "base"
-    """Where to start: a model folder, or `base`, the tiny model of the package."""
+    """Model to start from: a model folder, or `base`, the tiny model included in the package."""
     init_from: str | None = Field(None, min_length=1)
-    """A run or a checkpoint to start from in place of `model`, with its weights and optimiser; steps count from 0."""
+    """Run or checkpoint to start from instead of `model`, with its weights and optimizer state; steps count from 0."""
     run: str = "runs/train"
     """Folder of the run."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random streams."""
     steps: int = Field(default=60, ge=1)
-    """Optimiser rounds; the run ends after them whatever the curves say."""
-    group_size: int = Field(default=8, ge=2, le=MANY)
-    """Number of lives rolled out per pack, G."""
+    """Number of training steps; there is no early stopping."""
+    group_size: int = Field(default=8, ge=2, le=MAX_COUNT)
+    """Number of lives per pack, G."""
     minibatches: int = Field(default=1, ge=1)
-    """Optimiser steps on the lives of a step, cut by pack."""
+    """Number of mini-batches per training step, split by pack, with one optimizer step for each."""
     contexts: Literal["own", "none"] = "own"
-    """`none` trains task by task: contexts stay empty and nothing is rewritten."""
+    """Contexts of the tasks: `own` uses the contexts that the model writes; `none` trains task by task, with empty
+    contexts and no rewrites."""
     on_parse_failure: Literal["keep", "wipe"] = "keep"
-    """Whether a rewrite that cannot be read leaves the old context or none (the paper's)."""
+    """What happens if a rewrite cannot be parsed: `keep` keeps the old context, `wipe` clears it as the paper does."""
     credit: CreditConfig = Field(default_factory=CreditConfig)
-    """How rewards become advantages."""
+    """Advantage estimator."""
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
-    """How the weights are changed."""
+    """Loss and optimizer."""
     engine: EngineConfig = Field(default_factory=lambda: EngineConfig())
-    """Where lives are rolled out and gradients computed; `engine: local` is short for `engine: {kind: local}`."""
+    """Engine that rolls out lives and computes gradients; `engine: local` is short for `engine: {kind: local}`."""
     sampler: Literal["lockstep", "continuous"] = "lockstep"
-    """`lockstep` decodes when every session waits, so that equal recipes give equal numbers; in `continuous` nobody
-    waits for a slow environment, and numbers hang on the clock."""
+    """Batching of the sampler: `lockstep` decodes once every session is waiting, so equal recipes give equal numbers;
+    `continuous` does not wait for slow environments, so numbers depend on timing."""
     workers: int = Field(default=2, ge=1)
-    """Processes, one a core; part of what makes two runs equal. On a GPU there is one."""
+    """Number of processes, one per core; a GPU always uses one. Runs are equal only if their `workers` are equal."""
     device: str = "auto"
-    """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
+    """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the passes; `auto` is bfloat16 on a GPU that knows it. The optimiser's is always float32."""
+    """Precision of forward and backward; `auto` is bfloat16 on GPUs that support it. The optimizer uses float32."""
     kv_cache_gib: float = Field(CACHE_BYTES / 2**30, gt=0, le=1e6)
-    """Greatest size of the keys and values that a worker's sampler holds; lives past it wait."""
+    """Maximum size of the KV cache of each worker's sampler, in GiB; lives that do not fit wait."""
     profile: dict[str, str | bool | int | float] = Field(default={})
-    """What differs from the model's `codots.json`, such as `solve_tokens`."""
+    """Keys that override the model's `codots.json`, such as `solve_tokens`."""
     save_every: int = Field(default=20, ge=1)
-    """Steps between checkpoints; the last step is always saved."""
+    """Number of steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Checkpoints kept, the newest ones; the best on `dev` is kept besides."""
+    """Number of newest checkpoints to keep; the best checkpoint on `dev` is kept as well."""
     eval_every: int = Field(default=20, ge=0)
-    """Steps between looks at `dev`, 0 for none; a look changes nothing."""
+    """Number of steps between evaluations on `dev`; 0 disables them. They do not affect training."""
     eval_packs: int = Field(default=32, ge=2)
-    """Packs of a look."""
+    """Number of packs in an evaluation on `dev`."""
     rollout_log_every: int = Field(default=10, ge=1)
-    """Steps between recorded rollouts."""
+    """Number of steps between recorded rollouts."""
     loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default=["tensorboard"])
-    """Who is told the numbers besides `metrics.jsonl`."""
+    """Loggers that receive the metrics in addition to `metrics.jsonl`: `tensorboard`, `wandb`, `mlflow`."""
     max_logprob_gap: float = Field(default=0.05, gt=0)
-    """Greatest mean difference, in nats, of the sampler's and the learner's logprobs of the same ids; past it the run
-    stops. One engine in full precision shows about 1e-7."""
+    """Maximum mean difference between sampler and learner logprobs of the same tokens, in nats; above it the run stops.
+    One engine in full precision reaches about 1e-7."""
     stage_timeout: float = Field(default=STAGE_TIMEOUT, gt=0, le=MAX_TIMEOUT)
-    """Seconds that one stage may take, such as the rollouts of a step or the passes of a mini-batch; then the run stops
-    and says which."""
+    """Timeout in seconds of one stage, such as the rollouts of a step or the passes of a mini-batch; the run stops and
+    names the stage."""
 
     @model_validator(mode="before")
     @classmethod
@@ -184,11 +185,11 @@ class TrainConfig(Config):
 
     @property
     def packs_per_step(self) -> int:
-        """Packs of a step, of all entries."""
+        """Number of packs in a training step, over all entries of `worlds`."""
         return sum(world.packs_per_step for world in self.worlds)
 
-    def said(self) -> dict[str, Any]:
-        """Return the recipe in full, as YAML and JSON hold it; one entry of `worlds` in the short form."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as plain data for YAML and JSON, with a single entry of `worlds` in the short form."""
         values = self.model_dump(mode="json")
         if len(self.worlds) > 1 or self.worlds[0].profile:
             return values
@@ -200,47 +201,49 @@ class TrainConfig(Config):
         for world in self.worlds:
             if world.packs_per_step % self.minibatches:
                 raise ValueError(
-                    f"{world.packs_per_step} packs cannot be cut into {self.minibatches} equal mini-batches"
+                    f"{world.packs_per_step} packs cannot be split into {self.minibatches} equal mini-batches"
                 )
-        if twice := [world for i, world in enumerate(self.worlds) if world in self.worlds[:i]]:
-            raise ValueError(f"{twice[0].domain} {twice[0].preset} stands in worlds twice; give it more packs")
+        if repeated := [world for i, world in enumerate(self.worlds) if world in self.worlds[:i]]:
+            raise ValueError(
+                f"{repeated[0].domain} {repeated[0].preset} is listed twice in worlds; use one entry with more packs"
+            )
         check_device(self.device)
         return self
 
 
 class EvalConfig(Config):
-    """A measurement: one model on held-out packs, every arm on the same ones."""
+    """Settings of `codots eval`: one model on held-out packs, with the same packs for every arm."""
 
     model: str
-    """What to measure: a model folder, a run, `base`, or `openai:NAME`."""
+    """Model to evaluate: a model folder, a run, `base`, or `openai:NAME`."""
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""
     preset: str = "easy"
-    """Dials of the domain."""
+    """Preset of the domain, such as `easy` or `hard`."""
     split: str = "dev"
-    """Which packs: `train`, `dev`, `test`, or any other held-out name."""
+    """Split of the packs: `train`, `dev`, `test`, or any other held-out name."""
     packs: int = Field(default=100, ge=2)
-    """Number of packs; 500 for a claim."""
+    """Number of packs; use 500 for reported results."""
     pack_size: int = Field(default=4, ge=1)
-    """Tasks in a pack, S."""
+    """Number of tasks in a pack, S."""
     arms: list[str] = Field(default=["own", "null"], min_length=1)
-    """Whose contexts: `own`, `null`, `shuffled`, `frozen`, `oracle`; on the command line `arms=own,null`."""
+    """Arms to compare: `own`, `null`, `shuffled`, `frozen`, `oracle`; on the command line `arms=own,null`."""
     writer: str | None = None
-    """A model whose contexts this one reads, in place of its own."""
+    """Model that writes the contexts, instead of the evaluated model."""
     seed: int = 0
     """Seed of the sampling."""
     temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature; 0 is greedy."""
     profile: EntryProfile = Field(default={})
-    """What differs from the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`."""
+    """Keys that override the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`."""
     workers: int = Field(default=2, ge=1)
-    """Processes, one a core."""
+    """Number of processes, one per core."""
     rows: str | None = None
-    """File of one JSON line per episode, from which a stopped evaluation goes on."""
+    """File with one JSON line per episode; a stopped evaluation resumes from it."""
     device: str = "auto"
-    """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU for 50 million weights or more."""
+    """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
     stage_timeout: float = Field(default=STAGE_TIMEOUT, gt=0, le=MAX_TIMEOUT)
-    """Seconds that 100 packs of an arm may take."""
+    """Timeout in seconds of 100 packs of one arm."""
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -270,61 +273,61 @@ class EvalConfig(Config):
 
 
 def _null(word: Any) -> Any:
-    """Name the arm that YAML takes for nothing."""
+    """Return the arm `null` for None, which is how YAML reads an unquoted `null`."""
     return "null" if word is None else word
 
 
 class Stage(Section):
-    """One stretch of imitation."""
+    """One stage of imitation training."""
 
     steps: int = Field(ge=1)
-    """Optimiser steps."""
+    """Number of optimizer steps."""
     packs_per_step: int = Field(default=48, ge=1)
-    """Scripted lives of a step, one a pack."""
+    """Number of packs in a step, with one scripted life each."""
     lr: float = Field(2e-3, gt=0, le=100)
-    """Greatest learning rate."""
+    """Peak learning rate."""
     min_lr_ratio: float = Field(default=0.05, ge=0, le=1)
-    """Fraction of the rate that is left at the end of the stage."""
+    """Final learning rate of the stage, as a fraction of the peak."""
     noise: Noise = Field(default_factory=Noise)
-    """Of the scripted player."""
+    """Noise of the scripted teacher."""
     given: float = Field(default=0.0, ge=0, le=1)
-    """Share of lives, in quarters, that are given the true context and write none."""
+    """Fraction of lives that read the true context and write none, rounded up to quarters."""
     presets: list[str] = Field(["easy"], min_length=1)
-    """Presets that the packs come from, in turn."""
+    """Presets of the packs, used in turn."""
 
 
 class PretrainConfig(Config):
-    """A tiny model from nothing, by imitation of a scripted player."""
+    """Recipe of `codots pretrain`: a tiny model trained from scratch by imitation of a scripted teacher."""
 
     run: str = "runs/tiny-base"
-    """Folder of the run; the model is left in its `model`."""
+    """Folder of the run; the model is saved in its subfolder `model`."""
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random streams."""
     width: int = Field(default=64, ge=8)
-    """Width of the model."""
+    """Hidden size of the model."""
     layers: int = Field(default=4, ge=1)
-    """Layers of the model."""
+    """Number of layers of the model."""
     heads: int = Field(default=4, ge=1)
-    """Attention heads of a layer."""
+    """Number of attention heads per layer."""
     pack_size: int = Field(default=4, ge=2)
-    """Tasks in a life."""
+    """Number of tasks in a life."""
     stages: list[Stage] = Field(min_length=1)
-    """One after the other."""
+    """Stages of training, in order."""
     workers: int = Field(default=2, ge=1)
-    """Processes, one a core."""
+    """Number of processes, one per core."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for preset in (preset for stage in self.stages for preset in stage.presets):
             _preset_exists(self.domain, preset)
         if self.width % (2 * self.heads):
-            raise ValueError(f"a width of {self.width} cannot be cut into {self.heads} heads of even width")
+            raise ValueError(f"a width of {self.width} cannot be split into {self.heads} heads of even width")
         return self
 
 
 def fingerprint(recipe: dict[str, Any], *, without: frozenset[str] = frozenset()) -> str:
-    """Hash what a recipe says, so that a run is never taken up with another."""
-    said = {key: value for key, value in recipe.items() if key not in without}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    """Return a hash of a recipe, so that a run is never resumed with another one. Keys in `without` are left out."""
+    hashed = {key: value for key, value in recipe.items() if key not in without}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""Run folders: checkpoints, loggers, and what makes an interrupted run resume exactly."""
+"""Run folders: checkpoints, loggers, and exact resumption of interrupted runs."""

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, verified by hash, and never mixed up with those of another run."""
+"""Checkpoints: written atomically, verified by hash, and tied to the recipe of their run."""
 
 from __future__ import annotations
 
@@ -22,49 +22,50 @@ log = logging.getLogger("codots")
 def save_checkpoint(
     run: Path, step: int, recipe: str, state: dict[str, Any], save: Callable[[Path], None], keep: int
 ) -> Path:
-    """Write checkpoint `step` of the recipe with this fingerprint, then drop all but the last `keep` and the best.
+    """Write checkpoint `step`, then delete all but the best and the last `keep` checkpoints. Return its folder.
 
-    On a failure nothing of it remains.
+    `recipe` is the fingerprint of the recipe. `save` writes the files into a folder. A failure leaves no partial
+    checkpoint and raises OSError.
     """
-    whole = run / "checkpoints" / f"step-{step:06d}"
+    folder = run / "checkpoints" / f"step-{step:06d}"
 
     def fill(part: Path) -> None:
         save(part)
         digests = {str(file.relative_to(part)): _digest(file) for file in sorted(part.rglob("*")) if file.is_file()}
-        said = {"step": step, "recipe": recipe, "files": digests, **state}
-        write_atomically(part / STATE, json.dumps(said, indent=2))
+        content = {"step": step, "recipe": recipe, "files": digests, **state}
+        write_atomically(part / STATE, json.dumps(content, indent=2))
 
     try:
-        write_folder(whole, fill)
+        write_folder(folder, fill)
     except Exception as error:
         raise OSError(
-            f"checkpoint {step} could not be written to {whole.parent}: {error}; the ones before are whole"
+            f"checkpoint {step} could not be written to {folder.parent}: {error}; earlier checkpoints are intact"
         ) from error
     _drop_old(run, keep)
-    return whole
+    return folder
 
 
 def _drop_old(run: Path, keep: int) -> None:
     best = best_checkpoint(run)
     for old in checkpoints(run)[:-keep]:
         if old != best:
-            old.rename(old.with_name(f".{old.name}.part"))  # so that half of one is never taken for one
+            old.rename(old.with_name(f".{old.name}.part"))  # so that a partly deleted checkpoint is never loaded
     for part in (run / "checkpoints").glob(".*.part"):
         shutil.rmtree(part)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
+    """Return the checkpoints of a run, oldest first."""
     return sorted((run / "checkpoints").glob("step-*"))
 
 
 def is_saved(run: Path, step: int) -> bool:
-    """Whether a step needs no checkpoint: it has one, or it is the start."""
+    """Return whether a step has a checkpoint or is step 0, which needs none."""
     return step == 0 or (run / "checkpoints" / f"step-{step:06d}").exists()
 
 
-def dev_of(folder: Path | None) -> float:
-    """What a checkpoint's model reached on `dev`, -inf where nobody looked."""
+def score_of(folder: Path | None) -> float:
+    """Return the score of a checkpoint on `dev`, or -inf if it was not evaluated."""
     try:
         return float(json.loads((folder / STATE).read_text())["dev"]) if folder else -math.inf
     except (OSError, ValueError, KeyError, TypeError):
@@ -72,15 +73,16 @@ def dev_of(folder: Path | None) -> float:
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that reached most on `dev`, None if none was looked at."""
-    best = max(checkpoints(run), key=dev_of, default=None)
-    return best if dev_of(best) > -math.inf else None
+    """Return the checkpoint with the best score on `dev`, or None if none was evaluated."""
+    best = max(checkpoints(run), key=score_of, default=None)
+    return best if score_of(best) > -math.inf else None
 
 
 def last_checkpoint(run: Path, recipe: str) -> tuple[Path, dict[str, Any]] | None:
-    """Find the newest whole checkpoint; newer ones that are corrupt are set aside, and a line says so.
+    """Return the newest intact checkpoint and its state, or None if there are no checkpoints.
 
-    Raises ValueError, and changes nothing, if none is whole or the newest that is belongs to another run.
+    Newer checkpoints that are corrupt are renamed with a warning. Raises ValueError, and renames nothing, if no
+    checkpoint is intact or the newest intact one belongs to another run.
     """
     corrupt: list[tuple[Path, ValueError]] = []
     for folder in reversed(checkpoints(run)):
@@ -90,20 +92,20 @@ def last_checkpoint(run: Path, recipe: str) -> tuple[Path, dict[str, Any]] | Non
             corrupt.append((folder, error))
             continue
         if state["recipe"] != recipe:
-            raise ValueError(f"the checkpoint {folder} is another run's; move it away to resume without it")
-        for broken, why in corrupt:
-            aside = broken.with_name(f"corrupt-{broken.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            broken.rename(aside)
-            log.warning(f"{why}; it is set aside as {aside.name}, and the run goes on from {folder.name}")
+            raise ValueError(f"the checkpoint {folder} belongs to another run; move it away to resume without it")
+        for broken, reason in corrupt:
+            renamed = broken.with_name(f"corrupt-{broken.name}")
+            shutil.rmtree(renamed, ignore_errors=True)
+            broken.rename(renamed)
+            log.warning(f"{reason}; it is renamed to {renamed.name}, and the run continues from {folder.name}")
         return folder, state
     if corrupt:
-        raise ValueError(f"{corrupt[0][1]}, and none before it is whole; give run=ANOTHER to start again")
+        raise ValueError(f"{corrupt[0][1]}, and no earlier checkpoint is intact; give run=ANOTHER to start again")
     return None
 
 
 def verified(folder: Path) -> dict[str, Any]:
-    """Check a checkpoint file by file and give its state; ValueError says what is wrong with it."""
+    """Verify every file of a checkpoint and return its state; ValueError if the checkpoint is corrupt."""
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text())
         files, _ = dict(state["files"]), (state["recipe"], state["step"])
@@ -113,12 +115,12 @@ def verified(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise ValueError(f"the checkpoint {folder} is corrupt: {name} is missing")
         if _digest(folder / name) != digest:
-            raise ValueError(f"the checkpoint {folder} is corrupt: {name} is not what was written")
+            raise ValueError(f"the checkpoint {folder} is corrupt: {name} does not match its hash")
     return state
 
 
-def fork_point(name: str) -> tuple[Path, dict[str, Any]]:
-    """Find what a fork starts from: this checkpoint, or the newest of this run; ValueError if it is not whole."""
+def find_checkpoint(name: str) -> tuple[Path, dict[str, Any]]:
+    """Return this checkpoint, or the newest one of this run, and its state; ValueError if it is missing or corrupt."""
     folder = Path(name)
     found = [folder] if (folder / STATE).is_file() else checkpoints(folder)
     if not found:
@@ -126,9 +128,9 @@ def fork_point(name: str) -> tuple[Path, dict[str, Any]]:
     return found[-1], verified(found[-1])
 
 
-def start_folder(model: str, fork: str | None) -> Path:
-    """Find the folder that a run starts from: that of the checkpoint in `fork`, else that of `model`."""
-    return model_folder(fork_point(fork)[0] if fork else model)
+def start_folder(model: str, init_from: str | None) -> Path:
+    """Return the model folder that a run starts from: the one in the checkpoint `init_from`, or else `model`."""
+    return model_folder(find_checkpoint(init_from)[0] if init_from else model)
 
 
 def _digest(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""The numbers of each step: `metrics.jsonl` always, and beside it the loggers that a recipe names."""
+"""Write the metrics of each step to `metrics.jsonl` and to the loggers of the recipe."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ from codots.core.files import write_atomically
 from codots.core.redact import without_secrets
 
 LOGGER_TIMEOUT = 120.0
-"""Seconds that a logger may take for one thing."""
+"""Timeout in seconds of one call of a logger."""
 IDS = "loggers.json"
-"""Under which names services know a run, so that one that is resumed goes on there too."""
+"""File with the ids of a run at logging services, so that a resumed run continues there."""
 log = logging.getLogger("codots")
 Numbers = dict[str, float]
 
 
 class Logger(Protocol):
-    """Shows the numbers elsewhere."""
+    """A destination for metrics."""
 
     def add(self, step: int, values: Numbers) -> None:
-        """Show one step; a step that is done again after a resume comes again."""
+        """Log one step. A step that is repeated after a resume is logged again."""
         ...
 
     def close(self) -> None:
-        """Finish."""
+        """Finish logging."""
         ...
 
 
 class Metrics:
-    """The numbers of a run."""
+    """The metrics of a run."""
 
     def __init__(self, run: Path, done: int, loggers: Sequence[str] = (), about: dict[str, Any] | None = None) -> None:
-        """Open a run that has `done` steps behind it; what was written past them is dropped."""
+        """Open the metrics of a run with `done` completed steps, and drop later lines. `about` is the recipe."""
         self.path = run / "metrics.jsonl"
         kept = [text for number, text in enumerate(self._lines(), 1) if self._step_of(text, number) <= done]
         if len(kept) < done:
-            log.warning(f"{self.path} has only {len(kept)} of the {done} steps that are done; the rest are lost")
+            log.warning(f"{self.path} has only {len(kept)} of the {done} completed steps; the rest are lost")
         write_atomically(self.path, "".join(text + "\n" for text in kept))
         public = json.loads(without_secrets(json.dumps(about or {})))
-        self.loggers = [Guarded(name, run, done, public) for name in loggers]
+        self.loggers = [GuardedLogger(name, run, done, public) for name in loggers]
 
     def _step_of(self, text: str, number: int) -> int:
         try:
             return int(json.loads(text)["step"])
         except (ValueError, TypeError, KeyError) as error:
-            said = "is not the numbers of a step; mend or remove it, and resume again"
-            raise ValueError(f"{self.path}, line {number}, {said}") from error
+            problem = "is not the metrics of a step; fix or remove it, and resume again"
+            raise ValueError(f"{self.path}, line {number}, {problem}") from error
 
     def _lines(self) -> list[str]:
-        """The whole lines, up to one that a power cut may have left."""
+        """Return the complete lines, up to the first one garbled by a power cut."""
         text = self.path.read_text(errors="replace") if self.path.exists() else ""
         lines = text[: text.rfind("\n") + 1].splitlines()
         return lines[: next((i for i, line in enumerate(lines) if "\0" in line), None)]
 
     def add(self, step: int, values: Numbers) -> None:
-        """Write one step."""
+        """Write and log one step."""
         try:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
@@ -72,63 +72,63 @@ class Metrics:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OSError(
-                f"step {step} could not be written to {self.path}: {error.strerror}; --resume goes on"
+                f"step {step} could not be written to {self.path}: {error.strerror}; continue with --resume"
             ) from error
         for logger in self.loggers:
             logger.add(step, values)
 
     def close(self) -> None:
-        """Finish writing."""
+        """Close all loggers."""
         for logger in self.loggers:
             logger.close()
 
 
-class Guarded:
-    """A logger whose failure is one line and no more: it is left out from then on."""
+class GuardedLogger:
+    """A logger that is disabled with a warning when it fails, so that the run continues."""
 
     def __init__(self, name: str, run: Path, done: int, about: dict[str, Any]) -> None:
         self.name, self._thread = name, SideThread()
-        self.logger: Logger | None = self._tried(lambda: LOGGERS[name](run, done, about))
+        self.logger: Logger | None = self._guard(lambda: LOGGERS[name](run, done, about))
 
-    def _tried(self, call: Callable[[], Any]) -> Any:
+    def _guard(self, call: Callable[[], Any]) -> Any:
         try:
             return self._thread.call(LOGGER_TIMEOUT, "writing", lambda _: call())
         except Exception as error:
-            said = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
-            log.warning(f"the logger {self.name} failed, and the run goes on without it: {said:.500}")
+            reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
+            log.warning(f"the logger {self.name} failed, and the run continues without it: {reason:.500}")
             self.logger = None
 
     def add(self, step: int, values: Numbers) -> None:
-        """Show one step, if it still can."""
+        """Log one step unless the logger is disabled."""
         if logger := self.logger:
-            self._tried(lambda: logger.add(step, values))
+            self._guard(lambda: logger.add(step, values))
 
     def close(self) -> None:
-        """Finish, if it still can."""
+        """Finish logging unless the logger is disabled."""
         if logger := self.logger:
-            self._tried(logger.close)
+            self._guard(logger.close)
         self._thread.close()
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Raise ValueError for a logger whose package is not there."""
+    """Raise ValueError if the package of a logger is not installed."""
     for name in names:
         if find_spec(name) is None:
             raise ValueError(f"the logger {name} is not installed; run pip install 'codots[{name}]', or leave it out")
 
 
-def remembered(run: Path, name: str, make: Callable[[], str]) -> str:
-    """The id of a run at a service, made once."""
+def service_id(run: Path, name: str, make: Callable[[], str]) -> str:
+    """Return the id of a run at a service; create and save it on first use."""
     path = run / IDS
-    known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
-    if name not in known:
-        known[name] = make()
-        write_atomically(path, json.dumps(known))
-    return known[name]
+    ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    if name not in ids:
+        ids[name] = make()
+        write_atomically(path, json.dumps(ids))
+    return ids[name]
 
 
 class TensorBoard:
-    """Event files in `tensorboard/`; written here and now, so that no thread can hang or die behind the run's back."""
+    """Event files in `tensorboard/`, written synchronously so that no background thread can hang or die unnoticed."""
 
     def __init__(self, run: Path, done: int, about: dict[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -138,7 +138,7 @@ class TensorBoard:
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         self.events = RecordWriter((run / "tensorboard" / name).open("wb"))
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if done:  # what an earlier session showed past here is not shown any more
+        if done:  # hides steps that an earlier session logged after its last checkpoint
             start = SessionLog(status=SessionLog.START)
             self._write(Event(wall_time=time.time(), step=done + 1, session_log=start))
 
@@ -150,17 +150,17 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        shown = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=shown)))
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
 
     def close(self) -> None:
         self.events.close()
 
 
 class Wandb:
-    """Weights & Biases; `WANDB_MODE=offline` keeps it all in `wandb/` for `wandb sync`.
+    """Weights & Biases; `WANDB_MODE=offline` keeps everything in `wandb/` for `wandb sync`.
 
-    Only the recipe and the numbers are told: no machine, no code, no command line, no output.
+    Only the recipe and the metrics are sent: no machine data, code, command line or output.
     """
 
     def __init__(self, run: Path, done: int, about: dict[str, Any]) -> None:
@@ -171,13 +171,13 @@ class Wandb:
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "codots"),
             name=run.name,
-            id=remembered(run, "wandb", lambda: token_hex(4)),
+            id=service_id(run, "wandb", lambda: token_hex(4)),
             resume="allow",
             dir=run,
             config=about,
             settings=wandb.Settings(**quiet, **private),
         )
-        self.run.define_metric("*", step_metric="step")  # its own count takes no step twice
+        self.run.define_metric("*", step_metric="step")  # its own step counter rejects a repeated step
 
     def add(self, step: int, values: Numbers) -> None:
         self.run.log({"step": step, **values})
@@ -193,12 +193,12 @@ class MLflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # which MLflow asks of whoever wants plain files
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow requires it for plain files
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
         self.client = MlflowClient(tracking_uri=uri or (run / "mlruns").resolve().as_uri())
-        self.id = remembered(run, "mlflow", lambda: self._create(run.name))
+        self.id = service_id(run, "mlflow", lambda: self._create(run.name))
         self.client.update_run(self.id, status="RUNNING")
         if not self.client.get_run(self.id).data.params:
             self.client.log_batch(self.id, params=[Param(key, json.dumps(value)) for key, value in about.items()])

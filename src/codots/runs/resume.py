@@ -1,4 +1,4 @@
-"""The rows of an evaluation, kept a chunk of packs at a time, so that one that was stopped goes on where it was."""
+"""Save the rows of an evaluation in chunks of packs, so that a stopped evaluation resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -18,37 +18,41 @@ Lives = dict[tuple[str, int], list[Row]]
 
 
 class Journal:
-    """What was lived, in memory and, where there is a path, in a file that begins with what it is an evaluation of."""
+    """The finished lives of an evaluation, in memory and optionally in a file.
+
+    The first line of the file describes the evaluation.
+    """
 
     def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
-        """Take up the whole chunks of an earlier file; one of another evaluation raises ValueError and stays as it is.
+        """Read the complete chunks of an existing file.
 
-        `head` says all that an evaluation depends on, among it `packs`, `pack_size` and `chunk`.
+        `head` holds everything that the evaluation depends on, including `packs`, `pack_size` and `chunk`. Raises
+        ValueError, and leaves the file as it is, if the file belongs to another evaluation.
         """
         self.path, self.head = path, json.dumps({HEAD: head}) + "\n"
         self.lives: Lives = {}
         if path is not None and path.exists():
-            self._take_up(path, head)
+            self._resume(path, head)
 
-    def _take_up(self, path: Path, head: dict[str, Any]) -> None:
+    def _resume(self, path: Path, head: dict[str, Any]) -> None:
         written = path.read_bytes()
-        if not self.head.encode().startswith(written):  # else it was cut off before any row
+        if not self.head.encode().startswith(written):  # otherwise it ended before the first row
             check_head(path, written, head)
             found: Lives = {}
             for row in read_rows(path):
                 found.setdefault((row.arm, int(row.pack[-1])), []).append(row)
-            self.lives = whole_chunks(found, head["packs"], head["pack_size"], head["chunk"])
+            self.lives = complete_chunks(found, head["packs"], head["pack_size"], head["chunk"])
         kept = self.head + dump(chain.from_iterable(self.lives.values()))
         if kept.encode() != written:
             write_atomically(path, kept)
 
     def of(self, arm: str, packs: Sequence[int]) -> list[list[Row]]:
-        """The lives of an arm on these packs, none unless all are there."""
+        """Return the lives of an arm on these packs, or an empty list if any is missing."""
         found = [self.lives[arm, i] for i in packs if (arm, i) in self.lives]
         return found if len(found) == len(packs) else []
 
     def add(self, lives: list[list[Row]]) -> list[list[Row]]:
-        """Keep a chunk of lives; once this returns, no crash can lose it."""
+        """Add a chunk of lives and write it to disk, so that no crash can lose it. Return the lives."""
         self.lives |= {(rows[0].arm, int(rows[0].pack[-1])): rows for rows in lives}
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
@@ -59,33 +63,32 @@ class Journal:
 
 
 def check_head(path: Path, written: bytes, head: dict[str, Any]) -> None:
-    """Raise ValueError, naming the first difference, unless a file is of this evaluation."""
+    """Raise ValueError, naming the first difference, unless a file belongs to this evaluation."""
     try:
-        then = dict(json.loads(written.partition(b"\n")[0])[HEAD])
+        saved = dict(json.loads(written.partition(b"\n")[0])[HEAD])
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is there already and is no evaluation's; give another name") from error
-    if "size" in then and "pack_size" not in then:
+        raise ValueError(f"{path} exists and is not the file of an evaluation; give another name") from error
+    if "size" in saved and "pack_size" not in saved:
         raise ValueError(
             f"{path} was written by codots {OLD_VERSION}; finish it with that version, or give another name"
         )
     for key, now in head.items():
-        if then.get(key) != now:
-            raise ValueError(
-                f"{path} is of another evaluation: there {key} is {then.get(key)!r}, here {now!r}; give another name"
-            )
+        if saved.get(key) != now:
+            difference = f"there {key} is {saved.get(key)!r}, here {now!r}"
+            raise ValueError(f"{path} belongs to another evaluation: {difference}; give another name")
 
 
-def whole_chunks(lives: Lives, packs: int, size: int, chunk: int) -> Lives:
-    """Leave out the lives whose chunk was cut off."""
-    whole = {key for key, rows in lives.items() if over(rows, size)}
+def complete_chunks(lives: Lives, packs: int, size: int, chunk: int) -> Lives:
+    """Return the lives without those of an incomplete chunk."""
+    complete = {key for key, rows in lives.items() if is_complete(rows, size)}
 
-    def beside(i: int) -> Iterable[int]:
+    def chunk_of(i: int) -> Iterable[int]:
         first = i // chunk * chunk
         return range(first, min(first + chunk, packs))
 
-    return {(arm, i): rows for (arm, i), rows in lives.items() if all((arm, k) in whole for k in beside(i))}
+    return {(arm, i): rows for (arm, i), rows in lives.items() if all((arm, k) in complete for k in chunk_of(i))}
 
 
-def over(rows: Sequence[Row], size: int) -> bool:
-    """Whether a life was written down to its end, which is its last solve, or that it is missing."""
+def is_complete(rows: Sequence[Row], size: int) -> bool:
+    """Return whether the rows reach the last solve of the life, or mark the life as missing."""
     return rows[0].kind == MISSING or [row.position for row in solves(rows)] == list(range(size))

@@ -19,8 +19,8 @@ from codots.engine.worker import SAMPLERS, Plan
 from codots.model.device import place
 from codots.model.load import model_folder
 from codots.rollout.profile import Profile, load_profile
-from codots.runs.checkpoint import best_checkpoint, dev_of, fork_point, last_checkpoint, save_checkpoint
-from codots.runs.folder import ELSEWHERE, open_run
+from codots.runs.checkpoint import best_checkpoint, find_checkpoint, last_checkpoint, save_checkpoint, score_of
+from codots.runs.folder import MUTABLE_KEYS, open_run
 from codots.runs.loggers import Metrics, check_loggers
 from codots.training.batch import Block, Entry, credit_of
 from codots.training.dev import Dev
@@ -49,13 +49,13 @@ class Run:
 
     def save(self, step: int, dev: float | None = None) -> None:
         """Write a checkpoint."""
-        recipe = fingerprint(self.config.said(), without=ELSEWHERE)
+        recipe = fingerprint(self.config.to_dict(), without=MUTABLE_KEYS)
         state = {"tokens": self.tokens, "dev": dev}
         save_checkpoint(self.folder, step, recipe, state, self.engine.save, self.config.keep_checkpoints)
 
     def is_best(self, dev: float | None) -> bool:
         """Tell whether this dev figure is better than that of every checkpoint."""
-        return dev is not None and dev > dev_of(best_checkpoint(self.folder))
+        return dev is not None and dev > score_of(best_checkpoint(self.folder))
 
 
 def begin(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine: Engine | None = None) -> Run:
@@ -63,11 +63,11 @@ def begin(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine
     if engine is not None:
         stack.enter_context(closing(engine))
     check_loggers(config.loggers)
-    run, saved, recipe = Path(config.run), None, config.said()
+    run, saved, recipe = Path(config.run), None, config.to_dict()
     if resume:
         stack.enter_context(open_run(run, recipe, resume=True))
-        saved = last_checkpoint(run, fingerprint(recipe, without=ELSEWHERE))
-    origin = fork_point(config.init_from) if config.init_from and not saved else None
+        saved = last_checkpoint(run, fingerprint(recipe, without=MUTABLE_KEYS))
+    origin = find_checkpoint(config.init_from) if config.init_from and not saved else None
     source = (saved or origin) if config.init_from else None
     folder = model_folder(source[0] if source else config.model)
     if config.learner.lora and source:  # its checkpoints hold what was added to the model, which is read anew
