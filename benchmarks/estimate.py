@@ -1,6 +1,6 @@
 """Compare the forecast of `codots estimate` with a run of the recipe on one worker: peak memory and seconds per step.
 
-python benchmarks/forecast.py recipes/demo.yaml recipes/lake-v0.yaml steps=5
+python benchmarks/estimate.py recipes/demo.yaml recipes/lake-v0.yaml steps=5
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: always on stderr, so that stdout stays clean."""
+"""Progress displays on stderr, so that stdout stays clean, and tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from codots.domains.catalog import DomainInfo
     from codots.evaluation.evaluate import Report
     from codots.preflight.doctor import Finding
-    from codots.preflight.estimate import Forecast
+    from codots.preflight.estimate import Estimate
     from codots.training.train import StepReport
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -31,7 +31,7 @@ errors = Console(stderr=True)
 
 
 def bar() -> Progress:
-    """A progress bar with what it does, how far, how long still."""
+    """Return a progress bar with description, count, elapsed time and remaining time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -44,28 +44,28 @@ def bar() -> Progress:
 
 
 class TrainDisplay:
-    """Reward by position, lift, speed, and what the run waits for."""
+    """Live display of a training run: reward by position, lift, speed, and the current stage."""
 
     def __init__(self, steps: int, done: int = 0) -> None:
         self.bar = bar()
         self.task = self.bar.add_task("training", total=steps, completed=done)
         self.curves: dict[str, deque[float]] = {}
-        """The last rewards by position, of each domain where there are several."""
+        """Latest rewards by position, per domain if there are several."""
         self.values: dict[str, float] = {}
         self.lift: float | None = None
-        self.waiting, self.since = "starting", time.monotonic()
+        self.stage, self.since = "starting", time.monotonic()
 
     def on_progress(self, stage: str) -> None:
-        """Hear what is being waited for."""
-        self.waiting, self.since = stage, time.monotonic()
+        """Show the stage that has started."""
+        self.stage, self.since = stage, time.monotonic()
 
     def step(self, report: StepReport) -> None:
-        """Take in a step."""
+        """Update the display with the report of a step."""
         self.values = report.metrics
         self.lift = report.metrics.get("eval/lift", self.lift)
-        shown = {key: value for key, value in report.metrics.items() if key.startswith("reward/")}
-        for key in dict.fromkeys((*self.curves, *shown)):
-            self.curves.setdefault(key, deque(maxlen=30)).append(shown.get(key, float("nan")))
+        rewards = {key: value for key, value in report.metrics.items() if key.startswith("reward/")}
+        for key in dict.fromkeys((*self.curves, *rewards)):
+            self.curves.setdefault(key, deque(maxlen=30)).append(rewards.get(key, float("nan")))
         self.bar.update(self.task, completed=report.step)
 
     def __rich__(self) -> Group:
@@ -74,28 +74,28 @@ class TrainDisplay:
             *domain, position = key.removeprefix("reward/").rsplit("/", 1)
             table.add_row(*domain, f"position {position}", f"{curve[-1]:.3f}", sparkline(curve))
         v = self.values
-        words = [f"{v['tokens/sampled'] / v['time/step']:,.0f} sampled tokens/s" if v else ""]
-        words += [f"entropy {v['train/entropy']:.3f}"] if "train/entropy" in v else []
-        words += [f"facts right {v['facts/right']:.2f} wrong {v['facts/wrong']:.2f}"] if "facts/right" in v else []
-        words += [f"lift on dev {self.lift:+.3f}"] if self.lift is not None else []
-        waited = time.monotonic() - self.since
+        parts = [f"{v['tokens/sampled'] / v['time/step']:,.0f} sampled tokens/s" if v else ""]
+        parts += [f"entropy {v['train/entropy']:.3f}"] if "train/entropy" in v else []
+        parts += [f"facts right {v['facts/right']:.2f} wrong {v['facts/wrong']:.2f}"] if "facts/right" in v else []
+        parts += [f"lift on dev {self.lift:+.3f}"] if self.lift is not None else []
+        seconds = time.monotonic() - self.since
         return Group(
-            self.bar, table, Text("  ".join(filter(None, words))), Text(f"{self.waiting} ({waited:.0f} s)", "dim")
+            self.bar, table, Text("  ".join(filter(None, parts))), Text(f"{self.stage} ({seconds:.0f} s)", "dim")
         )
 
 
 def sparkline(values: Iterable[float]) -> str:
-    """Draw values of 0 to 1 as little bars."""
+    """Draw values between 0 and 1 as a sparkline; NaN is a blank."""
     return "".join(SPARKS[min(7, max(0, int(value * 8)))] if value == value else " " for value in values)
 
 
 def watch_training(steps: Iterable[StepReport], display: TrainDisplay) -> Iterator[StepReport]:
-    """Show a run while it goes; without a terminal, say a line now and then."""
+    """Yield the steps of a run and display them; without a terminal, print one line every ten steps."""
     if not errors.is_terminal:
         for report in steps:
             display.step(report)
             if report.step % 10 == 0 or report.step == report.steps:
-                errors.print(line(report), highlight=False)
+                errors.print(step_line(report), highlight=False)
             yield report
         return
     with Live(display, console=errors, refresh_per_second=4):
@@ -105,7 +105,7 @@ def watch_training(steps: Iterable[StepReport], display: TrainDisplay) -> Iterat
 
 
 def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
-    """Train and show it; on Ctrl-C finish the step, save, and give its number."""
+    """Train with a display. On Ctrl-C finish the step, save a checkpoint, and return the number of the step."""
     from codots.training.train import train
 
     stopped = False
@@ -116,7 +116,7 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
         stopped = True
         display.on_progress("Ctrl-C: finishing this step, then saving")
 
-    before = signal.signal(signal.SIGINT, stop)
+    previous_handler = signal.signal(signal.SIGINT, stop)
     steps = train(config, resume=resume, on_progress=display.on_progress)
     try:
         for report in watch_training(steps, display):
@@ -124,12 +124,12 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
                 steps.close()
                 return report.step
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous_handler)
     return None
 
 
-def line(report: StepReport) -> str:
-    """One step in one line."""
+def step_line(report: StepReport) -> str:
+    """Return the report of a step as one line."""
     v = report.metrics
     curves: dict[str, list[str]] = {}
     for key in v:
@@ -138,23 +138,23 @@ def line(report: StepReport) -> str:
     curve = ", ".join(" ".join([*filter(None, [label.strip("/")]), *curve]) for label, curve in curves.items())
     facts = f"  facts right {v['facts/right']:.2f}" if "facts/right" in v else ""
     lift = f"  lift on dev {v['eval/lift']:+.2f}" if "eval/lift" in v else ""
-    lift = lift or (f"  dev figure {v['eval/score']:.2f}" if "eval/score" in v else "")
+    lift = lift or (f"  dev score {v['eval/score']:.2f}" if "eval/score" in v else "")
     return f"step {report.step}/{report.steps}  reward by position {curve}{facts}{lift}  {v['time/step']:.1f} s"
 
 
 @contextmanager
 def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far each part of a long piece of work is; without a terminal, say a line at each tenth.
+    """Show the progress of each part of a long task; without a terminal, print one line per tenth.
 
-    Parts that count `together` share one bar, which names the part at work.
+    With `together` all parts share one bar, which names the current part.
     """
     if not errors.is_terminal:
 
-        def said(part: str, done: int, total: int) -> None:
+        def print_progress(part: str, done: int, total: int) -> None:
             if done * 10 // total > (done - 1) * 10 // total:
                 errors.print(f"{what} {part}: {done} of {total}", highlight=False)
 
-        yield said
+        yield print_progress
         return
     with bar() as progress:
         tasks: dict[str, Any] = {}
@@ -169,7 +169,7 @@ def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, in
 
 
 def report_table(report: Report) -> Table:
-    """The curves of an evaluation."""
+    """Return a table of the curves of an evaluation."""
     by = f", contexts by {report.writer}" if report.writer else ""
     table = Table(title=f"{report.model} on {report.domain} {report.preset} {report.split}, {report.n_packs} packs{by}")
     table.add_column("")
@@ -192,12 +192,12 @@ def report_table(report: Report) -> Table:
 
 
 def with_intervals(values: list[float], intervals: list[list[float]], sign: str = "") -> list[str]:
-    """Write numbers, each with its interval."""
+    """Format each value with its interval."""
     return [f"{v:{sign}.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
 
 
 def domains_table(entries: list[DomainInfo]) -> Table:
-    """What domains there are; a preset in brackets lacks something."""
+    """Return a table of the domains; a preset in parentheses lacks a setting."""
     table = Table("", "presets", "styles", "hidden and shared", "bayes", "packs of")
     for entry in entries:
         presets = ", ".join(f"({preset})" if preset in entry.lacks else preset for preset in entry.presets)
@@ -207,7 +207,7 @@ def domains_table(entries: list[DomainInfo]) -> Table:
 
 
 def findings_table(findings: list[Finding]) -> Table:
-    """What was found of this machine, and what to change."""
+    """Return a table of findings about this machine and what to change."""
     table = Table("", "found", "to change")
     for found in findings:
         mark = ("[red]must[/]: " if found.must else "") if found.change else ""
@@ -215,26 +215,26 @@ def findings_table(findings: list[Finding]) -> Table:
     return table
 
 
-def forecast_table(forecast: Forecast) -> Table:
-    """Memory part by part, then time."""
-    table = Table("", "", title=f"on {forecast.place.device}, in {forecast.place.dtype}", show_header=False)
-    for what, taken in forecast.parts.items():
-        table.add_row(what, f"{taken / 2**30:.2f} GiB")
-    table.add_row("in all", f"{forecast.needed / 2**30:.2f} of {forecast.there / 2**30:.1f} GiB", end_section=True)
-    for what, seconds in forecast.seconds.items():
-        table.add_row(f"{what}, a step", f"{seconds:.2f} s")
-    if forecast.seconds:
-        table.add_row("a step", f"{sum(forecast.seconds.values()):.2f} s")
+def estimate_table(estimate: Estimate) -> Table:
+    """Return a table of memory and time by part."""
+    table = Table("", "", title=f"on {estimate.place.device}, in {estimate.place.dtype}", show_header=False)
+    for part, bytes_ in estimate.parts.items():
+        table.add_row(part, f"{bytes_ / 2**30:.2f} GiB")
+    table.add_row("total", f"{estimate.needed / 2**30:.2f} of {estimate.there / 2**30:.1f} GiB", end_section=True)
+    for part, seconds in estimate.seconds.items():
+        table.add_row(f"{part}, per step", f"{seconds:.2f} s")
+    if estimate.seconds:
+        table.add_row("per step", f"{sum(estimate.seconds.values()):.2f} s")
         table.add_row(
-            "the run", f"{forecast.whole / 60:.0f} min" if forecast.whole > 300 else f"{forecast.whole:.0f} s"
+            "the run", f"{estimate.whole / 60:.0f} min" if estimate.whole > 300 else f"{estimate.whole:.0f} s"
         )
     return table
 
 
 def keys_table(keys: Sequence[Key]) -> Table:
-    """Every key of a recipe."""
+    """Return a table of the keys of a recipe."""
     table = Table(title="key=value changes a recipe, in the file or on the command line")
-    for name in ("key", "if left out", "meaning"):
+    for name in ("key", "default", "meaning"):
         table.add_column(name)
     for key in keys:
         default = "" if key.default is None else json.dumps(key.default)
@@ -243,7 +243,7 @@ def keys_table(keys: Sequence[Key]) -> Table:
 
 
 def plain_table(title: str, rows: dict[str, list[float]]) -> Table:
-    """Rows of numbers by position."""
+    """Return a table of named rows of numbers by position."""
     table = Table(title=title)
     table.add_column("")
     for j in range(max(map(len, rows.values()))):

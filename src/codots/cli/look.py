@@ -1,4 +1,4 @@
-"""Commands that look at runs, and at the machine."""
+"""Commands for reports of runs and checks of the machine: report, view, estimate, doctor."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN...]", help="Run folders.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The page; RUN/report.html by default, of several runs report.html.", show_default=False),
+        typer.Option(
+            help="Report file; the default is RUN/report.html for one run, report.html for several.", show_default=False
+        ),
     ] = None,
     figures: Annotated[
-        bool, typer.Option("--figures", help="Also write each figure as SVG and PNG, into figures/ beside the page.")
+        bool, typer.Option("--figures", help="Also write each figure as SVG and PNG to figures/ next to the report.")
     ] = False,
 ) -> None:
-    """Write one page about runs that opens anywhere: the curves, and every recorded life to read."""
+    """Write a self-contained HTML report of runs: the curves, and every recorded life."""
     from codots.report.page import REPORT, write_report
 
     page = out or (runs[0] / REPORT if len(runs) == 1 else Path(REPORT))
     written = write_report(runs, page, with_figures=figures)
-    typer.echo(
-        f"look at {page}" + (f", and {len(written) - 1} figures in {page.parent / 'figures'}" if figures else "")
-    )
+    typer.echo(f"open {page}" + (f", and {len(written) - 1} figures in {page.parent / 'figures'}" if figures else ""))
 
 
 @app.command()
 def view(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder of runs, or one run.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.")] = 8642,
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of runs, or one run.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 uses any free port.")] = 8642,
 ) -> None:
-    """Serve the reports of many runs to this machine's browser, fresh while a training goes on; Ctrl-C ends it."""
+    """Serve the reports of many runs to a browser on this machine, updated during training; stop with Ctrl-C."""
     from codots.report.view import serve
 
     with serve(runs, port) as server:
-        typer.echo(f"look at http://127.0.0.1:{server.server_port}/ ; Ctrl-C ends it")
+        typer.echo(f"open http://127.0.0.1:{server.server_port}/ ; stop with Ctrl-C")
         server.serve_forever()
 
 
@@ -50,36 +50,37 @@ def run_estimate(
     recipe: Recipe,
     changes: Changes = None,
     gib: Annotated[
-        float | None, typer.Option("--memory", min=1, help="Memory alone, of a GPU elsewhere that has so many GiB.")
+        float | None,
+        typer.Option("--memory", min=1, help="Estimate only the memory, for another GPU with this many GiB."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast what a recipe takes of this machine, memory and time; ends with 2 if it cannot fit."""
+    """Estimate the memory and time of a recipe on this machine; exit with code 2 if it does not fit."""
     from dataclasses import asdict
 
-    from codots.cli.display import forecast_table
+    from codots.cli.display import estimate_table
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
-    from codots.preflight.estimate import GIB, forecast
+    from codots.preflight.estimate import GIB, estimate
 
-    found = forecast(load_recipe(TrainConfig, recipe, changes), gib)
+    found = estimate(load_recipe(TrainConfig, recipe, changes), gib)
     if as_json:
         typer.echo(json.dumps(asdict(found) | {"fits": found.fits}, indent=2))
     else:
-        show(forecast_table(found))
+        show(estimate_table(found))
     if not found.fits:
-        would = f"it would with {' '.join(found.changes)}" if found.changes else "no change that is known here helps"
-        there = f"{found.there / GIB:.1f} GiB of {found.place.device}"
-        raise ValueError(f"{recipe} takes {found.needed / GIB:.1f} GiB and does not fit into {there}; {would}")
+        hint = f"it would fit with {' '.join(found.changes)}" if found.changes else "no known change makes it fit"
+        available = f"{found.there / GIB:.1f} GiB of {found.place.device}"
+        raise ValueError(f"{recipe} needs {found.needed / GIB:.1f} GiB and does not fit into {available}; {hint}")
 
 
 @app.command("doctor")
 def run_doctor(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe, to check this machine for it.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe file that the machine is checked for.")] = None,
     changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine: threads, torch, device, disk, model; says what to change, and ends with 1 if it must be."""
+    """Check threads, torch, device, disk and model; exit with code 1 if something must be changed."""
     from codots.cli.display import findings_table
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig

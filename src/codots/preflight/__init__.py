@@ -1,1 +1,1 @@
-"""Whether this machine is fit for a recipe, and what a run will take of it."""
+"""Checks of this machine, and estimates of memory and time, before a run."""

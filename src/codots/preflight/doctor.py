@@ -1,4 +1,4 @@
-"""Whether this machine is fit for a recipe, and what to change if it is not."""
+"""Check whether this machine can run a recipe, and what to change if it cannot."""
 
 from __future__ import annotations
 
@@ -20,115 +20,119 @@ from codots.runs.loggers import check_loggers
 
 GIB = 2**30
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Where Linux says how much of its cores a container may use."""
+"""File in which Linux states the CPU quota of a container."""
 MOMENTS = 8
-"""Bytes that a checkpoint holds of each trained weight besides the weight."""
+"""Bytes of optimizer state per trained weight in a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing."""
+    """Result of one check."""
 
     what: str
     found: str
     change: str = ""
-    """What to do about it, nothing if it is well."""
+    """What to change; empty if nothing needs to change."""
     must: bool = False
-    """Whether nothing works until it is changed."""
+    """Whether the recipe cannot run without the change."""
 
 
 def examine(config: TrainConfig) -> list[Finding]:
-    """Look at everything that a recipe needs of a machine; a look that fails is a finding."""
-    return [found for name, look in LOOKS.items() for found in _sure(name, look, config)]
+    """Run every check; a check that raises becomes a finding."""
+    return [found for name, check in CHECKS.items() for found in _run_check(name, check, config)]
 
 
-def _sure(name: str, look: Callable[[TrainConfig], Iterator[Finding]], config: TrainConfig) -> list[Finding]:
+def _run_check(name: str, check: Callable[[TrainConfig], Iterator[Finding]], config: TrainConfig) -> list[Finding]:
     try:
-        return list(look(config))
+        return list(check(config))
     except Exception as error:
-        return [Finding(name, "not fit", " ".join(str(error).split()) or type(error).__name__, must=True)]
+        return [Finding(name, "check failed", " ".join(str(error).split()) or type(error).__name__, must=True)]
 
 
-def find_python(config: TrainConfig) -> Iterator[Finding]:
-    """The interpreter."""
+def check_python(config: TrainConfig) -> Iterator[Finding]:
+    """Check the Python version."""
     old = sys.version_info < (3, 11)
     yield Finding("python", platform.python_version(), "install Python 3.11 or later" if old else "", must=old)
 
 
-def find_torch(config: TrainConfig) -> Iterator[Finding]:
-    """The build of torch, and whether it can compute."""
+def check_torch(config: TrainConfig) -> Iterator[Finding]:
+    """Check the build of torch, and that it computes."""
     from importlib.metadata import version
 
     import torch
 
     kind = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     works = bool(torch.isfinite(torch.randn(8, 8) @ torch.randn(8, 8)).all())
-    broken = "" if works else "a product of two matrices is not finite: install torch again"
-    yield Finding("torch", f"{version('torch')}, built for {kind}", broken, must=not works)
+    change = "" if works else "a matrix product is not finite: reinstall torch"
+    yield Finding("torch", f"{version('torch')}, built for {kind}", change, must=not works)
 
 
-def find_device(config: TrainConfig) -> Iterator[Finding]:
-    """What could compute."""
+def check_device(config: TrainConfig) -> Iterator[Finding]:
+    """Check the devices, and which one the run uses."""
     import torch
 
-    there = ["CPU"]
+    devices = ["CPU"]
     if torch.cuda.is_available():
-        there += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        devices += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        there.append("Apple GPU")
+        devices.append("Apple GPU")
     folder = None
-    with suppress(ValueError):  # a model that is not there is a finding of its own
+    with suppress(ValueError):  # check_model reports a missing model
         folder = start_folder(config.model, config.init_from)
     if folder is None:
-        yield Finding("device", ", ".join(there))
+        yield Finding("device", ", ".join(devices))
         return
     chosen = place(folder, config.device, config.dtype)
     slow = chosen.device == "cpu" and count_weights(folder) >= LARGE
-    change = "a model of this size wants a GPU" if slow else ""
-    yield Finding("device", f"{', '.join(there)}; the run takes {chosen.device} in {chosen.dtype}", change)
+    change = "use a GPU for a model of this size" if slow else ""
+    yield Finding("device", f"{', '.join(devices)}; the run uses {chosen.device} in {chosen.dtype}", change)
 
 
 def cores() -> int:
-    """Cores that this process may use: those it is bound to, or fewer where a container has a quota."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of cores that this process may use, within its CPU affinity and the quota of its container."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share, _, period = QUOTA.read_text().partition(" ") if QUOTA.is_file() else ("max", "", "")
-    return bound if share == "max" else max(1, min(bound, int(share) // int(period)))
+    return available if share == "max" else max(1, min(available, int(share) // int(period)))
 
 
-def find_threads(config: TrainConfig) -> Iterator[Finding]:
-    """Cores against processes and their threads."""
-    n, said = cores(), os.environ.get("OMP_NUM_THREADS")
+def check_threads(config: TrainConfig) -> Iterator[Finding]:
+    """Check the number of workers and of threads per process."""
+    n, value = cores(), os.environ.get("OMP_NUM_THREADS")
     crowded = config.workers > n
-    yield Finding("cores", f"{n}, for {config.workers} workers", f"set workers={n}: more only wait" if crowded else "")
-    wrong = said is not None and not (said.isdigit() and 1 <= int(said) <= n)
-    change = "export OMP_NUM_THREADS=1: other threads take the cores from the workers" if said != "1" else ""
-    yield Finding("threads", f"OMP_NUM_THREADS is {said or 'not set'}", change, must=wrong)
+    yield Finding(
+        "cores", f"{n}, for {config.workers} workers", f"set workers={n}, the number of cores" if crowded else ""
+    )
+    wrong = value is not None and not (value.isdigit() and 1 <= int(value) <= n)
+    change = "export OMP_NUM_THREADS=1: more threads compete with the workers for cores" if value != "1" else ""
+    yield Finding("threads", f"OMP_NUM_THREADS is {value or 'not set'}", change, must=wrong)
 
 
-def find_disk(config: TrainConfig) -> Iterator[Finding]:
-    """Room for the run, and leave to write there."""
-    room = Path(config.run).resolve()
-    while not room.exists():
-        room = room.parent
-    if not os.access(room, os.W_OK):
-        yield Finding("disk", f"{room} cannot be written to", "give run=ANOTHER", must=True)
+def check_disk(config: TrainConfig) -> Iterator[Finding]:
+    """Check free disk space and write permission."""
+    folder = Path(config.run).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        yield Finding("disk", f"{folder} cannot be written to", "give run=ANOTHER", must=True)
         return
-    free = shutil.disk_usage(room).free
-    weights = 0
+    free = shutil.disk_usage(folder).free
+    checkpoint_size = 0
     with suppress(ValueError):
-        folder = start_folder(config.model, config.init_from)
-        half = place(folder, config.device, config.dtype).dtype != "float32"
-        full = MOMENTS + 4 * half if not config.learner.lora else 0
-        weights = count_weights(folder) * ((2 if half else 4) + full)
-    needed = (config.keep_checkpoints + 2) * weights + GIB // 10  # the best and the one being written besides
-    short = free < needed
-    change = f"free {(needed - free) / GIB:.1f} GiB, or set keep lower" if short else ""
-    found = f"{free / GIB:.1f} GiB free at {room}, the run may need {needed / GIB:.1f}"
-    yield Finding("disk", found, change, must=short)
+        model = start_folder(config.model, config.init_from)
+        half = place(model, config.device, config.dtype).dtype != "float32"
+        optimizer_bytes = MOMENTS + 4 * half if not config.learner.lora else 0
+        checkpoint_size = count_weights(model) * ((2 if half else 4) + optimizer_bytes)
+    needed = (
+        config.keep_checkpoints + 2
+    ) * checkpoint_size + GIB // 10  # plus the best checkpoint and the one being written
+    too_small = free < needed
+    change = f"free {(needed - free) / GIB:.1f} GiB, or lower keep_checkpoints" if too_small else ""
+    found = f"{free / GIB:.1f} GiB free at {folder}, the run may need {needed / GIB:.1f}"
+    yield Finding("disk", found, change, must=too_small)
 
 
-def find_model(config: TrainConfig) -> Iterator[Finding]:
-    """The model: whether it loads, and how it is spoken to."""
+def check_model(config: TrainConfig) -> Iterator[Finding]:
+    """Check that the model loads, and report its prompt style."""
     from codots.learner.lora import check_lora
     from codots.model.load import load_model, model_folder
     from codots.training.setup import profile_of
@@ -146,24 +150,24 @@ def find_model(config: TrainConfig) -> Iterator[Finding]:
     )
 
 
-def find_loggers(config: TrainConfig) -> Iterator[Finding]:
-    """The loggers of the recipe."""
+def check_logging(config: TrainConfig) -> Iterator[Finding]:
+    """Check that the loggers of the recipe are installed."""
     check_loggers(config.loggers)
     yield Finding("loggers", ", ".join(["metrics.jsonl", *config.loggers]))
 
 
-LOOKS = {
-    "python": find_python,
-    "torch": find_torch,
-    "device": find_device,
-    "threads": find_threads,
-    "disk": find_disk,
-    "model": find_model,
-    "loggers": find_loggers,
+CHECKS = {
+    "python": check_python,
+    "torch": check_torch,
+    "device": check_device,
+    "threads": check_threads,
+    "disk": check_disk,
+    "model": check_model,
+    "loggers": check_logging,
 }
 
 
 def as_json(findings: list[Finding]) -> str:
-    """Findings for a program."""
+    """Return the findings as JSON."""
     fit = not any(found.must for found in findings)
     return json.dumps({"fit": fit, "findings": [vars(found) for found in findings]}, indent=2)

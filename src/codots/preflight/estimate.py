@@ -1,4 +1,4 @@
-"""What a recipe takes, before it runs: memory, time, and what to change where it cannot fit."""
+"""Estimate the memory and time of a recipe before it runs, and find changes that make it fit."""
 
 from __future__ import annotations
 
@@ -26,74 +26,76 @@ from codots.sampler.base import SESSIONS
 from codots.training.setup import entry_profile, profile_of
 
 GIB = 2**30
-ROOM = 1.15
-"""What allocators and libraries take besides, as a factor."""
-CONTEXT = 0.6 * GIB
-"""What a GPU's driver and libraries take of it."""
+OVERHEAD = 1.15
+"""Factor for the overhead of allocators and libraries."""
+CUDA_CONTEXT = 0.6 * GIB
+"""Bytes of GPU memory used by driver and libraries."""
 PACKS = 4
 """Packs that are rehearsed."""
 STATUS = Path("/proc/self/status")
 LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""Where Linux says how much memory a container may use."""
+"""File in which Linux states the memory limit of a container."""
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What a run takes of the device it computes on."""
+class Estimate:
+    """Memory and time of a run on its device."""
 
     place: Place
     parts: dict[str, float]
-    """Bytes by what they are for."""
+    """Bytes by use."""
     there: float
-    """Bytes that there are."""
+    """Bytes of memory that the device has."""
     changes: tuple[str, ...] = ()
-    """What would make it fit, nothing where it does or nothing would."""
+    """Changes that make the run fit; empty if it fits, or if no known change is enough."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of one step by what they are for; nothing where it cannot be tried."""
+    """Seconds of one step by use; empty if the device is not available."""
     whole: float = 0.0
-    """Seconds of the run, its looks included."""
+    """Seconds of the whole run, including evaluations on `dev`."""
 
     @property
     def needed(self) -> float:
-        """Bytes in all."""
+        """Total bytes."""
         return sum(self.parts.values())
 
     @property
     def fits(self) -> bool:
-        """Whether it can run."""
+        """Whether the run fits into memory."""
         return self.needed <= self.there
 
 
-def forecast(config: TrainConfig, gib: float | None = None) -> Forecast:
-    """Forecast a run on this machine, or its memory alone on a device that has so many GiB.
+def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
+    """Estimate a run on this machine, or only its memory on another device with `gib` GiB.
 
-    Raises ValueError for a recipe that cannot be run. Memory is that of replies as long as they may be, time that of
-    replies half as long.
+    Memory assumes replies of maximum length, time replies of half that length. Raises ValueError for a recipe that
+    cannot run.
     """
     from transformers import AutoConfig
 
     folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
     render = load_render(folder, profile.thinking)
-    at = elsewhere(config) if gib else place(folder, config.device, config.dtype)
+    at = remote_place(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
     profile = replace(profile, max_model_len=min(profile.max_model_len, shape.config.max_position_embeddings))
-    lives = rehearsed(config, profile, render, 1.0)
-    there = gib * GIB if gib else memory_of(at)
+    lives = scripted_lives(config, profile, render, 1.0)
+    there = gib * GIB if gib else device_memory(at)
     parts = memory(config, profile, shape, lives)
     if sum(parts.values()) > there:
-        return Forecast(at, parts, there, fitting(config, profile, shape, lives, there))
+        return Estimate(at, parts, there, changes_that_fit(config, profile, shape, lives, there))
     if gib:
-        return Forecast(at, parts, there)
-    seconds = step_seconds(config, shape, rehearsed(config, profile, render, 0.5))
-    looked = 2 * config.eval_packs * len(config.worlds)
-    look = looked / (config.packs_per_step * config.group_size) * (sum(seconds.values()) - seconds["learning"])
-    looks = -(-config.steps // config.eval_every) if config.eval_every else 0
-    return Forecast(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + looks * look)
+        return Estimate(at, parts, there)
+    seconds = step_seconds(config, shape, scripted_lives(config, profile, render, 0.5))
+    eval_lives = 2 * config.eval_packs * len(config.worlds)
+    eval_seconds = (
+        eval_lives / (config.packs_per_step * config.group_size) * (sum(seconds.values()) - seconds["learning"])
+    )
+    evals = -(-config.steps // config.eval_every) if config.eval_every else 0
+    return Estimate(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + evals * eval_seconds)
 
 
-def rehearsed(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[Rehearsed]:
-    """Rehearse a few packs, of each entry of the worlds as many as its share of a step asks for."""
+def scripted_lives(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[Rehearsed]:
+    """Play a few packs with scripted policies, from each entry of `worlds` in proportion to its packs per step."""
     lives = []
     for world in config.worlds:
         count = max(2, round(PACKS * len(config.worlds) * world.packs_per_step / config.packs_per_step))
@@ -103,8 +105,8 @@ def rehearsed(config: TrainConfig, profile: Profile, render: Render, share: floa
     return lives
 
 
-def elsewhere(config: TrainConfig) -> Place:
-    """Where a recipe would compute on a machine that has a GPU."""
+def remote_place(config: TrainConfig) -> Place:
+    """Return device and dtype of a recipe on another machine with a GPU."""
     return Place("cuda" if config.device == "auto" else config.device, _half(config.dtype))
 
 
@@ -112,31 +114,31 @@ def _half(dtype: str) -> str:
     return "bfloat16" if dtype == "auto" else dtype
 
 
-def memory_of(at: Place) -> float:
-    """Bytes that a device has."""
+def device_memory(at: Place) -> float:
+    """Return the bytes of memory of a device."""
     if at.device.startswith("cuda"):
         import torch
 
         return float(torch.cuda.get_device_properties(at.device).total_memory)
-    there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     limit = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
-    return there if limit == "max" else min(there, float(limit))
+    return total if limit == "max" else min(total, float(limit))
 
 
 @cache
-def programs(at: Place) -> float:
-    """Bytes that a worker takes before it has a model."""
+def process_bytes(at: Place) -> float:
+    """Return the bytes of a worker without a model."""
     if at.device.startswith("cuda"):
-        return CONTEXT
+        return CUDA_CONTEXT
     if STATUS.is_file():
         return float(re.search(r"VmRSS:\s*(\d+)", STATUS.read_text())[1]) * 1024  # type: ignore[index]
     import resource
 
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # of macOS, in bytes
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # in bytes on macOS
 
 
 def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehearsed]) -> dict[str, float]:
-    """Bytes by what they are for, of all workers; replies of the lives take all they may."""
+    """Return the bytes of all workers by use, with replies of maximum length."""
     workers = config.workers if shape.place.device == "cpu" else 1
     lora = config.learner.lora
     new = shape.adapters(lora.rank, lora.targets) if lora else 0
@@ -146,51 +148,55 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehe
     width = min(profile.max_model_len, 1 << (max(life.longest for life in lives) - 1).bit_length())
     each = {
         "weights": (shape.weights + new) * shape.itemsize,
-        # two moments and the gradient; of half precision the weights in full besides, and what a pass leaves
+        # two moments and the gradient; in half precision also float32 weights and the gradient of a pass
         "optimiser": learned * (12 + half * (4 + shape.itemsize)),
-        "keys and values": slots * width * shape.bytes_per_id * (1 + 1 / shape.layers),  # a layer grows at a time
-        "passes": max(learning(config, shape, lives), slots * shape.vocabulary * (24 + shape.itemsize)),
+        "keys and values": slots * width * shape.bytes_per_id * (1 + 1 / shape.layers),  # one layer grows at a time
+        "passes": max(backward_bytes(config, shape, lives), slots * shape.vocabulary * (24 + shape.itemsize)),
     }
     if config.learner.kl_coef:
         each["reference"] = shape.weights * shape.itemsize
     saved = {"weights being saved": float(shape.weights * shape.itemsize)}
-    taken = {what: ROOM * workers * bytes_ for what, bytes_ in each.items()}
-    return {"programs": workers * programs(shape.place)} | taken | saved
+    total = {use: OVERHEAD * workers * bytes_ for use, bytes_ in each.items()}
+    return {"programs": workers * process_bytes(shape.place)} | total | saved
 
 
-def learning(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> float:
-    """Bytes that the dearest pass there and back takes at its height."""
-    most = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs_per_step]  # a step may have fewer
+def backward_bytes(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> float:
+    """Return the peak bytes of the costliest forward and backward pass."""
+    most = sorted(lives, key=lambda life: life.passes, reverse=True)[
+        : config.packs_per_step
+    ]  # at most the packs of a step
     parts = micro_batches(grouped(most, config.group_size), config.learner.max_microbatch_tokens)
-    part = max(parts, key=lambda part: scored(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers)
-    sampled, layer = scored(part), shape.kept(part)
+    part = max(
+        parts, key=lambda part: scored_tokens(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers
+    )
+    sampled, layer = scored_tokens(part), shape.saved_bytes(part)
     if config.learner.gradient_checkpointing:
-        kept, sampled = shape.layers * len(part.ids) * shape.width * shape.itemsize + layer, min(sampled, PIECE)
+        stored, sampled = shape.layers * len(part.ids) * shape.width * shape.itemsize + layer, min(sampled, PIECE)
     else:
-        kept = shape.layers * layer
-    # logits as they come, in full, their logprobs, probabilities and gradient; now and then a copy is gone late
-    return float(kept + layer + sampled * shape.vocabulary * (20 + shape.itemsize))
+        stored = shape.layers * layer
+    # logits in model dtype and float32, logprobs, probabilities, their gradient, and a copy that may be freed late
+    return float(stored + layer + sampled * shape.vocabulary * (20 + shape.itemsize))
 
 
-def scored(part: MicroBatch) -> int:
-    """How many ids a pass has logits of."""
+def scored_tokens(part: MicroBatch) -> int:
+    """Return the number of tokens whose logits a pass computes."""
     return sum(sum(sample.mask) for sample in part.samples)
 
 
-def fitting(
+def changes_that_fit(
     config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehearsed], there: float
 ) -> tuple[str, ...]:
-    """The first changes, one on top of the other, with which it fits; nothing if none do."""
-    said: dict[str, str] = {}
-    for key, value, changed in less(config):
-        said[key] = f"{key}={value}"
+    """Return the first cumulative changes with which the run fits, or () if none are enough."""
+    changes: dict[str, str] = {}
+    for key, value, changed in smaller_recipes(config):
+        changes[key] = f"{key}={value}"
         if sum(memory(changed, profile, shape, lives).values()) <= there:
-            return tuple(said.values())
+            return tuple(changes.values())
     return ()
 
 
-def less(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
-    """Changes that take less memory, those first that cost least."""
+def smaller_recipes(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
+    """Yield cumulative changes that reduce memory, cheapest first: key, value, and the changed recipe."""
 
     def learner(**values: Any) -> TrainConfig:
         return config.model_copy(update={"learner": config.learner.model_copy(update=values)})
@@ -210,19 +216,19 @@ def less(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
 
 
 def step_seconds(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> dict[str, float]:
-    """Seconds of one step by what they are for."""
-    from codots.preflight.timing import try_passes
+    """Return the seconds of one step by use."""
+    from codots.preflight.timing import time_passes
 
     workers = config.workers if shape.place.device == "cpu" else 1
     rows = -(-config.packs_per_step * config.group_size // workers)
-    pace = try_passes(shape, lives, min(rows, 64), config.learner.gradient_checkpointing)
+    speed = time_passes(shape, lives, min(rows, 64), config.learner.gradient_checkpointing)
     samples = [sample for life in lives for sample in life.samples]
-    run = sum(len(part.ids) for part in micro_batches(samples, config.learner.max_microbatch_tokens)) / len(lives)
+    learned = sum(len(part.ids) for part in micro_batches(samples, config.learner.max_microbatch_tokens)) / len(lives)
     read = sum(len(sample.ids) - sum(sample.mask) for sample in samples) / len(lives)
     worlds = sum(life.seconds for life in lives) / len(lives)
     return {
-        "sampling": max(life.passes for life in lives) * pace.sampled,
-        "reading": rows * read * pace.read,
+        "sampling": max(life.passes for life in lives) * speed.sampled,
+        "reading": rows * read * speed.read,
         "worlds and words": rows * worlds,
-        "learning": rows * run * pace.learned,
+        "learning": rows * learned * speed.learned,
     }

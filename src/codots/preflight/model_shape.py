@@ -1,4 +1,4 @@
-"""The shape of a model, without memory for its weights."""
+"""Sizes of a model, computed on the meta device without memory for its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codots.sampler.cache import bytes_per_id
 
 
 class Shape:
-    """What can be said of a model by its `transformers` config: layers are alike, so that two tell of all."""
+    """Sizes of a model from its `transformers` config, extrapolated from one and two layers, as all are equal."""
 
     def __init__(self, config: Any, place: Place) -> None:
         self.config, self.place = config, place
@@ -24,15 +24,15 @@ class Shape:
         self.itemsize = int(place.torch_dtype.itemsize)
 
     def with_layers(self, count: int, device: str) -> Any:
-        """A model of random weights that has only so many layers."""
+        """Return a model with random weights and `count` layers."""
         from transformers import AutoModelForCausalLM
 
-        short = deepcopy(self.config)
-        short.num_hidden_layers = count
-        if getattr(short, "layer_types", None):
-            short.layer_types = short.layer_types[:count]
+        config = deepcopy(self.config)
+        config.num_hidden_layers = count
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:count]
         with torch.device(device):
-            return use_row_attention(AutoModelForCausalLM.from_config(short, dtype=self.place.torch_dtype))
+            return use_row_attention(AutoModelForCausalLM.from_config(config, dtype=self.place.torch_dtype))
 
     @cached_property
     def _one_and_two(self) -> tuple[Any, Any]:
@@ -40,39 +40,39 @@ class Shape:
 
     @cached_property
     def weights(self) -> int:
-        """How many there are."""
+        """Number of weights."""
         one, two = (sum(int(p.numel()) for p in model.parameters()) for model in self._one_and_two)
         return one + (two - one) * (self.layers - 1)
 
     @property
     def bytes_per_id(self) -> int:
-        """Size of the keys and values of one id."""
+        """Bytes of KV cache per token."""
         return bytes_per_id(self._one_and_two[0]) * self.layers
 
     def adapters(self, rank: int, targets: tuple[str, ...]) -> int:
-        """How many weights LoRA would add."""
-        named = self._one_and_two[0].named_modules()
-        linear = [m for name, m in named if name.rpartition(".")[2] in targets and isinstance(m, torch.nn.Linear)]
+        """Return the number of weights that LoRA adds."""
+        modules = self._one_and_two[0].named_modules()
+        linear = [m for name, m in modules if name.rpartition(".")[2] in targets and isinstance(m, torch.nn.Linear)]
         return int(sum(m.in_features + m.out_features for m in linear)) * rank * self.layers
 
-    def kept(self, part: MicroBatch) -> int:
-        """Bytes that one layer keeps of a pass for the way back."""
-        one, two = (_kept(model, part) for model in self._one_and_two)
+    def saved_bytes(self, part: MicroBatch) -> int:
+        """Return the bytes that one layer saves for backward."""
+        one, two = (_saved_bytes(model, part) for model in self._one_and_two)
         return int(two - one)
 
 
-def _kept(model: Any, part: MicroBatch) -> int:
-    held = {parameter.untyped_storage()._cdata: 0 for parameter in model.parameters()}
-    alive = []
+def _saved_bytes(model: Any, part: MicroBatch) -> int:
+    sizes = {parameter.untyped_storage()._cdata: 0 for parameter in model.parameters()}
+    tensors = []
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        held.setdefault(storage._cdata, storage.nbytes())
-        alive.append(tensor)  # so that no other gets its number
+        sizes.setdefault(storage._cdata, storage.nbytes())
+        tensors.append(tensor)  # keeps the storage alive, so that no other storage gets its id
         return tensor
 
     starts = zip(part.shared, part.nodes, strict=True)
     positions = torch.cat([torch.arange(s, len(nodes)) for s, nodes in starts]).to("meta")
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         run(model.base_model, torch.tensor(part.ids, device="meta"), positions, part.rows("meta"))
-    return sum(held.values())
+    return sum(sizes.values())

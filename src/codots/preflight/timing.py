@@ -1,4 +1,4 @@
-"""How long a pass takes here: a few are run, by a model of random weights and, where that is large, of two layers."""
+"""Time a few passes on this machine, with random weights; large models are extrapolated from one and two layers."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 
 SMALL = 5_000_000
-"""Weights up to which the whole model is tried."""
-IDS = 2048
-"""Ids that a trial reads, and learns from."""
+"""Maximum number of weights for which the whole model is timed."""
+TOKENS = 2048
+"""Tokens that a trial reads and trains on."""
 REPLY = 16
-"""Ids that a trial samples of each row."""
+"""Tokens that a trial samples per row."""
 
 
 @dataclass(frozen=True)
-class Pace:
+class Speed:
     """Seconds of one worker."""
 
     sampled: float
-    """Of a pass that samples an id for every life."""
+    """Seconds of a pass that samples one token for every life."""
     read: float
-    """Of reading one id."""
+    """Seconds to read one token."""
     learned: float
-    """Of one id, there and back."""
+    """Seconds of forward and backward for one token."""
 
 
-def try_passes(shape: Shape, lives: Sequence[Rehearsed], rows: int, recompute: bool) -> Pace:
-    """Time the passes of a recipe whose workers live `rows` lives at once."""
+def time_passes(shape: Shape, lives: Sequence[Rehearsed], rows: int, recompute: bool) -> Speed:
+    """Time the passes of a recipe whose workers roll out `rows` lives at once."""
     torch.set_num_threads(1)
     if shape.weights <= SMALL:
-        return Pace(*_timed(shape, shape.layers, lives, rows, recompute))
+        return Speed(*_timed(shape, shape.layers, lives, rows, recompute))
     one, two = (_timed(shape, layers, lives, rows, recompute) for layers in (1, 2))
-    return Pace(*(a + max(0.0, b - a) * (shape.layers - 1) for a, b in zip(one, two, strict=True)))
+    return Speed(*(a + max(0.0, b - a) * (shape.layers - 1) for a, b in zip(one, two, strict=True)))
 
 
 def _timed(
@@ -55,48 +55,53 @@ def _timed(
 ) -> tuple[float, float, float]:
     model = shape.with_layers(layers, shape.place.device).eval()
     samples = [sample for life in lives for sample in life.samples]
-    openings = [(samples[i % len(samples)].ids)[: max(16, IDS // rows)] for i in range(rows)]
-    clock = time.process_time if shape.place.device == "cpu" else time.perf_counter  # other programs may be busy
-    first = _median(clock, lambda: _sample(model, openings, 1))
-    more = _median(clock, lambda: _sample(model, openings, 1 + REPLY))
-    sampled = max(0.0, more - first) / REPLY
-    read = max(0.0, first - sampled) / sum(map(len, openings))
-    learner = LocalLearner(model, LearnerConfig(gradient_checkpointing=recompute, max_microbatch_tokens=IDS))
-    batch = _some(samples)
-    ids = sum(len(part.ids) for part in micro_batches(batch, IDS))
+    prompts = [(samples[i % len(samples)].ids)[: max(16, TOKENS // rows)] for i in range(rows)]
+    clock = (
+        time.process_time if shape.place.device == "cpu" else time.perf_counter
+    )  # CPU time, because other programs may be busy
+    one_token = _median(clock, lambda: _sample(model, prompts, 1))
+    all_tokens = _median(clock, lambda: _sample(model, prompts, 1 + REPLY))
+    sampled = max(0.0, all_tokens - one_token) / REPLY
+    read = max(0.0, one_token - sampled) / sum(map(len, prompts))
+    learner = LocalLearner(model, LearnerConfig(gradient_checkpointing=recompute, max_microbatch_tokens=TOKENS))
+    batch = _first_episodes(samples)
+    ids = sum(len(part.ids) for part in micro_batches(batch, TOKENS))
     return sampled, read, _median(clock, lambda: learner.forward_backward(batch, ids)) / ids
 
 
-def _some(samples: Sequence[Sample]) -> list[Sample]:
-    """The first episodes, up to `IDS` ids, and one at least."""
-    taken, ids = [samples[0]], len(samples[0].ids)
+def _first_episodes(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the first episodes with up to `TOKENS` tokens in total, and at least one."""
+    selected, ids = [samples[0]], len(samples[0].ids)
     for sample in samples[1:]:
         ids += len(sample.ids)
-        if ids > IDS:
+        if ids > TOKENS:
             break
-        taken.append(sample)
-    return taken
+        selected.append(sample)
+    return selected
 
 
 def _median(clock: Callable[[], float], call: Callable[[], Any]) -> float:
     call()
-    spent = []
+    seconds = []
     for _ in range(3):
         start = clock()
         call()
-        spent.append(clock() - start)
-    return median(spent)
+        seconds.append(clock() - start)
+    return median(seconds)
 
 
-def _sample(model: Any, openings: Sequence[list[int]], count: int) -> None:
-    sampler = LocalSampler(model, frozenset(), max_sessions=len(openings))
+def _sample(model: Any, prompts: Sequence[list[int]], count: int) -> None:
+    sampler = LocalSampler(model, frozenset(), max_sessions=len(prompts))
 
     async def one(i: int) -> None:
-        ids = [i % model.config.vocab_size, *openings[i]]  # rows that begin alike would be read once
+        ids = [
+            i % model.config.vocab_size,
+            *prompts[i],
+        ]  # distinct first tokens, because the sampler reads a shared prefix only once
         async with sampler.session(("trial", i)) as session:
             await session.sample(ids, SamplingParams(count, 1.0))
 
     async def together() -> None:
-        await asyncio.gather(*(one(i) for i in range(len(openings))))
+        await asyncio.gather(*(one(i) for i in range(len(prompts))))
 
     run_loop(together())
