@@ -1,4 +1,4 @@
-"""Every command says what it did; what goes wrong is one line, leaves nothing behind and ends with code 2."""
+"""Every command reports its result; an error is one line, changes no file and exits with code 2."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def home(base, tmp_path, monkeypatch):
-    """A folder to work in, with a model and recipes."""
+    """A working folder with a model and recipes."""
     shutil.copytree(base, tmp_path / "model")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (tmp_path / "eval.yaml").write_text(yaml.safe_dump(EVAL))
@@ -61,11 +61,11 @@ def home(base, tmp_path, monkeypatch):
 
 @pytest.fixture
 def codots(home, codots):
-    """The command, in that folder."""
+    """Run the command in that folder."""
     return codots
 
 
-def test_a_run_that_stops_itself_ends_with_code_1(codots, registry):
+def test_a_run_without_lives_exits_with_code_1(codots, registry):
     domain = register(Flaky())
     domain.down = range(100)
     ended = codots("train", "recipe.yaml", "domain=flaky-v0", "preset=few", "run=gone")
@@ -79,7 +79,7 @@ def tree(folder):
 
 @pytest.fixture
 def refused(codots, home):
-    """Run the command, which is to fail with this one line and change nothing."""
+    """Run a command that must fail with this one line and change no file."""
 
     def run(line, *args):
         before = tree(home)
@@ -157,7 +157,7 @@ def refused(codots, home):
             "unknown preset of frozen-lake-v1 'eazy'",
             ["pretrain", "pretrain.yaml", "stages=[{steps: 1, presets: [eazy]}]"],
         ),
-        ("cannot be cut into 3 heads", ["pretrain", "pretrain.yaml", "heads=3"]),
+        ("cannot be split into 3 heads", ["pretrain", "pretrain.yaml", "heads=3"]),
         ("unknown arm 'shufled'.*nearest is 'shuffled'", ["eval", "model", "arms=own,shufled", "rows=rows.jsonl"]),
         ("arms: .*at least 1 item", ["eval", "model", "arms=','"]),
         ("unknown preset of frozen-lake-v1 'eazy'.*nearest is 'easy'", ["eval", "model", "preset=eazy"]),
@@ -199,7 +199,7 @@ def refused(codots, home):
         ("no folder nowhere", ["view", "nowhere"]),
     ],
 )
-def test_what_cannot_be_done_is_one_line(refused, line, args):
+def test_an_invalid_command_is_one_line(refused, line, args):
     refused(line, *args)
 
 
@@ -218,14 +218,14 @@ def test_a_model_folder_without_weights_is_one_line(refused, home, command):
 def test_a_foreign_tokenizer_is_one_line(refused, home, tokenizer, command):
     from codots.model.tiny import make_tokenizer
 
-    words = make_tokenizer()
-    words.add_tokens(["another", "word"])
-    words.save_pretrained(home / "model")
+    foreign = make_tokenizer()
+    foreign.add_tokens(["another", "word"])
+    foreign.save_pretrained(home / "model")
     refused(f"model has a foreign tokenizer: it has {len(tokenizer) + 2} ids, the model {len(tokenizer)}", *command)
 
 
 @MODEL_COMMANDS
-def test_weights_that_are_missing_are_one_line(refused, home, command):
+def test_missing_weights_are_one_line(refused, home, command):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(home / "model" / "model.safetensors")
@@ -235,19 +235,19 @@ def test_weights_that_are_missing_are_one_line(refused, home, command):
 
 
 @MODEL_COMMANDS
-def test_a_profile_that_makes_no_sense_is_one_line(refused, home, command):
+def test_an_invalid_profile_is_one_line(refused, home, command):
     (home / "model" / "codots.json").write_text('{"style": "loud"}')
     refused("codots.json is not a profile: unknown prompt style 'loud'", *command)
 
 
-def test_training_leaves_a_model(codots, home):
+def test_training_saves_a_model(codots, home):
     ended = codots("train", "recipe.yaml")
     assert (ended.code, ended.out) == (0, "the model is in run/model, the run in run\n")
     assert load_profile(home / "run" / "model").style == "compact"
     assert re.search(r"^step 3/3  reward by position \d\.\d\d \d\.\d\d", ended.err, re.M)
 
 
-def test_what_is_no_number_of_its_kind_is_one_line(refused):
+def test_an_invalid_value_is_one_line(refused):
     for change, line in (
         ("init_from=''", "init_from: String should have at least 1 character"),
         ("stage_timeout=1e12", "stage_timeout: .*less than or equal to 100000000"),
@@ -258,33 +258,34 @@ def test_what_is_no_number_of_its_kind_is_one_line(refused):
     refused("stage_timeout: .*finite number, got inf", "eval", "base", "stage_timeout=.inf")
 
 
-def test_a_file_in_the_way_is_one_line(refused, home):
+def test_a_path_that_is_no_folder_or_regular_file_is_one_line(refused, home):
     os.mkfifo(home / "pipe")
     refused("cannot write pipe: it is not a regular file", "eval", "base", "packs=2", "rows=pipe")
-    refused("no run can be at recipe.yaml/x: recipe.yaml is a file", "train", "recipe.yaml", "run=recipe.yaml/x")
+    refused("cannot create a run at recipe.yaml/x: recipe.yaml is a file", "train", "recipe.yaml", "run=recipe.yaml/x")
 
 
 def test_another_runs_folder_is_one_line(codots, refused):
     codots("train", "recipe.yaml", "steps=1")
-    refused("run already holds a run; add --resume to go on with it", "train", "recipe.yaml", "steps=1")
+    refused("run already contains a run; add --resume to continue it", "train", "recipe.yaml", "steps=1")
     refused("run is another run: there seed is 0, here 5", "train", "recipe.yaml", "steps=1", "seed=5", "--resume")
     refused("run is another run: there steps is 1, here 3", "train", "recipe.yaml", "--resume")
-    refused("run already holds a run; give run=ANOTHER", "pretrain", "pretrain.yaml")
+    refused("run already contains a run; give run=ANOTHER", "pretrain", "pretrain.yaml")
 
 
-def test_a_corrupt_checkpoint_is_one_line_and_the_run_goes_on(codots, refused, home, caplog):
+def test_a_corrupt_checkpoint_is_one_line_and_the_run_continues(codots, refused, home, caplog):
     codots("train", "recipe.yaml")
     last = checkpoints(home / "run")[-1]
     (last / "state.json").write_text("{")
     ended = codots("train", "recipe.yaml", "--resume")
-    said = (
-        "step-000003 is corrupt: state.json cannot be read; it is set aside as corrupt-step-000003, and the run goes on"
+    warning = (
+        "step-000003 is corrupt: state.json cannot be read; "
+        "it is renamed to corrupt-step-000003, and the run continues from step-000002"
     )
     assert ended.code == 0
-    assert [said in message for message in caplog.messages] == [True]
+    assert [warning in message for message in caplog.messages] == [True]
     for folder in checkpoints(home / "run"):
         (folder / "state.json").write_text("{")
-    refused("none before it is whole; give run=ANOTHER to start again", "train", "recipe.yaml", "--resume")
+    refused("no earlier checkpoint is intact; give run=ANOTHER to start again", "train", "recipe.yaml", "--resume")
 
 
 def test_a_run_that_stops_itself_is_one_line_and_code_1(codots, home):
@@ -295,7 +296,7 @@ def test_a_run_that_stops_itself_is_one_line_and_code_1(codots, home):
     assert codots("train", "recipe.yaml", "--resume").code == 0
 
 
-def test_a_fork_starts_from_another_run(codots, home):
+def test_a_run_can_start_from_another_run(codots, home):
     codots("train", "recipe.yaml")
     ended = codots("train", "recipe.yaml", "run=fork", "seed=1", "--init-from", "run", "eval_every=3", "eval_packs=2")
     assert ended.code == 0
@@ -311,7 +312,7 @@ def test_no_secret_is_in_an_error(codots, monkeypatch):
     assert not re.search("hf_0123456789|me:word", ended.err)
 
 
-def test_the_doctor_shows_a_table_or_json_and_ends_with_its_verdict(codots, home):
+def test_the_doctor_prints_a_table_or_json_and_exits_with_its_verdict(codots, home):
     found = strict(codots("doctor", "recipe.yaml", "--json").out)
     assert found["fit"] is True
     assert {"model", "disk", "torch"} <= {finding["what"] for finding in found["findings"]}
@@ -332,7 +333,7 @@ def test_a_dry_run_writes_nothing(codots, home):
     assert "# 3 steps from 'model' in style 'compact'; nothing was run" in ended.out
 
 
-def test_a_dry_run_tells_of_every_entry_of_worlds_and_a_report_shows_them(codots, home):
+def test_a_dry_run_lists_every_entry_of_worlds_and_a_report_shows_them(codots, home):
     mixed = RECIPE | {
         "worlds": [{"preset": "tiny", "packs_per_step": 2, "pack_size": 2}, {"preset": "easy", "packs_per_step": 4}]
     }
@@ -346,10 +347,10 @@ def test_a_dry_run_tells_of_every_entry_of_worlds_and_a_report_shows_them(codots
     assert codots("train", "full.yaml", "--dry-run").out == ended.out
     assert codots("train", "mixed.yaml", "steps=1", "eval_every=1", "eval_packs=2").code == 0
     assert codots("train", "run/config.yaml", "--resume").code == 0
-    assert codots("report", "run").out == "look at run/report.html\n"
+    assert codots("report", "run").out == "open run/report.html\n"
     assert "Reward while training, frozen-lake-v1:easy" in (home / "run" / "report.html").read_text()
     refusal = codots("demo", "mixed.yaml", "--packs", "2")
-    assert (refusal.code, refusal.err) == (2, "codots: a demonstration shows one domain; the recipe has 2 worlds\n")
+    assert (refusal.code, refusal.err) == (2, "codots: a demo trains on one domain; the recipe has 2 worlds\n")
 
 
 def test_what_a_dry_run_prints_is_a_recipe(codots, home):
@@ -358,11 +359,11 @@ def test_what_a_dry_run_prints_is_a_recipe(codots, home):
 
 
 def strict(text):
-    """Read JSON as another language would: NaN is none."""
+    """Parse strict JSON, which has no NaN."""
     return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
-def test_an_evaluation_as_json_is_json_alone(codots, home):
+def test_an_evaluation_as_json_prints_only_json(codots, home):
     args = ["model", "preset=tiny", "packs=2", "pack_size=2", "workers=1", "arms=own,null,oracle"]
     found = strict(codots("eval", *args, "--json", "rows=rows.jsonl").out)
     assert list(found["arms"]) == ["own", "null", "oracle"]
@@ -373,20 +374,22 @@ def test_an_evaluation_as_json_is_json_alone(codots, home):
 def test_an_evaluation_is_a_table(codots):
     ended = codots("eval", "model", "preset=tiny", "packs=3", "pack_size=2", "workers=1")
     assert ended.code == 0
-    for words in ("own reward", "null success", "lift", "share", "floor", "bayes", "ceiling", "position 1"):
-        assert words in ended.out
+    for label in ("own reward", "null success", "lift", "share", "floor", "bayes", "ceiling", "position 1"):
+        assert label in ended.out
 
 
-def test_a_file_of_settings_says_what_words_say_and_words_after_it_win(codots, home):
-    words = [f"{key}={value}" for key, value in EVAL.items() if key != "model"]
-    by_words = codots("eval", "model", *words, "--json").out
-    assert codots("eval", "eval.yaml", "--json").out == by_words
-    assert (strict(by_words)["n_packs"], list(strict(by_words)["arms"])) == (2, ["own", "null"])
+def test_a_settings_file_equals_arguments_and_later_arguments_override_it(codots, home):
+    changes = [f"{key}={value}" for key, value in EVAL.items() if key != "model"]
+    by_arguments = codots("eval", "model", *changes, "--json").out
+    assert codots("eval", "eval.yaml", "--json").out == by_arguments
+    assert (strict(by_arguments)["n_packs"], list(strict(by_arguments)["arms"])) == (2, ["own", "null"])
     changed = strict(codots("eval", "eval.yaml", "packs=3", "arms=null", "--json").out)
     assert (changed["n_packs"], list(changed["arms"])) == (3, ["null"])
-    listed = yaml.safe_dump(EVAL | {"arms": ["own", "null"]}).replace("'null'", "null")  # as anybody would write it
+    listed = yaml.safe_dump(EVAL | {"arms": ["own", "null"]}).replace(
+        "'null'", "null"
+    )  # the usual spelling, without quotes
     (home / "eval.yml").write_text(listed)
-    assert codots("eval", "eval.yml", "--json").out == by_words
+    assert codots("eval", "eval.yml", "--json").out == by_arguments
     (home / "eval.yml").write_text("preset: tiny\n")
     missing = codots("eval", "eval.yml")
     assert (missing.code, missing.err) == (2, "codots: eval.yml: model: Field required\n")
@@ -399,26 +402,26 @@ def test_a_run_and_a_checkpoint_can_be_evaluated(codots, home):
     assert found[0]["arms"] == found[1]["arms"]
 
 
-def test_a_reference_is_a_table_or_json(codots):
+def test_baselines_are_a_table_or_json(codots):
     args = ["frozen-lake-v1", "--preset", "tiny", "--packs", "4", "--pack-size", "2"]
     found = strict(codots("baselines", *args, "--json").out)
     assert found["informed"][0] > found["random"][0]
     table = codots("baselines", *args).out
-    assert all(words in table for words in ("random", "informed", "bayes is exact", f"{found['bayes'][1]:.3f}"))
+    assert all(label in table for label in ("random", "informed", "bayes is exact", f"{found['bayes'][1]:.3f}"))
 
 
-def test_a_tiny_model_is_made(codots, home):
+def test_a_tiny_model_is_pretrained(codots, home):
     ended = codots("pretrain", "pretrain.yaml")
     assert (ended.code, ended.out) == (0, "the model is in run/model\n")
     assert load_profile(home / "run" / "model").style == "compact"
 
 
-def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, home):
+def test_a_demo_writes_a_report_and_renames_an_earlier_run(codots, refused, home):
     ended = codots("demo", "recipe.yaml", "--packs", "2")
     assert ended.code == 0
     assert strict((home / "run" / "summary.json").read_text())["after"]["share_ci95"][0] == [None, None]
-    left = {"summary.json", "report.html", "model", "before.jsonl", "after.jsonl", "metrics.jsonl"}
-    assert {path.name for path in (home / "run").iterdir()} >= left
+    files = {"summary.json", "report.html", "model", "before.jsonl", "after.jsonl", "metrics.jsonl"}
+    assert {path.name for path in (home / "run").iterdir()} >= files
     assert (home / "run" / "report.html").stat().st_size > 1000
     first = (home / "run" / "summary.json").read_bytes()
     refused("no model at 'nowhere'", "demo", "recipe.yaml", "model=nowhere")
@@ -427,11 +430,11 @@ def test_a_demo_leaves_a_report_and_sets_an_earlier_one_aside(codots, refused, h
     assert (home / "run" / "summary.json").read_bytes() != first
 
 
-@pytest.mark.parametrize("of", [[], ["--pretrain"], ["--eval"]])
-def test_every_key_of_a_recipe_is_listed(codots, of):
-    keys = {key["name"]: key for key in strict(codots("config", *of, "--json").out)}
+@pytest.mark.parametrize("option", [[], ["--pretrain"], ["--eval"]])
+def test_every_key_of_a_recipe_is_listed(codots, option):
+    keys = {key["name"]: key for key in strict(codots("config", *option, "--json").out)}
     assert keys["workers"]["default"] == 2
-    shown = codots("config", *of).out
+    shown = codots("config", *option).out
     assert all(name in shown for name in keys)
 
 
@@ -448,20 +451,20 @@ def test_every_setting_of_an_evaluation_is_listed_with_its_default(codots):
     assert "--pretrain or --eval, not both" in both.err
 
 
-def test_a_report_says_where_it_is_and_takes_evaluations_that_lie_beside_the_run(codots, home):
+def test_a_report_prints_its_path_and_includes_evaluations_in_the_run_folder(codots, home):
     assert codots("train", "recipe.yaml").code == 0
-    told = ["eval", "run", "preset=tiny", "pack_size=2", "packs=2", "workers=1"]
-    (home / "run" / "mine.json").write_text(codots(*told, "--json", "rows=run/mine.jsonl").out)
+    evaluation = ["eval", "run", "preset=tiny", "pack_size=2", "packs=2", "workers=1"]
+    (home / "run" / "mine.json").write_text(codots(*evaluation, "--json", "rows=run/mine.jsonl").out)
     ended = codots("report", "run", "--figures")
-    assert (ended.code, ended.out) == (0, "look at run/report.html, and 20 figures in run/figures\n")
+    assert (ended.code, ended.out) == (0, "open run/report.html, and 20 figures in run/figures\n")
     page = (home / "run" / "report.html").read_text()
     assert "the trained model reached a reward of" in page
     assert '"where":["mine","step 1"]' in page
-    assert codots("report", "run", "run", "--out", "two.html").out == "look at two.html\n"
+    assert codots("report", "run", "run", "--out", "two.html").out == "open two.html\n"
     assert "Runs side by side" in (home / "two.html").read_text()
 
 
-def test_a_demo_never_sets_a_run_aside_that_still_goes_on(codots, home):
+def test_a_demo_never_renames_a_run_in_progress(codots, home):
     from codots.core.files import claimed
 
     (home / "run").mkdir()
@@ -474,7 +477,7 @@ def test_a_demo_never_sets_a_run_aside_that_still_goes_on(codots, home):
 
 
 @pytest.mark.parametrize("stage", ["codots.engine.open.LocalEngine", "codots.cli.demo.run_training"])
-def test_a_demo_that_is_stopped_leaves_no_trace_before_it_trains(codots, home, monkeypatch, stage):
+def test_a_demo_stopped_before_training_changes_no_file(codots, home, monkeypatch, stage):
     def stopped(*_):
         raise KeyboardInterrupt
 
@@ -486,8 +489,8 @@ def test_a_demo_that_is_stopped_leaves_no_trace_before_it_trains(codots, home, m
     assert tree(home) == before
 
 
-def informed(pack):
-    """What somebody who knows the world would type, and what it is worth."""
+def informed_input(pack):
+    """Return the action codes of the informed policy and its reward, for each task."""
     policy = pack.domain.policy("informed", pack.world)
     lives = []
     for task in pack.tasks:
@@ -501,9 +504,9 @@ def informed(pack):
     return lives
 
 
-def test_a_pack_is_played_from_what_is_typed(codots):
+def test_a_pack_is_played_from_typed_input(codots):
     pack = make_pack("frozen-lake-v1", "tiny", "test", 3, 2)
-    (first, one), (second, two) = informed(pack)
+    (first, one), (second, two) = informed_input(pack)
     ended = codots(
         "play", "frozen-lake-v1", "--preset", "tiny", "--split", "test", "--index", "3", "--pack-size", "2",
         typed="\n".join([*first, "code 2 goes up", " code 3: down", "", *second]) + "\n",
@@ -516,7 +519,7 @@ def test_a_pack_is_played_from_what_is_typed(codots):
     assert ended.err == ""
 
 
-def test_nonsense_loses_a_task_and_no_notes_are_kept(codots):
+def test_an_invalid_action_loses_the_task_and_empty_notes_stay_empty(codots):
     ended = codots(
         "play", "frozen-lake-v1", "--preset", "tiny", "--pack-size", "2", typed="north\n\n<action>9</action>\n"
     )
@@ -525,33 +528,33 @@ def test_nonsense_loses_a_task_and_no_notes_are_kept(codots):
     assert ended.out.count("your notes: none") == 2
 
 
-def test_notes_that_are_too_long_for_a_model_are_too_long_for_a_person(codots):
+def test_the_length_limit_of_notes_holds_for_a_person_too(codots):
     long = "\n".join(["9 9 9"] * 800)
     ended = codots(
         "play", "frozen-lake-v1", "--preset", "tiny", "--pack-size", "3", typed=f"x\nmine\n\nx\n{long}\n\nx\n"
     )
     assert ended.code == 0
-    assert "the notes stay as they were: the context has 4799 characters, the cap is 4000" in ended.out
+    assert "the notes are unchanged: the context has 4799 characters, the cap is 4000" in ended.out
     assert ended.out.count("your notes: mine") == 2
 
 
 @pytest.mark.parametrize("typed", ["", "1", "x\nhalf a note"])
-def test_typing_that_ends_early_ends_the_play(codots, typed):
+def test_input_that_ends_early_stops_play(codots, typed):
     ended = codots("play", "frozen-lake-v1", "--preset", "tiny", typed=typed)
     assert (ended.code, ended.err) == (1, "codots: stopped: the input ended\n")
 
 
-def test_ctrl_c_ends_the_play(codots, monkeypatch):
+def test_ctrl_c_stops_play(codots, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("codots.cli.play.answer", interrupted)
+    monkeypatch.setattr("codots.cli.play.read_reply", interrupted)
     ended = codots("play", "frozen-lake-v1", "--preset", "tiny")
     assert (ended.code, ended.err) == (130, "codots: stopped\n")
 
 
 @pytest.mark.parametrize("policy", ["random", "bayes", "informed"])
-def test_a_policy_is_watched_turn_by_turn(codots, policy):
+def test_a_policy_is_shown_turn_by_turn(codots, policy):
     pack = make_pack("frozen-lake-v1", "tiny", "dev", 0, 4)
     ended = codots("play", "frozen-lake-v1", "--preset", "tiny", "--policy", policy)
     assert (ended.code, ended.err) == (0, "")
@@ -574,38 +577,36 @@ def test_every_domain_can_be_watched(codots, id):
     assert re.search(r"rewards: \d\.\d\d\n$", ended.out)
 
 
-def test_what_is_drawn_stands_beside_an_opening_that_does_not_show_it(codots):
+def test_a_drawing_is_printed_if_the_observation_does_not_contain_it(codots):
     ended = codots("play", "alchemy-v1", "--policy", "informed", "--pack-size", "1", "--preset", "tiny")
     task = make_pack("alchemy-v1", "tiny", "dev", 0, 1).tasks[0]
     assert task.domain.draw(task.env().view) in ended.out
 
 
-def test_a_check_tells_of_every_domain_and_of_what_it_left_out(codots):
+def test_a_check_reports_every_domain_and_skipped_presets(codots):
     ended = codots("check", "learn2ask-v1", "learn2ask-v0", "--packs", "4", "--workers", "1")
     assert ended.code == 0
     first, second = ended.out.splitlines()
     assert re.fullmatch(
-        r"learn2ask-v1 keeps its contract: 4 presets, prompts of up to \d,\d+ characters, [\d.]+ s", first
+        r"learn2ask-v1 passes the check: 4 presets, prompts of up to \d,\d+ characters, [\d.]+ s", first
     )
-    assert re.match(
-        r"learn2ask-v0 keeps its contract: 1 preset, .* s; left out logs, logs-sum, .*: set CODOTS_", second
-    )
+    assert re.match(r"learn2ask-v0 passes the check: 1 preset, .* s; skipped logs, logs-sum, .*: set CODOTS_", second)
     assert "checking learn2ask-v1 easy: 0 of 9\n" in ended.err
     assert ended.err.endswith("checking all: 9 of 9\n")
 
 
-def test_a_check_of_all_is_one_of_every_id_and_preset(codots, monkeypatch):
-    def keeps(domain, preset, packs, size):
+def test_a_check_of_all_covers_every_id_and_preset(codots, monkeypatch):
+    def passes(domain, preset, packs, size):
         return Checked(domain.id, preset, 1.0, packs * size)
 
-    monkeypatch.setattr("codots.domains.check.check_preset", keeps)
+    monkeypatch.setattr("codots.domains.check.check_preset", passes)
     ended = codots("check", "--all", "--packs", "9", "--workers", "1")
     presets = {id: len(get_domain(id).presets) for id in domain_ids()}
-    said = [
-        f"{id} keeps its contract: {n} preset{'s' * (n > 1)}, prompts of up to 36 characters, {n:.1f} s"
+    expected = [
+        f"{id} passes the check: {n} preset{'s' * (n > 1)}, prompts of up to 36 characters, {n:.1f} s"
         for id, n in presets.items()
     ]
-    assert ended.out.splitlines() == said
+    assert ended.out.splitlines() == expected
 
 
 def test_the_domains_are_a_table_or_json(codots, monkeypatch):
@@ -616,7 +617,7 @@ def test_the_domains_are_a_table_or_json(codots, monkeypatch):
         "id": "frozen-lake-v1",
         "presets": ["easy", "hard", "wide", "tiny"],
         "styles": ["natural", "compact"],
-        "hidden": "A permutation code -> direction",
+        "hidden": "A permutation that maps codes to directions",
         "exact": True,
         "sizes": [4, 8],
         "lacks": {},
@@ -624,8 +625,7 @@ def test_the_domains_are_a_table_or_json(codots, monkeypatch):
     assert found["learn2ask-v0"]["lacks"]["logs"].startswith("set CODOTS_DIALOGUE_LOG")
     shown = codots("domains")
     assert (
-        "textworld:NAME is a benchmark from outside, such as textworld:house: pip install 'codots[textworld]'"
-        in shown.out
+        "textworld:NAME is an external benchmark, such as textworld:house: pip install 'codots[textworld]'" in shown.out
     )
     assert (shown.code, shown.err) == (0, "")
     assert all(id in shown.out for id in domain_ids())
@@ -634,21 +634,21 @@ def test_the_domains_are_a_table_or_json(codots, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
-def test_tasks_are_written_as_rows(codots, home, name):
+def test_tasks_are_exported_as_rows(codots, home, name):
     ended = codots("export", "frozen-lake-v1", "--out", name, "--preset", "tiny", "--packs", "3", "--pack-size", "2")
-    assert (ended.code, ended.out) == (0, f"6 tasks of 3 packs are in {name}\n")
+    assert (ended.code, ended.out) == (0, f"wrote 6 tasks of 3 packs to {name}\n")
     assert not list(home.glob(".*"))
     again = (home / name).read_bytes()
     assert codots("export", "frozen-lake-v1", "--out", name, "--preset=tiny", "--packs=3", "--pack-size=2").code == 0
     assert (home / name).read_bytes() == again
 
 
-def test_tasks_without_pyarrow_name_the_extra(refused, monkeypatch):
+def test_parquet_without_pyarrow_names_the_extra(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     refused(r"Parquet needs pyarrow: pip install 'codots\[parquet\]'", "export", "frozen-lake-v1", "--out", "x.parquet")
 
 
-def test_without_a_preset_a_domain_gives_its_first(codots):
+def test_the_default_preset_is_easy_or_the_first(codots):
     assert (
         "terminal-v0 standard: task 1 of 1" in codots("play", "terminal-v0", "--policy=informed", "--pack-size=1").out
     )
@@ -666,14 +666,14 @@ def test_ctrl_c_in_any_command_is_130(codots, monkeypatch):
     assert (ended.code, ended.out, ended.err) == (130, "", "codots: stopped\n")
 
 
-def test_no_command_at_all_shows_the_help(codots):
+def test_no_command_shows_the_help(codots):
     ended = codots()
     assert ended.code == 2
-    assert "Train a model by a recipe" in ended.out + ended.err
+    assert "Train a model with a recipe" in ended.out + ended.err
 
 
 def completed(words):
-    """What bash is offered after these words, by its own completion function, as `--show-completion` gives it."""
+    """Return the completions that bash offers after these words, with the function from `--show-completion`."""
     script = f"""
         eval "$(codots --show-completion; true)"
         COMP_WORDS=({words})
@@ -689,14 +689,14 @@ def completed(words):
     return done.stdout.split()
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash here")
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_bash_completes_commands_options_and_values():
     assert completed("codots tra") == ["train"]
     assert "--resume" in completed("codots train recipe.yaml --re")
     assert completed("codots train recipe.yaml learner.war") == ["learner.warmup_steps="]
     assert completed("codots eval base wri") == ["writer="]
     assert completed("codots eval base arms=own,fro") == ["arms=own,frozen"]
-    assert completed("codots eval base arms = own,fro") == ["own,frozen"]  # a real bash makes three words of it
+    assert completed("codots eval base arms = own,fro") == ["own,frozen"]  # bash splits words at the equals sign
     assert completed("codots eval base packs = 4 split = te") == ["test"]
     assert completed("codots eval base packs = 4 wri") == ["writer="]
     assert completed("codots train recipe.yaml preset=tin") == ["preset=tiny"]
@@ -705,7 +705,7 @@ def test_bash_completes_commands_options_and_values():
     assert completed("codots play frozen-lake-v1 --policy inf") == ["informed"]
 
 
-def test_the_version_is_said(codots):
+def test_the_version_is_printed(codots):
     from codots import __version__
 
     assert codots("--version").out == f"codots {__version__}\n"
@@ -715,40 +715,40 @@ def environment():
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def interrupted(home, sign, *args):
-    """Run the command, and send Ctrl-C as a terminal does, to every process of it, once a file has something in it."""
+def interrupt(home, file, *args):
+    """Run the command, send SIGINT to all its processes once a file has content, and return the step it stopped at."""
     process = subprocess.Popen(
         [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
     )
-    while process.poll() is None and not ((home / sign).exists() and (home / sign).read_bytes()):
+    while process.poll() is None and not ((home / file).exists() and (home / file).read_bytes()):
         pass
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == b""
     assert b"Traceback" not in err
-    said = re.fullmatch(
-        r"stopped after step (\d+), saved; the same command with --resume goes on", err.decode().split("\n")[-2]
+    stopped = re.fullmatch(
+        r"stopped after step (\d+), saved; run the same command with --resume to continue", err.decode().split("\n")[-2]
     )
-    return int(said[1])
+    return int(stopped[1])
 
 
 def test_ctrl_c_saves_and_resume_finishes(codots, home):
     args = ["train", "recipe.yaml", "steps=20", "save_every=20"]
-    stopped = interrupted(home, "run/metrics.jsonl", *args)
+    stopped = interrupt(home, "run/metrics.jsonl", *args)
     assert [folder.name for folder in checkpoints(home / "run")] == [f"step-{stopped:06d}"]
     assert codots(*args, "--resume").code == 0
     lines = (home / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
 
 
-def test_ctrl_c_while_the_workers_still_start_is_no_different(home):
-    assert interrupted(home, "run/config.yaml", "train", "recipe.yaml", "steps=20", "workers=2") == 1
+def test_ctrl_c_while_the_workers_start_also_saves(home):
+    assert interrupt(home, "run/config.yaml", "train", "recipe.yaml", "steps=20", "workers=2") == 1
 
 
-def test_ctrl_c_ends_a_check_and_its_workers(home):
+def test_ctrl_c_stops_a_check_and_its_workers(home):
     command = [*COMMAND, "check", "alchemy-v1", "frozen-lake-v1", "--workers", "2"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where Ctrl-C is ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the test process may ignore SIGINT
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
     ) as process:
@@ -778,15 +778,15 @@ sys.exit(f"loaded {(heavy | {'numpy'}) & light} and {heavy & set(sys.modules)}" 
 """
 
 
-def test_the_package_and_its_help_load_nothing_heavy(tmp_path):
+def test_the_package_and_its_help_import_no_heavy_module(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LIGHT], capture_output=True, text=True, cwd=tmp_path, env=environment()
     )
     assert done.returncode == 0, done.stderr
-    assert "Train a model by a recipe" in done.stdout
+    assert "Train a model with a recipe" in done.stdout
 
 
-def test_public_names_are_there_when_asked_for():
+def test_public_names_are_importable():
     import codots as package
 
     for name in package.__all__:

@@ -1,1 +1,1 @@
-"""The command line: thin commands, and what a person sees while they run."""
+"""The command line: thin commands and their displays."""

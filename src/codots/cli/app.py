@@ -1,4 +1,4 @@
-"""The application that commands join, the words that they share, and how they print."""
+"""The Typer application, the arguments and options that commands share, and table output."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from codots.core.renamed import COMMANDS
 
 
 class StoppedError(Exception):
-    """Somebody pressed Ctrl-C."""
+    """The command was stopped by Ctrl-C."""
 
 
 class Commands(TyperGroup):
-    """Command group that tells Ctrl-C from the end of input, and names the present name of a renamed command."""
+    """Command group that tells Ctrl-C from the end of input, and names the new name of a renamed command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command; the name of an earlier version is refused with the present one."""
+        """Return the command; fail with the new name for a name of an earlier version."""
         if args and args[0] in COMMANDS:
             ctx.fail(f"{args[0]} is now called {COMMANDS[args[0]]}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -49,20 +49,20 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="codots",
-    help="Connect the Dots: agents that get better the longer they live in a world.",
+    help="Connect the Dots: train and evaluate agents that learn across the tasks of one world.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
-Recipe = Annotated[Path, typer.Argument(help="A recipe, such as recipes/lake.yaml.")]
+Recipe = Annotated[Path, typer.Argument(help="Recipe file, such as recipes/lake.yaml.")]
 Changes = Annotated[
     list[str] | None,
-    typer.Argument(help="Changes to it: key=value ...", show_default=False, autocompletion=changing(keys)),
+    typer.Argument(help="Changes to the recipe: key=value ...", show_default=False, autocompletion=changing(keys)),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        help="What differs from the defaults (codots config --eval): key=value ...",
+        help="Settings that differ from the defaults (codots config --eval): key=value ...",
         show_default=False,
         autocompletion=changing(settings),
     ),
@@ -78,20 +78,24 @@ Id = Annotated[
 ]
 SomePreset = Annotated[
     str | None,
-    typer.Option("--preset", help="Preset of the domain; easy or else its first.", autocompletion=completing(presets)),
+    typer.Option(
+        "--preset",
+        help="Preset of the domain; the default is easy, or else the first preset.",
+        autocompletion=completing(presets),
+    ),
 ]
-Packs = Annotated[int, typer.Option(min=2, help="Number of packs; 500 for a claim.")]
+Packs = Annotated[int, typer.Option(min=2, help="Number of packs; use 500 for reported results.")]
 Size = Annotated[int, typer.Option("--pack-size", min=1, help="Number of tasks in a pack.")]
 Split = Annotated[
     str,
     typer.Option(
-        help="Which packs: train, dev, test, or any held-out name.",
+        help="Split of the packs: train, dev, test, or any other held-out name.",
         callback=checked_split,
         autocompletion=completing(splits),
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes, one a core.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON to stdout.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of processes, one per core.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -103,8 +107,8 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def show(what: Any) -> None:
-    """Print a table; where nobody watches, at a width that does not hang on the machine."""
+def show(table: Any) -> None:
+    """Print a table; if stdout is not a terminal, at a width that does not depend on the machine."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 140).print(what)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -1,4 +1,4 @@
-"""The demonstration: measure a tiny model, train it, measure it again on worlds it never met."""
+"""The demo: evaluate a tiny model, train it, and evaluate it again on unseen worlds."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from codots.report.page import REPORT, write_report
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the demonstration found."""
+class DemoResult:
+    """Result of the demo: both evaluations, seconds per stage, and the report page."""
 
     before: Report
     after: Report
@@ -29,37 +29,39 @@ class Shown:
     page: Path
 
 
-def demo(config: TrainConfig, *, packs: int = 500) -> Shown | None:
-    """Measure, train, measure, and leave `summary.json`, `model` and `report.html` in the run folder; None on Ctrl-C.
+def demo(config: TrainConfig, *, packs: int = 500) -> DemoResult | None:
+    """Evaluate, train, evaluate again, and write `summary.json`, `model` and `report.html` to the run folder.
 
-    An earlier demonstration in that folder is set aside, not overwritten.
+    Returns None on Ctrl-C. An existing run folder is renamed, not overwritten.
     """
     if len(config.worlds) > 1:
-        raise ValueError(f"a demonstration shows one domain; the recipe has {len(config.worlds)} worlds")
+        raise ValueError(f"a demo trains on one domain; the recipe has {len(config.worlds)} worlds")
     folder = Path(config.run)
     seconds: dict[str, float] = {}
-    with TemporaryDirectory() as spare:  # training starts in an empty folder
-        rows = Path(spare) / "before.jsonl"
+    with TemporaryDirectory() as temporary:  # training needs an empty run folder
+        rows = Path(temporary) / "before.jsonl"
         with timed("evaluate before", seconds):
-            before = measure(config, config.model, packs, ("own", "null"), "before", rows)
-        set_aside(folder)
+            before = evaluate_model(config, config.model, packs, ("own", "null"), "before", rows)
+        rename_existing(folder)
         with timed("train", seconds):
             if run_training(config) is not None:
                 return None
         shutil.move(rows, folder)
     with timed("evaluate after", seconds):
-        after = measure(config, folder / "model", packs, ARMS, "after", folder / "after.jsonl")
-    summary = summarise(config, before, after, seconds)
+        after = evaluate_model(config, folder / "model", packs, ARMS, "after", folder / "after.jsonl")
+    summary = summarize(config, before, after, seconds)
     write_atomically(folder / "summary.json", json.dumps(without_nan(summary), indent=2, allow_nan=False))
     [page] = write_report([folder], folder / REPORT)
-    return Shown(before, after, seconds, page)
+    return DemoResult(before, after, seconds, page)
 
 
-def measure(config: TrainConfig, model: str | Path, packs: int, arms: tuple[str, ...], when: str, rows: Path) -> Report:
-    """Evaluate on `test`."""
+def evaluate_model(
+    config: TrainConfig, model: str | Path, packs: int, arms: tuple[str, ...], when: str, rows: Path
+) -> Report:
+    """Evaluate a model on the `test` split; `when` labels the progress bar."""
     with counting(when) as on_progress:
         world = config.worlds[0]
-        asked = EvalConfig(
+        settings = EvalConfig(
             model=str(model),
             domain=world.domain,
             preset=world.preset,
@@ -73,11 +75,11 @@ def measure(config: TrainConfig, model: str | Path, packs: int, arms: tuple[str,
             rows=str(rows),
             device=config.device,
         )
-        return evaluate(asked, on_progress=on_progress)
+        return evaluate(settings, on_progress=on_progress)
 
 
-def summarise(config: TrainConfig, before: Report, after: Report, seconds: dict[str, float]) -> dict[str, Any]:
-    """Everything that the report says, as plain data."""
+def summarize(config: TrainConfig, before: Report, after: Report, seconds: dict[str, float]) -> dict[str, Any]:
+    """Return the content of `summary.json`."""
     last = (Path(config.run) / "metrics.jsonl").read_text().splitlines()[-1]
     return {
         "domain": config.worlds[0].domain,
@@ -95,8 +97,8 @@ def summarise(config: TrainConfig, before: Report, after: Report, seconds: dict[
     }
 
 
-def set_aside(folder: Path) -> None:
-    """Give an earlier run another name; ValueError if it still goes on."""
+def rename_existing(folder: Path) -> None:
+    """Rename the folder of an earlier run; ValueError if that run is still in progress."""
     if folder.exists():
         number = next(n for n in range(1, 10_000) if not folder.with_name(f"{folder.name}-{n}").exists())
         with claimed(folder):
@@ -105,7 +107,7 @@ def set_aside(folder: Path) -> None:
 
 @contextmanager
 def timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Write down how long a stage took."""
+    """Record the seconds of a stage."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The command line: every command is a thin door to a function of the package."""
+"""Entry point of the command line: run a command and map errors to exit codes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from codots.cli import runs, worlds, look  # noqa: F401
 
 
 def main() -> None:
-    """Run a command; what goes wrong is one line on stderr.
+    """Run a command; an error is one line on stderr.
 
-    The exit code is 2 for what cannot be done, 1 for a run that stopped itself or input that ended early, 130 for
+    The exit code is 2 for an invalid command, 1 for a run that stopped itself or input that ended early, and 130 for
     Ctrl-C.
     """
     try:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _usage(error: Exception) -> str:
-    """Word wrong usage, which typer would draw a box around; nothing for any other error."""
+    """Return a usage error as one line, without the box that Typer draws; '' for any other error."""
     if not hasattr(error, "format_message"):
         return ""
     where = getattr(getattr(error, "ctx", None), "command_path", "codots")
@@ -47,10 +47,10 @@ def _usage(error: Exception) -> str:
 
 
 def _given(error: Exception) -> str:
-    """What a wrong option was given, which typer does not say."""
+    """Return the value of an invalid option, which the message of Typer omits."""
     options = getattr(getattr(error, "param", None), "opts", ())
-    said = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*sys.argv, ""])]
-    return next((f", got {value!r}" for option, value in said if option in options), "")
+    given = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*sys.argv, ""])]
+    return next((f", got {value!r}" for option, value in given if option in options), "")
 
 
 def _fail(line: str, code: int) -> NoReturn:

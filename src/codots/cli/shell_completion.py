@@ -1,4 +1,4 @@
-"""What a shell offers for a word that is half typed; only what is needed for it is imported, and only then."""
+"""Shell completion and argument callbacks; imports are lazy, to keep completion fast."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import typer
 
 
 def domains() -> list[str]:
-    """Ids of all domains."""
+    """Return the ids of all domains."""
     from codots.domains.registry import domain_ids
 
     return domain_ids()
 
 
 def presets() -> list[str]:
-    """Presets of all domains."""
+    """Return the presets of all domains."""
     from codots.domains.registry import get_domain
 
     return sorted({preset for id in domains() for preset in get_domain(id).presets})
 
 
 def keys() -> list[str]:
-    """Keys of a recipe, as the beginning of a change."""
+    """Return the keys of a recipe, each with `=`."""
     from codots.config.load import keys_of
     from codots.config.schema import TrainConfig
 
@@ -32,7 +32,7 @@ def keys() -> list[str]:
 
 
 def settings() -> list[str]:
-    """Keys of an evaluation, as the beginning of a change."""
+    """Return the keys of an evaluation, each with `=`."""
     from codots.config.load import keys_of
     from codots.config.schema import EvalConfig
 
@@ -40,7 +40,7 @@ def settings() -> list[str]:
 
 
 def completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Complete the last of words that are parted by commas."""
+    """Return a function that completes the last of several words separated by commas."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
@@ -50,7 +50,7 @@ def completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str
 
 
 def changing(keys: Callable[[], list[str]]) -> Callable[[typer.Context, str], list[str]]:
-    """Complete `key=value`, the value too where its choices are known; bash makes words of key, `=` and value."""
+    """Return a function that completes `key=value`, and values with known choices. Bash splits it at the `=`."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         key, equals, value = incomplete.partition("=")
@@ -64,40 +64,40 @@ def changing(keys: Callable[[], list[str]]) -> Callable[[typer.Context, str], li
 
 
 def values(key: str, incomplete: str) -> list[str]:
-    """Complete the value of a key."""
+    """Return the completions of the value of a key."""
     choices = {"domain": domains, "preset": presets, "split": splits, "arms": arms}
     return completing(choices[key])(incomplete) if key in choices else []
 
 
 def splits() -> Iterable[str]:
-    """Names of the splits that everybody knows."""
+    """Return the names of the standard splits."""
     from codots.domains.registry import SPLITS
 
     return SPLITS
 
 
 def arms() -> Iterable[str]:
-    """Names of the arms."""
+    """Return the names of the arms."""
     from codots.rollout.arms import ARMS
 
     return ARMS
 
 
 def policies() -> Iterable[str]:
-    """Names of the scripted policies."""
+    """Return the names of the scripted policies."""
     from codots.domains.base import POLICIES
 
     return POLICIES
 
 
 def import_from_here() -> None:
-    """Find modules in the folder where one is, as `python` does."""
+    """Make modules in the current folder importable, as `python` does."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
 
 def found_domain(name: str) -> str:
-    """Take `module:Class` for the id of that domain."""
+    """Return the id of a domain; `module:Class` is imported and registered."""
     if name and ":" in name:
         from codots.domains.registry import find_domain
 
@@ -107,7 +107,7 @@ def found_domain(name: str) -> str:
 
 
 def checked_split(name: str) -> str:
-    """Refuse what is no name, such as the option that came next, and what looks like a slip."""
+    """Return the name of a split; BadParameter for an invalid name, such as the next option, or a likely typo."""
     from codots.domains.registry import check_split
 
     try:

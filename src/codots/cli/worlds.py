@@ -1,4 +1,4 @@
-"""Commands about worlds: what there are, whether they keep their contract, and what it is like to live in one."""
+"""Commands for domains: domains, check, export, baselines, play."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codots.cli.shell_completion import completing, domains, import_from_here, p
 
 @app.command("domains")
 def list_domains(as_json: AsJson = False) -> None:
-    """List the domains: presets, styles, what is hidden, and what a preset lacks on this machine."""
+    """List the domains: presets, styles, what is hidden, and settings that a preset lacks on this machine."""
     from dataclasses import asdict
 
     from codots.cli.display import domains_table
@@ -29,7 +29,7 @@ def list_domains(as_json: AsJson = False) -> None:
         if entry.lacks:
             typer.echo(f"{entry.id} lacks {by_reason(entry.lacks)}")
     for family, bridge in bridges().items():
-        typer.echo(f"{family}:NAME is a benchmark from outside, such as {bridge.example}: pip install {bridge.extra!r}")
+        typer.echo(f"{family}:NAME is an external benchmark, such as {bridge.example}: pip install {bridge.extra!r}")
 
 
 @app.command()
@@ -38,17 +38,17 @@ def check(
         list[str] | None,
         typer.Argument(
             metavar="[ID...]",
-            help="Ids, or module:Class of domains that are not installed.",
+            help="Ids, or module:Class for domains that are not installed.",
             show_default=False,
             autocompletion=completing(domains),
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Check every domain that is installed.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Check every installed domain.")] = False,
     packs: Packs = 32,
     size: Size = 4,
     workers: Workers = 2,
 ) -> None:
-    """Hold domains to their contract, in every preset and style; the first broken promise is shown and ends it."""
+    """Check domains against their contract in every preset and style; stop at the first violation."""
     from codots.cli.display import counting
     from codots.domains.catalog import by_reason
     from codots.domains.check import check_domains
@@ -60,37 +60,39 @@ def check(
     with counting("checking", together=True) as on_progress:
         checked = check_domains(domain_ids() if every else names or [], packs, size, workers, on_progress)
     for id in dict.fromkeys(found.id for found in checked):
-        kept = [found for found in checked if found.id == id and not found.lacks]
-        left = by_reason({found.preset: found.lacks for found in checked if found.id == id and found.lacks})
-        presets = f"{len(kept)} preset{'s' * (len(kept) != 1)}"
-        what = f"{presets}, prompts of up to {max((found.longest for found in kept), default=0):,} characters"
-        seconds = sum(found.seconds for found in kept)
-        typer.echo(f"{id} keeps its contract: {what}, {seconds:.1f} s" + (f"; left out {left}" if left else ""))
+        passed = [found for found in checked if found.id == id and not found.lacks]
+        skipped = by_reason({found.preset: found.lacks for found in checked if found.id == id and found.lacks})
+        presets = f"{len(passed)} preset{'s' * (len(passed) != 1)}"
+        summary = f"{presets}, prompts of up to {max((found.longest for found in passed), default=0):,} characters"
+        seconds = sum(found.seconds for found in passed)
+        typer.echo(f"{id} passes the check: {summary}, {seconds:.1f} s" + (f"; skipped {skipped}" if skipped else ""))
 
 
 @app.command("export")
 def run_export(
     id: Id,
-    out: Annotated[Path, typer.Option(help="The file: .parquet or .jsonl.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Output file: .parquet or .jsonl.", show_default=False)],
     preset: SomePreset = None,
     split: Split = "train",
     packs: Annotated[int, typer.Option(min=1, help="Number of packs.")] = 100,
     size: Size = 4,
-    style: Annotated[str | None, typer.Option(help="Of the prompts; the domain's first if left out.")] = None,
+    style: Annotated[
+        str | None, typer.Option(help="Prompt style; the default is the first style of the domain.")
+    ] = None,
 ) -> None:
-    """Write worlds and tasks as rows: prompts, floor, ceiling, and what is hidden in a column of its own."""
+    """Export worlds and tasks as rows: prompts, floor, ceiling, and hidden facts in a separate column."""
     from codots.cli.display import counting
     from codots.domains.export import check_out, task_rows, write_rows
     from codots.domains.registry import first_preset
 
     check_out(out)
     rows = []
-    with counting("drawing") as on_progress:
+    with counting("exporting") as on_progress:
         for row in task_rows(id, preset=preset or first_preset(id), split=split, packs=packs, size=size, style=style):
             rows.append(row)
             on_progress("tasks", len(rows), packs * size)
     write_rows(rows, out)
-    typer.echo(f"{len(rows)} tasks of {packs} packs are in {out}")
+    typer.echo(f"wrote {len(rows)} tasks of {packs} packs to {out}")
 
 
 @app.command("baselines")
@@ -102,7 +104,7 @@ def run_baselines(
     split: Split = "dev",
     as_json: AsJson = False,
 ) -> None:
-    """Play scripted policies: what chance, the best honest player and one who knows the world reach."""
+    """Evaluate scripted policies: random, bayes (never sees what is hidden) and informed (sees it)."""
     from codots.cli.display import plain_table
     from codots.domains.registry import first_preset
     from codots.evaluation.evaluate import POLICIES, baselines
@@ -112,7 +114,7 @@ def run_baselines(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        exact = "exact" if found["exact"] else "a scripted learner"
+        exact = "exact" if found["exact"] else "an adaptive scripted policy"
         show(plain_table(f"{id} {preset} {split}, {packs} packs; bayes is {exact}", {n: found[n] for n in POLICIES}))
 
 
@@ -121,17 +123,17 @@ def run_play(
     id: Id,
     preset: SomePreset = None,
     split: Split = "dev",
-    index: Annotated[int, typer.Option(min=0, help="Which pack.")] = 0,
+    index: Annotated[int, typer.Option(min=0, help="Index of the pack.")] = 0,
     size: Size = 4,
     policy: Annotated[
         str | None,
         typer.Option(help="Watch a scripted policy: random, bayes or informed.", autocompletion=completing(policies)),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Watch a model: a folder, a run, base, or openai:NAME.", show_default=False)
+        str | None, typer.Option(help="Watch a model: model folder, run, base or openai:NAME.", show_default=False)
     ] = None,
 ) -> None:
-    """Live a life yourself: solve the tasks, and write your own notes between them."""
+    """Play a pack yourself: solve the tasks, and write your own notes between them."""
     from codots.cli.play import play, watch
     from codots.domains.registry import first_preset, make_pack
 
