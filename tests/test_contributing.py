@@ -53,7 +53,7 @@ def test_the_example_domain_has_fewer_than_sixty_lines():
 def test_every_command_finds_a_domain_of_another_package(installed, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     code, out, err = codots(elsewhere, "check", "doors-v1", "--workers", "1", paths=[installed])
-    assert (code, out.partition(": 1 preset, ")[0]) == (0, "doors-v1 keeps its contract"), err
+    assert (code, out.partition(": 1 preset, ")[0]) == (0, "doors-v1 passes the check"), err
     code, out, err = codots(elsewhere, "baselines", "doors-v1", "--packs", "200", "--json", paths=[installed])
     assert code == 0, err
     found = json.loads(out)
@@ -68,7 +68,7 @@ def test_every_command_finds_a_domain_of_another_package(installed, tmp_path_fac
 def test_a_domain_in_the_current_folder_needs_no_package(tmp_path):
     (tmp_path / "codots_doors.py").write_text(DOORS.replace("register(Doors())\n", ""))
     code, out, err = codots(tmp_path, "check", "codots_doors:Doors", "--packs", "8")
-    assert (code, out.partition(":")[0]) == (0, "doors-v1 keeps its contract"), err
+    assert (code, out.partition(":")[0]) == (0, "doors-v1 passes the check"), err
     code, out, err = codots(tmp_path, "play", "codots_doors:Doors", "--policy", "informed")
     assert (code, out.splitlines()[-1]) == (0, "rewards: 1.00 1.00 1.00 1.00"), err
     assert codots(tmp_path, "check", "codots_doors:Dors") == (

@@ -118,5 +118,5 @@ def test_a_file_system_without_locks_is_only_a_warning(run, config, caplog, monk
 
     monkeypatch.setattr("fcntl.flock", without)
     open_and_close(run, config, resume=True)
-    (said,) = caplog.messages
-    assert said.endswith("run cannot be locked (No locks available): make sure that no second process uses it")
+    (warning,) = caplog.messages
+    assert warning.endswith("run cannot be locked (No locks available): make sure that no second process uses it")

@@ -130,7 +130,7 @@ def test_entries_that_share_a_domain_never_meet_a_pack_twice_and_have_names_of_t
 @pytest.mark.parametrize(
     ("worlds", "line"),
     [
-        ([LAKE, LAKE], "frozen-lake-v1 tiny stands in worlds twice"),
+        ([LAKE, LAKE], "frozen-lake-v1 tiny is listed twice in worlds"),
         ([LAKE, LAKE | {"packs_per_step": 3}], "3 packs cannot be split into 2 equal mini-batches"),
         ([LAKE | {"profile": {"temperature": 2}}], "unknown key of an entry's profile 'temperature'"),
         (

@@ -28,7 +28,7 @@ class StoppedError(Exception):
 
 
 class Commands(TyperGroup):
-    """Command group that tells Ctrl-C from the end of input, and names the new name of a renamed command."""
+    """Command group that tells Ctrl-C from the end of input, and reports the new name of a renamed command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command; fail with the new name for a name of an earlier version."""

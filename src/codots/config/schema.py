@@ -26,7 +26,8 @@ class CreditConfig(Section):
     """Advantage estimator: a preset, and the parts that differ from it."""
 
     preset: str = "codots"
-    """Preset estimator: `codots`, `paper`, `leave-one-out`, `sum`, `discounted`, `length-neutral`, `coarse`."""
+    """Preset estimator: `codots`, `paper`, `leave-one-out`, `sum`, `discounted`, `length-neutral`, `coarse`. The other
+    keys of `credit` override its parts."""
     returns: str | None = None
     """Return of an episode: `mean`, `sum`, `window`, `discounted`, `coarse`."""
     baseline: str | None = None

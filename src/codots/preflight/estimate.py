@@ -162,10 +162,9 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehe
 
 def backward_bytes(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> float:
     """Return the peak bytes of the costliest forward and backward pass."""
-    most = sorted(lives, key=lambda life: life.passes, reverse=True)[
-        : config.packs_per_step
-    ]  # at most the packs of a step
-    parts = micro_batches(grouped(most, config.group_size), config.learner.max_microbatch_tokens)
+    # the longest lives, at most one per pack of a step
+    longest = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs_per_step]
+    parts = micro_batches(grouped(longest, config.group_size), config.learner.max_microbatch_tokens)
     part = max(
         parts, key=lambda part: scored_tokens(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers
     )
