@@ -99,7 +99,7 @@ def plain_gradient(model: Any, batch: Sequence[Sample], budget: int, normaliser:
         logprobs_M = logits_MV.log_softmax(-1).gather(1, ids_BT[:, 1:][mask_BT][:, None])[:, 0]
         old_M, advantages_M = old_BT[mask_BT], advantages_BT[mask_BT]
         trained = torch.ones_like(old_M, dtype=torch.bool)
-        policy_loss(logprobs_M, old_M, advantages_M, trained, normaliser=normaliser)[0].backward()
+        policy_loss(logprobs_M, old_M, advantages_M, trained, normalizer=normaliser)[0].backward()
     return torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()]).numpy()
 
 

@@ -418,7 +418,7 @@ def test_the_rewards_given_are_not_changed():
     ("choices", "line"),
     [
         ({"preset": "papers"}, "unknown preset 'papers'; expected one of coarse, codots, .* the nearest is 'paper'"),
-        ({"return": "mean"}, "unknown choice 'return'; expected one of balance, .* the nearest is 'returns'"),
+        ({"return": "mean"}, "unknown credit option 'return'; expected one of balance, .* the nearest is 'returns'"),
         ({"baseline": "leave_one_out"}, "unknown baseline 'leave_one_out'; .* the nearest is 'leave-one-out'"),
         ({"scale": None}, "unknown scale None; .* the nearest is 'none'"),
         (

@@ -118,7 +118,7 @@ def test_every_kind_equals_a_slow_loop(kind, aggregation, seed, kl_coef, tight):
 @given(seed=seeds, cuts=st.integers(1, 4))
 def test_micro_batches_add_up_to_the_batch(kind, aggregation, seed, cuts):
     tensors = batch(seed)
-    choices = {"aggregation": aggregation, "kl_coef": 0.1, "normaliser": count(tensors, aggregation)}
+    choices = {"aggregation": aggregation, "kl_coef": 0.1, "normalizer": count(tensors, aggregation)}
     whole, whole_metrics = policy_loss(**tensors, kind=kind, **choices)
     expected = torch.autograd.grad(whole, tensors["logprobs"])[0]
 
@@ -139,10 +139,10 @@ def test_micro_batches_add_up_to_the_batch(kind, aggregation, seed, cuts):
 
 @every_kind
 @both_aggregations
-def test_without_a_normaliser_the_call_counts_its_own_tokens_or_episodes(kind, aggregation):
+def test_without_a_normalizer_the_call_counts_its_own_tokens_or_episodes(kind, aggregation):
     tensors = batch(3)
     own, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation)
-    told, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation, normaliser=count(tensors, aggregation))
+    told, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation, normalizer=count(tensors, aggregation))
     torch.testing.assert_close(own, told)
 
 
@@ -256,8 +256,8 @@ def test_what_a_choice_needs_and_does_not_get_is_one_clear_line():
 @pytest.mark.parametrize(
     ("choices", "line"),
     [
-        ({"kind": "rec-one-side-nois"}, "unknown kind 'rec-one-side-nois'; .* the nearest is 'rec-oneside-nois'"),
-        ({"epsilon_low": 0.1}, "unknown choice 'epsilon_low'; .* the nearest is 'eps_low'"),
+        ({"kind": "rec-one-side-nois"}, "unknown loss 'rec-one-side-nois'; .* the nearest is 'rec-oneside-nois'"),
+        ({"epsilon_low": 0.1}, "unknown loss parameter 'epsilon_low'; .* the nearest is 'eps_low'"),
         ({"aggregation": "tokens"}, "unknown aggregation 'tokens'; .* the nearest is 'token-mean'"),
     ],
 )

@@ -23,7 +23,7 @@ from codots.domains.registry import domain_ids, get_domain, make_pack, register
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
-from tests.lively import Flaky, make_lively
+from tests.random_model import Flaky, make_random_model
 
 RECIPE = {
     "preset": "tiny",
@@ -45,7 +45,7 @@ COMMAND = [sys.executable, "-m", "codots"]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return make_lively(tmp_path_factory.mktemp("base"))
+    return make_random_model(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
@@ -70,7 +70,10 @@ def test_a_run_without_lives_exits_with_code_1(codots, registry):
     domain.down = range(100)
     ended = codots("train", "recipe.yaml", "domain=flaky-v0", "preset=few", "run=gone")
     assert ended.code == 1
-    assert ended.err.splitlines()[-1] == "codots: every life of step 1 is missing: ConnectionError: the house is down"
+    assert (
+        ended.err.splitlines()[-1]
+        == "codots: every life of step 1 is missing: ConnectionError: the environment is down"
+    )
 
 
 def tree(folder):
@@ -292,7 +295,9 @@ def test_a_run_that_stops_itself_is_one_line_and_code_1(codots, home):
     ended = codots("train", "recipe.yaml", "max_logprob_gap=1e-12")
     assert ended.code == 1
     (line,) = [line for line in ended.err.splitlines() if line.startswith("codots: ")]
-    assert re.search("step 1 was stopped: sampler and learner disagree.* what it was to learn is in run/stopped", line)
+    assert re.search(
+        "step 1 was stopped: sampler and learner disagree.* its lives and samples are in run/stopped", line
+    )
     assert codots("train", "recipe.yaml", "--resume").code == 0
 
 

@@ -101,7 +101,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("credit: {window: 0}", "need window >= 1"),
         ("credit: {preset: 3}", "credit.preset: .*valid string, got 3"),
         ("credit: {gamma: .nan}", "credit.gamma: .*finite number, got nan"),
-        ("learner: {loss: rec}", "learner: unknown kind 'rec'"),
+        ("learner: {loss: rec}", "learner: unknown loss 'rec'"),
         ("learner: {eps: 0.1}", "unknown key 'learner.eps'.*nearest is 'learner.eps_low'"),
         ("learner: {kl_coeff: 1}", "unknown key 'learner.kl_coeff'.*nearest is 'learner.kl_coef'"),
         ("- steps", "is not a recipe: expected keys and values, got list"),

@@ -38,14 +38,14 @@ def pair(plan):
 
 
 @pytest.fixture(autouse=True)
-def babble(registry):
-    from tests.engine.babble import Babble
+def registered_talk(registry):
+    from tests.engine.registered import RegisteredTalk
 
-    register(Babble())
+    register(RegisteredTalk())
 
 
 def jobs(lives=5, first=0):
-    packs = [make_pack("babble-v0", "few", "dev", first + i, 2) for i in range(lives)]
+    packs = [make_pack("registered-talk-v0", "few", "dev", first + i, 2) for i in range(lives)]
     return [Job(pack, Own(Rewrite()), PROFILE.episode_params(), ("test", first + i)) for i, pack in enumerate(packs)]
 
 
@@ -202,7 +202,7 @@ def test_a_fork_takes_weights_and_moments_and_no_steps(plan, pair, tmp_path):
     other.init_from(tmp_path)
     assert torch.equal(weights(other), weights(pair))
     assert (other.steps, other.version) == (0, 0)
-    mine, theirs = (engine.first.learner.optimiser.state_dict()["state"] for engine in (other, pair))
+    mine, theirs = (engine.first.learner.optimizer.state_dict()["state"] for engine in (other, pair))
     assert all(torch.equal(mine[i]["exp_avg"], theirs[i]["exp_avg"]) for i in theirs)
 
 

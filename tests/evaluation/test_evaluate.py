@@ -33,7 +33,7 @@ from codots.rollout.life import Job
 from codots.rollout.records import life_rows, load_rollouts, missing_row
 from codots.rollout.steps import Given, Own
 from tests.evaluating import measured
-from tests.lively import Flaky, make_lively, some_lives
+from tests.random_model import Flaky, fake_lives, make_random_model
 from tests.toy import Guess
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "pack_size": 3, "workers": 1}
@@ -42,12 +42,12 @@ PACKS = 20
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return make_lively(tmp_path_factory.mktemp("base"))
+    return make_random_model(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    return make_lively(tmp_path_factory.mktemp("other"), seed=1)
+    return make_random_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_the_report_matches_the_rows(all_arms, packs):
 
 
 def test_lift_is_the_difference_paired_by_pack(packs):
-    lives = {arm: some_lives(PACKS, 3, seed=i, missing=(i,)) for i, arm in enumerate(("own", "null", "shuffled"))}
+    lives = {arm: fake_lives(PACKS, 3, seed=i, missing=(i,)) for i, arm in enumerate(("own", "null", "shuffled"))}
     found = compare(packs, lives)
     for name, arm in (("lift", "own"), ("shuffled_lift", "shuffled")):
         for j in range(3):
@@ -241,7 +241,7 @@ def test_lift_is_the_difference_paired_by_pack(packs):
 
 
 def test_share_is_the_fraction_of_the_gain_that_needs_a_context(packs):
-    lives = {"own": some_lives(PACKS, 3, missing=(4,))}
+    lives = {"own": fake_lives(PACKS, 3, missing=(4,))}
     found = compare(packs, lives)
     bayes, domain = scripted_rewards("bayes", packs), packs[0].domain
     for j in range(3):
@@ -257,7 +257,7 @@ def test_share_is_the_fraction_of_the_gain_that_needs_a_context(packs):
 
 
 def test_the_informed_policy_has_share_1_and_bayes_at_position_0_has_share_0(packs):
-    lives = some_lives(PACKS, 3)
+    lives = fake_lives(PACKS, 3)
 
     def with_rewards(rewards):
         return {
@@ -274,7 +274,7 @@ def test_the_informed_policy_has_share_1_and_bayes_at_position_0_has_share_0(pac
 
 
 def test_missing_lives_are_left_out_of_every_mean(packs):
-    lives = some_lives(PACKS, 3, missing=(0, 7))
+    lives = fake_lives(PACKS, 3, missing=(0, 7))
     found, present = compare(packs, {"own": lives}), [life for life in lives if life.failure is None]
     own = found["arms"]["own"]
     assert own.missing == 2
@@ -292,7 +292,7 @@ def test_lives_lost_to_an_environment_are_counted_and_logged(base, registry, cap
     guess = {"domain": "flaky-v0", "preset": "few", "pack_size": 2, "packs": 6, "workers": 1}
     report = measured(base, **guess)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 2]
-    expected = [f"2 of 6 lives of {arm} are missing: ConnectionError: the house is down" for arm in ("own", "null")]
+    expected = [f"2 of 6 lives of {arm} are missing: ConnectionError: the environment is down" for arm in ("own", "null")]
     assert caplog.messages[:2] == expected
     assert report.arms["own"].right is None
     domain.down = range(6)
@@ -312,7 +312,7 @@ def test_a_missing_life_of_the_writer_is_missing_for_the_reader(base, registry, 
     guess = {"domain": "flaky-v0", "preset": "few", "pack_size": 2, "packs": 6, "workers": 1}
     report = measured(base, **guess, writer=base, on_progress=on_progress)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 0]
-    assert caplog.messages[0] == "2 of 6 lives of own are missing: ConnectionError: the house is down"
+    assert caplog.messages[0] == "2 of 6 lives of own are missing: ConnectionError: the environment is down"
 
 
 def test_a_domain_without_an_exact_optimum_has_no_share(base, registry):
@@ -444,7 +444,7 @@ def test_rows_that_cannot_be_written_are_refused_before_the_model_is_loaded(base
 
 def test_an_unsupported_style_is_a_one_line_error(base, registry):
     register(Guess())
-    with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
+    with pytest.raises(ValueError, match="uses prompt style 'compact'; guess-v0 has natural"):
         measured(base, domain="guess-v0", preset="few", packs=2)
 
 
@@ -509,7 +509,7 @@ def test_evaluate_works_inside_a_running_event_loop(base):
 def test_the_profile_overrides_the_model_folder(base, registry, tmp_path):
     register(Guess())
     settings = {"domain": "guess-v0", "preset": "few", "packs": 2, "pack_size": 2, "workers": 1}
-    with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
+    with pytest.raises(ValueError, match="uses prompt style 'compact'; guess-v0 has natural"):
         measured(base, **settings)
     measured(base, **settings, profile={"style": "natural", "solve_tokens": 1}, rows=tmp_path / "rows.jsonl")
     assert {row.tokens for row in load_rollouts(tmp_path / "rows.jsonl") if row.kind == "solve"} <= {1, 2}

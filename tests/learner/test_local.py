@@ -135,8 +135,8 @@ def test_an_episode_without_advantage_adds_nothing_but_its_tokens_to_the_mean(le
 @pytest.mark.parametrize("budget", [1, 10**6])
 def test_a_step_is_one_step_of_the_optimiser(make_model, budget, monkeypatch):
     learner, calls = LocalLearner(make_model(), LearnerConfig(max_microbatch_tokens=budget)), []
-    take = learner.optimiser.step
-    monkeypatch.setattr(learner.optimiser, "step", lambda: calls.append(take()))
+    take = learner.optimizer.step
+    monkeypatch.setattr(learner.optimizer, "step", lambda: calls.append(take()))
     before = flat(learner.model)
     step_on(learner, make_batch())
     assert len(calls) == learner.steps == 1

@@ -6,12 +6,12 @@ import torch
 from codots.model import device
 from codots.model.device import Place, check_device, count_weights, place
 from codots.model.load import load_model
-from tests.lively import make_lively
+from tests.random_model import make_random_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_lively(tmp_path_factory.mktemp("model"))
+    return make_random_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_the_gradient_equals_that_of_transformers(kind):
         logits = model(input_ids=torch.tensor([sample.ids])).logits[0, :-1].log_softmax(-1)
         logprobs = logits.gather(1, torch.tensor(sample.ids[1:])[:, None])[:, 0]
         old, advantages = torch.tensor([sample.logprobs[1:], sample.advantages[1:]])
-        policy_loss(logprobs, old, advantages, torch.ones_like(old, dtype=torch.bool), normaliser=50)[0].backward()
+        policy_loss(logprobs, old, advantages, torch.ones_like(old, dtype=torch.bool), normalizer=50)[0].backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     gradient, _ = gradient_of(LocalLearner(model, LearnerConfig()), batch, 50)
     assert all(hasattr(layer, "fast_layer") for layer in model.modules() if type(layer).__name__ in KINDS)

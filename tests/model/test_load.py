@@ -8,12 +8,12 @@ from safetensors.torch import load_file, save_file
 
 from codots.model import tiny
 from codots.model.load import load_model, model_folder
-from tests.lively import make_lively
+from tests.random_model import make_random_model
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return make_lively(tmp_path_factory.mktemp("whole"))
+    return make_random_model(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture

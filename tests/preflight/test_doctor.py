@@ -8,12 +8,12 @@ import pytest
 
 from codots.config.schema import TrainConfig
 from codots.preflight import doctor
-from tests.lively import make_lively
+from tests.random_model import make_random_model
 
 
 @pytest.fixture
 def config(tmp_path):
-    return TrainConfig(model=str(make_lively(tmp_path / "model")), run=str(tmp_path / "run"), workers=1)
+    return TrainConfig(model=str(make_random_model(tmp_path / "model")), run=str(tmp_path / "run"), workers=1)
 
 
 @pytest.fixture(autouse=True)

@@ -20,14 +20,14 @@ from codots.model.device import Place, count_weights
 from codots.model.load import load_model, load_render
 from codots.preflight.estimate import GIB, PACKS, changes_that_fit, estimate, memory, smaller_recipes
 from codots.preflight.model_shape import Shape, _saved_bytes
-from codots.rollout.fit import grouped, rehearse
+from codots.rollout.fit import grouped, dry_run
 from codots.rollout.profile import Profile
 
 ROOT = Path(__file__).parents[2]
 PROFILE = Profile(solve_tokens=8, update_tokens=16)
 COMMAND = """
 import atexit, pathlib, re, sys
-import tests.engine.babble
+import tests.engine.registered
 from codots.cli.main import main
 status = pathlib.Path("/proc/self/status")
 atexit.register(lambda: print(re.search(r"VmHWM:\\s*(\\d+)", status.read_text())[1], file=sys.stderr))
@@ -51,16 +51,16 @@ KINDS = {
 
 
 def packs_of(config):
-    """The first packs of a recipe, as many as a plan rehearses."""
+    """The first packs of a recipe, as many as the estimate dry-runs."""
     (world,) = config.worlds
     return [make_pack(world.domain, world.preset, "train", i, world.pack_size) for i in range(PACKS)]
 
 
 @pytest.fixture(autouse=True)
-def babble(registry):
-    from tests.engine.babble import Babble
+def registered_talk(registry):
+    from tests.engine.registered import RegisteredTalk
 
-    register(Babble())
+    register(RegisteredTalk())
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_shape_counts_weights_without_allocating_them(shape, qwen):
 
 def test_the_saved_bytes_of_a_layer_cover_what_autograd_saves(shape, recipe, qwen):
     config = recipe()
-    lives = rehearse(packs_of(config), PROFILE, load_render(qwen), 1.0)
+    lives = dry_run(packs_of(config), PROFILE, load_render(qwen), 1.0)
     part = next(micro_batches(grouped(lives, 2), 700))
     saved, models = {}, [shape.with_layers(n, "cpu") for n in (1, 2)]
 
@@ -131,7 +131,7 @@ def test_the_saved_bytes_of_a_layer_cover_what_autograd_saves(shape, recipe, qwe
 
 def test_every_change_reduces_memory_and_the_first_that_fits_is_named(recipe, shape, qwen):
     config = recipe(kv_cache_gib=8)
-    lives = rehearse(packs_of(config), PROFILE, load_render(qwen), 1.0)
+    lives = dry_run(packs_of(config), PROFILE, load_render(qwen), 1.0)
     needed = [sum(memory(config, PROFILE, shape, lives).values())]
     named = []
     for key, value, changed in smaller_recipes(config):

@@ -6,12 +6,12 @@ import pytest
 
 from codots.domains.registry import get_domain, make_pack, register
 from codots.model.load import load_render
-from codots.rollout.fit import grouped, rehearse
+from codots.rollout.fit import dry_run, grouped
 from codots.rollout.life import Job, rollouts
 from codots.rollout.profile import Profile
 from codots.rollout.steps import Own
 from codots.sampler.scripted import ScriptedSampler
-from tests.lively import make_lively
+from tests.random_model import make_random_model
 from tests.toy import Talk
 
 
@@ -21,9 +21,9 @@ def packs_of(id, preset, size=2):
 
 def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
     """The words of the rehearsed lives, but for the replies, are those of lives that are lived."""
-    profile, render = Profile("compact", 4, 14, 200), load_render(make_lively(tmp_path / "model"))
+    profile, render = Profile("compact", 4, 14, 200), load_render(make_random_model(tmp_path / "model"))
     packs = packs_of("frozen-lake-v1", "easy")
-    lives = rehearse(packs, profile, render, 0.5)
+    lives = dry_run(packs, profile, render, 0.5)
     jobs = [Job(pack, Own(profile.strategy()), profile.episode_params(), ("x", i)) for i, pack in enumerate(packs)]
     sampler = ScriptedSampler(render, lambda names: lambda text: "1")
     played = asyncio.run(rollouts(jobs, sampler, render))
@@ -36,29 +36,29 @@ def test_a_rehearsal_reads_what_a_model_would_read(tmp_path):
 
 def test_without_rewrites_only_tasks_are_rehearsed(render):
     packs, profile = packs_of("frozen-lake-v1", "easy", size=3), Profile("compact", 4, 14, 200)
-    assert [len(life.samples) for life in rehearse(packs, profile, render, 0.5)] == [5] * 4
-    assert [len(life.samples) for life in rehearse(packs, profile, render, 0.5, rewrites=False)] == [3] * 4
+    assert [len(life.samples) for life in dry_run(packs, profile, render, 0.5)] == [5] * 4
+    assert [len(life.samples) for life in dry_run(packs, profile, render, 0.5, rewrites=False)] == [3] * 4
 
 
 def test_no_rehearsed_episode_is_longer_than_the_model_can_read(qwen, registry):
     register(Talk())
     for length in (90, 120, 400):
         profile = Profile(solve_tokens=50_000, update_tokens=50_000, max_model_len=length)
-        lives = rehearse(packs_of("talk-v0", "few"), profile, load_render(qwen), 1.0)
+        lives = dry_run(packs_of("talk-v0", "few"), profile, load_render(qwen), 1.0)
         assert max(life.longest for life in lives) == length
     with pytest.raises(ValueError, match="no prompt of talk-v0 fits into the 3 ids"):
-        rehearse(packs_of("talk-v0", "few"), Profile(max_model_len=3), load_render(qwen), 1.0)
+        dry_run(packs_of("talk-v0", "few"), Profile(max_model_len=3), load_render(qwen), 1.0)
 
 
 def test_every_domain_can_be_rehearsed(qwen):
     render = load_render(qwen)
     for id in ("frozen-lake-v1", "alchemy-v1", "terminal-v0", "grid-navigation-v1", "optimal-control-v1"):
-        lives = rehearse(packs_of(id, next(iter(get_domain(id).presets))), Profile(), render, 0.5)
+        lives = dry_run(packs_of(id, next(iter(get_domain(id).presets))), Profile(), render, 0.5)
         assert all(len(life.samples) == 3 for life in lives)
 
 
 def test_a_group_is_alike_up_to_its_first_reply(render):
-    lives = rehearse(packs_of("frozen-lake-v1", "easy"), Profile("compact", 4, 14, 200), render, 0.5)
+    lives = dry_run(packs_of("frozen-lake-v1", "easy"), Profile("compact", 4, 14, 200), render, 0.5)
     one, other, *_ = grouped(lives, 2)
     opening = one.mask.index(True)
     assert one.ids[:opening] == other.ids[:opening]

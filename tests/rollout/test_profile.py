@@ -28,7 +28,7 @@ def test_a_folder_without_a_profile_is_spoken_to_in_plain_words(tmp_path):
 def test_a_style_that_a_domain_does_not_have_is_one_line(registry):
     register(Guess())
     assert Profile("compact").fits("frozen-lake-v1") == Profile("compact")
-    with pytest.raises(ValueError, match="spoken to in style 'compact'; guess-v0 has natural"):
+    with pytest.raises(ValueError, match="uses prompt style 'compact'; guess-v0 has natural"):
         Profile("compact").fits("guess-v0")
 
 

@@ -8,7 +8,7 @@ from codots.domains.registry import register
 from codots.evaluation.evaluate import as_json
 from codots.rollout.records import load_rollouts
 from tests.evaluating import measured
-from tests.lively import Flaky, make_lively
+from tests.random_model import Flaky, make_random_model
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "pack_size": 2, "packs": 5, "workers": 1}
 CHUNK = 2
@@ -16,12 +16,12 @@ CHUNK = 2
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return make_lively(tmp_path_factory.mktemp("base"))
+    return make_random_model(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    return make_lively(tmp_path_factory.mktemp("other"), seed=1)
+    return make_random_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,7 @@ def test_rows_of_another_evaluation_are_refused_and_kept(base, other, whole, no_
 
 
 def test_a_moved_model_is_the_same_and_a_changed_one_is_not(whole, base, no_engine, tmp_path):
-    path, model = tmp_path / "rows.jsonl", make_lively(tmp_path / "model")
+    path, model = tmp_path / "rows.jsonl", make_random_model(tmp_path / "model")
     path.write_bytes(whole[1])
     assert as_json(measured(model, **LAKE, arms=("null", "own"), rows=path)) == {**whole[0], "model": str(model)}
     (model / "codots.json").write_text((model / "codots.json").read_text().replace("200", "100"))

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 from codots.training.train import train
-from tests.lively import make_lively
+from tests.random_model import make_random_model
 from tests.training.small import recipe
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    return make_lively(tmp_path_factory.mktemp("base"))
+    return make_random_model(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from codots.rollout.profile import Profile
 from codots.training.setup import engine_plan
 from codots.training.train import train
 from tests.engine.fake import FakeEngine
-from tests.lively import PROFILE, Flaky
+from tests.random_model import PROFILE, Flaky
 from tests.toy import Guess
 from tests.training.small import changed, recipe, same_run
 
@@ -112,7 +112,7 @@ def test_an_outage_ahead_of_a_delayed_run_is_not_kept_in_its_checkpoints(config,
     next(steps)
     domain.down = range(6, 8)  # the packs of step 4, which step 2 rolls out
     next(steps), next(steps)
-    with pytest.raises(RuntimeError, match="every life of step 4 is missing: ConnectionError: the house is down"):
+    with pytest.raises(RuntimeError, match="every life of step 4 is missing: ConnectionError: the environment is down"):
         next(steps)
     domain.down = ()
     assert [report.step for report in train(config, resume=True)] == [4]

@@ -21,7 +21,7 @@ from codots.rollout.life import Life, rollout
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
 from codots.training.train import train
-from tests.lively import PROFILE, Flaky
+from tests.random_model import PROFILE, Flaky
 from tests.training.small import changed, equal, metrics, recipe, same_run, weights
 
 
@@ -33,7 +33,7 @@ def test_lives_that_are_missing_do_not_stop_a_step(config, registry):
     assert report.metrics["rollout/failed"] == report.metrics["credit/missing_lives"] == 6
     assert report.metrics["credit/groups_used"] == 1
     assert [life.failure is None for life in report.lives] == [True] * 2 + [False] * 6
-    assert {life.failure for life in report.lives[2:]} == {"ConnectionError: the house is down"}
+    assert {life.failure for life in report.lives[2:]} == {"ConnectionError: the environment is down"}
     assert len({row.pack[-1] for row in load_rollouts(config.run)}) == 1
 
 
@@ -64,7 +64,7 @@ def test_a_step_without_any_life_stops_the_run_and_says_why(config, registry):
     steps = train(config)
     next(steps)
     domain.down = range(100)
-    with pytest.raises(RuntimeError, match="every life of step 2 is missing: ConnectionError: the house is down"):
+    with pytest.raises(RuntimeError, match="every life of step 2 is missing: ConnectionError: the environment is down"):
         next(steps)
     domain.down = ()
     assert [report.step for report in train(config, resume=True)] == [2, 3, 4]

@@ -13,7 +13,7 @@ from codots.sampler.scripted import ScriptedSampler
 from codots.training.batch import blocks_of, credit_of, minibatches, step_jobs
 from codots.training.setup import engine_plan, entries_of
 from codots.training.train import train
-from tests.lively import PROFILE
+from tests.random_model import PROFILE
 from tests.toy import Guess
 from tests.training.small import changed, metrics, same_run
 
@@ -155,7 +155,7 @@ def test_an_entry_that_nobody_could_look_at_leaves_no_dev_figure(mixed, base, re
 
         def make_env(self, task, *, style="natural", memory=None, rng):
             if task.names[2] == "dev":
-                raise ConnectionError("the house is down")
+                raise ConnectionError("the environment is down")
             return super().make_env(task, style=style, memory=memory, rng=rng)
 
     register(Shut())

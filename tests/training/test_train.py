@@ -19,7 +19,7 @@ from codots.training.batch import Block, credit_of, minibatches, rewards_of, ste
 from codots.training.metrics import summary
 from codots.training.setup import entries_of
 from codots.training.train import train
-from tests.lively import PROFILE, Flaky, some_lives
+from tests.random_model import PROFILE, Flaky, fake_lives
 from tests.training.small import changed, equal, metrics, same_run, weights
 
 
@@ -81,7 +81,7 @@ class Shut(Flaky):
 
     def make_env(self, task, *, style="natural", memory=None, rng):
         if style == "compact" and task.names[2] == "dev":
-            raise ConnectionError("the house is down")
+            raise ConnectionError("the environment is down")
         return super().make_env(task, style=style, memory=memory, rng=rng)
 
 
@@ -109,7 +109,7 @@ def test_every_life_draws_under_its_own_name(config):
 @pytest.mark.parametrize("given", [False, True])
 def test_lives_are_laid_out_by_pack_life_and_position(given):
     P, G, S = 3, 2, 4
-    lives = some_lives(P * G, S, missing=(1, 4), given=given)
+    lives = fake_lives(P * G, S, missing=(1, 4), given=given)
     found = rewards_of(lives, P, G, S)
     for p in range(P):
         for g in range(G):
@@ -130,7 +130,7 @@ def test_lives_are_laid_out_by_pack_life_and_position(given):
 
 
 def test_a_pack_of_one_task_has_no_updates():
-    found = rewards_of(some_lives(4, 1), 2, 2, 1)
+    found = rewards_of(fake_lives(4, 1), 2, 2, 1)
     assert found.solve_PGS.shape == (2, 2, 1)
     assert found.update_PGS.shape == (2, 2, 0)
 
@@ -152,7 +152,7 @@ def numbered(P, G, S):
 
 def test_minibatches_are_cut_by_pack_and_every_episode_is_in_one():
     P, G, S = 4, 2, 3
-    lives = some_lives(P * G, S, missing=(3,))
+    lives = fake_lives(P * G, S, missing=(3,))
     lives[0].episodes[1].transcript.mask[:] = [False] * len(lives[0].episodes[1].transcript.mask)
     batches = list(minibatches([block(lives, P, G, S)], [numbered(P, G, S)], 2))
     expected = []
@@ -170,9 +170,9 @@ def test_minibatches_are_cut_by_pack_and_every_episode_is_in_one():
 
 
 def test_a_minibatch_without_any_life_is_left_out():
-    lives = some_lives(4, 3, missing=(0, 1))
+    lives = fake_lives(4, 3, missing=(0, 1))
     assert len(list(minibatches([block(lives, 2, 2, 3)], [numbered(2, 2, 3)], 2))) == 1
-    assert list(minibatches([block(some_lives(4, 3, missing=range(4)), 2, 2, 3)], [numbered(2, 2, 3)], 1)) == []
+    assert list(minibatches([block(fake_lives(4, 3, missing=range(4)), 2, 2, 3)], [numbered(2, 2, 3)], 1)) == []
 
 
 def test_the_rate_falls_over_all_minibatches(config):
@@ -187,7 +187,7 @@ def test_task_by_task_credits_a_solve_by_its_own_reward_alone(config):
     config = changed(
         config, contexts="none", credit={"preset": "leave-one-out"}, packs_per_step=3, group_size=4, pack_size=3
     )
-    lived = block(some_lives(12, 3, missing=(5,), given=True), 3, 4, 3, contexts="none")
+    lived = block(fake_lives(12, 3, missing=(5,), given=True), 3, 4, 3, contexts="none")
     (found,) = credit_of(config, [lived])
     r = lived.rewards.solve_PGS
     for p in range(3):
@@ -227,7 +227,7 @@ def test_recorded_advantages_are_those_of_the_recorded_rewards(whole):
 
 
 def test_a_summary_counts_what_happened():
-    lives = some_lives(6, 3, missing=(2,))
+    lives = fake_lives(6, 3, missing=(2,))
     values = summary([block(lives, 3, 2, 3)])
     there = [one for one in lives if one.failure is None]
     for j in range(3):

@@ -1,6 +1,7 @@
-"""Balance: weigh the advantages of episodes against their lengths, so that no kind of episode wins by its tokens alone.
+"""Balance: reweight the advantages of episodes by their token counts.
 
-Arrays hold N episodes laid end to end; `scope_N` numbers the scope of each, from 0. Each scope is balanced by itself.
+Without it, a kind of episode can dominate the update by length alone. Arrays hold N concatenated episodes;
+`scope_N` is the scope index of each, from 0. Each scope is balanced separately.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 BALANCES = ("none", "red", "shift", "length-neutral")
-EPS = 1e-6  # a smaller difference between returns is rounding, not signal
+EPS = 1e-6  # smaller differences between returns are rounding, not signal
 
 
 def balance(
     A_N: Floats, tokens_N: Floats, used_N: Bools, scope_N: NDArray[np.int64], name: str
 ) -> tuple[Floats, dict[str, float]]:
-    """Apply the balance of that name scope by scope, and say in metrics what it found and left."""
+    """Apply the named balance to each scope; return the advantages, and metrics from before and after."""
     A_N, temperatures, count = A_N.copy(), [], int(scope_N.max(initial=-1)) + 1
     metrics = {"credit/red_active": 0.0, "credit/token_mean_before": weighted_mean(A_N, tokens_N)}
     for scope in range(count) if name != "none" else ():
@@ -36,7 +37,7 @@ def balance(
 
 
 def balance_scope(A_N: Floats, tokens_N: Floats, used_N: Bools, name: str) -> tuple[Floats, float | None]:
-    """Balance the episodes of one scope; return the temperature of RED too, where it was active."""
+    """Balance the episodes of one scope; return them and the temperature of RED, or None where it was inactive."""
     if name == "red" and (temperature := red_temperature(A_N, tokens_N)):
         return red(A_N, temperature), temperature
     if name == "shift":
@@ -47,20 +48,20 @@ def balance_scope(A_N: Floats, tokens_N: Floats, used_N: Bools, name: str) -> tu
 
 
 def red(A: Floats, temperature: float) -> Floats:
-    """Return A exp(A / T), any shape: a low T makes more of good episodes and less of bad ones (paper, RED)."""
+    """Return A exp(A / T), any shape: a low T amplifies good episodes and dampens bad ones (paper, RED)."""
     return A * np.exp(A / temperature)
 
 
 def red_temperature(A: Floats, tokens: Floats) -> float | None:
     """Find the T in [0.8, 100] whose `red` has a token-weighted sum of 0; None if that of A itself is not negative.
 
-    Any equal shapes. The sum falls as T rises, so the bisection meets its one root or ends at the bound nearest to it.
-    Both bounds are absolute: they expect rewards of order 1. Source: the paper's adaptive temperature.
+    Any equal shapes. The sum falls as T rises, so the bisection converges to its only root or the nearest bound. Both
+    bounds are absolute and assume rewards of order 1. Source: the paper's adaptive temperature.
     """
-    if (tokens * A).sum() >= -EPS * (tokens * np.abs(A)).sum():  # the sign of a sum that is 0 is only rounding
+    if (tokens * A).sum() >= -EPS * (tokens * np.abs(A)).sum():  # the sign of a zero sum is rounding
         return None
     low, high = 0.8, 100.0
-    while high - low > 0.05:  # 11 halvings; the paper's limit of 20 is never met
+    while high - low > 0.05:  # 11 halvings; the paper's limit of 20 is never reached
         middle = (low + high) / 2
         too_low = (tokens * red(A, middle)).sum() > 0
         low, high = (middle, high) if too_low else (low, middle)
@@ -68,7 +69,7 @@ def red_temperature(A: Floats, tokens: Floats) -> float | None:
 
 
 def shift(A: Floats, tokens: Floats, used: Bools) -> Floats:
-    """Subtract the token-weighted mean if it is negative, which leaves it at 0 (the paper's other way)."""
+    """Subtract the token-weighted mean if it is negative, so that it becomes 0 (the paper's alternative)."""
     return np.where(used, A - min(weighted_mean(A, tokens), 0.0), 0.0)
 
 

@@ -1,6 +1,6 @@
-"""Baselines and scales: what a group leads one to expect of a return, and the unit that advantages are measured in.
+"""Baselines and scales: the expected return given the group, and the unit of advantages.
 
-Arrays hold P packs, G lives of each and E episodes of a life; `used_PG1` marks the lives that count.
+Arrays hold P packs, G lives of each and E episodes of a life; `used_PG1` marks the lives in use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SCALES = ("none", "rms", "std")
 
 
 def subtract_baseline(returns_PGE: Floats, earlier_PGE: Floats, used_PG1: Bools, baseline: str) -> Floats:
-    """Subtract from each return what its group leads one to expect, (P, G, E)."""
+    """Subtract the named baseline of its group from each return, (P, G, E)."""
     if baseline == "none":
         return returns_PGE
     if baseline == "group":
@@ -28,7 +28,7 @@ def subtract_baseline(returns_PGE: Floats, earlier_PGE: Floats, used_PG1: Bools,
 
 
 def group_mean(values_PGE: Floats, used_PG1: Bools) -> Floats:
-    """Subtract the mean of the group at the same kind and position, own value included (the paper's baseline)."""
+    """Subtract the group mean at the same kind and position, own value included (the paper's baseline)."""
     n_P11 = np.maximum(over_group(used_PG1), 1)
     mean_P1E = over_group(values_PGE * used_PG1) / n_P11
     return np.where(used_PG1, values_PGE - mean_P1E, 0.0)
@@ -41,7 +41,7 @@ def leave_one_out(values_PGE: Floats, used_PG1: Bools) -> Floats:
 
 
 def regression(returns_PGE: Floats, features_PGE: Floats, used_PG1: Bools) -> Floats:
-    """Subtract the mean of the other lives, corrected for how far the life's feature lies from theirs.
+    """Subtract the mean of the other lives, corrected for the distance of the life's feature from theirs.
 
     The slope of return on feature is fitted per kind and position within the groups of all *other* packs, so that no
     baseline depends on its own life's return; without another pack this is `leave_one_out`.
@@ -49,7 +49,7 @@ def regression(returns_PGE: Floats, features_PGE: Floats, used_PG1: Bools) -> Fl
     returns_PGE, features_PGE = leave_one_out(returns_PGE, used_PG1), leave_one_out(features_PGE, used_PG1)
     products_P1E, squares_P1E = over_group(returns_PGE * features_PGE), over_group(features_PGE**2)
     others_P1E = squares_P1E.sum(axis=0) - squares_P1E
-    others_P1E[others_P1E <= EPS] = np.inf  # features that do not differ explain nothing: slope 0
+    others_P1E[others_P1E <= EPS] = np.inf  # constant features explain nothing: slope 0
     slope_P1E: Floats = (products_P1E.sum(axis=0) - products_P1E) / others_P1E
     return returns_PGE - slope_P1E * features_PGE
 
@@ -64,7 +64,7 @@ def earlier_rewards(solve_PGS: Floats) -> Floats:
 def rescale(A_PGE: Floats, returns_PGE: Floats, used_PG1: Bools, scale: str) -> Floats:
     """Divide by 1, by the RMS of the kind and position over all packs ("rms"), or by the group's std ("std", GRPO).
 
-    The std is that of the returns, with n - 1 below the line, plus EPS; an RMS below EPS counts as EPS.
+    The std is that of the returns, with denominator n - 1, plus EPS; an RMS below EPS counts as EPS.
     """
     if scale == "none":
         return A_PGE

@@ -1,12 +1,12 @@
-"""Credit: the rewards of groups of lives become one advantage per episode.
+"""Credit assignment: turn the rewards of groups of lives into one advantage per episode.
 
 Return, baseline, scale and balance are chosen independently and applied in this order. Arrays hold P packs, G lives of
-each and E = 2S - 1 episodes of a life: first its S solves, then its S - 1 updates, each in the order of the tasks. A
-mixture of domains is a list of such blocks, of any S: return, baseline and scale stay inside a block, and balance acts
-on all episodes of its scope.
+each and E = 2S - 1 episodes of a life: first its S solves, then its S - 1 updates, each in task order. A mixture of
+domains is a list of such blocks, of any S: return, baseline and scale are computed per block, and balance over all
+episodes of its scope.
 
-GAE over episodes has no name of its own: with the other lives' mean return at the same position as its value, it is,
-term by term, "discounted" by gamma * lambda with "leave-one-out".
+GAE over episodes has no preset: with the other lives' mean return at the same position as value, it equals, term by
+term, "discounted" by gamma * lambda with "leave-one-out".
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Estimator:
     baseline: str = "leave-one-out"
     scale: str = "none"
     balance: str = "none"
-    scope: str = "step"  # what the balance acts on: all blocks of a step (the paper's), each block, or each pack
-    window: int = 2  # entries that returns="window" averages; an update's own format reward is one of them
+    scope: str = "step"  # episodes balanced together: a whole step (the paper's), a block, or a pack
+    window: int = 2  # number of entries that returns="window" averages, an update's own format reward included
     gamma: float = 0.9  # discount per entry of returns="discounted"
 
 
@@ -75,7 +75,7 @@ class Advantages:
     solve_PGS: Floats
     update_PGS: Floats
     metrics: dict[str, float]
-    """Flat metrics named `credit/...`, over all blocks that were credited together."""
+    """Flat metrics named `credit/...`, over all blocks of the call."""
 
 
 def advantages(
@@ -84,37 +84,37 @@ def advantages(
     solve_tokens_PGS: ArrayLike | None = None,
     update_tokens_PGS: ArrayLike | None = None,
     preset: str = "paper",
-    **choices: Any,
+    **overrides: Any,
 ) -> Advantages:
     """Turn the rewards of groups of lives, as one block, into one advantage per episode; see `block_advantages`."""
     block = Rewards(solve_PGS, update_PGS, solve_tokens_PGS, update_tokens_PGS)
-    return block_advantages([block], preset, **choices)[0]
+    return block_advantages([block], preset, **overrides)[0]
 
 
-def block_advantages(blocks: Sequence[Rewards], preset: str = "paper", **choices: Any) -> list[Advantages]:
+def block_advantages(blocks: Sequence[Rewards], preset: str = "paper", **overrides: Any) -> list[Advantages]:
     """Turn the rewards of groups of lives, block by block, into one advantage per episode.
 
     Rewards: solve (P, G, S), update (P, G, S-1), where `update[..., j]` is the format reward of the rewrite made after
-    task j. A life whose rewards are all NaN is missing: its advantages are 0 and it enters no mean; a group with fewer
-    than two lives gives 0. Token counts (sampled, trained tokens per episode) have the shapes of the rewards.
+    task j. A life whose rewards are all NaN is missing: its advantages are 0 and it enters no mean. A group with fewer
+    than two lives has advantages 0. Token counts (sampled, trained tokens per episode) have the shapes of the rewards.
 
     Metrics, over all blocks: `missing_lives`, `groups_used` (packs with two lives or more), `zero_signal_groups`
     (fraction of the solve groups, one per used pack and position, whose returns are all equal), `solve_abs`,
     `update_abs` (mean absolute advantages), `red_active` (fraction of the scopes), `red_temperature` (mean, only where
     active) and, given token counts, `token_mean_before` and `token_mean_after` the balance.
 
-    Raises ValueError for a partly missing life, shapes that do not fit, unknown choices, and a balance without token
+    Raises ValueError for a partly missing life, mismatched shapes, unknown options, and a balance without token
     counts. Source: preset "paper" is the paper's section on credit and RED; the others are ours.
     """
-    chosen = choose(preset, **choices)
-    credited, metrics = balanced([Credited.of(rewards, chosen) for rewards in blocks], chosen)
+    estimator = choose(preset, **overrides)
+    credited, metrics = balanced([Credited.of(rewards, estimator) for rewards in blocks], estimator)
     metrics |= summary(credited)
     return [Advantages(block.A_PGE[..., : block.tasks], block.A_PGE[..., block.tasks :], metrics) for block in credited]
 
 
 @dataclass(frozen=True)
 class Credited:
-    """One block on its way: the advantages of its episodes so far, and what the balance and the metrics ask of it."""
+    """Intermediate result of one block: advantages before balance, and inputs of balance and metrics."""
 
     A_PGE: Floats
     returns_PGE: Floats
@@ -123,7 +123,7 @@ class Credited:
     used_PG1: Bools
 
     @classmethod
-    def of(cls, rewards: Rewards, chosen: Estimator) -> Credited:
+    def of(cls, rewards: Rewards, estimator: Estimator) -> Credited:
         """Apply return, baseline and scale to the rewards of a block."""
         rewards_PGE = join("rewards", rewards.solve_PGS, rewards.update_PGS)
         present_PG1 = lives_present(rewards_PGE)
@@ -131,19 +131,19 @@ class Credited:
         S = rewards_PGE.shape[2] // 2 + 1
         tokens_PGE = token_counts(rewards.solve_tokens_PGS, rewards.update_tokens_PGS, used_PG1, S)
         solve_PGS, update_PGS = np.split(np.where(used_PG1, rewards_PGE, 0.0), [S], axis=2)
-        returns_PGE = reward_to_go(solve_PGS, update_PGS, chosen.returns, chosen.window, chosen.gamma)
-        centred_PGE = subtract_baseline(returns_PGE, earlier_rewards(solve_PGS), used_PG1, chosen.baseline)
-        scaled_PGE = rescale(centred_PGE, returns_PGE, used_PG1, chosen.scale)
+        returns_PGE = reward_to_go(solve_PGS, update_PGS, estimator.returns, estimator.window, estimator.gamma)
+        centered_PGE = subtract_baseline(returns_PGE, earlier_rewards(solve_PGS), used_PG1, estimator.baseline)
+        scaled_PGE = rescale(centered_PGE, returns_PGE, used_PG1, estimator.scale)
         return cls(scaled_PGE, returns_PGE, tokens_PGE, present_PG1, used_PG1)
 
     @property
     def tasks(self) -> int:
-        """Tasks of a life."""
+        """Number of tasks of a life, S."""
         return int(self.A_PGE.shape[2]) // 2 + 1
 
 
 def summary(blocks: Sequence[Credited]) -> dict[str, float]:
-    """Count lives, groups and signal over all blocks."""
+    """Return the metrics over all blocks, except those of the balance."""
     spread: list[Floats] = [
         np.abs(group_mean(b.returns_PGE[..., : b.tasks], b.used_PG1)).max(axis=1, initial=0.0) for b in blocks
     ]
@@ -157,19 +157,19 @@ def summary(blocks: Sequence[Credited]) -> dict[str, float]:
     }
 
 
-def choose(preset: str, /, **choices: Any) -> Estimator:
-    """Return the preset with these choices in place of its own; ValueError names what is unknown."""
+def choose(preset: str, /, **overrides: Any) -> Estimator:
+    """Return the preset with these overrides; ValueError for unknown or invalid ones."""
     check_known(preset, PRESETS, "preset")
-    for name, value in choices.items():
-        check_known(name, (field.name for field in fields(Estimator)), "choice")
+    for name, value in overrides.items():
+        check_known(name, (field.name for field in fields(Estimator)), "credit option")
         if name in OPTIONS:
             check_known(value, OPTIONS[name], name)
         elif isinstance(value, str):
             raise ValueError(f"{name} must be a number, got {value!r}")
-    chosen = replace(PRESETS[preset], **choices)
-    if chosen.window < 1 or not 0 <= chosen.gamma <= 1:
-        raise ValueError(f"need window >= 1 and 0 <= gamma <= 1, got {chosen.window} and {chosen.gamma}")
-    return chosen
+    estimator = replace(PRESETS[preset], **overrides)
+    if estimator.window < 1 or not 0 <= estimator.gamma <= 1:
+        raise ValueError(f"need window >= 1 and 0 <= gamma <= 1, got {estimator.window} and {estimator.gamma}")
+    return estimator
 
 
 def join(what: str, solve_PGS: ArrayLike, update_PGS: ArrayLike) -> Floats:
@@ -181,7 +181,7 @@ def join(what: str, solve_PGS: ArrayLike, update_PGS: ArrayLike) -> Floats:
 
 
 def lives_present(rewards_PGE: Floats) -> Bools:
-    """Tell which lives are there, as (P, G, 1); ValueError for a partly missing life or an infinite reward."""
+    """Return which lives are present, (P, G, 1); ValueError for a partly missing life or an infinite reward."""
     missing_PGE = np.isnan(rewards_PGE)
     missing_PG1 = np.expand_dims(missing_PGE.all(axis=2), 2)
     for pack, life, _ in np.argwhere(missing_PGE & ~missing_PG1):
@@ -202,11 +202,11 @@ def token_counts(solve: ArrayLike | None, update: ArrayLike | None, used_PG1: Bo
 
 
 def reward_to_go(solve_PGS: Floats, update_PGS: Floats, returns: str, window: int = 2, gamma: float = 0.9) -> Floats:
-    """Sum up what each episode leads to, (P, G, E).
+    """Return the return of each episode: the rewards from it onward, (P, G, E).
 
-    Solve j counts the rewards of tasks j, j+1, ... and no update's; update j counts its own format reward and then
-    those of tasks j+1, j+2, ...: S - j entries either way. "coarse" gives every episode the sum of all rewards of its
-    life. Source: the paper's reward-to-go, of which it takes the mean.
+    Solve j counts the rewards of tasks j, j+1, ... and of no update; update j counts its own format reward and the
+    rewards of tasks j+1, j+2, ...: S - j entries in both cases. "coarse" is the sum of all rewards of the life, for
+    every episode. Source: the paper's reward-to-go, which it averages.
     """
     S = solve_PGS.shape[2]
     if returns == "coarse":
@@ -217,7 +217,7 @@ def reward_to_go(solve_PGS: Floats, update_PGS: Floats, returns: str, window: in
 
 
 def entry_weights(n: int, returns: str, window: int, gamma: float) -> Floats:
-    """Return the weight of each of the n entries of a reward-to-go; "sum" and "discounted" do not normalise."""
+    """Return the weight of each of the n entries of a reward-to-go; "sum" and "discounted" do not normalize."""
     k = np.arange(n)
     if returns in ("sum", "discounted"):
         return np.power(gamma if returns == "discounted" else 1.0, k)
@@ -225,19 +225,21 @@ def entry_weights(n: int, returns: str, window: int, gamma: float) -> Floats:
     return counted / np.sum(counted)
 
 
-def balanced(blocks: Sequence[Credited], chosen: Estimator) -> tuple[list[Credited], dict[str, float]]:
-    """Apply the balance to all blocks, and say in metrics what it found and left."""
+def balanced(blocks: Sequence[Credited], estimator: Estimator) -> tuple[list[Credited], dict[str, float]]:
+    """Apply the balance to all blocks; return them, and metrics from before and after."""
     if any(block.tokens_PGE is None for block in blocks):
-        if chosen.balance != "none":
-            raise ValueError(f"balance {chosen.balance!r} weighs episodes by length: pass both arrays of token counts")
+        if estimator.balance != "none":
+            raise ValueError(
+                f"balance {estimator.balance!r} weighs episodes by length: pass both arrays of token counts"
+            )
         return list(blocks), {"credit/red_active": 0.0}
-    A_N, metrics = balance(*flat(blocks), scopes(blocks, chosen.scope), chosen.balance)
+    A_N, metrics = balance(*flat(blocks), scopes(blocks, estimator.scope), estimator.balance)
     parts = np.split(A_N, np.cumsum([block.A_PGE.size for block in blocks])[:-1])
     return [replace(b, A_PGE=part.reshape(b.A_PGE.shape)) for b, part in zip(blocks, parts, strict=True)], metrics
 
 
 def flat(blocks: Sequence[Credited]) -> tuple[Floats, Floats, Bools]:
-    """Lay the advantages, token counts and used marks of all episodes end to end, (N,) each."""
+    """Return the concatenated advantages, token counts and used flags of all episodes, (N,) each."""
     A = [block.A_PGE.ravel() for block in blocks]
     tokens = [block.tokens_PGE.ravel() for block in blocks if block.tokens_PGE is not None]
     used = [np.broadcast_to(block.used_PG1, block.A_PGE.shape).ravel() for block in blocks]
@@ -245,7 +247,7 @@ def flat(blocks: Sequence[Credited]) -> tuple[Floats, Floats, Bools]:
 
 
 def scopes(blocks: Sequence[Credited], scope: str) -> NDArray[np.int64]:
-    """Number the scope of each episode, (N,), from 0."""
+    """Return the scope index of each episode, (N,), from 0."""
     numbers, first = [], 0
     for i, block in enumerate(blocks):
         P, G, E = block.A_PGE.shape

@@ -1,8 +1,8 @@
-"""Policy losses: how far to follow each sampled token, given its advantage and how the policy has moved since.
+"""Policy-gradient losses with clipping and importance weights.
 
-With the ratio rho = pi / pi_old, a clip mask M and a weight w, all free of gradient, the loss is
--(1/N) sum w A M log pi over the trained tokens. A kind is a clip and a weight; "grpo" and "ppo" are one loss, which
-writes the clip the classical way and has the gradient of "rec-oneside-is".
+With the ratio rho = pi / pi_old, a clip mask M and a weight w, all detached, the loss is -(1/N) sum w A M log pi over
+the trained tokens. A loss kind is a clip and a weight. "grpo" and "ppo" are the same loss: it has the classical clipped
+form and the gradient of "rec-oneside-is".
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ AGGREGATIONS = ("token-mean", "episode-mean")
 
 @dataclass(frozen=True)
 class LossParams:
-    """What a kind leaves open; `policy_loss` overrides any field by its name."""
+    """Parameters of a loss; `policy_loss` overrides any field by its name."""
 
-    aggregation: str = "token-mean"  # every token weighs the same, or ("episode-mean") every episode
-    eps_low: float = 0.2  # rho is trusted from 1 - eps_low
-    eps_high: float = 0.2  # to 1 + eps_high
-    eps_low_ring: float = 0.6  # the ring also keeps good tokens up to 1 - eps_low_ring
-    eps_high_ring: float = 2.0  # and bad ones from 1 + eps_high_ring
-    tis_floor: float = 0.4  # a truncated weight is max(rho, tis_floor)
-    tis_cap: float = 3.0  # and min(rho, tis_cap)
-    kl_coef: float = 0.0  # the penalty on leaving the reference policy
-    entropy_coef: float = 0.0  # the bonus on the policy's own entropy
+    aggregation: str = "token-mean"  # equal weight per token, or ("episode-mean") per episode
+    eps_low: float = 0.2  # lower end of the trusted range of rho, 1 - eps_low
+    eps_high: float = 0.2  # upper end, 1 + eps_high
+    eps_low_ring: float = 0.6  # the ring also keeps good tokens below 1 - eps_low_ring
+    eps_high_ring: float = 2.0  # and bad tokens above 1 + eps_high_ring
+    tis_floor: float = 0.4  # lower bound of a truncated weight
+    tis_cap: float = 3.0  # upper bound of a truncated weight
+    kl_coef: float = 0.0  # weight of the KL penalty to the reference policy
+    entropy_coef: float = 0.0  # weight of the entropy bonus
 
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """One loss: which tokens it keeps, how it weighs them, whether an episode shares one ratio, its own defaults."""
+    """A loss kind: its clip, its weight, whether an episode shares one ratio, and its default parameters."""
 
     clip: Callable[[Tensor, Tensor, LossParams], Tensor]
     weight: Callable[[Tensor, LossParams], Tensor]
@@ -52,50 +52,50 @@ def policy_loss(
     mask: Tensor,
     kind: str = "rec-oneside-nois",
     *,
-    normaliser: float | Tensor | None = None,
+    normalizer: float | Tensor | None = None,
     segments: Tensor | None = None,
     ref_logprobs: Tensor | None = None,
     entropy: Tensor | None = None,
-    **choices: Any,
+    **overrides: Any,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss to minimise and its metrics; only `logprobs` and `entropy` receive a gradient.
+    """Return the loss to minimize and its metrics; only `logprobs` and `entropy` receive a gradient.
 
     Shapes: all tensors (N,) of packed tokens, or any one shape, float32 or wider; mask is bool, True where a token is
-    trained, and what lies outside it may be anything. `segments` holds the episode index of each token: "gspo" and
+    trained; values outside it are ignored. `segments` holds the episode index of each token: "gspo" and
     "episode-mean" need it, and need all tokens of an episode in one call. `entropy` is the policy's at each token, in
     nats: `entropy_coef` times its mean is subtracted from the loss.
 
-    `normaliser` is what the sum is divided by: the trained tokens (under "episode-mean", the episodes) of the WHOLE
-    batch, or any other constant; None counts those of this call. With one normaliser for all its micro-batches, their
-    losses, gradients and metrics add up to the batch's; of `loss/ratio_max` alone one takes the maximum.
+    `normalizer` divides the sum: the trained tokens (under "episode-mean", the episodes) of the WHOLE batch, or any
+    other constant; None counts those of this call. With the same normalizer for all micro-batches, their losses,
+    gradients and metrics add up to those of the batch; for `loss/ratio_max` take the maximum.
 
-    Metrics, detached and without dimension: `loss/clip_fraction`, `loss/ratio_mean`, `loss/ratio_max`, `loss/kl` (of
-    the old policy from the new, k3), given a reference `loss/ref_kl` (K2) and given an entropy `loss/entropy`. Raises
-    ValueError for what is unknown, missing or of another shape. Source: REC, arXiv 2509.24203; GRPO, arXiv 2402.03300;
-    GSPO, arXiv 2507.18071.
+    Metrics, detached scalars: `loss/clip_fraction`, `loss/ratio_mean`, `loss/ratio_max`, `loss/kl` (of the old policy
+    from the new, k3), given a reference `loss/ref_kl` (K2) and given an entropy `loss/entropy`. Raises ValueError for
+    unknown names, missing inputs or mismatched shapes. Source: REC, arXiv 2509.24203; GRPO, arXiv 2402.03300; GSPO,
+    arXiv 2507.18071.
     """
-    rule, chosen = choose(kind, **choices)
+    rule, params = choose(kind, **overrides)
     given = {"old_logprobs": old_logprobs, "advantages": advantages, "ref_logprobs": ref_logprobs, "segments": segments}
     _check(logprobs.shape, mask, **given, entropy=entropy)
-    if chosen.entropy_coef and entropy is None:
+    if params.entropy_coef and entropy is None:
         raise ValueError("entropy_coef needs entropy: the policy's entropy at each token")
-    if chosen.kl_coef and ref_logprobs is None:
+    if params.kl_coef and ref_logprobs is None:
         raise ValueError("kl_coef needs ref_logprobs: the reference policy's log-probability of each token")
 
-    # Zeros, not a product with the mask, outside it: garbage there must reach neither the loss nor a gradient.
+    # Fill with zeros instead of multiplying by the mask: NaN or inf outside it must not reach loss or gradient.
     logprobs = logprobs.masked_fill(~mask, 0.0)
     old_logprobs = old_logprobs.detach().masked_fill(~mask, 0.0)
     advantages = advantages.detach().masked_fill(~mask, 0.0)
     trained = mask.to(logprobs.dtype)
-    share = trained if chosen.aggregation == "token-mean" else trained / episode_sum(trained, segments).clamp(min=1)
-    normaliser = share.sum().clamp(min=1) if normaliser is None else normaliser
+    share = trained if params.aggregation == "token-mean" else trained / episode_sum(trained, segments).clamp(min=1)
+    normalizer = share.sum().clamp(min=1) if normalizer is None else normalizer
 
     def total(values: Tensor) -> Tensor:
-        return (share * values).sum() / normaliser
+        return (share * values).sum() / normalizer
 
     log_ratio = logprobs - old_logprobs
     ratio = (episode_mean(log_ratio, trained, segments) if rule.by_episode else log_ratio).exp()
-    gain, kept = surrogate(rule, chosen, logprobs, ratio, advantages)
+    gain, kept = surrogate(rule, params, logprobs, ratio, advantages)
     loss = -total(gain)
     metrics = {
         "loss/clip_fraction": total(~kept),
@@ -105,33 +105,33 @@ def policy_loss(
     }
     if ref_logprobs is not None:
         metrics["loss/ref_kl"] = total(k2(logprobs, ref_logprobs.detach().masked_fill(~mask, 0.0)))
-        loss = loss + chosen.kl_coef * metrics["loss/ref_kl"]
+        loss = loss + params.kl_coef * metrics["loss/ref_kl"]
     if entropy is not None:
         metrics["loss/entropy"] = total(entropy.masked_fill(~mask, 0.0))
-        loss = loss - chosen.entropy_coef * metrics["loss/entropy"]
+        loss = loss - params.entropy_coef * metrics["loss/entropy"]
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 
 def surrogate(
     rule: PolicyLoss, c: LossParams, logprobs: Tensor, ratio: Tensor, advantages: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return what each token gains, to be maximised, and whether the clip kept it, any shape."""
+    """Return the objective of each token, to be maximized, and whether the clip kept it, any shape."""
     kept = rule.clip(ratio.detach(), advantages, c)
     if rule.classical:
         clipped = ratio.clamp(1 - c.eps_low, 1 + c.eps_high)
         return torch.minimum(ratio * advantages, clipped * advantages), kept
     push = rule.weight(ratio.detach(), c) * advantages
-    return push.where(kept, 0.0) * logprobs, kept  # `where`: the weight of a dropped token may have overflowed
+    return push.where(kept, 0.0) * logprobs, kept  # `where`, since the weight of a dropped token may overflow
 
 
-def choose(kind: str, /, **choices: Any) -> tuple[PolicyLoss, LossParams]:
-    """Return the kind and its defaults with these choices in their place; ValueError names what is unknown."""
-    check_known(kind, LOSSES, "kind")
-    for name in choices:
-        check_known(name, (field.name for field in fields(LossParams)), "choice")
-    chosen = replace(LOSSES[kind].defaults, **choices)
-    check_known(chosen.aggregation, AGGREGATIONS, "aggregation")
-    return LOSSES[kind], chosen
+def choose(kind: str, /, **overrides: Any) -> tuple[PolicyLoss, LossParams]:
+    """Return the loss and its parameters with these overrides; ValueError for unknown names."""
+    check_known(kind, LOSSES, "loss")
+    for name in overrides:
+        check_known(name, (field.name for field in fields(LossParams)), "loss parameter")
+    params = replace(LOSSES[kind].defaults, **overrides)
+    check_known(params.aggregation, AGGREGATIONS, "aggregation")
+    return LOSSES[kind], params
 
 
 def _check(shape: torch.Size, mask: Tensor, **others: Tensor | None) -> None:
@@ -142,7 +142,7 @@ def _check(shape: torch.Size, mask: Tensor, **others: Tensor | None) -> None:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but logprobs {tuple(shape)}")
 
 
-# Which tokens a kind keeps: (ratio, advantage, choices) -> bool, any shape. Source: REC, arXiv 2509.24203.
+# Clips, which select the tokens to keep: (ratio, advantage, params) -> bool, any shape. Source: REC, arXiv 2509.24203.
 
 
 def keep_all(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
@@ -151,36 +151,36 @@ def keep_all(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
 
 
 def one_side(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
-    """Drop good tokens that have already risen enough and bad ones that have already fallen enough."""
+    """Drop good tokens above 1 + eps_high and bad tokens below 1 - eps_low."""
     return ((advantages >= 0) & (ratio <= 1 + c.eps_high)) | ((advantages <= 0) & (ratio >= 1 - c.eps_low))
 
 
 def two_side(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
-    """Drop every token whose ratio left the trusted region, on either side."""
+    """Drop every token whose ratio is outside [1 - eps_low, 1 + eps_high]."""
     return (ratio >= 1 - c.eps_low) & (ratio <= 1 + c.eps_high)
 
 
 def ring(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
-    """Keep the two-side region, and far outside it good tokens that fell and bad tokens that rose."""
+    """Keep the two-sided range, good tokens far below it and bad tokens far above it."""
     fell, rose = ratio <= 1 - c.eps_low_ring, ratio >= 1 + c.eps_high_ring
     return two_side(ratio, advantages, c) | ((advantages >= 0) & fell) | ((advantages <= 0) & rose)
 
 
-# How a kind weighs the tokens it keeps: (ratio, choices) -> weight, any shape.
+# Weights of the kept tokens: (ratio, params) -> weight, any shape.
 
 
 def no_is(ratio: Tensor, c: LossParams) -> Tensor:
-    """Weigh every token 1, importance sampling left out."""
+    """Weight every token by 1, without importance sampling."""
     return torch.ones_like(ratio)
 
 
 def full_is(ratio: Tensor, c: LossParams) -> Tensor:
-    """Weigh each token by its ratio."""
+    """Weight each token by its ratio."""
     return ratio
 
 
 def truncated_is(ratio: Tensor, c: LossParams) -> Tensor:
-    """Weigh each token by its ratio, held between tis_floor and tis_cap."""
+    """Weight each token by its ratio, clamped to [tis_floor, tis_cap]."""
     return ratio.clamp(c.tis_floor, c.tis_cap)
 
 
@@ -199,12 +199,12 @@ LOSSES = {
 
 
 def episode_mean(values: Tensor, trained: Tensor, segments: Tensor | None) -> Tensor:
-    """Give each token the mean over the trained tokens of its episode, any shape; both are 0 where not trained."""
+    """Return, for each token, the mean over the trained tokens of its episode; inputs are 0 where not trained."""
     return episode_sum(values, segments) / episode_sum(trained, segments).clamp(min=1)
 
 
 def episode_sum(values: Tensor, segments: Tensor | None) -> Tensor:
-    """Give each token the sum of the values over its episode, any shape."""
+    """Return, for each token, the sum of the values over its episode, any shape."""
     if segments is None:
         raise ValueError("gspo and episode-mean need segments: the episode index of each token")
     index = torch.unique(segments, return_inverse=True)[1]
@@ -212,5 +212,5 @@ def episode_sum(values: Tensor, segments: Tensor | None) -> Tensor:
 
 
 def k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Estimate the divergence from the reference by 0.5 (log pi - log pi_ref)^2 per token, any shape (K2)."""
+    """Return the K2 estimate of the KL divergence per token, 0.5 (log pi - log pi_ref)^2, any shape."""
     return 0.5 * (logprobs - ref_logprobs) ** 2

@@ -1,1 +1,1 @@
-"""Engines: where lives are rolled out and gradients computed."""
+"""Engines roll out lives and compute gradients."""

@@ -1,4 +1,4 @@
-"""What an engine promises: it rolls out lives and trains on them, on one machine or on many."""
+"""Protocol of an engine, which rolls out lives and trains on them, on one machine or many."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from codots.core.transcript import Sample
 from codots.rollout.life import Job, Life
 
 OnLife = Callable[[Life], None]
-"""Hears of a life as it ends."""
+"""Callback for each life when it ends."""
 
 
 class Engine(Protocol):
     """Holds a model in samplers, which roll out, and in learners, which train.
 
-    Timeouts are in seconds. A call that takes longer raises TimeoutError, which names what was being done; after it the
-    engine can only be closed. Timeouts hold in any thread, and no call needs an event loop of its own. One call runs at
-    a time, but not always in the same thread: `save`, `save_model`, `load` and `init_from` run in threads that a caller
-    can stop waiting for.
+    Timeouts are in seconds. A call that takes longer raises TimeoutError, which names the operation; afterwards the
+    engine can only be closed. Timeouts work in any thread, and no call needs an event loop. Calls are sequential but
+    may come from different threads: `save`, `save_model`, `load` and `init_from` run in threads that a caller can
+    abandon.
     """
 
     @property
@@ -29,58 +29,58 @@ class Engine(Protocol):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps that the weights have taken."""
+        """Number of optimizer steps taken."""
         ...
 
     @property
     def pending(self) -> int:
-        """Batches of jobs that were submitted and not collected yet."""
+        """Number of submitted batches of jobs that have not been collected."""
         ...
 
     def submit(self, jobs: Sequence[Job], timeout: float) -> None:
-        """Roll these jobs out with the weights of now, at once or in the background; `collect` returns their lives."""
+        """Roll out jobs with the current weights, now or in the background; `collect` returns their lives."""
         ...
 
     def collect(self, timeout: float) -> list[Life]:
-        """Return the lives of the batch that was submitted first, in the order of its jobs."""
+        """Return the lives of the oldest pending batch, in the order of its jobs."""
         ...
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll these jobs out and return their lives, in the order of the jobs; pending batches stay pending."""
+        """Roll out jobs and return their lives in the same order; pending batches stay pending."""
         ...
 
     def logprobs(self, samples: Sequence[Sample], timeout: float, *, reference: bool = False) -> list[list[float]]:
-        """Return the logprob of every sampled id under the weights, or under those of the frozen reference model."""
+        """Return the logprob of every sampled token under the weights or the frozen reference model."""
         ...
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float, timeout: float) -> dict[str, float]:
-        """Add the gradient of the samples' loss to what has accumulated since the last step; return metrics."""
+        """Accumulate the gradient of the samples' loss and return metrics."""
         ...
 
     def optim_step(self, timeout: float) -> dict[str, float]:
-        """Take one optimizer step with what has accumulated, on every learner; return metrics."""
+        """Take one optimizer step with the accumulated gradient on every learner and return metrics."""
         ...
 
     def sync(self, timeout: float) -> None:
-        """Serve the weights as version + 1 on every sampler, or raise with the cause."""
+        """Load the weights into every sampler as version + 1."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write all that `load` needs to go on: weights, optimizer, and the lives of pending batches."""
+        """Save everything that `load` needs: weights, optimizer, and lives of pending batches."""
         ...
 
     def save_model(self, folder: Path) -> None:
-        """Write the weights as a Hugging Face folder."""
+        """Save the weights as a Hugging Face model folder."""
         ...
 
     def load(self, folder: Path, version: int) -> None:
-        """Go on from what `save` wrote, and serve its weights as this version."""
+        """Load a checkpoint of `save` and serve its weights as `version`."""
         ...
 
     def init_from(self, folder: Path) -> None:
-        """Start from the weights and the optimizer that another run saved, at step and version 0."""
+        """Load the weights and optimizer of another run's checkpoint, at step 0 and version 0."""
         ...
 
     def close(self) -> None:
-        """End every process and thread; may be called twice."""
+        """Stop all processes and threads; may be called repeatedly."""
         ...

@@ -1,4 +1,4 @@
-"""The engine of a model that is served elsewhere: it rolls out lives, and cannot be trained."""
+"""Engine for a model behind an API endpoint; it rolls out lives and cannot train."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler
 
 
 class EndpointEngine:
-    """Roll out lives with an endpoint's model."""
+    """Roll out lives with the model of an endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._thread = SideThread()
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll these jobs out and return their lives. Raises EndpointError if not one came through."""
-        doing = f"rolling out {len(jobs)} lives at {self.endpoint.name}"
-        return self._thread.call(timeout, doing, lambda emit: run_loop(self._rollout(jobs, emit)), on_life)
+        """Roll out jobs and return their lives. Raises EndpointError if every life failed."""
+        operation = f"rolling out {len(jobs)} lives at {self.endpoint.name}"
+        return self._thread.call(timeout, operation, lambda emit: run_loop(self._rollout(jobs, emit)), on_life)
 
     async def _rollout(self, jobs: Sequence[Job], on_life: OnLife) -> list[Life]:
         async with EndpointSampler(self.endpoint) as sampler:
@@ -31,5 +31,5 @@ class EndpointEngine:
         return lives
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._thread.close()

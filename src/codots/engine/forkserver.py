@@ -1,4 +1,4 @@
-"""Worker processes that start with everything that a model needs already imported."""
+"""Worker processes with the heavy imports preloaded."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 from codots.core.processes import sigint_blocked
 
-HEAVY = [
+PRELOAD = [
     "codots.engine.local",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.qwen3.modeling_qwen3",
 ]
-"""What takes far longer to import than a process to start."""
+"""Modules whose import takes much longer than the start of a process."""
 
 
 def model_processes() -> Any:
-    """A context whose processes are copies of one that has imported all that a model needs; that one starts now, once.
+    """Start the fork server that preloads the heavy imports, once, and return its multiprocessing context.
 
-    Where system libraries do not survive a fork, which is everywhere but on Linux, each starts from nothing.
+    Returns a spawn context outside Linux, where system libraries do not survive a fork.
     """
     if sys.platform != "linux":
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
+    context.set_forkserver_preload(PRELOAD)
     with sigint_blocked():
         forkserver.ensure_running()
     return context

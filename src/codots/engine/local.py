@@ -1,4 +1,4 @@
-"""The engine of one machine: a process for each core, each with the whole model."""
+"""Engine for one machine: worker processes, each with a copy of the model."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from codots.rollout.life import Job, Life
 from codots.rollout.records import read_lives, write_lives
 
 PENDING = "pending.json"
-"""Lives that were rolled out and not collected when a checkpoint was written."""
+"""File of the lives that were pending when a checkpoint was saved."""
 
 
 class LocalEngine:
-    """Roll out lives and train on them, shared out over worker processes.
+    """Roll out lives and train on them in several worker processes.
 
-    Jobs are dealt by index and gradients added in the order of the workers, so that a run is a function of its recipe,
-    of which the number of workers is a part. The first worker is this process, in a thread of its own that a timeout
-    can abandon; on a GPU it is the only one. What is submitted is rolled out at once and held until it is collected: a
-    run that submits ahead is the deterministic twin of an asynchronous cluster.
+    Jobs are split by index and gradients are added in worker order, so a run is a deterministic function of its
+    recipe, which includes the number of workers. The first worker is this process, in a thread that a timeout can
+    abandon; on a GPU it is the only worker. Submitted jobs are rolled out immediately and their lives kept until
+    `collect`: submitting ahead simulates an asynchronous cluster deterministically.
     """
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
         self.plan = plan
         more = workers - 1 if plan.place.device == "cpu" else 0
-        context: Any = model_processes() if more else None  # it imports while this process does
+        context: Any = model_processes() if more else None  # imports in parallel with this process
         self.first = Worker(plan)
-        self.beside = identity(plan.model) if plan.lora else ""
-        """Of what LoRA trains, the model that it stands beside."""
+        self.base_identity = identity(plan.model) if plan.lora else ""
+        """Hash of the adapter's base model; empty without LoRA."""
         self.version = 0
         self._lives: deque[list[Life]] = deque()
         self._thread = SideThread()
-        self._owing = False
+        self._awaiting = False  # whether other workers owe a reply
         self._others: list[tuple[Any, Connection]] = []
         for _ in range(more):
             here, there = context.Pipe()
@@ -60,93 +60,92 @@ class LocalEngine:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps that the weights have taken."""
+        """Number of optimizer steps taken."""
         return self.first.learner.steps
 
     @property
     def pending(self) -> int:
-        """Batches of jobs that were submitted and not collected yet."""
+        """Number of submitted batches of jobs that have not been collected."""
         return len(self._lives)
 
     def submit(self, jobs: Sequence[Job], timeout: float) -> None:
-        """Roll these jobs out with the weights of now; `collect` returns their lives."""
+        """Roll out jobs with the current weights; `collect` returns their lives."""
         self._lives.append(self.rollout(jobs, timeout))
 
     def collect(self, timeout: float) -> list[Life]:
-        """Return the lives of the batch that was submitted first, in the order of its jobs."""
+        """Return the lives of the oldest pending batch, in the order of its jobs."""
         if not self._lives:
-            raise RuntimeError("nothing to collect: submit comes before collect")
+            raise RuntimeError("nothing to collect: call submit before collect")
         return self._lives.popleft()
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll these jobs out and return their lives; `on_life` hears of those of this process as they end."""
-        shares = [(share,) for share in self._deal(jobs)]  # neighbours, as a group is, begin alike
+        """Roll out jobs and return their lives; `on_life` is called for those of this process only."""
+        shares = [(share,) for share in self._split(jobs)]  # contiguous: a group shares its prompt prefix
         parts = self._thread.call(
-            timeout, f"rolling out {len(jobs)} lives", partial(self._all, "rollout", shares), on_life
+            timeout, f"rolling out {len(jobs)} lives", partial(self._call_all, "rollout", shares), on_life
         )
         return [life for part in parts for life in part]
 
     def logprobs(self, samples: Sequence[Sample], timeout: float, *, reference: bool = False) -> list[list[float]]:
-        """Return the logprob of every sampled id under the weights, or under those of the frozen reference model."""
-        shares = [(share, reference) for share in self._deal(samples)]
-        parts = self._call(timeout, "scoring", partial(self._all, "logprobs", shares))
+        """Return the logprob of every sampled token under the weights or the frozen reference model."""
+        shares = [(share, reference) for share in self._split(samples)]
+        parts = self._call(timeout, "scoring", partial(self._call_all, "logprobs", shares))
         return [row for part in parts for row in part]
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float, timeout: float) -> dict[str, float]:
-        """Add the gradient of the samples' loss to what has accumulated since the last step; return metrics.
-
-        After an error nothing is accumulated.
-        """
+        """Accumulate the gradient of the samples' loss and return metrics; an error drops the accumulated gradient."""
         config = self.first.learner.config
-        moving = [sample for sample in samples if config.contributes(sample)]
-        shares = [(share, normalizer) for share in fair_shares(moving, 1 + len(self._others))]
+        contributing = [sample for sample in samples if config.contributes(sample)]
+        shares = [(share, normalizer) for share in fair_shares(contributing, 1 + len(self._others))]
         try:
-            parts = self._call(timeout, "forward and backward passes", partial(self._all, "forward_backward", shares))
+            parts = self._call(
+                timeout, "forward and backward passes", partial(self._call_all, "forward_backward", shares)
+            )
         except Exception as error:
             if not isinstance(error, TimeoutError):
-                self._call(timeout, "dropping a gradient", partial(self._all, "zero_grad"))
+                self._call(timeout, "dropping the gradient", partial(self._call_all, "zero_grad"))
             raise
         return means(parts)
 
     def optim_step(self, timeout: float) -> dict[str, float]:
-        """Take one optimizer step with what has accumulated, on every learner; return metrics."""
+        """Take one optimizer step with the accumulated gradient on every learner and return metrics."""
         metrics: dict[str, float] = self._call(timeout, "the optimizer step", self._optim_step)
         return metrics
 
     def _optim_step(self) -> dict[str, float]:
         learner = self.first.learner
-        for gradient in self._others_do("take_gradient"):
+        for gradient in self._call_others("take_gradient"):
             learner.add_gradient(torch.from_numpy(gradient))
         metrics = learner.optim_step()
         self._share_weights()
         return metrics
 
     def sync(self, timeout: float) -> None:
-        """Serve the weights as version + 1 on every sampler, or raise with the cause."""
+        """Load the weights into every sampler as version + 1."""
         self._call(timeout, f"serving version {self.version + 1}", partial(self._serve, self.version + 1))
 
     def save(self, folder: Path) -> None:
-        """Write the weights as a Hugging Face folder, the optimizer, and the lives of pending batches."""
+        """Save the weights as a Hugging Face model folder, the optimizer, and the lives of pending batches."""
         self.save_model(folder / "model")
         self.first.learner.save(folder)
         if self.plan.lora:
-            save_adapter(self.first.model, folder, self.beside)
-        # A batch that an outage took as a whole is rolled out again by whoever goes on, and so are those after it.
+            save_adapter(self.first.model, folder, self.base_identity)
+        # A batch whose lives all failed is left out, with those after it, so that a resumed run rolls them out again.
         if pending := list(takewhile(lambda lives: any(not life.failure for life in lives), self._lives)):
             write_lives(folder / PENDING, pending)
 
     def save_model(self, folder: Path) -> None:
-        """Write the weights as a Hugging Face folder that `codots.json` stands beside."""
-        self.first.model.generation_config.do_sample = True  # else who serves it stays greedy at any temperature
+        """Save the weights as a Hugging Face model folder with its `codots.json`."""
+        self.first.model.generation_config.do_sample = True  # otherwise servers sample greedily at any temperature
         weights = merged(self.first.model) if self.plan.lora else None
         self.first.model.save_pretrained(folder, state_dict=weights)
         self.first.render.tokenizer.save_pretrained(folder)
         self.plan.profile.save(folder)
 
     def load(self, folder: Path, version: int) -> None:
-        """Go on from what `save` wrote, and serve its weights as this version."""
+        """Load a checkpoint of `save` and serve its weights as `version`."""
         if self.plan.lora:
-            load_adapter(self.first.model, folder, self.beside)
+            load_adapter(self.first.model, folder, self.base_identity)
         elif (folder / ADAPTER).is_file():
             raise ValueError(
                 f"{folder} was trained with LoRA; expected learner.lora, or model={folder} and no --init-from"
@@ -160,15 +159,15 @@ class LocalEngine:
         self._call(MAX_TIMEOUT, f"serving version {version}", partial(self._serve, version))
 
     def init_from(self, folder: Path) -> None:
-        """Start from the weights and the optimizer that another run saved, at step and version 0."""
+        """Load the weights and optimizer of another run's checkpoint, at step 0 and version 0."""
         self.load(folder, 0)
         self._lives.clear()
         self.first.learner.steps = 0
 
     def close(self) -> None:
-        """End the other processes, by force if they owe an answer that nobody waits for any more."""
-        for process, _ in self._others if self._owing else ():
-            process.kill()  # before the connections: the thread may be reading from one
+        """Stop the other processes; kill them if a call was abandoned."""
+        for process, _ in self._others if self._awaiting else ():
+            process.kill()  # before closing the connections: the thread may be reading from one
         self._thread.close()
         for process, connection in self._others:
             connection.close()
@@ -178,63 +177,63 @@ class LocalEngine:
                 process.join(timeout=30)
         self._others = []
 
-    def _deal(self, work: Sequence[Any]) -> list[list[Any]]:
+    def _split(self, work: Sequence[Any]) -> list[list[Any]]:
         n = 1 + len(self._others)
         ends = [len(work) * i // n for i in range(n + 1)]
         return [list(work[a:b]) for a, b in pairwise(ends)]
 
     def _share_weights(self) -> None:
         if self._others:
-            weights = self.first.learner.flat().numpy()
-            self._others_do("take_weights", [(weights,)] * len(self._others))
+            weights = self.first.learner.flat_weights().numpy()
+            self._call_others("take_weights", [(weights,)] * len(self._others))
 
     def _serve(self, version: int) -> None:
-        self._all("serve", [(version,)] * (1 + len(self._others)))
+        self._call_all("serve", [(version,)] * (1 + len(self._others)))
         self.version = version
 
-    def _call(self, timeout: float, doing: str, work: Any) -> Any:
-        return self._thread.call(timeout, doing, lambda _: work())
+    def _call(self, timeout: float, operation: str, work: Any) -> Any:
+        return self._thread.call(timeout, operation, lambda _: work())
 
-    def _all(self, method: str, shares: Sequence[tuple[Any, ...]] = (), *own: Any) -> list[Any]:
-        """Let every worker do its share at once; the one in this process is given `own` besides."""
+    def _call_all(self, method: str, shares: Sequence[tuple[Any, ...]] = (), *own: Any) -> list[Any]:
+        """Call a method of every worker in parallel; the worker in this process also receives `own`."""
         shares = shares or [()] * (1 + len(self._others))
-        self._ask(method, shares[1:])
+        self._send(method, shares[1:])
         try:
             first = getattr(self.first, method)(*shares[0], *own)
         except Exception:
-            self._answers()  # the next call would take them for its own
+            self._receive()  # otherwise the next call would receive these results
             raise
-        return [first, *self._answers()]
+        return [first, *self._receive()]
 
-    def _others_do(self, method: str, shares: Sequence[tuple[Any, ...]] = ()) -> list[Any]:
-        """Let every worker but the first do its share."""
-        self._ask(method, shares or [()] * len(self._others))
-        return self._answers()
+    def _call_others(self, method: str, shares: Sequence[tuple[Any, ...]] = ()) -> list[Any]:
+        """Call a method of every worker but the first and return the results."""
+        self._send(method, shares or [()] * len(self._others))
+        return self._receive()
 
-    def _ask(self, method: str, shares: Sequence[tuple[Any, ...]]) -> None:
+    def _send(self, method: str, shares: Sequence[tuple[Any, ...]]) -> None:
         for (process, connection), share in zip(self._others, shares, strict=True):
-            self._owing = True
+            self._awaiting = True
             try:
                 connection.send((method, share))
             except OSError as gone:
                 raise RuntimeError(_ended(process)) from gone
 
-    def _answers(self) -> list[Any]:
-        answers, errors = [], []
+    def _receive(self) -> list[Any]:
+        results, errors = [], []
         for process, connection in self._others:
             try:
-                answer, error = connection.recv()
+                result, error = connection.recv()
             except (EOFError, OSError):
-                answer, error = None, (RuntimeError, _ended(process), "")
-            answers.append(answer)
+                result, error = None, (RuntimeError, _ended(process), "")
+            results.append(result)
             errors += [error] if error else []
-        self._owing = False
+        self._awaiting = False
         if errors:
-            kind, said, trace = errors[0]
-            failure: Exception = kind(said)
-            failure.add_note(trace)  # for whoever looks further than the message
+            kind, message, trace = errors[0]
+            failure: Exception = kind(message)
+            failure.add_note(trace)
             raise failure
-        return answers
+        return results
 
 
 def _ended(process: Any) -> str:

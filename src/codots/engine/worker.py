@@ -1,4 +1,4 @@
-"""A worker of the local engine: one process's share of the rollouts and of the learning."""
+"""A worker of the local engine, which rolls out and trains in one process."""
 
 from __future__ import annotations
 
@@ -27,53 +27,53 @@ from codots.sampler.continuous import ContinuousSampler
 from codots.sampler.local import LocalSampler
 
 MakeSampler = Callable[[Any], Sampler]
-"""Makes a worker's sampler from its `Worker`; it travels to the other processes, so it is a plain function or class."""
+"""Makes the sampler of a `Worker`; must be picklable, since it is sent to the other processes."""
 
 
 def lockstep(worker: Worker) -> Sampler:
-    """Sample from the worker's own model, in lockstep."""
+    """Return a sampler of the worker's model whose sessions advance in lockstep."""
     return LocalSampler(worker.model, worker.render.stop_ids, **limits(worker.plan))
 
 
 def continuous(worker: Worker) -> Sampler:
-    """Sample from the worker's own model, without waiting for slow sessions."""
+    """Return a sampler of the worker's model that does not wait for slow sessions."""
     return ContinuousSampler(worker.model, worker.render.stop_ids, **limits(worker.plan))
 
 
 def limits(plan: Plan) -> dict[str, Any]:
-    """How long a session and how large the KV cache may be."""
+    """Return the maximum session length and KV cache size as sampler arguments."""
     return {"max_length": plan.profile.max_model_len, "cache_bytes": plan.cache_bytes}
 
 
 SAMPLERS: dict[str, MakeSampler] = {"lockstep": lockstep, "continuous": continuous}
-"""Makers by the mode that a recipe names."""
+"""Sampler makers by the recipe's `sampler` value."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a worker needs to start."""
+    """Everything that a worker needs to start."""
 
     model: Path
     profile: Profile
     learner: LearnerConfig | None = field(default_factory=LearnerConfig)
-    """None for a model that only plays."""
+    """None for a model that is not trained."""
     reference: Path | None = None
-    """Frozen model that `kl_coef` compares with, None if nothing does."""
+    """Frozen reference model of the KL penalty, or None without a penalty."""
     total_steps: int = 0
-    """Optimizer steps of the whole run, which only the decay of the learning rate needs."""
+    """Number of optimizer steps of the whole run, for the learning rate decay."""
     make_sampler: MakeSampler = lockstep
     place: Place = field(default_factory=Place)
     cache_bytes: int = CACHE_BYTES
-    """Greatest size of a worker's keys and values."""
+    """Maximum size of a worker's KV cache, in bytes."""
 
     @property
     def lora(self) -> LoraConfig | None:
-        """What LoRA adds; None trains every weight."""
+        """LoRA settings, or None if all weights are trained."""
         return self.learner.lora if self.learner else None
 
 
 class Worker:
-    """One process's share of the work."""
+    """Samples and trains one copy of the model in one process."""
 
     def __init__(self, plan: Plan) -> None:
         torch.set_num_threads(1)
@@ -86,41 +86,41 @@ class Worker:
             if plan.reference:
                 frozen, render = load_model(plan.reference, plan.place, plan.profile.thinking)
                 if render.tokenizer.get_vocab() != self.render.tokenizer.get_vocab():
-                    raise ValueError(f"the reference {plan.reference} has another vocabulary than {plan.model}")
+                    raise ValueError(f"the reference {plan.reference} has a different vocabulary than {plan.model}")
                 self.reference = Scorer(frozen.requires_grad_(False), plan.learner)
         self.sampler = plan.make_sampler(self)
 
     def rollout(self, jobs: Sequence[Job], on_life: Callable[[Life], None] = lambda _: None) -> list[Life]:
-        """Roll out all these jobs at once."""
+        """Roll out jobs concurrently."""
         return run_loop(rollouts(jobs, self.sampler, self.render, on_life))
 
     def logprobs(self, samples: Sequence[Sample], reference: bool) -> list[list[float]]:
-        """Score sampled ids."""
+        """Return the logprobs of sampled tokens under the weights or the reference model."""
         return (self.reference if reference else self.learner).logprobs(samples)
 
     def forward_backward(self, share: Sequence[Sample], normalizer: float) -> dict[str, float]:
-        """Accumulate the share's gradient."""
+        """Accumulate the gradient of a share of the batch."""
         return self.learner.forward_backward(share, normalizer)
 
     def take_gradient(self) -> Any:
-        """Return what has accumulated, as an array: tensors would travel by file descriptors."""
+        """Return the accumulated gradient as an array, since tensors would be sent by file descriptor."""
         return self.learner.take_gradient().numpy()
 
     def zero_grad(self) -> None:
-        """Drop what has accumulated."""
+        """Drop the accumulated gradient."""
         self.learner.zero_grad()
 
     def take_weights(self, weights: np.ndarray) -> None:
-        """Train on from the first worker's weights."""
-        self.learner.take(torch.from_numpy(weights))
+        """Replace the weights by those of the first worker."""
+        self.learner.set_weights(torch.from_numpy(weights))
 
     def serve(self, version: int) -> None:
-        """Sample from the weights as they are now."""
+        """Load the current weights into the sampler as this version."""
         run_loop(self.sampler.load(None, version))
 
 
 def serve_calls(connection: Connection, plan: Plan) -> None:
-    """Answer the calls of another process until it closes the connection."""
+    """Run the calls of another process until it closes the connection."""
     try:
         worker = Worker(plan)
         while True:
@@ -130,8 +130,8 @@ def serve_calls(connection: Connection, plan: Plan) -> None:
             except (EOFError, BrokenPipeError):
                 raise
             except Exception as error:
-                said = " ".join(f"a worker process failed: {type(error).__name__}: {error}".split())
+                message = " ".join(f"a worker process failed: {type(error).__name__}: {error}".split())
                 kind = ArithmeticError if isinstance(error, ArithmeticError) else RuntimeError
-                connection.send((None, (kind, said, traceback.format_exc())))
+                connection.send((None, (kind, message, traceback.format_exc())))
     except (EOFError, BrokenPipeError):
         return

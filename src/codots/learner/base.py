@@ -1,4 +1,4 @@
-"""What a learner promises: samples in, better weights out, blind to packs, positions and credit."""
+"""Protocol of a learner, which trains on samples and does not depend on packs, positions or credit."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from codots.core.transcript import Sample
 
 
 class Learner(Protocol):
-    """Holds the weights that are trained; several learners may each take a share of a batch."""
+    """Holds the trained weights; several learners may each process a share of a batch."""
 
     steps: int
-    """Optimizer steps that the weights have taken."""
+    """Number of optimizer steps taken."""
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float) -> dict[str, float]:
-        """Add the gradient of the samples' loss to what has accumulated since the last step.
+        """Accumulate the gradient of the samples' loss.
 
-        `normalizer` is that of the whole batch (`learner.batch.normalizer`), so that gradients of shares add up to the
-        batch's. Returns sums, of which `learner.batch.means` makes metrics. Numbers that are not finite raise
-        ArithmeticError before they reach the weights.
+        `normalizer` is that of the whole batch (`learner.batch.normalizer`), so that the gradients of shares add up to
+        the gradient of the batch. Returns sums, which `learner.batch.means` turns into metrics. Raises ArithmeticError
+        for non-finite numbers before they reach the weights.
         """
         ...
 
     def optim_step(self) -> dict[str, float]:
-        """Clip what has accumulated and take one optimizer step with it; RuntimeError if there is nothing."""
+        """Clip the accumulated gradient and take one optimizer step; RuntimeError if there is no gradient."""
         ...
 
     def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
-        """Return the logprob of every id under the weights as they are, 0 where the mask is False."""
+        """Return the logprob of every token under the current weights, 0 where the mask is False."""
         ...
 
     def state(self) -> Any:
-        """Return the weights in the form that a sampler loads."""
+        """Return the weights in the format that a sampler loads."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the optimizer's state."""
+        """Save the optimizer state."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Read the optimizer's state."""
+        """Load the optimizer state."""
         ...

@@ -1,4 +1,4 @@
-"""A learner in this process: AdamW over micro-batches, in which no id is run twice."""
+"""Learner in this process: AdamW with gradients accumulated over prefix-tree micro-batches."""
 
 from __future__ import annotations
 
@@ -23,91 +23,88 @@ SUMS = (
     "weight",
     *(f"train/{name}" for name in ("loss", "entropy", "logprob_gap", "logprob_gap_max", "clip_fraction")),
 )
-"""What a share reports; all of it even where no episode moved, so that every step has the same metrics."""
+"""Sums that every share returns, even without contributing episodes, so that all steps have the same metrics."""
 
 
 class LocalLearner(Scorer):
     """Train one causal LM."""
 
     def __init__(self, model: Any, config: LearnerConfig, total_steps: int = 0) -> None:
-        """Train this model; `total_steps`, the length of the run, matters only to the decay of the learning rate."""
+        """Train this model; `total_steps` is the length of the run, for the learning rate decay."""
         super().__init__(model, config)
         self.total_steps = total_steps
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
-        """What the optimiser changes: in half precision most steps would be too small to count."""
+        """Master weights of the optimizer, in float32: most updates are too small for half precision."""
         self._gradient = torch.zeros(sum(p.numel() for p in self.masters), device=self.device)
-        self.optimiser = torch.optim.AdamW(self.masters, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(self.masters, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay)
         self._accumulating = False
         self.steps = 0
         if config.gradient_checkpointing:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})  # the older name goes away with transformers 6
+            enable({"use_reentrant": False})  # the older name is removed in transformers 6
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float) -> dict[str, float]:
-        """Add the gradient of the samples' loss to what has accumulated since the last step; return sums.
-
-        An episode that adds nothing to the gradient is not run.
-        """
+        """Accumulate the gradient of the samples' loss and return sums; skip samples without a gradient."""
         if not self._accumulating:
             self._gradient.zero_()
         self._accumulating = True
-        self._aim()
+        self._bind_gradients()
         sums = dict.fromkeys(SUMS + ("train/ref_kl",) * bool(self.config.kl_coef), 0.0)
-        moving = [sample for sample in samples if self.config.contributes(sample)]
-        for part in micro_batches(moving, self.config.max_microbatch_tokens):
+        contributing = [sample for sample in samples if self.config.contributes(sample)]
+        for part in micro_batches(contributing, self.config.max_microbatch_tokens):
             for name, value in self._backward(part, normalizer).items():
                 sums[name] = max(sums[name], value) if name.endswith("max") else sums[name] + value
-            self._collect()
+            self._add_half_gradients()
         return sums
 
     def optim_step(self) -> dict[str, float]:
-        """Clip what has accumulated and take one optimizer step with it; RuntimeError if there is nothing."""
+        """Clip the accumulated gradient and take one optimizer step; RuntimeError if there is no gradient."""
         gradient = self.take_gradient()
         norm = float(gradient.norm())
         if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradient of step {self.steps + 1} is not finite; the weights are untouched")
-        self._aim()
+            raise FloatingPointError(f"the gradient of step {self.steps + 1} is not finite; the weights are unchanged")
+        self._bind_gradients()
         gradient.mul_(min(1.0, self.config.max_grad_norm / (norm + 1e-12)))
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        self.optimiser.step()
-        self._serve()
+        self.optimizer.step()
+        self._copy_masters()
         self.steps += 1
-        return {"train/grad_norm": norm, "train/lr": self.optimiser.param_groups[0]["lr"]}
+        return {"train/grad_norm": norm, "train/lr": self.optimizer.param_groups[0]["lr"]}
 
     def take_gradient(self) -> Tensor:
-        """Return the accumulated gradient, flat, valid until the next `forward_backward`, which starts from zero."""
+        """Return the accumulated gradient, flat; the next `forward_backward` overwrites it."""
         if not self._accumulating:
-            raise RuntimeError("there is no gradient: forward_backward comes before optim_step")
+            raise RuntimeError("there is no gradient: call forward_backward before optim_step")
         self._accumulating = False
         return self._gradient
 
     def add_gradient(self, gradient: Tensor) -> None:
-        """Add the flat gradient of another learner's share."""
+        """Add the flat gradient of another learner."""
         self._gradient += gradient
 
     def zero_grad(self) -> None:
-        """Drop what has accumulated."""
+        """Drop the accumulated gradient."""
         self._accumulating = False
 
-    def flat(self) -> Tensor:
-        """All that is trained, flat."""
+    def flat_weights(self) -> Tensor:
+        """Return the trained weights as a flat tensor."""
         return torch.nn.utils.parameters_to_vector(self.masters).detach()
 
-    def take(self, weights: Tensor) -> None:
-        """Hold what another learner gave flat."""
+    def set_weights(self, weights: Tensor) -> None:
+        """Replace the trained weights by the flat weights of another learner."""
         with torch.no_grad():
-            for master, piece in zip(self.masters, self._pieces(weights), strict=True):
-                master.copy_(piece)
-        self._serve()
+            for master, view in zip(self.masters, self._split(weights), strict=True):
+                master.copy_(view)
+        self._copy_masters()
 
     def rate(self) -> float:
-        """The learning rate of the next step."""
+        """Return the learning rate of the next step."""
         c = self.config
-        rise = min(1.0, (self.steps + 1) / c.warmup_steps) if c.warmup_steps else 1.0
-        left = max(0.0, 1 - self.steps / self.total_steps) if self.total_steps else 1.0
-        return c.lr * rise * (c.min_lr_ratio + (1 - c.min_lr_ratio) * left)
+        warmup = min(1.0, (self.steps + 1) / c.warmup_steps) if c.warmup_steps else 1.0
+        remaining = max(0.0, 1 - self.steps / self.total_steps) if self.total_steps else 1.0
+        return c.lr * warmup * (c.min_lr_ratio + (1 - c.min_lr_ratio) * remaining)
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights themselves, not a copy."""
@@ -115,15 +112,15 @@ class LocalLearner(Scorer):
         return state
 
     def save(self, folder: Path) -> None:
-        """Write the optimiser's state, and what it changes where the weights beside it are rounded."""
-        state = {"optimiser": self.optimiser.state_dict(), "steps": self.steps}
-        torch.save(state | ({"masters": self.masters} if self._rounded else {}), folder / "optimiser.pt")
+        """Save the optimizer state, and the master weights if the model is in half precision."""
+        state = {"optimiser": self.optimizer.state_dict(), "steps": self.steps}
+        torch.save(state | ({"masters": self.masters} if self._has_master_copies else {}), folder / "optimiser.pt")
 
     def load(self, folder: Path) -> None:
-        """Read the state of a learner of the same model, whose weights are there already."""
+        """Load the optimizer state; the weights must be loaded already."""
         state = torch.load(folder / "optimiser.pt", weights_only=True, map_location=self.device)
-        self.optimiser.load_state_dict(state["optimiser"])
-        for group in self.optimiser.param_groups:  # moments are taken up, and how to use them is this recipe's
+        self.optimizer.load_state_dict(state["optimiser"])
+        for group in self.optimizer.param_groups:  # keep the moments, but use this recipe's settings
             group |= {"betas": BETAS, "weight_decay": self.config.weight_decay}
         self.steps = state["steps"]
         for master, parameter, saved in zip(
@@ -133,28 +130,28 @@ class LocalLearner(Scorer):
                 master.copy_(saved.detach())
 
     @property
-    def _rounded(self) -> bool:
+    def _has_master_copies(self) -> bool:
         return any(master is not parameter for master, parameter in zip(self.masters, self.parameters, strict=True))
 
-    def _pieces(self, flat: Tensor) -> list[Tensor]:
-        """Cut what is flat into the shapes of what is trained."""
+    def _split(self, flat: Tensor) -> list[Tensor]:
+        """Split a flat tensor into views with the shapes of the trained parameters."""
         cut = torch.split(flat, [p.numel() for p in self.parameters])
-        return [piece.view_as(p) for piece, p in zip(cut, self.parameters, strict=True)]
+        return [view.view_as(p) for view, p in zip(cut, self.parameters, strict=True)]
 
-    def _aim(self) -> None:
-        """Let gradients be added up in the flat one, where they need not be gathered."""
-        for master, piece in zip(self.masters, self._pieces(self._gradient), strict=True):
-            master.grad = piece
+    def _bind_gradients(self) -> None:
+        """Make the gradients of the master weights views of the flat gradient."""
+        for master, view in zip(self.masters, self._split(self._gradient), strict=True):
+            master.grad = view
 
-    def _collect(self) -> None:
-        """Add up in full precision what a pass left; of weights in full precision it was added where it belongs."""
+    def _add_half_gradients(self) -> None:
+        """Add half-precision gradients of a pass to the flat gradient; full-precision ones are there already."""
         for master, parameter in zip(self.masters, self.parameters, strict=True):
             if master is not parameter and parameter.grad is not None:
                 master.grad += parameter.grad
                 parameter.grad = None
 
-    def _serve(self) -> None:
-        """Round what was changed to what is run."""
+    def _copy_masters(self) -> None:
+        """Copy the master weights to the model's half-precision parameters."""
         with torch.no_grad():
             for master, parameter in zip(self.masters, self.parameters, strict=True):
                 if master is not parameter:
@@ -184,11 +181,11 @@ class LocalLearner(Scorer):
         self, part: MicroBatch, logprobs: Tensor, entropy: Tensor, normalizer: float
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the loss of a micro-batch, the sampler's logprobs, and the loss's metrics."""
-        taken = [(sample.logprobs[at], sample.advantages[at]) for sample, _, at in trained(part)]
-        old, advantages = torch.tensor(taken, device=self.device).T
-        # The loss takes a ratio or an advantage that is not a number for a clipped token, and would say nothing.
+        pairs = [(sample.logprobs[at], sample.advantages[at]) for sample, _, at in trained(part)]
+        old, advantages = torch.tensor(pairs, device=self.device).T
+        # The loss would silently treat a NaN ratio or advantage as a clipped token.
         if not (torch.isfinite(old).all() and torch.isfinite(advantages).all()):
-            raise FloatingPointError("an advantage or a sampler's logprob is not finite; the weights are untouched")
+            raise FloatingPointError("an advantage or a sampler's logprob is not finite; the weights are unchanged")
         more: dict[str, Tensor] = {}
         if self.config.by_episode:
             episodes = [i for i, sample in enumerate(part.samples) for _ in range(sum(sample.mask))]
@@ -199,7 +196,7 @@ class LocalLearner(Scorer):
             more["entropy"] = entropy
         mask = torch.ones_like(old, dtype=torch.bool)
         choices: dict[str, Any] = self.config.loss_params | more
-        loss, metrics = policy_loss(logprobs, old, advantages, mask, self.config.loss, normaliser=normalizer, **choices)
+        loss, metrics = policy_loss(logprobs, old, advantages, mask, self.config.loss, normalizer=normalizer, **choices)
         return loss, old, metrics
 
     def _reference(self, part: MicroBatch) -> Tensor:

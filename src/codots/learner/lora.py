@@ -1,4 +1,4 @@
-"""LoRA: a few new weights beside the layers of a model, which are themselves left as they are (arXiv 2106.09685)."""
+"""LoRA: train low-rank adapters of a model's layers and freeze its own weights (arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def check_lora() -> None:
 
 
 def adapt(model: Any, lora: LoraConfig, seed: int = 0) -> Any:
-    """Freeze a model and give it new weights, which change nothing yet; ValueError if it has no such layers."""
+    """Freeze a model and inject adapters, which do not change its output yet; ValueError for unknown layers."""
     check_lora()
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
-    head = model.get_output_embeddings()  # may be the embedding as well, which is not to change with it
+    head = model.get_output_embeddings()  # may be tied to the embedding, which must not change
     layers = ((name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head)
     names = {name.rpartition(".")[2] for name, _ in layers}
     if unknown := sorted(set(lora.targets) - names):
@@ -40,12 +40,12 @@ def adapt(model: Any, lora: LoraConfig, seed: int = 0) -> Any:
 
 
 def adapters(model: Any) -> dict[str, Tensor]:
-    """The new weights by name."""
+    """Return the adapter weights by name."""
     return {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def merged(model: Any) -> dict[str, Tensor]:
-    """The weights of a model without LoRA that computes the same."""
+    """Return the weights of the equivalent model without LoRA."""
     from peft.tuners.lora import LoraLayer
 
     added = {
@@ -56,23 +56,23 @@ def merged(model: Any) -> dict[str, Tensor]:
     plain = {}
     for name, weight in model.state_dict().items():
         if ".lora_" not in name:
-            summed = weight if name not in added else (weight.float() + added[name].float()).to(weight.dtype)
-            plain[name.replace(".base_layer.", ".")] = summed
+            total = weight if name not in added else (weight.float() + added[name].float()).to(weight.dtype)
+            plain[name.replace(".base_layer.", ".")] = total
     return plain
 
 
-def save_adapter(model: Any, folder: Path, beside: str = "") -> None:
-    """Write the new weights, and the identity of the model that they stand beside."""
+def save_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
+    """Save the adapter weights with the hash of their base model."""
     from safetensors.torch import save_file
 
     weights = {name: weight.cpu().contiguous() for name, weight in adapters(model).items()}
-    save_file(weights, folder / ADAPTER, {"beside": beside})
+    save_file(weights, folder / ADAPTER, {"beside": base_identity})
 
 
-def load_adapter(model: Any, folder: Path, beside: str = "") -> None:
-    """Read the new weights of a model that has some.
+def load_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
+    """Load adapter weights into a model with adapters.
 
-    Raises ValueError if there are none, they are of another shape, or they were trained beside another model.
+    Raises ValueError if the folder has none, their shapes differ, or they were trained on another base model.
     """
     from safetensors import safe_open
     from safetensors.torch import load_file
@@ -81,10 +81,10 @@ def load_adapter(model: Any, folder: Path, beside: str = "") -> None:
         raise ValueError(f"{folder} was not trained with LoRA; expected model={folder} and no --init-from")
     saved, own = load_file(folder / ADAPTER), adapters(model)
     if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
-        raise ValueError(f"{folder / ADAPTER} is of another LoRA: its layers or its rank differ")
+        raise ValueError(f"{folder / ADAPTER} does not fit this LoRA: its layers or rank differ")
     with safe_open(folder / ADAPTER, "pt") as file:
-        if ((file.metadata() or {}).get("beside") or beside) != beside:
-            raise ValueError(f"{folder} was trained beside another model; expected the same `model`, not changed since")
+        if ((file.metadata() or {}).get("beside") or base_identity) != base_identity:
+            raise ValueError(f"{folder} was trained on another base model; expected the same, unchanged `model`")
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(saved[name])

@@ -1,4 +1,4 @@
-"""Score the sampled ids of a batch: their logprobs and the policy's entropy at each."""
+"""Scorer: logprobs of sampled tokens and the policy's entropy at each."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from codots.learner.config import LearnerConfig
 from codots.model.attention import run, use_row_attention
 
 PIECE = 512
-"""Sampled ids scored at once where memory is saved: a large vocabulary's logits are most of what a pass would keep."""
+"""Sampled tokens per output-layer call with gradient checkpointing, since logits dominate memory."""
 
 
 class Scorer:
-    """Score with one causal LM, in which no id of a micro-batch is run twice."""
+    """Scores samples with one causal LM; each shared prefix of a micro-batch is computed once."""
 
     def __init__(self, model: Any, config: LearnerConfig) -> None:
         self.model, self.config = use_row_attention(model), config
@@ -29,7 +29,7 @@ class Scorer:
         self._head = self._plain_head()
 
     def logprobs(self, batch: Sequence[Sample]) -> list[list[float]]:
-        """Score the sampled ids under the weights as they are."""
+        """Return the logprob of every sampled token under the current weights, 0 elsewhere."""
         rows = {id(sample): [0.0] * len(sample.ids) for sample in batch}
         with torch.no_grad():
             for part in micro_batches(batch, self.config.max_microbatch_tokens):
@@ -39,7 +39,7 @@ class Scorer:
         return [rows[id(sample)] for sample in batch]
 
     def _plain_head(self) -> Any | None:
-        """The output layer, if the model's logits are just that of its last hidden state."""
+        """Return the output layer if it alone maps the last hidden state to the logits, else None."""
         head, probe = self.model.get_output_embeddings(), torch.arange(4, device=self.device)[None]
         with torch.no_grad():
             same = torch.equal(head(self.model.base_model(probe)[0]), self.model(probe).logits)
@@ -47,7 +47,7 @@ class Scorer:
 
     @contextmanager
     def _saving_memory(self) -> Iterator[None]:
-        """Let layers compute again what the way back needs; only those in training hear that they should."""
+        """Apply the gradient checkpointing setting; layers recompute activations only in training mode."""
         layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
         for layer in layers:
             layer.training = self.config.gradient_checkpointing
@@ -58,7 +58,7 @@ class Scorer:
                 layer.training = False
 
     def _score(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Logprob and entropy of every sampled id, (M,) each, sample after sample."""
+        """Return the logprob and entropy of every sampled token, (M,) each, in the order of the samples."""
         where = [(nodes[at - 1], sample.ids[at]) for sample, nodes, at in trained(part)]
         at_M, ids_M = torch.tensor(where, device=self.device).T
         keep = bool(self.config.entropy_coef)
@@ -78,7 +78,7 @@ class Scorer:
 
 
 def _chosen(logits_MV: Tensor, ids_M: Tensor, keep_entropy: bool) -> tuple[Tensor, Tensor]:
-    """Return the logprob of an id a row and the row's entropy, with a gradient if the loss has an entropy bonus."""
+    """Return the logprob of one id per row and the row's entropy, which has a gradient only for an entropy bonus."""
     logprobs_MV = logits_MV.float().log_softmax(-1)
     with torch.set_grad_enabled(keep_entropy and torch.is_grad_enabled()):
         entropy = -(logprobs_MV.exp() * logprobs_MV).sum(-1)

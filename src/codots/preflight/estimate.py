@@ -19,7 +19,7 @@ from codots.model.device import Place, place
 from codots.model.load import load_render
 from codots.model.renderer import Render
 from codots.preflight.model_shape import Shape
-from codots.rollout.fit import Rehearsed, grouped, rehearse
+from codots.rollout.fit import DryRun, dry_run, grouped
 from codots.rollout.profile import Profile
 from codots.runs.checkpoint import start_folder
 from codots.sampler.base import SESSIONS
@@ -31,7 +31,7 @@ OVERHEAD = 1.15
 CUDA_CONTEXT = 0.6 * GIB
 """Bytes of GPU memory used by driver and libraries."""
 PACKS = 4
-"""Packs that are rehearsed."""
+"""Packs in a dry run."""
 STATUS = Path("/proc/self/status")
 LIMIT = Path("/sys/fs/cgroup/memory.max")
 """File in which Linux states the memory limit of a container."""
@@ -94,14 +94,14 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
     return Estimate(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + evals * eval_seconds)
 
 
-def scripted_lives(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[Rehearsed]:
+def scripted_lives(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[DryRun]:
     """Play a few packs with scripted policies, from each entry of `worlds` in proportion to its packs per step."""
     lives = []
     for world in config.worlds:
         count = max(2, round(PACKS * len(config.worlds) * world.packs_per_step / config.packs_per_step))
         packs = [make_pack(world.domain, world.preset, "train", i, world.pack_size) for i in range(count)]
         mine = entry_profile(profile, world)
-        lives += rehearse(packs, mine, render, share, rewrites=config.contexts == "own")
+        lives += dry_run(packs, mine, render, share, rewrites=config.contexts == "own")
     return lives
 
 
@@ -137,7 +137,7 @@ def process_bytes(at: Place) -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # in bytes on macOS
 
 
-def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehearsed]) -> dict[str, float]:
+def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryRun]) -> dict[str, float]:
     """Return the bytes of all workers by use, with replies of maximum length."""
     workers = config.workers if shape.place.device == "cpu" else 1
     lora = config.learner.lora
@@ -160,7 +160,7 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehe
     return {"programs": workers * process_bytes(shape.place)} | total | saved
 
 
-def backward_bytes(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> float:
+def backward_bytes(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> float:
     """Return the peak bytes of the costliest forward and backward pass."""
     # the longest lives, at most one per pack of a step
     longest = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs_per_step]
@@ -183,7 +183,7 @@ def scored_tokens(part: MicroBatch) -> int:
 
 
 def changes_that_fit(
-    config: TrainConfig, profile: Profile, shape: Shape, lives: list[Rehearsed], there: float
+    config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryRun], there: float
 ) -> tuple[str, ...]:
     """Return the first cumulative changes with which the run fits, or () if none are enough."""
     changes: dict[str, str] = {}
@@ -214,7 +214,7 @@ def smaller_recipes(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig
         yield "learner.lora", "{}", config
 
 
-def step_seconds(config: TrainConfig, shape: Shape, lives: list[Rehearsed]) -> dict[str, float]:
+def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> dict[str, float]:
     """Return the seconds of one step by use."""
     from codots.preflight.timing import time_passes
 

@@ -17,7 +17,7 @@ from codots.learner.batch import micro_batches
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
 from codots.preflight.model_shape import Shape
-from codots.rollout.fit import Rehearsed
+from codots.rollout.fit import DryRun
 from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 
@@ -41,7 +41,7 @@ class Speed:
     """Seconds of forward and backward for one token."""
 
 
-def time_passes(shape: Shape, lives: Sequence[Rehearsed], rows: int, recompute: bool) -> Speed:
+def time_passes(shape: Shape, lives: Sequence[DryRun], rows: int, recompute: bool) -> Speed:
     """Time the passes of a recipe whose workers roll out `rows` lives at once."""
     torch.set_num_threads(1)
     if shape.weights <= SMALL:
@@ -51,7 +51,7 @@ def time_passes(shape: Shape, lives: Sequence[Rehearsed], rows: int, recompute: 
 
 
 def _timed(
-    shape: Shape, layers: int, lives: Sequence[Rehearsed], rows: int, recompute: bool
+    shape: Shape, layers: int, lives: Sequence[DryRun], rows: int, recompute: bool
 ) -> tuple[float, float, float]:
     model = shape.with_layers(layers, shape.place.device).eval()
     samples = [sample for life in lives for sample in life.samples]

@@ -1,4 +1,4 @@
-"""The life: solve a task, rewrite the context, solve the next; many lives at once."""
+"""Rollout of lives: solve a task, update the context, solve the next task; many lives run concurrently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, So
 from codots.sampler.base import Sampler, Session
 
 TRIES = 3
-"""A life hit by a failure of the infrastructure is tried this often in all."""
+"""Attempts per life when the infrastructure fails."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +27,35 @@ class Life:
     names: Names
     episodes: tuple[Episode, ...]
     failure: str | None = None
-    """Why the life is missing as a whole, None if it is there."""
+    """Reason why the whole life is missing, or None if it is complete."""
 
     def of(self, kind: EpisodeKind) -> list[Episode]:
-        """The episodes of one kind in order."""
+        """Return the episodes of one kind, in order."""
         return [episode for episode in self.episodes if episode.kind == kind]
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """The context that each solve was given."""
+        """The context of each solve."""
         return tuple(episode.context for episode in self.of("solve"))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One life to live."""
+    """One life to roll out."""
 
     pack: Pack
     contexts: Own | Given
     params: EpisodeParams
     names: Names
-    """Everything random about the life is drawn under this name."""
+    """Prefix of the names of all random streams of the life."""
 
 
 async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
-    """Live one life; a failure of the infrastructure is tried again, then the life is missing as a whole."""
+    """Roll out one life.
+
+    Infrastructure failures are retried up to TRIES attempts; then the whole life is missing. Raises ValueError for too
+    few given contexts.
+    """
     tasks, contexts = job.pack.tasks, job.contexts
     if isinstance(contexts, Given) and len(contexts.contexts) < len(tasks):
         raise ValueError(f"{len(contexts.contexts)} contexts given for {len(tasks)} tasks")
@@ -88,15 +92,15 @@ async def _reply(steps: SolveSteps | UpdateSteps, session: Session, render: Rend
 
 
 async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
-    """Wait for a call in a thread of its own, which is left to itself when it takes too long."""
+    """Run a call in its own thread and abandon the thread after a timeout."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Step] = loop.create_future()
 
     def settle(step: Step | None, error: Exception | None) -> None:
         if done.done():
-            return  # nobody waits any more
+            return  # timed out
         if step is None:
-            done.set_exception(error or RuntimeError("the environment gave no step"))
+            done.set_exception(error or RuntimeError("the environment returned no step"))
         else:
             done.set_result(step)
 
@@ -106,7 +110,7 @@ async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
             step = call()
         except Exception as error:
             failure = error
-        with suppress(RuntimeError):  # even the loop may be gone
+        with suppress(RuntimeError):  # the loop may be closed
             loop.call_soon_threadsafe(settle, step, failure)
 
     threading.Thread(target=work, daemon=True).start()
@@ -114,18 +118,18 @@ async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
         return await asyncio.wait_for(done, seconds)
     except TimeoutError as error:
         if done.done() and not done.cancelled():
-            raise  # the environment's own
+            raise  # raised by the environment itself
         raise TimeoutError(f"the environment did not answer within {seconds:g} s") from error
 
 
 async def rollouts(
     jobs: Sequence[Job], sampler: Sampler, render: Render, on_life: Callable[[Life], None] = lambda _: None
 ) -> list[Life]:
-    """Live many lives at once, and tell of each as it ends."""
+    """Roll out lives concurrently, call `on_life` for each when it ends, and return them in the order of the jobs."""
 
-    async def live(job: Job) -> Life:
+    async def run(job: Job) -> Life:
         life = await rollout(job, sampler, render)
         on_life(life)
         return life
 
-    return list(await asyncio.gather(*map(live, jobs)))
+    return list(await asyncio.gather(*map(run, jobs)))

@@ -1,4 +1,4 @@
-"""How a model wants to be spoken to: what `codots.json` in its folder says."""
+"""Profiles: prompt style and length limits of a model, stored as `codots.json` in its folder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from codots.domains.registry import get_domain
 from codots.sampler.base import SamplingParams
 
 PROFILE = "codots.json"
-
-
-LEAST = {"solve_tokens": 1, "update_tokens": 1, "max_context_chars": 0, "max_model_len": 1, "temperature": 0}
-"""Smallest allowed value of each number of a profile."""
+MINIMA = {"solve_tokens": 1, "update_tokens": 1, "max_context_chars": 0, "max_model_len": 1, "temperature": 0}
+"""Minimum of each number in a profile."""
 
 
 @dataclass(frozen=True)
 class EpisodeParams:
-    """How a model plays: what it is asked in, and how long it may answer."""
+    """Prompt style and sampling parameters of the episodes of a life."""
 
     style: str
     solve: SamplingParams
@@ -32,47 +30,42 @@ class EpisodeParams:
 
 @dataclass(frozen=True)
 class Profile:
-    """What `codots.json` says; a folder without one is spoken to in plain words."""
+    """Contents of `codots.json`; the defaults apply to a folder without one."""
 
     style: str = "natural"
+    """Prompt style, `natural` or `compact`."""
     solve_tokens: int = 1024
-    """Greatest length of a reply in a task."""
+    """Maximum length of a reply in a solve, in tokens."""
     update_tokens: int = 1024
-    """Greatest length of a rewrite."""
+    """Maximum length of the reply in an update, in tokens."""
     max_context_chars: int = Rewrite.cap
     """Maximum length of a context, in characters."""
     temperature: float = 1.0
     thinking: bool = False
-    """Whether the chat template is told to let the model think, where it knows how."""
+    """Whether to enable thinking in a chat template that supports it."""
     max_model_len: int = 8192
-    """Maximum length of an episode, in ids; the model's own limit applies as well."""
+    """Maximum length of an episode, in tokens; the model's own limit applies as well."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what no model can be spoken to with."""
+        """Raise ValueError for an invalid field."""
         check_known(self.style, STYLES, "prompt style")
-        for name, least in (
-            ("solve_tokens", 1),
-            ("update_tokens", 1),
-            ("max_context_chars", 0),
-            ("max_model_len", 1),
-            ("temperature", 0),
-        ):
+        for name, minimum in MINIMA.items():
             kind = int | float if name == "temperature" else int
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
-                raise ValueError(f"{name} is {value!r}; expected a number of at least {least}")
+            if isinstance(value, bool) or not isinstance(value, kind) or not value >= minimum:
+                raise ValueError(f"{name} is {value!r}; expected a number of at least {minimum}")
         if not isinstance(self.thinking, bool):
             raise ValueError(f"thinking is {self.thinking!r}; expected true or false")
 
     def fits(self, domain: str) -> Profile:
-        """The same, if this domain has its style; ValueError if not."""
+        """Return this profile; ValueError if the domain lacks its prompt style."""
         if self.style not in get_domain(domain).styles:
             known = ", ".join(get_domain(domain).styles)
-            raise ValueError(f"the model is spoken to in style {self.style!r}; {domain} has {known}")
+            raise ValueError(f"the model uses prompt style {self.style!r}; {domain} has {known}")
         return self
 
     def episode_params(self) -> EpisodeParams:
-        """How episodes are sampled."""
+        """Return the sampling parameters of episodes."""
         return EpisodeParams(
             self.style,
             SamplingParams(self.solve_tokens, self.temperature),
@@ -80,20 +73,20 @@ class Profile:
         )
 
     def strategy(self, on_parse_failure: Any = "keep") -> Rewrite:
-        """How contexts are written."""
+        """Return the strategy that writes contexts."""
         return Rewrite(on_parse_failure, self.max_context_chars)
 
     def at(self, temperature: float) -> Profile:
-        """The same at another temperature."""
+        """Return this profile at another temperature."""
         return replace(self, temperature=temperature)
 
     def save(self, folder: Path) -> None:
-        """Write it beside the weights."""
+        """Write `codots.json` into a model folder."""
         (folder / PROFILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 def load_profile(folder: Path) -> Profile:
-    """Read `codots.json`; ValueError if it is not readable."""
+    """Read the profile of a model folder; ValueError if it is invalid."""
     path = folder / PROFILE
     if not path.is_file():
         return Profile()

@@ -1,7 +1,7 @@
-"""A life as a state machine, one call at a time: which ids a sampler reads next, and what its answer leads to.
+"""A life as a state machine: each call returns the next token ids for the sampler, or records its reply.
 
-Nothing here samples, waits, draws or holds an environment: the caller carries ids to a sampler and texts to an
-environment, at once or days later. All objects can be pickled between two calls.
+Nothing here samples, waits, draws random numbers or holds an environment: the caller passes ids to a sampler and text
+to an environment, immediately or days later. All objects can be pickled between two calls.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from codots.sampler.base import SamplingParams
 
 EpisodeKind = Literal["solve", "update"]
 FORMAT_PENALTY = 0.1
-"""What an update loses whose reply cannot be read (arXiv 2606.20002, table 1)."""
+"""Penalty of an update whose reply cannot be parsed (arXiv 2606.20002, table 1)."""
 NOT_OVER = Step("", 0.0, done=False)
 
 
 @dataclass(frozen=True)
 class Own:
-    """A life that writes its own contexts."""
+    """Contexts written by the life itself."""
 
     strategy: Strategy
 
 
 @dataclass(frozen=True)
 class Given:
-    """A life that is handed a context for each position, and writes none."""
+    """Contexts given for each position; the life has no updates."""
 
     strategy: Strategy
     contexts: tuple[str, ...]
@@ -39,59 +39,61 @@ class Given:
 
 @dataclass(frozen=True)
 class Episode:
-    """One solve or update that was played."""
+    """One finished solve or update."""
 
     kind: EpisodeKind
     position: int
     reward: float
     context: str
-    """What it was given."""
+    """Context in the prompt."""
     written: str | None
-    """What an update left behind."""
+    """New context of an update, None for a solve."""
     stop: str
-    """How it ended, in the domain's word; of an update: `ok` or `malformed`."""
+    """How the episode ended: the domain's stop word; `ok` or `malformed` for an update."""
     turns: tuple[Turn, ...]
     outcome: str
-    """The answer to the last action."""
+    """Observation after the last action; for an update, the parse failure or an empty string."""
     transcript: Transcript
 
 
 class _Steps:
-    """What a solve and an update share: ids to read, and an answer to each."""
+    """Base of solve and update: ids for the sampler, and its replies."""
 
     def __init__(self, position: int, context: str, prompt: Prompt, sampling: SamplingParams) -> None:
         self.position, self.context = position, context
         self.sampling = sampling
-        """How to sample every reply."""
+        """Sampling parameters of every reply."""
         self.due = "next_ids"
-        """The call that comes next; any other raises RuntimeError."""
+        """Name of the next call; any other call raises RuntimeError."""
         self.transcript = Transcript()
         self._prompt = prompt
-        self._asked, self._stop = prompt.user, StopReason.STOP
+        self._message, self._stop = prompt.user, StopReason.STOP
         self._turns: list[Turn] = []
         self._ids: list[int] = []
 
     @property
     def done(self) -> bool:
-        """Whether only `finish` is left."""
+        """Whether `finish` is the only remaining call."""
         return self.due == "finish"
 
     def next_ids(self, render: Render) -> list[int]:
-        """Give the new ids that the sampler reads: the opening, later one turn each time."""
+        """Return the new ids for the sampler: the opening first, then one turn per call."""
         self._check("next_ids")
         if self._turns:
-            self._ids = render.turn(self._asked, self._stop)
+            self._ids = render.turn(self._message, self._stop)
         else:
             self._ids = render.opening(self._prompt.system, self._prompt.user)
         self.due = "reply"
         return self._ids
 
-    def _answer(self, sampled: Sampled, text: str) -> str:
+    def _record(self, sampled: Sampled, text: str) -> str:
         self._check("reply")
-        if sampled.stop is not StopReason.FULL or sampled.ids:  # else the sampler had no room to read
+        if (
+            sampled.stop is not StopReason.FULL or sampled.ids
+        ):  # otherwise the prompt did not fit, and the sampler read nothing
             self.transcript.read(self._ids)
             self.transcript.wrote(sampled)
-        self._turns.append(Turn(self._asked, text))
+        self._turns.append(Turn(self._message, text))
         self._stop = sampled.stop
         return without_thought(text)
 
@@ -101,31 +103,33 @@ class _Steps:
 
 
 class SolveSteps(_Steps):
-    """One task: `next_ids`, `reply` and `observe` in turns until it is `done`, then `finish`."""
+    """One task: `next_ids`, `reply` and `observe` repeatedly until `done`, then `finish`."""
 
     def __init__(
         self, position: int, rules: str, observation: str, context: str, strategy: Strategy, params: EpisodeParams
     ) -> None:
         super().__init__(position, context, strategy.solve(rules, context, observation, params.style), params.solve)
-        self.rules, self._asked = rules, observation
+        self.rules, self._message = rules, observation
         self._last = NOT_OVER
 
     def reply(self, sampled: Sampled, text: str) -> str:
-        """Record a reply, whose ids decode to `text`; give the action, which is the text after any thoughts."""
-        action = self._answer(sampled, text)
+        """Record a reply, whose ids decode to `text`, and return the action: the text after any thinking."""
+        action = self._record(sampled, text)
         self.due = "observe"
         return action
 
     def observe(self, step: Step) -> None:
-        """Take in the environment's answer to the action; its view is not read."""
+        """Record the environment's step; its view is ignored."""
         self._check("observe")
-        self._asked = step.observation
+        self._message = step.observation
         if step.done:
-            self._last = Step(step.observation, step.reward, True, step.feedback, step.stop)  # a view may not pickle
+            self._last = Step(
+                step.observation, step.reward, True, step.feedback, step.stop
+            )  # without the view, which may not be picklable
         self.due = "finish" if step.done else "next_ids"
 
     def finish(self) -> Episode:
-        """Give the finished episode."""
+        """Return the finished episode."""
         self._check("finish")
         last, turns = self._last, tuple(self._turns)
         return Episode(
@@ -141,7 +145,7 @@ class SolveSteps(_Steps):
         )
 
     def trajectory(self, reveals_reward: bool) -> Trajectory:
-        """Give the finished episode as an update reads it."""
+        """Return the finished episode as input of an update."""
         if not self.done:
             raise _out_of_order("trajectory", self.due)
         last = self._last
@@ -150,7 +154,7 @@ class SolveSteps(_Steps):
 
 
 class UpdateSteps(_Steps):
-    """One rewrite of the context: `next_ids`, `reply`, then `finish`."""
+    """One update of the context: `next_ids`, `reply`, then `finish`."""
 
     def __init__(
         self, position: int, trajectory: Trajectory, context: str, strategy: Strategy, params: EpisodeParams
@@ -158,19 +162,19 @@ class UpdateSteps(_Steps):
         super().__init__(position, context, strategy.prompt(trajectory, context, params.style), params.update)
         self._strategy = strategy
         self.written = context
-        """The new context, once there is a reply."""
+        """New context after the reply; the old one before."""
         self._failure: str | None = None
 
     def reply(self, sampled: Sampled, text: str) -> str:
-        """Record the reply, whose ids decode to `text`, and read the context in it; give its words without thoughts."""
-        said = self._answer(sampled, text)
-        parsed = self._strategy.parse(said, self.context)
+        """Record the reply, whose ids decode to `text`, parse its context, and return the text after any thinking."""
+        answer = self._record(sampled, text)
+        parsed = self._strategy.parse(answer, self.context)
         self.written, self._failure = parsed.context, parsed.failure
         self.due = "finish"
-        return said
+        return answer
 
     def finish(self) -> Episode:
-        """Give the finished episode; a reply that could not be read is fined."""
+        """Return the finished episode; a malformed reply has reward -FORMAT_PENALTY."""
         self._check("finish")
         reward, stop = (0.0, "ok") if self._failure is None else (-FORMAT_PENALTY, "malformed")
         turns, outcome = tuple(self._turns), self._failure or ""
@@ -180,20 +184,20 @@ class UpdateSteps(_Steps):
 
 
 class LifeSteps:
-    """The order of a life: `solve` and `update` in turns, each episode finished before the next is opened.
+    """A life: `solve` and `update` alternate, and each episode is finished before the next one is opened.
 
-    `tasks` is how many tasks there are, after the last of which nothing is rewritten; None where the life has no end.
+    `tasks` is the number of tasks; the last one has no update. None is a life without end.
     """
 
     def __init__(self, contexts: Own | Given, params: EpisodeParams, tasks: int | None = None) -> None:
         self.contexts, self.params, self.tasks = contexts, params, tasks
         self.episode: SolveSteps | UpdateSteps | None = None
-        """What was opened last, None before the first and where nothing is rewritten."""
+        """The last opened episode; None before the first one and where there is no update."""
         self._context = contexts.strategy.initial()
 
     @property
     def due(self) -> str:
-        """The call that comes next, here or on the episode."""
+        """Name of the next call, on this object or on the episode."""
         if self.episode is None:
             return "solve"
         if not self.episode.done:
@@ -201,7 +205,7 @@ class LifeSteps:
         return "update" if isinstance(self.episode, SolveSteps) else "solve"
 
     def solve(self, position: int, rules: str, observation: str) -> SolveSteps:
-        """Open a task with the context that is given for its position, or was written last."""
+        """Open a task, with the context given for its position or the last one written."""
         if self.due != "solve":
             raise _out_of_order("solve", self.due)
         if isinstance(self.contexts, Given):
@@ -212,7 +216,7 @@ class LifeSteps:
         return self.episode
 
     def update(self, reveals_reward: bool) -> UpdateSteps | None:
-        """Open the rewrite after a task; None where contexts are given, and after the last task."""
+        """Open the update after a task; None if contexts are given or after the last task."""
         solved = self.episode
         if not isinstance(solved, SolveSteps) or not solved.done:
             raise _out_of_order("update", self.due)

@@ -1,1 +1,1 @@
-"""Training: reinforcement learning over whole lives, and imitation for a first model."""
+"""Training: reinforcement learning on lives, and imitation learning of a first model."""

@@ -1,4 +1,4 @@
-"""Looks at `dev`: own and null contexts on the same held-out packs while a run trains, and one figure to compare by."""
+"""Evaluation on held-out `dev` packs during training, with own and with empty contexts."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from codots.rollout.steps import Own
 from codots.training.batch import Entry, rewards_of
 
 
-class Dev:
-    """The `dev` packs of a run."""
+class DevEvaluation:
+    """Evaluate a run on its `dev` packs."""
 
     def __init__(self, entries: Sequence[Entry], packs: int, seed: int) -> None:
         self.entries, self.count, self.seed = entries, packs, seed
 
     @cached_property
     def packs(self) -> list[list[Pack]]:
-        """The packs of each entry."""
+        """Dev packs of each entry."""
         return [[entry.pack("dev", i) for i in range(self.count)] for entry in self.entries]
 
     @cached_property
     def bounds(self) -> list[tuple[float, float]]:
-        """Mean floor and ceiling of each entry's tasks."""
-        found = []
+        """Mean floor and ceiling of the tasks of each entry."""
+        bounds = []
         for packs in self.packs:
             tasks = [(pack.domain, task) for pack in packs for task in pack.tasks]
             floor = float(np.mean([domain.floor(task) for domain, task in tasks]))
-            found.append((floor, float(np.mean([domain.ceiling(task) for domain, task in tasks]))))
-        return found
+            bounds.append((floor, float(np.mean([domain.ceiling(task) for domain, task in tasks]))))
+        return bounds
 
     def evaluate(self, engine: Engine, timeout: float) -> dict[str, float]:
-        """Roll out own and null contexts on the same packs; the last position's difference is the lift.
+        """Roll out the own and null arms on the same packs and return metrics.
 
-        `eval/score` is the figure that checkpoints are compared by: the mean over entries of (own - floor) / (ceiling -
-        floor), of null where lives write no contexts. An arm whose lives are all missing has no numbers, and where one
-        is missing there is no figure.
+        `lift` is own minus null reward at the last position. `eval/score` compares checkpoints: the mean over entries
+        of (own - floor) / (ceiling - floor), with null in place of own if lives write no contexts. An arm whose lives
+        are all missing has no metrics; without it there is no `eval/score`.
         """
         jobs = [
             Job(pack, contexts, entry.params, ("look", self.seed, e * self.count + i))
             for e, (entry, packs) in enumerate(zip(self.entries, self.packs, strict=True))
-            for contexts in (Own(entry.strategy), entry.null())
+            for contexts in (Own(entry.strategy), entry.null_contexts())
             for i, pack in enumerate(packs)
         ]
         lives = engine.rollout(jobs, timeout)
         values: dict[str, float] = {}
-        figures = []
+        scores = []
         for e, (entry, (floor, ceiling)) in enumerate(zip(self.entries, self.bounds, strict=True)):
-            seen = self._arms(entry, lives[2 * self.count * e : 2 * self.count * (e + 1)])
-            where = f"eval/{entry.label}" if len(self.entries) > 1 else "eval"
-            values |= {f"{where}/{name}": value for name, value in seen.items()}
+            found = self._arms(entry, lives[2 * self.count * e : 2 * self.count * (e + 1)])
+            prefix = f"eval/{entry.label}" if len(self.entries) > 1 else "eval"
+            values |= {f"{prefix}/{name}": value for name, value in found.items()}
             arm = "own_" if entry.own else "null_"
-            mine = [value for name, value in seen.items() if name.startswith(arm)]
+            rewards = [value for name, value in found.items() if name.startswith(arm)]
             if ceiling > floor:
-                figures.append((float(np.mean(mine)) - floor) / (ceiling - floor) if mine else np.nan)
-        return values | ({} if not figures or np.isnan(figures).any() else {"eval/score": float(np.mean(figures))})
+                scores.append((float(np.mean(rewards)) - floor) / (ceiling - floor) if rewards else np.nan)
+        return values | ({} if not scores or np.isnan(scores).any() else {"eval/score": float(np.mean(scores))})
 
     def _arms(self, entry: Entry, lives: Sequence[Life]) -> dict[str, float]:
         rewards_APS = np.asarray(rewards_of(lives, 2, self.count, entry.world.pack_size).solve_PGS)

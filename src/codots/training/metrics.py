@@ -1,4 +1,4 @@
-"""The numbers of a step: rewards by position, failures, and what the last contexts claim."""
+"""Metrics of a training step: rewards by position, failures, and facts in the final contexts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codots.training.batch import Block
 
 
 def summary(blocks: Sequence[Block]) -> dict[str, float]:
-    """Summarize the lives of a step: reward by position, failures and facts, by entry where there are several."""
+    """Return reward by position, failure and fact metrics of a step, per entry if there are several."""
     values: dict[str, float] = {}
     for block in blocks:
         for j, reward in enumerate(position_means(block)):
@@ -28,24 +28,24 @@ def summary(blocks: Sequence[Block]) -> dict[str, float]:
 
 
 def named(section: str, block: Block, blocks: Sequence[Block], name: str) -> str:
-    """Name a metric of a block, with its label where there are several."""
+    """Return the metric name of a block, with its label if there are several blocks."""
     return f"{section}/{block.entry.label}/{name}" if len(blocks) > 1 else f"{section}/{name}"
 
 
 def position_means(block: Block) -> Sequence[float]:
-    """Mean reward by position, nothing where all lives are missing."""
-    there = any(life.episodes for life in block.lives)
-    return list(np.nanmean(np.asarray(block.rewards.solve_PGS), axis=(0, 1))) if there else []
+    """Return the mean reward by position, or an empty list if all lives are missing."""
+    present = any(life.episodes for life in block.lives)
+    return list(np.nanmean(np.asarray(block.rewards.solve_PGS), axis=(0, 1))) if present else []
 
 
 def share(hits: Iterable[bool]) -> float:
-    """The fraction of hits, 0 of none."""
+    """Return the fraction of hits, or 0 for an empty iterable."""
     found = list(hits)
     return sum(found) / len(found) if found else 0.0
 
 
 def last_facts(block: Block) -> dict[str, float]:
-    """Claims of the last contexts: right and wrong ones, as fractions of what can be known."""
+    """Return the right and wrong facts in the final contexts, as fractions of all knowable facts."""
     counts = []
     for i, life in enumerate(block.lives):
         pack = block.packs[i // block.entry.group_size]
@@ -58,12 +58,12 @@ def last_facts(block: Block) -> dict[str, float]:
 
 
 def sampled_tokens(blocks: Sequence[Block]) -> int:
-    """Count the ids that the lives of a step sampled."""
+    """Count the sampled tokens of a step."""
     return sum(episode.transcript.tokens for block in blocks for life in block.lives for episode in life.episodes)
 
 
 def staleness(lives: Sequence[Life], version: int) -> dict[str, float]:
-    """How many versions ago ids were sampled, on average; nothing where all are of this version."""
+    """Return the mean age of sampled tokens in weight versions, or nothing if all are of this version."""
     transcripts = [episode.transcript for life in lives for episode in life.episodes]
     ages = [version - v for t in transcripts for v, sampled in zip(t.versions, t.mask, strict=True) if sampled]
     return {"rollout/staleness": float(np.mean(ages))} if any(ages) else {}

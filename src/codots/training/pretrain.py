@@ -1,4 +1,4 @@
-"""A tiny base model from nothing: skill first, then noise on every single decision."""
+"""Pretraining of a tiny base model by imitation: first of a skilled policy, then of a noisy one."""
 
 from __future__ import annotations
 
@@ -30,48 +30,47 @@ PROFILE = Profile(style="compact", solve_tokens=4, update_tokens=14, max_context
 
 @dataclass(frozen=True)
 class PretrainReport:
-    """What one step of imitation did."""
+    """Result of one imitation step."""
 
     stage: int
     step: int
-    """Of the stage."""
+    """Number of the step in its stage, from 1."""
     steps: int
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Teaching:
-    """Makes a worker's scripted sampler."""
+class MakeTeacherSampler:
+    """Makes the sampler of a worker: it replies as the teacher does."""
 
     noise: Noise
 
     def __call__(self, worker: Worker) -> ScriptedSampler:
-        return ScriptedSampler(worker.render, self._player)
+        return ScriptedSampler(worker.render, self._teacher)
 
-    def _player(self, names: Names) -> Teacher:
+    def _teacher(self, names: Names) -> Teacher:
         return Teacher(self.noise, names)
 
 
 def pretrain(config: PretrainConfig) -> Iterator[PretrainReport]:
-    """Make a model, teach it stage by stage, and leave it in `run/model`."""
+    """Train a new model stage by stage, report each step, and save the model in `run/model`."""
     recipe = config.model_dump(mode="json")
     with open_run(Path(config.run), recipe, resume=False, resumable=False) as run:
-        yield from taught(config, run)
+        yield from _run_stages(config, run)
 
 
-def taught(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
-    """Go through the stages."""
+def _run_stages(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
     folder = run / "start"
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
     save(model, tokenizer, folder)
     for number, stage in enumerate(config.stages):
-        learner = imitation(stage)
-        plan = Plan(folder, PROFILE, learner, total_steps=stage.steps, make_sampler=Teaching(stage.noise))
+        learner = imitation_config(stage)
+        plan = Plan(folder, PROFILE, learner, total_steps=stage.steps, make_sampler=MakeTeacherSampler(stage.noise))
         engine = LocalEngine(plan, config.workers)
         try:
             for step in range(1, stage.steps + 1):
-                batch = lesson(engine, config, stage, number, step)
+                batch = imitation_batch(engine, config, stage, number, step)
                 metrics = engine.forward_backward(batch, normalizer(batch, learner), STAGE_TIMEOUT)
                 metrics |= engine.optim_step(STAGE_TIMEOUT)
                 engine.sync(STAGE_TIMEOUT)
@@ -83,15 +82,15 @@ def taught(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
             engine.close()
 
 
-def imitation(stage: Stage) -> LearnerConfig:
-    """Maximum likelihood is REINFORCE where every advantage is 1."""
+def imitation_config(stage: Stage) -> LearnerConfig:
+    """Return the config of maximum-likelihood training, which is REINFORCE with all advantages 1."""
     return LearnerConfig(
         lr=stage.lr, warmup_steps=50, min_lr_ratio=stage.min_lr_ratio, weight_decay=0.01, loss="reinforce"
     )
 
 
-def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: int, step: int) -> list[Sample]:
-    """The scripted lives of one step, as samples."""
+def imitation_batch(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: int, step: int) -> list[Sample]:
+    """Roll out the teacher's lives of one step and return their episodes as samples."""
     jobs = []
     for i in range(stage.packs_per_step):
         index = (step - 1) * stage.packs_per_step + i
@@ -103,12 +102,12 @@ def lesson(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: in
     lives = engine.rollout(jobs, STAGE_TIMEOUT)
     failure = next((life.failure for life in lives if life.failure), None)
     if failure:
-        raise RuntimeError(f"the scripted player failed: {failure}")
+        raise RuntimeError(f"the scripted policy failed: {failure}")
     return [episode.transcript.sample(1.0) for life in lives for episode in life.episodes]
 
 
 def contexts(pack: Pack, stage: Stage, i: int) -> Own | Given:
-    """Lives write their own contexts, but for those that are given the true one."""
+    """Return the context source of life i: the oracle context for a share of lives, own rewrites for the others."""
     strategy = PROFILE.strategy()
     if i % 4 < 4 * stage.given:
         truth = pack.domain.oracle_context(pack.world, PROFILE.style)

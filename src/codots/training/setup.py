@@ -1,4 +1,4 @@
-"""A recipe turned into parts, once: the engine, the entries of its worlds, its numbers and its checkpoints."""
+"""Setup of a run from its recipe: engine, entries, metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from codots.runs.checkpoint import best_checkpoint, find_checkpoint, last_checkp
 from codots.runs.folder import MUTABLE_KEYS, open_run
 from codots.runs.loggers import Metrics, check_loggers
 from codots.training.batch import Block, Entry, credit_of
-from codots.training.dev import Dev
+from codots.training.dev import DevEvaluation
 
 
 @dataclass
 class Run:
-    """A run with all its parts."""
+    """A run and its parts."""
 
     config: TrainConfig
     folder: Path
     engine: Engine
     entries: tuple[Entry, ...]
     credit: Callable[[Sequence[Block]], list[Advantages]]
-    dev: Dev
+    dev: DevEvaluation
     metrics: Metrics
-    done: int
-    """Steps behind it."""
+    steps_done: int
+    """Number of completed steps when the run was opened."""
     tokens: int
-    """Sampled ids behind it."""
+    """Number of tokens sampled so far."""
 
     @property
-    def lives_of_a_step(self) -> int:
-        """Lives that are rolled out for each step."""
+    def lives_per_step(self) -> int:
+        """Number of lives rolled out per step."""
         return self.config.packs_per_step * self.config.group_size
 
     def save(self, step: int, dev: float | None = None) -> None:
@@ -54,12 +54,15 @@ class Run:
         save_checkpoint(self.folder, step, recipe, state, self.engine.save, self.config.keep_checkpoints)
 
     def is_best(self, dev: float | None) -> bool:
-        """Tell whether this dev figure is better than that of every checkpoint."""
+        """Return whether this dev score is better than the score of every checkpoint."""
         return dev is not None and dev > score_of(best_checkpoint(self.folder))
 
 
-def begin(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine: Engine | None = None) -> Run:
-    """Open a run: anew, where it stopped, or from another run's checkpoint; with the recipe's engine, or this one."""
+def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine: Engine | None = None) -> Run:
+    """Open a run: new, resumed, or initialized from another run's checkpoint.
+
+    `stack` closes what is opened. `engine` replaces the engine of the recipe.
+    """
     if engine is not None:
         stack.enter_context(closing(engine))
     check_loggers(config.loggers)
@@ -70,7 +73,7 @@ def begin(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine
     origin = find_checkpoint(config.init_from) if config.init_from and not saved else None
     source = (saved or origin) if config.init_from else None
     folder = model_folder(source[0] if source else config.model)
-    if config.learner.lora and source:  # its checkpoints hold what was added to the model, which is read anew
+    if config.learner.lora and source:  # checkpoints hold only the adapter: read the base model again
         folder = model_folder(config.model)
     profile = profile_of(config, folder)
     entries = entries_of(config, profile)
@@ -78,42 +81,47 @@ def begin(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine
         engine = stack.enter_context(closing(LocalEngine(engine_plan(config, folder, profile), config.workers)))
     if origin:
         engine.init_from(origin[0])
-    if not resume:  # only now: a model that does not fit is refused before anything is written
+    if not resume:  # last, so that an invalid model raises before anything is written
         stack.enter_context(open_run(run, recipe, resume=False))
-    done, tokens = (saved[1]["step"], saved[1]["tokens"]) if saved else (0, 0)
+    steps_done, tokens = (saved[1]["step"], saved[1]["tokens"]) if saved else (0, 0)
     if saved:
-        engine.load(saved[0], done)
-    dev = Dev(entries, config.eval_packs, config.seed)
-    metrics = stack.enter_context(closing(Metrics(run, done, config.loggers, recipe)))
-    parts = Run(config, run, engine, entries, lambda blocks: credit_of(config, blocks), dev, metrics, done, tokens)
+        engine.load(saved[0], steps_done)
+    dev = DevEvaluation(entries, config.eval_packs, config.seed)
+    metrics = stack.enter_context(closing(Metrics(run, steps_done, config.loggers, recipe)))
+    opened = Run(
+        config, run, engine, entries, lambda blocks: credit_of(config, blocks), dev, metrics, steps_done, tokens
+    )
     if origin:
-        keep_origin(parts, *origin)
-    return parts
+        save_origin(opened, *origin)
+    return opened
 
 
 def profile_of(config: TrainConfig, folder: Path) -> Profile:
-    """How the model is spoken to: as its folder says, and the recipe; ValueError if some domain has no such style."""
-    said = load_profile(folder)
+    """Return the profile of the model's folder with the recipe's overrides.
+
+    Raises ValueError for an unknown key, or a prompt style that a domain of the recipe lacks.
+    """
+    default = load_profile(folder)
     known = [field.name for field in fields(Profile)]
     if unknown := [key for key in config.profile if key not in known]:
         raise ValueError(nearest(unknown[0], known, "key of profile"))
-    profile = replace(said, **config.profile)  # type: ignore[arg-type]
+    profile = replace(default, **config.profile)  # type: ignore[arg-type]
     for world in config.worlds:
         entry_profile(profile, world)
     return profile
 
 
 def entry_profile(profile: Profile, world: WorldConfig) -> Profile:
-    """How the model is spoken to in the worlds of one entry; ValueError if the domain has no such style."""
+    """Return the profile for one entry; ValueError if the domain lacks its prompt style."""
     return replace(profile, **world.profile).fits(world.domain)
 
 
 def entries_of(config: TrainConfig, profile: Profile) -> tuple[Entry, ...]:
-    """Make the entries of a run's worlds."""
+    """Return the entries of a recipe's `worlds`."""
     entries = []
     for i, world in enumerate(config.worlds):
-        mine = entry_profile(profile, world)
-        alike = [
+        own_profile = entry_profile(profile, world)
+        same_source = [
             (k, w.packs_per_step)
             for k, w in enumerate(config.worlds)
             if (w.domain, w.preset) == (world.domain, world.preset)
@@ -122,32 +130,32 @@ def entries_of(config: TrainConfig, profile: Profile) -> tuple[Entry, ...]:
             Entry(
                 label=label(world, config.worlds),
                 world=world,
-                params=mine.episode_params(),
-                strategy=mine.strategy(config.on_parse_failure),
+                params=own_profile.episode_params(),
+                strategy=own_profile.strategy(config.on_parse_failure),
                 group_size=config.group_size,
                 own=config.contexts == "own",
-                first=sum(packs for k, packs in alike if k < i),
-                stride=sum(packs for _, packs in alike),
+                first=sum(packs for k, packs in same_source if k < i),
+                stride=sum(packs for _, packs in same_source),
             )
         )
     return tuple(entries)
 
 
 def label(world: WorldConfig, worlds: Sequence[WorldConfig]) -> str:
-    """Name an entry by its domain and, as far as others share them, its preset, pack size and place in the list."""
+    """Return the label of an entry: its domain, then preset, pack size and index as far as other entries share them."""
     parts = [(w.domain, w.preset, str(w.pack_size), str(i)) for i, w in enumerate(worlds)]
-    mine = parts[worlds.index(world)]
-    shared = max((_common_prefix(mine, other) for other in parts if other != mine), default=0)
-    return ":".join(mine[: shared + 1])
+    own = parts[worlds.index(world)]
+    shared = max((_common_prefix(own, other) for other in parts if other != own), default=0)
+    return ":".join(own[: shared + 1])
 
 
 def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
-    """Count the parts with which both begin."""
+    """Return the length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
 def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
-    """What the local engine needs of a recipe."""
+    """Return the local engine's plan of a recipe."""
     reference = (config.learner.reference or config.model) if config.learner.kl_coef else None
     return Plan(
         folder,
@@ -161,8 +169,8 @@ def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
     )
 
 
-def keep_origin(run: Run, origin: Path, state: dict[str, Any]) -> None:
-    """Keep another run's checkpoint as step 0, where the engine has started from it: the other run may drop it."""
-    said = {"checkpoint": str(origin.resolve()), "step": state["step"], "recipe": state["recipe"]}
-    write_atomically(run.folder / "origin.json", json.dumps(said | {"files": state["files"]}, indent=2) + "\n")
+def save_origin(run: Run, origin: Path, state: dict[str, Any]) -> None:
+    """Save the checkpoint that the engine was initialized from as step 0, since the other run may delete it."""
+    source = {"checkpoint": str(origin.resolve()), "step": state["step"], "recipe": state["recipe"]}
+    write_atomically(run.folder / "origin.json", json.dumps(source | {"files": state["files"]}, indent=2) + "\n")
     run.save(0)

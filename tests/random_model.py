@@ -36,7 +36,7 @@ AFTER = torch.tensor(
 )
 
 
-def make_lively(folder: Path, *, seed: int = 0, length: int = 256) -> Path:
+def make_random_model(folder: Path, *, seed: int = 0, length: int = 256) -> Path:
     """Write a model folder; the embedding is the output layer too, hence a symmetric table and its square root."""
     tokenizer = tiny.make_tokenizer()
     model = tiny.make_model(tokenizer, width=24, layers=2, heads=2, seed=seed, length=length)
@@ -56,7 +56,7 @@ def make_lively(folder: Path, *, seed: int = 0, length: int = 256) -> Path:
     return folder
 
 
-def some_lives(count, size, missing=(), given=False, seed=0):
+def fake_lives(count, size, missing=(), given=False, seed=0):
     """Make lives up; the ids of an episode tell it from all others."""
     rng = np.random.default_rng(seed)
     return [
@@ -88,5 +88,5 @@ class Flaky(Guess):
 
     def make_env(self, task, *, style="natural", memory=None, rng):
         if style == "compact" and task.names[3] in self.down:
-            raise ConnectionError("the house is down")
+            raise ConnectionError("the environment is down")
         return super().make_env(task, style=style, memory=memory, rng=rng)

@@ -4,10 +4,10 @@ from codots.domains.registry import register
 from tests.toy import Talk
 
 
-class Babble(Talk):
+class RegisteredTalk(Talk):
     """Talk under a name of its own."""
 
-    id = "babble-v0"
+    id = "registered-talk-v0"
 
 
-register(Babble())
+register(RegisteredTalk())
