@@ -1,7 +1,4 @@
-"""A tiny model that draws from few words: it often plays, often writes, seldom well, and it can learn.
-
-Beside it, what else tests of whole runs need: lives that are made up, and an environment that is down at times.
-"""
+"""Fixtures for tests of whole runs: a tiny trainable model with few words, fake lives, and a failing environment."""
 
 from pathlib import Path
 
@@ -24,8 +21,8 @@ KINDS = (
     (" 1", " 2", " 3", " 4"),
     (" 1=up", " 2=down", " 3=left", " 4=right"),
 )
-AFTER = torch.tensor(
-    [  # how likely a word of one kind is after a word of another, as logits over all other words
+BIGRAM_LOGITS = torch.tensor(
+    [  # logits of a word of one kind after a word of another
         [0.0, 5.0, 8.5, 6.0, 9.0, 4.0],
         [5.0, 0.0, 7.0, 13.0, 9.5, 6.0],
         [8.5, 7.0, 3.0, 9.0, 6.5, 8.0],
@@ -37,15 +34,15 @@ AFTER = torch.tensor(
 
 
 def make_random_model(folder: Path, *, seed: int = 0, length: int = 256) -> Path:
-    """Write a model folder; the embedding is the output layer too, hence a symmetric table and its square root."""
+    """Write a model folder; the embedding is tied to the output layer, so the table is symmetric and factorized."""
     tokenizer = tiny.make_tokenizer()
     model = tiny.make_model(tokenizer, width=24, layers=2, heads=2, seed=seed, length=length)
-    values, vectors = torch.linalg.eigh(AFTER)
+    values, vectors = torch.linalg.eigh(BIGRAM_LOGITS)
     with torch.no_grad():
         rows, scale = model.get_input_embeddings().weight, model.model.norm.weight
         for parameter in model.model.layers.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(5)  # what stands further back is heard too
+                parameter.mul_(5)  # so that earlier tokens have an effect
         rows[:, :6] = 0.0
         for kind, row in zip(KINDS, vectors * values.abs().sqrt(), strict=True):
             ids = tokenizer.convert_tokens_to_ids(list(kind))
@@ -57,15 +54,15 @@ def make_random_model(folder: Path, *, seed: int = 0, length: int = 256) -> Path
 
 
 def fake_lives(count, size, missing=(), given=False, seed=0):
-    """Make lives up; the ids of an episode tell it from all others."""
+    """Return fake lives; the ids of each episode are unique."""
     rng = np.random.default_rng(seed)
     return [
-        Life(("life", i), (), "gone") if i in missing else made_up(rng, size, given, first_id=100 * i)
+        Life(("life", i), (), "gone") if i in missing else _fake_life(rng, size, given, first_id=100 * i)
         for i in range(count)
     ]
 
 
-def made_up(rng, size, given, first_id):
+def _fake_life(rng, size, given, first_id):
     episodes = []
     for j in range(size):
         for kind in ("solve",) if given or j + 1 == size else ("solve", "update"):
@@ -80,7 +77,7 @@ def made_up(rng, size, given, first_id):
 
 
 class Flaky(Guess):
-    """An environment that is down for some packs, when it is a model that asks."""
+    """Its environments are down for some packs when a model plays them, not for scripted policies."""
 
     id = "flaky-v0"
     styles = ("natural", "compact")

@@ -1,4 +1,4 @@
-"""Credit keeps its promises: each fast formula equals the slow loop one would write on a blackboard."""
+"""Each fast credit formula equals a slow loop written from its definition."""
 
 import math
 
@@ -29,7 +29,7 @@ def calls(draw, min_packs=1, missing=True):
 
 
 def slow_return(solve, update, kind, j, returns, window, gamma):
-    """Return the reward-to-go of one episode of one life, straight from the definition."""
+    """Return the reward-to-go of one episode of one life, by definition."""
     if returns == "coarse":
         return sum(solve) + sum(update)
     entries = list(solve[j:]) if kind == "solve" else [update[j], *solve[j + 1 :]]
@@ -89,7 +89,7 @@ def slow_balance(A, L, balance):
 
 
 def spread(values, solve, update):
-    """Lay the values of a slow dictionary out as two arrays, 0 where it has none."""
+    """Return the values of a slow dictionary as two arrays, 0 where it has none."""
     out = {"solve": np.zeros(solve.shape), "update": np.zeros(update.shape)}
     for (p, g, kind, j), value in values.items():
         out[kind][p, g, j] = value
@@ -213,7 +213,7 @@ def test_regression_never_lets_a_return_into_its_own_baseline():
     assert (regression(returns, features, used) - before)[1, 2, 3] == pytest.approx(10)
 
 
-def test_regression_takes_out_what_earlier_rewards_foretell():
+def test_regression_removes_what_earlier_rewards_predict():
     skill = np.random.default_rng(0).uniform(size=(20, 8, 1))  # a life that starts well goes on well
     solve, update = np.repeat(skill, 4, axis=2), np.zeros((20, 8, 3))
     plain = advantages(solve, update, preset="sum")
@@ -229,14 +229,14 @@ def test_regression_with_one_pack_is_leave_one_out():
     np.testing.assert_array_equal(regression(values, rng.normal(size=(1, 4, 5)), used), leave_one_out(values, used))
 
 
-def test_regression_learns_nothing_from_features_that_differ_by_rounding():
+def test_regression_ignores_features_that_differ_by_rounding():
     rng = np.random.default_rng(0)
     returns, used = rng.normal(size=(3, 7, 5)), np.ones((3, 7, 1), dtype=bool)
     features = 0.93 + 1e-15 * rng.integers(-1, 2, size=(3, 7, 5))
     np.testing.assert_allclose(regression(returns, features, used), leave_one_out(returns, used), atol=1e-12)
 
 
-def test_baselines_look_at_used_lives_alone():
+def test_baselines_use_only_used_lives():
     values, used = np.array([[[1.0], [2.0], [99.0], [6.0]]]), np.array([[[True], [True], [False], [True]]])
     assert group_mean(values, used).ravel().tolist() == [-2, -1, 0, 3]
     assert leave_one_out(values, used).ravel().tolist() == [-3, -1.5, 0, 4.5]
@@ -258,7 +258,7 @@ def test_rms_scale_gives_every_kind_and_position_the_same_size_whatever_the_leng
             assert size == pytest.approx(1) or size == pytest.approx(0, abs=1e-8)
 
 
-def test_scales_do_not_blow_rounding_up_into_signal():
+def test_scales_do_not_amplify_rounding():
     solve = np.full((2, 7, 3), 0.93)  # seven times 0.93 over seven is not quite 0.93
     for scale in OPTIONS["scale"]:
         got = advantages(solve, np.full((2, 7, 2), -0.1), preset="codots", scale=scale)
@@ -284,7 +284,7 @@ def test_red_stops_at_its_floor_when_no_temperature_balances():
     assert (L * red(A, temperature)).sum() < 0
 
 
-def test_red_is_not_started_by_rounding():
+def test_red_is_not_triggered_by_rounding():
     A = np.array([0.1, 0.2, -0.3])  # their sum is 0, but not in floating point
     assert any((A * sign).sum() < 0 for sign in (1, -1))
     assert all(red_temperature(A * sign, np.ones(3)) is None for sign in (1, -1))
@@ -292,7 +292,7 @@ def test_red_is_not_started_by_rounding():
 
 @repeatable
 @given(calls())
-def test_red_metrics_tell_what_was_done(call):
+def test_red_metrics_describe_what_was_done(call):
     solve, update, *tokens = call
     metrics = advantages(*call).metrics
     untouched = advantages(*call, balance="none")
@@ -342,7 +342,7 @@ def test_coarse_credit_is_the_same_for_every_episode_of_a_life(call):
 
 @repeatable
 @given(calls(missing=False), st.sampled_from(sorted(PRESETS)), st.sampled_from(OPTIONS["baseline"]))
-def test_missing_lives_change_nothing_but_their_own_rows(call, preset, baseline):
+def test_missing_lives_change_only_their_own_rows(call, preset, baseline):
     with_missing = [np.insert(array.astype(float), [0, 1], NAN, axis=1) for array in call]
     whole, holed = (advantages(*arrays, preset=preset, baseline=baseline) for arrays in (call, with_missing))
     for full, sparse in ((whole.solve_PGS, holed.solve_PGS), (whole.update_PGS, holed.update_PGS)):
@@ -406,7 +406,7 @@ def test_wrong_arrays_are_errors():
         advantages(solve + math.inf, update)
 
 
-def test_the_rewards_given_are_not_changed():
+def test_the_input_rewards_are_not_modified():
     solve, update = np.array([[[1.0, 0.0], [NAN, NAN]]]), np.array([[[-0.1], [NAN]]])
     copies = solve.copy(), update.copy()
     advantages(solve, update, preset="codots")
@@ -429,7 +429,7 @@ def test_the_rewards_given_are_not_changed():
         ({"gamma": 1.5}, "need window >= 1 and 0 <= gamma <= 1, got 2 and 1.5"),
     ],
 )
-def test_an_unknown_choice_is_one_line_that_names_the_nearest(choices, line):
+def test_an_unknown_option_is_a_one_line_error_with_the_nearest(choices, line):
     with pytest.raises(ValueError, match=line) as error:
         advantages(np.zeros((1, 2, 2)), np.zeros((1, 2, 1)), **choices)
     assert "\n" not in str(error.value)

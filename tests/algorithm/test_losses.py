@@ -1,4 +1,4 @@
-"""Policy losses keep their promises: each kind equals a slow loop, and micro-batches add up to the batch."""
+"""Each policy loss equals a slow reference, and micro-batches add up to the batch."""
 
 import math
 from dataclasses import replace
@@ -17,7 +17,7 @@ both_aggregations = pytest.mark.parametrize("aggregation", ["token-mean", "episo
 
 
 def batch(seed, episodes=6, drift=1.0):
-    """Draw a packed batch in float64: log-probabilities whose ratios lie on all sides of every clip."""
+    """Draw a packed batch in float64 whose ratios are on all sides of every clip."""
     rng = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 8, (episodes,), generator=rng)
     segments = torch.repeat_interleave(torch.randperm(50, generator=rng)[:episodes], lengths)
@@ -47,13 +47,13 @@ def part(tensors, rows):
 
 
 def count(tensors, aggregation):
-    """Return the trained tokens of a batch, or the episodes with at least one, and never less than 1."""
+    """Return the number of trained tokens of a batch, or of episodes with any; at least 1."""
     trained = tensors["segments"][tensors["mask"]]
     return max(len(trained if aggregation == "token-mean" else trained.unique()), 1)
 
 
 def slow_push(kind, rho, A, c):
-    """Return w * A * M of one token, straight from the definition."""
+    """Return w * A * M of one token by definition, and whether it is kept."""
     inside = 1 - c.eps_low <= rho <= 1 + c.eps_high
     one_side = (A >= 0 and rho <= 1 + c.eps_high) or (A <= 0 and rho >= 1 - c.eps_low)
     ring = inside or (A >= 0 and rho <= 1 - c.eps_low_ring) or (A <= 0 and rho >= 1 + c.eps_high_ring)
@@ -102,7 +102,7 @@ def slow_loss(tensors, kind, c):
 @both_aggregations
 @repeatable
 @given(seed=seeds, kl_coef=st.sampled_from([0.0, 0.3]), tight=st.booleans())
-def test_every_kind_equals_a_slow_loop(kind, aggregation, seed, kl_coef, tight):
+def test_every_loss_equals_a_slow_reference(kind, aggregation, seed, kl_coef, tight):
     tensors = batch(seed)
     choices = {"aggregation": aggregation, "kl_coef": kl_coef} | ({"eps_low": 0.1, "tis_cap": 1.5} if tight else {})
     loss, metrics = policy_loss(**tensors, kind=kind, **choices)
@@ -124,8 +124,8 @@ def test_micro_batches_add_up_to_the_batch(kind, aggregation, seed, cuts):
 
     by_token = aggregation == "token-mean" and not LOSSES[kind].by_episode
     unit = torch.arange(len(tensors["mask"])) if by_token else tensors["segments"].unique(return_inverse=True)[1]
-    home = torch.randint(0, cuts, (len(unit),), generator=torch.Generator().manual_seed(seed))[unit]
-    parts = [part(tensors, home == m) for m in range(cuts) if (home == m).any()]
+    part_of = torch.randint(0, cuts, (len(unit),), generator=torch.Generator().manual_seed(seed))[unit]
+    parts = [part(tensors, part_of == m) for m in range(cuts) if (part_of == m).any()]
     outputs = [policy_loss(**rows, kind=kind, **choices) for rows in parts]
     total = sum(loss for loss, _ in outputs)
     got = torch.autograd.grad(total, tensors["logprobs"])[0]
@@ -139,11 +139,11 @@ def test_micro_batches_add_up_to_the_batch(kind, aggregation, seed, cuts):
 
 @every_kind
 @both_aggregations
-def test_without_a_normalizer_the_call_counts_its_own_tokens_or_episodes(kind, aggregation):
+def test_the_default_normalizer_is_the_number_of_tokens_or_episodes(kind, aggregation):
     tensors = batch(3)
     own, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation)
-    told, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation, normalizer=count(tensors, aggregation))
-    torch.testing.assert_close(own, told)
+    given, _ = policy_loss(**tensors, kind=kind, aggregation=aggregation, normalizer=count(tensors, aggregation))
+    torch.testing.assert_close(own, given)
 
 
 @pytest.mark.parametrize("kind", ["grpo", "ppo"])
@@ -157,7 +157,7 @@ def test_the_classical_clip_has_the_gradient_of_rec_oneside_is(kind, seed):
 @every_kind
 @repeatable
 @given(seed=seeds)
-def test_on_policy_every_kind_has_the_gradient_of_plain_reinforce(kind, seed):
+def test_on_policy_every_loss_has_the_gradient_of_reinforce(kind, seed):
     tensors = batch(seed, drift=0.0)
     choices = {"aggregation": LOSSES[kind].defaults.aggregation}
     torch.testing.assert_close(gradient(tensors, kind), gradient(tensors, "reinforce", **choices))
@@ -176,7 +176,7 @@ def test_reinforce_is_minus_the_mean_of_advantage_times_log_probability():
 @every_kind
 @both_aggregations
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
-def test_whatever_lies_outside_the_mask_reaches_neither_loss_nor_gradient(kind, aggregation, garbage):
+def test_values_outside_the_mask_do_not_reach_loss_or_gradient(kind, aggregation, garbage):
     clean = batch(5)
     dirty = {name: tensor.detach().clone() for name, tensor in clean.items()}
     for name in ("logprobs", "old_logprobs", "advantages", "ref_logprobs"):
@@ -226,7 +226,7 @@ def test_any_shape_gives_the_loss_of_the_packed_tokens(kind):
 
 def test_gspo_follows_the_mean_drift_of_an_episode_not_that_of_a_token():
     old, on = torch.zeros(4), torch.ones(4, dtype=torch.bool)
-    logprobs = torch.tensor([0.5, -0.5, 0.5, 0.5], requires_grad=True)  # the first episode has not moved on the whole
+    logprobs = torch.tensor([0.5, -0.5, 0.5, 0.5], requires_grad=True)  # the mean drift of the first episode is 0
     loss, metrics = policy_loss(logprobs, old, torch.ones(4), on, "gspo", segments=torch.tensor([7, 7, 3, 3]))
     assert torch.autograd.grad(loss, logprobs)[0].tolist() == [-0.25, -0.25, 0.0, 0.0]
     assert metrics["loss/clip_fraction"] == 0.5
@@ -239,7 +239,7 @@ def test_the_reference_penalty_pulls_back_to_the_reference():
     torch.testing.assert_close(gradient(tensors, "rec-oneside-nois", kl_coef=0.2), expected)
 
 
-def test_what_a_choice_needs_and_does_not_get_is_one_clear_line():
+def test_missing_inputs_are_one_line_errors():
     tensors = batch(0)
     without = {name: tensor for name, tensor in tensors.items() if name not in ("segments", "ref_logprobs")}
     for choices in ({"kind": "gspo"}, {"aggregation": "episode-mean"}):
@@ -261,7 +261,7 @@ def test_what_a_choice_needs_and_does_not_get_is_one_clear_line():
         ({"aggregation": "tokens"}, "unknown aggregation 'tokens'; .* the nearest is 'token-mean'"),
     ],
 )
-def test_an_unknown_choice_is_one_line_that_names_the_nearest(choices, line):
+def test_an_unknown_name_is_a_one_line_error_with_the_nearest(choices, line):
     with pytest.raises(ValueError, match=line) as error:
         policy_loss(**batch(0), **choices)
     assert "\n" not in str(error.value)

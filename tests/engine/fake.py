@@ -1,4 +1,4 @@
-"""A whole engine in a few lines: a table of logits says one of a few words, and every step learns from it."""
+"""A minimal engine: a table of logits over a few words, trained by REINFORCE."""
 
 from collections import deque
 
@@ -11,7 +11,7 @@ from codots.rollout.life import rollouts
 
 
 class FakeEngine:
-    """Its policy knows no context: it learns which word is best on average."""
+    """Its policy ignores the context and learns which word is best on average."""
 
     def __init__(self, render, words, rate=8.0):
         self.render, self.rate = render, rate
@@ -37,8 +37,8 @@ class FakeEngine:
         logprobs = self.logits - np.logaddexp.reduce(self.logits)
         for sample in samples:
             at = sample.mask.index(True)
-            said = np.array(self.words) == sample.ids[at]
-            self.gradient += sample.advantages[at] / normalizer * (said - np.exp(logprobs))
+            chosen = np.array(self.words) == sample.ids[at]
+            self.gradient += sample.advantages[at] / normalizer * (chosen - np.exp(logprobs))
         return {"train/logprob_gap": 0.0}
 
     def optim_step(self, timeout):

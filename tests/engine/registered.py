@@ -1,11 +1,11 @@
-"""A domain that registers itself when its module is imported, as a user's own would."""
+"""A domain that registers itself when its module is imported, like a user's own domain."""
 
 from codots.domains.registry import register
 from tests.toy import Talk
 
 
 class RegisteredTalk(Talk):
-    """Talk under a name of its own."""
+    """Talk under another id."""
 
     id = "registered-talk-v0"
 

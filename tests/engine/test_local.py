@@ -1,4 +1,4 @@
-"""Workers share the work out and change nothing about it, and a failure in one is heard."""
+"""Several workers give the results of one, and the failure of one reaches the caller."""
 
 from dataclasses import replace
 
@@ -50,19 +50,19 @@ def jobs(lives=5, first=0):
 
 
 def batch_of(lives):
-    """Credit the episodes of some lives, whatever they did."""
+    """Return the episodes of lives as samples with arbitrary advantages."""
     transcripts = [episode.transcript for life in lives for episode in life.episodes]
     return [transcript.sample((-1.0) ** i * (1 + i % 3)) for i, transcript in enumerate(transcripts)]
 
 
 def sampled_by(life):
-    """Give the versions of the weights that sampled any id of a life."""
+    """Return the weight versions that sampled tokens of a life."""
     transcripts = [episode.transcript for episode in life.episodes]
     return {version for t in transcripts for version, sampled in zip(t.versions, t.mask, strict=True) if sampled}
 
 
 def step_on(engine, batch):
-    """Take one step over the batch and serve it, as training does."""
+    """Take one optimizer step on a batch and serve the weights, as training does."""
     metrics = engine.forward_backward(batch, normalizer(batch, engine.plan.learner), 60)
     metrics |= engine.optim_step(60)
     engine.sync(60)
@@ -73,23 +73,23 @@ def weights(engine):
     return torch.cat([parameter.detach().reshape(-1) for parameter in engine.first.learner.parameters]).clone()
 
 
-def test_lives_come_back_in_the_order_of_their_jobs(pair):
+def test_lives_are_in_the_order_of_their_jobs(pair):
     lives = pair.rollout(jobs(), 60)
     assert [life.names for life in lives] == [("test", i) for i in range(5)]
     assert [life.failure for life in lives] == [None] * 5
     assert all(len(life.episodes) == 3 for life in lives)
 
 
-def test_two_workers_live_the_lives_of_one(plan, pair):
+def test_two_workers_roll_out_the_lives_of_one(plan, pair):
     one, two = LocalEngine(plan).rollout(jobs(6), 60), pair.rollout(jobs(6), 60)
     same = 0
     for alone, shared in zip(one, two, strict=True):
         for episode, other in zip(alone.episodes, shared.episodes, strict=True):
             if episode.transcript.ids == other.transcript.ids:
                 same += 1
-                # Weights this large make much of rounding: of plain transformers, too, it is up to 3e-4 here.
+                # These large weights amplify rounding: with plain transformers the difference is up to 3e-4, too.
                 assert episode.transcript.logprobs == pytest.approx(other.transcript.logprobs, abs=1e-3)
-    assert same >= 17  # of 18; a draw may fall between two ids that the batches round differently
+    assert same >= 17  # of 18; rounding may change a draw
 
 
 def test_the_same_jobs_give_the_same_lives_bit_for_bit(pair):
@@ -99,20 +99,20 @@ def test_the_same_jobs_give_the_same_lives_bit_for_bit(pair):
 
 
 @pytest.mark.parametrize("lives", [0, 1, 2])
-def test_fewer_jobs_than_workers_are_no_trouble(pair, lives):
+def test_fewer_jobs_than_workers_are_rolled_out(pair, lives):
     assert len(pair.rollout(jobs(lives), 60)) == lives
 
 
-def test_the_first_process_tells_of_its_lives_as_they_end(pair):
+def test_on_life_is_called_for_the_lives_of_the_first_process(pair):
     ended = []
     pair.rollout(jobs(), 60, ended.append)
     assert sorted(life.names for life in ended) == [("test", 0), ("test", 1)]
 
 
-def test_two_workers_take_the_step_of_one_and_serve_the_new_weights(plan, pair):
+def test_two_workers_take_the_optimizer_step_of_one_and_serve_the_new_weights(plan, pair):
     one, lives = LocalEngine(plan), pair.rollout(jobs(), 60)
     before, version = weights(pair), pair.version
-    one.first.learner.take(before.clone())
+    one.first.learner.set_weights(before.clone())
     one.first.serve(version)
     alone, shared = step_on(one, batch_of(lives)), step_on(pair, batch_of(lives))
     assert shared == pytest.approx(alone, rel=1e-3, abs=1e-5)
@@ -125,13 +125,13 @@ def test_two_workers_take_the_step_of_one_and_serve_the_new_weights(plan, pair):
     assert step_on(pair, batch)["train/logprob_gap_max"] < 1e-3
 
 
-def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair):
+def test_a_failure_in_either_process_is_raised_and_leaves_the_engine_usable(pair):
     lives, before, version = pair.rollout(jobs(), 60), weights(pair), pair.version
     good = batch_of(lives)
     here, there = sorted(good, key=lambda sample: sample.ids)[:: len(good) - 1]
     bad_here = replace(here, advantages=[float("nan")] * len(here.ids))
     bad_there = replace(there, ids=[10**6] * len(there.ids))
-    with pytest.raises(FloatingPointError, match="not finite; the weights are untouched"):
+    with pytest.raises(FloatingPointError, match="not finite; the weights are unchanged"):
         step_on(pair, [bad_here, there])
     bad_number_there = replace(there, advantages=[float("inf")] * len(there.ids))
     with pytest.raises(ArithmeticError, match=r"a worker process failed: FloatingPointError: .*the weights are"):
@@ -145,14 +145,14 @@ def test_a_failure_in_either_process_is_heard_and_leaves_the_engine_usable(pair)
     assert pair.rollout(jobs(), 60) == lives
 
 
-def test_logprobs_come_back_in_the_order_of_the_samples(pair):
+def test_logprobs_are_in_the_order_of_the_samples(pair):
     batch = batch_of(pair.rollout(jobs(), 60))
     rows = pair.logprobs(batch, 60)
     for sample, row in zip(batch, rows, strict=True):
         assert row == pytest.approx(sample.logprobs, abs=1e-3)
 
 
-def test_the_reference_stays_where_it_was_while_the_weights_move(plan):
+def test_the_reference_model_stays_fixed_while_the_weights_change(plan):
     engine = LocalEngine(replace(plan, reference=plan.model, learner=LearnerConfig(warmup_steps=0, lr=1e-2)))
     batch = batch_of(engine.rollout(jobs(2), 60))
     before = engine.logprobs(batch, 60, reference=True)
@@ -163,12 +163,12 @@ def test_the_reference_stays_where_it_was_while_the_weights_move(plan):
     engine.close()
 
 
-def test_a_reference_of_other_words_is_refused(plan, qwen):
-    with pytest.raises(ValueError, match="has another vocabulary than"):
+def test_a_reference_with_another_vocabulary_is_rejected(plan, qwen):
+    with pytest.raises(ValueError, match="has a different vocabulary than"):
         LocalEngine(replace(plan, reference=qwen))
 
 
-def test_what_is_submitted_is_rolled_out_by_the_weights_of_then_and_collected_in_order(pair):
+def test_submitted_jobs_use_the_weights_at_submission_and_are_collected_in_order(pair):
     pair.submit(jobs(2), 60)
     pair.submit(jobs(2, first=7), 60)
     version = pair.version
@@ -179,11 +179,11 @@ def test_what_is_submitted_is_rolled_out_by_the_weights_of_then_and_collected_in
         assert [life.names for life in lives] == [("test", first + i) for i in range(2)]
         assert {v for e in lives[0].episodes for v in e.transcript.versions if v} <= {version}
     assert pair.pending == 0
-    with pytest.raises(RuntimeError, match="submit comes before collect"):
+    with pytest.raises(RuntimeError, match="call submit before collect"):
         pair.collect(60)
 
 
-def test_lives_that_wait_are_in_the_checkpoint_to_the_last_bit(plan, pair, tmp_path):
+def test_pending_lives_are_saved_in_the_checkpoint_exactly(plan, pair, tmp_path):
     pair.submit(jobs(), 60)
     pair.save(tmp_path)
     other = LocalEngine(plan)
@@ -195,7 +195,7 @@ def test_lives_that_wait_are_in_the_checkpoint_to_the_last_bit(plan, pair, tmp_p
     other.close()
 
 
-def test_a_fork_takes_weights_and_moments_and_no_steps(plan, pair, tmp_path):
+def test_init_from_loads_weights_and_moments_at_step_0(plan, pair, tmp_path):
     step_on(pair, batch_of(pair.rollout(jobs(), 60)))
     pair.save(tmp_path)
     other = LocalEngine(plan)
@@ -206,7 +206,7 @@ def test_a_fork_takes_weights_and_moments_and_no_steps(plan, pair, tmp_path):
     assert all(torch.equal(mine[i]["exp_avg"], theirs[i]["exp_avg"]) for i in theirs)
 
 
-def test_a_checkpoint_brings_back_weights_optimiser_and_version(plan, pair, tmp_path):
+def test_a_checkpoint_restores_weights_optimizer_and_version(plan, pair, tmp_path):
     batch = batch_of(pair.rollout(jobs(), 60))
     step_on(pair, batch)
     pair.save(tmp_path)
@@ -223,7 +223,7 @@ def test_a_checkpoint_brings_back_weights_optimiser_and_version(plan, pair, tmp_
         assert sampled_by(life) == {version}
 
 
-def test_a_worker_that_died_is_an_error_and_not_a_hang(plan):
+def test_a_dead_worker_raises_and_does_not_hang(plan):
     engine = LocalEngine(plan, workers=2)
     process, _ = engine._others[0]
     process.kill()
@@ -234,8 +234,8 @@ def test_a_worker_that_died_is_an_error_and_not_a_hang(plan):
     engine.close()
 
 
-def test_closing_ends_the_other_processes_and_may_be_repeated(pair):
-    """The last test of the file, for it closes the engine that the others share."""
+def test_close_stops_the_other_processes_and_may_be_repeated(pair):
+    """Must be the last test of the file, since it closes the shared engine."""
     process, _ = pair._others[0]
     assert process.is_alive()
     pair.close()

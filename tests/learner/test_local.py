@@ -1,4 +1,4 @@
-"""The local learner takes exactly one optimiser step over a batch, however it is cut, and none over a broken one."""
+"""The local learner takes one optimizer step per batch, for any micro-batches, and none for non-finite numbers."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from tests.learner.stepping import gradient_of, step_on
 
 
 def sample_of(rng, advantage, version=0):
-    """Draw an episode of one to three turns."""
+    """Draw a sample of one to three turns."""
     transcript = Transcript()
     for _ in range(rng.integers(1, 4)):
         transcript.read(rng.integers(0, 800, rng.integers(1, 12)).tolist())
@@ -29,7 +29,7 @@ def make_batch(count=9, seed=0):
 
 
 def on_policy(learner, batch):
-    """The same ids as if the learner's own weights had sampled them."""
+    """Return the batch with logprobs as if the learner's own weights had sampled it."""
     return [replace(s, logprobs=row) for s, row in zip(batch, learner.logprobs(batch), strict=True)]
 
 
@@ -47,17 +47,17 @@ def learner(model):
 
 
 @pytest.mark.parametrize("budget", [1, 40, 100])
-def test_the_budget_of_a_micro_batch_does_not_change_the_gradient(make_model, budget):
+def test_the_micro_batch_budget_does_not_change_the_gradient(make_model, budget):
     batch = make_batch()
-    whole, cut = (LocalLearner(make_model(), LearnerConfig(max_microbatch_tokens=n)) for n in (10**6, budget))
+    whole, split = (LocalLearner(make_model(), LearnerConfig(max_microbatch_tokens=n)) for n in (10**6, budget))
     expected, sums = gradient_of(whole, batch, tokens(batch))
-    gradient, cut_sums = gradient_of(cut, batch, tokens(batch))
+    gradient, split_sums = gradient_of(split, batch, tokens(batch))
     assert (gradient - expected).norm() < 1e-5 * expected.norm()
-    assert cut_sums == pytest.approx(sums, rel=1e-4)
+    assert split_sums == pytest.approx(sums, rel=1e-4)
 
 
-def family(count=12, seed=0):
-    """Draw episodes of which many begin alike, some are all of another, and some are equal."""
+def make_prefix_batch(count=12, seed=0):
+    """Draw samples of which many share prefixes, some are prefixes of others, and some are equal."""
     rng, batch = stream("family", seed), []
     for sample in make_batch(count, seed):
         other = batch[rng.integers(len(batch))] if batch and rng.random() < 0.7 else sample
@@ -71,14 +71,14 @@ def family(count=12, seed=0):
     return batch
 
 
-def beginnings(batch):
-    """Count, slowly, what a tree of these episodes has to run: every beginning once, the last ids never."""
+def distinct_prefixes(batch):
+    """Count the ids of the prefix tree by definition: every distinct prefix once, without last ids."""
     return len({tuple(sample.ids[:end]) for sample in batch for end in range(1, len(sample.ids))})
 
 
 @pytest.mark.parametrize("budget", [1, 40, 100, 10**6])
-def test_no_micro_batch_passes_the_budget_unless_it_is_one_episode(budget):
-    batch = family(20)
+def test_no_micro_batch_exceeds_the_budget_unless_it_is_one_sample(budget):
+    batch = make_prefix_batch(20)
     parts = list(micro_batches(batch, budget))
     for part in parts:
         assert len(part.samples) == 1 or len(part.ids) <= budget
@@ -87,26 +87,26 @@ def test_no_micro_batch_passes_the_budget_unless_it_is_one_episode(budget):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_episodes_begin_alike_is_run_once_and_nothing_else_is_run(seed):
-    batch = family(seed=seed)
+def test_shared_prefixes_are_computed_once_without_padding(seed):
+    batch = make_prefix_batch(seed=seed)
     (whole,) = micro_batches(batch, 10**6)
-    assert len(whole.ids) == beginnings(batch) < sum(len(sample.ids) - 1 for sample in batch)
+    assert len(whole.ids) == distinct_prefixes(batch) < sum(len(sample.ids) - 1 for sample in batch)
     for sample, nodes in zip(whole.samples, whole.nodes, strict=True):
         assert [whole.ids[node] for node in nodes] == sample.ids[:-1]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_shares_are_fair_and_leave_out_nothing(n):
-    batch = family(30)
+def test_shares_are_balanced_and_complete(n):
+    batch = make_prefix_batch(30)
     shares = fair_shares(batch, n)
     assert sorted(map(id, batch)) == sorted(id(sample) for share in shares for sample in share)
     ids = [sum(len(part.ids) for part in micro_batches(share, 10**6)) for share in shares]
     assert max(ids) - min(ids) <= 2 * max(len(sample.ids) for sample in batch)
 
 
-@pytest.mark.parametrize("draw", [make_batch, family])
-def test_the_gradient_is_that_of_the_definition(learner, model, draw):
-    """While the weights are the sampler's own, the loss is the mean over tokens of -A log pi."""
+@pytest.mark.parametrize("draw", [make_batch, make_prefix_batch])
+def test_the_gradient_equals_the_definition(learner, model, draw):
+    """On policy, the loss is the token mean of -A log pi."""
     batch = on_policy(learner, draw())
     gradient = gradient_of(learner, batch, tokens(batch))[0]
     model.zero_grad()
@@ -125,7 +125,7 @@ def test_shares_of_a_batch_add_up_to_its_gradient(learner):
     assert (shares - whole).norm() < 1e-5 * whole.norm()
 
 
-def test_an_episode_without_advantage_adds_nothing_but_its_tokens_to_the_mean(learner):
+def test_a_sample_without_advantage_adds_only_its_tokens_to_the_mean(learner):
     batch, idle = make_batch(5), [sample_of(stream("idle", i), 0.0) for i in range(3)]
     alone = gradient_of(learner, batch, tokens(batch))[0]
     among, _ = gradient_of(learner, batch + idle, tokens(batch + idle))
@@ -133,17 +133,17 @@ def test_an_episode_without_advantage_adds_nothing_but_its_tokens_to_the_mean(le
 
 
 @pytest.mark.parametrize("budget", [1, 10**6])
-def test_a_step_is_one_step_of_the_optimiser(make_model, budget, monkeypatch):
+def test_a_step_is_one_optimizer_step(make_model, budget, monkeypatch):
     learner, calls = LocalLearner(make_model(), LearnerConfig(max_microbatch_tokens=budget)), []
-    take = learner.optimizer.step
-    monkeypatch.setattr(learner.optimizer, "step", lambda: calls.append(take()))
+    step = learner.optimizer.step
+    monkeypatch.setattr(learner.optimizer, "step", lambda: calls.append(step()))
     before = flat(learner.model)
     step_on(learner, make_batch())
     assert len(calls) == learner.steps == 1
     assert not torch.equal(flat(learner.model), before)
 
 
-def test_a_step_makes_good_episodes_likelier_and_bad_ones_less_likely(learner):
+def test_a_step_makes_good_episodes_more_likely_and_bad_ones_less_likely(learner):
     rng = stream("direction")
     good, bad = on_policy(learner, [sample_of(rng, 1.0), sample_of(rng, -1.0)])
     step_on(learner, [good, bad])
@@ -152,7 +152,7 @@ def test_a_step_makes_good_episodes_likelier_and_bad_ones_less_likely(learner):
     assert sum(now[1]) < sum(bad.logprobs)
 
 
-def test_the_rate_warms_up_and_decays_as_asked(make_model):
+def test_the_learning_rate_warms_up_and_decays(make_model):
     batch = make_batch(1)
     constant = LocalLearner(make_model(), LearnerConfig(lr=0.001, warmup_steps=4))
     assert [step_on(constant, batch)["train/lr"] for _ in range(6)] == pytest.approx(
@@ -164,18 +164,18 @@ def test_the_rate_warms_up_and_decays_as_asked(make_model):
     )
 
 
-def test_the_gradient_is_clipped_and_its_norm_told_unclipped(make_model):
+def test_the_gradient_is_clipped_and_its_unclipped_norm_reported(make_model):
     batch = [replace(sample, advantages=[1000 * a for a in sample.advantages]) for sample in make_batch()]
     learner = LocalLearner(make_model(), LearnerConfig(max_grad_norm=0.5))
     metrics = step_on(learner, batch)
-    left = torch.cat([parameter.grad.reshape(-1) for parameter in learner.parameters]).norm()
+    clipped = torch.cat([parameter.grad.reshape(-1) for parameter in learner.parameters]).norm()
     assert metrics["train/grad_norm"] > 1
-    assert left == pytest.approx(0.5, rel=1e-4)
+    assert clipped == pytest.approx(0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize("field", ["advantages", "logprobs"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_is_not_finite_stops_before_the_weights_change(learner, model, field, value):
+def test_a_non_finite_number_raises_before_the_weights_change(learner, model, field, value):
     batch, before = make_batch(), flat(model)
     numbers = list(getattr(batch[4], field))
     numbers[batch[4].mask.index(True)] = value
@@ -186,19 +186,19 @@ def test_a_number_that_is_not_finite_stops_before_the_weights_change(learner, mo
     assert all(value == value and abs(value) < float("inf") for value in step_on(learner, batch).values())
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(learner, model):
+def test_a_non_finite_gradient_raises_before_the_weights_change(learner, model):
     before = flat(model)
     learner.forward_backward([], 1)
     bad = torch.zeros_like(before)
     bad[3] = float("nan")
     learner.add_gradient(bad)
-    with pytest.raises(FloatingPointError, match="the gradient of step 1 is not finite; the weights are untouched"):
+    with pytest.raises(FloatingPointError, match="the gradient of step 1 is not finite; the weights are unchanged"):
         learner.optim_step()
     assert torch.equal(flat(model), before)
     assert learner.steps == 0
 
 
-def test_every_step_tells_the_same_metrics_and_they_are_finite(learner):
+def test_every_step_has_the_same_finite_metrics(learner):
     idle = [sample_of(stream("idle", i), 0.0) for i in range(3)]
     names = set(step_on(learner, make_batch()))
     assert {"train/loss", "train/entropy", "train/grad_norm", "train/lr", "train/clip_fraction"} < names
@@ -208,7 +208,7 @@ def test_every_step_tells_the_same_metrics_and_they_are_finite(learner):
         assert all(value == value and abs(value) < float("inf") for value in metrics.values())
 
 
-def test_logprobs_are_those_of_a_plain_forward_pass_in_the_order_of_the_batch(make_model):
+def test_logprobs_equal_a_plain_forward_pass_in_the_order_of_the_batch(make_model):
     batch = make_batch()
     model = make_model()
     for row, sample in zip(
@@ -222,7 +222,7 @@ def test_logprobs_are_those_of_a_plain_forward_pass_in_the_order_of_the_batch(ma
             assert row[at] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_gap_to_the_sampler_is_told(learner):
+def test_the_logprob_gap_to_the_sampler_is_reported(learner):
     batch = on_policy(learner, make_batch())
     assert step_on(learner, batch)["train/logprob_gap_max"] < 1e-4
     drifted = [replace(s, logprobs=[p + 0.25 for p in s.logprobs]) for s in on_policy(learner, batch)]
@@ -231,7 +231,7 @@ def test_the_gap_to_the_sampler_is_told(learner):
     assert metrics["train/logprob_gap_max"] == pytest.approx(0.25, abs=1e-3)
 
 
-def test_a_saved_and_loaded_learner_goes_on_bit_for_bit(make_model, tmp_path):
+def test_a_loaded_learner_continues_bit_for_bit(make_model, tmp_path):
     settings = LearnerConfig(warmup_steps=3)
     through, first = LocalLearner(make_model(), settings), LocalLearner(make_model(), settings)
     for seed in range(4):
@@ -248,9 +248,9 @@ def test_a_saved_and_loaded_learner_goes_on_bit_for_bit(make_model, tmp_path):
     assert torch.equal(flat(second.model), flat(through.model))
 
 
-def test_a_model_whose_head_does_more_than_a_product_is_scored_by_itself(make_model):
-    class Cool(torch.nn.Module):
-        """Divides its logits, as some families do after the output layer."""
+def test_a_model_that_transforms_its_logits_is_scored_by_its_own_forward(make_model):
+    class ScaledLogits(torch.nn.Module):
+        """Divides its logits after the output layer, as some model families do."""
 
         def __init__(self, inner):
             super().__init__()
@@ -265,7 +265,7 @@ def test_a_model_whose_head_does_more_than_a_product_is_scored_by_itself(make_mo
             output.logits = output.logits / 2
             return output
 
-    model, sample = Cool(make_model()), make_batch(1)[0]
+    model, sample = ScaledLogits(make_model()), make_batch(1)[0]
     at = sample.mask.index(True)
     with torch.no_grad():
         full = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0].log_softmax(-1)
@@ -273,7 +273,7 @@ def test_a_model_whose_head_does_more_than_a_product_is_scored_by_itself(make_mo
     assert row[at] == pytest.approx(full[at - 1, sample.ids[at]].item(), abs=1e-4)
 
 
-def test_a_sample_is_not_changed_by_learning_from_it(learner):
+def test_a_step_does_not_modify_its_samples(learner):
     sample = make_batch(1)[0]
     copy = Sample(
         list(sample.ids), list(sample.mask), list(sample.advantages), list(sample.logprobs), list(sample.versions)
@@ -282,8 +282,8 @@ def test_a_sample_is_not_changed_by_learning_from_it(learner):
     assert sample == copy
 
 
-def test_gradients_accumulate_until_a_step_takes_them(make_model):
-    """Two calls are one batch, a step starts from nothing again, and what is dropped is in no step."""
+def test_gradients_accumulate_until_the_step(make_model):
+    """Two calls are one batch, a step resets the gradient, and a dropped gradient has no effect."""
     batch, (once, twice) = make_batch(), (LocalLearner(make_model(), LearnerConfig(warmup_steps=0)) for _ in range(2))
     n = tokens(batch)
     once.forward_backward(batch, n)
@@ -293,13 +293,13 @@ def test_gradients_accumulate_until_a_step_takes_them(make_model):
         twice.forward_backward(half, n)
     assert twice.optim_step() == pytest.approx(once.optim_step(), rel=1e-5)
     assert (flat(once.model) - flat(twice.model)).abs().max() < 1e-6
-    with pytest.raises(RuntimeError, match="there is no gradient: forward_backward comes before optim_step"):
+    with pytest.raises(RuntimeError, match="there is no gradient: call forward_backward before optim_step"):
         twice.optim_step()
     assert (step_on(twice, batch), twice.steps) == (pytest.approx(step_on(once, batch), rel=1e-4), 2)
 
 
 def scored(model, sample):
-    """Logprob and entropy of each sampled id by the definition, with gradients."""
+    """Return the logprob and entropy of each sampled token by definition, with gradients."""
     logprobs = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0, :-1].log_softmax(-1)
     at = [i for i, sampled in enumerate(sample.mask) if sampled]
     chosen = torch.stack([logprobs[i - 1, sample.ids[i]] for i in at])
@@ -307,8 +307,8 @@ def scored(model, sample):
 
 
 @pytest.mark.parametrize("budget", [1, 10**6])
-def test_the_penalty_on_leaving_the_reference_and_the_entropy_bonus_are_those_of_the_definition(make_model, budget):
-    """Mean over tokens of 0.5 (log pi - log ref)^2, and of the entropy; episodes without advantage feel both."""
+def test_the_kl_penalty_and_the_entropy_bonus_equal_the_definition(make_model, budget):
+    """Token means of 0.5 (log pi - log ref)^2 and of the entropy; both apply to samples without advantage, too."""
     config = LearnerConfig(max_microbatch_tokens=budget, loss="reinforce", kl_coef=0.3, entropy_coef=0.2)
     learner = LocalLearner(make_model(), config)
     batch = [*make_batch(6), sample_of(stream("idle"), 0.0)]
@@ -329,7 +329,7 @@ def test_the_penalty_on_leaving_the_reference_and_the_entropy_bonus_are_those_of
 
 
 @pytest.mark.parametrize("budget", [1, 40, 10**6])
-def test_gspo_weighs_whole_episodes_however_the_batch_is_cut(make_model, budget):
+def test_gspo_averages_over_episodes_for_any_micro_batches(make_model, budget):
     """The mean over episodes of the mean over tokens of s A log pi, with s the geometric mean of the ratios."""
     config = LearnerConfig(max_microbatch_tokens=budget, loss="gspo", eps_low=0.9, eps_high=9.0)
     learner = LocalLearner(make_model(), config)
@@ -349,7 +349,7 @@ def test_gspo_weighs_whole_episodes_however_the_batch_is_cut(make_model, budget)
     assert means([sums])["train/clip_fraction"] == 0
 
 
-def test_a_penalty_without_a_reference_is_an_error_and_no_step(make_model):
+def test_a_kl_penalty_without_reference_logprobs_raises(make_model):
     learner = LocalLearner(make_model(), LearnerConfig(kl_coef=0.1))
     with pytest.raises(ValueError, match="kl_coef needs ref_logprobs, which 9 of 9 samples lack"):
         learner.forward_backward(make_batch(), 100)

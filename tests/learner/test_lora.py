@@ -1,4 +1,4 @@
-"""LoRA changes nothing until it learns, only what it adds is trained, and a merged model is plain and the same."""
+"""LoRA starts as the identity, trains only its adapters, and merges into an equivalent plain model."""
 
 import pytest
 import torch
@@ -21,12 +21,12 @@ def frozen(model):
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if not weight.requires_grad}
 
 
-def test_new_weights_change_nothing_until_they_are_trained(make_model, learner):
+def test_new_adapters_do_not_change_the_output(make_model, learner):
     batch = make_batch()
     assert learner.logprobs(batch) == LocalLearner(make_model(), LearnerConfig()).logprobs(batch)
 
 
-def test_only_the_new_weights_are_trained(learner):
+def test_only_the_adapters_are_trained(learner):
     before, model = frozen(learner.model), learner.model
     start = {name: weight.clone() for name, weight in adapters(model).items()}
     for seed in range(2):
@@ -36,8 +36,8 @@ def test_only_the_new_weights_are_trained(learner):
     assert sum(p.numel() for p in learner.parameters) == sum(weight.numel() for weight in start.values())
 
 
-def test_the_gradient_is_that_of_the_whole_weights_through_the_product(make_model, learner):
-    """d/dA of W + s B A is s B' G, and d/dB is s G A', where G is the gradient of the whole weight."""
+def test_the_gradient_is_that_of_the_full_weights_by_the_chain_rule(make_model, learner):
+    """d/dA of W + s B A is s B' G, and d/dB is s G A', where G is the gradient of the full weight."""
     with torch.no_grad():
         for name, weight in adapters(learner.model).items():
             if "lora_B" in name:
@@ -54,11 +54,11 @@ def test_the_gradient_is_that_of_the_whole_weights_through_the_product(make_mode
         layer, scale = name.partition(".lora_A")[0], LORA.alpha / LORA.rank
         a, b = own[name], own[name.replace("lora_A", "lora_B")]
         g = grads[f"{layer}.weight"]
-        for given, expected in ((a.grad, scale * b.T @ g), (b.grad, scale * g @ a.T)):
-            assert (given - expected).norm() < 1e-3 * expected.norm()
+        for actual, expected in ((a.grad, scale * b.T @ g), (b.grad, scale * g @ a.T)):
+            assert (actual - expected).norm() < 1e-3 * expected.norm()
 
 
-def test_a_merged_model_computes_the_same_without_lora(make_model, learner):
+def test_a_merged_model_is_equivalent_without_lora(make_model, learner):
     batch = make_batch()
     step_on(learner, on_policy(learner, batch))
     plain = make_model(seed=3)
@@ -67,7 +67,7 @@ def test_a_merged_model_computes_the_same_without_lora(make_model, learner):
         assert row == pytest.approx(other, abs=1e-4)
 
 
-def test_saved_weights_are_read_back_to_the_last_bit(make_model, learner, tmp_path):
+def test_saved_adapters_are_loaded_exactly(make_model, learner, tmp_path):
     step_on(learner, on_policy(learner, make_batch()))
     save_adapter(learner.model, tmp_path)
     again = adapt(make_model(), LORA, seed=5)
@@ -75,20 +75,20 @@ def test_saved_weights_are_read_back_to_the_last_bit(make_model, learner, tmp_pa
     assert torch.equal(flat(again), flat(learner.model))
 
 
-def test_weights_of_another_lora_are_refused_in_one_line(make_model, learner, tmp_path):
+def test_adapters_of_another_lora_are_rejected(make_model, learner, tmp_path):
     with pytest.raises(ValueError, match="was not trained with LoRA; expected model="):
         load_adapter(learner.model, tmp_path)
     save_adapter(learner.model, tmp_path)
-    with pytest.raises(ValueError, match="is of another LoRA: its layers or its rank differ"):
+    with pytest.raises(ValueError, match="does not fit this LoRA: its layers or rank differ"):
         load_adapter(adapt(make_model(), LoraConfig(rank=2, alpha=8, targets=LORA.targets)), tmp_path)
 
 
-def test_a_layer_that_is_not_there_is_refused_with_those_that_are(make_model):
+def test_an_unknown_layer_is_rejected_with_the_known_ones(make_model):
     with pytest.raises(ValueError, match="the model has no layer 'query' for LoRA; expected some of down_proj, "):
         adapt(make_model(), LoraConfig(rank=2, alpha=2, targets=("q_proj", "query")))
 
 
-def test_new_weights_are_a_function_of_the_seed(make_model):
+def test_new_adapters_depend_only_on_the_seed(make_model):
     one, two, other = (flat(adapt(make_model(), LORA, seed)) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)

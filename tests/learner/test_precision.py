@@ -1,4 +1,4 @@
-"""Half precision is what is run, not what is learned in; computing again saves memory and changes nothing."""
+"""Updates are in full precision for half-precision models; gradient checkpointing only saves memory."""
 
 import pytest
 import torch
@@ -20,16 +20,16 @@ def test_steps_too_small_for_half_precision_add_up(make_model):
     for seed in range(8):
         step_on(learner, on_policy(learner, make_batch(seed=seed)))
         rows.append(flat(learner.model))
-    moved = [master.detach() for master in learner.masters]
-    assert all(master.dtype == torch.float32 for master in moved)
+    masters = [master.detach() for master in learner.masters]
+    assert all(master.dtype == torch.float32 for master in masters)
     assert all(p.dtype == torch.bfloat16 for p in learner.parameters)
-    assert all(torch.equal(p, m.to(torch.bfloat16)) for p, m in zip(learner.parameters, moved, strict=True))
-    one = (rows[1] != rows[0]).float().mean()
-    eight = (rows[8] != rows[0]).float().mean()
-    assert eight > 2 * one  # most weights of one step are rounded away, and come through later
+    assert all(torch.equal(p, m.to(torch.bfloat16)) for p, m in zip(learner.parameters, masters, strict=True))
+    after_one = (rows[1] != rows[0]).float().mean()
+    after_eight = (rows[8] != rows[0]).float().mean()
+    assert after_eight > 2 * after_one  # most single updates are rounded away and show up later
 
 
-def test_a_gradient_of_half_precision_is_added_up_in_full(make_model):
+def test_half_precision_gradients_are_accumulated_in_full_precision(make_model):
     batch = make_batch(12)
     learner = half(make_model, max_microbatch_tokens=1)
     gradient = gradient_of(learner, batch, tokens(batch))[0]
@@ -38,7 +38,7 @@ def test_a_gradient_of_half_precision_is_added_up_in_full(make_model):
     assert (gradient - one_by_one).norm() < 1e-6 * one_by_one.norm()
 
 
-def test_a_saved_learner_of_half_precision_goes_on_bit_for_bit(make_model, tmp_path):
+def test_a_loaded_half_precision_learner_continues_bit_for_bit(make_model, tmp_path):
     through, first = half(make_model, lr=1e-4), half(make_model, lr=1e-4)
     batches = [make_batch(seed=seed) for seed in range(4)]
     for batch in batches:
@@ -51,26 +51,26 @@ def test_a_saved_learner_of_half_precision_goes_on_bit_for_bit(make_model, tmp_p
     second.load(tmp_path)
     for batch in batches[2:]:
         step_on(second, batch)
-    assert torch.equal(second.flat(), through.flat())
+    assert torch.equal(second.flat_weights(), through.flat_weights())
     assert torch.equal(flat(second.model), flat(through.model))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_computing_again_gives_the_same_gradient(make_model, dtype, monkeypatch):
+def test_gradient_checkpointing_gives_the_same_gradient(make_model, dtype, monkeypatch):
     monkeypatch.setattr(score, "PIECE", 7)
     batch = make_batch()
-    kept, again = (
+    plain, checkpointed = (
         LocalLearner(make_model().to(dtype), LearnerConfig(gradient_checkpointing=recompute))
         for recompute in (False, True)
     )
-    expected, sums = gradient_of(kept, batch, tokens(batch))
-    gradient, same = gradient_of(again, batch, tokens(batch))
+    expected, sums = gradient_of(plain, batch, tokens(batch))
+    gradient, same = gradient_of(checkpointed, batch, tokens(batch))
     assert (gradient - expected).norm() <= (1e-6 if dtype == torch.float32 else 2e-2) * expected.norm()
     assert same == pytest.approx(sums, rel=1e-3)
 
 
-def test_computing_again_keeps_less(make_model):
-    """What autograd holds between the way there and the way back, counted tensor by tensor."""
+def test_gradient_checkpointing_keeps_less(make_model):
+    """Count the tensors that autograd holds between forward and backward."""
     batch, held = make_batch(12), []
     for recompute in (False, True):
         learner, kept = LocalLearner(make_model(), LearnerConfig(gradient_checkpointing=recompute)), {}
@@ -86,7 +86,7 @@ def test_computing_again_keeps_less(make_model):
     assert held[1] < held[0] / 3
 
 
-def test_layers_are_in_training_only_on_the_way_back(make_model):
+def test_layers_are_in_training_mode_only_during_a_pass(make_model):
     learner = LocalLearner(make_model(), LearnerConfig(gradient_checkpointing=True))
     step_on(learner, make_batch())
     assert not any(module.training for module in learner.model.modules())

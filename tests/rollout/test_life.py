@@ -1,4 +1,4 @@
-"""A life solves, rewrites and solves again; its record is exact, and its failures stay its own."""
+"""Rollouts alternate solves and updates, record exact transcripts, and fail one life at a time."""
 
 import asyncio
 import re
@@ -17,13 +17,13 @@ from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import ScriptedSampler
 from tests.toy import Guess, GuessEnv, Talk
 
-PLAY = EpisodeParams("natural", SamplingParams(6), SamplingParams(9))
-STAGE_TIMEOUT = 60
-"""Seconds after which a test calls it a hang."""
+PARAMS = EpisodeParams("natural", SamplingParams(6), SamplingParams(9))
+TIMEOUT = 60
+"""Seconds after which a test fails as hanging."""
 
 
-def learner_of(names):
-    """A player that guesses what its notes say, else anything, and notes down what hit."""
+def adaptive_policy(names):
+    """Return a policy that guesses by its context, else at random, and writes a hit into the context."""
     rng, update = stream(*names, "player"), names[-1] == "update"
 
     def solve(text):
@@ -39,8 +39,8 @@ def learner_of(names):
     return rewrite if update else solve
 
 
-def says(solve, update="<context></context>"):
-    """Make players that always say the same."""
+def constant(solve, update="<context></context>"):
+    """Return a policy factory with constant replies."""
     return lambda names: lambda text: update if names[-1] == "update" else solve
 
 
@@ -57,38 +57,38 @@ def talk(registry):
 def jobs(id="guess-v0", lives=1, size=4, contexts=None, strategy=None):
     strategy = strategy or Rewrite()
     contexts = Own(strategy) if contexts is None else Given(strategy, tuple(contexts))
-    return [Job(make_pack(id, "few", "dev", i, size), contexts, PLAY, ("test", i)) for i in range(lives)]
+    return [Job(make_pack(id, "few", "dev", i, size), contexts, PARAMS, ("test", i)) for i in range(lives)]
 
 
-def live(jobs, sampler, render, **kwargs):
+def roll_out(jobs, sampler, render, **kwargs):
     async def bounded():
-        return await asyncio.wait_for(rollouts(jobs, sampler, render, **kwargs), STAGE_TIMEOUT)
+        return await asyncio.wait_for(rollouts(jobs, sampler, render, **kwargs), TIMEOUT)
 
     return asyncio.run(bounded())
 
 
-# The life.
+# Lives.
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_a_life_of_s_tasks_has_s_solves_and_one_update_between_each_two(guess, render, size):
-    (life,) = live(jobs(size=size), ScriptedSampler(render, learner_of), render)
+def test_a_life_of_s_tasks_has_s_solves_with_updates_between_them(guess, render, size):
+    (life,) = roll_out(jobs(size=size), ScriptedSampler(render, adaptive_policy), render)
     expected = [(kind, j) for j in range(size) for kind in ("solve", "update")][:-1]
     assert [(episode.kind, episode.position) for episode in life.episodes] == expected
     assert life.failure is None
     assert (len(life.of("solve")), len(life.of("update"))) == (size, size - 1)
 
 
-def test_each_solve_is_given_what_the_update_before_it_wrote(guess, render):
-    (life,) = live(jobs(size=6), ScriptedSampler(render, learner_of), render)
+def test_each_solve_has_the_context_of_the_update_before_it(guess, render):
+    (life,) = roll_out(jobs(size=6), ScriptedSampler(render, adaptive_policy), render)
     assert life.contexts[0] == ""
     assert list(life.contexts[1:]) == [update.written for update in life.of("update")]
     for solve, update in zip(life.of("solve"), life.of("update"), strict=False):
         assert update.context == solve.context
 
 
-def test_what_a_life_finds_out_it_uses_ever_after(guess, render):
-    lives = live(jobs(lives=8, size=8), ScriptedSampler(render, learner_of), render)
+def test_a_life_keeps_using_what_it_found_out(guess, render):
+    lives = roll_out(jobs(lives=8, size=8), ScriptedSampler(render, adaptive_policy), render)
     for life in lives:
         rewards = [episode.reward for episode in life.of("solve")]
         assert rewards == sorted(rewards)
@@ -96,17 +96,17 @@ def test_what_a_life_finds_out_it_uses_ever_after(guess, render):
     assert any(life.of("solve")[0].reward == 0.0 for life in lives)
 
 
-def test_a_life_that_is_given_its_contexts_writes_none(guess, render):
+def test_a_life_with_given_contexts_has_no_updates(guess, render):
     given = ("", "It is 1.", "It is 2.", "It is 1.")
-    (life,) = live(jobs(contexts=given), ScriptedSampler(render, learner_of), render)
+    (life,) = roll_out(jobs(contexts=given), ScriptedSampler(render, adaptive_policy), render)
     assert life.of("update") == []
     assert life.contexts == given
     assert [episode.turns[0].reply for episode in life.of("solve")][1:] == ["1", "2", "1"]
 
 
-def test_too_few_given_contexts_are_an_error_of_the_caller(guess, render):
+def test_too_few_given_contexts_raise(guess, render):
     with pytest.raises(ValueError, match="3 contexts given for 4 tasks"):
-        live(jobs(contexts=("", "", "")), ScriptedSampler(render, learner_of), render)
+        roll_out(jobs(contexts=("", "", "")), ScriptedSampler(render, adaptive_policy), render)
 
 
 def record_of(episode):
@@ -114,10 +114,10 @@ def record_of(episode):
     return (t.ids, t.mask, t.logprobs, t.versions, episode.reward, episode.turns, episode.stop)
 
 
-def test_the_first_solve_of_a_life_is_bit_for_bit_that_of_a_life_given_nothing(talk, render, model):
-    """A fair control differs from the life it controls only where a context was written."""
+def test_the_first_solve_equals_that_of_a_life_with_empty_contexts_bit_for_bit(talk, render, model):
+    """The control arm must differ only where a context was written."""
     own, null = (
-        live(jobs("talk-v0", contexts=contexts), LocalSampler(model, render.stop_ids), render)[0]
+        roll_out(jobs("talk-v0", contexts=contexts), LocalSampler(model, render.stop_ids), render)[0]
         for contexts in (None, ("",) * 4)
     )
     assert record_of(own.of("solve")[0]) == record_of(null.of("solve")[0])
@@ -126,26 +126,26 @@ def test_the_first_solve_of_a_life_is_bit_for_bit_that_of_a_life_given_nothing(t
 
 def test_the_first_solves_of_a_group_agree_in_every_id(talk, render, model):
     own, null = (
-        live(jobs("talk-v0", lives=5, contexts=contexts), LocalSampler(model, render.stop_ids), render)
+        roll_out(jobs("talk-v0", lives=5, contexts=contexts), LocalSampler(model, render.stop_ids), render)
         for contexts in (None, ("",) * 4)
     )
-    for mine, other in zip(own, null, strict=True):
-        first, second = mine.of("solve")[0].transcript, other.of("solve")[0].transcript
+    for life, other in zip(own, null, strict=True):
+        first, second = life.of("solve")[0].transcript, other.of("solve")[0].transcript
         assert first.ids == second.ids
         assert first.logprobs == pytest.approx(second.logprobs, abs=1e-4)
 
 
-def test_equal_names_give_equal_lives_bit_for_bit(talk, render, model):
-    first, again = (live(jobs("talk-v0", lives=4), LocalSampler(model, render.stop_ids), render) for _ in range(2))
+def test_lives_with_equal_names_are_equal_bit_for_bit(talk, render, model):
+    first, again = (roll_out(jobs("talk-v0", lives=4), LocalSampler(model, render.stop_ids), render) for _ in range(2))
     assert first == again
     assert len({tuple(life.episodes[0].transcript.ids) for life in first}) == 4
 
 
-# The record.
+# Transcripts.
 
 
 class Tapped:
-    """A sampler that writes down what every session is given and what it answers."""
+    """A sampler that records the inputs and outputs of every session."""
 
     def __init__(self, sampler):
         self.sampler, self.tapes = sampler, {}
@@ -171,9 +171,9 @@ class TappedSession:
         return sampled
 
 
-def test_a_transcript_is_exactly_the_prompts_and_the_sampled_ids(talk, render, make_model):
+def test_a_transcript_is_exactly_the_prompt_ids_and_the_sampled_ids(talk, render, make_model):
     sampler = Tapped(LocalSampler(make_model(length=2048), render.stop_ids | set(range(0, 800, 7))))
-    for life in live(jobs("talk-v0", lives=3), sampler, render):
+    for life in roll_out(jobs("talk-v0", lives=3), sampler, render):
         for episode in life.episodes:
             tape = sampler.tapes[(*life.names, episode.position, episode.kind)]
             transcript = episode.transcript
@@ -185,12 +185,12 @@ def test_a_transcript_is_exactly_the_prompts_and_the_sampled_ids(talk, render, m
                 p for _, _, sampled in tape for p in sampled.logprobs
             ]
             assert [turn.reply for turn in episode.turns] == [render.text(sampled.ids) for _, _, sampled in tape]
-            assert {params for _, params, _ in tape} == {PLAY.solve if episode.kind == "solve" else PLAY.update}
+            assert {params for _, params, _ in tape} == {PARAMS.solve if episode.kind == "solve" else PARAMS.update}
 
 
-def test_a_later_turn_reads_only_what_is_new(talk, render, model):
+def test_a_later_turn_reads_only_the_new_ids(talk, render, model):
     sampler = Tapped(LocalSampler(model, render.stop_ids))
-    (life,) = live(jobs("talk-v0", size=1), sampler, render)
+    (life,) = roll_out(jobs("talk-v0", size=1), sampler, render)
     tape = sampler.tapes[("test", 0, 0, "solve")]
     turns = life.episodes[0].turns
     assert len(tape) == len(turns) == 3
@@ -198,11 +198,11 @@ def test_a_later_turn_reads_only_what_is_new(talk, render, model):
         assert ids == render.turn(turn.observation, before[2].stop)
 
 
-def test_an_update_reads_the_rules_the_turns_and_the_answer_to_the_last(guess, render):
-    sampler = Tapped(ScriptedSampler(render, says("3")))
-    (life,) = live(jobs(size=2), sampler, render)
+def test_an_update_prompt_has_the_rules_the_turns_and_the_outcome(guess, render):
+    sampler = Tapped(ScriptedSampler(render, constant("3")))
+    (life,) = roll_out(jobs(size=2), sampler, render)
     solve, update = life.episodes[:2]
-    told = update.turns[0].observation
+    prompt = update.turns[0].observation
     for part in (
         "Find the hidden number.",
         "Guess a number below 4.",
@@ -210,20 +210,20 @@ def test_an_update_reads_the_rules_the_turns_and_the_answer_to_the_last(guess, r
         solve.stop,
         f"{solve.reward:.3f}",
     ):
-        assert part in told
+        assert part in prompt
 
 
-def test_a_hidden_reward_stays_hidden_from_the_update(guess, render, monkeypatch):
+def test_a_hidden_reward_is_not_in_the_update_prompt(guess, render, monkeypatch):
     monkeypatch.setattr(Guess, "reveals_reward", False)
-    (life,) = live(jobs(size=2), ScriptedSampler(render, says("3")), render)
+    (life,) = roll_out(jobs(size=2), ScriptedSampler(render, constant("3")), render)
     assert "Reward" not in life.of("update")[0].turns[0].observation
 
 
-# Failures of the policy: rewarded, trained on, counted.
+# Failures of the policy, which have rewards and are trained on.
 
 
-def test_a_malformed_reply_gets_the_domains_reward_and_is_trained_on(guess, render):
-    (life,) = live(jobs(size=2), ScriptedSampler(render, says("one, I think")), render)
+def test_a_malformed_reply_has_the_domains_reward_and_is_trained_on(guess, render):
+    (life,) = roll_out(jobs(size=2), ScriptedSampler(render, constant("one, I think")), render)
     for episode in life.of("solve"):
         assert (episode.stop, episode.reward, life.failure) == ("malformed", 0.0, None)
         assert render.text([i for i, m in zip(episode.transcript.ids, episode.transcript.mask, strict=True) if m]) == (
@@ -233,13 +233,13 @@ def test_a_malformed_reply_gets_the_domains_reward_and_is_trained_on(guess, rend
 
 
 @pytest.mark.parametrize(("choice", "left"), [("keep", "It is 2."), ("wipe", "")])
-def test_a_malformed_update_is_fined_and_keeps_or_wipes_the_context(guess, render, choice, left):
-    def players(names):
+def test_a_malformed_update_is_penalized_and_keeps_or_wipes_the_context(guess, render, choice, left):
+    def policies(names):
         if names[-2:] == (0, "update"):
             return lambda text: "<context>It is 2.</context>"
         return lambda text: "no tags" if names[-1] == "update" else "2"
 
-    (life,) = live(jobs(size=3, strategy=Rewrite(choice)), ScriptedSampler(render, players), render)
+    (life,) = roll_out(jobs(size=3, strategy=Rewrite(choice)), ScriptedSampler(render, policies), render)
     good, bad = life.of("update")
     assert (good.stop, good.reward, good.written) == ("ok", 0.0, "It is 2.")
     assert (bad.stop, bad.reward, bad.written) == ("malformed", -FORMAT_PENALTY, left)
@@ -248,8 +248,8 @@ def test_a_malformed_update_is_fined_and_keeps_or_wipes_the_context(guess, rende
     assert "expected exactly one <context>" in bad.outcome
 
 
-def test_a_prompt_longer_than_the_model_reads_ends_the_task_as_malformed(guess, render, make_model):
-    lives = live(jobs(lives=3, size=2), LocalSampler(make_model(length=32), render.stop_ids), render)
+def test_a_prompt_longer_than_the_maximum_length_is_malformed(guess, render, make_model):
+    lives = roll_out(jobs(lives=3, size=2), LocalSampler(make_model(length=32), render.stop_ids), render)
     for life in lives:
         assert life.failure is None
         for episode in life.episodes:
@@ -257,13 +257,13 @@ def test_a_prompt_longer_than_the_model_reads_ends_the_task_as_malformed(guess, 
             assert episode.transcript.tokens == 0
 
 
-def test_an_episode_that_fills_the_model_is_cut_off_and_trained_on(talk, render, make_model):
+def test_an_episode_at_the_maximum_length_is_truncated_and_trained_on(talk, render, make_model):
     sizes = set()
-    (life,) = live(jobs("talk-v0", size=1), LocalSampler(make_model(length=256), render.stop_ids), render)
+    (life,) = roll_out(jobs("talk-v0", size=1), LocalSampler(make_model(length=256), render.stop_ids), render)
     enough = len(life.episodes[0].transcript.ids)
     for length in range(enough - 30, enough, 7):
         model = make_model(length=length)
-        (life,) = live(jobs("talk-v0", size=1), LocalSampler(model, render.stop_ids), render)
+        (life,) = roll_out(jobs("talk-v0", size=1), LocalSampler(model, render.stop_ids), render)
         assert life.failure is None
         sizes.add(len(life.episodes[0].transcript.ids))
         assert len(life.episodes[0].transcript.ids) <= length
@@ -271,11 +271,11 @@ def test_an_episode_that_fills_the_model_is_cut_off_and_trained_on(talk, render,
     assert len(sizes) > 1
 
 
-# Failures of the infrastructure: tried again, then the life is missing.
+# Failures of the infrastructure, which are retried; then the life is missing.
 
 
 class Flaky(Guess):
-    """Its environments break at chosen openings or steps, counted over the whole test."""
+    """Its environments fail at chosen openings or steps, counted over the whole test."""
 
     id = "flaky-v0"
 
@@ -304,30 +304,30 @@ class FlakyEnv(GuessEnv):
 
 
 @pytest.mark.parametrize("faults", [{"bad_openings": (1,)}, {"bad_steps": (1, 3)}, {"bad_openings": (2, 4)}])
-def test_an_environment_that_breaks_once_or_twice_is_tried_again_from_the_start(registry, render, faults):
+def test_a_life_is_retried_from_the_start_after_one_or_two_failures(registry, render, faults):
     register(Flaky())
-    (expected,) = live(jobs("flaky-v0"), ScriptedSampler(render, learner_of), render)
+    (expected,) = roll_out(jobs("flaky-v0"), ScriptedSampler(render, adaptive_policy), render)
     register(Flaky(**faults))
-    (life,) = live(jobs("flaky-v0"), ScriptedSampler(render, learner_of), render)
+    (life,) = roll_out(jobs("flaky-v0"), ScriptedSampler(render, adaptive_policy), render)
     assert life == expected
 
 
-def test_a_life_that_cannot_be_lived_is_missing_as_a_whole_and_says_why(registry, render):
+def test_a_life_that_always_fails_is_missing_with_the_reason(registry, render):
     domain = register(Flaky(bad_openings=(2, 4, 6, 8)))
-    (life,) = live(jobs("flaky-v0"), ScriptedSampler(render, says("0")), render)
+    (life,) = roll_out(jobs("flaky-v0"), ScriptedSampler(render, constant("0")), render)
     assert life.episodes == ()
     assert life.failure == "ConnectionError: no answer"
     assert domain.openings == 2 * TRIES
 
 
-def test_one_bad_life_never_kills_the_others(registry, render, model):
+def test_one_failing_life_does_not_stop_the_others(registry, render, model):
     register(Flaky(bad_world=2))
     for sampler in (
-        ScriptedSampler(render, learner_of),
+        ScriptedSampler(render, adaptive_policy),
         LocalSampler(model, frozenset(range(0, 900, 3)), max_sessions=3),
     ):
         ended = []
-        lives = live(jobs("flaky-v0", lives=5), sampler, render, on_life=ended.append)
+        lives = roll_out(jobs("flaky-v0", lives=5), sampler, render, on_life=ended.append)
         assert [life.failure for life in lives] == [None, None, "TimeoutError: too slow", None, None]
         assert [len(life.episodes) for life in lives] == [7, 7, 0, 7, 7]
         assert sorted(life.names for life in ended) == [life.names for life in lives]
@@ -344,19 +344,19 @@ def test_a_failing_sampler_leaves_the_lives_missing_and_does_not_hang(guess, ren
             self.calls += 1
             raise MemoryError("no room")
 
-    lives = live(jobs(lives=3), LocalSampler(Broken(), render.stop_ids, max_sessions=2), render)
+    lives = roll_out(jobs(lives=3), LocalSampler(Broken(), render.stop_ids, max_sessions=2), render)
     assert [life.failure for life in lives] == ["MemoryError: no room"] * 3
 
 
-def test_a_bug_in_the_teller_is_an_error(guess, render):
-    def tell(life):
+def test_an_exception_in_on_life_is_raised(guess, render):
+    def on_life(life):
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):
-        live(jobs(), ScriptedSampler(render, learner_of), render, on_life=tell)
+        roll_out(jobs(), ScriptedSampler(render, adaptive_policy), render, on_life=on_life)
 
 
-def test_a_domain_that_waits_for_the_outside_steps_in_a_thread(guess, render, monkeypatch):
+def test_a_blocking_domain_steps_in_a_thread(guess, render, monkeypatch):
     threads, step = [], GuessEnv.step
 
     def spy(self, text):
@@ -364,42 +364,42 @@ def test_a_domain_that_waits_for_the_outside_steps_in_a_thread(guess, render, mo
         return step(self, text)
 
     monkeypatch.setattr(GuessEnv, "step", spy)
-    (here,) = live(jobs(size=2), ScriptedSampler(render, learner_of), render)
+    (direct,) = roll_out(jobs(size=2), ScriptedSampler(render, adaptive_policy), render)
     assert set(threads) == {True}
     threads.clear()
     monkeypatch.setattr(Guess, "blocking", True)
-    (there,) = live(jobs(size=2), ScriptedSampler(render, learner_of), render)
+    (threaded,) = roll_out(jobs(size=2), ScriptedSampler(render, adaptive_policy), render)
     assert set(threads) == {False}
-    assert here == there
+    assert direct == threaded
 
 
-def test_an_environment_that_does_not_answer_in_time_leaves_the_life_missing(guess, render, monkeypatch):
-    """Its thread is left to itself: it must hold up neither the other lives nor the end of the process."""
-    answer, right = threading.Event(), GuessEnv.step
+def test_a_life_is_missing_after_a_step_timeout(guess, render, monkeypatch):
+    """The abandoned thread must delay neither the other lives nor the end of the process."""
+    release, step = threading.Event(), GuessEnv.step
 
     def slow(self, text):
         if self.hidden == lost:
-            answer.wait()
-        return right(self, text)
+            release.wait()
+        return step(self, text)
 
     monkeypatch.setattr(Guess, "blocking", True)
     monkeypatch.setattr(Guess, "step_timeout", 0.05)
     monkeypatch.setattr(GuessEnv, "step", slow)
-    asked = jobs(lives=6, size=2)
-    lost = asked[0].pack.world.hidden
-    lives = live(asked, ScriptedSampler(render, learner_of), render)
-    for job, life in zip(asked, lives, strict=True):
+    batch = jobs(lives=6, size=2)
+    lost = batch[0].pack.world.hidden
+    lives = roll_out(batch, ScriptedSampler(render, adaptive_policy), render)
+    for job, life in zip(batch, lives, strict=True):
         failure = "TimeoutError: the environment did not answer within 0.05 s"
         assert life.failure == (failure if job.pack.world.hidden == lost else None)
     assert any(life.failure is None for life in lives)
-    answer.set()
+    release.set()
 
 
-def test_a_time_limit_of_the_environments_own_is_told_in_its_words(guess, render, monkeypatch):
+def test_a_timeout_raised_by_the_environment_keeps_its_message(guess, render, monkeypatch):
     def refuse(self, text):
         raise TimeoutError("the shop is closed")
 
     monkeypatch.setattr(Guess, "blocking", True)
     monkeypatch.setattr(GuessEnv, "step", refuse)
-    (life,) = live(jobs(), ScriptedSampler(render, learner_of), render)
+    (life,) = roll_out(jobs(), ScriptedSampler(render, adaptive_policy), render)
     assert life.failure == "TimeoutError: the shop is closed"

@@ -1,4 +1,4 @@
-"""A profile comes back as it went, and one that makes no sense is one line."""
+"""Profiles survive saving and loading, and an invalid one raises a one-line error."""
 
 import json
 
@@ -9,23 +9,23 @@ from codots.rollout.profile import PROFILE, Profile, load_profile
 from tests.toy import Guess
 
 
-def test_a_profile_comes_back_as_it_went(tmp_path):
+def test_a_saved_profile_is_loaded_unchanged(tmp_path):
     profile = Profile("compact", 3, 5, 77, 0.5)
     profile.save(tmp_path)
     assert load_profile(tmp_path) == profile
-    play, strategy = profile.episode_params(), profile.strategy("wipe")
-    assert (play.style, play.solve.max_tokens, play.update.max_tokens) == ("compact", 3, 5)
-    assert (play.solve.temperature, play.update.temperature) == (0.5, 0.5)
+    params, strategy = profile.episode_params(), profile.strategy("wipe")
+    assert (params.style, params.solve.max_tokens, params.update.max_tokens) == ("compact", 3, 5)
+    assert (params.solve.temperature, params.update.temperature) == (0.5, 0.5)
     assert (strategy.cap, strategy.on_parse_failure) == (77, "wipe")
     assert profile.at(0).episode_params().solve.temperature == 0
 
 
-def test_a_folder_without_a_profile_is_spoken_to_in_plain_words(tmp_path):
+def test_a_folder_without_a_profile_has_the_default_one(tmp_path):
     assert load_profile(tmp_path) == Profile()
     assert load_profile(tmp_path).style == "natural"
 
 
-def test_a_style_that_a_domain_does_not_have_is_one_line(registry):
+def test_a_style_that_a_domain_lacks_is_a_one_line_error(registry):
     register(Guess())
     assert Profile("compact").fits("frozen-lake-v1") == Profile("compact")
     with pytest.raises(ValueError, match="uses prompt style 'compact'; guess-v0 has natural"):
@@ -33,7 +33,7 @@ def test_a_style_that_a_domain_does_not_have_is_one_line(registry):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", '{"stile": "compact"}', "\x00"])
-def test_a_profile_that_cannot_be_read_is_one_line(tmp_path, content):
+def test_an_unreadable_profile_is_a_one_line_error(tmp_path, content):
     (tmp_path / PROFILE).write_text(content)
     with pytest.raises(ValueError, match=r"codots\.json is not a profile") as error:
         load_profile(tmp_path)
@@ -43,7 +43,7 @@ def test_a_profile_that_cannot_be_read_is_one_line(tmp_path, content):
 @pytest.mark.parametrize(
     "wrong", [{"style": "loud"}, {"style": 3}, {"solve_tokens": 0}, {"update_tokens": "many"}, {"temperature": -1}]
 )
-def test_a_profile_that_makes_no_sense_is_one_line(tmp_path, wrong):
+def test_an_invalid_profile_is_a_one_line_error(tmp_path, wrong):
     (tmp_path / PROFILE).write_text(json.dumps(wrong))
     with pytest.raises(ValueError, match=r"codots\.json is not a profile") as error:
         load_profile(tmp_path)

@@ -1,4 +1,4 @@
-"""A life taken one call at a time, with pauses and restarts, is the life that a rollout lives."""
+"""A life stepped one call at a time, with pickling in between, equals the life of a rollout."""
 
 import asyncio
 import pickle
@@ -22,7 +22,7 @@ from codots.sampler.scripted import scripted
 from tests.rollout.test_life import Tapped
 from tests.toy import Guess, Talk
 
-PLAY = EpisodeParams("natural", SamplingParams(6), SamplingParams(9))
+PARAMS = EpisodeParams("natural", SamplingParams(6), SamplingParams(9))
 LETTERS = make_render()
 
 
@@ -31,8 +31,8 @@ def domains(registry):
     registry |= {domain.id: domain for domain in (Guess(), Talk())}
 
 
-def by_hand(job, answer, render):
-    """Live a life one call at a time, its state pickled before each; yields None after each call, then each episode."""
+def stepped_life(job, answer, render):
+    """Step a life call by call, pickling its state before each; yield None per call, and each finished episode."""
     state = pickle.dumps(LifeSteps(job.contexts, job.params, len(job.pack.tasks)))
     for task in job.pack.tasks:
         env = task.env(style=job.params.style)
@@ -59,8 +59,8 @@ def by_hand(job, answer, render):
         state = pickle.dumps(life)
 
 
-def in_turns(lives):
-    """One call of each life after the other, until all are over; gives the episodes of each."""
+def interleaved(lives):
+    """Interleave lives call by call until all are over; return the episodes of each."""
     episodes, left = [[] for _ in lives], dict(enumerate(lives))
     while left:
         for i in list(left):
@@ -73,7 +73,7 @@ def in_turns(lives):
 
 
 def from_tape(tapes, job):
-    """Answer with what was sampled before, where the same is read."""
+    """Return the recorded samples, and check that the same ids are read."""
     left = {names: iter(tape) for names, tape in tapes.items()}
 
     def answer(episode, ids):
@@ -87,19 +87,19 @@ def from_tape(tapes, job):
 
 @pytest.mark.parametrize("id", ["talk-v0", "guess-v0"])
 @pytest.mark.parametrize("contexts", [Own(Rewrite()), Given(Rewrite(), ("", "It is 1.", "", "up"))])
-def test_lives_by_hand_are_those_of_a_rollout(render, make_model, id, contexts):
+def test_stepped_lives_equal_those_of_a_rollout(render, make_model, id, contexts):
     sampler = Tapped(LocalSampler(make_model(length=2048), render.stop_ids | set(range(0, 800, 7))))
-    jobs = [Job(make_pack(id, "few", "dev", i, 4), contexts, PLAY, ("test", i)) for i in range(3)]
+    jobs = [Job(make_pack(id, "few", "dev", i, 4), contexts, PARAMS, ("test", i)) for i in range(3)]
     lives = asyncio.run(rollouts(jobs, sampler, render))
     assert len(lives[0].episodes) == (7 if isinstance(contexts, Own) else 4)
-    assert in_turns([by_hand(job, from_tape(sampler.tapes, job), render) for job in jobs]) == [
+    assert interleaved([stepped_life(job, from_tape(sampler.tapes, job), render) for job in jobs]) == [
         life.episodes for life in lives
     ]
 
 
 def plain_life(job, answer, render):
-    """The same as one straight loop, in which nothing can pause."""
-    strategy, play, z, episodes = job.contexts.strategy, job.params, "", []
+    """Roll out a life in one plain loop, as a reference."""
+    strategy, params, z, episodes = job.contexts.strategy, job.params, "", []
 
     def ask(transcript, ids):
         sampled = answer(None, ids)
@@ -126,8 +126,8 @@ def plain_life(job, answer, render):
         episodes.append(Episode("solve", j, step.reward, z, None, step.stop or "done", tuple(turns), seen, transcript))
         if isinstance(job.contexts, Given) or j + 1 == len(job.pack.tasks):
             continue
-        told = Trajectory(rules, tuple(turns), seen, step.reward, step.feedback)
-        prompt, transcript = strategy.prompt(told, z, play.style), Transcript()
+        trajectory = Trajectory(rules, tuple(turns), seen, step.reward, step.feedback)
+        prompt, transcript = strategy.prompt(trajectory, z, params.style), Transcript()
         text, _ = ask(transcript, render.opening(prompt.system, prompt.user))
         parsed = strategy.parse(text.rpartition("</think>")[2], z)
         reward, stop = (-FORMAT_PENALTY, "malformed") if parsed.failure else (0.0, "ok")
@@ -146,35 +146,35 @@ ANSWERS = st.lists(st.tuples(WORDS, st.sampled_from(StopReason)), min_size=1, ma
     id=st.sampled_from(["talk-v0", "guess-v0"]),
     contexts=st.sampled_from([Own(Rewrite()), Own(Rewrite("wipe", 9)), Given(Rewrite(), ("", "a", "b"))]),
 )
-def test_whatever_is_answered_a_life_by_hand_is_that_of_a_straight_loop(answers, id, contexts):
+def test_a_stepped_life_equals_that_of_a_plain_loop_for_any_replies(answers, id, contexts):
     def answering():
         script = cycle(answers)
 
-        def answer(episode, ids):
+        def answer(episode, prompt_ids):
             text, stop = next(script)
-            said = [*map(ord, text), *([END] if stop is StopReason.STOP else [])]
-            return Sampled(said, [-1.0] * len(said), stop, [3] * len(said))
+            ids = [*map(ord, text), *([END] if stop is StopReason.STOP else [])]
+            return Sampled(ids, [-1.0] * len(ids), stop, [3] * len(ids))
 
         return answer
 
-    job = Job(make_pack(id, "few", "dev", 0, 3), contexts, PLAY, ("test",))
-    (lived,) = in_turns([by_hand(job, answering(), LETTERS)])
-    assert lived == plain_life(job, answering(), LETTERS)
+    job = Job(make_pack(id, "few", "dev", 0, 3), contexts, PARAMS, ("test",))
+    (stepped,) = interleaved([stepped_life(job, answering(), LETTERS)])
+    assert stepped == plain_life(job, answering(), LETTERS)
 
 
-# Episodes and lives by themselves.
+# Single episodes and lives.
 
 
 def solving(observation="Guess.", context="", strategy=None):
-    return SolveSteps(0, "Find it.", observation, context, strategy or Rewrite(), PLAY)
+    return SolveSteps(0, "Find it.", observation, context, strategy or Rewrite(), PARAMS)
 
 
 def updating(context="old", strategy=None):
-    told = Trajectory("Find it.", (Turn("Guess.", "1"),), "no", 0.0, "late")
-    return UpdateSteps(0, told, context, strategy or Rewrite(), PLAY)
+    trajectory = Trajectory("Find it.", (Turn("Guess.", "1"),), "no", 0.0, "late")
+    return UpdateSteps(0, trajectory, context, strategy or Rewrite(), PARAMS)
 
 
-def say(steps, text, render=LETTERS):
+def reply(steps, text, render=LETTERS):
     steps.next_ids(render)
     return steps.reply(scripted(text, render), text)
 
@@ -184,51 +184,51 @@ NO_ROOM = Sampled([], [], StopReason.FULL, [])
 
 
 def read_by(steps):
-    """Text of the next ids."""
+    """Return the text of the next ids."""
     return LETTERS.text(steps.next_ids(LETTERS))
 
 
-def test_a_deployed_life_has_no_last_task_and_uses_what_it_wrote():
-    life = LifeSteps(Own(Rewrite()), PLAY)
+def test_a_life_without_end_keeps_updating_its_context():
+    life = LifeSteps(Own(Rewrite()), PARAMS)
     for day in range(3):
         solve = life.solve(day, "Find it.", "Guess.")
         assert solve.context == ("" if day == 0 else f"day {day - 1}")
-        assert say(solve, f"<think>2?</think>{day}") == str(day)
+        assert reply(solve, f"<think>2?</think>{day}") == str(day)
         solve.observe(OVER)
-        assert say(life.update(reveals_reward=True), f"<context>day {day}</context>")
+        assert reply(life.update(reveals_reward=True), f"<context>day {day}</context>")
         assert life.due == "solve"
 
 
-def test_after_the_last_task_and_where_contexts_are_given_nothing_is_rewritten():
+def test_there_is_no_update_after_the_last_task_or_with_given_contexts():
     for contexts, context in ((Own(Rewrite()), ""), (Given(Rewrite(), ("a", "b")), "b")):
-        life = LifeSteps(contexts, PLAY, tasks=2)
+        life = LifeSteps(contexts, PARAMS, tasks=2)
         solve = life.solve(1, "Find it.", "Guess.")
-        say(solve, "1")
+        reply(solve, "1")
         solve.observe(OVER)
         assert (solve.context, life.update(reveals_reward=True), life.due) == (context, None, "solve")
 
 
-def test_only_a_revealed_reward_is_told_to_the_update():
+def test_a_trajectory_has_the_reward_only_if_revealed():
     solve = solving()
-    say(solve, "1")
+    reply(solve, "1")
     solve.observe(OVER)
     turns = (Turn("Guess.", "1"),)
     assert solve.trajectory(reveals_reward=True) == Trajectory("Find it.", turns, "yes", 1.0, "You found it.")
     assert solve.trajectory(reveals_reward=False) == Trajectory("Find it.", turns, "yes", None, "You found it.")
 
 
-def test_a_solve_and_an_update_are_each_sampled_by_their_own_limits():
-    assert (solving().sampling, updating().sampling) == (PLAY.solve, PLAY.update)
+def test_solves_and_updates_have_their_own_sampling_params():
+    assert (solving().sampling, updating().sampling) == (PARAMS.solve, PARAMS.update)
 
 
-def test_an_end_that_the_environment_has_no_word_for_is_done():
+def test_an_episode_without_a_stop_word_is_done():
     solve = solving()
-    say(solve, "1")
+    reply(solve, "1")
     solve.observe(Step("", 0.5, done=True))
     assert (solve.finish().stop, solve.finish().reward) == ("done", 0.5)
 
 
-def test_an_opening_that_nobody_had_room_to_read_leaves_an_empty_transcript():
+def test_an_opening_that_does_not_fit_leaves_an_empty_transcript():
     solve = solving()
     solve.next_ids(LETTERS)
     assert solve.reply(NO_ROOM, "") == ""
@@ -237,9 +237,9 @@ def test_an_opening_that_nobody_had_room_to_read_leaves_an_empty_transcript():
     assert (episode.transcript, episode.stop, episode.turns) == (Transcript(), "malformed", (Turn("Guess.", ""),))
 
 
-def test_a_turn_that_nobody_had_room_to_read_is_left_out_and_the_next_ends_the_reply():
+def test_a_turn_that_does_not_fit_is_left_out_and_the_next_one_ends_the_reply():
     solve = solving()
-    say(solve, "1")
+    reply(solve, "1")
     solve.observe(Step("no", 0.0, done=False))
     before = list(solve.transcript.ids)
     lost = solve.next_ids(LETTERS)
@@ -249,7 +249,7 @@ def test_a_turn_that_nobody_had_room_to_read_is_left_out_and_the_next_ends_the_r
     assert solve.next_ids(LETTERS) == [END, *lost]
 
 
-def test_a_reply_that_was_cut_off_in_the_middle_is_recorded():
+def test_a_truncated_reply_is_recorded():
     solve = solving()
     ids = solve.next_ids(LETTERS)
     solve.reply(Sampled([ord("1")], [-2.0], StopReason.FULL, [7]), "1")
@@ -260,9 +260,9 @@ def test_a_reply_that_was_cut_off_in_the_middle_is_recorded():
 
 @pytest.mark.parametrize(("choice", "left"), [("keep", "old"), ("wipe", "")])
 @pytest.mark.parametrize("text", ["no tags", "<context>thought</context></think>", ""])
-def test_an_update_that_cannot_be_read_is_fined_and_keeps_or_wipes_the_context(choice, left, text):
+def test_a_malformed_update_is_penalized_and_keeps_or_wipes_the_context(choice, left, text):
     update = updating(strategy=Rewrite(choice))
-    say(update, text)
+    reply(update, text)
     episode = update.finish()
     assert (episode.stop, episode.reward, episode.context, episode.written) == (
         "malformed",
@@ -275,7 +275,7 @@ def test_an_update_that_cannot_be_read_is_fined_and_keeps_or_wipes_the_context(c
     assert episode.transcript.tokens == len(text) + 1
 
 
-def test_what_is_read_first_is_the_strategys_prompt_and_later_only_what_is_new():
+def test_the_first_ids_are_the_strategys_prompt_and_later_ones_only_the_new_turn():
     solve, prompt = solving(context="It is 2."), Rewrite().solve("Find it.", "It is 2.", "Guess.", "natural")
     assert read_by(solve) == LETTERS.text(LETTERS.opening(prompt.system, prompt.user))
     solve.reply(scripted("1", LETTERS), "1")
@@ -292,7 +292,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("make", [solving, updating])
-def test_every_call_but_the_one_that_is_due_is_refused_and_changes_nothing(make):
+def test_a_call_out_of_order_raises_and_changes_nothing(make):
     steps, due = make(), [call for call in CALLS if hasattr(make(), call)]
     for now in due:
         assert (steps.due, steps.done) == (now, now == "finish")
@@ -306,13 +306,13 @@ def test_every_call_but_the_one_that_is_due_is_refused_and_changes_nothing(make)
     assert steps.finish() == steps.finish()
 
 
-def test_a_trajectory_of_an_episode_that_is_not_over_is_refused():
+def test_the_trajectory_of_an_unfinished_episode_raises():
     with pytest.raises(RuntimeError, match=r"^trajectory was called out of order; expected next_ids$"):
         solving().trajectory(reveals_reward=True)
 
 
-def test_a_life_refuses_an_episode_before_the_last_one_is_over():
-    life = LifeSteps(Own(Rewrite()), PLAY)
+def test_a_life_opens_no_episode_before_the_last_one_is_finished():
+    life = LifeSteps(Own(Rewrite()), PARAMS)
 
     def refused(call, due):
         assert life.due == due
@@ -323,19 +323,19 @@ def test_a_life_refuses_an_episode_before_the_last_one_is_over():
     solve = life.solve(0, "Find it.", "Guess.")
     refused("solve", "next_ids")
     refused("update", "next_ids")
-    say(solve, "1")
+    reply(solve, "1")
     refused("update", "observe")
     solve.observe(OVER)
     refused("solve", "update")
     update = life.update(reveals_reward=True)
     refused("update", "next_ids")
-    say(update, "<context></context>")
+    reply(update, "<context></context>")
     refused("update", "solve")
 
 
-def test_a_view_that_cannot_be_pickled_does_not_keep_an_episode_from_it():
+def test_an_episode_can_be_pickled_even_if_the_view_cannot():
     solve = solving()
     for done in (False, True):
-        say(solve, "1")
+        reply(solve, "1")
         solve.observe(Step("no", 0.0, done, view=lambda: None))
         assert pickle.loads(pickle.dumps(solve)).due == solve.due

@@ -1,4 +1,4 @@
-"""A model that can learn, a run that nothing happened to, and a recipe like its own."""
+"""A trainable model, an uninterrupted run, and a recipe for another run like it."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, base):
-    """A run that nothing happened to."""
+    """An uninterrupted run."""
     run = tmp_path_factory.mktemp("whole") / "run"
     return SimpleNamespace(run=run, reports=list(train(recipe(base, run))))
 

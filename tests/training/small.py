@@ -1,4 +1,4 @@
-"""A run of four small steps, and what makes two runs the same."""
+"""A recipe of four small steps, and comparisons of runs."""
 
 import json
 from pathlib import Path
@@ -30,14 +30,14 @@ def recipe(base, run, **changes):
 
 
 def changed(config, **changes):
-    said = config.to_dict() | changes
+    keys = config.to_dict() | changes
     if "worlds" in changes:
-        said = {key: value for key, value in said.items() if key not in TrainConfig.SHORT}
-    return TrainConfig.model_validate(said)
+        keys = {key: value for key, value in keys.items() if key not in TrainConfig.SHORT}
+    return TrainConfig.model_validate(keys)
 
 
 def last_step(config):
-    """The step of the newest whole checkpoint."""
+    """Return the step of the newest complete checkpoint."""
     return last_checkpoint(Path(config.run), fingerprint(config.to_dict(), without=MUTABLE_KEYS))[1]["step"]
 
 
@@ -54,21 +54,21 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def optimiser(folder):
+def optimizer(folder):
     state = torch.load(folder / "optimiser.pt", weights_only=True)["optimiser"]["state"]
-    return {f"{i} {name}": value for i, of in state.items() for name, value in of.items()}
+    return {f"{i} {name}": value for i, moments in state.items() for name, value in moments.items()}
 
 
 def same_run(run, other):
-    """Metrics, rollouts, weights and the state of the optimiser are the same to the last bit."""
+    """Assert that metrics, rollouts, weights and optimizer state are equal bit for bit."""
     run, other = Path(run), Path(other)
     assert metrics(run) == metrics(other)
     assert equal(weights(run), weights(other))
     ends = checkpoints(run)[-1], checkpoints(other)[-1]
     assert ends[0].name == ends[1].name
-    assert equal(optimiser(ends[0]), optimiser(ends[1]))
+    assert equal(optimizer(ends[0]), optimizer(ends[1]))
     assert equal(weights(ends[0]), weights(ends[1]))
-    rollouts = [{file.name: file.read_bytes() for file in (of / "rollouts").iterdir()} for of in (run, other)]
+    rollouts = [{file.name: file.read_bytes() for file in (folder / "rollouts").iterdir()} for folder in (run, other)]
     assert rollouts[0] == rollouts[1]
 
 

@@ -1,4 +1,4 @@
-"""Any engine trains through the loop, on time or late, and one that is late is late exactly as it says."""
+"""The loop trains any engine, with and without delay, and a delayed run is reproducible."""
 
 from collections import deque
 
@@ -16,20 +16,20 @@ from tests.toy import Guess
 from tests.training.small import changed, recipe, same_run
 
 
-class Favourite(Guess):
-    """The same number is right in every world."""
+class SameNumber(Guess):
+    """Every world has the same hidden number."""
 
-    id = "favourite-v0"
+    id = "same-number-v0"
 
     def make_world(self, rng, dials):
         return 2
 
 
 @pytest.mark.parametrize("delay", [0, 2])
-def test_an_engine_of_a_few_lines_learns_through_the_loop(config, registry, render, delay):
-    register(Favourite())
+def test_a_minimal_engine_is_trained_by_the_loop(config, registry, render, delay):
+    register(SameNumber())
     config = changed(
-        config, domain="favourite-v0", preset="few", packs_per_step=8, group_size=4, steps=20, eval_every=0
+        config, domain="same-number-v0", preset="few", packs_per_step=8, group_size=4, steps=20, eval_every=0
     )
     config = changed(config, profile={"style": "natural"}, engine={"delay": delay}, credit={"preset": "leave-one-out"})
     engine = FakeEngine(render, ["0", "1", "2", "3"])
@@ -41,8 +41,8 @@ def test_an_engine_of_a_few_lines_learns_through_the_loop(config, registry, rend
     assert ages == [min(step, delay) for step in range(20)]
 
 
-class Late(LocalEngine):
-    """Rolls out when lives are collected: plainly synchronous."""
+class Synchronous(LocalEngine):
+    """Rolls out when lives are collected."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -59,13 +59,13 @@ class Late(LocalEngine):
         return self.rollout(self.jobs.popleft(), timeout)
 
 
-def test_a_run_without_delay_is_the_synchronous_one_bit_for_bit(whole, config, base):
-    list(train(config, engine=Late(engine_plan(config, base, PROFILE))))
+def test_a_run_without_delay_equals_a_synchronous_one_bit_for_bit(whole, config, base):
+    list(train(config, engine=Synchronous(engine_plan(config, base, PROFILE))))
     same_run(config.run, whole.run)
 
 
-def test_a_run_with_the_continuous_sampler_begins_as_one_in_lockstep(whole, config):
-    """The same ids up to rounding; later steps may part where a draw falls between two."""
+def test_the_continuous_sampler_has_the_first_step_of_the_lockstep_sampler(whole, config):
+    """The ids are equal up to rounding, which may change a draw and then the later steps."""
     first = next(train(changed(config, sampler="continuous")))
     same = 0
     for life, other in zip(first.lives, whole.reports[0].lives, strict=True):
@@ -81,7 +81,7 @@ def delayed(base, tmp_path_factory):
     return config, list(train(config))
 
 
-def test_a_delayed_run_trains_on_what_older_weights_did(delayed):
+def test_a_delayed_run_trains_on_lives_of_older_weights(delayed):
     _, reports = delayed
     for report in reports:
         episodes = [episode for life in report.lives for episode in life.episodes]
@@ -92,8 +92,8 @@ def test_a_delayed_run_trains_on_what_older_weights_did(delayed):
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_a_delayed_run_that_was_stopped_goes_on_as_if_it_had_not_been(delayed, tmp_path, after):
-    """What was rolled out by weights that are gone is kept in the checkpoint."""
+def test_a_resumed_delayed_run_equals_an_uninterrupted_one(delayed, tmp_path, after):
+    """The checkpoint keeps pending lives, whose weights no longer exist."""
     whole, _ = delayed
     config = changed(whole, run=str(tmp_path / "run"))
     steps = train(config)
@@ -104,8 +104,8 @@ def test_a_delayed_run_that_was_stopped_goes_on_as_if_it_had_not_been(delayed, t
     same_run(config.run, whole.run)
 
 
-def test_an_outage_ahead_of_a_delayed_run_is_not_kept_in_its_checkpoints(config, registry):
-    """What was lost as a whole is rolled out again once the environment is back."""
+def test_a_failed_pending_batch_is_not_saved_in_checkpoints(config, registry):
+    """A batch whose lives all failed is rolled out again after resuming."""
     domain = register(Flaky())
     config = changed(config, domain="flaky-v0", preset="few", eval_every=0, engine={"delay": 2}, save_every=1)
     steps = train(config)
@@ -118,7 +118,7 @@ def test_an_outage_ahead_of_a_delayed_run_is_not_kept_in_its_checkpoints(config,
     assert [report.step for report in train(config, resume=True)] == [4]
 
 
-def test_an_engine_that_is_handed_in_is_closed_also_where_the_run_cannot_begin(config, render):
+def test_a_given_engine_is_closed_even_if_the_run_cannot_start(config, render):
     class Closing(FakeEngine):
         closed = False
 
@@ -131,7 +131,7 @@ def test_an_engine_that_is_handed_in_is_closed_also_where_the_run_cannot_begin(c
     assert engine.closed
 
 
-def test_another_delay_is_another_run(delayed, tmp_path):
+def test_a_run_cannot_be_resumed_with_another_delay(delayed, tmp_path):
     config, _ = delayed
     with pytest.raises(ValueError, match=r"is another run: there engine is \{'kind': 'local', 'delay': 2\}, here"):
         next(train(changed(config, engine={"delay": 1}), resume=True))
@@ -146,31 +146,31 @@ def test_another_delay_is_another_run(delayed, tmp_path):
     ],
     ids=["kl and entropy", "gspo and kl", "gspo in mini-batches"],
 )
-def test_ten_steps_with_a_reference_a_bonus_or_whole_episodes(config, learner):
+def test_ten_steps_with_kl_penalty_entropy_bonus_or_gspo(config, learner):
     minibatches = learner.pop("minibatches", 1)
     learner = {"lr": 3e-3, "warmup_steps": 0} | learner
     reports = list(train(changed(config, steps=10, learner=learner, minibatches=minibatches, eval_every=0)))
     assert all(np.isfinite(list(report.metrics.values())).all() for report in reports)
     if learner.get("kl_coef"):
         distances = [report.metrics["train/ref_kl"] for report in reports]
-        assert distances[0] == pytest.approx(0, abs=1e-9)  # the policy is the reference yet
+        assert distances[0] == pytest.approx(0, abs=1e-9)  # the policy is still the reference
         assert distances[-1] > 1e-6
     else:
         assert "train/ref_kl" not in reports[0].metrics
 
 
-def test_a_strong_penalty_holds_the_policy_at_its_reference(config):
+def test_a_strong_kl_penalty_keeps_the_policy_close_to_the_reference(config):
     ends = []
     for i, kl_coef in enumerate((1e-6, 30.0)):
         learner = {"lr": 3e-3, "warmup_steps": 0, "kl_coef": kl_coef}
-        there = changed(config, run=f"{config.run}-{i}", steps=10, learner=learner, eval_every=0)
-        ends.append([report.metrics["train/ref_kl"] for report in train(there)][-1])
+        penalized = changed(config, run=f"{config.run}-{i}", steps=10, learner=learner, eval_every=0)
+        ends.append([report.metrics["train/ref_kl"] for report in train(penalized)][-1])
     assert ends[1] < 0.5 * ends[0]
 
 
-def test_the_reference_is_the_recipes_model_or_the_one_it_names(config, base, tmp_path):
-    asked = changed(config, learner={"kl_coef": 0.1})
-    assert engine_plan(asked, base, PROFILE).reference == base
+def test_the_reference_is_the_recipes_model_by_default(config, base, tmp_path):
+    default = changed(config, learner={"kl_coef": 0.1})
+    assert engine_plan(default, base, PROFILE).reference == base
     named = changed(config, learner={"kl_coef": 0.1, "reference": "base"})
     assert engine_plan(named, base, PROFILE).reference.name == "base"
     assert engine_plan(config, base, Profile()).reference is None

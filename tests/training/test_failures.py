@@ -1,4 +1,4 @@
-"""Missing lives cost no more than themselves; numbers and stages that fail stop the run and say why."""
+"""Missing lives do not stop a run; non-finite numbers and timeouts do, with the reason."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from tests.random_model import PROFILE, Flaky
 from tests.training.small import changed, equal, metrics, recipe, same_run, weights
 
 
-def test_lives_that_are_missing_do_not_stop_a_step(config, registry):
+def test_missing_lives_do_not_stop_a_step(config, registry):
     domain = register(Flaky())
     domain.down = (1, 2, 3)
     config = changed(config, domain="flaky-v0", preset="few", steps=1, packs_per_step=4)
@@ -37,8 +37,8 @@ def test_lives_that_are_missing_do_not_stop_a_step(config, registry):
     assert len({row.pack[-1] for row in load_rollouts(config.run)}) == 1
 
 
-def test_one_missing_life_of_a_group_is_outside_every_mean(config, monkeypatch):
-    """The other lives of its group are credited among themselves; in a group of two nothing is left to compare."""
+def test_a_missing_life_enters_no_mean(config, monkeypatch):
+    """The other lives of its group are compared with each other."""
 
     async def failing(job, sampler, render):
         if job.names[-2:] == (0, 1):
@@ -52,13 +52,13 @@ def test_one_missing_life_of_a_group_is_outside_every_mean(config, monkeypatch):
     assert [life.failure for life in lives] == [None, "gone", None, None, None, None]
     rewards = [life.of("solve")[0].reward for life in lives if life.failure is None]
     assert report.metrics["reward/0"] == pytest.approx(np.mean(rewards))
-    left = [row.advantage for row in load_rollouts(config.run) if row.pack[-1] == 0 and row.position == 0]
-    assert len(left) == 4
-    assert left[0] == pytest.approx(-left[2])
+    advantages = [row.advantage for row in load_rollouts(config.run) if row.pack[-1] == 0 and row.position == 0]
+    assert len(advantages) == 4
+    assert advantages[0] == pytest.approx(-advantages[2])
     assert report.metrics["credit/missing_lives"] == 1
 
 
-def test_a_step_without_any_life_stops_the_run_and_says_why(config, registry):
+def test_a_step_without_any_life_stops_the_run_with_the_reason(config, registry):
     domain = register(Flaky())
     config = changed(config, domain="flaky-v0", preset="few", eval_every=0)
     steps = train(config)
@@ -70,21 +70,20 @@ def test_a_step_without_any_life_stops_the_run_and_says_why(config, registry):
     assert [report.step for report in train(config, resume=True)] == [2, 3, 4]
 
 
-def test_a_gradient_that_is_not_a_number_stops_before_the_weights_change(whole, config, monkeypatch):
-    right, learners = pkgutil.resolve_name("codots.learner.local:LocalLearner.take_gradient"), []
+def test_a_nan_gradient_stops_the_run_before_the_weights_change(whole, config, monkeypatch):
+    original, learners = pkgutil.resolve_name("codots.learner.local:LocalLearner.take_gradient"), []
 
-    def wrong(self):
-        gradient = right(self)
+    def nan_gradient(self):
+        gradient = original(self)
         learners.append(self)
         if self.steps == 2:
             gradient[7] = float("nan")
         return gradient
 
-    monkeypatch.setattr("codots.learner.local.LocalLearner.take_gradient", wrong)
+    monkeypatch.setattr("codots.learner.local.LocalLearner.take_gradient", nan_gradient)
     config = changed(config, save_every=4, eval_every=0)
-    line = (
-        f"the gradient of step 3 is not finite; the weights are untouched; what it was to learn is in {config.run}/stop"
-    )
+    line = "the gradient of step 3 is not finite; the weights are unchanged"
+    line += f"; its lives and samples are in {config.run}/stop"
     with pytest.raises(FloatingPointError, match=f"step 3 was stopped: {line}"):
         list(train(config))
     monkeypatch.undo()
@@ -93,13 +92,13 @@ def test_a_gradient_that_is_not_a_number_stops_before_the_weights_change(whole, 
     assert last.name == "step-000002"
     assert all(torch.equal(state[name], weight) for name, weight in weights(last).items())
     assert [line["step"] for line in metrics(config.run)] == [1, 2]
-    kept_for_a_look(config, whole, 3)
+    assert_step_was_saved(config, whole, 3)
     list(train(config, resume=True))
     assert equal(weights(config.run), weights(whole.run))
 
 
-def kept_for_a_look(config, whole, step):
-    """What the step was to learn from is there: its lives, and the samples to the last number."""
+def assert_step_was_saved(config, whole, step):
+    """Assert that the lives and samples of the step were saved exactly."""
     stopped, report = Path(config.run) / "stopped", whole.reports[step - 1]
     assert load_rollouts(stopped / f"step-{step:06d}.jsonl") == load_rollouts(
         whole.run / "rollouts" / f"step-{step:06d}.jsonl"
@@ -110,24 +109,24 @@ def kept_for_a_look(config, whole, step):
     assert [one["logprobs"] for one in kept] == [t.sample(1.0).logprobs for t in transcripts]
 
 
-def test_numbers_that_are_not_finite_in_any_worker_stop_the_run_in_one_line(base, tmp_path, monkeypatch):
-    """The second worker reads a sample that the first process never looks at."""
-    right = pkgutil.resolve_name("codots.engine.local:LocalEngine.forward_backward")
+def test_non_finite_numbers_in_any_worker_stop_the_run_with_one_line(base, tmp_path, monkeypatch):
+    """The bad sample is in the share of the second worker."""
+    original = pkgutil.resolve_name("codots.engine.local:LocalEngine.forward_backward")
 
-    def spoilt(self, batch, *more):
+    def infinite(self, batch, *more):
         last = max(range(len(batch)), key=lambda i: len(batch[i].ids) * any(batch[i].advantages))
         batch[last] = replace(batch[last], advantages=[float("inf")] * len(batch[last].ids))
-        return right(self, [batch[last]] * 2, *more)
+        return original(self, [batch[last]] * 2, *more)
 
-    monkeypatch.setattr("codots.engine.local.LocalEngine.forward_backward", spoilt)
+    monkeypatch.setattr("codots.engine.local.LocalEngine.forward_backward", infinite)
     with pytest.raises(ArithmeticError, match=r"step 1 was stopped: .*not finite; the weights") as error:
         list(train(recipe(base, tmp_path / "run", workers=2)))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_sampler_that_disagrees_with_the_learner_stops_the_run_before_the_weights(config, base, tmp_path):
-    """Here really: the model is asked to sample at another temperature than the learner scores at."""
+def test_a_logprob_gap_stops_the_run_before_the_weights_change(config, base, tmp_path):
+    """The model samples at another temperature than the learner scores at."""
     hot = shutil.copytree(base, tmp_path / "hot")
     PROFILE.at(1.5).save(hot)
     config = changed(config, model=str(hot))
@@ -145,8 +144,8 @@ def test_a_sampler_that_disagrees_with_the_learner_stops_the_run_before_the_weig
     assert again.metrics["train/logprob_gap"] > 0.05
 
 
-def test_the_gap_is_held_against_the_limit_only_while_the_weights_are_the_samplers(config):
-    """Later mini-batches of a step are right to differ."""
+def test_the_logprob_gap_is_checked_only_in_the_first_mini_batch(config):
+    """Later mini-batches differ because the weights have changed."""
     config = changed(
         config, steps=2, minibatches=2, learner={"lr": 0.05, "warmup_steps": 0}, max_logprob_gap=1e-4, eval_every=0
     )
@@ -156,7 +155,7 @@ def test_the_gap_is_held_against_the_limit_only_while_the_weights_are_the_sample
 
 STAGES = {
     "starting": ("codots.training.setup.profile_of", 1, []),
-    "rolling out 4 lives": ("codots.engine.worker:Worker.rollout", 4, [1, 2]),  # 1, 2, its look, and then
+    "rolling out 4 lives": ("codots.engine.worker:Worker.rollout", 4, [1, 2]),  # steps 1, 2, its evaluation, and step 3
     "forward and backward passes": ("codots.engine.worker:Worker.forward_backward", 3, [1, 2]),
     "the optimizer step": ("codots.learner.local:LocalLearner.optim_step", 3, [1, 2]),
     "serving version 3": ("codots.engine.worker:Worker.serve", 3, [1, 2]),
@@ -169,18 +168,18 @@ STAGES = {
     [*((stage, False) for stage in STAGES), ("rolling out 4 lives", True), ("saving checkpoint 3", True)],
     ids=lambda part: {False: "main thread", True: "another thread"}.get(part, part),
 )
-def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config, monkeypatch, stage, elsewhere):
+def test_a_stage_timeout_stops_the_run_and_names_the_stage(whole, config, monkeypatch, stage, elsewhere):
     what, nth, steps = STAGES[stage]
     owner, _, name = what.rpartition(".")
     owner, calls = pkgutil.resolve_name(owner), []
-    right = getattr(owner, name)
+    original = getattr(owner, name)
 
     def stuck(*args, **kwargs):
         calls.append(0)
         if len(calls) == nth:
-            while True:  # in pieces, so that it can be ended
+            while True:  # in short waits, so that the thread can be stopped
                 threading.Event().wait(0.05)
-        return right(*args, **kwargs)
+        return original(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, stuck)
     call = SideThread.call
@@ -208,7 +207,7 @@ def test_a_stage_that_takes_too_long_stops_the_run_and_says_which(whole, config,
         same_run(config.run, whole.run)
 
 
-def test_a_worker_that_hangs_ends_the_run_and_not_the_patience_of_its_owner(base, tmp_path, monkeypatch):
+def test_a_hanging_worker_ends_the_run_with_a_timeout(base, tmp_path, monkeypatch):
     steps = train(recipe(base, tmp_path / "run", workers=2, steps=2, eval_every=0))
     next(steps)
     process, _ = steps.gi_frame.f_locals["run"].engine._others[0]
@@ -220,7 +219,7 @@ def test_a_worker_that_hangs_ends_the_run_and_not_the_patience_of_its_owner(base
     assert not process.is_alive()
 
 
-def test_a_run_goes_on_inside_a_running_event_loop(whole, config):
+def test_a_run_works_inside_a_running_event_loop(whole, config):
     """As in a notebook."""
 
     async def cell():

@@ -1,4 +1,4 @@
-"""A run that is stopped, killed or out of disk ends where it would have ended."""
+"""A run that was stopped, killed or out of disk space resumes to the result of an uninterrupted one."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ from tests.disk import mounted
 from tests.training.small import changed, last_step, metrics, recipe, same_run
 
 
-def test_closing_the_iterator_saves_and_resume_goes_on(whole, config):
+def test_closing_the_iterator_saves_and_resume_continues(whole, config):
     config = changed(config, save_every=4)
     steps = train(config)
     next(steps), next(steps)
@@ -32,12 +32,12 @@ def test_closing_the_iterator_saves_and_resume_goes_on(whole, config):
     same_run(config.run, whole.run)
 
 
-def test_closing_before_the_first_step_leaves_nothing(config):
+def test_closing_before_the_first_step_writes_nothing(config):
     train(config).close()
     assert not Path(config.run).exists()
 
 
-def test_a_run_that_is_left_open_does_not_keep_the_interpreter_from_ending(config):
+def test_an_open_run_does_not_block_interpreter_exit(config):
     script = (
         "import json, sys, codots\n"
         "steps = codots.train(codots.TrainConfig(**json.loads(sys.argv[1])))\n"
@@ -63,16 +63,16 @@ def test_a_resumed_run_counts_all_tokens(whole):
 
 
 def die(config, what, nth):
-    """Train, and be killed at the nth call of something."""
+    """Train, and kill this process at the nth call of a function."""
     owner, _, name = what.rpartition(".")
     owner, calls = pkgutil.resolve_name(owner), []
-    right = getattr(owner, name)
+    original = getattr(owner, name)
 
     def deadly(*args, **kwargs):
         calls.append(0)
         if len(calls) == nth:
             os.kill(os.getpid(), signal.SIGKILL)
-        return right(*args, **kwargs)
+        return original(*args, **kwargs)
 
     setattr(owner, name, deadly)
     list(train(config))
@@ -80,7 +80,7 @@ def die(config, what, nth):
 
 @pytest.fixture(scope="module")
 def processes():
-    """Fork children from a process that has imported everything and run nothing."""
+    """Fork children from a process that has imported everything and not run anything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["codots.training.train"]
@@ -118,15 +118,15 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("what", "nth", "first"), MOMENTS, ids=lambda part: str(part).rpartition(".")[2])
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(processes, whole, config, what, nth, first):
-    """`first` is the first step that is done again."""
+def test_a_killed_run_resumes_to_the_same_result(processes, whole, config, what, nth, first):
+    """`first` is the first step after resuming."""
     killed(processes, config, what, nth)
     assert [report.step for report in train(config, resume=True)] == list(range(first, 5))
     same_run(config.run, whole.run)
 
 
-def test_a_run_that_is_killed_again_and_again_gets_there(processes, whole, config):
-    """By its parent, as soon as it has written another line; nobody knows where it is by then."""
+def test_a_run_killed_several_times_finishes_with_the_same_result(processes, whole, config):
+    """The parent kills it after a line of metrics, at an arbitrary point."""
     for step in (1, 2, 4):
         child = processes.Process(target=resumed, args=(config, step > 1))
         child.start()
@@ -148,7 +148,7 @@ def written(run):
     return 0
 
 
-def test_two_workers_are_killed_and_go_on_as_if_they_had_not_been(processes, base, tmp_path):
+def test_a_killed_run_of_two_workers_resumes_to_the_same_result(processes, base, tmp_path):
     two = recipe(base, tmp_path / "two", workers=2, steps=2, eval_every=0)
     other = changed(two, run=str(tmp_path / "other"))
     killed(processes, other, "codots.learner.local:LocalLearner.optim_step", 2)
@@ -164,8 +164,8 @@ def test_a_corrupt_checkpoint_costs_the_steps_since_the_one_before(whole, config
     content[100] ^= 1
     file.write_bytes(content)
     assert [report.step for report in train(config, resume=True)] == [4]
-    (said,) = caplog.messages
-    assert "optimiser.pt does not match its hash; it is renamed" in said
+    (message,) = caplog.messages
+    assert "optimiser.pt does not match its hash; it is renamed" in message
     same_run(config.run, whole.run)
 
 

@@ -1,4 +1,4 @@
-"""The claim of the project, small: a few steps of RL on whole lives and the last task goes better than before."""
+"""A few steps of RL on lives raise the reward of the last task."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from codots.training.train import train
 from tests.evaluating import measured
 
 GAIN = 0.15
-"""Least rise of own reward at the last position, on 100 packs of `dev`."""
+"""Minimum gain of own reward at the last position, on 100 `dev` packs."""
 
 
 def measure(model: str | Path) -> Report:
     return measured(model, domain="frozen-lake-v1", preset="easy", split="dev", packs=100, pack_size=4, workers=1)
 
 
-def test_twenty_steps_from_the_shipped_base_raise_the_last_task(tmp_path: Path) -> None:
+def test_twenty_steps_from_the_shipped_base_raise_the_last_reward(tmp_path: Path) -> None:
     run = tmp_path / "run"
     learner = {"lr": 5e-4}
     config = TrainConfig.model_validate(

@@ -1,4 +1,4 @@
-"""A run of several domains is one run: each entry keeps its words, its groups and its share of every mini-batch."""
+"""Runs on several domains: each entry keeps its prompt style, groups and share of every mini-batch."""
 
 from collections import Counter
 
@@ -22,14 +22,14 @@ GUESS = {"domain": "guess-v0", "preset": "few", "pack_size": 2, "packs_per_step"
 
 
 class Scripted:
-    """Answers by the name of the session: half of the lives play one way, half another."""
+    """Makes samplers that reply by session name, so that the lives of a group differ."""
 
     def __call__(self, worker):
-        return ScriptedSampler(worker.render, self.player)
+        return ScriptedSampler(worker.render, self.policy)
 
-    def player(self, names):
-        said = "<context> 1=up </context>" if names[-1] == "update" else str(names[-3] % 2 + 1)
-        return lambda text: said
+    def policy(self, names):
+        reply = "<context> 1=up </context>" if names[-1] == "update" else str(names[-3] % 2 + 1)
+        return lambda text: reply
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def run(config, base, **how):
     return train(config, engine=LocalEngine(plan.__class__(**{**vars(plan), "make_sampler": Scripted()})), **how)
 
 
-def test_a_mixed_run_of_a_scripted_player(mixed, base, tmp_path):
+def test_a_mixed_run_with_scripted_replies(mixed, base, tmp_path):
     reports = list(run(mixed, base))
     assert [report.step for report in reports] == [1, 2]
     for report in reports:
@@ -69,7 +69,7 @@ def test_a_mixed_run_of_a_scripted_player(mixed, base, tmp_path):
     same_run(stopped.run, mixed.run)
 
 
-def test_the_dev_figure_is_the_mean_share_of_what_each_domain_can_give(mixed, base):
+def test_the_dev_score_is_the_mean_of_the_normalized_rewards_of_the_domains(mixed, base):
     (report, _) = run(mixed, base)
     entries, shares = entries_of(mixed, PROFILE), []
     for entry in entries:
@@ -83,19 +83,19 @@ def test_the_dev_figure_is_the_mean_share_of_what_each_domain_can_give(mixed, ba
     assert metrics(mixed.run)[0]["eval/score"] == report.metrics["eval/score"]
 
 
-def test_each_job_is_played_in_the_words_and_the_length_of_its_entry(mixed):
+def test_each_job_has_the_style_and_the_limits_of_its_entry(mixed):
     mixed = changed(
         mixed, worlds=[LAKE, GUESS | {"profile": {"style": "natural", "solve_tokens": 2, "max_context_chars": 7}}]
     )
     jobs = step_jobs(entries_of(mixed, PROFILE), mixed.seed, 1)
-    said = {
+    found = {
         (job.pack.domain.id, job.params.style, job.params.solve.max_tokens, job.contexts.strategy.cap) for job in jobs
     }
-    assert said == {("frozen-lake-v1", "compact", 4, 200), ("guess-v0", "natural", 2, 7)}
+    assert found == {("frozen-lake-v1", "compact", 4, 200), ("guess-v0", "natural", 2, 7)}
     assert len({job.names for job in jobs}) == len(jobs)
 
 
-def test_minibatches_hold_an_equal_share_of_every_entry(mixed, base):
+def test_minibatches_have_equal_shares_of_every_entry(mixed, base):
     (report, _) = run(mixed, base)
     blocks = blocks_of(entries_of(mixed, PROFILE), 1, report.lives)
     credit = credit_of(mixed, blocks)
@@ -106,7 +106,7 @@ def test_minibatches_hold_an_equal_share_of_every_entry(mixed, base):
     assert Counter(map(repr, whole)) == Counter(repr(sample) for batch in batches for sample in batch)
 
 
-def test_entries_that_share_a_domain_never_meet_a_pack_twice_and_have_names_of_their_own():
+def test_entries_of_one_domain_have_distinct_packs_and_labels():
     worlds = [
         LAKE,
         LAKE | {"pack_size": 5, "packs_per_step": 4},
@@ -142,29 +142,29 @@ def test_entries_that_share_a_domain_never_meet_a_pack_twice_and_have_names_of_t
         ([], "at least 1 item"),
     ],
 )
-def test_worlds_that_cannot_be_mixed_are_refused(worlds, line):
+def test_invalid_worlds_are_rejected(worlds, line):
     with pytest.raises(ValueError, match=line):
         TrainConfig.model_validate({"worlds": worlds, "minibatches": 2})
 
 
-def test_an_entry_that_nobody_could_look_at_leaves_no_dev_figure(mixed, base, registry):
-    """Else the mean over the others would pass for that of all."""
+def test_there_is_no_dev_score_if_an_entry_could_not_be_evaluated(mixed, base, registry):
+    """Otherwise the mean over the others would look like that of all entries."""
 
-    class Shut(Guess):
-        id = "shut-v0"
+    class DevDown(Guess):
+        id = "dev-down-v0"
 
         def make_env(self, task, *, style="natural", memory=None, rng):
             if task.names[2] == "dev":
                 raise ConnectionError("the environment is down")
             return super().make_env(task, style=style, memory=memory, rng=rng)
 
-    register(Shut())
-    (report, _) = run(changed(mixed, worlds=[LAKE, GUESS | {"domain": "shut-v0"}]), base)
+    register(DevDown())
+    (report, _) = run(changed(mixed, worlds=[LAKE, GUESS | {"domain": "dev-down-v0"}]), base)
     assert "eval/frozen-lake-v1/own_0" in report.metrics
-    assert not any(key.startswith("eval/shut-v0") or key == "eval/score" for key in report.metrics)
+    assert not any(key.startswith("eval/dev-down-v0") or key == "eval/score" for key in report.metrics)
 
 
-def test_a_style_that_one_of_the_domains_lacks_leaves_no_run(mixed, tmp_path):
+def test_a_style_that_one_domain_lacks_writes_no_run(mixed, tmp_path):
     config = changed(mixed, worlds=[LAKE, GUESS | {"profile": {}}], run=str(tmp_path / "none"))
     with pytest.raises(ValueError, match="style 'compact'; guess-v0 has natural"):
         next(train(config))

@@ -1,4 +1,4 @@
-"""A tiny base model is made by imitation, stage by stage, and equal recipes make equal models."""
+"""Pretraining imitates a scripted policy stage by stage, and equal recipes give equal models."""
 
 import pytest
 from safetensors.torch import load_file
@@ -23,7 +23,7 @@ FEW = {
 }
 
 
-def made(run, **changes):
+def run_pretraining(run, **changes):
     config = PretrainConfig.model_validate(FEW | {"run": str(run)} | changes)
     return list(pretrain(config))
 
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reports(run):
-    return made(run)
+    return run_pretraining(run)
 
 
 def test_every_step_is_reported(reports):
@@ -50,34 +50,34 @@ def test_every_step_is_reported(reports):
     ]
 
 
-def test_the_player_is_imitated(reports):
+def test_the_scripted_policy_is_imitated(reports):
     assert reports[15].metrics["train/loss"] < 0.8 * reports[0].metrics["train/loss"]
 
 
-def test_what_is_left_is_a_model_folder(run, reports):
+def test_the_result_is_a_model_folder(run, reports):
     assert load_profile(run / "model") == PROFILE
     model, _ = load_model(run / "model")
     assert model.config.hidden_size == 16
 
 
-def test_a_stage_goes_on_from_the_one_before(run, reports):
+def test_a_stage_starts_from_the_one_before(run, reports):
     assert reports[16].metrics["train/loss"] < reports[0].metrics["train/loss"]
     assert not same_weights(run / "start", run / "stage-0")
     assert not same_weights(run / "stage-0", run / "model")
 
 
-def test_equal_recipes_make_equal_models(run, reports, tmp_path):
-    again = made(tmp_path / "again")
+def test_equal_recipes_give_equal_models(run, reports, tmp_path):
+    again = run_pretraining(tmp_path / "again")
     assert [report.metrics for report in again] == [report.metrics for report in reports]
     assert same_weights(tmp_path / "again" / "model", run / "model")
 
 
-def test_another_seed_makes_another_model(run, reports, tmp_path):
-    made(tmp_path / "other", seed=1, stages=[{"steps": 1, "packs_per_step": 1, "presets": ["tiny"]}])
+def test_another_seed_gives_another_model(run, reports, tmp_path):
+    run_pretraining(tmp_path / "other", seed=1, stages=[{"steps": 1, "packs_per_step": 1, "presets": ["tiny"]}])
     assert not same_weights(tmp_path / "other" / "start", run / "start")
 
 
-def test_some_lives_are_given_the_truth():
+def test_some_lives_have_the_oracle_context():
     stage = Stage(steps=1, packs=4, presets=["tiny"], given=0.5)
     packs = [make_pack("frozen-lake-v1", "tiny", "train", i, 2) for i in range(4)]
     lives = [contexts(pack, stage, i) for i, pack in enumerate(packs)]
@@ -87,17 +87,17 @@ def test_some_lives_are_given_the_truth():
         assert facts == [(4, 0, 4)] * 2
 
 
-def test_what_is_there_is_left_alone(run, reports):
+def test_an_existing_run_is_not_overwritten(run, reports):
     before = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
     with pytest.raises(ValueError, match="already contains a run"):
-        made(run)
+        run_pretraining(run)
     assert {path: path.read_bytes() for path in run.rglob("*.safetensors")} == before
 
 
-def test_a_player_that_fails_is_said(monkeypatch, tmp_path):
+def test_a_failing_policy_is_reported(monkeypatch, tmp_path):
     def lost(text):
         raise KeyError("lost")
 
     monkeypatch.setattr("codots.training.pretrain.Teacher", lambda noise, names: lost)
-    with pytest.raises(RuntimeError, match="the scripted player failed: KeyError: 'lost'"):
-        made(tmp_path / "run")
+    with pytest.raises(RuntimeError, match="the scripted policy failed: KeyError: 'lost'"):
+        run_pretraining(tmp_path / "run")

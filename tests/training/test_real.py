@@ -1,4 +1,4 @@
-"""The whole path of a real model, on a small one: half precision, LoRA, thoughts, resuming, and what is left behind."""
+"""Training of a small Qwen model end to end: half precision, LoRA, thinking, resuming, and the saved model."""
 
 import shutil
 from itertools import islice
@@ -28,18 +28,18 @@ LEARNERS = {
 
 @pytest.fixture(autouse=True)
 def talk(registry):
-    """A domain in which whatever is said has its reward: an untrained model learns from it at once."""
+    """A domain that rewards any reply, so that an untrained model has a gradient."""
     register(Talk())
 
 
 @pytest.fixture(params=LEARNERS)
 def recipe(request, qwen, tmp_path):
     def make(name, **changes):
-        said = {"model": str(qwen), "run": str(tmp_path / name), "learner": LEARNERS[request.param], "profile": PROFILE}
+        keys = {"model": str(qwen), "run": str(tmp_path / name), "learner": LEARNERS[request.param], "profile": PROFILE}
         size = {"steps": 3, "packs_per_step": 2, "group_size": 2, "pack_size": 2, "workers": 1, "eval_every": 0}
         size |= {"domain": "talk-v0", "preset": "few", "save_every": 1}
         how = {"dtype": "bfloat16", "max_logprob_gap": 1, "loggers": [], "credit": {"preset": "paper"}}
-        return TrainConfig.model_validate(said | size | how | changes)
+        return TrainConfig.model_validate(keys | size | how | changes)
 
     make.kind = request.param
     return make
@@ -49,7 +49,7 @@ def ends(run):
     return load_file(run / "model" / "model.safetensors")
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_weights(recipe, tmp_path, qwen):
+def test_a_resumed_run_ends_with_the_same_weights(recipe, tmp_path, qwen):
     through, stopped = recipe("through"), recipe("stopped")
     assert len(list(train(through))) == 3
     steps = train(stopped)
@@ -63,7 +63,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(recipe, tmp_path, qwe
     assert {weight.dtype for weight in one.values()} == {torch.bfloat16}
 
 
-def test_what_is_left_is_an_ordinary_model_that_is_spoken_to_as_it_was_trained(recipe, tmp_path):
+def test_the_result_is_a_plain_model_with_its_training_profile(recipe, tmp_path):
     config = recipe("run", steps=1)
     list(train(config))
     model, render = load_model(tmp_path / "run" / "model", Place("cpu", "bfloat16"))
@@ -77,44 +77,48 @@ def test_what_is_left_is_an_ordinary_model_that_is_spoken_to_as_it_was_trained(r
     assert report.tokens > 0
 
 
-def test_a_fork_goes_on_from_what_was_trained(recipe, tmp_path):
+def test_init_from_starts_from_the_trained_weights(recipe, tmp_path):
     list(train(recipe("first", steps=1)))
     list(train(recipe("second", init_from=str(tmp_path / "first"), steps=1)))
-    taken = ends(tmp_path / "second" / "checkpoints" / "step-000000")
+    initial = ends(tmp_path / "second" / "checkpoints" / "step-000000")
     for name, weight in ends(tmp_path / "first").items():
-        assert torch.equal(weight, taken[name])
-    assert any(not torch.equal(weight, taken[name]) for name, weight in ends(tmp_path / "second").items())
+        assert torch.equal(weight, initial[name])
+    assert any(not torch.equal(weight, initial[name]) for name, weight in ends(tmp_path / "second").items())
 
 
-def test_a_fork_that_would_change_between_lora_and_none_is_refused_and_leaves_no_run(tmp_path, recipe):
+def test_init_from_cannot_switch_lora_on_or_off(tmp_path, recipe):
     list(train(recipe("first", steps=1)))
-    other, said = {"lora": ("full", "was trained with"), "full": ("lora", "was not trained with")}[recipe.kind]
-    with pytest.raises(ValueError, match=f"step-000001 {said} LoRA; expected .*model=.*step-000001 and no --init-from"):
+    other, trained = {"lora": ("full", "was trained with"), "full": ("lora", "was not trained with")}[recipe.kind]
+    with pytest.raises(
+        ValueError, match=f"step-000001 {trained} LoRA; expected .*model=.*step-000001 and no --init-from"
+    ):
         list(train(recipe("second", init_from=str(tmp_path / "first"), learner=LEARNERS[other])))
     assert not (tmp_path / "second").exists()
     list(train(recipe("second", model=str(tmp_path / "first" / "checkpoints" / "step-000001"), steps=1)))
 
 
-def test_a_fork_of_lora_beside_another_model_is_refused(tmp_path, recipe, qwen):
+def test_init_from_needs_the_same_base_model_for_lora(tmp_path, recipe, qwen):
     other = shutil.copytree(qwen, tmp_path / "other")
     weights = {name: weight * 1.01 for name, weight in load_file(qwen / "model.safetensors").items()}
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     list(train(recipe("first", steps=1)))
     second = recipe("second", init_from=str(tmp_path / "first"), model=str(other), steps=1)
-    if recipe.kind == "full":  # its checkpoint has all weights, whatever `model` says
+    if recipe.kind == "full":  # its checkpoint has all weights, so `model` does not matter
         list(train(second))
         return
-    with pytest.raises(ValueError, match="step-000001 was trained beside another model; expected the same `model`"):
+    with pytest.raises(
+        ValueError, match="step-000001 was trained on another base model; expected the same, unchanged `model`"
+    ):
         list(train(second))
     assert not (tmp_path / "second").exists()
 
 
-def test_a_profile_key_that_is_none_is_met_with_the_nearest(recipe):
+def test_an_unknown_profile_key_raises_with_the_nearest(recipe):
     with pytest.raises(ValueError, match=r"unknown key of profile 'solve_token'.*nearest is 'solve_tokens'"):
         list(train(recipe("run", profile={"solve_token": 3})))
 
 
-def test_a_thought_is_kept_and_not_read_as_an_answer():
+def test_thinking_is_kept_but_not_parsed_as_an_action():
     tokenizer = make_qwen_tokenizer()
     quick, slow = Render(tokenizer), Render(tokenizer, thinking=True)
     assert tokenizer.decode(quick.opening("a", "b")).endswith("assistant\n<think>\n\n</think>\n\n")
@@ -125,8 +129,8 @@ def test_a_thought_is_kept_and_not_read_as_an_answer():
     assert without_thought("<action>3</action>") == "<action>3</action>"
 
 
-def test_a_rewrite_is_read_past_the_thought():
-    """An environment and a rewrite are given what follows the thought; the transcript and its reader keep it all."""
+def test_an_update_is_parsed_after_the_thinking():
+    """Environments and updates see only the text after the thinking; the transcript keeps everything."""
     from codots.context.rewrite import Rewrite
 
     reply = "<think>first <context>no</context></think><context>1=up</context>"

@@ -1,4 +1,4 @@
-"""A run begins anew, goes on, or forks; what cannot begin leaves nothing behind."""
+"""A run starts new, resumes, or initializes from another run; a run that cannot start writes nothing."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from codots.runs.checkpoint import checkpoints
 from codots.runs.folder import open_run
 from codots.training.train import train
 from tests.toy import Guess
-from tests.training.small import changed, equal, optimiser, same_run, tree, weights
+from tests.training.small import changed, equal, optimizer, same_run, tree, weights
 
 
 def test_two_processes_never_train_in_one_folder(whole, config):
@@ -26,7 +26,7 @@ def test_two_processes_never_train_in_one_folder(whole, config):
 
 
 @pytest.mark.parametrize("point", ["", "checkpoints/step-000003"])
-def test_a_fork_takes_weights_and_optimiser_and_counts_from_zero(whole, config, point):
+def test_init_from_loads_weights_and_optimizer_and_counts_from_zero(whole, config, point):
     origin = whole.run / point if point else whole.run
     source = origin if point else checkpoints(whole.run)[-1]
     config = changed(config, init_from=str(origin), seed=5, learner={"lr": 3e-3, "warmup_steps": 2}, steps=3)
@@ -35,44 +35,44 @@ def test_a_fork_takes_weights_and_optimiser_and_counts_from_zero(whole, config, 
     start = checkpoints(Path(config.run))[0]
     assert start.name == "step-000000"
     assert equal(weights(start), weights(source))
-    assert equal(optimiser(start), optimiser(source))
+    assert equal(optimizer(start), optimizer(source))
     assert first.metrics["train/lr"] == pytest.approx(3e-3 / 2)
-    said = json.loads((Path(config.run) / "origin.json").read_text())
-    assert (said["checkpoint"], said["step"]) == (str(source.resolve()), int(source.name[-1]))
+    saved = json.loads((Path(config.run) / "origin.json").read_text())
+    assert (saved["checkpoint"], saved["step"]) == (str(source.resolve()), int(source.name[-1]))
     assert [report.step for report in steps] == [2, 3]
-    moments = optimiser(checkpoints(Path(config.run))[-1])
-    assert moments["0 step"] == optimiser(source)["0 step"] + 3
+    moments = optimizer(checkpoints(Path(config.run))[-1])
+    assert moments["0 step"] == optimizer(source)["0 step"] + 3
 
 
-def test_a_fork_decays_its_weights_as_its_own_recipe_says(whole, config):
+def test_init_from_uses_the_weight_decay_of_its_own_recipe(whole, config):
     ends = []
     for i, decay in enumerate((0.0, 0.5)):
-        there = changed(config, run=f"{config.run}-{i}", init_from=str(whole.run), steps=1, eval_every=0)
-        list(train(changed(there, learner={"weight_decay": decay})))
-        ends.append(checkpoints(Path(there.run))[-1])
+        forked = changed(config, run=f"{config.run}-{i}", init_from=str(whole.run), steps=1, eval_every=0)
+        list(train(changed(forked, learner={"weight_decay": decay})))
+        ends.append(checkpoints(Path(forked.run))[-1])
     assert not equal(weights(ends[0]), weights(ends[1]))
 
 
-def test_a_fork_goes_on_when_its_origin_is_gone(whole, config, tmp_path):
+def test_an_initialized_run_resumes_without_its_origin(whole, config, tmp_path):
     origin = shutil.copytree(whole.run, tmp_path / "origin")
-    there = changed(config, init_from=str(origin), seed=5, steps=3)
-    list(train(there))
-    again = changed(there, run=str(tmp_path / "again"))
+    forked = changed(config, init_from=str(origin), seed=5, steps=3)
+    list(train(forked))
+    again = changed(forked, run=str(tmp_path / "again"))
     steps = train(again)
     next(steps)
     steps.close()
     shutil.rmtree(origin)
     assert [report.step for report in train(again, resume=True)] == [2, 3]
-    same_run(there.run, again.run)
+    same_run(forked.run, again.run)
 
 
-def test_a_fork_from_nothing_leaves_no_run(config, tmp_path):
+def test_init_from_without_a_checkpoint_writes_no_run(config, tmp_path):
     with pytest.raises(ValueError, match="no checkpoint at"):
         next(train(changed(config, init_from=str(tmp_path / "nowhere"))))
     assert not Path(config.run).exists()
 
 
-def test_a_run_that_is_there_is_left_alone(whole, config):
+def test_an_existing_run_is_not_overwritten(whole, config):
     before = {path: path.read_bytes() for path in whole.run.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="already contains a run; add --resume"):
         next(train(changed(config, run=str(whole.run))))
@@ -81,7 +81,7 @@ def test_a_run_that_is_there_is_left_alone(whole, config):
     assert {path: path.read_bytes() for path in whole.run.rglob("*") if path.is_file()} == before
 
 
-def test_a_model_that_does_not_fit_leaves_no_run(config, base, tmp_path):
+def test_an_invalid_model_writes_no_run(config, base, tmp_path):
     broken = shutil.copytree(base, tmp_path / "broken")
     (broken / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="has no weights"):
@@ -89,14 +89,14 @@ def test_a_model_that_does_not_fit_leaves_no_run(config, base, tmp_path):
     assert not Path(config.run).exists()
 
 
-def test_a_style_that_the_domain_does_not_have_leaves_no_run(config, registry):
+def test_a_style_that_the_domain_lacks_writes_no_run(config, registry):
     register(Guess())
     with pytest.raises(ValueError, match="style 'compact'; guess-v0 has natural"):
         next(train(changed(config, domain="guess-v0", preset="few")))
     assert not Path(config.run).exists()
 
 
-def test_a_model_that_does_not_know_the_world_is_told_of_at_once(config, caplog):
+def test_a_first_step_of_only_malformed_replies_is_logged(config, caplog):
     report = next(train(changed(config, domain="alchemy-v1", preset="limited", model="base")))
     assert report.metrics["malformed/solve"] == 1
-    assert caplog.messages == ["no answer of step 1 could be read; does base know alchemy-v1?"]
+    assert caplog.messages == ["no reply of step 1 could be parsed; does base support alchemy-v1?"]

@@ -1,4 +1,4 @@
-"""A run is a function of its recipe, and its steps do what the algorithm says."""
+"""A run is a function of its recipe, and its steps follow the algorithm."""
 
 import os
 
@@ -23,7 +23,7 @@ from tests.random_model import PROFILE, Flaky, fake_lives
 from tests.training.small import changed, equal, metrics, same_run, weights
 
 
-def test_a_run_leaves_what_it_says(whole, base):
+def test_a_run_writes_its_documented_files(whole, base):
     assert sorted(os.listdir(whole.run)) == [
         ".lock",
         "checkpoints",
@@ -44,8 +44,8 @@ def test_a_run_leaves_what_it_says(whole, base):
     assert [{"step": report.step} | report.metrics for report in whole.reports] == metrics(whole.run, clock=True)
 
 
-def test_every_step_learns(whole):
-    """Else the tests of equal weights would say nothing."""
+def test_every_step_has_a_gradient(whole):
+    """Otherwise the tests of equal weights would be vacuous."""
     assert all(report.metrics["train/grad_norm"] > 0 for report in whole.reports)
     assert any(report.metrics[f"reward/{j}"] > 0 for report in whole.reports for j in range(3))
 
@@ -60,24 +60,24 @@ def test_another_seed_gives_another_run(whole, config):
     assert not equal(weights(config.run), weights(whole.run))
 
 
-def test_a_look_changes_nothing(whole, config):
+def test_dev_evaluation_does_not_change_the_run(whole, config):
     list(train(changed(config, eval_every=0)))
     assert equal(weights(config.run), weights(whole.run))
     assert not any(key.startswith("eval/") for line in metrics(config.run) for key in line)
 
 
-def test_a_look_gives_own_and_null_the_same_start(whole):
-    looks = [line for line in metrics(whole.run) if "eval/lift" in line]
-    assert [line["step"] for line in looks] == [2, 4]
-    for line in looks:
+def test_dev_evaluation_has_the_same_first_task_for_own_and_null(whole):
+    lines = [line for line in metrics(whole.run) if "eval/lift" in line]
+    assert [line["step"] for line in lines] == [2, 4]
+    for line in lines:
         assert line["eval/own_0"] == line["eval/null_0"]
         assert line["eval/lift"] == line["eval/own_2"] - line["eval/null_2"]
 
 
-class Shut(Flaky):
-    """Down for whoever looks."""
+class DevDown(Flaky):
+    """Its environments are down on dev packs."""
 
-    id = "shut-v0"
+    id = "dev-down-v0"
 
     def make_env(self, task, *, style="natural", memory=None, rng):
         if style == "compact" and task.names[2] == "dev":
@@ -85,21 +85,21 @@ class Shut(Flaky):
         return super().make_env(task, style=style, memory=memory, rng=rng)
 
 
-def test_a_look_that_meets_nobody_has_no_numbers(config, registry):
-    register(Shut())
-    (report,) = train(changed(config, domain="shut-v0", preset="few", steps=1, eval_every=1))
+def test_dev_evaluation_without_lives_has_no_metrics(config, registry):
+    register(DevDown())
+    (report,) = train(changed(config, domain="dev-down-v0", preset="few", steps=1, eval_every=1))
     assert report.metrics["rollout/failed"] == 0
     assert not any(key.startswith("eval/") for key in report.metrics)
 
 
-def test_no_pack_is_met_twice_and_none_is_held_out(config):
+def test_all_training_packs_are_distinct_and_from_the_train_split(config):
     (entry,) = entries_of(config, PROFILE)
     packs = [pack for step in (1, 2, 3) for pack in entry.packs(step)]
     assert len({pack.names for pack in packs}) == 6
     assert {pack.split for pack in packs} == {"train"}
 
 
-def test_every_life_draws_under_its_own_name(config):
+def test_every_job_has_a_unique_name(config):
     jobs = [job for step in (1, 2) for job in step_jobs(entries_of(config, PROFILE), config.seed, step)]
     assert len({job.names for job in jobs}) == len(jobs) == 8
     assert [job.pack.index for job in jobs] == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -107,7 +107,7 @@ def test_every_life_draws_under_its_own_name(config):
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_lives_are_laid_out_by_pack_life_and_position(given):
+def test_rewards_are_arrays_by_pack_life_and_position(given):
     P, G, S = 3, 2, 4
     lives = fake_lives(P * G, S, missing=(1, 4), given=given)
     found = rewards_of(lives, P, G, S)
@@ -136,7 +136,7 @@ def test_a_pack_of_one_task_has_no_updates():
 
 
 def block(lives, P, G, S, **changes):
-    """Made-up lives as the block of one entry."""
+    """Return fake lives as the block of one entry."""
     config = TrainConfig.model_validate(
         {"preset": "tiny", "packs_per_step": P, "group_size": G, "pack_size": S} | changes
     )
@@ -145,12 +145,12 @@ def block(lives, P, G, S, **changes):
 
 
 def numbered(P, G, S):
-    """Give every episode of a batch an advantage of its own."""
+    """Return a unique advantage for every episode of a batch."""
     p, g, j = np.ogrid[:P, :G, :S]
     return Advantages(1.0 + 100 * p + 10 * g + j, -(1.0 + 100 * p + 10 * g + j)[..., : S - 1], {})
 
 
-def test_minibatches_are_cut_by_pack_and_every_episode_is_in_one():
+def test_minibatches_split_by_pack_and_contain_every_episode():
     P, G, S = 4, 2, 3
     lives = fake_lives(P * G, S, missing=(3,))
     lives[0].episodes[1].transcript.mask[:] = [False] * len(lives[0].episodes[1].transcript.mask)
@@ -169,13 +169,13 @@ def test_minibatches_are_cut_by_pack_and_every_episode_is_in_one():
         assert [bool(a) for a in sample.advantages] == sample.mask
 
 
-def test_a_minibatch_without_any_life_is_left_out():
+def test_empty_minibatches_are_skipped():
     lives = fake_lives(4, 3, missing=(0, 1))
     assert len(list(minibatches([block(lives, 2, 2, 3)], [numbered(2, 2, 3)], 2))) == 1
     assert list(minibatches([block(fake_lives(4, 3, missing=range(4)), 2, 2, 3)], [numbered(2, 2, 3)], 1)) == []
 
 
-def test_the_rate_falls_over_all_minibatches(config):
+def test_the_learning_rate_decays_over_all_minibatches(config):
     config = changed(config, steps=2, minibatches=2, learner={"lr": 0.01, "warmup_steps": 0, "min_lr_ratio": 0.5})
     list(train(config))
     rates = [0.01 * (0.5 + 0.5 * (1 - step / 4)) for step in range(4)]
@@ -183,13 +183,13 @@ def test_the_rate_falls_over_all_minibatches(config):
     assert found == pytest.approx([np.mean(rates[:2]), np.mean(rates[2:])])
 
 
-def test_task_by_task_credits_a_solve_by_its_own_reward_alone(config):
+def test_task_by_task_credit_of_a_solve_depends_on_its_own_reward_only(config):
     config = changed(
         config, contexts="none", credit={"preset": "leave-one-out"}, packs_per_step=3, group_size=4, pack_size=3
     )
-    lived = block(fake_lives(12, 3, missing=(5,), given=True), 3, 4, 3, contexts="none")
-    (found,) = credit_of(config, [lived])
-    r = lived.rewards.solve_PGS
+    given = block(fake_lives(12, 3, missing=(5,), given=True), 3, 4, 3, contexts="none")
+    (found,) = credit_of(config, [given])
+    r = given.rewards.solve_PGS
     for p in range(3):
         for g in range(4):
             for j in range(3):
@@ -200,7 +200,7 @@ def test_task_by_task_credits_a_solve_by_its_own_reward_alone(config):
     assert not found.update_PGS.any()
 
 
-def test_training_task_by_task_rewrites_nothing(config):
+def test_training_task_by_task_has_no_updates(config):
     reports = list(train(changed(config, contexts="none", steps=2)))
     episodes = [episode for report in reports for life in report.lives for episode in life.episodes]
     assert {(episode.kind, episode.context) for episode in episodes} == {("solve", "")}
@@ -226,20 +226,20 @@ def test_recorded_advantages_are_those_of_the_recorded_rewards(whole):
             assert row.advantage == pytest.approx((credit.update_PGS if update else credit.solve_PGS)[at])
 
 
-def test_a_summary_counts_what_happened():
+def test_a_summary_has_mean_rewards_and_failures():
     lives = fake_lives(6, 3, missing=(2,))
     values = summary([block(lives, 3, 2, 3)])
-    there = [one for one in lives if one.failure is None]
+    present = [one for one in lives if one.failure is None]
     for j in range(3):
-        rewards = [e.reward for one in there for e in one.episodes if (e.kind, e.position) == ("solve", j)]
+        rewards = [e.reward for one in present for e in one.episodes if (e.kind, e.position) == ("solve", j)]
         assert values[f"reward/{j}"] == pytest.approx(np.mean(rewards))
     for kind in ("solve", "update"):
-        stops = [e.stop for one in there for e in one.episodes if e.kind == kind]
+        stops = [e.stop for one in present for e in one.episodes if e.kind == kind]
         assert values[f"malformed/{kind}"] == pytest.approx(stops.count("malformed") / len(stops))
     assert values["rollout/failed"] == 1
 
 
-def test_the_facts_of_the_last_contexts_are_counted():
+def test_a_summary_has_the_facts_of_the_final_contexts():
     packs = [make_pack("frozen-lake-v1", "tiny", "train", i, 2) for i in range(2)]
     truths = [pack.domain.oracle_context(pack.world, "compact") for pack in packs]
     lives = []

@@ -1,4 +1,4 @@
-"""A model by its name, ready to live: a folder's in the processes of this machine, `openai:NAME` behind an endpoint."""
+"""Open a model for rollouts by its name: a local folder, or `openai:NAME` for an API endpoint."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from codots.rollout.profile import load_profile
 from codots.sampler.openai import Endpoint
 
 AT_ONCE = 8
-"""Requests under way for each worker, where an endpoint does the work."""
+"""Concurrent requests to an endpoint per worker."""
 
 
 class OpenModel:
     """A model opened for rollouts; its engine starts with the first rollout.
 
-    Where NAME of `openai:NAME` is a folder here, its `codots.json` says how the model is spoken to. Raises ValueError
-    for what is not there or does not fit the domain.
+    If NAME of `openai:NAME` is a local folder, its `codots.json` is the profile. Raises ValueError for a missing model
+    or a prompt style that the domain lacks.
     """
 
     def __init__(
@@ -42,24 +42,24 @@ class OpenModel:
         served = name.removeprefix(ENDPOINT) if name.startswith(ENDPOINT) else None
         self.endpoint = None if served is None else Endpoint.from_environment(served, AT_ONCE * workers)
         self.folder = model_folder(model) if served is None else Path(served)
-        asked = replace(load_profile(self.folder), **(profile or {})).fits(domain)
-        self.profile = asked if temperature is None else asked.at(temperature)
+        chosen = replace(load_profile(self.folder), **(profile or {})).fits(domain)
+        self.profile = chosen if temperature is None else chosen.at(temperature)
         self.place = Place() if self.endpoint else place(self.folder, device)
         self.engine: LocalEngine | EndpointEngine | None = None
 
     @property
     def identity(self) -> str:
-        """What tells this model from all others, as far as can be known."""
+        """Identity of the model: a hash of its folder, or the name of its endpoint."""
         return str(self.endpoint) if self.endpoint else identity(self.folder)
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll these jobs out and return their lives; `on_life` hears of each as it ends at an endpoint."""
+        """Roll out jobs and return their lives; with an endpoint, `on_life` is called for each when it ends."""
         if self.engine is None:
             local = Plan(self.folder, self.profile, None, place=self.place)
             self.engine = EndpointEngine(self.endpoint) if self.endpoint else LocalEngine(local, self.workers)
         return self.engine.rollout(jobs, timeout, on_life) if self.endpoint else self.engine.rollout(jobs, timeout)
 
     def close(self) -> None:
-        """End the engine, if there was something to live."""
+        """Stop the engine, if it was started."""
         if self.engine is not None:
             self.engine.close()

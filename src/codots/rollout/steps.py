@@ -88,9 +88,7 @@ class _Steps:
 
     def _record(self, sampled: Sampled, text: str) -> str:
         self._check("reply")
-        if (
-            sampled.stop is not StopReason.FULL or sampled.ids
-        ):  # otherwise the prompt did not fit, and the sampler read nothing
+        if sampled.stop is not StopReason.FULL or sampled.ids:  # otherwise the prompt did not fit
             self.transcript.read(self._ids)
             self.transcript.wrote(sampled)
         self._turns.append(Turn(self._message, text))
@@ -123,9 +121,7 @@ class SolveSteps(_Steps):
         self._check("observe")
         self._message = step.observation
         if step.done:
-            self._last = Step(
-                step.observation, step.reward, True, step.feedback, step.stop
-            )  # without the view, which may not be picklable
+            self._last = Step(step.observation, step.reward, True, step.feedback, step.stop)  # views may not pickle
         self.due = "finish" if step.done else "next_ids"
 
     def finish(self) -> Episode:
