@@ -78,7 +78,7 @@ def test_another_seed_gives_another_model(run, reports, tmp_path):
 
 
 def test_some_lives_have_the_oracle_context():
-    stage = Stage(steps=1, packs=4, presets=["tiny"], given=0.5)
+    stage = Stage(steps=1, packs_per_step=4, presets=["tiny"], given=0.5)
     packs = [make_pack("frozen-lake-v1", "tiny", "train", i, 2) for i in range(4)]
     lives = [contexts(pack, stage, i) for i, pack in enumerate(packs)]
     assert [type(life) for life in lives] == [Given, Given, Own, Own]

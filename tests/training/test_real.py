@@ -73,7 +73,7 @@ def test_the_result_is_a_plain_model_with_its_training_profile(recipe, tmp_path)
     assert {key: getattr(profile, key) for key in PROFILE} == PROFILE
     (checkpoint,) = checkpoints(tmp_path / "run")
     assert (checkpoint / "adapter.safetensors").is_file() == (recipe.kind == "lora")
-    report = measured(tmp_path / "run", domain="frozen-lake-v1", preset="easy", packs=2, size=2, workers=1)
+    report = measured(tmp_path / "run", domain="frozen-lake-v1", preset="easy", packs=2, pack_size=2, workers=1)
     assert report.tokens > 0
 
 
