@@ -292,7 +292,9 @@ def test_lives_lost_to_an_environment_are_counted_and_logged(base, registry, cap
     guess = {"domain": "flaky-v0", "preset": "few", "pack_size": 2, "packs": 6, "workers": 1}
     report = measured(base, **guess)
     assert [report.arms[arm].missing for arm in ("own", "null")] == [2, 2]
-    expected = [f"2 of 6 lives of {arm} are missing: ConnectionError: the environment is down" for arm in ("own", "null")]
+    expected = [
+        f"2 of 6 lives of {arm} are missing: ConnectionError: the environment is down" for arm in ("own", "null")
+    ]
     assert caplog.messages[:2] == expected
     assert report.arms["own"].right is None
     domain.down = range(6)

@@ -20,7 +20,7 @@ from codots.model.device import Place, count_weights
 from codots.model.load import load_model, load_render
 from codots.preflight.estimate import GIB, PACKS, changes_that_fit, estimate, memory, smaller_recipes
 from codots.preflight.model_shape import Shape, _saved_bytes
-from codots.rollout.fit import grouped, dry_run
+from codots.rollout.fit import dry_run, grouped
 from codots.rollout.profile import Profile
 
 ROOT = Path(__file__).parents[2]
