@@ -18,7 +18,7 @@ from codots.core.rng import stream
 from codots.domains.base import World
 from codots.domains.pde_discovery import CLOSE, EASY, TRAINED, V0, V1
 from codots.domains.pde_discovery.actions import read_action, write_answer, write_regress, write_sample
-from codots.domains.pde_discovery.env import Archive, PdeEnv, Point, Report, View
+from codots.domains.pde_discovery.env import Archive, FitReport, PdeEnv, Point, View
 from codots.domains.pde_discovery.equation import LARGEST, LIBRARY, TERMS, columns, equation, read_equation, read_term
 from codots.domains.pde_discovery.families import SIZES, templates
 from codots.domains.pde_discovery.field import CELLS, LIMIT, STEPS, TOP, Field, Start
@@ -660,7 +660,7 @@ def read_report(text):
         return None
     best = re.findall(r"^  (\S.*) \| greatest error (\S+), typical (\S+)$", text, re.M)
     rows = [list(map(float, row.split(", "))) for row in re.findall(r"^  (.*, .*)$", text, re.M) if "|" not in row]
-    return Report(
+    return FitReport(
         int(head[1]),
         tuple(Scored(read_equation(equation), float(worst), float(mean)) for equation, worst, mean in best),
         tuple(Point(*row[:4]) for row in rows),

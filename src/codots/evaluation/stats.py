@@ -10,14 +10,14 @@ from scipy import stats
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A mean or a ratio with its 95% interval."""
 
     mean: float
     interval: list[float]
 
 
-def mean_ci(values: np.ndarray, least: float, greatest: float) -> Estimate:
+def mean_ci(values: np.ndarray, least: float, greatest: float) -> MeanEstimate:
     """Return the mean and t interval of one value per pack, ignoring NaN; the interval is clipped to possible values.
 
     Equal values have no spread to estimate. Their interval reaches, on each side, as far as the Wilson interval of n
@@ -26,14 +26,14 @@ def mean_ci(values: np.ndarray, least: float, greatest: float) -> Estimate:
     values = values[~np.isnan(values)]
     n = len(values)
     if n == 0:
-        return Estimate(float("nan"), [float("nan"), float("nan")])
+        return MeanEstimate(float("nan"), [float("nan"), float("nan")])
     mean = float(values.mean())
     spread = float(values.std(ddof=1)) if n > 1 else 0.0
     if spread > 1e-9:  # anything smaller is rounding error
         half = float(stats.t.ppf(0.975, n - 1)) * spread / n**0.5
     else:
         half = (greatest - least) * (1 - float(stats.binomtest(n, n).proportion_ci(method="wilson").low))
-    return Estimate(mean, [round(max(least, mean - half), 4), round(min(greatest, mean + half), 4)])
+    return MeanEstimate(mean, [round(max(least, mean - half), 4), round(min(greatest, mean + half), 4)])
 
 
 def rate_ci(hits: np.ndarray) -> list[float]:
@@ -44,7 +44,7 @@ def rate_ci(hits: np.ndarray) -> list[float]:
     return [round(float(found.low), 4), round(float(found.high), 4)]
 
 
-def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimate:
+def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> MeanEstimate:
     """Return the ratio of two means paired by pack, with a BCa bootstrap interval over packs (Efron 1987)."""
     present = ~(np.isnan(above) | np.isnan(below))
     above, below = above[present], below[present]
@@ -55,7 +55,7 @@ def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimat
 
     if len(above) < 3 or above.std() < 1e-9 or abs(below.mean()) < 1e-9:
         value = float(above.mean() / below.mean()) if len(above) and abs(below.mean()) > 1e-9 else float("nan")
-        return Estimate(value, [float("nan"), float("nan")])
+        return MeanEstimate(value, [float("nan"), float("nan")])
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a resample may have a mean of 0 in `below`; there is no interval then
         found = stats.bootstrap(
@@ -68,4 +68,4 @@ def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> Estimat
             rng=np.random.default_rng(0),
         )
     ends = [round(float(end), 4) for end in found.confidence_interval]
-    return Estimate(float(ratio(above, below)), ends if np.isfinite(ends).all() else [float("nan")] * 2)
+    return MeanEstimate(float(ratio(above, below)), ends if np.isfinite(ends).all() else [float("nan")] * 2)

@@ -11,7 +11,7 @@ from typing import Any
 from codots.core.files import write_atomically
 from codots.report.curves import Curve, position_curves, step_curves
 from codots.report.evaluation import REFERENCES, Evaluation
-from codots.report.run import Run, by_setting, references_of, unique_names
+from codots.report.run import RunRecord, by_setting, references_of, unique_names
 from codots.report.svg import STYLE
 
 SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
@@ -67,7 +67,7 @@ class Figure:
     caption: str = ""
 
 
-def figures(run: Run) -> list[Figure]:
+def figures(run: RunRecord) -> list[Figure]:
     """Return all figures of a run, the main ones first."""
     groups = list(by_setting(run))
     found = [overview(groups[0], run)] if groups else []
@@ -97,7 +97,7 @@ def curve(name: str, evaluation: Evaluation, arm: str, colour: int, dotted: bool
     return Curve(name, floats(values["reward"]), floats(values["ci95"]), colour, dotted)
 
 
-def overview(group: Sequence[Evaluation], run: Run) -> Figure:
+def overview(group: Sequence[Evaluation], run: RunRecord) -> Figure:
     """Draw own contexts before and after training, and empty contexts after training."""
     own = [e for e in group if e.report["writer"] is None]
     by_when = {e.when: e for e in reversed(own)} or {group[0].when: group[0]}
@@ -114,13 +114,13 @@ def overview(group: Sequence[Evaluation], run: Run) -> Figure:
     return Figure("positions", position_curves(shown, title=title, references=references(group[0])), "positions")
 
 
-def setting_suffix(evaluation: Evaluation, run: Run) -> str:
+def setting_suffix(evaluation: Evaluation, run: RunRecord) -> str:
     """Return the end of a title: the setting of an evaluation if it is not the training setting."""
     mismatch = evaluation.mismatch(run.config)
     return f": {mismatch}" if mismatch else ""
 
 
-def arms(evaluation: Evaluation, run: Run, suffix: str) -> Figure:
+def arms(evaluation: Evaluation, run: RunRecord, suffix: str) -> Figure:
     """Draw every arm of an evaluation."""
     shown = [curve(arm, evaluation, arm, ARM_COLOUR[arm]) for arm in reversed(evaluation.report["arms"])]
     named = f"{evaluation.name} training" if evaluation.name == evaluation.when else evaluation.name
@@ -130,13 +130,13 @@ def arms(evaluation: Evaluation, run: Run, suffix: str) -> Figure:
     return Figure(f"arms-{evaluation.name}{suffix}", drawn, "arms")
 
 
-def training(run: Run) -> Iterator[Figure]:
+def training(run: RunRecord) -> Iterator[Figure]:
     """Draw reward over the steps for each entry of the recipe: on training lives, and in evaluations on `dev`."""
     for i, label in enumerate(run.labels):
         yield from training_of(run, label, f"-{i}" * bool(i))
 
 
-def training_of(run: Run, label: str, suffix: str) -> Iterator[Figure]:
+def training_of(run: RunRecord, label: str, suffix: str) -> Iterator[Figure]:
     """Draw training lives and evaluations in the worlds of one entry."""
     bounds, where = references_of(run, label), f", {label.rstrip('/')}" * bool(label)
     last = {
@@ -166,13 +166,13 @@ def training_of(run: Run, label: str, suffix: str) -> Iterator[Figure]:
         yield Figure(f"evaluations{suffix}", drawn, "evaluations")
 
 
-def positions(run: Run, prefix: str) -> int:
+def positions(run: RunRecord, prefix: str) -> int:
     """Return the number of positions of a metric."""
     found = [name.removeprefix(prefix) for name in run.metrics if name.startswith(prefix)]
     return 1 + max((int(rest) for rest in found if rest.isdecimal()), default=-1)
 
 
-def numbers(run: Run) -> Iterator[Figure]:
+def numbers(run: RunRecord) -> Iterator[Figure]:
     """Draw facts, failures, training metrics, tokens and seconds over the steps."""
     shown: dict[str, tuple[list[Curve], str, str, float]] = {}
     for i, label in enumerate(run.labels):
@@ -190,14 +190,14 @@ def numbers(run: Run) -> Iterator[Figure]:
             yield Figure(name, drawn, name.partition("-")[0])
 
 
-def facts(run: Run, label: str = "") -> list[Curve]:
+def facts(run: RunRecord, label: str = "") -> list[Curve]:
     """Return the shares of right, wrong and missing facts in the last contexts."""
     right, wrong = run.column(f"facts/{label}right"), run.column(f"facts/{label}wrong")
     missing = [rest if (rest := 1 - r - w) > 0 or math.isnan(rest) else 0.0 for r, w in zip(right, wrong, strict=True)]
     return [Curve("right", right, colour=2), Curve("wrong", wrong, colour=1), Curve("missing", missing, colour=5)]
 
 
-def side_by_side(runs: Sequence[Run]) -> list[Figure]:
+def side_by_side(runs: Sequence[RunRecord]) -> list[Figure]:
     """Draw the rewards of several runs in one figure per setting, and over training steps."""
     names = unique_names(runs)
     groups: dict[tuple[Any, ...], list[Curve]] = {}
@@ -223,7 +223,7 @@ def side_by_side(runs: Sequence[Run]) -> list[Figure]:
     return found
 
 
-def last_reward(run: Run, label: str) -> str:
+def last_reward(run: RunRecord, label: str) -> str:
     """Return the name of the metric of the reward at the last position."""
     prefix = f"reward/{label}"
     return f"{prefix}{positions(run, prefix) - 1}"

@@ -20,7 +20,7 @@ from codots.core.files import writable, write_atomically
 from codots.report.evaluation import Evaluation
 from codots.report.figures import FIRST, Figure, figures, last_reward, side_by_side, write_figures
 from codots.report.lives import LifeList, choose_life, index, packed, read_lives
-from codots.report.run import Run, by_setting, is_exact, mean, read_run, references_of, unique_names
+from codots.report.run import RunRecord, by_setting, is_exact, mean, read_run, references_of, unique_names
 from codots.report.svg import STYLE, without_style
 
 DASH, MINUS = "\u2013", "\u2212"
@@ -57,7 +57,7 @@ class Headline:
 class RunSection:
     """The section of one run on the page."""
 
-    run: Run
+    run: RunRecord
     head: Headline | None
     figures: list[Figure]
     groups: list[list[Evaluation]]
@@ -101,7 +101,7 @@ def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = Fals
     return [to, *written]
 
 
-def section(run: Run) -> RunSection:
+def section(run: RunRecord) -> RunSection:
     """Collect the content of the section of one run."""
     lives = read_lives(run.rows)
     first, why = choose_life(lives.lives)
@@ -189,7 +189,7 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def headline(run: Run) -> Headline | None:
+def headline(run: RunRecord) -> Headline | None:
     """Return the headline of a run: of its evaluations, else of its training lives; None without data."""
     own = [e for e in run.evaluations if "own" in e.report["arms"] and e.report["writer"] is None]
     after = next((e for e in own if e.when == "after"), None)
@@ -214,7 +214,7 @@ def rose(before: dict[str, Any], after: dict[str, Any], lift: Sequence[Sequence[
     return bool(None not in (low, high) and low > high and lift and (lift[-1][0] or 0) > 0)
 
 
-def training_headline(run: Run) -> Headline | None:
+def training_headline(run: RunRecord) -> Headline | None:
     """Compare the first tenth of the steps with the last, averaged over entries; None before the first step."""
     several = len(run.labels) > 1
     names = [last_reward(run, label) for label in run.labels] if several else [f"reward/{run.size - 1}"]
@@ -228,7 +228,7 @@ def training_headline(run: Run) -> Headline | None:
     return Headline(first if len(rewards) > 1 else None, last, True, bayes[0] if bayes else None, exact, None, False)
 
 
-def matrix(run: Run, groups: Sequence[Sequence[Evaluation]]) -> list[list[str]]:
+def matrix(run: RunRecord, groups: Sequence[Sequence[Evaluation]]) -> list[list[str]]:
     """Return the table of rewards at the last position, by writer and reader of the contexts."""
     group = next((g for g in groups if any(e.report["writer"] is not None for e in g)), None)
     if group is None:
@@ -243,7 +243,7 @@ def matrix(run: Run, groups: Sequence[Sequence[Evaluation]]) -> list[list[str]]:
     return [["", *names], *([writer, *(cells.get((writer, reader), DASH) for reader in names)] for writer in names)]
 
 
-def model_label(run: Run, model: str) -> str:
+def model_label(run: RunRecord, model: str) -> str:
     """Return the label of a model: `trained`, `base`, or its name."""
     if run.name in (Path(model).name, Path(model).parent.name):
         return "trained"

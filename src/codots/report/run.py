@@ -32,7 +32,7 @@ REFERENCE_PACKS = 50
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """The contents of one run folder."""
 
     folder: Path
@@ -93,7 +93,7 @@ class Run:
         return self.metrics.get(name, [math.nan] * len(self.steps))
 
 
-def unique_names(runs: Sequence[Run]) -> list[str]:
+def unique_names(runs: Sequence[RunRecord]) -> list[str]:
     """Return the names of runs, with a number added to repeated names."""
     names: list[str] = []
     for run in runs:
@@ -119,14 +119,14 @@ def find_runs(root: Path, depth: int = 3) -> dict[str, Path]:
     return found
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunRecord:
     """Read a run folder, which may still be written to; raises ValueError if it is not a run or has invalid files."""
     if not folder.is_dir() or not (is_run(folder) or row_files(folder)):
         raise ValueError(not_a_run(folder))
     config = read_recipe(folder / "config.yaml")
     metrics = read_metrics(folder / "metrics.jsonl")
     evaluations, seconds = read_evaluations(folder, config)
-    return Run(
+    return RunRecord(
         folder=folder,
         config=config,
         last_step=int(metrics[-1]["step"]) if metrics else 0,
@@ -238,7 +238,7 @@ def holds_rows(path: Path) -> bool:
     return isinstance(first, dict) and (HEAD in first or {"pack", "arm", "turns"} <= first.keys())
 
 
-def references_of(run: Run, label: str = "") -> dict[str, list[float]]:
+def references_of(run: RunRecord, label: str = "") -> dict[str, list[float]]:
     """Return floor, bayes and ceiling by position, of an evaluation in the same setting, else computed on `dev` packs.
 
     Empty if neither is possible.
@@ -278,7 +278,7 @@ def is_exact(domain: str) -> bool:
         return False
 
 
-def by_setting(run: Run) -> Iterator[list[Evaluation]]:
+def by_setting(run: RunRecord) -> Iterator[list[Evaluation]]:
     """Group evaluations by setting, starting with the settings that were evaluated after training."""
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for evaluation in sorted(run.evaluations, key=lambda e: e.when != "after"):

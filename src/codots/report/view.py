@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from codots.core.suggest import nearest
 from codots.report.page import asset, build, hashed, headline, render, section
-from codots.report.run import Run, find_runs, read_run
+from codots.report.run import RunRecord, find_runs, read_run
 
 HOST = "127.0.0.1"
 CACHED_PAGES = 8
@@ -79,7 +79,7 @@ def overview_line(name: str, folder: Path) -> dict[str, Any]:
     """Return a line of the list of runs; a run that cannot be read has its error in `wrong`."""
     line: dict[str, Any] = {"name": name, "link": address("/report", [name]), "run": None, "head": None, "wrong": ""}
     try:
-        run: Run = read_run(folder)
+        run: RunRecord = read_run(folder)
         return line | {"run": run, "head": headline(run)}
     except Exception as error:
         return line | {"wrong": str(error)}

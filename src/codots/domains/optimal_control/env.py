@@ -11,7 +11,7 @@ from typing import Literal
 from codots.core.templates import Prompts
 from codots.domains.base import Step
 from codots.domains.optimal_control.law import LawError, read_law
-from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, Run, least_loss, loss, run
+from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, Simulation, least_loss, loss, run
 
 ELEMENT = re.compile(r"\s*<law>([^<>]*)</law>\s*")
 ENTITY = re.compile(r"&(?!(?:lt|gt|amp|quot|apos);)")
@@ -140,7 +140,7 @@ class ControlEnv:
             return Step(self._table(), 0.0, True, f"The law gave out {done.failure}.", "failed", self.view)
         return self._end(written, done)
 
-    def _end(self, written: str, done: Run) -> Step:
+    def _end(self, written: str, done: Simulation) -> Step:
         cost = loss(self.goal, done)
         least = least_loss(self.plant, self.goal, self.gusts) if self.rules.regret else 0.0
         reward = self.rules.reward(cost, least)
@@ -160,7 +160,7 @@ def table(view: View, aid: bool = False, fit: Plant | None = None) -> str:
     return render("table", rows=view.rows, aid=aid, fit=fit) if view.rows else ""
 
 
-def shown(done: Run) -> tuple[tuple[float, ...], ...]:
+def shown(done: Simulation) -> tuple[tuple[float, ...], ...]:
     """Return the rows of a run rounded to three decimals, as shown."""
     rows = [(x, v, *done.u[t : t + 1]) for t, (x, v) in enumerate(zip(done.x, done.v, strict=True))]
     return tuple(tuple(round(number, 3) + 0.0 for number in row) for row in rows)

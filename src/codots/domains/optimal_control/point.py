@@ -50,7 +50,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Run:
+class Simulation:
     """A run of a law: x and v before each step and after the last, and u of each step."""
 
     x: tuple[float, ...]
@@ -60,7 +60,7 @@ class Run:
     """Why the law failed before the end."""
 
 
-def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Run:
+def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Simulation:
     """Run a law. Pushes are clipped to [-1, 1]; a law without a value ends the run."""
     x, v = [goal.x0], [goal.v0]
     us: list[float] = []
@@ -68,11 +68,11 @@ def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Run:
         try:
             u = min(1.0, max(-1.0, push(law, _state(goal, x[-1], v[-1], t))))
         except (ArithmeticError, ValueError) as error:
-            return Run(tuple(x), tuple(v), tuple(us), f"at t = {t}: {error}"[:500])
+            return Simulation(tuple(x), tuple(v), tuple(us), f"at t = {t}: {error}"[:500])
         us.append(u)
         v.append(plant.a * v[-1] + plant.b * u + gusts[t])
         x.append(x[-1] + v[-1])
-    return Run(tuple(x), tuple(v), tuple(us))
+    return Simulation(tuple(x), tuple(v), tuple(us))
 
 
 def constant_law(value: float) -> Law:
@@ -87,7 +87,7 @@ def _state(goal: Goal, x: float, v: float, t: int) -> State:
     return {"x": x, "v": v, "t": float(t), "horizon": float(goal.horizon), "remaining_steps": left, **targets}
 
 
-def loss(goal: Goal, done: Run) -> float:
+def loss(goal: Goal, done: Simulation) -> float:
     """Return the loss of a run."""
     missed = (done.x[-1] - goal.x_target) ** 2 + V_WEIGHT * (done.v[-1] - goal.v_target) ** 2
     return missed + goal.penalty * sum(u * u for u in done.u)

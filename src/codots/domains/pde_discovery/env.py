@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Finding:
+class PastEquation:
     """The result of a finished task."""
 
     task: int
@@ -55,11 +55,11 @@ class Archive:
     tasks: int = 0
     data: dict[str, tuple[Point, ...]] = field(default_factory=dict)
     """Data sets by task and number, such as `t1.2`."""
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[PastEquation] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Report:
+class FitReport:
     """The output of a regression, with its numbers rounded as shown."""
 
     count: int
@@ -87,7 +87,7 @@ class View:
     """Points left to measure."""
     measured: str = ""
     """Message about the latest points of this task."""
-    report: Report | None = None
+    report: FitReport | None = None
     """The latest report of this task."""
     answer: Equation | None = None
 
@@ -189,13 +189,13 @@ class PdeEnv:
             raise RefusedError("alpha and threshold may not be below 0.")
         return settings.get("threshold", THRESHOLD)
 
-    def _report(self, points: tuple[Point, ...], fitted: list[float]) -> Report:
+    def _report(self, points: tuple[Point, ...], fitted: list[float]) -> FitReport:
         """Build the report of the latest regression, with its numbers rounded as shown."""
         first: dict[Support, Scored] = {}
         for s in self.ranking:
             first.setdefault(s.equation.support, Scored(s.equation, short(s.worst, 4), short(s.mean, 4)))
         digits = self.rules.digits
-        return Report(
+        return FitReport(
             count=len(self.ranking),
             shown=tuple(first.values())[: self.rules.shown],
             points=tuple(Point(*[short(number, digits) for number in point]) for point in points),
@@ -242,7 +242,7 @@ class PdeEnv:
         own = [point for points in self._own() for point in points]
         worst = max((abs(float(equation(np.array(point.u))) - point.y) for point in own), default=0.0)
         note = asked.get("note", "")[: actions.NOTE]
-        self.archive.findings.append(Finding(self.task, equation, len(own), worst, note))
+        self.archive.findings.append(PastEquation(self.task, equation, len(own), worst, note))
         return render("answered", equation=equation, points=len(own), worst=worst)
 
     def _check_scored(self, equation: Equation) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from codots.domains.base import Rng, Step
 from codots.domains.pde_discovery.actions import write_answer, write_regress, write_sample
-from codots.domains.pde_discovery.env import Report, View
+from codots.domains.pde_discovery.env import FitReport, View
 from codots.domains.pde_discovery.equation import TERMS, Equation, equation
 from codots.domains.pde_discovery.posterior import Posterior
 from codots.domains.pde_discovery.regression import Scored, fit, supports
@@ -117,5 +117,5 @@ class AdaptivePolicy:
             self.points.update(dict.fromkeys(_points_of(step.view.report)))
 
 
-def _points_of(report: Report) -> list[tuple[float, float]]:
+def _points_of(report: FitReport) -> list[tuple[float, float]]:
     return [(point.u, point.y) for point in report.points]

@@ -54,7 +54,7 @@ class Chore:
 
 
 @dataclass
-class Plan:
+class HousePlan:
     """Knowledge about a house at the start of a task."""
 
     ways: dict[str, dict[str, Way]] = field(default_factory=dict)
@@ -88,12 +88,12 @@ def exits(facts: set[Fact], room: str) -> dict[str, Way]:
 
 
 @lru_cache(maxsize=256)
-def plan_of(house: House) -> Plan:
+def plan_of(house: House) -> HousePlan:
     """Return the full plan of a house."""
     facts, furniture = set(house.facts), {*house.supporters, *house.containers}
     held = {fact[1]: fact[2] for fact in house.facts if fact[0] in ("at", "in", "on")}
     rooms = {fact[1] for fact in facts if fact[0].endswith("_of")}
-    return Plan(
+    return HousePlan(
         ways={room: exits(facts, room) for room in sorted(rooms)},
         holder={thing: held[thing] for thing in house.things},
         room_of={piece: held[piece] for piece in sorted(furniture)},
@@ -107,7 +107,7 @@ def hides(house: House) -> bool:
     return any(room_of.get(holder, holder) != house.start for holder in plan_of(house).holder.values())
 
 
-def search(plan: Plan, start: State, chore: Chore, finish: Finish) -> list[str] | None:
+def search(plan: HousePlan, start: State, chore: Chore, finish: Finish) -> list[str] | None:
     """Return a shortest sequence of commands whose last one comes from `finish`, or None if the plan has none."""
     paths: dict[State, list[str]] = {start: []}
     for state in (queue := [start]):
@@ -121,7 +121,7 @@ def search(plan: Plan, start: State, chore: Chore, finish: Finish) -> list[str] 
     return None
 
 
-def _moves(plan: Plan, state: State, chore: Chore) -> Iterator[tuple[str, State]]:
+def _moves(plan: HousePlan, state: State, chore: Chore) -> Iterator[tuple[str, State]]:
     for way, (to, door) in plan.ways.get(state.room, {}).items():
         if door is not None and _is_shut(plan, state, door):
             yield f"open {door}", State(state.room, state.held, state.opened | {door})
@@ -135,11 +135,11 @@ def _moves(plan: Plan, state: State, chore: Chore) -> Iterator[tuple[str, State]
         yield take, State(state.room, True, state.opened)
 
 
-def _is_shut(plan: Plan, state: State, name: str) -> bool:
+def _is_shut(plan: HousePlan, state: State, name: str) -> bool:
     return name in plan.shut and name not in state.opened
 
 
-def taking(plan: Plan, state: State, chore: Chore) -> str | None:
+def taking(plan: HousePlan, state: State, chore: Chore) -> str | None:
     """Return the command that takes the chore's thing, or None if it is out of reach."""
     holder = plan.holder.get(chore.thing)
     if state.held or holder is None:
@@ -150,7 +150,7 @@ def taking(plan: Plan, state: State, chore: Chore) -> str | None:
     return f"take {chore.thing} from {holder}" if in_reach else None
 
 
-def doing(plan: Plan, chore: Chore) -> Finish:
+def doing(plan: HousePlan, chore: Chore) -> Finish:
     """Return a finish condition: the chore can be done."""
 
     def finish(state: State) -> str | None:
@@ -160,7 +160,7 @@ def doing(plan: Plan, chore: Chore) -> Finish:
     return finish
 
 
-def exploring(plan: Plan, looked: set[str]) -> Finish:
+def exploring(plan: HousePlan, looked: set[str]) -> Finish:
     """Return a finish condition: the room has an unexplored exit or an unopened container."""
 
     def finish(state: State) -> str | None:

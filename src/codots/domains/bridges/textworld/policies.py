@@ -9,7 +9,7 @@ from codots.domains.bridges.textworld.env import View
 from codots.domains.bridges.textworld.house import (
     CARRIED,
     House,
-    Plan,
+    HousePlan,
     State,
     doing,
     exploring,
@@ -65,7 +65,7 @@ class AdaptivePolicy(Informed):
     """Remember all observations of the life; do the chore if possible, otherwise explore, nearest first."""
 
     def __init__(self) -> None:
-        self.plan = Plan()
+        self.plan = HousePlan()
         self.opened = frozenset()
         self.looked: set[str] = set()
         """Furniture seen open."""
