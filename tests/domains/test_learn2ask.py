@@ -144,7 +144,11 @@ def test_the_rules_state_the_actual_scores():
     worth = [fuse(score(r, wanted), "Ra+Rs") / 4 for r in (Reply(False, ("place",), 1), Reply(False, ("onset",), 1))]
     worth += [fuse(score(Reply(False, ("trigger",), n), wanted), "Ra+Rs") / 4 for n in (1, 2, 3)]
     assert worth == [0.25 + 0.5 + 0.25, 0.25 + 0.25 + 0.25, 0.25 + 0.25, 0.25 + 0.125, 0.25]
-    for figure in ("pays 0.25; 0.5 more", "0.25 more for a single question, 0.125 more for two", "1, 3, each"):
+    for figure in (
+        "pays 0.25; 0.5 more",
+        "0.25 more for a single question, 0.125 more for two",
+        "1, 3, a different number",
+    ):
         assert figure in rules
     assert all(
         f"- {topic}: {meaning}" in pack.domain.rules_text(pack.tasks[0], "") for topic, meaning in [*TOPICS.items()][:5]

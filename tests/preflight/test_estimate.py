@@ -68,7 +68,7 @@ def recipe(qwen):
     """Make recipes whose episodes even an untrained model plays to the end."""
 
     def make(**changes):
-        values = RECIPE | {"model": str(qwen), "domain": "babble-v0", "preset": "few"}
+        values = RECIPE | {"model": str(qwen), "domain": "registered-talk-v0", "preset": "few"}
         return TrainConfig.model_validate(values | {"profile": {"solve_tokens": 8, "update_tokens": 16}} | changes)
 
     return make
@@ -155,7 +155,7 @@ def test_replies_are_estimated_within_the_length_of_the_model(recipe):
 
 
 def test_a_length_too_short_for_any_prompt_is_one_line(recipe):
-    with pytest.raises(ValueError, match="no prompt of babble-v0 fits into the 3 ids that the model may read"):
+    with pytest.raises(ValueError, match="no prompt of registered-talk-v0 fits into the 3 ids that the model may read"):
         estimate(recipe(profile={"max_model_len": 3}))
 
 

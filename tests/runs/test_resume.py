@@ -198,7 +198,7 @@ def test_missing_lives_stay_missing(base, registry, tmp_path):
     assert [again.arms[arm].missing for arm in ("own", "null")] == [2, 2]
     missing = [row for row in load_rollouts(settings["rows"]) if row.kind == "missing"]
     assert {(row.arm, row.pack[-1]) for row in missing} == {(arm, i) for arm in ("own", "null") for i in (0, 3)}
-    assert {row.outcome for row in missing} == {"ConnectionError: the house is down"}
+    assert {row.outcome for row in missing} == {"ConnectionError: the environment is down"}
 
 
 def test_without_rows_nothing_is_written(base, tmp_path, monkeypatch):
