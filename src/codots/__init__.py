@@ -23,9 +23,9 @@ _NAMES = {
     "register": "codots.domains.registry",
     "train": "codots.training.train",
 }
-"""Public names and their modules, imported on first use."""
+"""Module of each public name. The module is imported when the name is first used."""
 _MODULES = {"credit": "codots.algorithm.credit", "losses": "codots.algorithm.losses"}
-"""Public modules by their short names."""
+"""Full name of each public module, by its short name."""
 __all__ = [
     "Domain",
     "Engine",

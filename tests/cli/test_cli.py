@@ -245,7 +245,7 @@ def test_an_invalid_profile_is_one_line(refused, home, command):
 
 def test_training_saves_a_model(codots, home):
     ended = codots("train", "recipe.yaml")
-    assert (ended.code, ended.out) == (0, "the model is in run/model, the run in run\n")
+    assert (ended.code, ended.out) == (0, "final model: run/model; run folder: run\n")
     assert load_profile(home / "run" / "model").style == "compact"
     assert re.search(r"^step 3/3  reward by position \d\.\d\d \d\.\d\d", ended.err, re.M)
 
@@ -305,7 +305,9 @@ def test_a_run_can_start_from_another_run(codots, home):
     codots("train", "recipe.yaml")
     ended = codots("train", "recipe.yaml", "run=fork", "seed=1", "--init-from", "run", "eval_every=3", "eval_packs=2")
     assert ended.code == 0
-    assert re.search(r"the run in fork, the best on dev, -?\d\.\d{3}, in fork/checkpoints/step-000003\n", ended.out)
+    assert re.search(
+        r"run folder: fork; best checkpoint \(dev score -?\d\.\d{3}\): fork/checkpoints/step-000003\n", ended.out
+    )
     assert json.loads((home / "fork" / "origin.json").read_text())["step"] == 3
     assert yaml.safe_load((home / "fork" / "config.yaml").read_text())["init_from"] == "run"
 

@@ -28,16 +28,16 @@ class StoppedError(Exception):
 
 
 class Commands(TyperGroup):
-    """Command group that tells Ctrl-C from the end of input, and reports the new name of a renamed command."""
+    """Command group that distinguishes Ctrl-C from the end of input, and reports the new name of a renamed command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command; fail with the new name for a name of an earlier version."""
+        """Return the command. If it has been renamed since an earlier version, fail with its new name."""
         if args and args[0] in COMMANDS:
             ctx.fail(f"{args[0]} is now called {COMMANDS[args[0]]}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run the command. Raises StoppedError on Ctrl-C and Abort if the input ends."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -80,7 +80,7 @@ SomePreset = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help="Preset of the domain; the default is easy, or else the first preset.",
+        help="Preset of the domain; the default is `easy` if the domain has it, otherwise its first preset.",
         autocompletion=completing(presets),
     ),
 ]
@@ -108,7 +108,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def show(table: Any) -> None:
-    """Print a table; if stdout is not a terminal, at a width that does not depend on the machine."""
+    """Print a table. If stdout is not a terminal, the width is 140 columns, so that the output is equal everywhere."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -21,7 +21,7 @@ from codots.report.page import REPORT, write_report
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Result of the demo: both evaluations, seconds per stage, and the report page."""
+    """Result of the demo: the evaluations before and after training, the seconds of each stage, and the report page."""
 
     before: Report
     after: Report
@@ -32,7 +32,8 @@ class DemoResult:
 def demo(config: TrainConfig, *, packs: int = 500) -> DemoResult | None:
     """Evaluate, train, evaluate again, and write `summary.json`, `model` and `report.html` to the run folder.
 
-    Returns None on Ctrl-C. An existing run folder is renamed, not overwritten.
+    Returns None if training is stopped with Ctrl-C. An existing run folder is renamed, not overwritten. Raises
+    ValueError if the recipe has more than one world.
     """
     if len(config.worlds) > 1:
         raise ValueError(f"a demo trains on one domain; the recipe has {len(config.worlds)} worlds")
@@ -58,7 +59,7 @@ def demo(config: TrainConfig, *, packs: int = 500) -> DemoResult | None:
 def evaluate_model(
     config: TrainConfig, model: str | Path, packs: int, arms: tuple[str, ...], when: str, rows: Path
 ) -> Report:
-    """Evaluate a model on the `test` split; `when` labels the progress bar."""
+    """Evaluate a model on the `test` split and write the episodes to `rows`. `when` labels the progress bar."""
     with counting(when) as on_progress:
         world = config.worlds[0]
         settings = EvalConfig(
@@ -98,7 +99,7 @@ def summarize(config: TrainConfig, before: Report, after: Report, seconds: dict[
 
 
 def rename_existing(folder: Path) -> None:
-    """Rename the folder of an earlier run; ValueError if that run is still in progress."""
+    """Rename the folder of an earlier run if it exists. Raises ValueError if that run is still in progress."""
     if folder.exists():
         number = next(n for n in range(1, 10_000) if not folder.with_name(f"{folder.name}-{n}").exists())
         with claimed(folder):
@@ -107,7 +108,7 @@ def rename_existing(folder: Path) -> None:
 
 @contextmanager
 def timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Record the seconds of a stage."""
+    """Add the duration of a stage, in seconds, to `seconds`."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

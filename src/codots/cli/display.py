@@ -1,4 +1,4 @@
-"""Progress displays on stderr, so that stdout stays clean, and tables."""
+"""Tables, and progress displays on stderr, which keep stdout free for results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ errors = Console(stderr=True)
 
 
 def bar() -> Progress:
-    """Return a progress bar with description, count, elapsed time and remaining time."""
+    """Return a progress bar that shows a description, a count, the elapsed time and the remaining time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -50,13 +50,13 @@ class TrainDisplay:
         self.bar = bar()
         self.task = self.bar.add_task("training", total=steps, completed=done)
         self.curves: dict[str, deque[float]] = {}
-        """Latest rewards by position, per domain if there are several."""
+        """Rewards of the latest steps, by metric name, such as `reward/0`."""
         self.values: dict[str, float] = {}
         self.lift: float | None = None
         self.stage, self.since = "starting", time.monotonic()
 
     def on_progress(self, stage: str) -> None:
-        """Show the stage that has started."""
+        """Show the name of the stage that has just started."""
         self.stage, self.since = stage, time.monotonic()
 
     def step(self, report: StepReport) -> None:
@@ -85,12 +85,15 @@ class TrainDisplay:
 
 
 def sparkline(values: Iterable[float]) -> str:
-    """Draw values between 0 and 1 as a sparkline; NaN is a blank."""
+    """Return a sparkline of values between 0 and 1. NaN is drawn as a blank."""
     return "".join(SPARKS[min(7, max(0, int(value * 8)))] if value == value else " " for value in values)
 
 
 def watch_training(steps: Iterable[StepReport], display: TrainDisplay) -> Iterator[StepReport]:
-    """Yield the steps of a run and display them; without a terminal, print one line every ten steps."""
+    """Yield the steps of a run and display them.
+
+    If stderr is not a terminal, print one line for every tenth step and for the last step.
+    """
     if not errors.is_terminal:
         for report in steps:
             display.step(report)
@@ -105,7 +108,10 @@ def watch_training(steps: Iterable[StepReport], display: TrainDisplay) -> Iterat
 
 
 def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
-    """Train with a display. On Ctrl-C finish the step, save a checkpoint, and return the number of the step."""
+    """Train with a display. Returns None when training is complete.
+
+    On Ctrl-C, finishes the current step, saves a checkpoint, and returns the number of that step.
+    """
     from codots.training.train import train
 
     stopped = False
@@ -129,7 +135,7 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
 
 
 def step_line(report: StepReport) -> str:
-    """Return the report of a step as one line."""
+    """Format the report of a step as one line."""
     v = report.metrics
     curves: dict[str, list[str]] = {}
     for key in v:
@@ -144,9 +150,9 @@ def step_line(report: StepReport) -> str:
 
 @contextmanager
 def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of each part of a long task; without a terminal, print one line per tenth.
+    """Show the progress of each part of a long operation. If stderr is not a terminal, print one line per 10%.
 
-    With `together` all parts share one bar, which names the current part.
+    If `together` is true, all parts share one progress bar, which names the current part.
     """
     if not errors.is_terminal:
 
@@ -192,12 +198,12 @@ def report_table(report: Report) -> Table:
 
 
 def with_intervals(values: list[float], intervals: list[list[float]], sign: str = "") -> list[str]:
-    """Format each value with its interval."""
+    """Format each value with its 95% interval."""
     return [f"{v:{sign}.3f} [{low:.2f}, {high:.2f}]" for v, (low, high) in zip(values, intervals, strict=True)]
 
 
 def domains_table(entries: list[DomainInfo]) -> Table:
-    """Return a table of the domains; a preset in parentheses lacks a setting."""
+    """Return a table of the domains; a preset in parentheses cannot be used until something is set up."""
     table = Table("", "presets", "styles", "hidden and shared", "bayes", "packs of")
     for entry in entries:
         presets = ", ".join(f"({preset})" if preset in entry.lacks else preset for preset in entry.presets)
@@ -207,7 +213,7 @@ def domains_table(entries: list[DomainInfo]) -> Table:
 
 
 def findings_table(findings: list[Finding]) -> Table:
-    """Return a table of findings about this machine and what to change."""
+    """Return a table of the findings about this machine, with the change that each finding asks for."""
     table = Table("", "found", "to change")
     for found in findings:
         mark = ("[red]must[/]: " if found.must else "") if found.change else ""
@@ -216,7 +222,7 @@ def findings_table(findings: list[Finding]) -> Table:
 
 
 def estimate_table(estimate: Estimate) -> Table:
-    """Return a table of memory and time by part."""
+    """Return a table of the estimated memory and time, by use."""
     table = Table("", "", title=f"on {estimate.place.device}, in {estimate.place.dtype}", show_header=False)
     for part, bytes_ in estimate.parts.items():
         table.add_row(part, f"{bytes_ / 2**30:.2f} GiB")
@@ -243,7 +249,7 @@ def keys_table(keys: Sequence[Key]) -> Table:
 
 
 def plain_table(title: str, rows: dict[str, list[float]]) -> Table:
-    """Return a table of named rows of numbers by position."""
+    """Return a table with one row per name and one column per position."""
     table = Table(title=title)
     table.add_column("")
     for j in range(max(map(len, rows.values()))):

@@ -24,7 +24,7 @@ def report(
         bool, typer.Option("--figures", help="Also write each figure as SVG and PNG to figures/ next to the report.")
     ] = False,
 ) -> None:
-    """Write a self-contained HTML report of runs: the curves, and every recorded life."""
+    """Write a self-contained HTML report: the curves and the recorded lives (a sample of them for a long run)."""
     from codots.report.page import REPORT, write_report
 
     page = out or (runs[0] / REPORT if len(runs) == 1 else Path(REPORT))

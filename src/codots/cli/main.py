@@ -17,10 +17,10 @@ from codots.cli import runs, worlds, look  # noqa: F401
 
 
 def main() -> None:
-    """Run a command; an error is one line on stderr.
+    """Run a command, and print an error as one line on stderr.
 
-    The exit code is 2 for an invalid command, 1 for a run that stopped itself or input that ended early, and 130 for
-    Ctrl-C.
+    The exit code is 130 after Ctrl-C, and 1 if a run stops itself or the input ends early. It is 2 for every other
+    error, such as an invalid command or recipe.
     """
     try:
         code = app(prog_name="codots", standalone_mode=False)
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _usage(error: Exception) -> str:
-    """Return a usage error as one line, without the box that Typer draws; '' for any other error."""
+    """Return a usage error as one line, without the box that Typer draws. Returns '' for any other error."""
     if not hasattr(error, "format_message"):
         return ""
     where = getattr(getattr(error, "ctx", None), "command_path", "codots")
@@ -47,7 +47,7 @@ def _usage(error: Exception) -> str:
 
 
 def _given(error: Exception) -> str:
-    """Return the value of an invalid option, which the message of Typer omits."""
+    """Return the value given for an invalid option, as `, got VALUE`, because the message of Typer omits the value."""
     options = getattr(getattr(error, "param", None), "opts", ())
     given = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*sys.argv, ""])]
     return next((f", got {value!r}" for option, value in given if option in options), "")

@@ -27,7 +27,7 @@ console = Console(highlight=False)
 def play(pack: Pack, policy: str | None = None) -> list[float]:
     """Play a pack, print every turn, and return the rewards.
 
-    Without `policy` the user plays. Raises EOFError if the input ends early, ValueError for an unknown policy.
+    If `policy` is None, the user plays. Raises EOFError if the input ends early, and ValueError for an unknown policy.
     """
     if policy is not None:
         check_known(policy, POLICIES, "policy")
@@ -78,7 +78,7 @@ def solve(steps: SolveSteps, task: Task, env: Env, observation: str, policy: Pol
 
 
 def reply_with(steps: SolveSteps | UpdateSteps, text: str) -> str:
-    """Reply with a text as a model would, and return the action."""
+    """Add `text` to the episode as if a model had replied with it, and return the action in the reply."""
     steps.next_ids(RENDER)
     return steps.reply(scripted(text, RENDER), text)
 
@@ -92,13 +92,13 @@ def print_state(task: Task, observation: str, view: Any) -> None:
 
 
 def read_reply(rules: str) -> str:
-    """Read a reply; if the rules ask for an action in tags, add missing tags."""
+    """Read a reply. If the rules ask for an action in tags and the reply has no tags, add the tags."""
     text = console.input("> ")
     return text if "<action>" in text or "<action>" not in rules else f"<action>{text}</action>"
 
 
 def read_notes(steps: UpdateSteps) -> None:
-    """Read notes of one or more lines, with the same limits as for a model."""
+    """Read notes up to an empty line, and apply them with the same limits as for a model."""
     print_text(f"\n{HINT}", "cyan")
     lines = [console.input("| ")]
     while lines[-1].strip():
@@ -121,12 +121,12 @@ def watch(
     seed: int = 0,
     timeout: float = STAGE_TIMEOUT,
 ) -> Iterator[str]:
-    """Let a model play a pack, and yield one paragraph per episode.
+    """Let a model play a pack. Yield one paragraph per episode, then the rewards.
 
     Raises ValueError for an unknown model, RuntimeError if the life fails with an infrastructure error, and
-    TimeoutError if it takes longer than `timeout` seconds.
+    TimeoutError if the life takes longer than `timeout` seconds.
     """
-    from codots.engine.open import OpenModel  # imports torch, so only for a model
+    from codots.engine.open import OpenModel  # imported here, because only a model needs torch
     from codots.rollout.life import Job
 
     with closing(OpenModel(model, pack.domain.id, temperature=temperature)) as player:

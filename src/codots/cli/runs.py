@@ -40,14 +40,14 @@ def train(
     if stopped is not None:
         typer.echo(f"stopped after step {stopped}, saved; run the same command with --resume to continue", err=True)
         raise typer.Exit(130)
-    typer.echo(f"the model is in {config.run}/model, the run in {config.run}{_best(config)}")
+    typer.echo(f"final model: {config.run}/model; run folder: {config.run}{_best(config)}")
 
 
 def _best(config: TrainConfig) -> str:
     from codots.runs.checkpoint import best_checkpoint, score_of
 
     best = best_checkpoint(Path(config.run))
-    return f", the best on dev, {score_of(best):.3f}, in {best}" if best else ""
+    return f"; best checkpoint (dev score {score_of(best):.3f}): {best}" if best else ""
 
 
 def _dry_run(config: TrainConfig) -> None:
@@ -115,12 +115,16 @@ def run_pretraining(recipe: Recipe, changes: Changes = None) -> None:
 @app.command("eval")
 def run_evaluation(
     model: Annotated[
-        str, typer.Argument(help="Model folder, run, base or openai:NAME; or a file of settings, such as eval.yaml.")
+        str,
+        typer.Argument(
+            help="Model folder, run folder, base (the bundled tiny model) or openai:NAME; or a file of settings, such "
+            "as eval.yaml."
+        ),
     ],
     changes: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a model: position curves of every arm on the same packs."""
+    """Evaluate a model: mean reward by position for every arm, all on the same packs."""
     from codots.cli.display import counting, report_table
     from codots.config.load import load_recipe, settings
     from codots.config.schema import EvalConfig

@@ -1,4 +1,4 @@
-"""Shell completion and argument callbacks; imports are lazy, to keep completion fast."""
+"""Shell completion and argument callbacks. Imports are lazy to keep completion fast."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def domains() -> list[str]:
 
 
 def presets() -> list[str]:
-    """Return the presets of all domains."""
+    """Return the names of the presets of all domains, each once."""
     from codots.domains.registry import get_domain
 
     return sorted({preset for id in domains() for preset in get_domain(id).presets})
 
 
 def keys() -> list[str]:
-    """Return the keys of a recipe, each with `=`."""
+    """Return the keys of a training recipe, each followed by `=`."""
     from codots.config.load import keys_of
     from codots.config.schema import TrainConfig
 
@@ -32,7 +32,7 @@ def keys() -> list[str]:
 
 
 def settings() -> list[str]:
-    """Return the keys of an evaluation, each with `=`."""
+    """Return the settings of an evaluation, each followed by `=`."""
     from codots.config.load import keys_of
     from codots.config.schema import EvalConfig
 
@@ -40,7 +40,7 @@ def settings() -> list[str]:
 
 
 def completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Return a function that completes the last of several words separated by commas."""
+    """Return a function that completes the last word of a comma-separated list."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
@@ -50,7 +50,10 @@ def completing(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str
 
 
 def changing(keys: Callable[[], list[str]]) -> Callable[[typer.Context, str], list[str]]:
-    """Return a function that completes `key=value`, and values with known choices. Bash splits it at the `=`."""
+    """Return a function that completes keys, and values that have known choices.
+
+    Bash passes `key`, `=` and `value` as separate words, so both forms are handled.
+    """
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         key, equals, value = incomplete.partition("=")
@@ -64,7 +67,7 @@ def changing(keys: Callable[[], list[str]]) -> Callable[[typer.Context, str], li
 
 
 def values(key: str, incomplete: str) -> list[str]:
-    """Return the completions of the value of a key."""
+    """Return the completions of the value of a key. Returns an empty list if the key has no known choices."""
     choices = {"domain": domains, "preset": presets, "split": splits, "arms": arms}
     return completing(choices[key])(incomplete) if key in choices else []
 
@@ -97,7 +100,7 @@ def import_from_here() -> None:
 
 
 def found_domain(name: str) -> str:
-    """Return the id of a domain; `module:Class` is imported and registered."""
+    """Return the id of a domain. If the name is `module:Class`, first import and register that domain."""
     if name and ":" in name:
         from codots.domains.registry import find_domain
 
@@ -107,7 +110,10 @@ def found_domain(name: str) -> str:
 
 
 def checked_split(name: str) -> str:
-    """Return the name of a split; BadParameter for an invalid name, such as the next option, or a likely typo."""
+    """Return the name of a split.
+
+    Raises BadParameter if the name is invalid (for example, because it is the next option) or is likely a typo.
+    """
     from codots.domains.registry import check_split
 
     try:

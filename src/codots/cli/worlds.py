@@ -14,7 +14,7 @@ from codots.cli.shell_completion import completing, domains, import_from_here, p
 
 @app.command("domains")
 def list_domains(as_json: AsJson = False) -> None:
-    """List the domains: presets, styles, what is hidden, and settings that a preset lacks on this machine."""
+    """List the domains: presets, styles, what is hidden, and what must be set up before a preset can be used."""
     from dataclasses import asdict
 
     from codots.cli.display import domains_table
@@ -104,7 +104,7 @@ def run_baselines(
     split: Split = "dev",
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate scripted policies: random, bayes (never sees what is hidden) and informed (sees it)."""
+    """Evaluate scripted policies: random, bayes (never sees the hidden rule) and informed (sees the hidden rule)."""
     from codots.cli.display import plain_table
     from codots.domains.registry import first_preset
     from codots.evaluation.evaluate import POLICIES, baselines
@@ -130,7 +130,11 @@ def run_play(
         typer.Option(help="Watch a scripted policy: random, bayes or informed.", autocompletion=completing(policies)),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Watch a model: model folder, run, base or openai:NAME.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Watch a model: model folder, run folder, base (the bundled tiny model) or openai:NAME.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Play a pack yourself: solve the tasks, and write your own notes between them."""

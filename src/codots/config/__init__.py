@@ -1,1 +1,1 @@
-"""Recipes: schemas, reading and validation."""
+"""Recipes: their schemas, and how they are read and validated."""

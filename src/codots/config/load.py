@@ -21,13 +21,13 @@ COMMAND_KEYS: dict[type[Section], tuple[str, tuple[str, ...]]] = {
     PretrainConfig: ("pretrain", ("stages",)),
     EvalConfig: ("eval", ("arms", "split", "writer")),
 }
-"""The command of each kind of recipe, and keys that only its files have."""
+"""The command of each kind of recipe, and some keys that only this kind of recipe has."""
 
 
 def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> C:
-    """Read a recipe and apply `key=value` changes.
+    """Read a recipe, apply `key=value` changes, and validate it.
 
-    Raises ValueError, one line that names the nearest key.
+    Raises ValueError if the file or a change is invalid. The message is one line and suggests the nearest key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -46,7 +46,8 @@ def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> 
 def settings(kind: type[C], values: dict[str, Any], changes: list[str] | None, where: str) -> C:
     """Apply `key=value` changes to values and validate them.
 
-    Raises ValueError, one line that names the nearest key. `where` is the name of the recipe in errors.
+    Raises ValueError if a change or a value is invalid. The message is one line and suggests the nearest key. `where`
+    is the name of the recipe in error messages.
     """
     for change in changes or []:
         _change(values, change)
@@ -75,9 +76,9 @@ def _change(values: dict[str, Any], change: str) -> None:
 
 
 def _section(values: Any, name: str, change: str) -> Any:
-    """Return the section or list of this name, or add an empty section.
+    """Return the section or list of this name. If there is none, add and return an empty section.
 
-    `engine: local` becomes the section that it is short for.
+    If `engine` has its short form, such as `engine: local`, first replace the string by the section `{kind: local}`.
     """
     if isinstance(values, list):
         inner = values[_index(values, name, change)]
@@ -97,7 +98,7 @@ def _index(values: list[Any], name: str, change: str) -> int:
 
 
 def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
-    """Validate values as this kind of recipe; raise ValueError, one line that starts with `where`."""
+    """Validate values as this kind of recipe. Raises ValueError with a one-line message that starts with `where`."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -106,7 +107,7 @@ def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
         if first["type"] == "extra_forbidden":
             unknown = ".".join(part for part in loc if isinstance(part, str))
             raise ValueError(f"{where}: {nearest(unknown, [key.name for key in keys_of(kind)], 'key')}") from error
-        loc = loc[:-1] if loc[-1:] and loc[-1] in ("str", "bool", "int", "float") else loc  # the branch of a union
+        loc = loc[:-1] if loc[-1:] and loc[-1] in ("str", "bool", "int", "float") else loc  # drop the branch of a union
         path = " ".join(".".join(map(str, loc)).split())
         if first["type"] == "literal_error" and isinstance(first["input"], str):
             choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
@@ -126,15 +127,18 @@ class Key:
     """A key of a recipe."""
 
     name: str
-    """Name of the key, with a dot between section and key."""
+    """Name of the key. The names of its sections come first, separated by dots."""
     default: Any
-    """Default value; None for a required key and for a section."""
+    """Default value. None for a required key, a section and a list of sections."""
     meaning: str
     """Documentation of the key."""
 
 
 def keys_of(kind: type[Section], prefix: str = "") -> Iterator[Key]:
-    """Yield every key of a kind of recipe, including the keys of sections and of lists of sections."""
+    """Yield every key of a kind of recipe, including the keys of sections and of lists of sections.
+
+    The keys that a recipe with one entry of `worlds` may set at the top level are also yielded in that short form.
+    """
     for name, info in kind.model_fields.items():
         sections = [part for part in (info.annotation, *get_args(info.annotation)) if _is_section(part)]
         default = None if sections or info.is_required() else info.default

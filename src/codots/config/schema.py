@@ -23,11 +23,11 @@ from codots.sampler.base import CACHE_BYTES
 
 
 class CreditConfig(Section):
-    """Advantage estimator: a preset, and the parts that differ from it."""
+    """Advantage estimator: a preset, and the parts that differ from the preset."""
 
     preset: str = "codots"
     """Preset estimator: `codots`, `paper`, `leave-one-out`, `sum`, `discounted`, `length-neutral`, `coarse`. The other
-    keys of `credit` override its parts."""
+    keys of `credit` override parts of the preset."""
     returns: str | None = None
     """Return of an episode: `mean`, `sum`, `window`, `discounted`, `coarse`."""
     baseline: str | None = None
@@ -62,10 +62,10 @@ def _checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
 
 
 ENTRY_PROFILE_KEYS = ("style", "solve_tokens", "update_tokens", "max_context_chars")
-"""Profile keys that one entry of `worlds` may override; all other keys hold for the whole model."""
+"""Profile keys that an entry of `worlds` or an evaluation may override. All other keys apply to the whole model."""
 EntryProfile = Annotated[dict[str, Any], AfterValidator(_checked_profile)]
 MAX_COUNT = 10**6
-"""Upper bound of counts, far above what a step can hold."""
+"""Upper bound of counts, far more than a training step can hold in memory."""
 
 
 class WorldConfig(Section):
@@ -98,7 +98,7 @@ class EngineConfig(Section):
     kind: Literal["local"] = "local"
     """Kind of the engine: `local` uses processes on this machine."""
     delay: int = Field(default=0, ge=0, le=1000)
-    """Number of steps by which rollouts run ahead of training; 0 trains only on rollouts of the newest weights."""
+    """Number of steps by which rollouts run ahead of training. With 0, all rollouts use the newest weights."""
 
     @model_validator(mode="before")
     @classmethod
@@ -109,10 +109,10 @@ class EngineConfig(Section):
 
 
 class TrainConfig(Config):
-    """Recipe of `codots train`: CoD-Train rolls out lives in packs and runs RL on every episode."""
+    """Recipe of `codots train`, which runs CoD-Train: roll out lives on packs, then train on every episode with RL."""
 
     SHORT: ClassVar = ("domain", "preset", "pack_size", "packs_per_step")
-    """Keys of an entry of `worlds` that a recipe with one entry may set at the top level."""
+    """Keys of an entry of `worlds` that a recipe with only one entry may set at the top level instead."""
 
     worlds: list[WorldConfig] = Field(default_factory=lambda: [WorldConfig()], min_length=1)
     """Worlds to train on: a list of `{domain, preset, pack_size, packs_per_step, profile}`. A recipe with one entry may
@@ -120,7 +120,7 @@ class TrainConfig(Config):
     model: str = "base"
     """Model to start from: a model folder, or `base`, the tiny model included in the package."""
     init_from: str | None = Field(None, min_length=1)
-    """Run or checkpoint to start from instead of `model`, with its weights and optimizer state; steps count from 0."""
+    """Run or checkpoint to start from instead of `model`, with its weights and optimizer state. Steps count from 0."""
     run: str = "runs/train"
     """Folder of the run."""
     seed: int = 0
@@ -130,7 +130,7 @@ class TrainConfig(Config):
     group_size: int = Field(default=8, ge=2, le=MAX_COUNT)
     """Number of lives per pack, G."""
     minibatches: int = Field(default=1, ge=1)
-    """Number of mini-batches per training step, split by pack, with one optimizer step for each."""
+    """Number of mini-batches per training step. They are split by pack, and each has its own optimizer step."""
     contexts: Literal["own", "none"] = "own"
     """Contexts of the tasks: `own` uses the contexts that the model writes; `none` trains task by task, with empty
     contexts and no rewrites."""
@@ -143,36 +143,36 @@ class TrainConfig(Config):
     engine: EngineConfig = Field(default_factory=lambda: EngineConfig())
     """Engine that rolls out lives and computes gradients; `engine: local` is short for `engine: {kind: local}`."""
     sampler: Literal["lockstep", "continuous"] = "lockstep"
-    """Batching of the sampler: `lockstep` decodes once every session is waiting, so equal recipes give equal numbers;
-    `continuous` does not wait for slow environments, so numbers depend on timing."""
+    """Batching of the sampler. `lockstep` decodes when every session is waiting, so equal recipes give equal results.
+    `continuous` does not wait for slow environments, so results depend on timing."""
     workers: int = Field(default=2, ge=1)
-    """Number of processes, one per core; a GPU always uses one. Runs are equal only if their `workers` are equal."""
+    """Number of worker processes, one per core; a GPU always uses one. Results are equal only for equal `workers`."""
     device: str = "auto"
     """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of forward and backward; `auto` is bfloat16 on GPUs that support it. The optimizer uses float32."""
     kv_cache_gib: float = Field(CACHE_BYTES / 2**30, gt=0, le=1e6)
-    """Maximum size of the KV cache of each worker's sampler, in GiB; lives that do not fit wait."""
+    """Maximum size of the KV cache of each worker, in GiB. Lives that do not fit into the cache wait."""
     profile: dict[str, str | bool | int | float] = Field(default={})
-    """Keys that override the model's `codots.json`, such as `solve_tokens`."""
+    """Keys that override keys of the model's `codots.json`, such as `solve_tokens`."""
     save_every: int = Field(default=20, ge=1)
-    """Number of steps between checkpoints; the last step is always saved."""
+    """Number of steps between checkpoints. The last step is always saved."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Number of newest checkpoints to keep; the best checkpoint on `dev` is kept as well."""
+    """Number of newest checkpoints to keep. The best checkpoint on `dev` is kept as well."""
     eval_every: int = Field(default=20, ge=0)
-    """Number of steps between evaluations on `dev`; 0 disables them. They do not affect training."""
+    """Number of steps between evaluations on `dev`, which do not affect training. 0 disables the evaluations."""
     eval_packs: int = Field(default=32, ge=2)
     """Number of packs in an evaluation on `dev`."""
     rollout_log_every: int = Field(default=10, ge=1)
-    """Number of steps between recorded rollouts."""
+    """Number of steps between the training steps whose rollouts are recorded."""
     loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default=["tensorboard"])
     """Loggers that receive the metrics in addition to `metrics.jsonl`: `tensorboard`, `wandb`, `mlflow`."""
     max_logprob_gap: float = Field(default=0.05, gt=0)
-    """Maximum mean difference between sampler and learner logprobs of the same tokens, in nats; above it the run stops.
-    One engine in full precision reaches about 1e-7."""
+    """Maximum mean absolute difference between the sampler's and the learner's logprobs of the same tokens, in nats.
+    The run stops if the difference is larger. With one engine in full precision, the difference is about 1e-7."""
     stage_timeout: float = Field(default=STAGE_TIMEOUT, gt=0, le=MAX_TIMEOUT)
-    """Timeout in seconds of one stage, such as the rollouts of a step or the passes of a mini-batch; the run stops and
-    names the stage."""
+    """Timeout of one stage, in seconds, such as the rollouts of a step or the passes of a mini-batch. After a timeout
+    the run stops, and the error names the stage."""
 
     @model_validator(mode="before")
     @classmethod
@@ -186,11 +186,14 @@ class TrainConfig(Config):
 
     @property
     def packs_per_step(self) -> int:
-        """Number of packs in a training step, over all entries of `worlds`."""
+        """Total number of packs in a training step, over all entries of `worlds`."""
         return sum(world.packs_per_step for world in self.worlds)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values as plain data for YAML and JSON, with a single entry of `worlds` in the short form."""
+        """Return all values as plain data for YAML and JSON.
+
+        If `worlds` has one entry without a profile, its keys are at the top level.
+        """
         values = self.model_dump(mode="json")
         if len(self.worlds) > 1 or self.worlds[0].profile:
             return values
@@ -213,10 +216,10 @@ class TrainConfig(Config):
 
 
 class EvalConfig(Config):
-    """Settings of `codots eval`: one model on held-out packs, with the same packs for every arm."""
+    """Settings of `codots eval`, which evaluates one model on held-out packs, with the same packs for every arm."""
 
     model: str
-    """Model to evaluate: a model folder, a run, `base`, or `openai:NAME`."""
+    """Model to evaluate: a model folder, a run folder, `base`, or `openai:NAME`."""
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""
     preset: str = "easy"
@@ -228,23 +231,24 @@ class EvalConfig(Config):
     pack_size: int = Field(default=4, ge=1)
     """Number of tasks in a pack, S."""
     arms: list[str] = Field(default=["own", "null"], min_length=1)
-    """Arms to compare: `own`, `null`, `shuffled`, `frozen`, `oracle`; on the command line `arms=own,null`."""
+    """Arms to compare: `own`, `null`, `shuffled`, `frozen`, `oracle`. On the command line, write `arms=own,null`."""
     writer: str | None = None
     """Model that writes the contexts, instead of the evaluated model."""
     seed: int = 0
-    """Seed of the sampling."""
+    """Seed of the random streams for sampling."""
     temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
+    """Sampling temperature; 0 is greedy decoding."""
     profile: EntryProfile = Field(default={})
-    """Keys that override the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`."""
+    """Keys that override keys of the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`,
+    `max_context_chars`."""
     workers: int = Field(default=2, ge=1)
     """Number of processes, one per core."""
     rows: str | None = None
-    """File with one JSON line per episode; a stopped evaluation resumes from it."""
+    """File to write with one JSON line per episode. A stopped evaluation resumes from this file."""
     device: str = "auto"
     """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
     stage_timeout: float = Field(default=STAGE_TIMEOUT, gt=0, le=MAX_TIMEOUT)
-    """Timeout in seconds of 100 packs of one arm."""
+    """Timeout of the rollouts of 100 packs of one arm, in seconds."""
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -274,7 +278,7 @@ class EvalConfig(Config):
 
 
 def _null(word: Any) -> Any:
-    """Return the arm `null` for None, which is how YAML reads an unquoted `null`."""
+    """Return the arm name `null` if the word is None, because YAML reads an unquoted `null` as None."""
     return "null" if word is None else word
 
 
@@ -284,7 +288,7 @@ class Stage(Section):
     steps: int = Field(ge=1)
     """Number of optimizer steps."""
     packs_per_step: int = Field(default=48, ge=1)
-    """Number of packs in a step, with one scripted life each."""
+    """Number of packs in a step. Each pack has one life of the scripted teacher."""
     lr: float = Field(2e-3, gt=0, le=100)
     """Peak learning rate."""
     min_lr_ratio: float = Field(default=0.05, ge=0, le=1)
@@ -292,16 +296,16 @@ class Stage(Section):
     noise: Noise = Field(default_factory=Noise)
     """Noise of the scripted teacher."""
     given: float = Field(default=0.0, ge=0, le=1)
-    """Fraction of lives that read the true context and write none, rounded up to quarters."""
+    """Fraction of lives that are given the true context and do not write contexts, rounded up to quarters."""
     presets: list[str] = Field(["easy"], min_length=1)
-    """Presets of the packs, used in turn."""
+    """Presets of the packs. Successive packs of a step use the presets in turn."""
 
 
 class PretrainConfig(Config):
-    """Recipe of `codots pretrain`: a tiny model trained from scratch by imitation of a scripted teacher."""
+    """Recipe of `codots pretrain`, which trains a tiny model from scratch by imitation of a scripted teacher."""
 
     run: str = "runs/tiny-base"
-    """Folder of the run; the model is saved in its subfolder `model`."""
+    """Folder of the run. The model is saved in the subfolder `model`."""
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""
     seed: int = 0
@@ -329,6 +333,6 @@ class PretrainConfig(Config):
 
 
 def fingerprint(recipe: dict[str, Any], *, without: frozenset[str] = frozenset()) -> str:
-    """Return a hash of a recipe, so that a run is never resumed with another one. Keys in `without` are left out."""
+    """Return a hash of a recipe without the keys in `without`. The hash prevents resuming a run with another recipe."""
     hashed = {key: value for key, value in recipe.items() if key not in without}
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]

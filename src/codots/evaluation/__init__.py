@@ -1,1 +1,1 @@
-"""Evaluation: reward by position, control arms on the same packs, and intervals."""
+"""Evaluation: reward by position, control arms on the same packs, and 95% intervals."""

@@ -1,4 +1,4 @@
-"""Compute reward curves by position from recorded rows, and the differences of arms paired by pack."""
+"""Compute reward by position from recorded rows, and differences between arms, which are paired by pack."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from codots.rollout.records import Row, solves
 
 @dataclass(frozen=True)
 class ArmReport:
-    """The curves of one arm; every list is indexed by position."""
+    """The curves of one arm. Every list is indexed by position."""
 
     reward: list[float]
     ci95: list[list[float]]
     """95% interval of the reward, over packs."""
     success: list[float]
     success_ci95: list[list[float]]
-    """Wilson interval of the success rate."""
+    """95% Wilson interval of the success rate, over packs."""
     malformed: list[float]
     malformed_updates: float
     """Fraction of rewrites that could not be parsed."""
     missing: int
-    """Number of lives lost to infrastructure failures."""
+    """Number of missing lives, which were lost to infrastructure failures."""
     right: list[float] | None
-    """Correct claims in the context, as a fraction of all facts; None if the domain does not count facts."""
+    """Correct claims in the context, as a fraction of all facts. None if the domain does not count facts or every life
+    is missing."""
     wrong: list[float] | None
-    """Wrong claims in the context, as a fraction of all facts; None if the domain does not count facts."""
+    """Wrong claims in the context, as a fraction of all facts. None if the domain does not count facts or every life is
+    missing."""
 
 
 def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[str, Any]:
-    """Return every computed field of a report. `lives` maps an arm to the rows of each pack's life."""
+    """Return every computed field of a report. `lives` maps each arm to the rows of its lives, one life per pack."""
     size = len(packs[0].tasks)
     domain = packs[0].domain
     floor_PS = np.array([[domain.floor(task) for task in pack.tasks] for pack in packs])
@@ -89,15 +91,15 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
 
 
 def rewards(lives: Sequence[Sequence[Row]], size: int) -> np.ndarray:
-    """Return the rewards of the solve episodes, shape (P, S), with NaN where a life is missing."""
+    """Return the rewards of the solve episodes as an array of shape (packs, tasks). Missing lives have NaN rewards."""
     return np.array([[row.reward for row in solves(rows)] or [np.nan] * size for rows in lives], dtype=float)
 
 
 def rounded(values: np.ndarray) -> list[float]:
-    """Round to four digits, as plain floats."""
+    """Return the values as floats, rounded to four digits."""
     return [round(float(value), 4) for value in values]
 
 
 def scripted_rewards(policy: str, packs: Sequence[Pack]) -> np.ndarray:
-    """Return the rewards of a scripted policy, shape (P, S); each life has one policy instance."""
+    """Return the rewards of a scripted policy as an array of shape (packs, tasks). Each pack has its own policy."""
     return np.array([[played.reward for played in play_pack(pack, policy)] for pack in packs])

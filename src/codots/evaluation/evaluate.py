@@ -1,4 +1,4 @@
-"""Evaluate a model: reward by position of every arm on the same packs, with references and intervals."""
+"""Evaluate a model: reward by position for every arm on the same packs, with references and 95% intervals."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger("codots")
 __all__ = ["ARMS", "POLICIES", "ArmReport", "Report", "as_json", "baselines", "evaluate"]
 
 RANDOM_LIVES = 8
-"""Lives of the random policy per pack; its rewards vary most."""
+"""Number of lives of the random policy per pack. There are several, because the rewards of this policy vary most."""
 CHUNK = 100
-"""Packs rolled out, and written to `rows`, together."""
+"""Number of packs that are rolled out, and written to `rows`, together."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The result of an evaluation; lists are indexed by position, differences are paired by pack."""
+    """The result of an evaluation. Lists are indexed by position, and differences between arms are paired by pack."""
 
     model: str
     writer: str | None
@@ -51,30 +51,31 @@ class Report:
     bayes: list[float]
     ceiling: list[float]
     lift: list[float] | None
-    """own - null, the gain from the model's own contexts."""
+    """own - null, the gain from the model's own contexts. None if either arm was not evaluated."""
     lift_ci95: list[list[float]] | None
     share: list[float] | None
-    """(own_j - bayes_0) / (ceiling_j - bayes_0): the fraction of the gain that needs a context."""
+    """(own_j - bayes_0) / (ceiling_j - bayes_0): how much of the gain that is possible only with a context was reached.
+    None if `own` was not evaluated or `bayes` is not exact."""
     share_ci95: list[list[float]] | None
     shuffled_lift: list[float] | None
-    """shuffled - null."""
+    """shuffled - null. None if either arm was not evaluated."""
     shuffled_lift_ci95: list[list[float]] | None
     tokens: int
-    """Sampled tokens of all arms; an episode that two arms share counts for both."""
+    """Number of sampled tokens of all arms. An episode that two arms share is counted for both."""
 
 
 def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Report:
     """Evaluate a model on held-out packs, with the same packs for every arm.
 
-    With `writer`, another model writes the contexts of `own` and of the arms derived from it: that model's own lives
-    are rolled out first (the rows of arm `writer`), and the evaluated model only reads their contexts.
+    If `writer` is set, this other model writes the contexts of `own` and of the arms derived from `own`. The lives of
+    the writer are rolled out first and recorded as arm `writer`. The evaluated model then only reads their contexts.
 
-    `rows` is a JSONL file with one line per episode. A chunk of packs is written as soon as it ends, also for arms that
-    only another arm needs. Lives that the file already has for this evaluation are not rolled out again, and the report
-    is the same.
+    If `rows` is set, every episode is written to this JSONL file, one line per episode. Each chunk of packs is written
+    as soon as it is finished, including the chunks of arms that are not requested but needed by another arm. Lives of
+    this evaluation that the file already contains are not rolled out again; this does not change the report.
 
-    Missing lives are logged as warnings. Raises ValueError for an unknown model and for `rows` of another evaluation,
-    and TimeoutError if a chunk of packs takes longer than `stage_timeout` seconds.
+    Missing lives (lost to infrastructure failures) are logged as warnings. Raises ValueError for an unknown model and
+    if `rows` belongs to another evaluation, and TimeoutError if a chunk takes longer than `stage_timeout` seconds.
     """
     arms, rows = config.arms, None if config.rows is None else Path(config.rows)
     if rows is not None:
@@ -110,14 +111,14 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
 
 
 def warn_of_missing(lives: dict[str, list[list[Row]]]) -> None:
-    """Log how many lives of each arm are missing, with the first error."""
+    """Log a warning for each arm that has missing lives, with their number and the first error."""
     for arm, arm_lives in lives.items():
         if missing := [rows[0] for rows in arm_lives if rows[0].kind == MISSING]:
             log.warning(f"{len(missing)} of {len(arm_lives)} lives of {arm} are missing: {missing[0].outcome}")
 
 
 class _Evaluator:
-    """Rolls out packs with one model."""
+    """One model, with the settings for rolling out packs."""
 
     def __init__(self, model: str, config: EvalConfig) -> None:
         options: dict[str, Any] = config.model_dump(include={"temperature", "profile", "workers", "device"})
@@ -135,7 +136,10 @@ class _Evaluator:
         on_progress: OnProgress,
         own: Sequence[Sequence[Row]] = (),
     ) -> list[list[Row]]:
-        """Roll out every pack once. All arms use the same random streams; `own` are lives that can be reused."""
+        """Roll out every pack once and return the rows of each life. All arms use the same random streams.
+
+        `own` is the lives of arm `own`, whose rows are reused for tasks with the same context.
+        """
         lives: list[list[Row]] = []
         for first in range(0, len(packs), CHUNK):
             part = range(first, min(first + CHUNK, len(packs)))
@@ -170,10 +174,10 @@ class _Evaluator:
 
 
 def split_known(pack: Pack, given: Own | Given, own: Sequence[Row]) -> tuple[list[Row], list[Pack]]:
-    """Split a life into the rows that can be reused from `own` and the pieces that are left to roll out.
+    """Split a life into rows that are reused from `own` and pieces that must be rolled out.
 
-    A row is reused if its task was given the same context. If contexts are given and the world keeps no memory, each
-    task is a piece of its own, so that all tasks are rolled out in parallel.
+    If contexts are given and the world keeps no memory, each task is a piece of its own, so that tasks are rolled out
+    in parallel, and the row of a task is reused if `own` had the same context. Otherwise the whole life is one piece.
     """
     if isinstance(given, Own) or pack.domain.make_memory(pack.world) is not None:
         return [], [pack]
@@ -183,7 +187,7 @@ def split_known(pack: Pack, given: Own | Given, own: Sequence[Row]) -> tuple[lis
 
 
 def joined(pack: Pack, arm: str, known: Sequence[Row], lives: Sequence[Life]) -> list[Row]:
-    """Join the pieces of a life; the life is missing if any piece is."""
+    """Join reused rows and rolled-out pieces into one life. The life is missing if any piece is missing."""
     if missing := [life for life in lives if not life.episodes]:
         return [missing_row(pack, missing[0], arm=arm)]
     rows = [replace(row, arm=arm) for row in known] + [row for life in lives for row in life_rows(pack, life, arm=arm)]
@@ -198,7 +202,7 @@ def roll_out_arms(
     journal: Journal,
     on_progress: OnProgress,
 ) -> dict[str, list[list[Row]]]:
-    """Roll out every arm and return the rows of each life, by arm and pack."""
+    """Roll out every arm. Return, for each arm, the rows of each life in the order of the packs."""
     size = len(packs[0].tasks)
     lives: dict[str, list[list[Row]]] = {}
     if needed_own(arms):
@@ -208,7 +212,7 @@ def roll_out_arms(
             writer.model.close()  # keep one model in memory
             given = [Given(reader.strategy, fitted(contexts(rows), size)) for rows in written]
         lives["own"] = reader.roll_out("own", packs, given, journal, on_progress)
-        if writer is not None:  # a life without written contexts is missing, not empty
+        if writer is not None:  # if the writer's life is missing, the life of `own` is missing as well
             missing = [[replace(rows[0], arm="own")] if rows[0].kind == MISSING else [] for rows in written]
             lives["own"] = [lost or rows for lost, rows in zip(missing, lives["own"], strict=True)]
     own = [contexts(rows) for rows in lives.get("own", [])]
@@ -222,22 +226,22 @@ def roll_out_arms(
 
 
 def baselines(domain: str, *, preset: str, packs: int, size: int, split: str = "dev") -> dict[str, Any]:
-    """Return the mean reward of each scripted policy by position, and whether `bayes` is exact."""
+    """Return the mean reward by position of each scripted policy, and whether `bayes` is exact."""
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
     curves = {name: rounded(scripted_rewards(name, drawn).mean(0)) for name in POLICIES[1:]}
-    lives = range(RANDOM_LIVES)  # all lives of a pack in a row, so that environments can use their caches
+    lives = range(RANDOM_LIVES)  # lives of a pack are consecutive, so that environments can use their caches
     chance = np.array([scripted_rewards("random", [reseeded(pack, k) for k in lives]).mean(0) for pack in drawn])
     head = {"domain": domain, "preset": preset, "split": split, "n_packs": packs, "size": size}
     return {**head, "random": rounded(chance.mean(0)), **curves, "exact": drawn[0].domain.exact}
 
 
 def reseeded(pack: Pack, k: int) -> Pack:
-    """Return the same pack with other random streams for its policy."""
+    """Return the same pack with different random streams for the policy. Each k has its own streams."""
     return replace(pack, world=replace(pack.world, names=(*pack.world.names, k)))
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return a report as plain data, with None in place of NaN, which JSON does not have."""
+    """Return a report as plain data for JSON. NaN is replaced by None, because JSON has no NaN."""
     plain: dict[str, Any] = without_nan(asdict(report))
     return plain
 

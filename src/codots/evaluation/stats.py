@@ -1,4 +1,4 @@
-"""95% intervals of means, rates and ratios, also for few or equal values."""
+"""95% intervals of means, rates and ratios, including those of few or equal values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class MeanEstimate:
 
 
 def mean_ci(values: np.ndarray, least: float, greatest: float) -> MeanEstimate:
-    """Return the mean and t interval of one value per pack, ignoring NaN; the interval is clipped to possible values.
+    """Return the mean of `values`, one per pack, and its 95% t interval. NaN values are ignored.
 
-    Equal values have no spread to estimate. Their interval reaches, on each side, as far as the Wilson interval of n
-    successes in n trials is wide, times `greatest - least`.
+    The interval is clipped to the possible values, `least` to `greatest`. If all n values are equal, they have no
+    spread to estimate. Half the width of the interval is then `greatest - least` times the width of the 95% Wilson
+    interval of n successes in n trials. The mean and the interval are NaN if there are no values.
     """
     values = values[~np.isnan(values)]
     n = len(values)
@@ -37,7 +38,7 @@ def mean_ci(values: np.ndarray, least: float, greatest: float) -> MeanEstimate:
 
 
 def rate_ci(hits: np.ndarray) -> list[float]:
-    """Return the Wilson interval of a success rate, with one hit or miss per pack."""
+    """Return the 95% Wilson interval of a success rate, from one success or failure per pack; NaN if there are none."""
     if not len(hits):
         return [float("nan"), float("nan")]
     found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
@@ -45,7 +46,11 @@ def rate_ci(hits: np.ndarray) -> list[float]:
 
 
 def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> MeanEstimate:
-    """Return the ratio of two means paired by pack, with a BCa bootstrap interval over packs (Efron 1987)."""
+    """Return the ratio of two means, and its 95% BCa bootstrap interval over packs (Efron 1987).
+
+    `above` and `below` are paired by pack. Packs with a NaN are ignored. The interval is NaN if there are fewer than
+    three packs, if `above` does not vary, or if the mean of `below` is 0, overall or in a resample.
+    """
     present = ~(np.isnan(above) | np.isnan(below))
     above, below = above[present], below[present]
 
@@ -57,7 +62,7 @@ def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> MeanEst
         value = float(above.mean() / below.mean()) if len(above) and abs(below.mean()) > 1e-9 else float("nan")
         return MeanEstimate(value, [float("nan"), float("nan")])
     with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a resample may have a mean of 0 in `below`; there is no interval then
+        warnings.simplefilter("ignore")  # if the mean of `below` is 0 in a resample, the interval is not finite
         found = stats.bootstrap(
             (above, below),
             ratio,

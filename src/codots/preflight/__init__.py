@@ -1,1 +1,1 @@
-"""Checks of this machine, and estimates of memory and time, before a run."""
+"""Checks to make before a run: whether this machine is ready, and how much memory and time the run needs."""

@@ -1,4 +1,4 @@
-"""Check whether this machine can run a recipe, and what to change if it cannot."""
+"""Check whether this machine can run a recipe, and suggest what to change if it cannot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from codots.runs.loggers import check_loggers
 
 GIB = 2**30
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""File in which Linux states the CPU quota of a container."""
+"""File that contains the CPU quota of a Linux container."""
 MOMENTS = 8
 """Bytes of optimizer state per trained weight in a checkpoint."""
 
@@ -32,13 +32,13 @@ class Finding:
     what: str
     found: str
     change: str = ""
-    """What to change; empty if nothing needs to change."""
+    """The change to make. Empty if nothing needs to change."""
     must: bool = False
     """Whether the recipe cannot run without the change."""
 
 
 def examine(config: TrainConfig) -> list[Finding]:
-    """Run every check; a check that raises becomes a finding."""
+    """Run every check and return the findings. An exception raised by a check is returned as a finding."""
     return [found for name, check in CHECKS.items() for found in _run_check(name, check, config)]
 
 
@@ -56,7 +56,7 @@ def check_python(config: TrainConfig) -> Iterator[Finding]:
 
 
 def check_torch(config: TrainConfig) -> Iterator[Finding]:
-    """Check the build of torch, and that it computes."""
+    """Report the build of torch, and check that a matrix product is finite."""
     from importlib.metadata import version
 
     import torch
@@ -68,7 +68,7 @@ def check_torch(config: TrainConfig) -> Iterator[Finding]:
 
 
 def check_device(config: TrainConfig) -> Iterator[Finding]:
-    """Check the devices, and which one the run uses."""
+    """Report the devices and the one that the run uses. Suggest a GPU if a large model would run on the CPU."""
     import torch
 
     devices = ["CPU"]
@@ -89,14 +89,14 @@ def check_device(config: TrainConfig) -> Iterator[Finding]:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use, within its CPU affinity and the quota of its container."""
+    """Return the number of cores that this process may use, given its CPU affinity and the quota of its container."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share, _, period = QUOTA.read_text().partition(" ") if QUOTA.is_file() else ("max", "", "")
     return available if share == "max" else max(1, min(available, int(share) // int(period)))
 
 
 def check_threads(config: TrainConfig) -> Iterator[Finding]:
-    """Check the number of workers and of threads per process."""
+    """Check the number of workers and the number of threads per process."""
     n, value = cores(), os.environ.get("OMP_NUM_THREADS")
     crowded = config.workers > n
     yield Finding(
@@ -108,7 +108,7 @@ def check_threads(config: TrainConfig) -> Iterator[Finding]:
 
 
 def check_disk(config: TrainConfig) -> Iterator[Finding]:
-    """Check free disk space and write permission."""
+    """Check the free disk space and the write permission of the run folder."""
     folder = Path(config.run).resolve()
     while not folder.exists():
         folder = folder.parent
@@ -132,7 +132,7 @@ def check_disk(config: TrainConfig) -> Iterator[Finding]:
 
 
 def check_model(config: TrainConfig) -> Iterator[Finding]:
-    """Check that the model loads, and report its prompt style."""
+    """Check that the model loads, and that LoRA and the reference model are available if the recipe uses them."""
     from codots.learner.lora import check_lora
     from codots.model.load import load_model, model_folder
     from codots.training.setup import profile_of
@@ -168,6 +168,6 @@ CHECKS = {
 
 
 def as_json(findings: list[Finding]) -> str:
-    """Return the findings as JSON."""
+    """Return the findings as JSON, with `fit` true if none of the changes is required."""
     fit = not any(found.must for found in findings)
     return json.dumps({"fit": fit, "findings": [vars(found) for found in findings]}, indent=2)

@@ -27,35 +27,35 @@ from codots.training.setup import entry_profile, profile_of
 
 GIB = 2**30
 OVERHEAD = 1.15
-"""Factor for the overhead of allocators and libraries."""
+"""Factor that covers the memory overhead of allocators and libraries."""
 CUDA_CONTEXT = 0.6 * GIB
-"""Bytes of GPU memory used by driver and libraries."""
+"""Bytes of GPU memory that the driver and the libraries use."""
 PACKS = 4
-"""Packs in a dry run."""
+"""Mean number of packs in the dry run per entry of `worlds`."""
 STATUS = Path("/proc/self/status")
 LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""File in which Linux states the memory limit of a container."""
+"""File that contains the memory limit of a Linux container."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Memory and time of a run on its device."""
+    """Estimated memory and time of a run on its device."""
 
     place: Place
     parts: dict[str, float]
-    """Bytes by use."""
+    """Bytes of memory, by use."""
     there: float
-    """Bytes of memory that the device has."""
+    """Bytes of memory of the device."""
     changes: tuple[str, ...] = ()
-    """Changes that make the run fit; empty if it fits, or if no known change is enough."""
+    """Changes that make the run fit into memory. Empty if the run fits already, or if no known change is enough."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of one step by use; empty if the device is not available."""
+    """Seconds of one step, by use. Empty if the run does not fit, or if only its memory is estimated."""
     whole: float = 0.0
-    """Seconds of the whole run, including evaluations on `dev`."""
+    """Seconds of the whole run, including its evaluations on `dev`. 0 if `seconds` is empty."""
 
     @property
     def needed(self) -> float:
-        """Total bytes."""
+        """Total bytes of memory that the run needs."""
         return sum(self.parts.values())
 
     @property
@@ -65,10 +65,10 @@ class Estimate:
 
 
 def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
-    """Estimate a run on this machine, or only its memory on another device with `gib` GiB.
+    """Estimate the memory and time of a run on this machine, or only the memory on another device with `gib` GiB.
 
-    Memory assumes replies of maximum length, time replies of half that length. Raises ValueError for a recipe that
-    cannot run.
+    The memory is that of replies of maximum length. The time is that of replies of half the maximum length; it is not
+    estimated if the run does not fit into memory. Raises ValueError for a recipe that cannot run.
     """
     from transformers import AutoConfig
 
@@ -95,7 +95,11 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
 
 
 def scripted_lives(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[DryRun]:
-    """Play a few packs with scripted policies, from each entry of `worlds` in proportion to its packs per step."""
+    """Roll out a few packs of each entry of `worlds` with scripted policies.
+
+    The number of packs of an entry is proportional to its `packs_per_step`, and at least two. `share` is the length of
+    the replies as a fraction of the maximum length.
+    """
     lives = []
     for world in config.worlds:
         count = max(2, round(PACKS * len(config.worlds) * world.packs_per_step / config.packs_per_step))
@@ -106,7 +110,7 @@ def scripted_lives(config: TrainConfig, profile: Profile, render: Render, share:
 
 
 def remote_place(config: TrainConfig) -> Place:
-    """Return device and dtype of a recipe on another machine with a GPU."""
+    """Return the device and dtype that a recipe would use on another machine, which is assumed to have a GPU."""
     return Place("cuda" if config.device == "auto" else config.device, _half(config.dtype))
 
 
@@ -115,7 +119,7 @@ def _half(dtype: str) -> str:
 
 
 def device_memory(at: Place) -> float:
-    """Return the bytes of memory of a device."""
+    """Return the bytes of memory of a device. For a CPU, this is at most the memory limit of the container."""
     if at.device.startswith("cuda"):
         import torch
 
@@ -127,7 +131,7 @@ def device_memory(at: Place) -> float:
 
 @cache
 def process_bytes(at: Place) -> float:
-    """Return the bytes of a worker without a model."""
+    """Return the bytes of memory of a worker process before it loads a model."""
     if at.device.startswith("cuda"):
         return CUDA_CONTEXT
     if STATUS.is_file():
@@ -138,7 +142,7 @@ def process_bytes(at: Place) -> float:
 
 
 def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryRun]) -> dict[str, float]:
-    """Return the bytes of all workers by use, with replies of maximum length."""
+    """Return the bytes of memory of all workers, by use."""
     workers = config.workers if shape.place.device == "cpu" else 1
     lora = config.learner.lora
     new = shape.adapters(lora.rank, lora.targets) if lora else 0
@@ -148,7 +152,7 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryR
     width = min(profile.max_model_len, 1 << (max(life.longest for life in lives) - 1).bit_length())
     each = {
         "weights": (shape.weights + new) * shape.itemsize,
-        # two moments and the gradient; in half precision also float32 weights and the gradient of a pass
+        # two moments and the gradient; in half precision also float32 weights and the gradient of one pass
         "optimiser": learned * (12 + half * (4 + shape.itemsize)),
         "keys and values": slots * width * shape.bytes_per_id * (1 + 1 / shape.layers),  # one layer grows at a time
         "passes": max(backward_bytes(config, shape, lives), slots * shape.vocabulary * (24 + shape.itemsize)),
@@ -161,7 +165,7 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryR
 
 
 def backward_bytes(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> float:
-    """Return the peak bytes of the costliest forward and backward pass."""
+    """Return the peak bytes of memory of the costliest forward and backward pass."""
     # the longest lives, at most one per pack of a step
     longest = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs_per_step]
     parts = micro_batches(grouped(longest, config.group_size), config.learner.max_microbatch_tokens)
@@ -178,14 +182,17 @@ def backward_bytes(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> fl
 
 
 def scored_tokens(part: MicroBatch) -> int:
-    """Return the number of tokens whose logits a pass computes."""
+    """Return the number of sampled tokens in a micro-batch. A pass computes logits for these tokens only."""
     return sum(sum(sample.mask) for sample in part.samples)
 
 
 def changes_that_fit(
     config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryRun], there: float
 ) -> tuple[str, ...]:
-    """Return the first cumulative changes with which the run fits, or () if none are enough."""
+    """Return the shortest series of changes from `smaller_recipes` with which the run fits into memory.
+
+    Returns an empty tuple if all of them together are not enough.
+    """
     changes: dict[str, str] = {}
     for key, value, changed in smaller_recipes(config):
         changes[key] = f"{key}={value}"
@@ -195,7 +202,10 @@ def changes_that_fit(
 
 
 def smaller_recipes(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig]]:
-    """Yield cumulative changes that reduce memory, cheapest first: key, value, and the changed recipe."""
+    """Yield changes that reduce memory, cheapest first, as key, value and changed recipe.
+
+    The changes are cumulative: each recipe also includes all earlier changes.
+    """
 
     def learner(**values: Any) -> TrainConfig:
         return config.model_copy(update={"learner": config.learner.model_copy(update=values)})
@@ -215,7 +225,7 @@ def smaller_recipes(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig
 
 
 def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> dict[str, float]:
-    """Return the seconds of one step by use."""
+    """Return the seconds of one training step, by use."""
     from codots.preflight.timing import time_passes
 
     workers = config.workers if shape.place.device == "cpu" else 1

@@ -1,4 +1,4 @@
-"""Sizes of a model, computed on the meta device without memory for its weights."""
+"""Sizes of a model, computed on the meta device so that its weights take no memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from codots.sampler.cache import bytes_per_id
 
 
 class Shape:
-    """Sizes of a model from its `transformers` config, extrapolated from one and two layers, as all are equal."""
+    """Sizes of a model, computed from its `transformers` config.
+
+    The sizes are extrapolated from models with one and two layers, because all layers have the same size.
+    """
 
     def __init__(self, config: Any, place: Place) -> None:
         self.config, self.place = config, place
@@ -40,23 +43,23 @@ class Shape:
 
     @cached_property
     def weights(self) -> int:
-        """Number of weights."""
+        """Number of weights of the model."""
         one, two = (sum(int(p.numel()) for p in model.parameters()) for model in self._one_and_two)
         return one + (two - one) * (self.layers - 1)
 
     @property
     def bytes_per_id(self) -> int:
-        """Bytes of KV cache per token."""
+        """Bytes of KV cache per token, over all layers."""
         return bytes_per_id(self._one_and_two[0]) * self.layers
 
     def adapters(self, rank: int, targets: tuple[str, ...]) -> int:
-        """Return the number of weights that LoRA adds."""
+        """Return the number of weights that LoRA adapters of this rank add to the modules named in `targets`."""
         modules = self._one_and_two[0].named_modules()
         linear = [m for name, m in modules if name.rpartition(".")[2] in targets and isinstance(m, torch.nn.Linear)]
         return int(sum(m.in_features + m.out_features for m in linear)) * rank * self.layers
 
     def saved_bytes(self, part: MicroBatch) -> int:
-        """Return the bytes that one layer saves for backward."""
+        """Return the bytes that one layer saves for the backward pass of a micro-batch."""
         one, two = (_saved_bytes(model, part) for model in self._one_and_two)
         return int(two - one)
 
@@ -68,7 +71,7 @@ def _saved_bytes(model: Any, part: MicroBatch) -> int:
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         sizes.setdefault(storage._cdata, storage.nbytes())
-        tensors.append(tensor)  # keeps the storage alive, so that no other storage gets its id
+        tensors.append(tensor)  # keeps the storage alive, so that its id is not reused
         return tensor
 
     starts = zip(part.shared, part.nodes, strict=True)

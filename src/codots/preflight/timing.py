@@ -1,4 +1,4 @@
-"""Time a few passes on this machine, with random weights; large models are extrapolated from one and two layers."""
+"""Time a few passes on this machine with random weights. Large models are extrapolated from one and two layers."""
 
 from __future__ import annotations
 
@@ -24,25 +24,28 @@ from codots.sampler.local import LocalSampler
 SMALL = 5_000_000
 """Maximum number of weights for which the whole model is timed."""
 TOKENS = 2048
-"""Tokens that a trial reads and trains on."""
+"""Number of tokens that a trial reads, and number that it trains on."""
 REPLY = 16
-"""Tokens that a trial samples per row."""
+"""Number of tokens that a trial samples per row."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one worker."""
+    """Seconds that one worker needs for each kind of work."""
 
     sampled: float
-    """Seconds of a pass that samples one token for every life."""
+    """Seconds of one pass, which samples one token for each life."""
     read: float
     """Seconds to read one token."""
     learned: float
-    """Seconds of forward and backward for one token."""
+    """Seconds of the forward and backward pass per token."""
 
 
 def time_passes(shape: Shape, lives: Sequence[DryRun], rows: int, recompute: bool) -> Speed:
-    """Time the passes of a recipe whose workers roll out `rows` lives at once."""
+    """Time the passes of a worker that rolls out `rows` lives at once.
+
+    `recompute` is whether training uses gradient checkpointing.
+    """
     torch.set_num_threads(1)
     if shape.weights <= SMALL:
         return Speed(*_timed(shape, shape.layers, lives, rows, recompute))
@@ -70,7 +73,7 @@ def _timed(
 
 
 def _first_episodes(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the first episodes with up to `TOKENS` tokens in total, and at least one."""
+    """Return the first episodes that have at most `TOKENS` tokens in total, but at least one episode."""
     selected, ids = [samples[0]], len(samples[0].ids)
     for sample in samples[1:]:
         ids += len(sample.ids)

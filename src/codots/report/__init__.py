@@ -1,1 +1,1 @@
-"""Report pages of runs, written to disk or served."""
+"""Report pages of runs, written to disk or served to a browser."""

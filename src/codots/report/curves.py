@@ -25,7 +25,7 @@ from codots.report.svg import (
 )
 
 FEW = 20
-"""Up to this many steps, each value is a dot and nothing is smoothed."""
+"""Below this many steps, each value is drawn as a dot and nothing is smoothed."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class Curve:
     name: str
     values: Sequence[float]
     ci95: Sequence[Sequence[float]] | None = None
-    """Lower and upper end of the interval of each value."""
+    """Lower and upper end of the 95% interval of each value."""
     colour: int = 0
     """Index into the palette."""
     dotted: bool = False
 
     @property
     def kind(self) -> str:
-        """CSS class of the colour."""
+        """CSS class of the line's colour."""
         return f"c{self.colour % len(LIGHT)}"
 
 
 def position_curves(series: Sequence[Curve], *, title: str, references: Mapping[str, Sequence[float]]) -> str:
-    """Draw reward by position with intervals, and dashed reference lines."""
+    """Draw reward by position with 95% intervals, and dashed reference lines."""
     lines = [*(curve.values for curve in series), *references.values()]
     size = max(map(len, lines), default=1)
     frame = Frame((0, size - 1), heights(lines))
@@ -75,7 +75,11 @@ def step_curves(
     references: Mapping[str, float] | None = None,
     least_top: float = 1.0,
 ) -> str:
-    """Draw values over training steps: raw values as a thin line, a moving mean as a bold one."""
+    """Draw values over training steps.
+
+    From FEW steps on, a bold line is the moving mean and a thin line the raw values. With fewer steps, a bold line is
+    the raw values.
+    """
     fixed = {name: [value] * len(steps) for name, value in (references or {}).items() if steps}
     frame = Frame(
         (min(steps, default=0), max(steps, default=0)),
@@ -96,7 +100,7 @@ def step_curves(
 
 
 def reference(name: str, values: Sequence[float], frame: Frame, across: Sequence[float]) -> Series:
-    """Draw a dashed reference line; a single value spans the whole plot."""
+    """Draw a dashed reference line. If it has only one value, the line spans the whole plot."""
     points = frame.points(list(across)[: len(values)], values)
     if len(points) == 1:
         points = [(LEFT, points[0][1]), (RIGHT, points[0][1])]
@@ -104,7 +108,7 @@ def reference(name: str, values: Sequence[float], frame: Frame, across: Sequence
 
 
 def whiskers(curve: Curve, points: Sequence[Point], frame: Frame) -> str:
-    """Draw the interval of each value."""
+    """Draw the 95% interval of each value."""
     drawn = []
     for (x, y), interval in zip(points, curve.ci95 or [], strict=False):
         if not math.isnan(y) and all(map(math.isfinite, interval)):
@@ -115,7 +119,7 @@ def whiskers(curve: Curve, points: Sequence[Point], frame: Frame) -> str:
 
 
 def dots(curve: Curve, points: Sequence[Point], what: str, across: Sequence[float]) -> str:
-    """Draw each value as a dot with its number as a tooltip."""
+    """Draw each value as a dot whose tooltip shows the value."""
     drawn = []
     for i, (x, y) in enumerate(points):
         if not math.isnan(y):
@@ -127,7 +131,7 @@ def dots(curve: Curve, points: Sequence[Point], what: str, across: Sequence[floa
 
 
 def moving_mean(values: Sequence[float], width: int) -> list[float]:
-    """Return the mean over `width` neighbours, fewer at the ends, ignoring NaN."""
+    """Return the centred moving mean over `width` values, or fewer at both ends. NaN and inf are ignored."""
     windows = [values[max(0, i - width // 2) : i + width // 2 + 1] for i in range(len(values))]
     finite = [[value for value in window if math.isfinite(value)] for window in windows]
     return [sum(window) / len(window) if window else math.nan for window in finite]

@@ -1,4 +1,4 @@
-"""Evaluations as stored in JSON: validation, when they were made, and how their setting differs from the recipe."""
+"""Evaluations as stored in JSON: validate them, and compare their model and setting with those of the run."""
 
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ class Evaluation:
 
     name: str
     when: str
-    """`before` or `after` training, or `other` for another model."""
+    """`before` or `after` training, or `other` if another model was evaluated."""
     report: dict[str, Any]
 
     @property
     def setting(self) -> tuple[Any, ...]:
-        """Domain, preset, split, number of packs and pack size; only evaluations with equal settings are compared."""
+        """Domain, preset, split, number of packs and pack size. Only evaluations with equal settings are compared."""
         return tuple(self.report[key] for key in ("domain", "preset", "split", "n_packs", "size"))
 
     @property
     def packs(self) -> str:
-        """The packs of the evaluation, in words."""
+        """Description of the packs, such as `100 packs of dev, 4 tasks each`."""
         return "{n_packs} packs of {split}, {size} tasks each".format(**self.report)
 
     def mismatch(self, config: dict[str, Any]) -> str:
-        """Return how its lives differ from the training lives, such as `hard 8 tasks`; empty if they match."""
+        """Return how the evaluated lives differ from the training lives, such as `hard 8 tasks`, or '' if they match.
+
+        If the recipe has several entries, the most similar one is compared.
+        """
         values = [(key, self.report[key]) for key in ("domain", "preset", "size")]
         differing = [[(key, v) for key, v in values if world.get(key, v) != v] for world in worlds_of(config)]
         return " ".join(f"{v} tasks" if key == "size" else v for key, v in min(differing, key=len, default=[]))
 
 
 def worlds_of(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the domain, preset and size of each entry of a recipe, without the keys that it lacks."""
+    """Return the domain, preset and pack size of each entry of a recipe, as far as the recipe contains them."""
     names = {"domain": "domain", "preset": "preset", "pack_size": "size"}
     worlds = config.get("worlds", [config])
     return [{name: world[key] for key, name in names.items() if key in world} for world in worlds]
@@ -55,7 +58,7 @@ def is_evaluation(value: Any) -> bool:
 
 
 def checked(path: Path, report: Any) -> dict[str, Any]:
-    """Return an evaluation's report if it has all that a page shows; raises ValueError otherwise."""
+    """Return the report of an evaluation. Raises ValueError if a part that a page shows is missing or invalid."""
     try:
         if missing := KEYS - report.keys():
             raise TypeError(f"it has no {min(missing)}")
@@ -74,7 +77,7 @@ def checked(path: Path, report: Any) -> dict[str, Any]:
 
 
 def when_of(folder: Path, config: dict[str, Any], model: str) -> str:
-    """Return `after` for the run's own model, `before` for the model it started from, else `other`."""
+    """Return `after` for the model that the run trained, `before` for the model in its recipe, otherwise `other`."""
     name = folder.resolve().name
     if name in (Path(model).name, Path(model).parent.name):
         return "after"

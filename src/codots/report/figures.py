@@ -1,4 +1,4 @@
-"""The figures of a run, for the page or as files; a figure without data is left out."""
+"""The figures of a run, for the page or as files. A figure is left out if there is no data for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from codots.report.run import RunRecord, by_setting, references_of, unique_names
 from codots.report.svg import STYLE
 
 SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("after", "after", "own", 0))
-"""The curves of the first figure: name, when, arm, colour."""
+"""Curves of the first figure, each as name, time of the evaluation (`before` or `after`), arm and colour."""
 FIRST = ("positions", "arms", "training", "facts")
 """Captions of the figures that the page shows expanded."""
 COLOUR_OF = (5, 3, 2, 0, 1, 4)
-"""Colour of each position; the first is grey, the fourth is the main colour."""
+"""Colour of each position. The first position is grey, and the fourth has the main colour."""
 ARM_COLOUR = {"own": 0, "null": 5, "shuffled": 1, "frozen": 3, "oracle": 2}
 
 
@@ -31,7 +31,7 @@ class Number:
     unit: str
     least_top: float
     curves: Mapping[str, tuple[str, int]]
-    """Metric and colour of each curve, by name."""
+    """Metric and colour of each curve, by the name of the curve."""
     scale: float = 1.0
     """Factor that the metrics are multiplied by."""
 
@@ -60,7 +60,7 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing and the name of its caption."""
+    """A drawing, with a file name and the name of a caption."""
 
     name: str
     svg: str
@@ -68,7 +68,7 @@ class Figure:
 
 
 def figures(run: RunRecord) -> list[Figure]:
-    """Return all figures of a run, the main ones first."""
+    """Return all figures of a run. The figures that the page shows expanded come first."""
     groups = list(by_setting(run))
     found = [overview(groups[0], run)] if groups else []
     for i, group in enumerate(groups):
@@ -80,7 +80,7 @@ def figures(run: RunRecord) -> list[Figure]:
 
 
 def floats(values: Sequence[Any] | None) -> list[Any]:
-    """Replace None by NaN in numbers from JSON, also inside intervals."""
+    """Return numbers from JSON with NaN in place of None, also inside intervals. Returns [] if there are no numbers."""
     return [
         floats(value) if isinstance(value, list) else math.nan if value is None else value for value in values or []
     ]
@@ -98,7 +98,10 @@ def curve(name: str, evaluation: Evaluation, arm: str, colour: int, dotted: bool
 
 
 def overview(group: Sequence[Evaluation], run: RunRecord) -> Figure:
-    """Draw own contexts before and after training, and empty contexts after training."""
+    """Draw reward with own contexts before and after training, and with empty contexts after training.
+
+    If none of these curves was evaluated, draw every arm of the first evaluation instead.
+    """
     own = [e for e in group if e.report["writer"] is None]
     by_when = {e.when: e for e in reversed(own)} or {group[0].when: group[0]}
     shown = [
@@ -115,7 +118,7 @@ def overview(group: Sequence[Evaluation], run: RunRecord) -> Figure:
 
 
 def setting_suffix(evaluation: Evaluation, run: RunRecord) -> str:
-    """Return the end of a title: the setting of an evaluation if it is not the training setting."""
+    """Return the end of a title: how the evaluation differs from the training lives, or '' if it does not differ."""
     mismatch = evaluation.mismatch(run.config)
     return f": {mismatch}" if mismatch else ""
 
@@ -131,13 +134,13 @@ def arms(evaluation: Evaluation, run: RunRecord, suffix: str) -> Figure:
 
 
 def training(run: RunRecord) -> Iterator[Figure]:
-    """Draw reward over the steps for each entry of the recipe: on training lives, and in evaluations on `dev`."""
+    """Draw reward over training steps for each entry of the recipe, on training lives and in evaluations on `dev`."""
     for i, label in enumerate(run.labels):
         yield from training_of(run, label, f"-{i}" * bool(i))
 
 
 def training_of(run: RunRecord, label: str, suffix: str) -> Iterator[Figure]:
-    """Draw training lives and evaluations in the worlds of one entry."""
+    """Draw the rewards of one entry: those of its training lives, and those of its evaluations on `dev`."""
     bounds, where = references_of(run, label), f", {label.rstrip('/')}" * bool(label)
     last = {
         name: values[at]
@@ -167,13 +170,13 @@ def training_of(run: RunRecord, label: str, suffix: str) -> Iterator[Figure]:
 
 
 def positions(run: RunRecord, prefix: str) -> int:
-    """Return the number of positions of a metric."""
+    """Return the number of positions of a metric, or 0 if the run does not have the metric."""
     found = [name.removeprefix(prefix) for name in run.metrics if name.startswith(prefix)]
     return 1 + max((int(rest) for rest in found if rest.isdecimal()), default=-1)
 
 
 def numbers(run: RunRecord) -> Iterator[Figure]:
-    """Draw facts, failures, training metrics, tokens and seconds over the steps."""
+    """Draw facts, parse failures, training metrics, tokens and seconds over training steps."""
     shown: dict[str, tuple[list[Curve], str, str, float]] = {}
     for i, label in enumerate(run.labels):
         title = "Facts in the last context" + f", {label.rstrip('/')}" * bool(label)
@@ -191,14 +194,14 @@ def numbers(run: RunRecord) -> Iterator[Figure]:
 
 
 def facts(run: RunRecord, label: str = "") -> list[Curve]:
-    """Return the shares of right, wrong and missing facts in the last contexts."""
+    """Return curves of the facts in the last contexts: the shares that are right, wrong, and not stated."""
     right, wrong = run.column(f"facts/{label}right"), run.column(f"facts/{label}wrong")
     missing = [rest if (rest := 1 - r - w) > 0 or math.isnan(rest) else 0.0 for r, w in zip(right, wrong, strict=True)]
     return [Curve("right", right, colour=2), Curve("wrong", wrong, colour=1), Curve("missing", missing, colour=5)]
 
 
 def side_by_side(runs: Sequence[RunRecord]) -> list[Figure]:
-    """Draw the rewards of several runs in one figure per setting, and over training steps."""
+    """Draw several runs together: reward by position after training, one figure per setting, and reward over steps."""
     names = unique_names(runs)
     groups: dict[tuple[Any, ...], list[Curve]] = {}
     bounds: dict[tuple[Any, ...], Evaluation] = {}
@@ -224,13 +227,16 @@ def side_by_side(runs: Sequence[RunRecord]) -> list[Figure]:
 
 
 def last_reward(run: RunRecord, label: str) -> str:
-    """Return the name of the metric of the reward at the last position."""
+    """Return the name of the metric that is the reward at the last position."""
     prefix = f"reward/{label}"
     return f"{prefix}{positions(run, prefix) - 1}"
 
 
 def write_figures(folder: Path, shown: Sequence[Figure]) -> list[Path]:
-    """Write figures as SVG and as PNG of twice the size; raises ValueError without the extra `figures` or a font."""
+    """Write each figure as an SVG file and as a PNG file of twice the size. Return the paths of the files.
+
+    Raises ValueError if the extra `figures` is not installed or no font is found.
+    """
     try:
         import resvg_py
     except ImportError as error:

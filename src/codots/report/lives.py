@@ -1,4 +1,4 @@
-"""Prepare recorded lives for the page: replay and draw them, flag them for the filters, compress them."""
+"""Prepare recorded lives for the page: replay and draw the lives, set the flags of the filters, and compress."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from codots.domains.registry import make_pack
 from codots.rollout.records import MISSING, Row, names_of, read_rows, solves
 
 MAX_EPISODES = 20_000
-"""Maximum number of episodes on one page; a longer run shows only every second, third, ... pack."""
+"""Maximum number of episodes on one page, approximately. For a longer run only every n-th pack is shown."""
 PIECE_SIZE = 40
 """Number of lives that are compressed together."""
 FAILED, HURT, MALFORMED, LOST = 1, 2, 4, 8
-"""Flags of a life; `list.js` has the same numbers."""
+"""Flags of a life: a task without a positive reward, a task with less reward than with an empty context, a malformed
+reply, and a missing life (lost to an infrastructure failure). `list.js` uses the same numbers."""
 Facts = tuple[int, int, int] | None
 
 
@@ -29,13 +30,13 @@ class TurnView:
     """One turn of a solve episode."""
 
     board: str | None
-    """Drawing of the state before the turn, None if there is none."""
+    """Drawing of the state before the turn. None if there is no drawing."""
     seen: str
-    """Observation of the model, empty if the drawing replaces it."""
+    """Observation that the model received. Empty if the drawing replaces the observation."""
     said: str
     """Reply of the model."""
     answer: str
-    """Answer of the environment."""
+    """Answer of the environment to the reply."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class RewriteView:
     """Reply of the model."""
     stop: str
     why: str
-    """Why the reply was rejected, empty if it was accepted."""
+    """Reason why the reply was rejected. Empty if the reply was accepted."""
     reward: float
     advantage: float | None
     tokens: int
@@ -58,33 +59,34 @@ class TaskView:
 
     context: str
     facts: Facts
-    """Number of correct claims in the context, of wrong claims, and of all facts."""
+    """Number of correct claims in the context, number of wrong claims, and number of all facts. None if the domain does
+    not count facts or is not installed."""
     reward: float
     stop: str
     advantage: float | None
     tokens: int
     moves: list[TurnView]
     last: str | None
-    """Drawing of the state after the last turn, None if there is none."""
+    """Drawing of the state after the last turn. None if there is no drawing."""
     rewrite: RewriteView | None
 
 
 @dataclass(frozen=True)
 class Story:
-    """The readable content of one life."""
+    """The content of one life as the page shows it."""
 
     hidden: str
-    """The world's hidden rule, as the domain's oracle context."""
+    """The hidden rule of the world, as the oracle context of the domain."""
     rules: str
     style: str
     tasks: list[TaskView]
     gone: str
-    """Why the life is missing, empty if it is not."""
+    """Reason why the life is missing (lost to an infrastructure failure). Empty if the life is not missing."""
 
 
 @dataclass(frozen=True)
 class LifeView:
-    """One life of the list."""
+    """One life in the list of lives."""
 
     where: str
     arm: str
@@ -101,11 +103,14 @@ class LifeList:
 
     lives: list[LifeView]
     every: int
-    """Every n-th pack is shown; 1 shows all packs."""
+    """Every n-th pack is shown. All packs are shown if n is 1."""
 
 
 def read_lives(files: Iterable[tuple[str, Path]], max_episodes: int = MAX_EPISODES) -> LifeList:
-    """Read the lives of JSONL files; the lives of a pack are shown or left out together."""
+    """Read the lives of named JSONL files.
+
+    If the files have more than `max_episodes` episodes, only every n-th pack is kept, with all of its lives.
+    """
     found = [(where, rows) for where, path in files for rows in by_life(path)]
     every = -(-sum(len(rows) for _, rows in found) // max_episodes) or 1
     if every > 1:
@@ -124,19 +129,19 @@ def by_life(path: Path) -> list[list[Row]]:
 
 
 def rewards(rows: Iterable[Row]) -> list[float]:
-    """Return the rewards of the tasks of a life."""
+    """Return the reward of each task of a life."""
     return [row.reward for row in solves(rows)]
 
 
 def life_view(where: str, rows: Sequence[Row], null: Sequence[float] | None) -> LifeView:
-    """Prepare one life; `null` holds the rewards of the same pack with empty contexts."""
+    """Prepare one life. `null` is the rewards of the same pack with empty contexts, if they were recorded."""
     first = rows[0]
     pack = " ".join(map(str, first.pack))
     return LifeView(where, first.arm, pack, first.life, rewards(rows), flags(rows, null), story(rows))
 
 
 def flags(rows: Sequence[Row], null: Sequence[float] | None) -> int:
-    """Return the flags of a life."""
+    """Return the flags of a life. `null` is the rewards of the same pack with empty contexts, if they were recorded."""
     if rows[0].kind == MISSING:
         return LOST
     found = rewards(rows)
@@ -149,7 +154,11 @@ def flags(rows: Sequence[Row], null: Sequence[float] | None) -> int:
 
 
 def story(rows: Sequence[Row]) -> Story:
-    """Prepare the content of a life, without drawings if the domain is not installed or does not replay as recorded."""
+    """Prepare the content of a life.
+
+    States are not drawn if the domain is not installed or is blocking, or from the point where the replay of a task
+    differs from its record.
+    """
     solved = solves(rows)
     if not solved:
         return Story("", "", "", [], rows[0].outcome or "none of its tasks was recorded")
@@ -167,7 +176,7 @@ def story(rows: Sequence[Row]) -> Story:
 
 @lru_cache(maxsize=4096)
 def _pack_of(names: tuple[str | int, ...], size: int) -> Pack | None:
-    """Make the pack of a life again; None if its domain is not installed."""
+    """Return the pack of a recorded life, or None if it cannot be made, such as when its domain is not installed."""
     try:
         domain, preset, split, index = names
         return make_pack(str(domain), str(preset), str(split), int(index), size)
@@ -176,7 +185,7 @@ def _pack_of(names: tuple[str | int, ...], size: int) -> Pack | None:
 
 
 def task_view(pack: Pack | None, row: Row, boards: Sequence[str | None], update: Row | None) -> TaskView:
-    """Prepare one task."""
+    """Prepare one task, with the rewrite of the context after it."""
     answers = [*(observation for observation, _ in row.turns[1:]), row.outcome]
     moves = [
         TurnView(board, "" if board else observation, reply, answer)
@@ -191,7 +200,10 @@ def task_view(pack: Pack | None, row: Row, boards: Sequence[str | None], update:
 
 
 def find_style(pack: Pack, first: Row) -> str:
-    """Find the prompt style of a recorded life by its first observation."""
+    """Return the prompt style whose first observation equals the recorded one.
+
+    Returns the first style of the domain if none matches or the domain is blocking.
+    """
     for style in pack.domain.styles if not pack.domain.blocking else ():
         env = pack.tasks[first.position].env(style=style, memory=pack.domain.make_memory(pack.world))
         if first.turns and env.observe() == first.turns[0][0]:
@@ -200,9 +212,9 @@ def find_style(pack: Pack, first: Row) -> str:
 
 
 def replay(pack: Pack | None, solved: Sequence[Row], style: str) -> list[list[str | None]]:
-    """Replay a recorded life and draw the state before every turn of a task, and after the last turn.
+    """Replay a recorded life and draw the state of each task, before every turn and after the last turn.
 
-    A blocking domain is not replayed.
+    A drawing is None if the domain is blocking or not installed, or once the replay of a task differs from its record.
     """
     if pack is None or pack.domain.blocking:
         return [[None] * (len(row.turns) + 1) for row in solved]
@@ -211,7 +223,7 @@ def replay(pack: Pack | None, solved: Sequence[Row], style: str) -> list[list[st
 
 
 def _drawings(pack: Pack, env: Env, row: Row) -> Iterator[str | None]:
-    """Replay and draw an episode; yield None as soon as an observation differs from the record."""
+    """Replay and draw an episode. Once an observation differs from the record, yield only None."""
     actual, faithful = env.observe(), True
     for observation, reply in row.turns:
         faithful = faithful and actual == observation
@@ -221,7 +233,7 @@ def _drawings(pack: Pack, env: Env, row: Row) -> Iterator[str | None]:
 
 
 def index(lives: Sequence[LifeView]) -> dict[str, Any]:
-    """Return the index of the list of lives, with every name stored once."""
+    """Return the data of the list of lives. Each file, arm and pack name is stored once and referred to by index."""
     tables = {name: list(dict.fromkeys(getattr(one, name) for one in lives)) for name in ("where", "arm", "pack")}
     places: dict[str, Callable[[str], int]] = {
         name: {value: i for i, value in enumerate(values)}.__getitem__ for name, values in tables.items()
@@ -239,17 +251,19 @@ def index(lives: Sequence[LifeView]) -> dict[str, Any]:
 
 
 def packed(lives: Sequence[LifeView]) -> list[str]:
-    """Return the stories of lives in pieces, as base64 of gzipped JSON, to keep the page small."""
+    """Return the content of the lives in pieces. Each piece is base64 of gzipped JSON, which keeps the page small."""
     pieces = [lives[first : first + PIECE_SIZE] for first in range(0, len(lives), PIECE_SIZE)]
     texts = [json.dumps([one.story for one in piece], default=vars, ensure_ascii=False) for piece in pieces]
     return [base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode() for text in texts]
 
 
 def choose_life(lives: Sequence[LifeView]) -> tuple[int, str]:
-    """Choose the life to open first, and return its index with an explanation that counts the other lives.
+    """Choose the life to open first. Return its index and an explanation.
 
-    It is the first life whose reward rose from its first task to its last, among the lives with own contexts of the
-    first file that has any. Returns the first life, or -1 if there is none, if no life has own contexts.
+    The candidates are the lives with own contexts in the first file that has such a life. If the reward rose from the
+    first task to the last in any candidate, the first such candidate is chosen. If it rose in no candidate, the first
+    candidate is chosen. In both cases the explanation counts in how many candidates the reward rose, fell and stayed
+    equal. If there are no candidates, the index is 0, or -1 if there are no lives, and the explanation is empty.
     """
     own = [i for i, one in enumerate(lives) if one.arm == "own" and one.rewards]
     own = [i for i in own if lives[i].where == lives[own[0]].where]

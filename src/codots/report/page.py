@@ -1,4 +1,4 @@
-"""Build the report page of one or several runs: headline, figures, tables, and a reader of all lives."""
+"""Build the report page of one or several runs: headline, figures, tables, and a reader of the recorded lives."""
 
 from __future__ import annotations
 
@@ -31,25 +31,26 @@ SCRIPTS = ("diff.js", "board.js", "list.js", "reader.js", "page.js")
 
 @dataclass(frozen=True)
 class Headline:
-    """The numbers of the first sentences, all at the last position except `alone`."""
+    """The numbers in the first sentences of a page. All of them are of the last position, except `alone`."""
 
     before: float | None
-    """Reward before training, None if not measured."""
+    """Reward before training, or in the first steps if `trained`. None if it was not measured."""
     after: float
-    """Reward after training."""
+    """Reward after training, or in the last steps if `trained`."""
     trained: bool
-    """Whether these are rewards of training lives, because the run has no evaluation."""
+    """Whether the rewards are those of training lives, because the run has no evaluation after training."""
     alone: float | None
-    """Reward of bayes at position 0, the best play without a context."""
+    """Reward of bayes at position 0; the best possible without a context if `exact`. None if it is not known."""
     exact: bool
-    """Whether `alone` is an upper bound without a context."""
+    """Whether bayes is optimal, so that no policy can expect more than `alone` if it has no context."""
     share_ci95: Sequence[float] | None
+    """95% interval of the share. None if the share was not computed."""
     worked: bool
-    """Whether reward rose beyond both intervals, and the lift of the contexts is significant."""
+    """Whether the 95% interval after training lies above the one before, and the lift is significantly above 0."""
 
     @property
     def needs_contexts(self) -> bool:
-        """Whether reward is significantly above what is possible without a context."""
+        """Whether the reward is significantly above the best possible reward without a context."""
         return self.exact and self.share_ci95 is not None and (self.share_ci95[0] or 0) > 0
 
 
@@ -63,16 +64,16 @@ class RunSection:
     groups: list[list[Evaluation]]
     """Evaluations grouped by setting."""
     matrix: list[list[str]]
-    """Table of writer by reader, with a header row; empty if no evaluation had another writer."""
+    """Table of rewards by writer and reader, with a header row. Empty if no evaluation has another writer."""
     lives: LifeList
     first: int
     """Index of the life to open first."""
     why: str
-    """Why that life was chosen."""
+    """Explanation of why that life was chosen."""
 
     @property
     def main_figures(self) -> list[Figure]:
-        """The figures that are shown expanded, the first one of each caption in FIRST."""
+        """The figures that are shown expanded: the first figure of each caption in FIRST."""
         return list({figure.caption: figure for figure in reversed(self.figures) if figure.caption in FIRST}.values())[
             ::-1
         ]
@@ -84,9 +85,10 @@ class RunSection:
 
 
 def write_report(folders: Sequence[Path], to: Path, *, with_figures: bool = False) -> list[Path]:
-    """Write one page about run folders, with their figures as files in `figures/` next to it; return the paths written.
+    """Write one page about run folders, and return the paths of the written files.
 
-    Raises ValueError for a folder that is not a run, and for files that cannot be read.
+    If `with_figures` is true, also write the figures as files to `figures/` next to the page. Raises ValueError for a
+    folder that is not a run, and for files that cannot be read.
     """
     runs = [read_run(folder) for folder in folders]
     writable(to)
@@ -110,7 +112,7 @@ def section(run: RunRecord) -> RunSection:
 
 
 def build(sections: Sequence[RunSection], live: str = "") -> str:
-    """Build the self-contained page. `live` is the URL that the page polls for changes, empty to not poll."""
+    """Build the self-contained page. The page polls the URL `live` for changes unless `live` is empty."""
     script = "\n".join(asset(name) for name in SCRIPTS)
     style = asset("page.css") + STYLE
     data = {
@@ -144,7 +146,7 @@ def hashed(text: str) -> str:
 
 
 def safe_json(value: Any) -> str:
-    """Return JSON that is safe inside a script element, with `<` and similar characters escaped."""
+    """Return a value as JSON that is safe inside a script element: `<` and similar characters are escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return (
         text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
@@ -154,7 +156,7 @@ def safe_json(value: Any) -> str:
 
 
 def render(name: str, **values: Any) -> str:
-    """Render a template; values are escaped, except for style, script and data."""
+    """Render a template. All values are escaped except `style`, `script` and `data`."""
     environment = Environment(
         loader=PackageLoader("codots.report", "assets"),
         autoescape=True,
@@ -169,7 +171,7 @@ def render(name: str, **values: Any) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Format a number; a missing one is a dash."""
+    """Format a number. None and values that are not finite become a dash."""
     return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", MINUS)
 
 
@@ -185,12 +187,15 @@ def interval(ends: Sequence[float | None]) -> str:
 
 
 def span(seconds: float) -> str:
-    """Format a duration."""
+    """Format a duration in seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
 def headline(run: RunRecord) -> Headline | None:
-    """Return the headline of a run: of its evaluations, else of its training lives; None without data."""
+    """Return the headline of a run, from its evaluation after training if there is one, otherwise from training lives.
+
+    Returns None if there are no rewards.
+    """
     own = [e for e in run.evaluations if "own" in e.report["arms"] and e.report["writer"] is None]
     after = next((e for e in own if e.when == "after"), None)
     if after is None:
@@ -209,13 +214,19 @@ def headline(run: RunRecord) -> Headline | None:
 
 
 def rose(before: dict[str, Any], after: dict[str, Any], lift: Sequence[Sequence[float]] | None) -> bool:
-    """Return whether the last reward rose beyond both intervals and its lift over empty contexts is significant."""
+    """Return whether the 95% interval after training lies above the one before, and the lift is significantly above 0.
+
+    Both are taken at the last position.
+    """
     low, high = after["ci95"][-1][0], before["ci95"][-1][1]
     return bool(None not in (low, high) and low > high and lift and (lift[-1][0] or 0) > 0)
 
 
 def training_headline(run: RunRecord) -> Headline | None:
-    """Compare the first tenth of the steps with the last, averaged over entries; None before the first step."""
+    """Compare rewards at the last position in the first and in the last tenth of the steps, averaged over entries.
+
+    Returns None if there are no rewards.
+    """
     several = len(run.labels) > 1
     names = [last_reward(run, label) for label in run.labels] if several else [f"reward/{run.size - 1}"]
     means = [mean(np.array(values)) for values in zip(*map(run.column, names), strict=True)]
@@ -229,7 +240,10 @@ def training_headline(run: RunRecord) -> Headline | None:
 
 
 def matrix(run: RunRecord, groups: Sequence[Sequence[Evaluation]]) -> list[list[str]]:
-    """Return the table of rewards at the last position, by writer and reader of the contexts."""
+    """Return a table of the rewards at the last position, by writer and reader of the contexts.
+
+    Returns [] if no evaluation has another writer.
+    """
     group = next((g for g in groups if any(e.report["writer"] is not None for e in g)), None)
     if group is None:
         return []
@@ -244,7 +258,7 @@ def matrix(run: RunRecord, groups: Sequence[Sequence[Evaluation]]) -> list[list[
 
 
 def model_label(run: RunRecord, model: str) -> str:
-    """Return the label of a model: `trained`, `base`, or its name."""
+    """Return `trained` for the model that the run trained, `base` for the model in its recipe, otherwise its name."""
     if run.name in (Path(model).name, Path(model).parent.name):
         return "trained"
     return "base" if model == run.config.get("model") else Path(model).name

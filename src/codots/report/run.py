@@ -1,4 +1,4 @@
-"""Read run folders, also incomplete ones: recipe, metrics, evaluations and recorded lives."""
+"""Read the recipe, metrics, evaluations and recorded lives of run folders, which may be incomplete."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from codots.rollout.records import HEAD
 SUMMARY = "summary.json"
 """File with the results of `codots demo`."""
 POINTS = 400
-"""Maximum number of steps to plot; more are averaged with their neighbours."""
+"""Maximum number of steps to plot. If there are more, neighbouring steps are averaged."""
 TOKEN_METRICS = ("train/entropy", "train/logprob_gap", "train/logprob_gap_max")
-"""Means over the trained tokens of a step; ignored for a step that trained on none."""
+"""Metrics that are means over the trained tokens of a step. They are ignored for a step that trained on no tokens."""
 REFERENCE_PACKS = 50
-"""Packs of `dev` for computing the references if no evaluation has them."""
+"""Number of `dev` packs from which floor, bayes and ceiling are computed if no evaluation has them."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class RunRecord:
 
     folder: Path
     config: dict[str, Any]
-    """The recipe, empty if the folder has none."""
+    """The recipe. Empty if the folder has no recipe."""
     steps: list[int]
     metrics: dict[str, list[float]]
-    """Metrics by name, one value per entry of `steps`, NaN if missing."""
+    """Metrics by name. Each has one value per entry of `steps`, which is NaN if the value was not recorded."""
     last_step: int
     totals: dict[str, float]
-    """Sampled tokens and seconds of the whole training."""
+    """Number of sampled tokens and seconds over all training steps."""
     evaluations: list[Evaluation]
     seconds: dict[str, float]
-    """Seconds of each stage of `codots demo`."""
+    """Seconds of each stage of `codots demo`. Empty for any other run."""
     rows: list[tuple[str, Path]] = field(default_factory=list)
     """Names and paths of the files with recorded lives."""
 
@@ -57,7 +57,7 @@ class RunRecord:
 
     @property
     def size(self) -> int:
-        """Tasks per life, 0 if unknown."""
+        """Number of tasks per life, or 0 if it is not known."""
         if self.after:
             return int(self.after.report["size"])
         if self.config:
@@ -66,12 +66,15 @@ class RunRecord:
 
     @property
     def after(self) -> Evaluation | None:
-        """The evaluation after training with own contexts, preferably in the training setting; None if missing."""
+        """The evaluation after training in which the model writes its own contexts, or None if there is none.
+
+        An evaluation in the training setting takes precedence over others.
+        """
         return next((e for e in self.evaluations if e.when == "after" and e.report["writer"] is None), None)
 
     @property
     def world(self) -> list[str]:
-        """The worlds and the seed of the recipe, in words."""
+        """Worlds and seed of the recipe, as display strings."""
         c = self.config
         seed = [f"seed {c['seed']}"] if "seed" in c else []
         worlds = [" ".join(str(w[key]) for key in ("domain", "preset") if key in w) for w in worlds_of(c)]
@@ -79,22 +82,22 @@ class RunRecord:
 
     @property
     def labels(self) -> list[str]:
-        """Labels before the position in metric names, such as `frozen-lake-v1/`; one empty label if there are none."""
+        """Labels of recipe entries in metric names, such as `frozen-lake-v1/`. One empty label if there are none."""
         found = [name.removeprefix("reward/").rpartition("/") for name in self.metrics if name.startswith("reward/")]
         return list(dict.fromkeys(label + slash for label, slash, _ in found)) or [""]
 
     @property
     def running(self) -> bool:
-        """Whether the recipe has more steps than were trained so far."""
+        """Whether training has started and the recipe has more steps than were trained so far."""
         return 0 < self.last_step < int(self.config.get("steps", 0))
 
     def column(self, name: str) -> list[float]:
-        """Return the values of a metric, all NaN if it was never written."""
+        """Return the values of a metric. All of them are NaN if the metric was never written."""
         return self.metrics.get(name, [math.nan] * len(self.steps))
 
 
 def unique_names(runs: Sequence[RunRecord]) -> list[str]:
-    """Return the names of runs, with a number added to repeated names."""
+    """Return the names of runs. A number is appended to repeated names."""
     names: list[str] = []
     for run in runs:
         others = (f"{run.name}-{n}" for n in count(2))
@@ -103,12 +106,12 @@ def unique_names(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder has anything that a report can show."""
+    """Return whether a folder contains a recipe, metrics, a demo summary or rollouts."""
     return any((folder / name).exists() for name in ("config.yaml", "metrics.jsonl", "summary.json", "rollouts"))
 
 
 def find_runs(root: Path, depth: int = 3) -> dict[str, Path]:
-    """Return the runs in a folder by relative name, or the folder itself if it is a run."""
+    """Return the runs up to `depth` levels below a folder, by relative path, or the folder itself if it is a run."""
     if is_run(root):
         return {root.resolve().name: root}
     found: dict[str, Path] = {}
@@ -120,7 +123,10 @@ def find_runs(root: Path, depth: int = 3) -> dict[str, Path]:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run folder, which may still be written to; raises ValueError if it is not a run or has invalid files."""
+    """Read a run folder, which may still be in use by training.
+
+    Raises ValueError if the folder is not a run or has invalid files.
+    """
     if not folder.is_dir() or not (is_run(folder) or row_files(folder)):
         raise ValueError(not_a_run(folder))
     config = read_recipe(folder / "config.yaml")
@@ -142,13 +148,16 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def not_a_run(folder: Path) -> str:
-    """Return the error message for a folder that is not a run, with the nearest existing name."""
+    """Return the error message for a folder that is not a run, with the nearest existing path."""
     expected = "expected a folder with config.yaml, metrics.jsonl, summary.json or rollouts"
     return f"no run at {folder}; {expected}{closest(folder)}"
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read the recipe of a run as plain data, empty if the file is missing."""
+    """Read the recipe of a run as plain data. Returns an empty dict if the file does not exist.
+
+    Raises ValueError if the file is not a recipe.
+    """
     if not path.is_file():
         return {}
     try:
@@ -168,7 +177,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read the metrics of each step, ignoring a last line that is still being written."""
+    """Read the metrics of each step, except a last line that is still being written.
+
+    Raises ValueError if another line is not the metrics of a step.
+    """
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     rows = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
@@ -183,7 +195,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def columns(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """Return the steps and the metrics by name, averaging neighbours if there are more than POINTS steps."""
+    """Return the steps and the metrics by name. Neighbouring steps are averaged if there are more than POINTS."""
     names = sorted({key for row in rows for key in row} - {"step"})
     parts = [part for part in np.array_split(np.arange(len(rows)), min(POINTS, len(rows))) if len(part)] if rows else []
     found = {name: np.array([row.get(name, math.nan) for row in rows], dtype=float) for name in names}
@@ -194,16 +206,19 @@ def columns(rows: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def mean(values: np.ndarray) -> float:
-    """Return the mean of the finite values, NaN if there are none."""
+    """Return the mean of the finite values, or NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 
 
 def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluation], dict[str, float]]:
-    """Read `summary.json` of `codots demo`, and every file with the output of `codots eval --json`."""
+    """Read the evaluations in `summary.json` of `codots demo` and in every file written by `codots eval --json`.
+
+    Also return the seconds of each stage of the demo. Raises ValueError if a file is invalid.
+    """
     found, seconds = [], {}
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.name != SUMMARY, path.name)):
-        if not path.stat().st_size:  # an evaluation still runs or was stopped; its shell created the empty file
+        if not path.stat().st_size:  # the shell created the file, and its evaluation is still running or was stopped
             continue
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -221,7 +236,10 @@ def read_evaluations(folder: Path, config: dict[str, Any]) -> tuple[list[Evaluat
 
 
 def row_files(folder: Path) -> list[tuple[str, Path]]:
-    """Return the files of recorded lives: evaluations first, those after training leading, then training steps."""
+    """Return the names and paths of the files with recorded lives.
+
+    Files of evaluations come first, starting with `after` and `before`. Files of training steps follow.
+    """
     lives = [path for path in folder.glob("*.jsonl") if holds_rows(path)]
     lives.sort(key=lambda path: (("after", "before").index(path.stem) if path.stem in ("after", "before") else 2, path))
     steps = sorted((folder / "rollouts").glob("step-*.jsonl"))
@@ -229,7 +247,7 @@ def row_files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def holds_rows(path: Path) -> bool:
-    """Return whether the first line of a file is that of recorded episodes."""
+    """Return whether the first line of a file is the first line of recorded episodes."""
     with path.open("rb") as file:
         try:
             first = json.loads(file.readline())
@@ -239,9 +257,10 @@ def holds_rows(path: Path) -> bool:
 
 
 def references_of(run: RunRecord, label: str = "") -> dict[str, list[float]]:
-    """Return floor, bayes and ceiling by position, of an evaluation in the same setting, else computed on `dev` packs.
+    """Return floor, bayes and ceiling by position for the recipe entry with this label.
 
-    Empty if neither is possible.
+    The values are those of an evaluation before or after training with the same domain and preset. If there is no such
+    evaluation, they are computed on `dev` packs. Returns an empty dict if they cannot be computed.
     """
     world = world_of(run.config, label)
     for evaluation in reversed(run.evaluations):
@@ -254,7 +273,10 @@ def references_of(run: RunRecord, label: str = "") -> dict[str, list[float]]:
 
 
 def world_of(config: dict[str, Any], label: str) -> dict[str, Any]:
-    """Find the entry of a recipe by its label in metric names, which is a prefix of `domain:preset:size:index`."""
+    """Return the entry of a recipe with this label, which is a prefix of `domain:preset:size:index`.
+
+    Returns the first entry if none has the label.
+    """
     worlds = worlds_of(config)
     for i, world in enumerate(worlds):
         full = ":".join(map(str, (*(world.get(key, "") for key in ("domain", "preset", "size")), i)))
@@ -271,7 +293,7 @@ def _references(domain: str, preset: str, size: int) -> Any:
 
 
 def is_exact(domain: str) -> bool:
-    """Return whether `bayes` is the optimum of a domain; False if the domain is not installed."""
+    """Return whether `bayes` is the optimal policy of a domain. Returns False if the domain is not installed."""
     try:
         return get_domain(domain).exact
     except ValueError:
@@ -279,7 +301,7 @@ def is_exact(domain: str) -> bool:
 
 
 def by_setting(run: RunRecord) -> Iterator[list[Evaluation]]:
-    """Group evaluations by setting, starting with the settings that were evaluated after training."""
+    """Yield the evaluations grouped by setting, starting with the settings that were evaluated after training."""
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for evaluation in sorted(run.evaluations, key=lambda e: e.when != "after"):
         groups.setdefault(evaluation.setting, [])

@@ -1,4 +1,4 @@
-"""Draw self-contained SVG figures: axes, lines labelled at their ends, and a colour-blind safe palette."""
+"""Draw self-contained SVG figures with axes, lines that are labelled at their ends, and a colour-blind safe palette."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scipy.optimize import isotonic_regression
 
 WIDTH, HEIGHT = 520, 370
 LEFT, RIGHT, TOP, BOTTOM = 46, 380, 62, 314
-"""Edges of the plot area; labels are to its right."""
+"""Edges of the plot area. The labels are to the right of the plot area."""
 GAP = 19
 """Minimum distance between the baselines of two labels."""
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B85C91", "#B87A00", "#5F6B76")
 DARK = ("#56B4E9", "#E69F00", "#2FBF94", "#CC79A7", "#F0E442", "#AEB9C4")
-"""The colour-blind safe palette of Okabe and Ito plus a grey; the pale colours are darkened on white."""
+"""The colour-blind safe palette of Okabe and Ito plus a grey. The pale colours are darkened for a white background."""
 FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML does not allow, even escaped."""
 
@@ -38,7 +38,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Series:
-    """The marks of one line, and its label if the line has any value."""
+    """The marks of one line, and the label of the line. The label is None if the line has no values."""
 
     marks: str
     label: Label | None
@@ -46,14 +46,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Frame:
-    """Maps data coordinates to drawing coordinates."""
+    """Mapping from data coordinates to drawing coordinates."""
 
     x_range: tuple[float, float]
     heights: Sequence[float]
-    """Tick values of the y axis; the plot spans the first to the last."""
+    """Tick values of the y axis. The plot reaches from the first tick to the last."""
 
     def x(self, value: float) -> float:
-        """Return the x coordinate of a value; a single value is centred."""
+        """Return the x coordinate of a value. The value is centred if the x axis has only one value."""
         low, high = self.x_range
         return LEFT + 18 + (RIGHT - LEFT - 36) * (0.5 if low == high else (value - low) / (high - low))
 
@@ -63,12 +63,12 @@ class Frame:
         return BOTTOM - (BOTTOM - TOP) * min(1.0, max(0.0, (value - low) / (high - low)))
 
     def points(self, xs: Iterable[float], ys: Iterable[float]) -> list[Point]:
-        """Return the points of a line, with NaN where a value is missing."""
+        """Return the points of a line. The y coordinate is NaN if the value is not finite."""
         return [(self.x(x), self.y(y) if math.isfinite(y) else math.nan) for x, y in zip(xs, ys, strict=True)]
 
 
 def heights(lines: Iterable[Sequence[float]], least_top: float = 1.0) -> list[float]:
-    """Return a few round tick values that span 0 to `least_top`, and more if the values need it."""
+    """Return a few round tick values whose range includes 0, `least_top` and all values."""
     values = [value for line in lines for value in line if math.isfinite(value)]
     low, high = min([0.0, *values]), max([least_top, *values])
     sizes = (base * 10.0**power for power in range(-12, 300) for base in (1, 2, 2.5, 5))
@@ -77,14 +77,14 @@ def heights(lines: Iterable[Sequence[float]], least_top: float = 1.0) -> list[fl
 
 
 def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
-    """Return integer tick values at round distances."""
+    """Return integer tick values between `low` and `high`, at round distances and at most `max_ticks` of them."""
     sizes = (base * 10**power for power in range(12) for base in (1, 2, 5))
     size = next(size for size in sizes if (high - low) / size < max_ticks)
     return [float(at) for at in range(math.ceil(low / size) * size, math.floor(high) + 1, size)]
 
 
 def short(value: float, top: float) -> str:
-    """Format a tick or label value for a plot that ends at `top`."""
+    """Format a value of a tick or label. `top` is the upper end of the y axis."""
     if top <= 0.1:
         return f"{value:.2g}"
     if top <= 20:
@@ -93,7 +93,10 @@ def short(value: float, top: float) -> str:
 
 
 def nudge(wanted: Sequence[float], low: float, high: float) -> list[float]:
-    """Separate heights by at least GAP with the smallest squared shift, within low and high."""
+    """Return heights near the wanted ones that are at least GAP apart, with the smallest sum of squared shifts.
+
+    The heights lie between `low` and `high` if there is enough room.
+    """
     if not wanted:
         return []
     order, steps = np.argsort(wanted, kind="stable"), GAP * np.arange(len(wanted))
@@ -119,7 +122,7 @@ def axes(frame: Frame, across: Sequence[float], title: str, unit: str) -> str:
 
 
 def line(points: Sequence[Point], kind: str) -> str:
-    """Draw a line with a break at each missing value."""
+    """Draw a line with a break at each NaN."""
     parts, pen = [], "M"
     for x, y in points:
         if math.isnan(y):
@@ -131,7 +134,7 @@ def line(points: Sequence[Point], kind: str) -> str:
 
 
 def lone_dots(points: Sequence[Point], kind: str) -> str:
-    """Draw a dot at each value without neighbours, which no line shows."""
+    """Draw a dot at each value with NaN or nothing on both sides, because a line does not show such a value."""
     missing = [True, *(math.isnan(y) for _, y in points), True]
     lone = [p for i, p in enumerate(points) if missing[i] and not missing[i + 1] and missing[i + 2]]
     return "".join(dot(x, y, kind) for x, y in lone)
@@ -144,14 +147,14 @@ def dot(x: float, y: float, kind: str, tooltip: str = "") -> str:
 
 
 def label(name: str, values: Sequence[float], points: Sequence[Point], kind: str, top: float = 1.0) -> Label | None:
-    """Return the label of a line, with its last value, or None for a line without values."""
+    """Return a label with the name and the last value of a line, or None if the line has no values."""
     finite = [value for value in values if math.isfinite(value)]
     ends = [point for point in points if not math.isnan(point[1])]
     return Label(f"{short(finite[-1], top)} {name}", ends[-1], kind) if finite else None
 
 
 def with_labels(series: Sequence[Series]) -> str:
-    """Draw lines with their labels to the right of the plot; drop some labels if they would overlap."""
+    """Draw lines, with their labels to the right of the plot. Labels are left out evenly if not all of them fit."""
     labels = [one.label for one in series if one.label]
     capacity = (BOTTOM - TOP + GAP) // GAP
     shown = [labels[round(i)] for i in np.linspace(0, len(labels) - 1, min(capacity, len(labels)))]
@@ -165,7 +168,7 @@ def with_labels(series: Sequence[Series]) -> str:
 
 
 def end_label(one: Label, height: float) -> str:
-    """Draw a label and a tie to the end of its line."""
+    """Draw a label, and a thin line from the label to the end of its series."""
     start = f"M{one.end[0] + 7:.1f} {one.end[1]:.1f}H{max(one.end[0] + 7, RIGHT - 8):.1f}"
     tie = f'<path class="tie {one.kind}" d="{start}L{RIGHT + 8} {height:.1f}h4"/>'
     return tie + svg_text(RIGHT + 17, height + 5, one.text, "soft" if one.kind == "ref" else "ink")
@@ -177,12 +180,12 @@ def svg_text(x: float, y: float, text: str, kind: str, anchor: str = "start") ->
 
 
 def xml(text: str) -> str:
-    """Escape text, and drop characters that XML does not allow."""
+    """Escape text, and remove the characters that XML does not allow."""
     return escape(FORBIDDEN.sub("", text))
 
 
 def document(title: str, values: Iterable[tuple[str, Sequence[float]]], marks: Iterable[str]) -> str:
-    """Return a figure as SVG; its description lists the values for screen readers."""
+    """Return a figure as SVG, with a description for screen readers that lists the values."""
     description = xml(
         " ".join(
             f"{name}: {', '.join(f'{v:.2f}' if math.isfinite(v) else 'none' for v in line)}." for name, line in values
@@ -199,7 +202,7 @@ def document(title: str, values: Iterable[tuple[str, Sequence[float]]], marks: I
 
 
 def without_style(svg: str) -> str:
-    """Return a figure without STYLE, for a page that has it already."""
+    """Return a figure without STYLE, for a page that already contains STYLE."""
     return svg.replace(f"<style>{STYLE}</style>", "")
 
 

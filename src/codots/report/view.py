@@ -16,15 +16,18 @@ from codots.report.run import RunRecord, find_runs, read_run
 
 HOST = "127.0.0.1"
 CACHED_PAGES = 8
-"""Number of pages kept in memory."""
+"""Maximum number of pages kept in memory."""
 NEWS = "/news"
-"""Path that returns the stamp of runs, for pages that check for changes."""
+"""URL path of the stamp of runs, which pages poll to detect changes."""
 Answer = tuple[HTTPStatus, str, str]
 """Status, content type and content."""
 
 
 class Viewer:
-    """Answers requests. Runs are looked up by name among those found, so that no path leads outside of the root."""
+    """Content of the report pages of all runs in a folder.
+
+    A run is looked up by name among the runs that were found, so that no request can reach files outside of the folder.
+    """
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
@@ -33,7 +36,7 @@ class Viewer:
         self.pages: dict[tuple[str, ...], tuple[str, str]] = {}
 
     def answer(self, target: str) -> Answer:
-        """Answer a request for the list of runs, for a page of runs, or for the stamp of runs."""
+        """Return the list of runs, the report page of runs, or the stamp of runs; for an invalid request, an error."""
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         names = tuple(query.get("run", ()))
         routes: dict[str, Callable[[dict[str, Path]], Answer]] = {
@@ -42,7 +45,7 @@ class Viewer:
             NEWS: lambda found: (HTTPStatus.OK, "text/plain", stamp([found[name] for name in names])),
         }
         if unquote(path) not in routes:
-            return HTTPStatus.NOT_FOUND, "text/plain", f"no such page; the runs are listed at http://{HOST}/"
+            return HTTPStatus.NOT_FOUND, "text/plain", "no such page; the runs are listed at /"
         found = find_runs(self.root)
         for name in names:
             if name not in found:
@@ -71,12 +74,12 @@ class Viewer:
 
 
 def address(path: str, names: Sequence[str]) -> str:
-    """Return the URL of runs under a path."""
+    """Return a URL path with the names of runs as its query."""
     return f"{path}?{'&'.join(f'run={quote(name)}' for name in names)}"
 
 
 def overview_line(name: str, folder: Path) -> dict[str, Any]:
-    """Return a line of the list of runs; a run that cannot be read has its error in `wrong`."""
+    """Return one line of the list of runs. If the run cannot be read, `wrong` is the error message."""
     line: dict[str, Any] = {"name": name, "link": address("/report", [name]), "run": None, "head": None, "wrong": ""}
     try:
         run: RunRecord = read_run(folder)
@@ -86,7 +89,7 @@ def overview_line(name: str, folder: Path) -> dict[str, Any]:
 
 
 def stamp(folders: Sequence[Path]) -> str:
-    """Return a hash that changes whenever a report would."""
+    """Return a hash that changes whenever a file changes that the report of these runs is built from."""
     files = [
         file for folder in folders for kind in ("*.json*", "*.yaml", "rollouts/*.jsonl") for file in folder.glob(kind)
     ]
@@ -94,20 +97,20 @@ def stamp(folders: Sequence[Path]) -> str:
     for file in sorted(files):
         try:
             state = file.stat()
-        except FileNotFoundError:  # deleted meanwhile
+        except FileNotFoundError:  # deleted in the meantime
             continue
         found.append(f"{file.name} {state.st_size} {state.st_mtime_ns}")
     return hashed("\n".join(found))
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Handles GET and HEAD requests from this machine."""
+    """Handler of GET and HEAD requests. Requests are refused unless their Host is this machine."""
 
     viewer: Viewer
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer a request; an exception becomes a one-line error."""
+        """Answer a request. An exception is returned as a one-line error."""
         try:
             if (self.headers.get("Host") or "").partition(":")[0] not in (HOST, "localhost"):
                 status, kind, text = HTTPStatus.FORBIDDEN, "text/plain", "only requests to localhost are answered"
@@ -132,13 +135,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """A server on the loopback interface."""
+    """HTTP server on the loopback interface."""
 
     daemon_threads = True
 
 
 def serve(root: Path, port: int) -> Server:
-    """Open the server; raises ValueError if the folder does not exist or the port is not available."""
+    """Return a server of the runs in a folder. Raises ValueError if the folder or the port is not available."""
     handler = type("BoundHandler", (Handler,), {"viewer": Viewer(root)})
     try:
         return Server((HOST, port), handler)

@@ -1,1 +1,1 @@
-"""Run folders: checkpoints, loggers, and exact resumption of interrupted runs."""
+"""Run folders: checkpoints, loggers, and exact resumption of interrupted work."""

@@ -22,10 +22,11 @@ log = logging.getLogger("codots")
 def save_checkpoint(
     run: Path, step: int, recipe: str, state: dict[str, Any], save: Callable[[Path], None], keep: int
 ) -> Path:
-    """Write checkpoint `step`, then delete all but the best and the last `keep` checkpoints. Return its folder.
+    """Write the checkpoint of a step and return its folder.
 
-    `recipe` is the fingerprint of the recipe. `save` writes the files into a folder. A failure leaves no partial
-    checkpoint and raises OSError.
+    Then delete all checkpoints except the best one and the last `keep`. `recipe` is the fingerprint of the
+    recipe. `save` writes the files of the checkpoint into a folder. If writing fails, raises OSError and leaves no
+    partial checkpoint.
     """
     folder = run / "checkpoints" / f"step-{step:06d}"
 
@@ -60,12 +61,12 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def is_saved(run: Path, step: int) -> bool:
-    """Return whether a step has a checkpoint or is step 0, which needs none."""
+    """Return whether a step has a checkpoint. Step 0 needs no checkpoint and counts as saved."""
     return step == 0 or (run / "checkpoints" / f"step-{step:06d}").exists()
 
 
 def score_of(folder: Path | None) -> float:
-    """Return the score of a checkpoint on `dev`, or -inf if it was not evaluated."""
+    """Return the score of a checkpoint on `dev`, or -inf if there is no checkpoint or it has no readable score."""
     try:
         return float(json.loads((folder / STATE).read_text())["dev"]) if folder else -math.inf
     except (OSError, ValueError, KeyError, TypeError):
@@ -73,7 +74,7 @@ def score_of(folder: Path | None) -> float:
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """Return the checkpoint with the best score on `dev`, or None if none was evaluated."""
+    """Return the checkpoint with the best score on `dev`, or None if no checkpoint has a score."""
     best = max(checkpoints(run), key=score_of, default=None)
     return best if score_of(best) > -math.inf else None
 
@@ -81,8 +82,8 @@ def best_checkpoint(run: Path) -> Path | None:
 def last_checkpoint(run: Path, recipe: str) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest intact checkpoint and its state, or None if there are no checkpoints.
 
-    Newer checkpoints that are corrupt are renamed with a warning. Raises ValueError, and renames nothing, if no
-    checkpoint is intact or the newest intact one belongs to another run.
+    Corrupt checkpoints that are newer are renamed with a warning. Raises ValueError, and renames nothing, if all
+    checkpoints are corrupt or the newest intact checkpoint belongs to another run.
     """
     corrupt: list[tuple[Path, ValueError]] = []
     for folder in reversed(checkpoints(run)):
@@ -105,7 +106,7 @@ def last_checkpoint(run: Path, recipe: str) -> tuple[Path, dict[str, Any]] | Non
 
 
 def verified(folder: Path) -> dict[str, Any]:
-    """Verify every file of a checkpoint and return its state; ValueError if the checkpoint is corrupt."""
+    """Verify every file of a checkpoint and return the state. Raises ValueError if the checkpoint is corrupt."""
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text())
         files, _ = dict(state["files"]), (state["recipe"], state["step"])
@@ -120,7 +121,10 @@ def verified(folder: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(name: str) -> tuple[Path, dict[str, Any]]:
-    """Return this checkpoint, or the newest one of this run, and its state; ValueError if it is missing or corrupt."""
+    """Return a checkpoint and its state. If `name` is a run, the checkpoint is the newest one of the run.
+
+    Raises ValueError if there is no checkpoint or it is corrupt.
+    """
     folder = Path(name)
     found = [folder] if (folder / STATE).is_file() else checkpoints(folder)
     if not found:
@@ -129,7 +133,7 @@ def find_checkpoint(name: str) -> tuple[Path, dict[str, Any]]:
 
 
 def start_folder(model: str, init_from: str | None) -> Path:
-    """Return the model folder that a run starts from: the one in the checkpoint `init_from`, or else `model`."""
+    """Return the model folder that a run starts from: the model in `init_from` if that is given, otherwise `model`."""
     return model_folder(find_checkpoint(init_from)[0] if init_from else model)
 
 

@@ -1,4 +1,4 @@
-"""Create or reopen run folders, lock them to one process, and refuse folders of other runs."""
+"""Create or reopen run folders. A folder is locked to one process, and a folder of another run is refused."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ MUTABLE_KEYS = frozenset({"run", "loggers", "max_logprob_gap", "stage_timeout"})
 def open_run(folder: Path, recipe: dict[str, Any], *, resume: bool, resumable: bool = True) -> Iterator[Path]:
     """Create or reopen the folder of a run and lock it.
 
-    Raises ValueError if the folder belongs to another run or is locked by another process.
+    Raises ValueError if the folder belongs to another run or is locked by another process, or if there is nothing to
+    resume. `resumable` is whether the error message for an existing run suggests `--resume`.
     """
     check_run(folder, recipe, resume, resumable)
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder):
-        check_run(folder, recipe, resume, resumable)  # again, because it may have changed before the lock
+        check_run(folder, recipe, resume, resumable)  # again, because the folder may have changed before it was locked
         if not resume:
             write_atomically(folder / "config.yaml", yaml.safe_dump(recipe, sort_keys=False))
         yield folder
 
 
 def check_run(folder: Path, recipe: dict[str, Any], resume: bool, resumable: bool = True) -> None:
-    """Raise ValueError unless a run can start in this folder, or resume in it."""
+    """Raise ValueError if a run cannot start in this folder or, if `resume` is true, cannot be resumed in it."""
     config = folder / "config.yaml"
     if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
         raise ValueError(f"cannot create a run at {folder}: {files[0]} is a file")

@@ -18,9 +18,9 @@ from codots.core.files import write_atomically
 from codots.core.redact import without_secrets
 
 LOGGER_TIMEOUT = 120.0
-"""Timeout in seconds of one call of a logger."""
+"""Timeout of one call of a logger, in seconds."""
 IDS = "loggers.json"
-"""File with the ids of a run at logging services, so that a resumed run continues there."""
+"""File with the ids that logging services use for a run, so that a resumed run continues under the same ids."""
 log = logging.getLogger("codots")
 Numbers = dict[str, float]
 
@@ -29,7 +29,7 @@ class Logger(Protocol):
     """A destination for metrics."""
 
     def add(self, step: int, values: Numbers) -> None:
-        """Log one step. A step that is repeated after a resume is logged again."""
+        """Log the metrics of one step. A step that is repeated after a resume is logged again."""
         ...
 
     def close(self) -> None:
@@ -38,10 +38,10 @@ class Logger(Protocol):
 
 
 class Metrics:
-    """The metrics of a run."""
+    """The metrics of a run, written to `metrics.jsonl` and passed to the loggers."""
 
     def __init__(self, run: Path, done: int, loggers: Sequence[str] = (), about: dict[str, Any] | None = None) -> None:
-        """Open the metrics of a run with `done` completed steps, and drop later lines. `about` is the recipe."""
+        """Open the metrics of a run with `done` completed steps, and delete later steps. `about` is the recipe."""
         self.path = run / "metrics.jsonl"
         kept = [text for number, text in enumerate(self._lines(), 1) if self._step_of(text, number) <= done]
         if len(kept) < done:
@@ -58,13 +58,13 @@ class Metrics:
             raise ValueError(f"{self.path}, line {number}, {problem}") from error
 
     def _lines(self) -> list[str]:
-        """Return the complete lines, up to the first one garbled by a power cut."""
+        """Return the complete lines before the first line that was garbled by a power cut."""
         text = self.path.read_text(errors="replace") if self.path.exists() else ""
         lines = text[: text.rfind("\n") + 1].splitlines()
         return lines[: next((i for i, line in enumerate(lines) if "\0" in line), None)]
 
     def add(self, step: int, values: Numbers) -> None:
-        """Write and log one step."""
+        """Write the metrics of one step and pass them to the loggers. Raises OSError if they cannot be written."""
         try:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
@@ -99,7 +99,7 @@ class GuardedLogger:
             self.logger = None
 
     def add(self, step: int, values: Numbers) -> None:
-        """Log one step unless the logger is disabled."""
+        """Log the metrics of one step unless the logger is disabled."""
         if logger := self.logger:
             self._guard(lambda: logger.add(step, values))
 
@@ -118,7 +118,7 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 def service_id(run: Path, name: str, make: Callable[[], str]) -> str:
-    """Return the id of a run at a service; create and save it on first use."""
+    """Return the id of a run at a logging service. The id is created with `make` and saved on first use."""
     path = run / IDS
     ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
     if name not in ids:
@@ -128,7 +128,7 @@ def service_id(run: Path, name: str, make: Callable[[], str]) -> str:
 
 
 class TensorBoard:
-    """Event files in `tensorboard/`, written synchronously so that no background thread can hang or die unnoticed."""
+    """Logger for TensorBoard. It writes event files to `tensorboard/` without a background thread that could hang."""
 
     def __init__(self, run: Path, done: int, about: dict[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -158,7 +158,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """Weights & Biases; `WANDB_MODE=offline` keeps everything in `wandb/` for `wandb sync`.
+    """Logger for Weights & Biases. With `WANDB_MODE=offline`, all data stays in `wandb/` for a later `wandb sync`.
 
     Only the recipe and the metrics are sent: no machine data, code, command line or output.
     """
@@ -177,7 +177,7 @@ class Wandb:
             config=about,
             settings=wandb.Settings(**quiet, **private),
         )
-        self.run.define_metric("*", step_metric="step")  # its own step counter rejects a repeated step
+        self.run.define_metric("*", step_metric="step")  # the step counter of wandb rejects repeated steps
 
     def add(self, step: int, values: Numbers) -> None:
         self.run.log({"step": step, **values})
@@ -187,7 +187,7 @@ class Wandb:
 
 
 class MLflow:
-    """MLflow, at `MLFLOW_TRACKING_URI` or as files in `mlruns/`."""
+    """Logger for MLflow. It logs to `MLFLOW_TRACKING_URI` if that is set, otherwise to files in `mlruns/`."""
 
     def __init__(self, run: Path, done: int, about: dict[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

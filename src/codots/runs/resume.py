@@ -20,14 +20,14 @@ Lives = dict[tuple[str, int], list[Row]]
 class Journal:
     """The finished lives of an evaluation, in memory and optionally in a file.
 
-    The first line of the file describes the evaluation.
+    The first line of the file identifies the evaluation.
     """
 
     def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
-        """Read the complete chunks of an existing file.
+        """Read the complete chunks of the file if it exists, and remove an incomplete chunk from the file.
 
-        `head` holds everything that the evaluation depends on, including `packs`, `pack_size` and `chunk`. Raises
-        ValueError, and leaves the file as it is, if the file belongs to another evaluation.
+        `head` contains everything that the evaluation depends on, including `packs`, `pack_size` and `chunk`. Raises
+        ValueError, and does not change the file, if the file belongs to another evaluation.
         """
         self.path, self.head = path, json.dumps({HEAD: head}) + "\n"
         self.lives: Lives = {}
@@ -36,7 +36,7 @@ class Journal:
 
     def _resume(self, path: Path, head: dict[str, Any]) -> None:
         written = path.read_bytes()
-        if not self.head.encode().startswith(written):  # otherwise it ended before the first row
+        if not self.head.encode().startswith(written):  # otherwise the file ended before the first row
             check_head(path, written, head)
             found: Lives = {}
             for row in read_rows(path):
@@ -47,12 +47,12 @@ class Journal:
             write_atomically(path, kept)
 
     def of(self, arm: str, packs: Sequence[int]) -> list[list[Row]]:
-        """Return the lives of an arm on these packs, or an empty list if any is missing."""
+        """Return the finished lives of an arm on these packs, or an empty list if any of them is not finished."""
         found = [self.lives[arm, i] for i in packs if (arm, i) in self.lives]
         return found if len(found) == len(packs) else []
 
     def add(self, lives: list[list[Row]]) -> list[list[Row]]:
-        """Add a chunk of lives and write it to disk, so that no crash can lose it. Return the lives."""
+        """Add a chunk of lives and return it. The chunk is flushed to disk, so that a crash cannot lose it."""
         self.lives |= {(rows[0].arm, int(rows[0].pack[-1])): rows for rows in lives}
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
@@ -63,7 +63,7 @@ class Journal:
 
 
 def check_head(path: Path, written: bytes, head: dict[str, Any]) -> None:
-    """Raise ValueError, naming the first difference, unless a file belongs to this evaluation."""
+    """Raise ValueError, with the first difference, if a file does not belong to this evaluation."""
     try:
         saved = dict(json.loads(written.partition(b"\n")[0])[HEAD])
     except (ValueError, TypeError, KeyError) as error:
@@ -79,7 +79,7 @@ def check_head(path: Path, written: bytes, head: dict[str, Any]) -> None:
 
 
 def complete_chunks(lives: Lives, packs: int, size: int, chunk: int) -> Lives:
-    """Return the lives without those of an incomplete chunk."""
+    """Return the lives of complete chunks only."""
     complete = {key for key, rows in lives.items() if is_complete(rows, size)}
 
     def chunk_of(i: int) -> Iterable[int]:
@@ -90,5 +90,5 @@ def complete_chunks(lives: Lives, packs: int, size: int, chunk: int) -> Lives:
 
 
 def is_complete(rows: Sequence[Row], size: int) -> bool:
-    """Return whether the rows reach the last solve of the life, or mark the life as missing."""
+    """Return whether a life is missing (lost to an infrastructure failure) or has a solve episode at every position."""
     return rows[0].kind == MISSING or [row.position for row in solves(rows)] == list(range(size))
