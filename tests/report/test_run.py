@@ -186,3 +186,11 @@ def test_find_runs_searches_nested_folders_but_not_runs(tmp_path):
     (tmp_path / "away").symlink_to(tmp_path / "b")
     assert sorted(find_runs(tmp_path)) == ["a", "b", "more/c"]
     assert find_runs(tmp_path / "b") == {"b": tmp_path / "b"}
+
+
+def test_an_evaluation_of_longer_packs_is_no_reference(tmp_path):
+    folder = make_run(tmp_path / "run", metrics=steps(4))
+    computed = references_of(read_run(folder))
+    longer = report([0.2] * 8, [0.1] * 8) | {"model": f"{folder}/model"}
+    (folder / "eval.json").write_text(json.dumps(longer))
+    assert references_of(read_run(folder)) == computed

@@ -40,16 +40,16 @@ class Evaluation:
 
         If the recipe has several entries, the most similar one is compared.
         """
-        values = [(key, self.report[key]) for key in ("domain", "preset", "size")]
-        differing = [[(key, v) for key, v in values if world.get(key, v) != v] for world in worlds_of(config)]
-        return " ".join(f"{v} tasks" if key == "size" else v for key, v in min(differing, key=len, default=[]))
+        values = {"domain": self.report["domain"], "preset": self.report["preset"], "pack_size": self.report["size"]}
+        differing = [{key: v for key, v in values.items() if world.get(key, v) != v} for world in worlds_of(config)]
+        closest = min(differing, key=len, default={})
+        return " ".join(f"{v} tasks" if key == "pack_size" else v for key, v in closest.items())
 
 
 def worlds_of(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the domain, preset and pack size of each entry of a recipe, as far as the recipe contains them."""
-    names = {"domain": "domain", "preset": "preset", "pack_size": "size"}
-    worlds = config.get("worlds", [config])
-    return [{name: world[key] for key, name in names.items() if key in world} for world in worlds]
+    keys = ("domain", "preset", "pack_size")
+    return [{key: world[key] for key in keys if key in world} for world in config.get("worlds", [config])]
 
 
 def is_evaluation(value: Any) -> bool:

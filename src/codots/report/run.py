@@ -61,7 +61,7 @@ class RunRecord:
         if self.after:
             return int(self.after.report["size"])
         if self.config:
-            return max(int(world.get("size", 0)) for world in worlds_of(self.config))
+            return max(int(world.get("pack_size", 0)) for world in worlds_of(self.config))
         return int(self.evaluations[0].report["size"]) if self.evaluations else 0
 
     @property
@@ -259,27 +259,27 @@ def holds_rows(path: Path) -> bool:
 def references_of(run: RunRecord, label: str = "") -> dict[str, list[float]]:
     """Return floor, bayes and ceiling by position for the recipe entry with this label.
 
-    The values are those of an evaluation before or after training with the same domain and preset. If there is no such
-    evaluation, they are computed on `dev` packs. Returns an empty dict if they cannot be computed.
+    The values are those of an evaluation before or after training on the same domain, preset and pack size. If there is
+    no such evaluation, they are computed on `dev` packs. Returns an empty dict if they cannot be computed.
     """
     world = world_of(run.config, label)
     for evaluation in reversed(run.evaluations):
         if evaluation.when != "other" and not evaluation.mismatch(world):
             return {name: evaluation.report[name] for name in REFERENCES}
     try:
-        return dict(_references(world["domain"], world["preset"], world["size"]))
+        return dict(_references(world["domain"], world["preset"], world["pack_size"]))
     except (KeyError, ValueError):  # another kind of recipe, or the domain is not installed
         return {}
 
 
 def world_of(config: dict[str, Any], label: str) -> dict[str, Any]:
-    """Return the entry of a recipe with this label, which is a prefix of `domain:preset:size:index`.
+    """Return the entry of a recipe with this label, which is a prefix of `domain:preset:pack_size:index`.
 
     Returns the first entry if none has the label.
     """
     worlds = worlds_of(config)
     for i, world in enumerate(worlds):
-        full = ":".join(map(str, (*(world.get(key, "") for key in ("domain", "preset", "size")), i)))
+        full = ":".join(map(str, (*(world.get(key, "") for key in ("domain", "preset", "pack_size")), i)))
         if f"{full}:".startswith(f"{label.rstrip('/')}:"):
             return world
     return worlds[0]
