@@ -14,9 +14,9 @@ from codots.core.suggest import check_known
 Rng = np.random.Generator
 STYLES = ("natural", "compact")
 POLICIES = ("random", "bayes", "informed")
-"""Names of the scripted policies: `informed` knows the world, `bayes` what it has seen, `random` nothing."""
+"""Names of the scripted policies. `informed` knows the world, `bayes` what it has seen, and `random` nothing."""
 NO_CHANCE = stream("no chance")
-"""Generator passed to environments that draw nothing."""
+"""Generator passed to environments that draw no random numbers."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Step:
     reward: float
     done: bool
     feedback: str = ""
-    """A sentence for the updater on how the episode ended; empty until `done`."""
+    """A sentence that tells the updater how the episode ended. Empty until `done`."""
     stop: str | None = None
-    """A one-word reason for the end, chosen by the domain; all domains share `malformed`. None until `done`."""
+    """One word for why the episode ended, None until `done`. Domains choose their words, and all use `malformed`."""
     view: Any = None
-    """The state after the action, as in `Env.view`, for policies and reports. It is never shown to a model."""
+    """The state after the action, as in `Env.view`, for policies and reports. Models never see the view."""
 
 
 class Env(Protocol):
@@ -45,15 +45,18 @@ class Env(Protocol):
         ...
 
     def step(self, text: str) -> Step:
-        """Apply the model's text. Malformed text returns a `Step` with `stop="malformed"`, never an exception."""
+        """Apply the model's text. For malformed text, return a `Step` with `stop="malformed"` instead of raising."""
         ...
 
 
 class Policy(Protocol):
-    """A scripted policy; one object plays a whole life."""
+    """A scripted policy. One instance plays all tasks of a life."""
 
     def act(self, view: Any) -> str:
-        """Return the text of an action for this view, in any style."""
+        """Return the text of an action in the environment's prompt style.
+
+        If the styles of a domain read actions differently, its views must include the style.
+        """
         ...
 
     def end(self, step: Step) -> None:
@@ -68,7 +71,7 @@ class World:
     hidden: Any
     """The hidden part, as a frozen record of the domain's own type."""
     dials: Any
-    """The value of the preset that the world was drawn with."""
+    """Dials of the preset that the world was drawn from."""
     split: str = "train"
     """`train` or a held-out name (`dev`, `test`, ...)."""
     names: Names = ()
@@ -88,7 +91,7 @@ class Task:
     """Name of the task's random stream."""
 
     def env(self, *, style: str = "natural", memory: object | None = None) -> Env:
-        """Open a fresh single-use environment; equal tasks open equal environments."""
+        """Open a new single-use environment. Equal tasks open equal environments."""
         return self.domain.open(self, style=style, memory=memory)
 
 
@@ -110,27 +113,27 @@ class Pack:
 
 
 class Domain(ABC):
-    """A family of worlds; optional methods have defaults, so a small domain stays small."""
+    """A family of worlds. Subclasses set `id` and `presets` and define the abstract methods."""
 
     id: str
-    """Name with a version, such as `frozen-lake-v1`."""
+    """Name and version, such as `frozen-lake-v1`."""
     presets: dict[str, Any]
     """Dials by preset name."""
     styles: tuple[str, ...] = ("natural",)
     sizes: tuple[int, int] = (4, 8)
-    """Default number of tasks in a pack for training, and in a pack for evaluation."""
+    """Default number of tasks in a training pack and in an evaluation pack."""
     bounds: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest reward of a task."""
     reveals_reward: bool = True
     """Whether the updater may read the reward."""
     blocking: bool = False
-    """Whether `step` waits on I/O; it then runs in a thread."""
+    """Whether `step` waits on I/O. If so, the rollout calls `step` in a thread."""
     step_timeout: float = 300.0
     """Timeout of a blocking `step`, in seconds. An environment that takes longer counts as down."""
     chance: bool = True
-    """Whether environments draw random numbers; if False, they share one unused generator."""
+    """Whether environments draw random numbers. If False, all environments receive the same unused generator."""
     exact: bool = False
-    """Whether `bayes` is the true optimum of the task under the posterior."""
+    """Whether `bayes` exactly maximizes the expected reward of each task under the posterior over worlds."""
 
     @abstractmethod
     def make_world(self, rng: Rng, dials: Any) -> Any:
@@ -142,10 +145,13 @@ class Domain(ABC):
 
     @abstractmethod
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Open an environment for a task."""
+        """Open the environment of a task."""
 
     def open(self, task: Task, *, style: str, memory: object | None) -> Env:
-        """Open an environment seeded by the task's stream; an unknown style raises ValueError with the known ones."""
+        """Open an environment whose generator is seeded by the task's name.
+
+        Raises ValueError, listing the known styles, if the style is unknown.
+        """
         check_known(style, self.styles, "prompt style")
         rng = stream(*task.names, "env") if self.chance else NO_CHANCE
         return self.make_env(task, style=style, memory=memory, rng=rng)
@@ -163,34 +169,37 @@ class Domain(ABC):
         return None
 
     def belongs(self, hidden: Any, split: str) -> bool:
-        """Whether this hidden part may be used in this split; if not, another one is drawn."""
+        """Return whether a hidden part may be used in a split. If not, `make_pack` draws another one."""
         return True
 
     def side(self, task: Task) -> str | None:
-        """Return the side, `train` or `held-out`, that a task's content belongs to; None if splits share content.
+        """Return the side, `train` or `held-out`, that a task's content belongs to, or None if splits share content.
 
         The side must depend on the content alone.
         """
         return None
 
     def make_memory(self, world: World) -> object | None:
-        """Create the object that environments may use to carry state over the tasks of one life."""
+        """Create an object in which environments carry state across the tasks of a life. Returns None by default."""
         return None
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Return the context that an agent would write if it knew the world."""
+        """Return the context that an agent would write if it knew the world. Empty by default."""
         return ""
 
     def floor(self, task: Task) -> float:
-        """Return a reward that needs no skill."""
+        """Return an expected reward that takes no skill. Defaults to the lowest reward."""
         return self.bounds[0]
 
     def ceiling(self, task: Task) -> float:
-        """Return the expected reward of a policy that knows the world."""
+        """Return the best expected reward of a policy that knows the world. Defaults to the highest reward."""
         return self.bounds[1]
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw a world that looks the same but has another hidden part."""
+        """Draw a world that looks the same but has a different hidden part.
+
+        If 100 draws yield no suitable hidden part, the last draw is used.
+        """
         for _ in range(100):  # a small hidden part may be drawn again
             hidden = self.make_world(rng, world.dials)
             if hidden != world.hidden and self.belongs(hidden, world.split):
@@ -198,9 +207,12 @@ class Domain(ABC):
         return replace(world, hidden=hidden)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int] | None:
-        """Count a context's claims as (right, wrong, knowable), or return None if the domain cannot count them."""
+        """Return a context's number of right claims, its number of wrong claims, and the number of facts to know.
+
+        Returns None if the domain cannot count claims.
+        """
         return None
 
     def draw(self, view: Any) -> str | None:
-        """Return a view drawn as text, or None if the domain has no drawing."""
+        """Return a drawing of a view as text, or None if the domain has no drawing."""
         return None

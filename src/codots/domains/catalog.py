@@ -1,4 +1,4 @@
-"""A list of the registered domains, described by their own docstrings."""
+"""A catalog of the registered domains, described by their docstrings."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from codots.domains.registry import domain_ids, get_domain
 
 @dataclass(frozen=True)
 class DomainInfo:
-    """One domain as the list of domains shows it."""
+    """The entry of one domain in the catalog."""
 
     id: str
     presets: tuple[str, ...]
     styles: tuple[str, ...]
     hidden: str
-    """One sentence on what is hidden and shared by the tasks; empty if the docstring has none."""
+    """One sentence on what is hidden and shared by the tasks. Empty if the docstring has no such sentence."""
     exact: bool
-    """Whether `bayes` is the true optimum; otherwise it is a heuristic."""
+    """Whether `bayes` is the exact optimum. If False, `bayes` is a heuristic."""
     sizes: tuple[int, int]
     lacks: dict[str, str]
-    """What must be set up first, for each preset that cannot be drawn yet."""
+    """What must be set up first, by name of each preset that cannot be drawn yet."""
 
 
 def catalog() -> list[DomainInfo]:
@@ -47,7 +47,11 @@ def domain_info(domain: Domain) -> DomainInfo:
 
 
 def hidden(domain: Domain) -> str:
-    """Return the first sentence under `Hidden and shared` in the docstring of the class, or else of its module."""
+    """Return the first sentence under `Hidden and shared` in the docstring of the class, otherwise of its module.
+
+    If that text describes versions separately, the sentence is about the domain's version. Returns an empty string if
+    neither docstring has the heading.
+    """
     for documented in (type(domain), sys.modules[type(domain).__module__]):
         text = section(documented.__doc__ or "", "Hidden and shared")
         if text:
@@ -57,13 +61,16 @@ def hidden(domain: Domain) -> str:
 
 
 def section(docstring: str, heading: str) -> str:
-    """Return the text under a heading of a docstring as one line, or an empty string without that heading."""
+    """Return the text under a heading of a docstring as one line, or an empty string if there is no such heading."""
     found = re.search(rf"^{heading}:\n((?:[ \t]+.*\n?)+)", cleandoc(docstring), re.M)
     return " ".join(found[1].split()) if found else ""
 
 
 def by_reason(lacks: dict[str, str]) -> str:
-    """List presets grouped by what they lack, as `a, b: set X; c: set Y`; empty if none lacks anything."""
+    """Return the presets grouped by what they lack, such as `a, b: set X; c: set Y`.
+
+    Returns an empty string if `lacks` is empty.
+    """
     reasons = dict.fromkeys(lacks.values())
     return "; ".join(
         f"{', '.join(preset for preset, why in lacks.items() if why == reason)}: {reason}" for reason in reasons

@@ -1,4 +1,4 @@
-"""Check domains against their contract; report the first broken promise in one line."""
+"""Check domains against their contract, and report the first broken promise in one line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PACKS, SIZE = 32, 4
 
 @dataclass(frozen=True)
 class Checked:
-    """A preset that keeps the contract, or that was skipped."""
+    """A preset that keeps the contract or was skipped."""
 
     id: str
     preset: str
@@ -49,15 +49,15 @@ class Checked:
     longest: int = 0
     """Characters of the longest prompt, with all turns of an episode and a full context."""
     lacks: str | None = None
-    """Why the preset was skipped."""
+    """Why the preset was skipped, or None if it was checked."""
 
 
 def check_domain(domain: str | Domain, packs: int = PACKS, size: int = SIZE) -> list[Checked]:
-    """Check every preset and style of a domain on its first packs, half of them held out.
+    """Check every preset and style of a domain on its first packs, every second of which is from `dev`.
 
     A domain object is registered first. A preset that cannot be drawn yet is skipped, with the reason in `lacks`.
     Comparisons of average rewards allow for sampling noise, so more packs make a stricter check. Raises DomainError at
-    the first broken promise, and ValueError for fewer than two packs.
+    the first broken promise. Raises ValueError if `packs` is less than 2.
     """
     domain = register(domain) if isinstance(domain, Domain) else get_domain(domain)
     return [check_preset(domain, preset, packs, size) for preset in domain.presets]
@@ -70,7 +70,7 @@ def check_domains(
     workers: int = 1,
     on_progress: OnProgress = no_progress,
 ) -> list[Checked]:
-    """Check domains, given by id or as `module:Class`, with `workers` presets at a time.
+    """Check domains, named by id or as `module:Class`, and `workers` presets in parallel.
 
     Raises what `check_domain` raises, and TimeoutError if a preset takes longer than an hour.
     """
@@ -91,7 +91,7 @@ def _check(job: tuple[str, str, int, int]) -> Checked:
 
 
 def check_preset(domain: Domain, preset: str, packs: int, size: int) -> Checked:
-    """Check one preset; the first one that can be drawn is also played in another process."""
+    """Check one preset. The first preset of the domain that can be drawn is also played in another process."""
     if packs < 2:
         raise ValueError(f"{packs} packs; expected at least 2, to estimate the noise of an average")
     if lacks := domain.lacks(preset):
@@ -120,7 +120,10 @@ def check_preset(domain: Domain, preset: str, packs: int, size: int) -> Checked:
 
 @contextmanager
 def failures_named(what: str) -> Iterator[None]:
-    """Prefix any failure inside with `what`: a failed expectation, an exception or a draw from a global generator."""
+    """Raise DomainError, prefixed with `what`, if the block fails.
+
+    The block fails if it breaks a promise, raises an exception or draws from a global random generator.
+    """
     before = pickle.dumps((random.getstate(), np.random.get_state()))
     try:
         yield
@@ -136,7 +139,7 @@ def failures_named(what: str) -> Iterator[None]:
 def another_process_agrees(packs: Sequence[Pack]) -> None:
     """Packs and lives do not depend on the process: its hash seed, its memory or its earlier calls.
 
-    A domain that another process cannot import, such as one defined in a script, passes.
+    A domain that another process cannot import passes, such as a domain defined in a script.
     """
     kind, (style, *_) = type(packs[0].domain), packs[0].domain.styles
     seed = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
@@ -156,7 +159,10 @@ def another_process_agrees(packs: Sequence[Pack]) -> None:
 
 
 def _play_from_stdin() -> None:
-    """Play the packs pickled on stdin and pickle the lives to stdout; an empty list if the domain is not found."""
+    """Read the names of packs from stdin, and write the packs and their lives to stdout, both pickled.
+
+    Writes an empty list if the domain is not found.
+    """
     module, kind, asked = pickle.load(sys.stdin.buffer)
     out, sys.stdout = sys.stdout, sys.stderr  # a module may print while it is imported
     found: list[tuple[Pack, dict[str, list[Played]]]] = []
@@ -167,7 +173,7 @@ def _play_from_stdin() -> None:
 
 
 def _importable(module: str, kind: str, id: str) -> bool:
-    """Whether importing the module, or creating the class without arguments, registers a domain of this id."""
+    """Return whether importing the module, or creating the class without arguments, registers a domain with this id."""
     if module == "__main__":
         return False
     import_module(module)

@@ -1,4 +1,4 @@
-"""The promises of a domain, one function each; a broken promise raises DomainError."""
+"""The promises of a domain, one function for each. A broken promise raises DomainError."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ HOSTILE = (
 
 
 class DomainError(AssertionError):
-    """A domain breaks its contract."""
+    """Error for a domain that breaks its contract."""
 
 
 def expect(holds: bool, got: object, expected: str) -> None:
-    """Raise DomainError, in one line, unless the promise holds."""
+    """Raise DomainError with a one-line message unless the promise holds."""
     if not holds:
         raise DomainError(f"got {got!r:.300}, expected {expected}")
 
@@ -49,7 +49,7 @@ def expect(holds: bool, got: object, expected: str) -> None:
 
 
 def a_name_is_one_pack(pack: Pack) -> None:
-    """A pack's name determines its world and tasks, for any size and any number of draws."""
+    """A pack's name determines its world and tasks, whatever the pack's size and however often it is drawn."""
     for more in (0, 3):
         again = redraw(pack, len(pack.tasks) + more)
         expect(again.world == pack.world, again.world, f"the world that this name drew before, {pack.world!r:.300}")
@@ -58,10 +58,12 @@ def a_name_is_one_pack(pack: Pack) -> None:
 
 
 def packs_pickle(pack: Pack) -> None:
+    """A pack equals its copy after pickling."""
     expect(pickle.loads(pickle.dumps(pack)) == pack, "another pack", "a pack to be equal after pickling")
 
 
 def a_twin_hides_another_rule(pack: Pack) -> None:
+    """A twin has a different hidden part, but the same dials and the same rules text."""
     twin = _twin(pack)
     expect(twin.hidden != pack.world.hidden, twin.hidden, "a twin that hides something else")
     expect(twin.dials == pack.world.dials, twin.dials, f"a twin of the same dials, {pack.world.dials!r:.300}")
@@ -77,6 +79,7 @@ PACK_CHECKS = (a_name_is_one_pack, packs_pickle, a_twin_hides_another_rule)
 
 
 def rules_hide_the_world(pack: Pack, style: str) -> None:
+    """The rules and the first observation do not contain the oracle's context."""
     oracle = pack.domain.oracle_context(pack.world, style)
     for task in pack.tasks:
         for text in (pack.domain.rules_text(task, style), _open(task, style).observe()):
@@ -85,6 +88,7 @@ def rules_hide_the_world(pack: Pack, style: str) -> None:
 
 
 def prompts_hide_the_position(pack: Pack, style: str) -> None:
+    """The first prompt of a task does not depend on the position of the task."""
     prompts = []
     for position in range(len(pack.tasks) + 3):
         task = replace(pack.tasks[0], position=position)
@@ -94,6 +98,7 @@ def prompts_hide_the_position(pack: Pack, style: str) -> None:
 
 
 def facts_are_right(pack: Pack, style: str) -> None:
+    """`facts` counts every claim of the oracle's context as right, and some claim of a twin's oracle as wrong."""
     world, oracle = pack.world, pack.domain.oracle_context(pack.world, style)
     found = pack.domain.facts(world, oracle)
     if found is None or not oracle:
@@ -104,6 +109,7 @@ def facts_are_right(pack: Pack, style: str) -> None:
 
 
 def garbage_is_malformed(pack: Pack, style: str) -> None:
+    """Text that contains no action ends the episode as `malformed`. Hostile text leads to a valid step."""
     for text in GARBAGE:
         step = _open(pack.tasks[0], style).step(text)
         check_step(pack.domain, step)
@@ -124,13 +130,13 @@ def episodes_end(pack: Pack, style: str) -> None:
 
 
 def replays_are_equal(pack: Pack, style: str) -> None:
-    """A pack that is drawn and played again by the same policy gives equal observations, actions and steps."""
+    """If a pack is drawn and played twice by the same policy, all observations, actions and steps are equal."""
     for policy in POLICIES:
         expect_same_life(rollout(pack, policy, style), rollout(redraw(pack, len(pack.tasks)), policy, style))
 
 
 def twins_look_alike(pack: Pack, style: str) -> None:
-    """Twins differ in nothing visible until an action has another effect: a state, a reward or an end."""
+    """Twins look the same until an action leads to a different view, a different reward or a different end."""
     for twin, policy in product(map(partial(_twin, pack), range(TWINS)), ("random", "bayes")):
         policies = pack.domain.policy(policy, pack.world), pack.domain.policy(policy, twin)
         for task in pack.tasks:
@@ -150,7 +156,7 @@ def twins_look_alike(pack: Pack, style: str) -> None:
 
 
 def _in_step(policies: Any, here: Env, there: Env) -> Step | None:
-    """Play both until the effects differ; return the last step, or None once they differ."""
+    """Play both environments to the end. Return the last step, or None as soon as an action has different effects."""
     while True:
         text, other = policies[0].act(here.view), policies[1].act(there.view)
         expect(text == other, other, f"what the same policy says in a twin, {text!r:.300}")
@@ -174,7 +180,10 @@ STYLE_CHECKS = (
 
 
 def prompts_fit(pack: Pack, style: str) -> int:
-    """Check the size of prompts with all turns of an episode and a full context; return the longest, in characters."""
+    """Prompts stay short enough, even with all turns of an episode and a full context.
+
+    Returns the length of the longest prompt in characters.
+    """
     domain, strategy, longest = pack.domain, Rewrite(), 0
     pack = redraw(pack, max(domain.sizes))
     oracle = domain.oracle_context(pack.world, style)
@@ -197,7 +206,10 @@ def prompts_fit(pack: Pack, style: str) -> int:
 
 
 def splits_stay_apart(packs: Sequence[Pack]) -> None:
-    """If a domain separates content of `train` from the held-out splits, it does so by the content alone."""
+    """A domain that keeps train and held-out tasks apart decides so by task content alone.
+
+    `dev` and `test` share worlds, and `train` shares all of them or none.
+    """
     for pack in packs:
         here, there = ("train", "held-out") if pack.split == "train" else ("held-out", "train")
         for task in pack.tasks:
@@ -214,7 +226,11 @@ def splits_stay_apart(packs: Sequence[Pack]) -> None:
 
 
 def knowledge_pays(packs: Sequence[Pack]) -> None:
-    """Check the order of average rewards: floor, `random`, `bayes`, `informed`, ceiling."""
+    """Average rewards rise in this order, up to noise: floor, `random`, `bayes`, `informed`, ceiling.
+
+    Every floor is at most its ceiling, and both are within the domain's bounds. `informed` reaches the ceiling if the
+    domain defines one.
+    """
     domain, tasks = packs[0].domain, [task for pack in packs for task in pack.tasks]
     low, high = domain.bounds
     reward: dict[str, Any] = {}
@@ -236,7 +252,7 @@ def knowledge_pays(packs: Sequence[Pack]) -> None:
 
 
 def redraw(pack: Pack, size: int) -> Pack:
-    """Draw the pack of the same name with another size."""
+    """Draw the pack of the same name again, with `size` tasks."""
     return make_pack(pack.domain.id, pack.preset, pack.split, pack.index, size)
 
 
@@ -246,13 +262,13 @@ def rollout(pack: Pack, policy: str, style: str) -> list[Played]:
 
 
 def check_turn(domain: Domain, turns: Sequence[tuple[str, Step]]) -> None:
-    """Check the latest turn, and that the episode is not too long."""
+    """Raise DomainError if the latest turn is invalid or the episode is too long."""
     check_step(domain, turns[-1][1])
     expect(turns[-1][1].done or len(turns) < MAX_TURNS, f"an episode of {MAX_TURNS} turns", "an end")
 
 
 def expect_same_life(life: list[Played], again: list[Played]) -> None:
-    """Compare all observations, actions and steps of two lives."""
+    """Raise DomainError unless two lives have equal observations, actions and steps."""
     for first, second in zip(life, again, strict=True):
         expect(second.opening == first.opening, second.opening, f"the same opening as before, {first.opening!r:.300}")
         for (text_before, before), (text, step) in zip(first.turns, second.turns, strict=False):
@@ -262,7 +278,7 @@ def expect_same_life(life: list[Played], again: list[Played]) -> None:
 
 
 def check_step(domain: Domain, step: Step) -> None:
-    """Check one step returned by an environment."""
+    """Raise DomainError if a step returned by an environment is invalid."""
     low, high = domain.bounds
     expect(isinstance(step, Step), step, "a Step")
     for text in (step.observation, step.feedback):
@@ -274,7 +290,7 @@ def check_step(domain: Domain, step: Step) -> None:
 
 
 def views_equal(one: Any, other: Any) -> bool:
-    """Whether two views are equal, by their pickled bytes or by `==`."""
+    """Return whether two views are equal, by their pickled bytes or by `==`."""
     return bool(pickle.dumps(one) == pickle.dumps(other) or one == other)
 
 

@@ -21,10 +21,11 @@ ENDINGS = (".parquet", ".jsonl")
 def task_rows(
     id: str, *, preset: str, split: str = "train", packs: int = 100, size: int = 4, style: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each task of the first packs of a preset; `style` defaults to the domain's first.
+    """Yield a row for each task of the first `packs` packs of a preset.
 
-    The columns `hidden` and `content` are JSON. Never show `hidden` or `oracle_context` to a model: they reveal the
-    hidden part. Raises ValueError for an unknown domain, preset or style.
+    `style` defaults to the first style of the domain. The columns `hidden` and `content` are JSON. Never show `hidden`
+    or `oracle_context` to a model, because both reveal the hidden part. Raises ValueError if the domain, the preset or
+    the style is unknown.
     """
     domain = get_domain(id)
     style = style or domain.styles[0]
@@ -51,7 +52,7 @@ def task_rows(
 
 
 def check_out(out: Path) -> None:
-    """Raise ValueError if rows cannot be written to this file; called before any row is drawn."""
+    """Raise ValueError if rows cannot be written to this file. Call this before drawing rows."""
     if out.suffix not in ENDINGS:
         raise ValueError(f"cannot write {out}: {nearest(out.suffix, list(ENDINGS), 'ending')}")
     writable(out)
@@ -60,7 +61,7 @@ def check_out(out: Path) -> None:
 
 
 def write_rows(rows: list[dict[str, Any]], out: Path) -> None:
-    """Write rows atomically, as Parquet or JSON lines according to the suffix of the file."""
+    """Write rows atomically, as Parquet or JSON lines depending on the suffix of the file."""
     if out.suffix == ".jsonl":
         return write_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     arrow, parquet = _pyarrow()
@@ -79,15 +80,15 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def as_json(value: Any) -> str:
-    """Encode a domain's hidden part or content, of any type, as JSON."""
+    """Encode a hidden part or the content of a task, of any type, as JSON."""
     return json.dumps(plain(value), ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:
-    """Convert to JSON types.
+    """Convert a value to JSON types.
 
-    Dataclasses and named tuples become objects, collections become lists, and a mapping with keys other than strings
-    becomes a list of pairs. Any other value becomes its `str`.
+    Dataclasses, named tuples and dicts become objects. A dict with keys other than strings becomes a list of pairs.
+    Other collections and arrays become lists. Infinite floats, NaN and values of any other type become their `str`.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}

@@ -1,4 +1,4 @@
-"""Base class of the built-in families: versions as values of one rule set, policies by name."""
+"""Base class of the built-in families: versions share one rule set, and policies have names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Family(Domain):
         raise NotImplementedError
 
     def policy(self, name: str, world: World) -> Policy:
-        """Return a scripted policy. Raises ValueError, listing the known names, for an unknown name."""
+        """Return a scripted policy. Raises ValueError, listing the known names, if the name is unknown."""
         policies = self.policies(world)
         check_known(name, policies, "policy")
         return policies[name]()

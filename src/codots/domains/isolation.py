@@ -14,7 +14,7 @@ from codots.core.rng import digest
 
 @contextmanager
 def isolated(*names: str | int) -> Iterator[None]:
-    """Run third-party code with seeded global generators and silenced warnings, then restore both."""
+    """Run third-party code with global generators seeded by `names` and silenced warnings, then restore both."""
     before = random.getstate(), np.random.get_state()
     seed = digest("secluded", *names) % (1 << 32)
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""Find domains by id, and draw packs from them."""
+"""Registry of domains by id, and drawing of packs."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from codots.domains.base import Domain, Pack, Task, World
 
 ENTRY_POINTS, BRIDGES = "codots.domains", "codots.bridges"
 SPLITS = ("train", "dev", "test")
-"""The standard splits. Any other word is a held-out split too."""
+"""The standard splits. Any other word names a further held-out split."""
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """A third-party benchmark whose domains are built on demand, with ids of the form `family:name`."""
+    """A third-party benchmark whose domains are built on demand. Their ids have the form `family:name`."""
 
     build: Callable[[str], Domain]
-    """Builds the domain for the name after the colon. Raises ValueError, with the nearest name, for an unknown name."""
+    """Function that builds the domain of the name after the colon. Raises ValueError if the name is unknown."""
     example: str
     """An example of a full id."""
     package: str
     """Name of the module that must be installed."""
     extra: str
-    """Argument of `pip install` that installs the module."""
+    """Argument of `pip install` that installs this module."""
 
 
 @lru_cache(maxsize=1)
 def _modules() -> dict[str, str]:
-    """Return the module of each family, from this package and from all installed packages."""
+    """Return the module of each family in this package and in all other installed packages."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
 
 
@@ -45,26 +45,27 @@ _registry: dict[str, Domain] = {}
 
 
 def register(domain: Domain) -> Domain:
-    """Register a domain under its id. It is then pickled by that id; an unregistered domain is pickled by value."""
+    """Register a domain under its id. From then on, domains of this type are pickled by id instead of by value."""
     _registry[domain.id] = domain
     return _pickled_by_id(domain)
 
 
 def _pickled_by_id(domain: Domain) -> Domain:
-    """Pickle domains of this type by id and by the name of the module that registers them."""
+    """Make domains of this type pickle as an id and a module, as `_by_id` returns them. Return the domain."""
     copyreg.pickle(type(domain), _by_id)
     return domain
 
 
 def _by_id(domain: Domain) -> tuple[Callable[..., Domain], tuple[str, str]]:
-    """Reduce a domain to its id and the module that registers it."""
+    """Reduce a domain to its id and the name of the module that registers it."""
     return _unpickled, (domain.id, type(domain).__module__)
 
 
 def get_domain(id: str) -> Domain:
-    """Return the domain of a versioned id, or of `family:name` through a bridge.
+    """Return a domain by its id: a name with a version, or `family:name` for a domain of a bridge.
 
-    Raises ValueError for an unknown id, with the nearest one, and for a bridge whose package is not installed.
+    Raises ValueError, with the nearest known id, if the id is unknown. Also raises ValueError if the package of the
+    bridge is not installed.
     """
     if id not in _registry and ":" in id and id.partition(":")[0] in bridges():
         return _over_bridge(id)
@@ -81,13 +82,17 @@ def get_domain(id: str) -> Domain:
 
 
 def first_preset(id: str) -> str:
-    """Return the default preset: `easy` if the domain has it, otherwise its first."""
+    """Return the default preset of a domain: `easy` if there is one, otherwise the first preset."""
     presets = list(get_domain(id).presets)
     return "easy" if "easy" in presets else presets[0]
 
 
 def find_domain(name: str) -> Domain:
-    """Return a domain by its id, or as `module:Class`, which also registers it. Raises ValueError if there is none."""
+    """Return a domain by its id or by `module:Class`.
+
+    A domain found by `module:Class` is also registered. `Class` may also name a domain instance. Raises ValueError if
+    the domain is not found.
+    """
     module, colon, thing = name.partition(":")
     if not colon or module in bridges():
         return get_domain(name)
@@ -106,7 +111,7 @@ def _is_family(value: Any) -> bool:
 
 @lru_cache(maxsize=1)
 def bridges() -> dict[str, Bridge]:
-    """Return every bridge by its family, whether or not its package is installed."""
+    """Return all bridges by family, including bridges whose package is not installed."""
     return {point.name: point.load() for point in sorted(entry_points(group=BRIDGES))}
 
 
@@ -123,21 +128,24 @@ def _over_bridge(id: str) -> Domain:
 
 
 def _unpickled(id: str, module: str) -> Domain:
-    """Find a domain by id in the process that unpickles it."""
+    """Return a domain by id during unpickling; import its module first if this process has not registered it."""
     if id not in _registry:
         import_module(module)
     return get_domain(id)
 
 
 def domain_ids() -> list[str]:
-    """Return the ids of all registered domains, sorted; domains of `bridges` are not listed."""
+    """Return the sorted ids of the domains of all installed families. Domains of bridges are not listed."""
     for module in _modules().values():
         import_module(module)
     return sorted(_registry)
 
 
 def check_split(name: str) -> str:
-    """Return the name of a split, which may be any word. Raises ValueError for another string or a likely typo."""
+    """Return the name of a split, which may be any word of letters, digits, `-` and `_`.
+
+    Raises ValueError if it is not such a word, starts with `-`, or looks like a typo of a standard split.
+    """
     if not name.replace("-", "").replace("_", "").isalnum() or name.startswith("-"):
         raise ValueError("expected train, dev, test, or another word")
     if name not in SPLITS and (close := get_close_matches(name, SPLITS, n=1, cutoff=0.7)):
@@ -146,9 +154,10 @@ def check_split(name: str) -> str:
 
 
 def make_pack(id: str, preset: str, split: str, index: int, size: int) -> Pack:
-    """Draw a pack; it depends on these arguments alone.
+    """Draw a pack of `size` tasks. The pack depends on these arguments alone.
 
-    A longer pack begins with the tasks of a shorter one. Raises ValueError for an unknown domain or preset.
+    A longer pack begins with the tasks of a shorter one. Raises ValueError if the domain or the preset is unknown, if
+    the preset cannot be drawn yet, or if `size` is less than 1.
     """
     domain = get_domain(id)
     check_known(preset, domain.presets, f"preset of {id}")

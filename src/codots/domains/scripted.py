@@ -9,27 +9,27 @@ from typing import Any
 from codots.domains.base import Domain, Env, Pack, Step, Task
 
 OnTurn = Callable[[Domain, list[tuple[str, Step]]], None]
-"""Called after each turn with the domain and the turns of the episode so far."""
+"""Callback for each turn. It receives the domain and the turns of the episode so far."""
 
 
 @dataclass(frozen=True)
 class Played:
-    """One task played by a policy."""
+    """Record of one task played by a policy."""
 
     task: Task
     opening: str
     """The first observation."""
     turns: list[tuple[str, Step]]
-    """Each action with the step it led to."""
+    """Each action and its step."""
 
     @property
     def reward(self) -> float:
-        """Reward of the task."""
+        """The reward of the task."""
         return self.turns[-1][1].reward
 
 
 def turns(env: Env, act: Callable[[Any], str]) -> Iterator[tuple[str, Step]]:
-    """Play a task to its end; yield each text that `act` returns for a view, with its step."""
+    """Play a task to its end. Yield the text of each action, which `act` returns for the view, and its step."""
     done = False
     while not done:
         text = act(env.view)
@@ -41,7 +41,7 @@ def turns(env: Env, act: Callable[[Any], str]) -> Iterator[tuple[str, Step]]:
 def play_pack(
     pack: Pack, policy: str, style: str | None = None, on_turn: OnTurn = lambda domain, turns: None
 ) -> Iterator[Played]:
-    """Play a pack task by task with one scripted policy; `style` defaults to the domain's first."""
+    """Yield the tasks of a pack as one scripted policy plays them. `style` defaults to the domain's first style."""
     domain, memory = pack.domain, pack.domain.make_memory(pack.world)
     scripted = domain.policy(policy, pack.world)
     for task in pack.tasks:

@@ -1,4 +1,4 @@
-"""Gymnasium: environments with few actions, behind codes whose meaning is hidden.
+"""Gymnasium: environments with few actions, which are chosen by codes whose meaning is hidden.
 
 Description:
     `gymnasium:<id>`, for example `gymnasium:FrozenLake-v1`, for any environment registered in the package gymnasium
@@ -8,26 +8,26 @@ Description:
 Hidden and shared:
     The action of each code. The rules name the actions; maps and starts are public, and drawn by task.
 Observation:
-    The environment's own text rendering, if it has one, with colors as brackets; its observation; the reward of the
-    step.
+    The environment's text rendering, if it has one, with colors as brackets; then the observation and the reward of
+    the step.
 Action:
     Exactly one `<action>3</action>`.
 Reward:
-    The return of the episode, scaled linearly and clipped: 0 is the median return of random play on the environment's
-    own map, 1 the best possible return from this start.
+    The return of the episode, scaled linearly and clipped to [0, 1]. The median return of random play on the
+    environment's own map maps to 0, the best possible return from this start to 1.
 Episode end:
-    `ended`, by the environment; `late`, at the turn limit of the preset or the environment; or malformed text, with
-    reward 0.
+    `ended` if the environment ends the episode; `late` at the turn limit of the preset or the environment; or
+    malformed text, with reward 0.
 Presets:
     `easy`, 20 turns; `long`, 100. Dials: turns.
 Reference policies:
-    `random`, codes drawn uniformly; `informed`, the best action under the true codes and the environment's table of
-    outcomes, or without a table (Blackjack) under outcomes counted over 20,000 random episodes; `bayes`, an adaptive
-    scripted policy (Thompson sampling): keeps the posterior over the orders of the codes, draws one at every turn, and
-    acts as if it were true. The floor is 0. The ceiling is exact if outcomes are deterministic, or if no return is
-    clipped (FrozenLake); otherwise it is 1, which no policy reaches.
+    `random` draws codes uniformly. `informed` takes the best action under the true codes and the environment's table of
+    outcomes. If there is no table (Blackjack), the outcomes are counted over 20,000 random episodes. `bayes` is an
+    adaptive scripted policy (Thompson sampling): it keeps the posterior over the orders of the codes, draws an order at
+    every turn, and acts as if that order were true. The floor is 0. The ceiling is exact if outcomes are deterministic
+    or if no return is clipped (FrozenLake). Otherwise the ceiling is 1, which no policy reaches.
 Version history:
-    Environments are those of the installed gymnasium: another version may behave differently and have other ids.
+    Environments are those of the installed gymnasium. Another version of it may behave differently and have other ids.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from codots.domains.family import Family, Policies
 from codots.domains.registry import Bridge
 
 TRIES = 200
-"""Maximum draws of a start."""
+"""Maximum number of starts drawn for a task."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Dials:
 
 
 class Gymnasium(Family):
-    """The family of one Gymnasium environment behind hidden codes."""
+    """Domain family of a Gymnasium environment whose actions are hidden behind codes."""
 
     rules: Spec
     chance = False
@@ -66,13 +66,13 @@ class Gymnasium(Family):
         return min(dials.turns, self.rules.limit or dials.turns)
 
     def make_world(self, rng: Rng, dials: Dials) -> tuple[int, ...]:
-        """Draw the action of each code, both counted from 0."""
+        """Draw the action of each code. Actions and codes are counted from 0."""
         return tuple(rng.permutation(self.rules.actions).tolist())
 
     def make_task(self, world: World, position: int, rng: Rng) -> Start:
-        """Draw starts until the best return exceeds random play and the map belongs to this split.
+        """Draw starts until one can earn more than random play and its map belongs to this split.
 
-        Raises RuntimeError if there is no such start.
+        Raises RuntimeError if none of TRIES draws qualifies.
         """
         turns = self._turns(world.dials)
         for _ in range(TRIES):
@@ -92,7 +92,7 @@ class Gymnasium(Family):
         return Start(seed, board, seen, zero, float(best.max() if state is None else best[state]))
 
     def side(self, task: Task) -> str | None:
-        """Return the split side of the map, or None without a map."""
+        """Return the side, `train` or `held-out`, that the map belongs to, or None if the environment takes no map."""
         start: Start = task.content
         return None if start.board is None else _side(start.board)
 
@@ -101,14 +101,14 @@ class Gymnasium(Family):
         return CodedEnv(self.rules, task.content, task.world.hidden, self._turns(task.world.dials))
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Return the rules as text."""
+        """Return the rules of a task as text."""
         spec = self.rules
         slippery = dict(spec.options).get("is_slippery", True)
         values = {"id": spec.id, "kind": spec.kind, "slippery": slippery, "turns": self._turns(task.world.dials)}
         return render("rules", style, names=sorted(spec.names), codes=codes(spec), **values)
 
     def policies(self, world: World) -> Policies:
-        """Return a constructor for each scripted policy."""
+        """Return a factory for each scripted policy, by name."""
         turns = self._turns(world.dials)
         return {
             "random": lambda: Random(self.rules, stream(*world.names, "random")),
@@ -122,13 +122,13 @@ class Gymnasium(Family):
         return "\n".join(f"- code {code} is {self.rules.names[action]}" for code, action in pairs)
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw another order of the codes."""
+        """Draw a different order of the codes."""
         while (other := self.make_world(rng, world.dials)) == world.hidden:
             pass
         return replace(world, hidden=other)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims of the form code ... action; repeated claims count each time."""
+        """Count claims of the form `code ... action`. Repeated claims count each time."""
         names = [name.lower() for name in self.rules.names]
         claims = [(int(code) - 1, names.index(name.lower())) for code, name in self._claims(context)]
         right = sum(world.hidden[code] == action for code, action in claims)
@@ -145,7 +145,10 @@ class Gymnasium(Family):
 
 
 class ExactGymnasium(Gymnasium):
-    """The family of an environment with an exact ceiling: deterministic outcomes, or none of its returns clipped."""
+    """Domain family of a Gymnasium environment whose ceiling is exact.
+
+    The ceiling is exact because the outcomes are deterministic or because none of the returns is clipped.
+    """
 
     def ceiling(self, task: Task) -> float:
         """Return the expected reward of the best play."""
@@ -156,12 +159,12 @@ class ExactGymnasium(Gymnasium):
 
 
 def _side(board: tuple[str, ...]) -> str:
-    """Return the split side of a map: `train` or `held-out`."""
+    """Return the side, `train` or `held-out`, that a map belongs to."""
     return "train" if digest("gymnasium", *board) % 2 else "held-out"
 
 
 def build(name: str) -> Domain:
-    """Build the domain of an environment. Raises ValueError if it is unknown or unsupported."""
+    """Build the domain of an environment. Raises ValueError if the environment is unknown or unsupported."""
     spec, presets = find_spec(name), {"easy": Dials(20), "long": Dials(100)}
     domain = Gymnasium(f"gymnasium:{name}", spec, presets)
     turns = max(map(domain._turns, presets.values()))

@@ -20,16 +20,16 @@ class Start:
     seed: int
     """Seed of the environment's start and random outcomes."""
     board: tuple[str, ...] | None
-    """The map, if the environment takes one."""
+    """The map, or None if the environment takes no map."""
     seen: Any
     """The first observation."""
     zero: float
     """Return that maps to reward 0."""
     one: float
-    """Return that maps to reward 1: the best possible from this start."""
+    """Return that maps to reward 1, which is the best possible return from this start."""
 
     def reward(self, total: float) -> float:
-        """Map a return to a reward."""
+        """Map a return to a reward between 0 and 1."""
         return min(1.0, max(0.0, (total - self.zero) / (self.one - self.zero)))
 
 
@@ -43,17 +43,17 @@ class View:
     """Actions taken so far."""
     picture: str = ""
     code: str | None = None
-    """The last code, if any."""
+    """The last code, or None before the first action."""
     before: Any = None
     """The observation before the last code."""
     ended: bool = False
-    """Whether the environment terminated, other than by the turn limit."""
+    """Whether the environment terminated the episode. Reaching a turn limit does not count."""
     paid: float = 0.0
     """Environment reward of the last action."""
 
 
 class CodedEnv:
-    """One episode of an environment behind codes."""
+    """One episode of an environment whose actions are chosen by codes."""
 
     def __init__(self, spec: Spec, start: Start, codes: tuple[int, ...], turns: int) -> None:
         self.spec, self.start, self.codes, self.turns = spec, start, codes, turns

@@ -1,4 +1,4 @@
-"""Outcome models of environments, and their optimal values."""
+"""Outcome models of environments, and optimal returns under the models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from codots.domains.bridges.gymnasium.upstream import Spec, open_env, plain
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 COUNTED_EPISODES = 20_000
-"""Random episodes used to count outcomes if an environment has no table of them."""
+"""Number of random episodes in which outcomes are counted if an environment has no table of outcomes."""
 ZERO_EPISODES = 500
-"""Random episodes used to estimate the return that maps to reward 0."""
+"""Number of random episodes that estimate the return that maps to reward 0."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """Outcomes, one per row: action `act` in state `at` leads to `to` with probability `p` and reward `pays`."""
+    """Outcome model. In each row, action `act` in state `at` leads to `to` with probability `p` and reward `pays`."""
 
     states: dict[Any, int]
     """State index of each observation."""
@@ -36,7 +36,7 @@ class Model:
     ends: NDArray[np.bool_]
     """Whether the outcome ends the episode."""
     declared: bool
-    """Whether the environment declares its outcomes; otherwise they were counted."""
+    """Whether the environment declares its outcomes. If False, the outcomes were counted."""
 
     @property
     def certain(self) -> bool:
@@ -44,14 +44,15 @@ class Model:
         return self.declared and bool((self.p == 1).all())
 
     def values(self, turns: int, decay: float = 0.0) -> list[Floats]:
-        """Return the optimal expected return of each action by turns used, each of shape `(states, actions)`.
+        """Return the optimal expected return of each action, as one array for each number of turns used.
 
-        `decay` is the fraction of the later return that each turn costs; a tiny value breaks ties by length.
+        Each array has shape `(states, actions)`. `decay` is the fraction of the later return that each turn costs. A
+        tiny `decay` breaks ties in favor of shorter episodes.
         """
         return self._backwards(turns, self._mean, keep=1 - decay)
 
     def bounds(self, turns: int) -> tuple[Floats, Floats]:
-        """Return the minimum and the maximum possible return from each state, over all outcomes and actions."""
+        """Return the minimum and the maximum return from each state over all actions and outcomes."""
         low = self._backwards(turns, self._extreme(np.minimum, np.inf), np.min)
         high = self._backwards(turns, self._extreme(np.maximum, -np.inf))
         return low[0].min(1), high[0].max(1)
@@ -91,7 +92,7 @@ class Model:
 
 @lru_cache(maxsize=256)
 def model_of(spec: Spec, board: tuple[str, ...] | None, turns: int) -> Model:
-    """Return the outcome model: declared by the environment, or counted over random episodes of `turns` turns."""
+    """Return the model that the environment declares, or a model counted in random episodes of `turns` turns."""
     env = open_env(spec, board, drawn=False)
     table = getattr(env.unwrapped, "P", None)
     if not isinstance(table, dict):
@@ -116,7 +117,7 @@ def _counted(spec: Spec, env: Any, turns: int) -> Model:
 
 
 def _random_steps(spec: Spec, env: Any, turns: int, plays: int) -> Any:
-    """Yield the steps of random episodes, the same on every call."""
+    """Yield the steps of random episodes. The steps are the same on every call."""
     rng, seed = stream("gymnasium", "plays", spec.id), 7
     for _ in range(plays):
         before, seed = plain(env.reset(seed=seed)[0]), None  # type: ignore[assignment]
@@ -129,7 +130,7 @@ def _random_steps(spec: Spec, env: Any, turns: int, plays: int) -> Any:
 
 @lru_cache(maxsize=64)
 def zero_of(spec: Spec, turns: int) -> float:
-    """Return the median return of random play on the environment's own map."""
+    """Return the median return of `turns` turns of random play on the environment's own map."""
     env = open_env(spec, drawn=False)
     rng, returns = stream("gymnasium", "zero", spec.id), []
     for play in range(ZERO_EPISODES):

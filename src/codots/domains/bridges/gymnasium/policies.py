@@ -12,9 +12,9 @@ from codots.domains.bridges.gymnasium.model import Floats, model_of
 from codots.domains.bridges.gymnasium.upstream import Spec
 
 TURN_DECAY = 1e-4
-"""Fraction of the later return that each turn costs: too small to change returns, large enough to prevent idling."""
+"""Fraction of the later return that each turn costs. It is too small to change returns but prevents idling."""
 MISSING_PROBABILITY = 1e-3
-"""Probability added to each likelihood, so that an outcome missing from the model excludes no order."""
+"""Probability added to each likelihood, so that no order is excluded by an outcome that the model lacks."""
 
 
 def write_action(action: int, codes: tuple[int, ...]) -> str:
@@ -23,7 +23,7 @@ def write_action(action: int, codes: tuple[int, ...]) -> str:
 
 
 class Random:
-    """Draw codes uniformly."""
+    """Policy that draws codes uniformly."""
 
     def __init__(self, spec: Spec, rng: Rng) -> None:
         self.spec, self.rng = spec, rng
@@ -36,7 +36,7 @@ class Random:
 
 
 class Informed:
-    """Take the best action under the environment's outcomes and the true codes."""
+    """Policy that takes the best action under the environment's outcomes and the true codes."""
 
     def __init__(self, spec: Spec, turns: int, codes: tuple[int, ...]) -> None:
         self.spec, self.turns, self.codes = spec, turns, codes
@@ -46,7 +46,7 @@ class Informed:
         return write_action(self.best(view), self.codes)
 
     def best(self, view: View) -> int:
-        """Return the best action, or 0 if the model lacks the observation."""
+        """Return the best action, or action 0 if the model lacks the observation."""
         model = model_of(self.spec, view.board, self.turns)
         if self._values is None or self._values[0] != view.board:
             self._values = view.board, model.values(self.turns, TURN_DECAY)
@@ -58,7 +58,7 @@ class Informed:
 
 
 class AdaptivePolicy(Informed):
-    """Draw an order of the codes from the posterior over the life so far, and act as if it were true."""
+    """Policy that draws an order of the codes from the posterior at every turn, and acts as if it were true."""
 
     def __init__(self, spec: Spec, turns: int, rng: Rng) -> None:
         super().__init__(spec, turns, ())

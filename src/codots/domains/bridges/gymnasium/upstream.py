@@ -1,4 +1,4 @@
-"""Find, check, open and render environments of the gymnasium package."""
+"""Lookup, checking, opening and rendering of environments of the gymnasium package."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from codots.core.suggest import check_known
 from codots.domains.base import Rng
 
 MAX_ACTIONS = 7
-"""Maximum number of actions; the `bayes` policy weighs every order of them."""
+"""Maximum number of actions. The `bayes` policy weighs every order of the actions."""
 NAMES = {
     "BlackjackEnv": ("stick", "hit"),
     "CliffWalkingEnv": ("up", "right", "down", "left"),
     "FrozenLakeEnv": ("left", "down", "right", "up"),
     "TaxiEnv": ("south", "north", "east", "west", "pick up", "drop off"),
 }
-"""Action names, in order, for known environments."""
+"""Names of the actions, in order, by environment class."""
 MARK = re.compile(r"\x1b\[([\d;]+)m(.*?)\x1b\[0m", re.S)
 MARKS = {"42": "{}", "34;1": "()", "35": "<>"}
-"""Brackets for ANSI colors: taxi with a passenger, waiting passenger, destination; others mark the position, `[]`."""
+"""Brackets by ANSI color: a taxi with a passenger, a waiting passenger and the destination.
+
+Any other color marks the position and becomes `[]`.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,18 @@ class Spec:
     first: int
     """Number of the first action."""
     drawn: bool
-    """Whether it renders as text."""
+    """Whether the environment renders as text."""
     limit: int | None
-    """Its own step limit, if any."""
+    """Step limit of the environment, or None if there is no limit."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the actions, or their numbers if unknown."""
+        """Names of the actions. Actions of an unknown environment class are named by their numbers."""
         return NAMES.get(self.kind) or tuple(f"action {self.first + i}" for i in range(self.actions))
 
     @property
     def side(self) -> int | None:
-        """Side length of its maps, or None if it takes no map."""
+        """Side length of the environment's maps, or None if the environment takes no map."""
         given = dict(self.options).get("map_name", "8x8" if self.id.startswith("FrozenLake8x8") else "4x4")
         return int(str(given).partition("x")[0]) if self.kind == "FrozenLakeEnv" else None
 
@@ -61,7 +64,8 @@ class Spec:
 def find_spec(name: str) -> Spec:
     """Return the spec of a name such as `FrozenLake-v1?is_slippery=false`.
 
-    Raises a one-line ValueError if the environment is unknown or unsupported.
+    Raises a one-line ValueError if the environment is unknown or unsupported. Raises ModuleNotFoundError if gymnasium
+    or a package that the environment needs is not installed.
     """
     import gymnasium
     from gymnasium.envs.registration import registry
@@ -105,7 +109,7 @@ def _supported(space: Any, spaces: Any) -> bool:
 
 
 def open_env(spec: Spec, board: tuple[str, ...] | None = None, *, drawn: bool = True) -> Any:
-    """Open an environment, on a map if it takes one."""
+    """Open an environment on a map, or on its own map if `board` is None. `drawn` turns text rendering on."""
     import gymnasium
 
     extra: dict[str, Any] = {"desc": list(board)} if board else {}
@@ -115,7 +119,7 @@ def open_env(spec: Spec, board: tuple[str, ...] | None = None, *, drawn: bool = 
 
 
 def draw_board(spec: Spec, rng: Rng) -> tuple[str, ...] | None:
-    """Draw a map with a path to the goal, or return None if the environment takes no map."""
+    """Draw a map that has a path to the goal, or return None if the environment takes no map."""
     if spec.side is None:
         return None
     from gymnasium.envs.toy_text.frozen_lake import generate_random_map

@@ -5,32 +5,32 @@ Description:
     of the package reasoning-gym (`pip install 'codots[reasoning-gym]'`), answered in one message.
 Hidden and shared:
     The settings of a world: a level for each attribute of the family's curriculum (such as length, size or count), and
-    the lot that its problems come from. `acre`, `gsm_symbolic` and `list_functions` have no curriculum, and
-    `knight_swap` accepts none of its levels: their worlds share only the lot. The settings are real, but small, and
-    problems show them. A context mostly carries how to solve such problems and how to write the answers, which is the
-    same in all worlds and may as well be learned into weights.
+    the lot that the problems come from. `acre`, `gsm_symbolic` and `list_functions` have no curriculum, and
+    `knight_swap` accepts none of its levels, so the tasks of their worlds share only the lot. The settings are a
+    small hidden part, and problems show them. A context mostly carries how to solve such problems and how to write the
+    answers. That knowledge is the same in all worlds and may as well be learned into weights.
 Observation:
-    The problem, in the family's words.
+    The problem, as the family words it.
 Action:
-    Exactly one `<action>...</action>`; its text goes to the family's scorer.
+    Exactly one `<action>...</action>`. The family's scorer receives the text inside.
 Reward:
-    The score, 0 to 1. An answer on which the scorer raises an error scores 0. If the scorer runs answers as code, so
-    does any answer with characters other than digits, brackets and the like.
+    The score, 0 to 1. An answer on which the scorer raises an error scores 0. If the scorer runs answers as code, an
+    answer with characters other than digits, brackets and the like also scores 0.
 Episode end:
-    After one reply: `solved` (1), `partly`, `wrong` (0), `unread` (the scorer raised an error), or malformed text. The
-    updater sees an answer that scores 1.
+    After one reply: `solved` (score 1), `partly` (between 0 and 1), `wrong` (0), `unread` (the answer is unsafe or the
+    scorer raised an error), or malformed text. The updater sees an answer that scores 1.
 Presets:
     `easy`, levels 0 and 1 of each attribute; `hard`, levels 1 and 2. Dials: least, most.
 Reference policies:
-    `random`, the right answer to another problem of the family; `informed`, has the lot, and so regenerates each
-    problem with its answer; `bayes`, an adaptive scripted policy without reasoning: repeats the most frequent answer
-    shown in its life, so that its reward rises only if some answers are more common than others. The floor is 0, the
-    ceiling 1.
+    `random` gives the right answer to another problem of the family. `informed` has the lot and so regenerates each
+    problem with its answer. `bayes` is an adaptive scripted policy that does not reason: it repeats the most frequent
+    answer shown in its life, so that its reward rises only if some answers are more common than others. The floor is
+    0, the ceiling 1.
 Version history:
-    Problems and scores are those of the installed reasoning-gym: another version may give other packs. Excluded are
-    boxnet, graph_color, propositional_logic, rubiks_cube and rush_hour, whose own answer does not score 1;
-    intermediate_integration, polynomial_multiplication and simple_integration, whose scorer runs replies as code; and
-    composite, which needs other families as arguments.
+    Problems and scores are those of the installed reasoning-gym. Another version of it may generate other packs. Some
+    families are excluded: the reference answers of boxnet, graph_color, propositional_logic, rubiks_cube and rush_hour
+    do not score 1, the scorers of intermediate_integration, polynomial_multiplication and simple_integration run
+    replies as code, and composite needs other families as arguments.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from codots.domains.registry import Bridge
 
 render = Prompts(__package__)
 TRIES = 1000
-"""Maximum draws of a problem for a split."""
+"""Maximum number of problems drawn to find one of the right split."""
 SHOWN = 1000
-"""Characters of an answer shown in a context or to the updater."""
+"""Maximum characters of an answer shown in a context or to the updater."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ def shortened(answer: str) -> str:
 
 
 class ReasoningGym(Family):
-    """The domain of one family of problems."""
+    """Domain family of one kind of Reasoning Gym problems."""
 
     rules: str
-    """Name of the family."""
+    """Name of the Reasoning Gym family."""
     chance = False
 
     def make_world(self, rng: Rng, dials: Dials) -> Lot:
@@ -119,7 +119,7 @@ class ReasoningGym(Family):
         return draw_lot(rng, self.rules, dials.least, dials.most)
 
     def make_task(self, world: World, position: int, rng: Rng) -> Problem:
-        """Draw problems of the lot until one belongs to this split. Raises RuntimeError if none does."""
+        """Draw problems of the lot until one belongs to this split. Raises RuntimeError if none of TRIES draws does."""
         for _ in range(TRIES):
             problem = draw_problem(rng, self.rules, world.hidden)
             if (problem.split == "train") == (world.split == "train"):
@@ -129,20 +129,20 @@ class ReasoningGym(Family):
         )
 
     def side(self, task: Task) -> str:
-        """Return the split side of the question."""
+        """Return the side, `train` or `held-out`, that the question belongs to."""
         problem: Problem = task.content
         return problem.split
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Open the environment of a problem."""
+        """Open the environment of a task."""
         return ProblemEnv(self.rules, task.content)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Return the rules as text."""
+        """Return the rules of a task as text."""
         return render("rules", style, name=self.rules)
 
     def policies(self, world: World) -> Policies:
-        """Return a constructor for each scripted policy."""
+        """Return a factory for each scripted policy, by name."""
         levels = (world.dials.least, world.dials.most)
         return {
             "random": lambda: Random(stream(*world.names, "random"), self.rules, levels),
@@ -157,12 +157,12 @@ class ReasoningGym(Family):
         return "\n".join(["Settings of the problems here:", *lines, f"- an answer: {shortened(example.answer)}"])
 
     def ceiling(self, task: Task) -> float:
-        """Return the reward of the family's own answer."""
+        """Return the reward of the family's reference answer."""
         return 1.0
 
 
 def build(name: str) -> Domain:
-    """Build the domain of a family. Raises ValueError if it is unknown or excluded."""
+    """Build the domain of a family. Raises ValueError if the family is unknown or excluded."""
     check_family(name)
     return ReasoningGym(f"reasoning-gym:{name}", name, {"easy": Dials(0, 1), "hard": Dials(1, 2)})
 

@@ -14,10 +14,10 @@ class View:
     """The public state of a task."""
 
     number: int
-    """Number of the problem in the lot of the world."""
+    """Number of the problem within the world's lot."""
     question: str
     answer: str | None = None
-    """An answer that scores 1, once the task is over."""
+    """An answer that scores 1. None until the task is over."""
 
 
 def write_answer(answer: str) -> str:
@@ -26,7 +26,7 @@ def write_answer(answer: str) -> str:
 
 
 class Random:
-    """Give the right answer to another problem of the family, from a separate lot."""
+    """Policy that gives the right answer to another problem of the family, from a separate lot."""
 
     def __init__(self, rng: Rng, name: str, levels: tuple[int, int]) -> None:
         self.rng, self.name = rng, name
@@ -41,7 +41,7 @@ class Random:
 
 @dataclass
 class Informed:
-    """Regenerate the problem with its answer."""
+    """Policy that regenerates the problem and gives its answer."""
 
     name: str
     lot: Lot
@@ -55,7 +55,7 @@ class Informed:
 
 
 class AdaptivePolicy(Random):
-    """Repeat the most frequent answer shown in the life, the latest on ties; start with a random one."""
+    """Policy that repeats the most frequent answer shown in the life, the latest on ties, after a random start."""
 
     def __init__(self, rng: Rng, name: str, levels: tuple[int, int]) -> None:
         super().__init__(rng, name, levels)
@@ -70,7 +70,7 @@ class AdaptivePolicy(Random):
 
 
 def draw_problem(rng: Rng, name: str, lot: Lot) -> Problem:
-    """Draw a problem of a lot. Raises RuntimeError if the family cannot generate one."""
+    """Draw a problem of a lot. Raises RuntimeError if the family generates none in 100 tries."""
     for _ in range(100):
         problem = make_problem(name, lot, int(rng.integers(LOT_SIZE)))
         if problem is not None:

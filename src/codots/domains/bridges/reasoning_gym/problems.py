@@ -13,9 +13,9 @@ from codots.domains.base import Rng
 from codots.domains.isolation import isolated
 
 WRONG = ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
-"""Families whose own answer does not score 1, so the ceiling is unknown (reasoning-gym 0.1.25)."""
+"""Families whose reference answers do not score 1, so that the ceiling is unknown (reasoning-gym 0.1.25)."""
 RUNS_REPLIES = ("intermediate_integration", "polynomial_multiplication", "simple_integration")
-"""Families whose scorer runs replies as code and whose answers need names, so no filter can make them safe."""
+"""Families whose scorer runs replies as code. Their answers contain names, so no filter can make replies safe."""
 EXCLUDED = (
     dict.fromkeys(WRONG, "its own answer does not score 1")
     | dict.fromkeys(RUNS_REPLIES, "its scorer runs the reply as code")
@@ -30,21 +30,21 @@ HARMLESS = {
     "n_queens": re.compile(r"[Q_'\",\s\[\]]*"),
     "string_insertion": re.compile(r"[A-E'\",\s\[\]]*"),
 }
-"""Allowed replies by family, for scorers that run replies as code: no names beyond a letter, calls or powers."""
+"""Allowed replies by family, if the scorer runs replies as code. They allow no calls, no powers and few letters."""
 LONGEST = 20_000
-"""Maximum characters of an answer; a longer one is malformed."""
+"""Maximum characters of an answer. Longer answers are malformed."""
 TRIES = 100
-"""Draws of levels before a family falls back to its default settings."""
+"""Maximum draws of levels before a family falls back to its default settings."""
 LOT_SIZE = 500
-"""Problems in a lot; the default of Reasoning Gym."""
+"""Number of problems in a lot, which is the default of Reasoning Gym."""
 
 
 @dataclass(frozen=True)
 class Lot:
-    """Settings of a family and the seed of a lot of problems generated under them."""
+    """A lot of problems: the settings of the family and the seed that generate them."""
 
     levels: tuple[tuple[str, int], ...]
-    """Level of each attribute of the family's curriculum; empty for the default settings."""
+    """Level of each attribute of the family's curriculum. Empty for the default settings."""
     seed: int
 
 
@@ -60,12 +60,12 @@ class Problem:
 
     @property
     def split(self) -> str:
-        """The split side of the question: `train` or `held-out`."""
+        """The side, `train` or `held-out`, that the question belongs to."""
         return "train" if digest("reasoning-gym", self.question) % 2 else "held-out"
 
 
 def families() -> list[str]:
-    """Return the supported families. Raises ModuleNotFoundError without the package."""
+    """Return the supported families. Raises ModuleNotFoundError if reasoning-gym is not installed."""
     from reasoning_gym.factory import DATASETS
 
     return sorted(set(DATASETS) - set(EXCLUDED))
@@ -79,9 +79,10 @@ def check_family(name: str) -> None:
 
 
 def draw_lot(rng: Rng, name: str, least: int, most: int) -> Lot:
-    """Draw levels for all attributes until the family accepts them; levels are capped at the highest that exists.
+    """Draw levels for all attributes until the family accepts them.
 
-    A family that accepts none, such as knight_swap, keeps its default settings.
+    Levels are capped at the highest level of the attribute. A family that accepts none of the drawn levels, such as
+    knight_swap, keeps its default settings.
     """
     tops, seed = _top_levels(name), int(rng.integers(1 << 31))
     for _ in range(TRIES if tops else 0):
@@ -94,13 +95,13 @@ def draw_lot(rng: Rng, name: str, least: int, most: int) -> Lot:
 
 @lru_cache(maxsize=4096)
 def make_problem(name: str, lot: Lot, number: int) -> Problem | None:
-    """Return the problem with this number, or None if the family cannot generate it."""
+    """Return the problem of a lot with this number, or None if the family cannot generate it."""
     entry = _entry(name, lot, number)
     return None if entry is None else Problem(lot, number, entry["question"], entry["answer"])
 
 
 def settings(name: str, lot: Lot) -> dict[str, Any]:
-    """Return the settings that the levels change, under the family's own names."""
+    """Return the settings that differ from the family's defaults, by the family's own names."""
     config = vars(_dataset(name, lot).config)
     plain = _default_config(name)
     return {key: value for key, value in config.items() if key not in ("seed", "size") and value != plain.get(key)}

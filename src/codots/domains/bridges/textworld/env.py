@@ -25,7 +25,7 @@ class View:
     furniture: tuple[str, ...]
     """Furniture in the room."""
     things: tuple[tuple[str, str], ...]
-    """Visible or carried things, each with its holder."""
+    """Visible and carried things, each with its holder."""
     shut: tuple[str, ...]
     """Closed doors and furniture in the room."""
     commands: tuple[str, ...]
@@ -34,7 +34,7 @@ class View:
 
 
 def look(facts: set[Fact], chore: Chore, commands: list[str], turn: int) -> View:
-    """Build the view from all facts, keeping only what is visible."""
+    """Return the view of a task: what is visible of all facts."""
     room = next(fact[2] for fact in facts if fact[:2] == ("at", "P"))
     ways = exits(facts, room)
     furniture = {fact[1] for fact in facts if fact[0] == "at" and fact[2] == room and fact[1] != "P"}
@@ -71,7 +71,7 @@ class HouseEnv:
         return look(marked, self.chore, sorted(map(str, state.admissible_commands)), turn)
 
     def observe(self) -> str:
-        """Return the chore and the description of the first room."""
+        """Return the chore, the description of the first room and the valid commands."""
         return f"Task: {self.chore.command}.\n{self._situation(self.state.description)}"
 
     def step(self, text: str) -> Step:

@@ -1,4 +1,4 @@
-"""House facts, plans, path search and chores."""
+"""Facts and plans of houses, path search and chores."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 CARRIED = "I"
-"""Holder of the things that the player carries, as TextWorld names it."""
+"""TextWorld's name for the player as holder of carried things."""
 DIRECTIONS = ("north", "east", "south", "west")
 Fact = tuple[str, ...]
 """A TextWorld predicate and its arguments, such as ("on", "spoon", "table")."""
 Way = tuple[str | None, str | None]
-"""Destination of an exit, None if unknown, and its door, None if it has none."""
+"""Destination of an exit (None if unknown) and door of the exit (None if there is no door)."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class House:
     seed: int
     """Seed of the rooms, the things and their names."""
     places: tuple[int, ...]
-    """Seeds of the places of things; the last one leaves the first room unchanged."""
+    """Seeds of the places of things. Each seed after the first moves only things outside the first room."""
     start: str
     """The first room."""
     things: tuple[str, ...]
@@ -35,7 +35,7 @@ class House:
 
 @dataclass(frozen=True)
 class Chore:
-    """Bring a thing to a target."""
+    """The content of a task: bring a thing to a target."""
 
     thing: str
     target: str
@@ -55,7 +55,7 @@ class Chore:
 
 @dataclass
 class HousePlan:
-    """Knowledge about a house at the start of a task."""
+    """What is known about the initial state of a house."""
 
     ways: dict[str, dict[str, Way]] = field(default_factory=dict)
     """Exits by room and direction."""
@@ -77,7 +77,7 @@ class State:
 
 
 Finish = Callable[[State], str | None]
-"""Returns the last command of a search in a state, or None if the search goes on."""
+"""Function that returns the command that ends a search in a state, or None if the search continues."""
 
 
 def exits(facts: set[Fact], room: str) -> dict[str, Way]:
@@ -102,7 +102,7 @@ def plan_of(house: House) -> HousePlan:
 
 
 def hides(house: House) -> bool:
-    """Return whether any thing is outside the first room."""
+    """Return whether some thing is outside the first room."""
     room_of = plan_of(house).room_of
     return any(room_of.get(holder, holder) != house.start for holder in plan_of(house).holder.values())
 
@@ -151,7 +151,7 @@ def taking(plan: HousePlan, state: State, chore: Chore) -> str | None:
 
 
 def doing(plan: HousePlan, chore: Chore) -> Finish:
-    """Return a finish condition: the chore can be done."""
+    """Return a finish function that ends the search where the chore can be completed."""
 
     def finish(state: State) -> str | None:
         here = plan.room_of.get(chore.target) == state.room
@@ -161,7 +161,7 @@ def doing(plan: HousePlan, chore: Chore) -> Finish:
 
 
 def exploring(plan: HousePlan, looked: set[str]) -> Finish:
-    """Return a finish condition: the room has an unexplored exit or an unopened container."""
+    """Return a finish function that ends the search at an unexplored exit or an unopened container."""
 
     def finish(state: State) -> str | None:
         for piece, room in plan.room_of.items():
@@ -176,14 +176,14 @@ def exploring(plan: HousePlan, looked: set[str]) -> Finish:
 
 
 def solution(house: House, chore: Chore) -> list[str] | None:
-    """Return a shortest sequence of commands that does a chore, or None if there is none."""
+    """Return a shortest sequence of commands that completes a chore, or None if there is none."""
     plan = plan_of(house)
     return search(plan, State(house.start), chore, doing(plan, chore))
 
 
 @lru_cache(maxsize=256)
 def chores(house: House, least: int, most: int) -> tuple[Chore, ...]:
-    """Return all chores of a house that take `least` to `most` commands."""
+    """Return all chores of a house whose shortest solution takes `least` to `most` commands."""
     every: list[Any] = [Chore(thing, s, True) for thing in house.things for s in house.supporters]
     every += [Chore(thing, c, False) for thing in house.things for c in house.containers]
     left = [chore for chore in every if chore.goal not in house.facts]

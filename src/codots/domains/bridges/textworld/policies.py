@@ -26,7 +26,7 @@ def write_command(command: str) -> str:
 
 @dataclass
 class Random:
-    """Draw a command uniformly from the valid ones."""
+    """Policy that draws uniformly from the valid commands."""
 
     rng: Rng
 
@@ -38,7 +38,7 @@ class Random:
 
 
 class Informed:
-    """Do the chore by a shortest path."""
+    """Policy that does the chore by a shortest path."""
 
     def __init__(self, house: House) -> None:
         self.plan = plan_of(house)
@@ -62,15 +62,15 @@ class Informed:
 
 
 class AdaptivePolicy(Informed):
-    """Remember all observations of the life; do the chore if possible, otherwise explore, nearest first."""
+    """Policy that remembers all observations of the life, does the chore if possible, and otherwise explores nearby."""
 
     def __init__(self) -> None:
         self.plan = HousePlan()
         self.opened = frozenset()
         self.looked: set[str] = set()
-        """Furniture seen open."""
+        """Furniture that has been seen open."""
         self.went: tuple[str, str] | None = None
-        """The room left by the last move, and the direction."""
+        """The room that the last command left and the direction, or None if that command was not a move."""
 
     def choose(self, view: View, state: State) -> str:
         if view.turn == 0:

@@ -1,4 +1,4 @@
-"""Generate houses with the textworld package, and compile and open their game files."""
+"""Generation of houses with the textworld package, and compilation and opening of game files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Size:
 
     rooms: int
     things: int
-    """Number of things, including furniture."""
+    """Number of things and pieces of furniture."""
 
 
 @lru_cache(maxsize=64)
 def draw_house(size: Size, seed: int, places: tuple[int, ...]) -> House:
-    """Generate the house of these seeds."""
+    """Generate a house from its seeds."""
     game = _game(size, seed, places)
     names = {id: str(info.name) for id, info in game.infos.items()}
     kinds = {names[id]: str(info.type) for id, info in game.infos.items() if info.name}
@@ -43,7 +43,7 @@ def draw_house(size: Size, seed: int, places: tuple[int, ...]) -> House:
 
 
 def _named(fact: Any, names: dict[str, str]) -> Fact:
-    """Convert a fact, replacing generator ids by the displayed names; a running game already uses names."""
+    """Convert a fact and replace generator ids with the displayed names. A running game already uses names."""
     return (str(fact.name), *(v.name if names.get(v.name) in (None, "None") else names[v.name] for v in fact.arguments))
 
 
@@ -53,7 +53,7 @@ def plain_facts(facts: Any) -> set[Fact]:
 
 
 def _game(size: Size, seed: int, places: tuple[int, ...]) -> Any:
-    """Generate a game: rooms, things and names from one seed, places from others; nothing is locked."""
+    """Generate a game without locks. `seed` determines rooms, things and names, and `places` determines the places."""
     with isolated("textworld", seed, *places):
         from numpy.random import RandomState
         from textworld import generator
@@ -80,7 +80,10 @@ def _game(size: Size, seed: int, places: tuple[int, ...]) -> Any:
 
 
 def _placed(world: Any, seed: int, places: tuple[int, ...]) -> list[Any]:
-    """Draw a place for every thing and unlock all locks; the last seed moves nothing into or out of the first room."""
+    """Draw a place for every thing, and unlock all locks.
+
+    The first seed places all things. Each further seed moves only things outside the first room.
+    """
     from numpy.random import RandomState
     from textworld.logic import Proposition
 
@@ -120,12 +123,12 @@ def open_game(size: Size, house: House) -> Any:
 
 
 def cache_folder() -> Path:
-    """Return the folder of game files, under `$CODOTS_CACHE` or `~/.cache/codots`."""
+    """Return the folder of game files, which is in `$CODOTS_CACHE` or `~/.cache/codots`."""
     return Path(os.environ.get("CODOTS_CACHE") or Path.home() / ".cache" / "codots") / "textworld"
 
 
 def game_file(size: Size, house: House) -> Path:
-    """Return the game file of a house, compiling it if absent; its folder appears atomically."""
+    """Return the game file of a house. Compiles the game if the file does not exist. The folder appears atomically."""
     name = f"{digest(version('textworld'), size.rooms, size.things, house.seed, *house.places):032x}"
     folder = cache_folder() / name
     if not folder.is_dir():
