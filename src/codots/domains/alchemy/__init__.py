@@ -12,13 +12,13 @@ Action:
     Two elements. `natural` requires exactly one `<action>this + that</action>`; `compact` takes the last two words:
     `e a c` combines a with c and hopes for e. Naming an element that is not in stock costs the round.
 Reward:
-    1 - 0.1 k/H for holding the target after round k of H, else 0.
+    1 - 0.1 k/H for holding the target after round k of H; otherwise 0.
 Episode end:
-    the target (`made`), out of rounds (`late`), too little left to combine (`spent`), or malformed text.
+    `made` (the target), `late` (out of rounds), `spent` (too few copies left to combine), or malformed text.
 Presets:
     v0 has the paper's `easy` and `hard`. v1 changes one dial of its `easy` at a time: `tall` (one more tier), `wide`
     (more elements), `double` (second recipes), `noisy` (useless elements), `limited` (attempts use up copies, which are
-    plentiful). `scarce` is `limited` with few copies, `hard` changes all dials, and `tiny` is for tests.
+    plentiful). `scarce` is `limited` with few copies, `hard` changes all dials, `tiny` is for tests.
     Dials: rounds, tiers, base, growth, recipes, gap, cross, noise, depth, limited, copies, targets.
 Reference policies:
     `random` draws uniformly among the pairs that the stock allows. `informed` follows a shortest plan under the true
@@ -55,7 +55,7 @@ FLOOR_PLAYS = 32
 
 
 class Alchemy(Family):
-    """The alchemy family under one rule set."""
+    """Domain family: make elements by hidden recipes. Each version has one rule set."""
 
     rules: Rules
     chance = False
@@ -66,11 +66,11 @@ class Alchemy(Family):
         return draw_book(rng, dials, self.rules)
 
     def belongs(self, hidden: Book, split: str) -> bool:
-        """Return whether a book may appear in this split; `train` and held-out splits share no book."""
+        """Return whether a book may appear in this split. `train` and the held-out splits share no book."""
         return not self.rules.split or (hidden.side == "train") == (split == "train")
 
     def make_task(self, world: World, position: int, rng: Rng) -> Order:
-        """Return the order for the next target, with the number of copies handed out."""
+        """Return the order for the target at this position, with the number of copies in the initial stock."""
         book, dials = world.hidden, world.dials
         target = book.targets[position % len(book.targets)]
         if not dials.limited:
@@ -82,7 +82,7 @@ class Alchemy(Family):
         return (least_copies(book, target) or 1) if self.rules.proved else counted_copies(book, target)
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Return an environment for the task's order."""
+        """Open the environment of a task."""
         return self._env(task, style)
 
     def _env(self, task: Task, style: str) -> AlchemyEnv:
@@ -95,7 +95,7 @@ class Alchemy(Family):
         return render("rules", style, dials=task.world.dials, rules=self.rules, table=table, names=names)
 
     def policies(self, world: World) -> Policies:
-        """Return a factory for each scripted policy."""
+        """Return a factory for each scripted policy, by name."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
@@ -107,7 +107,7 @@ class Alchemy(Family):
         return write_down(world.hidden.table, sorted(world.hidden.recipes), style)
 
     def floor(self, task: Task) -> float:
-        """Return the mean reward of FLOOR_PLAYS random plays, drawn from a fixed stream of the task."""
+        """Return the mean reward of FLOOR_PLAYS random plays, which are the same on every call."""
         policy, total = Random(stream(*task.names, "floor")), 0.0
         for _ in range(FLOOR_PLAYS):
             *_, (_, last) = turns(self._env(task, "compact"), policy.act)
@@ -123,7 +123,7 @@ class Alchemy(Family):
     def twin(self, world: World, rng: Rng) -> World:
         """Return the world with a shuffled book.
 
-        Only elements of the same tier that need equally many copies swap places, so no task gets harder.
+        Elements swap places only within a tier and only if they need equally many copies, so no task gets harder.
         """
         book: Book = world.hidden
         needed = [self._needed(book, e) if world.dials.limited else 1 for e in range(len(book.table.tier))]
@@ -135,7 +135,7 @@ class Alchemy(Family):
         return replace(world, hidden=twin)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claimed recipes, each once; claims that a pair makes nothing are ignored."""
+        """Count claimed recipes, each only once. Claims that a pair makes nothing are ignored."""
         book: Book = world.hidden
         claimed = claims(book.table, context)
         right = sum(book.products.get(pair) == product for pair, product in claimed)

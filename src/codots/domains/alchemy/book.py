@@ -1,4 +1,4 @@
-"""Recipe books: elements, recipes, and shortest plans to a target."""
+"""Recipe books, their elements and recipes, and shortest plans to a target."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from codots.domains.base import Rng
 Pair = tuple[int, int]
 """Two elements, the smaller number first."""
 Recipe = tuple[int, int, int]
-"""Two inputs, the smaller number first, and their product."""
+"""Two inputs, the smaller number first, and then their product."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The public elements of a world. An element is a number; higher tiers have higher numbers."""
+    """The public elements of a world. An element is a number, and elements of higher tiers have higher numbers."""
 
     tiers: tuple[tuple[int, ...], ...]
     """The elements of each tier, in display order."""
@@ -43,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Book:
-    """A recipe book: the hidden part of a world, with its public table."""
+    """The hidden part of a world: a recipe book, including the public table of elements."""
 
     table: Table
     recipes: tuple[Recipe, ...]
@@ -54,7 +54,7 @@ class Book:
 
     @cached_property
     def products(self) -> dict[Pair, int]:
-        """The product of each pair that makes something."""
+        """The product of each pair that makes an element."""
         return {(a, b): product for a, b, product in self.recipes}
 
     @cached_property
@@ -64,11 +64,11 @@ class Book:
 
     @cached_property
     def side(self) -> str:
-        """The side of the split, `train` or `held-out`, decided by a hash of the recipes and not of the names."""
+        """The side, `train` or `held-out`, that a hash of the recipes assigns to the book. Names do not matter."""
         return "held-out" if digest("book", *sorted(self._colors(5))) % 4 == 0 else "train"
 
     def _colors(self, rounds: int) -> list[int]:
-        """Return Weisfeiler-Lehman colors of the elements; books that differ in labels only get equal colors."""
+        """Return Weisfeiler-Lehman colors of the elements. Books that differ only in labels have equal colors."""
         colors = [digest(tier) for tier in self.table.tier]
         for _ in range(rounds):
             seen: list[list[int]] = [[] for _ in colors]
@@ -80,12 +80,12 @@ class Book:
         return colors
 
     def relabelled(self, to: Mapping[int, int]) -> Book:
-        """Return the book with elements replaced in its recipes; the table and the targets stay the same."""
+        """Return the book with elements replaced in recipes and noise. The table and the targets stay the same."""
         recipes = tuple((*ordered(to[a], to[b]), to[product]) for a, b, product in self.recipes)
         return replace(self, recipes=recipes, noise=frozenset(to[e] for e in self.noise))
 
     def shuffled(self, rng: Rng, classes: Sequence[object]) -> Book:
-        """Return the book relabelled at random, where each element is replaced by one of its class."""
+        """Return the book with elements permuted at random within classes. `classes` has the class of each element."""
         to: dict[int, int] = {}
         for kind in dict.fromkeys(classes):
             members = [e for e, other in enumerate(classes) if other == kind]
@@ -94,7 +94,7 @@ class Book:
 
 
 def ordered(a: int, b: int) -> Pair:
-    """Return the pair of two elements."""
+    """Return the pair of two elements, the smaller number first."""
     return (a, b) if a <= b else (b, a)
 
 
@@ -111,8 +111,8 @@ def plan(
 ) -> tuple[Pair, ...] | None:
     """Return the shortest sequence of pairs that makes the target from this stock, or None if there is none.
 
-    Searches every derivation, from the highest missing element down: by then, everything that needs that element is
-    known.
+    `limited` is whether attempts use up their inputs. The search covers every derivation. It always derives the highest
+    missing element next, because nothing derived later can need that element.
     """
 
     @cache
@@ -135,7 +135,10 @@ def plan(
 
 
 def least_copies(book: Book, target: int, most: int = 16) -> int | None:
-    """Return the minimum number of copies of each base element if attempts use them up, or None above `most`."""
+    """Return the minimum number of copies of each base element for the target, if attempts use up their inputs.
+
+    Returns None if `most` copies are not enough.
+    """
     for copies in range(1, most + 1):
         if plan(book.pairs_by_product, opening_stock(book.table, copies), target, limited=True) is not None:
             return copies
@@ -145,7 +148,7 @@ def least_copies(book: Book, target: int, most: int = 16) -> int | None:
 def counted_copies(book: Book, target: int) -> int:
     """Return the paper's count of copies.
 
-    It makes each element once, so it can be too low if an element is needed twice.
+    The count assumes that each element is made once, so it can be too low if an element is needed twice.
     """
     missing: dict[int, int] = {}
     have: dict[int, int] = {}
@@ -160,7 +163,7 @@ def counted_copies(book: Book, target: int) -> int:
 
 
 def _derivation(book: Book, target: int, done: dict[int, Recipe]) -> dict[int, Recipe]:
-    """Return the first recipe of the target and of everything it is made of, inputs before products."""
+    """Return the first recipe of the target and of each element that it is made of, inputs before products."""
     if target in book.pairs_by_product and target not in done:
         a, b = book.pairs_by_product[target][0]
         _derivation(book, a, done)

@@ -1,4 +1,4 @@
-"""Random generation of recipe books: tiers, recipes, noise, names and targets."""
+"""Random generation of recipe books, including tiers, recipes, noise, names and targets."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from codots.domains.alchemy.book import Book, Pair, Recipe, Table, least_copies,
 from codots.domains.base import Rng
 
 MAX_TRIES = 50
-"""Maximum number of draws for a recipe whose pair is not taken yet."""
+"""Maximum number of pairs drawn to find one that has no recipe yet."""
 MAX_DRAWS = 10_000
 """Maximum number of books drawn before an error is raised."""
 MAX_ELEMENTS = len(ascii_lowercase)
-"""Maximum number of elements of a world, because each has its own letter in the compact style."""
+"""Maximum number of elements in a world. Each element has its own letter in the compact style."""
 RESERVED = frozenset({"and", "with", "makes", "gives"})
-"""Words that claims use, so no element is named by them."""
+"""Words that appear in claims, so they cannot be names of elements."""
 
 Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Dials:
-    """Settings that differ between presets. A pair is a range from which each world draws."""
+    """Settings that differ between presets. A pair of numbers is a range to draw from."""
 
     rounds: int
     """Number of rounds of an episode, H."""
@@ -31,23 +31,23 @@ class Dials:
     base: tuple[int, int]
     """Number of given elements."""
     growth: Span
-    """Size of a tier as a multiple of the tier below."""
+    """Size of a tier as a multiple of the size of the tier below."""
     recipes: tuple[int, int] = (1, 1)
     """Number of recipes per element."""
     gap: int = 1
-    """Maximum number of tiers that an input may lie below its product. At 1, recipes never cross a tier."""
+    """Maximum number of tiers between a product and its inputs. At 1, all inputs come from the tier below."""
     cross: Span = (0.0, 0.0)
     """Probability that the second input comes from a lower tier than the first, if the gap allows it."""
     noise: Span = (0.0, 0.0)
-    """Noise elements, which no target needs, as a fraction of the tier's size. Passes after the first add half."""
+    """Number of noise elements, which no target needs, as a fraction of the tier. Later passes add half as many."""
     depth: int = 2
-    """Number of passes that add noise. Recipes of later passes may use noise of earlier ones."""
+    """Number of passes that add noise. Recipes of a later pass may use noise from earlier passes."""
     limited: bool = False
     """Whether an attempt uses up its inputs."""
     copies: Span = (1.5, 2.0)
-    """Copies of each base element as a multiple of the minimum; used only if `limited`."""
+    """Copies of each base element as a multiple of the minimum. Used only if `limited` is true."""
     targets: int = 8
-    """Number of different targets; a longer pack repeats them."""
+    """Number of different targets. A longer pack repeats them."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Rules:
     least: int
     """Minimum size of a tier. Below a tier of one element, recipes can be read off the table."""
     refuse: bool
-    """Whether to reject worlds with too few elements for the targets, or with a target that the rounds do not allow."""
+    """Whether to reject books with too few possible targets, or with a target that cannot be made within the rounds."""
     mixed: bool
     """Whether to shuffle the elements of a tier for display, so that their order does not reveal noise."""
     proved: bool
@@ -71,7 +71,7 @@ class Rules:
 
 
 def draw_book(rng: Rng, dials: Dials, rules: Rules) -> Book:
-    """Draw books until the rules accept one; raise ValueError after MAX_DRAWS."""
+    """Draw books until the rules accept one. Raises ValueError if MAX_DRAWS books are rejected."""
     for _ in range(MAX_DRAWS):
         book = _Draft(rng, dials, rules).book()
         if len(book.table.tier) <= MAX_ELEMENTS and (not rules.refuse or acceptable(book, dials)):
@@ -82,14 +82,14 @@ def draw_book(rng: Rng, dials: Dials, rules: Rules) -> Book:
 
 
 def acceptable(book: Book, dials: Dials) -> bool:
-    """Return whether a book has more possible targets than the dials draw, and a plan within the rounds for each."""
+    """Return whether a book has more possible targets than targets drawn, and each drawn target is solvable."""
     if sum(map(len, book.table.tiers[1:])) - len(book.noise) <= dials.targets:
         return False
     return all(solvable(book, target, dials) for target in book.targets)
 
 
 def solvable(book: Book, target: int, dials: Dials) -> bool:
-    """Return whether the minimum number of copies suffices to make the target within the rounds, by search."""
+    """Return whether a search finds a plan for the target within the rounds, given the minimum number of copies."""
     copies = least_copies(book, target) if dials.limited else 1
     if copies is None:
         return False
@@ -114,7 +114,7 @@ class _Draft:
         self.products: dict[Pair, int] = {}
 
     def book(self) -> Book:
-        """Draw the recipes, the noise, the targets and the names."""
+        """Draw the recipes, the noise, the targets and the names, and return the book."""
         for tier in range(1, len(self.real)):
             for product in self.real[tier]:
                 for _ in range(self._integer(self.dials.recipes)):
@@ -155,7 +155,7 @@ class _Draft:
         return noise
 
     def _targets(self) -> list[int]:
-        """Draw a tier, weighted by its height, then one of its elements without replacement; return them shuffled."""
+        """Draw targets without replacement, with higher tiers more likely, and return them in random order."""
         left = {tier: list(real) for tier, real in enumerate(self.real) if tier}
         drawn: list[int] = []
         while left and len(drawn) < self.dials.targets:

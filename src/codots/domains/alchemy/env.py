@@ -1,4 +1,4 @@
-"""Environment of alchemy: observations, action parsing, rewards and episode ends."""
+"""Environment of alchemy, with observations, action parsing, rewards and episode ends."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Order:
-    """An order for one element: the content of a task."""
+    """The content of a task: an order for one element."""
 
     target: int
     copies: int
-    """Copies of each base element; 1 if attempts do not use them up."""
+    """Number of copies of each base element in the initial stock. 1 if attempts do not use up copies."""
 
 
 class View(NamedTuple):
-    """Public state of an episode. A named tuple, because every round creates one and tuples are cheap."""
+    """Public state of an episode. This is a named tuple, because every round creates a view and tuples are cheap."""
 
     table: Table
     target: int
@@ -39,13 +39,13 @@ class View(NamedTuple):
     turn: int = 0
     """Number of rounds used so far."""
     pair: Pair | None = None
-    """The last pair tried, None before the first or if the stock lacked it."""
+    """The pair of the last attempt. None before the first attempt, or if the last one named an element not in stock."""
     made: int | None = None
-    """The product of the last pair, None if it made nothing."""
+    """The product of the last pair, or None if the pair made nothing."""
 
 
 class AlchemyEnv:
-    """One episode: a single order."""
+    """One episode, which is a single order."""
 
     def __init__(self, order: Order, book: Book, rules: Rules, dials: Dials, style: str) -> None:
         self.book, self.rules, self.dials, self.style = book, rules, dials, style
@@ -62,7 +62,7 @@ class AlchemyEnv:
         return render("turn", view=self.view, effect="", held=held(self.view))
 
     def step(self, text: str) -> Step:
-        """Combine the two elements named in the text; malformed text ends the episode."""
+        """Combine the two elements named in the text. Malformed text ends the episode."""
         named = read_pair(text, self.style)
         if named is None:
             feedback = "malformed" if self.style == "compact" else MALFORMED
@@ -84,7 +84,10 @@ class AlchemyEnv:
         return Step(observation, reward, True, self._feedback(stop), stop, view)
 
     def _find(self, named: tuple[str, str]) -> tuple[Pair, int | None]:
-        """Return the pair with these names and the element that the stock lacks: UNKNOWN if no element has the name."""
+        """Return the pair with these names, and the element that the stock lacks for it.
+
+        The lacking element is None if nothing is lacking, and UNKNOWN if no element has one of the names.
+        """
         numbers = self.book.table.numbers
         a, b = numbers.get(named[0], UNKNOWN), numbers.get(named[1], UNKNOWN)
         for e, name in ((a, named[0]), (b, named[1])):
@@ -156,7 +159,7 @@ def read_pair(text: str, style: str) -> tuple[str, str] | None:
 
 
 def write_pair(pair: Pair, aim: int | None, view: View) -> str:
-    """Return a reply that combines this pair; `aim` is the hoped-for product."""
+    """Return a reply that combines this pair. `aim` is the hoped-for product."""
     names = view.table.names(view.style)
     one, other = (names[e] for e in pair)
     hoped = "any" if aim is None else names[aim]

@@ -12,7 +12,7 @@ CLAIM = re.compile(r"\b([a-z]{1,5})(?: ?\+ ?| and | with | )([a-z]{1,5}) ?(?:=|-
 
 
 def claims(table: Table, context: str) -> set[tuple[Pair, int]]:
-    """Return the recipes that a text claims in either style; claims that a pair makes nothing are ignored."""
+    """Return the recipes that a text claims in either style. Claims that a pair makes nothing are ignored."""
     found = ([table.numbers.get(name, -1) for name in claim] for claim in CLAIM.findall(context.lower()))
     return {(ordered(a, b), product) for a, b, product in found if min(a, b, product) >= 0}
 

@@ -11,11 +11,11 @@ from codots.domains.alchemy.notes import claims
 from codots.domains.base import Rng, Step
 
 INPUT_WEIGHT = 0.2
-"""Worth of an input relative to the worth of its likely product. Tuned by hand."""
+"""Worth of an input relative to the worth of the product that it likely makes. Tuned by hand."""
 
 
 class Random:
-    """Draws uniformly among the feasible pairs."""
+    """Policy that draws uniformly from the feasible pairs."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -29,7 +29,7 @@ class Random:
 
 
 class Informed:
-    """Follows a shortest plan under the true recipes."""
+    """Policy that follows a shortest plan under the true recipes."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -44,11 +44,11 @@ class Informed:
 
 
 class AdaptivePolicy:
-    """Remembers every pair, follows known recipes, and otherwise tries the pair that most likely helps this task.
+    """Policy that remembers every pair, follows known recipes, and otherwise tries the pair that most likely helps.
 
-    A heuristic, not the optimum: it looks one attempt ahead. The probability that an untried pair makes an element is
-    the prior of the dials, restricted to untried pairs. The target helps, and so do the likely inputs of anything that
-    helps. If nothing helps any more, the policy tries a new pair.
+    The policy is a heuristic that looks one attempt ahead, not the optimum. The probability that an untried pair makes
+    an element is the prior under the dials, restricted to untried pairs. The target helps, and so do the likely inputs
+    of any element that helps. If no pair helps, the policy tries a new pair.
     """
 
     def __init__(self, dials: Dials, rng: Rng) -> None:
@@ -74,7 +74,7 @@ class AdaptivePolicy:
         self._remember(step.view)
 
     def read(self, table: Table, context: str) -> None:
-        """Trust the recipes that a context claims until an attempt contradicts them."""
+        """Store the recipes that a context claims. A recipe is kept until an attempt contradicts it."""
         self.products |= dict(claims(table, context))
 
     def _remember(self, view: View) -> None:
@@ -102,7 +102,7 @@ class AdaptivePolicy:
         return worth
 
     def _chances(self, view: View, tier: int) -> list[tuple[Pair, float]]:
-        """Return the probability that each untried pair makes a given element of this tier."""
+        """Return the probability, for each untried pair, that it makes a given element of this tier."""
         untried = [
             p for p in prior(view.table, self.dials, tier) if p[0] not in self.dead and p[0] not in self.products
         ]
@@ -112,7 +112,7 @@ class AdaptivePolicy:
 
 @lru_cache(maxsize=256)
 def prior(table: Table, dials: Dials, tier: int) -> tuple[tuple[Pair, float], ...]:
-    """Return the prior probability that each pair is the recipe of a given element of this tier."""
+    """Return the prior probability, for each pair, that it is the recipe of a given element of this tier."""
     upper, lower = table.tiers[tier - 1], range(max(0, tier - dials.gap), tier - 1)
     cross = sum(dials.cross) / 2 if lower else 0.0
     chances: dict[Pair, float] = {}
@@ -127,17 +127,17 @@ def prior(table: Table, dials: Dials, tier: int) -> tuple[tuple[Pair, float], ..
 
 
 class _Needs:
-    """How much each element would help with a task if it were in stock."""
+    """Estimates of how much each element would help with a task if the element were in stock."""
 
     def __init__(self, view: View) -> None:
         self.view = view
         self.worth = [0.0] * len(view.stock)
         self.distance = [view.rounds] * len(view.stock)
-        """Minimum number of rounds from holding an element to holding the target."""
+        """Minimum number of rounds from having each element in stock to having the target."""
         self.worth[view.target], self.distance[view.target] = 1.0, 0
 
     def add(self, pair: Pair, worth: float, distance: int) -> None:
-        """Add worth to the missing inputs of a pair if enough rounds remain to make them first."""
+        """Add worth to the missing inputs of a pair if enough rounds remain to make such an input first."""
         view = self.view
         if distance + 2 > view.rounds - view.turn:
             return

@@ -10,9 +10,9 @@ Observation:
 Action:
     One code. `natural` requires exactly one `<action>3</action>`; `compact` takes the last word: `right 3`.
 Reward:
-    1 - 0.1 k/H for reaching the goal at turn k of H, else 0.
+    1 - 0.1 k/H for reaching the goal at turn k of H; otherwise 0.
 Episode end:
-    goal, hole, out of turns (`late`), or malformed text.
+    `goal`, `hole`, `late` (out of turns), or malformed text.
 Presets:
     `easy`; `hard` (larger boards, longer paths, more moves). v1 adds `wide` (boards of `hard` with short paths, on
     which the base model learns to read boards) and `tiny` (tests).
@@ -49,7 +49,7 @@ CLAIM = re.compile(r"\b([1-4])\b(?:\W+(?!up\b|down\b|left\b|right\b)[a-z]+){0,4}
 
 
 class FrozenLake(Family):
-    """The FrozenLake-Obscure family under one rule set."""
+    """Domain family: cross the ice with codes whose directions are hidden. Each version has one rule set."""
 
     rules: Rules
     chance = False
@@ -87,22 +87,22 @@ class FrozenLake(Family):
         return not self.rules.split_boards or (board.split == "train") == (split == "train")
 
     def side(self, task: Task) -> str | None:
-        """Return the board's side, `train` or `held-out`, or None if the rules do not split boards."""
+        """Return the side, `train` or `held-out`, that the board belongs to, or None if boards are not split."""
         board: Board = task.content
         return board.split if self.rules.split_boards else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Return an environment for the task's board."""
+        """Open the environment of a task."""
         return LakeEnv(task.content, task.world.hidden, self.rules, task.world.dials.turns, style)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Render the rules of a task."""
+        """Return the rules of a task as text."""
         dials: Dials = task.world.dials
         known = list(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
         return render("rules", style, turns=dials.turns, known=known, advice=self.rules.advice)
 
     def policies(self, world: World) -> Policies:
-        """Return a factory for each scripted policy."""
+        """Return a factory for each scripted policy, by name."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
@@ -117,7 +117,7 @@ class FrozenLake(Family):
         return "\n".join(f"- code {code} moves you {direction}" for code, direction in facts)
 
     def floor(self, task: Task) -> float:
-        """Return the exact expected reward of uniformly drawn codes."""
+        """Return the exact expected reward of drawing codes uniformly."""
         board: Board = task.content
         turns: int = task.world.dials.turns
 
@@ -138,12 +138,12 @@ class FrozenLake(Family):
         return 1 - 0.1 * distances(board)[board.start] / turns
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Return the world with a different mapping."""
+        """Return the world with a different mapping, or with the same mapping if no other is possible."""
         others = [m for m in world.dials.mappings if m != world.hidden] or [world.hidden]
         return replace(world, hidden=others[rng.integers(len(others))])
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims of the form `code ... direction`; a code claimed twice counts twice."""
+        """Count claims of the form `code ... direction`. A code claimed twice counts twice."""
         claims = [(code, direction.lower()) for code, direction in CLAIM.findall(context)]
         right = sum(world.hidden[CODES.index(code)] == direction for code, direction in claims)
         return right, len(claims) - right, len(CODES)

@@ -1,4 +1,4 @@
-"""Boards of FrozenLake-Obscure: cells, moves and shortest paths."""
+"""Boards of FrozenLake-Obscure, with cells, moves and shortest paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Cell = tuple[int, int]
 
 @dataclass(frozen=True)
 class Board:
-    """A board: the content of a task."""
+    """The content of a task: a board with its start and goal."""
 
     side: int
     holes: frozenset[Cell]
@@ -24,14 +24,14 @@ class Board:
     goal: Cell
 
     def move(self, at: Cell, direction: str) -> Cell:
-        """Return the cell that a step leads to; a step off the board stays in place."""
+        """Return the cell that a step leads to. A step off the board stays in place."""
         down, right = DIRECTIONS[direction]
         row, col = at[0] + down, at[1] + right
         return (row, col) if 0 <= row < self.side and 0 <= col < self.side else at
 
     @property
     def split(self) -> str:
-        """The side of the split, `train` or `held-out`, decided by a hash of the content."""
+        """The side, `train` or `held-out`, that a hash of the content assigns to the board."""
         cells = [*sorted(self.holes), self.start, self.goal]
         return "held-out" if digest("board", self.side, *map(name, cells)) % 4 == 0 else "train"
 
@@ -40,13 +40,13 @@ NAMES = {(row, col): f"{letter}{row + 1}" for row in range(26) for col, letter i
 
 
 def name(cell: Cell) -> str:
-    """Return a cell's name: column letter, row number."""
+    """Return a cell's name: the column letter and the row number."""
     return NAMES[cell]
 
 
 @cache
 def ice_words(side: int) -> tuple[str, ...]:
-    """Return the compact words of a board of ice only, row by row: each cell's mark, then its name."""
+    """Return the words of a board of ice in compact style, row by row. Each word is a mark and the name of a cell."""
     return tuple(f"_{name((row, col))}" for row in range(side) for col in range(side))
 
 
@@ -73,7 +73,7 @@ def good_directions(board: Board, at: Cell) -> list[str]:
 def quirky_reach(board: Board, depth: int) -> bool:
     """Return whether the paper's depth-first search finds the goal.
 
-    It visits each cell once, at whatever depth it comes first, so it misses some short paths.
+    The search visits each cell only once, at the depth of the first visit, so it misses some short paths.
     """
     stack, seen = [(board.start, 0)], set()
     while stack:

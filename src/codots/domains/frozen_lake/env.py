@@ -12,7 +12,7 @@ from codots.domains.frozen_lake.board import NAMES, Board, Cell, ice_words, name
 
 CODES = ("1", "2", "3", "4")
 DEFAULT = ("left", "down", "right", "up")
-"""Directions of the codes that are not secret, in the order of CODES."""
+"""Direction of each code in standard FrozenLake, in the order of CODES. Codes that are not secret keep it."""
 
 Mapping = tuple[str, ...]
 """Direction of each code, in the order of CODES."""
@@ -23,7 +23,7 @@ class Rules:
     """Settings that differ between versions."""
 
     shortest: int
-    """Minimum number of steps from start to goal. Ignored by `quirky_filter`."""
+    """Minimum number of steps from start to goal. Ignored if `quirky_filter` is true."""
     quirky_filter: bool
     """Whether to filter boards by the paper's depth-first search, which misses some short paths."""
     split_boards: bool
@@ -57,7 +57,7 @@ class Dials:
 
 
 class View(NamedTuple):
-    """Public state of an episode. A named tuple, because every move creates one and tuples are cheap."""
+    """Public state of an episode. This is a named tuple, because every move creates a view and tuples are cheap."""
 
     board: Board
     at: Cell
@@ -66,9 +66,9 @@ class View(NamedTuple):
     turns: int
     style: str
     code: str | None = None
-    """The last code."""
+    """The last code, or None before the first move."""
     came_from: Cell | None = None
-    """The cell before the last move."""
+    """The cell before the last move, or None before the first move."""
 
 
 class LakeEnv:
@@ -85,7 +85,7 @@ class LakeEnv:
         return f"Move 1 of {self.turns}.\n{self._situation()}"
 
     def step(self, text: str) -> Step:
-        """Make the move named in the text; malformed text ends the episode."""
+        """Make the move named in the text. Malformed text ends the episode."""
         code = read_code(text, self.style)
         if code is None:
             return self._malformed()
@@ -139,7 +139,7 @@ def read_code(text: str, style: str) -> str | None:
 
 
 def write_code(code: str, thought: str, style: str) -> str:
-    """Return a reply with this code; `thought` is the intended direction."""
+    """Return a reply with this code. `thought` is the intended direction."""
     return f"{thought} {code}" if style == "compact" else f"I want to go {thought}. <action>{code}</action>"
 
 

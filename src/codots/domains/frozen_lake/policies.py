@@ -11,7 +11,7 @@ from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances,
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, Mapping, View, write_code
 
 MAPPINGS: tuple[Mapping, ...] = tuple(permutations(DEFAULT))
-"""All mappings. A belief is the set of mappings that may be true, as an int with one bit per mapping."""
+"""All mappings. A belief is a set of possibly true mappings, stored as an int with one bit per mapping."""
 MEANS = [
     {
         direction: sum(1 << k for k, mapping in enumerate(MAPPINGS) if mapping[i] == direction)
@@ -19,19 +19,19 @@ MEANS = [
     }
     for i in range(len(CODES))
 ]
-"""By code and direction, the belief that the code has that direction."""
+"""MEANS[code][direction]: bitmask of the mappings in which the code has that direction."""
 
 
 def belief_in(mappings: Iterable[Mapping]) -> int:
-    """Return the belief that holds exactly these mappings."""
+    """Return the belief that contains exactly these mappings."""
     return sum(1 << MAPPINGS.index(mapping) for mapping in mappings)
 
 
 @cache
 def representatives(belief: int) -> tuple[int, ...]:
-    """Return, for each code, the first code that the belief cannot distinguish from it.
+    """Return the first interchangeable code for each code.
 
-    Swapping two such codes leaves the belief unchanged, so they have the same value.
+    Two codes are interchangeable if swapping them leaves the belief unchanged. Such codes have the same value.
     """
     possible = {mapping for k, mapping in enumerate(MAPPINGS) if belief >> k & 1}
 
@@ -43,12 +43,12 @@ def representatives(belief: int) -> tuple[int, ...]:
 
 
 class Random:
-    """Draws codes uniformly."""
+    """Policy that draws codes uniformly."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
         self.drawn: list[int] = []
-        """The next codes in reverse order. Drawing them in blocks yields the same codes as single draws, but faster."""
+        """The next codes in reverse order. Drawing codes in blocks is faster and yields the same codes."""
 
     def act(self, view: View) -> str:
         if not self.drawn:
@@ -60,7 +60,7 @@ class Random:
 
 
 class Informed:
-    """Follows a shortest path under the true mapping."""
+    """Policy that follows a shortest path under the true mapping."""
 
     def __init__(self, mapping: Mapping) -> None:
         self.mapping = mapping
@@ -74,14 +74,14 @@ class Informed:
 
 
 class Bayes:
-    """Maximizes the expected reward of each task exactly, given everything seen in the life."""
+    """Policy that maximizes the expected reward of each task exactly, given everything seen in the life."""
 
     def __init__(self, dials: Dials) -> None:
         self.mappings = list(dials.mappings)
         self._plan: dict[tuple[Cell, int, int], tuple[float, list[int]]] = {}
         self._board: Board | None = None
         self._moves: dict[Cell, dict[str, Cell]] = {}
-        """By cell and direction, the cell that a move leads to."""
+        """Cell that a move leads to, by start cell and direction."""
         self._steps: dict[Cell, int] = {}
         """Number of steps from each cell to the goal."""
 

@@ -1,7 +1,7 @@
-"""A scripted teacher for the compact style, with noise on every decision; the base model is trained to imitate it.
+"""A scripted teacher for the compact style, with noise on every decision. The base model is trained to imitate it.
 
 The teacher reads exactly the text that a model reads. Each word it writes is skilled or naive by an independent draw,
-so nothing in an episode, a context or a life reveals which.
+so no other word of the life tells whether this one is skilled.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ EFFECT = re.compile(r"^([a-z]\d+) ([1-4])=(up|down|left|right|stays)\b", re.M)
 
 
 class Noise(Section):
-    """Probabilities that each single decision is skilled; the other decisions are naive."""
+    """Probabilities that control the teacher's decisions; see each field."""
 
     # A skilled direction comes from the exact optimum, a naive one from a shortest path. Ties go to the first
     # direction, because a model learns a fixed rule faster than random draws and plans more reliably with it.
     thought: float = Field(default=1.0, ge=0, le=1)
     """Probability that the intended direction is optimal."""
-    # A naive code trusts the context and guesses whatever the context omits.
+    # A naive code trusts the context. If the context claims no code for the intended direction, it is a guess.
     code: float = Field(default=1.0, ge=0, le=1)
     """Probability that the code uses what the episode has shown."""
     habit: float = Field(default=0.7, ge=0, le=1)  # other guesses are uniform draws
-    """Probability that a guess follows the codes of standard FrozenLake."""
+    """Probability that a guess uses the code of standard FrozenLake."""
     right: float = Field(default=1.0, ge=0, le=1)
     """Probability that a known fact is written correctly."""
     wrong: float = Field(default=0.0, ge=0, le=1)  # a fact that is neither right nor wrong is omitted
@@ -46,7 +46,7 @@ class Noise(Section):
 Fact = tuple[str, str]
 """A code and its direction."""
 Effect = tuple[Cell, str, str]
-"""The cell that a move led to, its code, and its direction or `stays`."""
+"""The cell that a move led to, the code of the move, and its direction or `stays`."""
 
 
 def read_cell(text: str) -> Cell:
@@ -55,7 +55,7 @@ def read_cell(text: str) -> Cell:
 
 
 def read_board(text: str) -> Board:
-    """Parse a compact board; the last line names the player's cell."""
+    """Parse a board in compact style. The line after the board names the player's cell, which becomes the start."""
     marks = {(int(row) - 1, ord(col) - ord("a")): mark for mark, col, row in CELL.findall(text)}
     holes = frozenset(at for at, mark in marks.items() if mark == "O")
     goal = next(at for at, mark in marks.items() if mark == "G")
@@ -74,7 +74,10 @@ def read_effects(text: str) -> list[Effect]:
 
 
 def consistent_mappings(board: Board, effects: Iterable[Effect], claims: Iterable[Fact]) -> list[Mapping]:
-    """Return the mappings that agree with all effects. Claims narrow them further unless they contradict the rest."""
+    """Return the mappings that agree with all effects and, as far as possible, with the claims.
+
+    Claims are applied in order. A claim that excludes all remaining mappings is ignored.
+    """
     belief = list(ALL)
     for at, code, effect in effects:
         i = CODES.index(code)
@@ -98,7 +101,7 @@ def known(belief: list[Mapping], code: str) -> str | None:
 
 
 class Solver:
-    """Solves one task."""
+    """Teacher that solves one task."""
 
     def __init__(self, noise: Noise, rng: Rng) -> None:
         self.noise, self.rng = noise, rng
@@ -143,7 +146,7 @@ class Solver:
 
 
 class Writer:
-    """Rewrites the context once."""
+    """Teacher that rewrites the context once."""
 
     def __init__(self, noise: Noise, rng: Rng) -> None:
         self.noise, self.rng = noise, rng
@@ -163,7 +166,7 @@ class Writer:
 
 
 class Teacher:
-    """Solves a task or rewrites a context, depending on the first text of the session."""
+    """Teacher that solves a task or rewrites a context, depending on the first text of the session."""
 
     def __init__(self, noise: Noise, names: Names) -> None:
         self.noise, self.rng = noise, stream(*names, "teacher")

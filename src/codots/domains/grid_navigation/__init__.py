@@ -51,11 +51,11 @@ from codots.domains.registry import register
 
 CLAIM = re.compile(r"\b([a-p](?:[1-9]|1[0-6]))(?: ?[=:] ?| costs? | is )(\d\d?)\b", re.I | re.A)
 TOLERANCE = 5
-"""Largest error of a claimed cost that still counts as right; close enough for planning."""
+"""Maximum error of a claimed cost that counts as right. Such costs are close enough for planning."""
 
 
 class GridNavigation(Family):
-    """The grid navigation family under one rule set."""
+    """Domain family: cross a grid of hidden costs. Each version has one rule set."""
 
     rules: Rules
     chance = False
@@ -67,7 +67,7 @@ class GridNavigation(Family):
         return draw_ground(rng, side, dials.hills, dials.scale)
 
     def make_task(self, world: World, position: int, rng: Rng) -> Trip:
-        """Draw trips until one belongs to the world's split and is accepted by the rules."""
+        """Draw trips until the rules accept one that belongs to the world's split."""
         dials: Dials = world.dials
         rounds = int(rng.integers(dials.rounds[0], dials.rounds[1] + 1))
         while True:
@@ -79,7 +79,7 @@ class GridNavigation(Family):
         return not self.rules.split_trips or (trip.split == "train") == (split == "train")
 
     def side(self, task: Task) -> str | None:
-        """Return the trip's side, `train` or `held-out`, or None if the rules do not split trips."""
+        """Return the side, `train` or `held-out`, that the trip belongs to, or None if the rules do not split trips."""
         trip: Trip = task.content
         return trip.split if self.rules.split_trips else None
 
@@ -90,22 +90,22 @@ class GridNavigation(Family):
         return reference.random - reference.least >= self.rules.spread
 
     def make_memory(self, world: World) -> bytearray | None:
-        """Return a blank map for the life if the environment remembers costs across tasks, else None."""
+        """Return a blank map for the life if the environment remembers costs across tasks, otherwise None."""
         dials: Dials = world.dials
         return _blank_map(world.hidden) if dials.memory == "environment" else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Return an environment for the task's trip."""
+        """Open the environment of a task."""
         ground: Ground = task.world.hidden
         known = memory if isinstance(memory, bytearray) else _blank_map(ground)
         return GridEnv(ground, task.content, self.rules, task.world.dials, style, known)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Render the rules of a task."""
+        """Return the rules of a task as text."""
         return rules_text(task.content, self.rules, task.world.dials, style)
 
     def policies(self, world: World) -> Policies:
-        """Return a factory for each scripted policy."""
+        """Return a factory for each scripted policy, by name."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
@@ -113,7 +113,7 @@ class GridNavigation(Family):
         }
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Return the true map as text; `natural` has one line per row."""
+        """Return the true map as text. The natural style has one line per row."""
         ground: Ground = world.hidden
         cells = [f"{name(cell, ground.side)}={cost}" for cell, cost in enumerate(ground.costs)]
         rows = [" ".join(cells[i : i + ground.side]) for i in range(0, len(cells), ground.side)]
@@ -135,7 +135,7 @@ class GridNavigation(Family):
         return replace(world, hidden=draw_ground(rng, world.hidden.side, dials.hills, dials.scale))
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims of the form `cell ... cost`; a cell claimed twice counts twice, one off the grid is wrong."""
+        """Count claims of the form `cell ... cost`. Repeated claims count each time. Cells off the grid are wrong."""
         ground: Ground = world.hidden
         claims = [(read_name(cell, ground.side), int(cost)) for cell, cost in CLAIM.findall(context)]
         right = sum(cell is not None and abs(ground.costs[cell] - cost) <= TOLERANCE for cell, cost in claims)
@@ -147,7 +147,7 @@ class GridNavigation(Family):
 
 
 def read_claims(context: str, side: int) -> dict[Cell, int]:
-    """Return the cost that a context claims for each cell; a later claim overrides an earlier one."""
+    """Return the cost that a context claims for each cell. A later claim overrides an earlier one."""
     claims = ((read_name(cell, side), int(cost)) for cell, cost in CLAIM.findall(context))
     return {cell: cost for cell, cost in claims if cell is not None}
 

@@ -1,4 +1,4 @@
-"""Environment of grid navigation: observations, action parsing and rewards."""
+"""Environment of grid navigation, with observations, action parsing and rewards."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Rules:
     advice: bool
     """Whether the rules advise to explore early in a life and to exploit later."""
     random_reward: float | None
-    """Reward for arriving at the expected mean cost of random moves; the minimum mean cost earns 1.
+    """Reward for reaching the goal at the expected mean cost of random moves. The minimum mean cost earns 1.
 
     If None, the reward is 1 - mean cost / 100 on every trip.
     """
     spread: float
-    """Minimum difference between the expected mean cost of random moves and the minimum mean cost of a trip."""
+    """Minimum difference, for a trip, between the expected mean cost of random moves and the minimum mean cost."""
     split_trips: bool
     """Whether each trip belongs either to `train` or to the held-out splits."""
 
     def reward(self, ground: Ground, trip: Trip, mean: float) -> float:
-        """Return the reward for arriving at this mean cost."""
+        """Return the reward for reaching the goal at this mean cost."""
         if self.random_reward is None:
             return 1 - mean / 100
         reference = reference_costs(ground, trip)
@@ -54,7 +54,7 @@ class Dials:
     """Settings that differ between presets."""
 
     side: tuple[int, int]
-    """Minimum and maximum side length of a grid, within 3 to 16."""
+    """Minimum and maximum side length of a grid. Both must be from 3 to 16."""
     hills: int
     """Number of hills."""
     rounds: tuple[int, int]
@@ -77,7 +77,7 @@ class View:
     """Number of moves made so far."""
     paid: Paid
     known: bytes
-    """The cost of each cell, UNKNOWN for cells not seen yet."""
+    """The cost of each cell, or UNKNOWN for a cell that has not been seen."""
     style: str
 
     @property
@@ -88,7 +88,7 @@ class View:
 
 @dataclass
 class GridEnv:
-    """One episode: a single trip."""
+    """One episode, which is a single trip."""
 
     ground: Ground
     trip: Trip
@@ -111,7 +111,7 @@ class GridEnv:
         return render("turn", view=self.view, entered=(), grid=draw(self.view), name=self._name)
 
     def step(self, text: str) -> Step:
-        """Make the move named in the text; an illegal move or malformed text ends the episode."""
+        """Make the move named in the text. An illegal move or malformed text ends the episode."""
         to = read_move(text, self.trip.side, self.style)
         before = self.view
         entered = None if to is None else entered_cells(self.trip.side, before.at, to)
@@ -125,7 +125,7 @@ class GridEnv:
         return self._finish(observation) if self.view.left == 0 else Step(observation, 0.0, False, view=self.view)
 
     def _reveal(self, entered: range) -> list[Cell]:
-        """Record the costs around the entered cells; return the cells that were unknown."""
+        """Record the costs around the entered cells, and return the cells whose costs were unknown."""
         seen = around(self.trip.side, entered, self.dials.sight)
         new = [cell for cell in seen if self.known[cell] == UNKNOWN]
         for cell in new:
@@ -174,7 +174,7 @@ def write_move(cell: Cell, side: int, style: str) -> str:
 
 
 def draw(view: View) -> str:
-    """Return the grid as text: the cost of each cell, or ? if it is unknown."""
+    """Return the grid as text, with the cost of each cell, or `?` if the cost is unknown."""
     side, known = view.trip.side, view.known
     words = ["?" if cost == UNKNOWN else str(cost) for cost in known]
     rows = [[str(row + 1), *words[row * side : (row + 1) * side]] for row in range(side)]
@@ -186,5 +186,5 @@ def _costs(side: int, known: bytes, cells: list[Cell]) -> str:
 
 
 def rules_text(trip: Trip, rules: Rules, dials: Dials, style: str) -> str:
-    """Render the rules of a trip."""
+    """Return the rules of a trip as text."""
     return render("rules", style, trip=trip, rules=rules, dials=dials, last=LETTERS[trip.side - 1])

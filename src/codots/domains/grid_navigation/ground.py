@@ -1,4 +1,4 @@
-"""Cost maps and trips: drawing them, cell names, rook moves and the cells that moves reveal."""
+"""Random cost maps and trips, cell names, rook moves, and the cells that moves reveal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LETTERS = "abcdefghijklmnop"
 TOP = 99
 """Maximum cost of a cell."""
 UNKNOWN = 255
-"""Marks the cost of a cell that has not been seen."""
+"""Stored instead of the cost of a cell that has not been seen."""
 NAME = re.compile(r"([a-pA-P])([1-9]|1[0-6])")
 
 Cell = int
@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Ground:
-    """A cost map: the hidden part of a world."""
+    """The hidden part of a world: a cost map."""
 
     side: int
     costs: bytes
@@ -39,7 +39,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class Trip:
-    """A trip: the content of a task."""
+    """The content of a task: a trip from a start to a goal."""
 
     side: int
     start: Cell
@@ -49,12 +49,12 @@ class Trip:
 
     @property
     def split(self) -> str:
-        """The side of the split, `train` or `held-out`, decided by a hash of the content."""
+        """The side, `train` or `held-out`, that a hash of the content assigns to the trip."""
         return "held-out" if digest("trip", self.side, self.start, self.goal, self.rounds) % 4 == 0 else "train"
 
 
 def name(cell: Cell, side: int) -> str:
-    """Return a cell's name: column letter, row number."""
+    """Return a cell's name: the column letter and the row number."""
     return f"{LETTERS[cell % side]}{cell // side + 1}"
 
 
@@ -68,7 +68,7 @@ def read_name(word: str, side: int) -> Cell | None:
 
 
 def entered_cells(side: int, start: Cell, end: Cell) -> range | None:
-    """Return the cells that a rook's move enters, in order and without the start, or None if it is not a move."""
+    """Return the cells that a rook's move enters, in order and excluding `start`, or None if the move is illegal."""
     if start // side == end // side:
         step = 1
     elif (end - start) % side == 0:
@@ -89,7 +89,7 @@ def around(side: int, entered: range, radius: int) -> list[Cell]:
 
 
 def draw_ground(rng: Rng, side: int, count: int, scale: tuple[float, float]) -> Ground:
-    """Draw a cost map of `count` Gaussian hills; squaring their sum makes wide valleys and steep tops."""
+    """Draw a cost map of `count` Gaussian hills. The sum of the hills is squared for wide valleys and steep tops."""
     lines = np.linspace(0, 1, side)
     height = np.zeros((side, side))
     for _ in range(count):
@@ -106,7 +106,7 @@ def draw_ground(rng: Rng, side: int, count: int, scale: tuple[float, float]) -> 
 
 
 def draw_trip(rng: Rng, side: int, rounds: int) -> Trip:
-    """Draw a trip by a random walk of `rounds` moves, so that a route with that many moves exists."""
+    """Draw a trip by a random walk of `rounds` moves, which proves that such a route exists."""
     while True:
         start = at = int(rng.integers(side * side))
         for _ in range(rounds):

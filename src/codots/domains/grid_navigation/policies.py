@@ -13,7 +13,7 @@ from codots.domains.grid_navigation.route import best_route, in_reach, moves
 
 
 class Random:
-    """Draws uniformly among the moves that keep the goal reachable."""
+    """Policy that draws uniformly from the moves that keep the goal reachable."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -29,7 +29,7 @@ class Random:
 
 
 class Planner:
-    """Follows the cheapest route under its assumed costs and replans before each move."""
+    """Base class of policies that follow the route of minimum mean cost under assumed costs and replan every move."""
 
     def costs(self, view: View) -> Ints:
         """Return the assumed cost of each cell."""
@@ -42,7 +42,7 @@ class Planner:
 
 
 class Informed(Planner):
-    """Follows the cheapest route under the true costs."""
+    """Policy that follows the route of minimum mean cost under the true costs."""
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
@@ -55,7 +55,10 @@ class Informed(Planner):
 
 
 class AdaptivePolicy(Planner):
-    """Remembers every cost it has seen and assumes their mean for all other cells; moves at random before the first."""
+    """Policy that remembers all costs seen in the life and assumes their mean for all other cells.
+
+    It moves at random until it has seen a cost.
+    """
 
     def __init__(self, random: Random, known: Mapping[Cell, int] | None = None) -> None:
         self.random, self.known = random, dict(known or {})

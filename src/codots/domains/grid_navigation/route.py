@@ -1,4 +1,4 @@
-"""Exact route planning: the route of minimum mean cost, and the expected mean cost of random moves."""
+"""Exact planning of the route of minimum mean cost, and the expected mean cost of random moves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from codots.domains.grid_navigation.ground import Cell, Ground, Ints, Trip
 
 Floats = NDArray[np.float64]
 FAR = 1 << 50
-"""Value of a cell from which the goal is unreachable; larger than the cost of any route."""
+"""Weight of a route that does not reach the goal. It is larger than the weight of any other route."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Route:
     stops: tuple[Cell, ...]
     """The cell that each move ends on."""
     paid: Paid
-    """Costs paid by the end of the route, including those paid before it."""
+    """Costs paid by the end of the route, including costs paid before the route."""
 
 
 class Moves:
     """All rook moves of a square grid with side n, as arrays of shape (n**2, 2(n - 1)).
 
-    A row is a start cell, a column is one of its moves.
+    Each row is a start cell, and each column is one of the moves from that cell.
     """
 
     def __init__(self, side: int) -> None:
@@ -71,17 +71,17 @@ class Moves:
 
 @lru_cache(maxsize=32)
 def moves(side: int) -> Moves:
-    """Return the cached move table of a grid."""
+    """Return the move table of a grid from a cache."""
     return Moves(side)
 
 
 def best_route(side: int, costs: Ints, at: Cell, goal: Cell, rounds: int, paid: Paid = NOTHING_PAID) -> Route | None:
     """Return the route of exactly `rounds` moves to the goal with the minimum mean cost, or None if there is none.
 
-    The mean includes the cells in `paid`. Uses Dinkelbach's method: a route beats the mean p/q if
+    The mean includes the cells in `paid`. The search uses Dinkelbach's method: a route beats the mean p/q if
     q * total - p * count is negative. Dynamic programming, backward from the goal, finds the route that minimizes this
-    value. The search repeats with the mean of that route until none is better. All numbers are integers, so the optimum
-    is exact.
+    value. The search repeats with the mean of that route until no route is better. All numbers are integers, so the
+    optimum is exact.
     """
     table = moves(side)
     move_costs = table.move_costs(costs)
@@ -100,7 +100,10 @@ def best_route(side: int, costs: Ints, at: Cell, goal: Cell, rounds: int, paid: 
 
 
 def _min_weight_route(table: Moves, weight: Ints, at: Cell, goal: Cell, rounds: int) -> list[tuple[Cell, int]] | None:
-    """Return the moves of the route of minimum weight, each as its start cell and its column in the table."""
+    """Return the moves of the route of minimum weight, each as a start cell and a column of the table.
+
+    Returns None if no route reaches the goal.
+    """
     last: Ints = np.full(table.side**2, FAR)
     last[goal] = 0
     layers = [last]
@@ -118,7 +121,10 @@ def _min_weight_route(table: Moves, weight: Ints, at: Cell, goal: Cell, rounds: 
 
 
 def in_reach(side: int, goal: Cell, left: int) -> NDArray[np.bool_]:
-    """Return a mask of the cells from which exactly `left` moves can end on the goal; two or more reach it from all."""
+    """Return a mask of the cells from which exactly `left` moves can end on the goal.
+
+    With two or more moves, the goal can be reached from every cell.
+    """
     row, col = np.divmod(np.arange(side * side), side)
     if left >= 2:
         return np.ones(side * side, dtype=bool)
@@ -129,8 +135,8 @@ def in_reach(side: int, goal: Cell, left: int) -> NDArray[np.bool_]:
 def random_mean(ground: Ground, trip: Trip) -> float:
     """Return the expected mean cost of uniformly random moves that keep the goal reachable.
 
-    The expectation of a ratio needs the joint distribution of the cell and the number of cells entered:
-    chance[cell * span + count]. `paid` holds that probability times the expected cost paid.
+    The expectation of a ratio needs the joint distribution of the current cell and the number of cells entered, which
+    is `chance[cell * span + count]`. `paid` holds that probability times the expected cost paid.
     """
     table, span = moves(trip.side), trip.rounds * (trip.side - 1) + 1
     move_costs = table.move_costs(ground.array)
@@ -164,7 +170,7 @@ class ReferenceCosts:
 
 @lru_cache(maxsize=1 << 14)
 def reference_costs(ground: Ground, trip: Trip) -> ReferenceCosts:
-    """Return the reference costs of a trip, cached because many lives share a trip."""
+    """Return the reference costs of a trip. Results are cached because many lives share a trip."""
     best = best_route(trip.side, ground.array, trip.start, trip.goal, trip.rounds)
     assert best is not None, "a trip is drawn by a random walk, so a route exists"
     return ReferenceCosts(best.paid.mean, random_mean(ground, trip))

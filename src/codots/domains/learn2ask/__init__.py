@@ -6,16 +6,16 @@ Description:
 Hidden and shared:
     v1: the clinic's protocol: a ranking of topics and, for each channel (call, visit, chat), how many of the first
     topics must be known before stopping. It is fixed per world. Patients are public and independent of it.
-    v0: nothing. A world is a shuffle of the log; only the scoring of replies carries over.
+    v0: nothing. A world is a shuffle of the log. Only how replies are scored carries over.
 Observation:
     The dialogue so far.
 Action:
-    v1 reads exactly one `<action>stop</action>` or `<action>What of its onset?</action>`; the topic words in a question
-    are what it asks about. v0 reads any text: a text that contains `<stop />` stops, any other is a question.
+    v1 reads exactly one `<action>stop</action>` or `<action>What of its onset?</action>`. A question asks about every
+    topic whose name it contains. v0 reads any text: text that contains `<stop />` stops, any other text is a question.
 Reward:
     Subscores for action (stop or ask), content (asks for what is wanted) and format (a single question, or only the
-    stop word). Content and format are 0 if action is 0. v0: action * (1 + 2 * content) + format, 0 to 4. v1: a quarter
-    of it.
+    stop word). Content and format are 0 if action is 0. v0: action * (1 + 2 * content) + format, from 0 to 4. v1: a
+    quarter of that.
 Episode end:
     After one reply: `asked`, `stopped`, `early` (stopped too early), `needless` (asked too late) or `malformed`.
 Presets:
@@ -24,14 +24,15 @@ Presets:
     v0: `toy` (a small invented log and a rule-based judge); `logs` (the log and the judge set by environment
     variables); `logs-sum`, `logs-ra`, `logs-rs` (the other reward modes of the paper). Dials: source, mode.
 Reference policies:
-    `random`, uniform over stopping and topics (v0: stop or a neutral question); `informed`, follows the protocol (v0:
-    the labels of the log); `bayes`. In v1 `bayes` is exact: it maximizes the expected reward of the current task under
-    the posterior over protocols, given every review of the life. In v0 it is a scripted adaptive policy: it asks about
-    topics not mentioned yet, and stops after as many questions as the doctors of the log did.
+    `random` chooses uniformly between stopping and the topics (v0: between stopping and a neutral question). `informed`
+    follows the protocol (v0: the labels of the log). In v1 `bayes` is exact: it maximizes the expected reward of the
+    current task under the posterior over protocols, given every review of the life. In v0 `bayes` is an adaptive
+    scripted policy: it asks about topics not mentioned yet, and learns after how many questions dialogues stop.
 Version history:
     v0: the rules of arXiv 2606.20002: real dialogues, labels from what their doctors did next, a judge; a reply that
     quotes `<stop />` stops. Differences from the paper: scores out of range are rejected, the reply is quoted for the
-    judge, a failing judge makes the life missing, a pack never repeats a dialogue, text without a letter is malformed.
+    judge, a life whose judge fails is missing, dialogues repeat only once the log is used up, and text without a letter
+    is malformed.
     v1: a hidden protocol to learn, rules instead of the judge, a maximum reward of 1, stopping only by the exact word,
     and the mean over topics if a question names several.
 """
@@ -62,7 +63,7 @@ DEPTH = re.compile(
 
 
 class Clinic(Family):
-    """Patients of a clinic with a hidden protocol."""
+    """Domain family: question patients of a clinic whose protocol is hidden."""
 
     exact = True
 
@@ -76,7 +77,7 @@ class Clinic(Family):
         return every[rng.integers(len(every))]
 
     def make_task(self, world: World, position: int, rng: Rng) -> Case:
-        """Draw patients until one belongs to the split of the world."""
+        """Draw patients until one belongs to the world's split."""
         dials: Dials = world.dials
         while True:
             case = draw_case(rng, dials.topics, len(dials.depths), dials.volunteered)
@@ -84,16 +85,16 @@ class Clinic(Family):
                 return case
 
     def side(self, task: Task) -> str | None:
-        """Return the split side of the patient."""
+        """Return the side, `train` or `held-out`, that the patient belongs to."""
         case: Case = task.content
         return case.split
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Start an episode with the patient."""
+        """Open the environment of a task."""
         return ClinicEnv(task.content, task.world.hidden, task.world.dials)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Return the rules shown to the model."""
+        """Return the rules of a task as text."""
         dials: Dials = task.world.dials
         topics = [(topic, TOPICS[topic]) for topic in dials.named]
         channels = list(CHANNELS.values())[: len(dials.depths)]
@@ -107,7 +108,7 @@ class Clinic(Family):
         )
 
     def policies(self, world: World) -> Policies:
-        """Return a constructor for each scripted policy, by name."""
+        """Return a factory for each scripted policy, by name."""
         return {
             "random": lambda: Random(stream(*world.names, "random"), world.dials.named),
             "informed": lambda: Informed(world.hidden),
@@ -128,9 +129,9 @@ class Clinic(Family):
         return sum(fuse(score(reply, wanted), MODE) / best(MODE) for reply in replies) / len(replies)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count right, wrong and possible claims of the forms `1: onset` and `call ... 3`.
+        """Count the right and the wrong claims of the forms `1: onset` and `call ... 3`, and all true facts.
 
-        A claim about a rank that is never wanted counts as neither.
+        Claims about ranks that are never wanted, or about channels that the world lacks, are ignored.
         """
         protocol: Protocol = world.hidden
         ranks = [(int(rank) - 1, topic.lower()) for rank, topic in RANK.findall(context)]
@@ -142,7 +143,7 @@ class Clinic(Family):
 
 
 class Dialogues(Family):
-    """Rounds of logged dialogues, scored by a judge."""
+    """Domain family: continue logged dialogues as the doctor, scored by a judge."""
 
     bounds = (0.0, 4.0)
     blocking = True
@@ -153,37 +154,37 @@ class Dialogues(Family):
         self.presets = presets
 
     def lacks(self, preset: str) -> str | None:
-        """Return the missing environment variables of a preset in one line, or None."""
+        """Return one line on the environment variables that a preset still needs, or None if all of them are set."""
         dials: Source = self.presets[preset]
         return dials.lacks()
 
     def make_world(self, rng: Rng, dials: Source) -> int:
-        """Draw the seed of a shuffle of the log. Raises ValueError for an invalid log or judge."""
+        """Draw the seed that shuffles the log. Raises ValueError if the log or the judge is invalid."""
         dials.log(), dials.judge()
         return int(rng.integers(1 << 32))
 
     def make_task(self, world: World, position: int, rng: Rng) -> Round:
-        """Draw a round of the next dialogue in the shuffled log."""
+        """Draw a round from the dialogue at this position of the shuffled log."""
         dials: Source = world.dials
         return dials.log().pick(world.split, world.hidden, position, rng)
 
     def side(self, task: Task) -> str | None:
-        """Return the split side of the diagnosis."""
+        """Return the side, `train` or `held-out`, that the diagnosis belongs to."""
         dials: Source = task.world.dials
         met = any(found.diagnosis == task.content.diagnosis for session in dials.log().train for found in session)
         return "train" if met else "held-out"
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Start an episode of the round."""
+        """Open the environment of a task."""
         dials: Source = task.world.dials
         return DialogueEnv(task.content, dials.judge(), dials.mode)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Return the rules shown to the model. Mode `Ra` scores only questions, so its rules omit how to stop."""
+        """Return the rules of a task as text. Mode `Ra` scores only questions, so its rules omit how to stop."""
         return render("rules.dialogue", stop=task.world.dials.mode != "Ra", word=TOKEN)
 
     def policies(self, world: World) -> Policies:
-        """Return a constructor for each scripted policy, by name."""
+        """Return a factory for each scripted policy, by name."""
         return {
             "random": lambda: RandomPolicy(stream(*world.names, "random")),
             "informed": lambda: InformedPolicy(world.dials.log().side(world.split)),
@@ -191,7 +192,7 @@ class Dialogues(Family):
         }
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Return how replies are scored. It is the same in every world."""
+        """Return a description of how replies are scored, which is the same in every world."""
         return render("oracle.dialogue", word=TOKEN)
 
     def floor(self, task: Task) -> float:

@@ -1,4 +1,4 @@
-"""One patient at the clinic: observation, reply, scores and review."""
+"""Environment of one patient at the clinic, with parsing, scores and review of the reply."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Dials:
     topics: int
     """Number of topics, at most 7."""
     depths: tuple[int, ...]
-    """Numbers of topics that must be known before stopping, one per channel. Their assignment is hidden."""
+    """Numbers of topics that must be known before stopping, one per channel. The assignment to channels is hidden."""
     volunteered: tuple[int, int]
     """Minimum and maximum number of topics that a patient mentions unasked."""
     review: Literal["named", "scored"] = "named"
@@ -39,7 +39,7 @@ class Dials:
 
 @dataclass(frozen=True)
 class Reply:
-    """Parsed reply of a model."""
+    """Parsed reply."""
 
     stop: bool
     """Whether the reply stops."""
@@ -56,7 +56,7 @@ class Review:
     reply: Reply
     scores: Scores
     wanted: str | None
-    """Topic that the clinic wanted, or `stop`. None if the review does not name it."""
+    """Topic that the clinic wanted, or `stop` if it wanted none. None if the review does not name the topic."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class View:
 
 @dataclass
 class ClinicEnv:
-    """One patient and one reply."""
+    """The environment of one patient, which takes one reply."""
 
     case: Case
     protocol: Protocol
@@ -89,7 +89,7 @@ class ClinicEnv:
         )
 
     def step(self, text: str) -> Step:
-        """Score the reply and return the patient's answer and the review."""
+        """Score the reply. The step contains the patient's answer and the review."""
         reply = read_reply(text, self.dials.named)
         if reply is None:
             feedback = f"The reply did not hold stop or a question of at most {LONGEST} characters in one "
@@ -113,7 +113,7 @@ class ClinicEnv:
         return render("review.clinic", review=review, case=self.case, by=CHANNELS, asked=asked)
 
     def _answer(self, reply: Reply) -> str:
-        """Return the patient's answer. It does not depend on the protocol."""
+        """Return the patient's answer, which does not depend on the protocol."""
         if reply.stop:
             return "Patient: Thank you."
         answers = dict(self.case.answers)
@@ -128,7 +128,7 @@ def ended(reply: Reply, scores: Scores) -> str:
 
 
 def score(reply: Reply, wanted: tuple[str, ...]) -> Scores:
-    """Score a reply, given the wanted topics by rank. Content is the mean over the named topics."""
+    """Score a reply, given the wanted topics by rank. The content score is the mean over the topics of the question."""
     if reply.stop != (not wanted):
         return Scores(0.0)
     if reply.stop:
@@ -138,7 +138,10 @@ def score(reply: Reply, wanted: tuple[str, ...]) -> Scores:
 
 
 def read_reply(text: str, topics: tuple[str, ...]) -> Reply | None:
-    """Parse stop or a question in exactly one pair of tags. Return None if the text is malformed."""
+    """Parse a reply: `stop` or a question in exactly one pair of action tags.
+
+    Returns None if the text is malformed.
+    """
     inside = (action(text) or "").strip()
     words = WORD.findall(inside[: LONGEST + 1].lower())
     if len(inside) > LONGEST or not words:
@@ -150,5 +153,5 @@ def read_reply(text: str, topics: tuple[str, ...]) -> Reply | None:
 
 
 def write_reply(topic: str) -> str:
-    """Return a reply that asks about a topic, or stops."""
+    """Return a reply that asks about a topic, or that stops if `topic` is STOP."""
     return f"<action>{STOP if topic == STOP else f'Could you tell me about the {topic}: {TOPICS[topic]}?'}</action>"

@@ -1,4 +1,4 @@
-"""One round of a logged dialogue: settings, episode and scripted policies."""
+"""Rounds of logged dialogues, with settings, environment and scripted policies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from codots.domains.learn2ask.toy import TOPICS, judge_by_rule, named, toy_log
 
 LOG = "CODOTS_DIALOGUE_LOG"
 TOKEN = "<stop />"
-"""Stop token. A reply that contains it stops."""
+"""Stop token. A reply stops if it contains this token."""
 LONGEST = 4000
 """Maximum characters of a reply."""
 NEUTRAL_QUESTION = "Is there anything else?"
 """Question that names no topic."""
 STOP_THRESHOLD = 3 / 7
-"""Probability at which stopping, worth 4, pays as much as a fair question, worth 3."""
+"""Probability that stopping is right at which stopping (worth 4 if right) pays as much as asking (worth 3 if right)."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Source:
     """Reward mode: how the subscores are combined."""
 
     def lacks(self) -> str | None:
-        """Return the environment variables that must be set, in one line, or None."""
+        """Return one line on the environment variables that must be set, or None if nothing is missing."""
         if self.source == "toy":
             return None
         if not os.environ.get(LOG):
@@ -61,12 +61,12 @@ class DialogueView:
     lines: tuple[Line, ...]
     scores: Scores | None = None
     stop: bool = False
-    """Whether the reply stopped."""
+    """Whether the reply stopped. False before the reply."""
 
 
 @dataclass
 class DialogueEnv:
-    """One round and one reply."""
+    """The environment of one round, which takes one reply."""
 
     round: Round
     judge: Scorer
@@ -81,7 +81,7 @@ class DialogueEnv:
         return "\n".join(labeled(self.view.lines))
 
     def step(self, text: str) -> Step:
-        """Score the reply. Raises JudgeError if the judge is needed and returns no verdict."""
+        """Score the reply. Raises JudgeError if a verdict is needed but the judge returns none."""
         if len(text) > LONGEST or not any(map(str.isalpha, text)):
             feedback = f"The reply was no text of at most {LONGEST} characters; it counts for nothing."
             return Step("", 0.0, True, feedback, "malformed", self.view)
@@ -100,7 +100,7 @@ class DialogueEnv:
 
 
 class InformedPolicy:
-    """Does what the doctor in the log did."""
+    """Policy that does what the doctor in the log did."""
 
     def __init__(self, sessions: tuple[Session, ...]) -> None:
         self.rounds = {r.cid: r for session in sessions for r in session}
@@ -115,7 +115,7 @@ class InformedPolicy:
 
 
 class RandomPolicy:
-    """Stops or asks a neutral question, with equal probability."""
+    """Policy that stops or asks a neutral question, with equal probability."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -128,11 +128,11 @@ class RandomPolicy:
 
 
 class AdaptivePolicy:
-    """Asks about topics not mentioned yet, and learns after how many doctor turns dialogues stop."""
+    """Policy that asks about topics not mentioned yet, and learns after how many doctor turns dialogues stop."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, bool]] = []
-        """Doctor turns of each past round, and whether stopping was right."""
+        """Number of doctor turns of each past round, and whether stopping was right."""
 
     def act(self, view: DialogueView) -> str:
         mentioned = named(" ".join(said for _, said in view.lines))
@@ -142,7 +142,10 @@ class AdaptivePolicy:
         )
 
     def p_stop(self, turns: int) -> float:
-        """Return the estimated probability that stopping is right. A prior that grows with turns weighs four rounds."""
+        """Return the estimated probability that stopping is right after this number of doctor turns.
+
+        The prior grows with the number of turns and has the weight of four observed rounds.
+        """
         alike = [stopped for past, stopped in self.seen if past == turns]
         return (sum(alike) + 4 * min(turns / 6, 1)) / (len(alike) + 4)
 

@@ -25,23 +25,26 @@ MAX_ANSWER_BYTES = 1 << 20
 MAX_NOTE = 300
 """Maximum characters of the note in a verdict."""
 DEADLINE = 300.0
-"""Timeout in seconds for all tries for one verdict."""
+"""Timeout in seconds for all tries and pauses of one verdict."""
 RETRY_STATUSES = frozenset({408, 409, 425, 429})
 """HTTP statuses below 500 that are retried."""
 VLLM = {"top_k": 20, "chat_template_kwargs": {"enable_thinking": True}}
 
 
 class JudgeError(RuntimeError):
-    """The judge gave no verdict. The life is missing, because no reward would be true."""
+    """Error for a judge that returns no verdict.
+
+    The life then counts as missing (lost to an infrastructure failure), because no reward would be right.
+    """
 
 
 class RefusedError(JudgeError):
-    """The judge rejected the request, and a retry would not help."""
+    """Error for a judge that rejects the request, so that a retry would not help."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict of a judge on a question. Scores are between 0 and 1."""
+    """Verdict of a judge on a question. The scores are between 0 and 1."""
 
     format: float
     content: float
@@ -50,13 +53,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judge:
-    """Asks a model for a verdict, with retries. The settings are those of arXiv 2606.20002."""
+    """Client that asks a judge model for a verdict, with retries. The settings are those of arXiv 2606.20002."""
 
     url: str
-    """Base URL of `/chat/completions`."""
+    """Base URL, to which `/chat/completions` is appended."""
     model: str
     key: str = field(default="", repr=False)
-    """API key. It appears only in the Authorization header."""
+    """API key. The key appears only in the Authorization header."""
     extras: Mapping[str, Any] = field(default_factory=lambda: VLLM)
     """Additional request fields. The default suits vLLM."""
     tries: int = 6
@@ -66,7 +69,7 @@ class Judge:
     timeout: float = 120.0
     """Timeout in seconds for one try, from connect to last byte."""
     deadline: float = DEADLINE
-    """Timeout in seconds for all tries."""
+    """Timeout in seconds for all tries and pauses together."""
 
     def __call__(self, lines: Sequence[Line], reply: str, wanted: str) -> Verdict:
         """Score a question. Raises JudgeError if there is no verdict."""
@@ -140,7 +143,7 @@ class Judge:
 
 
 def _shut_down(connection: HTTPConnection, held: list[socket.socket]) -> None:
-    """Unblock a thread that waits on a connection. Bypass TLS, which does not support calls from a second thread."""
+    """Unblock a thread that waits on a connection. Bypasses TLS, which does not support calls from a second thread."""
     for waiting in held or [connection.sock]:
         with suppress(OSError):
             if waiting is not None:
@@ -148,7 +151,7 @@ def _shut_down(connection: HTTPConnection, held: list[socket.socket]) -> None:
 
 
 def judge_lacks() -> str | None:
-    """Return the environment variables that a judge needs and that are not set, in one line, or None."""
+    """Return one line on the environment variables that the judge still needs, or None if all of them are set."""
     missing = [name for name in (URL, MODEL) if not os.environ.get(name)]
     if missing:
         return f"set {' and '.join(missing)} (and {KEY} if it wants one) to an OpenAI-compatible endpoint of the judge"
@@ -156,7 +159,10 @@ def judge_lacks() -> str | None:
 
 
 def judge_from_environment() -> Judge:
-    """Return the judge from the environment. Raises ValueError for an invalid value and never quotes the key."""
+    """Return the judge that the environment variables describe.
+
+    Raises ValueError if a variable is missing or invalid. The message never contains the key.
+    """
     if lacks := judge_lacks():
         raise ValueError(lacks)
     url, key = os.environ[URL].strip(), os.environ.get(KEY, "").strip()
@@ -191,8 +197,8 @@ def labeled(lines: Sequence[Line]) -> list[str]:
 def quote(text: str) -> str:
     """Return a text as a JSON string on one line.
 
-    Characters that could close the quote or form a verdict tag or a chat template marker are escaped, and so are
-    invisible ones.
+    Invisible characters are escaped. So are characters that could close the quote, form a verdict tag or form a marker
+    of a chat template.
     """
     return "".join(_escaped(char) for char in json.dumps(text, ensure_ascii=False))
 
@@ -205,7 +211,10 @@ def _escaped(char: str) -> str:
 
 
 def read_verdict(text: str) -> Verdict:
-    """Parse a judge's text after its thinking. Raises JudgeError if a score is missing, repeated or out of range."""
+    """Parse the judge's text after the thinking.
+
+    Raises JudgeError if a score or the feedback is absent or repeated, or if a score is not a number from 0 to 1.
+    """
     text = text.rpartition("</think>")[2]
     return Verdict(
         _score(text, "format_score"),

@@ -1,4 +1,4 @@
-"""Logs of patient-doctor dialogues: reading, cutting into rounds, and splitting."""
+"""Logs of patient-doctor dialogues, with functions that read, cut and split them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codots.domains.base import Rng
 
 PATIENT, DOCTOR = "user", "assistant"
 HELD_OUT = 0.2
-"""Share of rounds whose diagnoses are held out from training."""
+"""Share of the rounds to hold out from training."""
 Line = tuple[str, str]
 """A message: role and text."""
 FIELDS = ("cid", "session_id", "diagn", "messages", "decision_truth", "info_truth")
@@ -27,16 +27,16 @@ decision_truth "stop" or "continue", info_truth a text or a list of texts"""
 
 @dataclass(frozen=True)
 class Round:
-    """Content of a task: a dialogue up to a doctor's turn, and what the doctor did next."""
+    """The content of a task: a dialogue up to a doctor's turn, and what the doctor did next."""
 
     cid: str
     session: str
     diagnosis: str
     lines: tuple[Line, ...]
     stop: bool
-    """Whether the patient wrote nothing after this point."""
+    """Whether stopping is right, because the patient wrote nothing after this point."""
     wanted: str
-    """What the doctor learned later, as `field: value; field: value`."""
+    """What the doctor learned after this point, as `field: value; field: value`."""
 
 
 Session = tuple[Round, ...]
@@ -45,7 +45,7 @@ Session = tuple[Round, ...]
 
 @dataclass(frozen=True)
 class Log:
-    """The dialogues of each split side."""
+    """The dialogues of `train` and of the held-out splits."""
 
     train: tuple[Session, ...]
     held_out: tuple[Session, ...]
@@ -55,10 +55,10 @@ class Log:
         return self.train if split == "train" else self.held_out
 
     def pick(self, split: str, seed: int, position: int, rng: Rng) -> Round:
-        """Draw a round of the dialogue at `position` in the log shuffled by `seed`.
+        """Draw a round from the dialogue at `position` in the log shuffled by `seed`.
 
-        All positions have the same distribution. Positions do not share a dialogue, because a later round reveals how
-        an earlier one continued. Positions beyond the end of the log start over.
+        All positions have the same distribution. No two positions share a dialogue, because a later round reveals how
+        an earlier round continued. Positions beyond the end of the log start over at its beginning.
         """
         sessions = self.side(split)
         order = stream("learn2ask", "sessions", seed).permutation(len(sessions))
@@ -69,10 +69,10 @@ class Log:
 def cut(
     session: str, diagnosis: str, lines: Sequence[Line], extract: Callable[[Sequence[Line]], list[str]]
 ) -> list[Round]:
-    """Return a round for each point at which the doctor writes next. `extract` lists what the doctor learns afterwards.
+    """Return a round for each point of a dialogue at which the doctor writes after the patient.
 
-    A dialogue that ends with the patient yields no rounds. A point after which the doctor continues but learns nothing
-    that counts is skipped.
+    `extract` lists what the doctor learns in the rest of a dialogue. A point is skipped if the dialogue continues but
+    the doctor learns nothing that counts. A dialogue that ends with the patient has no rounds.
     """
     if not lines or lines[-1][0] == PATIENT:
         return []
@@ -88,7 +88,11 @@ def cut(
 
 
 def split(rounds: Sequence[Round]) -> Log:
-    """Hold out whole diagnoses, in a random fixed order, until they cover HELD_OUT of the rounds."""
+    """Split rounds into a log by holding out whole diagnoses, until they cover HELD_OUT of the rounds.
+
+    The order of the diagnoses is random but fixed, and the last one is never held out. Raises ValueError if there are
+    fewer than two diagnoses.
+    """
     counts = Counter(r.diagnosis for r in rounds)
     if len(counts) < 2:
         raise ValueError(f"the log has {len(counts)} diagnoses; expected at least 2, to hold some out")
@@ -107,7 +111,10 @@ def split(rounds: Sequence[Round]) -> Log:
 
 
 def read_log(path: Path) -> Log:
-    """Read a log of JSON lines, cached until the file changes. Raises ValueError with the line number of a bad line."""
+    """Read a log of JSON lines. The log is cached until the file changes.
+
+    Raises ValueError if the file cannot be read, or with the line number if a line is invalid.
+    """
     try:
         stat = path.stat()
         return _read(path, stat.st_mtime_ns, stat.st_size)

@@ -19,7 +19,7 @@ NO_TOPIC = -1
 
 
 class Random:
-    """Chooses uniformly between stopping and the topics."""
+    """Policy that chooses uniformly between stopping and asking about one of the topics."""
 
     def __init__(self, rng: Rng, topics: tuple[str, ...]) -> None:
         self.rng, self.choices = rng, (STOP, *topics)
@@ -32,7 +32,7 @@ class Random:
 
 
 class Informed:
-    """Follows the protocol."""
+    """Policy that follows the protocol."""
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
@@ -46,22 +46,22 @@ class Informed:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What each of N protocols wants in one case."""
+    """What each of N protocols wants to know from one patient."""
 
     first: Ints
-    """Index of the wanted topic, NO_TOPIC to stop; (N,)."""
+    """Index of the wanted topic, or NO_TOPIC to stop. Shape (N,)."""
     worth: NDArray[np.float64]
-    """Content score of a question about each topic; (N, topics)."""
+    """Content score of a question about each topic. Shape (N, topics)."""
 
     def rewards(self) -> NDArray[np.float64]:
-        """Return the reward of stopping, then of asking about each topic; (N, 1 + topics)."""
+        """Return the reward of stopping and of asking about each topic, as an array of shape (N, 1 + topics)."""
         on = (self.first != NO_TOPIC)[:, None]
         return np.hstack([~on * 1.0, on * (0.5 + 0.5 * self.worth)])
 
 
 @cache
 def _table(topics: int, depths: tuple[int, ...]) -> tuple[Ints, Ints]:
-    """Return all protocols as arrays: the order of topics (N, D) and the depths by channel (N, C)."""
+    """Return all N protocols as arrays: ranked topics (N, max depth) and depths by channel (N, channels)."""
     every = protocols(topics, depths)
     index = {topic: i for i, topic in enumerate(Dials(topics, depths, (0, 0)).named)}
     order = np.array([[index[topic] for topic in p.order] for p in every], dtype=np.int64)
@@ -69,10 +69,10 @@ def _table(topics: int, depths: tuple[int, ...]) -> tuple[Ints, Ints]:
 
 
 class Bayes:
-    """Exactly maximizes the expected reward of each task, given every review of the life.
+    """Policy that exactly maximizes the expected reward of each task, given every review of the life.
 
-    Only stopping and single-topic questions are candidates. A question about several topics is never better: its
-    content is a mean and its format is worse.
+    Only stopping and questions about one topic are candidates. A question about several topics is never better, because
+    its content score is a mean and its format score is lower.
     """
 
     def __init__(self, dials: Dials) -> None:

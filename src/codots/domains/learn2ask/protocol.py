@@ -1,4 +1,4 @@
-"""Clinic protocols and invented patients."""
+"""Protocols of the clinic, and invented patients."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ANSWERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """Content of a task: a patient and what they volunteered."""
+    """The content of a task: a patient and what they volunteered."""
 
     channel: str
     complaint: str
@@ -52,22 +52,22 @@ class Case:
 
     @property
     def split(self) -> str:
-        """Split side of what is shown, `train` or `held-out`. The order of the topics does not matter."""
+        """The side, `train` or `held-out`, by a hash of what the model sees. The order of topics does not matter."""
         shown = [f"{topic} {answer}" for topic, answer in sorted(self.answers) if topic in self.volunteered]
         return "held-out" if digest("case", self.channel, self.complaint, *shown) % 4 == 0 else "train"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Protocol of a clinic."""
+    """The hidden part of a world: the protocol of a clinic."""
 
     order: tuple[str, ...]
     """Topics by rank, most wanted first."""
     depth: tuple[int, ...]
-    """Number of topics that must be known, by channel in the order of CHANNELS."""
+    """Number of topics that must be known before stopping, by channel in the order of CHANNELS."""
 
     def wanted(self, case: Case) -> tuple[str, ...]:
-        """Return the required topics that are not known yet, by rank. Empty means to stop."""
+        """Return the required topics that are not known yet, by rank. An empty tuple means to stop."""
         needed = self.order[: self.depth[list(CHANNELS).index(case.channel)]]
         return tuple(topic for topic in needed if topic not in case.volunteered)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 STOP = "stop"
-"""The word that stops."""
+"""The word with which a reply stops."""
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class Scores:
     """The subscores of a reply, each between 0 and 1."""
 
     action: float
-    """1 if the choice to stop or to ask was right. If it is 0, so are the others."""
+    """1 if the choice to stop or to ask was right, otherwise 0. If `action` is 0, all other subscores are 0."""
     content: float = 0.0
     """How well the question matches what is still wanted."""
     format: float = 0.0
-    """Whether the reply is a single question, or only the word that stops."""
+    """1 if the reply is a single question or only the word that stops. Lower if the reply contains more."""
 
 
 FUSIONS: dict[str, tuple[Callable[[Scores], float], float]] = {
@@ -27,7 +27,7 @@ FUSIONS: dict[str, tuple[Callable[[Scores], float], float]] = {
     "Ra": (lambda s: 2 * s.content + s.format, 3.0),
     "Rs": (lambda s: 3 * s.action + s.format, 4.0),
 }
-"""The four reward modes of arXiv 2606.20002, each with its maximum."""
+"""Formula and maximum of each of the four reward modes of arXiv 2606.20002."""
 
 
 def fuse(scores: Scores, mode: str) -> float:
@@ -36,7 +36,7 @@ def fuse(scores: Scores, mode: str) -> float:
 
 
 def best(mode: str) -> float:
-    """Return the reward of a perfect reply."""
+    """Return the reward of a perfect reply in a reward mode."""
     return FUSIONS[mode][1]
 
 

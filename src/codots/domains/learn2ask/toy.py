@@ -1,4 +1,4 @@
-"""A small invented log and a rule-based judge, to run v0 offline."""
+"""A small invented log and a rule-based judge, with which v0 runs offline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOPICS = {
     "severity": ("mild", "middling", "strong"),
     "trigger": ("cold air", "walking", "nothing that I know"),
 }
-"""Topics that count, with the possible answers of patients."""
+"""Possible answers of patients, by topic that counts."""
 IGNORED = "allergy"
 """Topic that doctors also ask about but that does not count."""
 COMPLAINTS = ("ache", "cramp", "itch", "numbness", "stiffness", "throbbing", "tingling", "twitch")
@@ -32,7 +32,7 @@ SEARCH = "<search>"
 
 @cache
 def toy_log() -> Log:
-    """Return the invented log. It is the same in every process."""
+    """Return the invented log, which is the same in every process."""
     rounds = []
     for i in range(SESSIONS):
         complaint = COMPLAINTS[i % len(COMPLAINTS)]
@@ -65,7 +65,7 @@ def named(text: str) -> list[str]:
 
 
 def judge_by_rule(lines: Sequence[Line], reply: str, wanted: str) -> Verdict:
-    """Score a question by the topics that it names."""
+    """Score a question by the topics named in it."""
     asked, still = set(named(reply)), set(named(wanted))
     content = 1.0 if asked & still else 0.5 if asked else 0.0
     return Verdict(single(reply.count("?")), content, "It was scored by the words in it.")

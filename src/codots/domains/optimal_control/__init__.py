@@ -4,33 +4,33 @@ Description:
     A point on a line has a position x and a velocity v. At each step v becomes a v + b u, then x becomes x + v. The
     model writes u once, as an expression of the state, and the law runs to the end.
 Hidden and shared:
-    The numbers a and b; they hold for the whole world. In about a third of the worlds a > 1: without pushes, the point
-    runs away. Starts and targets are public and independent of both.
+    The numbers a and b, which are fixed for the whole world. In about a third of the worlds a > 1, so that the point
+    runs away if it is not pushed. Starts and targets are public and independent of a and b.
 Observation:
-    Start, target, number of steps and price of pushing. After the run, a table of x, v and u at each step.
+    Start, target, number of steps and price of pushing; after the run, a table of x, v and u at each step.
 Action:
     One expression over x, v, t, x_target, v_target, horizon, remaining_steps. v0 reads exactly one
     `<action><law>-v</law></action>`, v1 one `<action>-v</action>`.
 Reward:
-    L = (x - x_target)^2 + 2 (v - v_target)^2 + c * (sum of u^2) after the last step. v0: 1 / (1 + L), 0 if the law
-    fails during the run, -0.1 if there is no law. v1: 0.1 + 0.9 / (1 + ln(1 + d)), where d is the square root of the
-    distance of L from its minimum; 0 if the law fails or there is none.
+    L = (x - x_target)^2 + 2 (v - v_target)^2 + c * (sum of u^2) is the loss after the last step. v0: 1 / (1 + L); 0 if
+    the law fails during the run; -0.1 if there is no law. v1: 0.1 + 0.9 / (1 + ln(1 + d)), where d is the square root
+    of the difference between L and the least possible loss; 0 if the law fails or if there is no law.
 Episode end:
-    `done`; `failed` if the law fails (division by zero, no number); malformed text.
+    `done`; `failed` if the law fails (division by zero, no number); or malformed text.
 Presets:
     v0: `easy`, `medium`, `hard`. v1: `easy`, `hard` (further, faster, 8 to 14 steps, three prices, moving targets),
     `by-hand` (easy, but the model does all arithmetic), `gusts` (easy with noise), `remembered` (easy, but the
     environment shows the last law and where it ended), `tiny` (tests).
     Dials: x0, v0, x_target, v_target, horizon, penalty, a, b, least_b, noise, aid, memory.
 Reference policies:
-    `random`, one constant push for the whole task; `informed`, the exact optimum by a quadratic program (with noise:
-    replanned at each step); `bayes`, an adaptive scripted policy: a cautious law with a guessed sign until a and b can
-    be fitted to the observed runs, then the optimum under the fit. The optimum under the posterior over a and b cannot
-    be computed.
+    `random` plays one constant push for the whole task. `informed` plays the exact optimum by a quadratic program (with
+    noise: replanned at each step). `bayes` is an adaptive scripted policy: it plays a cautious law with a guessed sign
+    until a and b can be fitted to the observed runs, then the optimum under the fit. The optimum under the posterior
+    over a and b cannot be computed.
 Version history:
-    v0: the rules of arXiv 2606.20002: the environment shows the last law and its misses whatever the context holds; all
-    bad laws get a reward near 0; planning and fitting need mental arithmetic; replies are XML, which a bare `<` or a
-    code fence breaks; numbers are shown rounded; tasks are not split.
+    v0: the rules of arXiv 2606.20002: the environment shows the last law and its final errors, whatever the context
+    contains; all bad laws get a reward near 0; planning and fitting need mental arithmetic; replies are XML, which a
+    bare `<` or a code fence breaks; numbers are shown rounded; tasks are not split.
     v1: only the context carries knowledge unless the dial `memory` is `environment`; the reward separates good laws
     from better ones and bad laws from worse ones; the environment does the arithmetic unless the dial `aid` is off;
     replies are plain text; numbers are exact, starts and targets at least 1 apart; tasks are split by content between
@@ -54,11 +54,11 @@ from codots.domains.registry import register
 CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?!\w|\.\d)", re.I | re.A)
 SIGN = re.compile(r"\bb ?(is positive|> ?0|is negative|< ?0)(?!\w|\.\d)", re.I | re.A)
 CLOSE = 0.02
-"""Largest error at which a claimed number counts as right; close enough to steer by."""
+"""Maximum error at which a claimed number counts as right. Such numbers are close enough for steering."""
 
 
 class OptimalControl(Family):
-    """The optimal control family under one set of rules."""
+    """Domain family: control a point whose response to pushes is hidden. Each version has one rule set."""
 
     rules: Rules
 
@@ -67,7 +67,7 @@ class OptimalControl(Family):
         self.bounds = (min(0.0, rules.unreadable), 1.0)
 
     def make_world(self, rng: Rng, dials: Dials) -> Plant:
-        """Draw a and b; b is never so small that pushing has no effect."""
+        """Draw a and b. The absolute value of b is at least `least_b`, so that pushing always has an effect."""
         a = float(rng.uniform(*dials.a))
         low, high = dials.b
         below, above = max(0.0, -dials.least_b - low), max(0.0, high - max(low, dials.least_b))
@@ -75,7 +75,7 @@ class OptimalControl(Family):
         return Plant(a, low + at if at < below else max(low, dials.least_b) + at - below)
 
     def make_task(self, world: World, position: int, rng: Rng) -> Goal:
-        """Draw tasks until one has its target far enough away and belongs to this split."""
+        """Draw tasks until one belongs to this split and has a target far enough from the start."""
         while True:
             goal = self._goal(world.dials, rng)
             apart = abs(goal.x_target - goal.x0) >= self.rules.apart
@@ -83,7 +83,7 @@ class OptimalControl(Family):
                 return goal
 
     def side(self, task: Task) -> str | None:
-        """Return the split side of the start and target."""
+        """Return the side, `train` or `held-out`, that the task belongs to, or None if the rules do not split tasks."""
         goal: Goal = task.content
         return goal.split if self.rules.split_tasks else None
 
@@ -97,7 +97,7 @@ class OptimalControl(Family):
         return Goal(x0, v0, x_target, v_target, steps, dials.penalty[rng.integers(len(dials.penalty))])
 
     def make_memory(self, world: World) -> Memory | None:
-        """Create a memory for the last law if the environment shows it."""
+        """Create a memory for the last law, or return None if the environment does not show it."""
         return Memory() if world.dials.memory == "environment" else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
@@ -108,11 +108,11 @@ class OptimalControl(Family):
         return ControlEnv(task.world.hidden, goal, self.rules, dials, gusts, kept)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Return the rules as text."""
+        """Return the rules of a task as text."""
         return render("rules", rules=self.rules, dials=task.world.dials, length=LENGTH)
 
     def policies(self, world: World) -> Policies:
-        """Return a constructor for each scripted policy."""
+        """Return a factory for each scripted policy, by name."""
         return {
             "random": lambda: Random(stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
@@ -124,7 +124,7 @@ class OptimalControl(Family):
         return f"a = {world.hidden.a:.4f}, b = {world.hidden.b:.4f}"
 
     def floor(self, task: Task) -> float:
-        """Return the expected reward of one uniformly drawn push, held for the whole task."""
+        """Return the expected reward of a uniformly drawn push that is held for the whole task."""
         env = self._env(task)
         done = [run(env.plant, env.goal, constant_law(push), env.gusts) for push in PUSHES]
         least = self._least(env)
@@ -139,21 +139,21 @@ class OptimalControl(Family):
         return least_loss(env.plant, env.goal, env.gusts)
 
     def ceiling(self, task: Task) -> float:
-        """Return the reward of the best pushes; with noise, the reward of replanning at each step."""
+        """Return the reward of the best pushes. If there is noise, return the reward of replanning at each step."""
         env = self._env(task)
         if task.world.dials.noise:
             return env.step(self.policy("informed", task.world).act(env.view)).reward
         return self.rules.reward(self._least(env), self._least(env))
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw numbers so different that notes on one world are wrong in the other."""
+        """Draw a and b until they differ so much that the twin's oracle context has a wrong claim about this world."""
         while True:
             twin = replace(world, hidden=self.make_world(rng, world.dials))
             if self.facts(world, self.oracle_context(twin, "natural"))[1]:
                 return twin
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims such as `a = 0.9`, `b is -1.1` or `b is negative`; repeated claims count each time."""
+        """Count claims such as `a = 0.9`, `b is -1.1` or `b is negative`. Repeated claims count each time."""
         true = {"a": world.hidden.a, "b": world.hidden.b}
         claims = [abs(true[name.lower()] - float(number)) <= CLOSE for name, number in CLAIM.findall(context)]
         claims += [(">" in sign or "pos" in sign.lower()) == (true["b"] > 0) for sign in SIGN.findall(context)]

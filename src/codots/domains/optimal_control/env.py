@@ -1,4 +1,4 @@
-"""The environment of one task: observations, parsing and reward."""
+"""Environment of optimal control, with observations, reply parsing and rewards."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ FEEDBACK_LENGTH = 500  # characters of the feedback on a malformed reply
 
 @dataclass(frozen=True)
 class Rules:
-    """Switches that differ between versions."""
+    """Settings that differ between versions."""
 
     strict_reply: bool
     """Whether the reply must end with the law in an XML element and contain no code fence."""
     unreadable: float
-    """Reward of a reply without a law."""
+    """Reward of a reply that contains no readable law."""
     base: float
     """Minimum reward of a law that runs to the end."""
     regret: bool
-    """Whether the reward is relative to the best pushes of the task, on a scale that separates bad laws."""
+    """Whether the reward compares the loss with the least possible loss, on a scale that also separates bad laws."""
     failure_shown: bool
-    """Whether the steps before a law failed are shown."""
+    """Whether the table shows the steps before a law failed."""
     exact_numbers: bool
-    """Whether task numbers are drawn in thousandths, so that the shown numbers are exact."""
+    """Whether the numbers of a task are rounded to three decimals when drawn, so that the shown numbers are exact."""
     apart: float
-    """Minimum distance between start and target."""
+    """Minimum distance between start and target position."""
     split_tasks: bool
-    """Whether each task belongs to either `train` or the held-out splits."""
+    """Whether each task belongs either to `train` or to the held-out splits."""
 
     def reward(self, cost: float, least: float) -> float:
-        """Return the reward of a run with this cost, given the least possible cost."""
+        """Return the reward of a run with loss `cost`, given the least possible loss."""
         if not self.regret:
             return 1 / (1 + cost)
         missed = math.sqrt(max(0.0, cost - least))
@@ -53,44 +53,44 @@ class Dials:
     """Settings that differ between presets."""
 
     x0: float
-    """The start is drawn from [-x0, x0]; likewise the next three."""
+    """Bound of the start position, which is drawn from [-x0, x0]. The next three fields are bounds of the same kind."""
     v0: float
     x_target: float
     v_target: float = 0.0
     horizon: tuple[int, int] = (12, 12)
-    """Minimum and maximum number of steps; at most 16."""
+    """Minimum and maximum number of steps. Both must be at most 16."""
     penalty: tuple[float, ...] = (0.03,)
-    """Prices of pushing, drawn uniformly."""
+    """Prices of pushing, one of which is drawn uniformly for each task."""
     a: tuple[float, float] = (0.55, 1.20)
     b: tuple[float, float] = (-1.5, 1.5)
-    """Range of b; if it does not cross 0, the rules state the sign."""
+    """Range of b. If the range does not cross 0, the rules state the sign."""
     least_b: float = 0.35
     """Minimum absolute value of b."""
     noise: float = 0.0
     """Standard deviation of the noise added to the velocity at each step."""
     aid: bool = False
-    """Whether the environment does the arithmetic: it provides `steer(a, b)` and fits a and b to each run."""
+    """Whether the environment does the arithmetic by providing `steer(a, b)` and fitting a and b to each run."""
     memory: Literal["context", "environment"] = "context"
-    """What carries knowledge across the tasks of a life: the context, or the environment, which shows the last law and
-    where it ended."""
+    """What carries knowledge across the tasks of a life: the context alone, or also the environment, which then shows
+    the last law and where it ended."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode; it holds only what the texts show."""
+    """The public state of an episode. It contains only what the texts show."""
 
     goal: Goal
-    """The goal, rounded as shown."""
+    """The goal with numbers rounded as shown."""
     strict_reply: bool
     aid: bool
     law: str = ""
     rows: tuple[tuple[float, ...], ...] = ()
-    """x, v and u of each step, rounded as shown; the last row has no u."""
+    """x, v and u of each step, rounded as shown. The last row has no u."""
 
 
 @dataclass(frozen=True)
 class Last:
-    """A law that ran to its end, and the final errors relative to the target."""
+    """The last law that ran to the end, its task and reward, and the final errors relative to the target."""
 
     law: str
     goal: Goal
@@ -108,7 +108,7 @@ class Memory:
 
 @dataclass
 class ControlEnv:
-    """The environment of one task, which takes a single law."""
+    """The environment of one task, which takes one law."""
 
     plant: Plant
     goal: Goal
@@ -122,7 +122,7 @@ class ControlEnv:
         self.view = View(self.goal.shown, self.rules.strict_reply, self.dials.aid)
 
     def observe(self) -> str:
-        """Return the task description."""
+        """Return the description of the task, and the last law if the environment remembers it."""
         return render("task", goal=self.goal, last=self.memory.last if self.memory else None)
 
     def step(self, text: str) -> Step:
@@ -156,12 +156,12 @@ class ControlEnv:
 
 
 def table(view: View, aid: bool = False, fit: Plant | None = None) -> str:
-    """Return the shown run as a table with its fit, or an empty string without rows."""
+    """Return the shown run as a table, with the fit of a and b if `aid` is true. Empty if there are no rows."""
     return render("table", rows=view.rows, aid=aid, fit=fit) if view.rows else ""
 
 
 def shown(done: Simulation) -> tuple[tuple[float, ...], ...]:
-    """Return the rows of a run rounded to three decimals, as shown."""
+    """Return the rows of the shown table, which are rounded to three decimals."""
     rows = [(x, v, *done.u[t : t + 1]) for t, (x, v) in enumerate(zip(done.x, done.v, strict=True))]
     return tuple(tuple(round(number, 3) + 0.0 for number in row) for row in rows)
 

@@ -1,4 +1,4 @@
-"""The law language: parse one expression into closures, without `eval`."""
+"""The law language, whose parser turns one expression into closures without `eval`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKEN = re.compile(r"\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|\w+|\*\*|[<>=!]
 
 
 class LawError(ValueError):
-    """A law that cannot be parsed; the message gives the reason in one line."""
+    """Error for a law that cannot be parsed. The message is the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Function:
     most: int
     """Maximum number of arguments."""
     of: Callable[..., Value]
-    """Implementation; takes the state, then the values of the arguments."""
+    """Implementation, which takes the state and then the values of the arguments."""
     times: int = LENGTH
-    """Maximum calls in one law; some functions are costly."""
+    """Maximum number of calls in one law, because some functions are costly."""
 
 
 def _plain(of: Callable[..., float]) -> Callable[..., Value]:
-    """Wrap a function of floats; converting integers and booleans to float bounds their size."""
+    """Wrap a function of floats. All arguments are converted to float, which bounds the size of integers."""
     return lambda _, *values: of(*map(float, values))
 
 
@@ -71,7 +71,7 @@ def read_law(text: str, extra: Mapping[str, Function] | None = None) -> Law:
 
 
 def push(law: Law, state: State) -> float:
-    """Return a law's unclipped push in a state. Raises ArithmeticError or ValueError without a finite number."""
+    """Return a law's unclipped push in a state. Raises ArithmeticError or ValueError if it is not a finite number."""
     value = law(state)
     if isinstance(value, bool):
         raise ValueError("the law gave a truth value, not a number")
@@ -82,7 +82,7 @@ def push(law: Law, state: State) -> float:
 
 @dataclass
 class _Parser:
-    """Recursive-descent parser, loosest operators first; chains use loops, so only nesting adds depth."""
+    """Recursive-descent parser, loosest operators first. Chains are parsed in loops, so only nesting adds depth."""
 
     tokens: list[str]
     functions: Mapping[str, Function]
@@ -98,7 +98,7 @@ class _Parser:
 
     @property
     def token(self) -> str:
-        """The next token; empty at the end."""
+        """The next token, or an empty string at the end."""
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
 
     def take(self, *wanted: str) -> str:
@@ -176,7 +176,10 @@ class _Parser:
         return (lambda state: -float(inner(state))) if sign == "-" else (lambda state: float(inner(state)))
 
     def power(self) -> Law:
-        """Parse a power; it binds tighter than a sign before it, looser than one after: -2 ** -2 is -(2 ** (-2))."""
+        """Parse a power.
+
+        `**` binds tighter than a sign to its left and looser than a sign to its right: -2 ** -2 is -(2 ** (-2)).
+        """
         base = self.atom()
         if not self.take("**"):
             return base
@@ -236,7 +239,10 @@ def _choose(cases: list[tuple[Law, Law]], last: Law) -> Law:
 
 
 def _first(parts: list[Law], wanted: bool) -> Law:
-    """Return the first part with truth value `wanted`, else the last: True for `or`, False for `and`."""
+    """Return the law of an `or` (`wanted` is True) or of an `and` (`wanted` is False).
+
+    The law returns the first value whose truth value is `wanted`, or the last value if there is none.
+    """
 
     def law(state: State) -> Value:
         for part in parts[:-1]:

@@ -1,4 +1,4 @@
-"""Dynamics of the point, the loss of a run, the optimal pushes, and fitting a and b to runs."""
+"""Dynamics of the point, the loss of a run, the optimal pushes, and fits of a and b to runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ V_WEIGHT = 2.0
 
 @dataclass(frozen=True)
 class Plant:
-    """The hidden dynamics: v' = a v + b u."""
+    """The hidden part of a world: the a and b of v' = a v + b u, where v' is the next velocity."""
 
     a: float
     b: float
@@ -38,30 +38,33 @@ class Goal:
 
     @property
     def split(self) -> str:
-        """The split that this content belongs to: `train` or `held-out`."""
+        """The side, `train` or `held-out`, that a hash of the content assigns to the task."""
         numbers = (self.x0, self.v0, self.x_target, self.v_target, self.horizon, self.penalty)
         return "held-out" if digest("goal", *map(repr, numbers)) % 4 == 0 else "train"
 
     @property
     def shown(self) -> Goal:
-        """The goal with its numbers rounded as shown."""
+        """The goal with numbers rounded as the model sees them."""
         places = ("x0", "v0", "x_target", "v_target")
         return replace(self, **{place: round(getattr(self, place), 3) + 0.0 for place in places})
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """A run of a law: x and v before each step and after the last, and u of each step."""
+    """A run of a law: x and v before each step and after the last step, and u of each step."""
 
     x: tuple[float, ...]
     v: tuple[float, ...]
     u: tuple[float, ...]
     failure: str | None = None
-    """Why the law failed before the end."""
+    """Why the law failed, or None if it ran to the end."""
 
 
 def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Simulation:
-    """Run a law. Pushes are clipped to [-1, 1]; a law without a value ends the run."""
+    """Simulate the point under a control law.
+
+    Pushes are clipped to [-1, 1]. If the law cannot be evaluated, the run ends early with the error.
+    """
     x, v = [goal.x0], [goal.v0]
     us: list[float] = []
     for t in range(goal.horizon):
@@ -76,12 +79,12 @@ def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Simulatio
 
 
 def constant_law(value: float) -> Law:
-    """Return a law that always pushes by `value`."""
+    """Return a law whose push is always `value`."""
     return lambda _: value
 
 
 def _state(goal: Goal, x: float, v: float, t: int) -> State:
-    """Return the state that a law reads. Laws cannot name `penalty`; only `steer` uses it."""
+    """Return the state that a law reads. Laws cannot name `penalty`, which only `steer` uses."""
     left = float(max(1, goal.horizon - t))
     targets = {"x_target": goal.x_target, "v_target": goal.v_target, "penalty": goal.penalty}
     return {"x": x, "v": v, "t": float(t), "horizon": float(goal.horizon), "remaining_steps": left, **targets}
@@ -94,9 +97,9 @@ def loss(goal: Goal, done: Simulation) -> float:
 
 
 def plan(plant: Plant, goal: Goal, gusts: Sequence[float] = ()) -> list[float]:
-    """Return the pushes of least loss, exact for these gusts.
+    """Return the pushes that exactly minimize the loss under these gusts. If `gusts` is empty, all gusts are 0.
 
-    The last x and v are linear in the pushes, so this is bounded least squares, a convex quadratic program.
+    The last x and v are linear in the pushes, so the problem is bounded least squares, a convex quadratic program.
     """
     from scipy.optimize import lsq_linear  # slow to import
 
@@ -113,13 +116,13 @@ def plan(plant: Plant, goal: Goal, gusts: Sequence[float] = ()) -> list[float]:
 
 @lru_cache(maxsize=8192)
 def least_loss(plant: Plant, goal: Goal, gusts: tuple[float, ...] = ()) -> float:
-    """Return the loss of the best pushes, chosen with these gusts known in advance."""
+    """Return the least possible loss, which is that of the best pushes if these gusts are known in advance."""
     pushes = plan(plant, goal, gusts)
     return loss(goal, run(plant, goal, lambda state: pushes[int(state["t"])], gusts or (0.0,) * goal.horizon))
 
 
 def _steer(state: State, a: float, b: float) -> float:
-    """Return the best push now for this a and b, clipped to a sane range."""
+    """Return the best push at this step, given a and b. First clips a to [-2, 2] and b to [-5, 5]."""
     if not (math.isfinite(a) and math.isfinite(b)):
         raise ValueError("steer was given no finite numbers")
     believed = Plant(min(2.0, max(-2.0, float(a))), min(5.0, max(-5.0, float(b))))
@@ -139,23 +142,23 @@ STEER = {"steer": Function(2, 2, _steer, times=4)}
 
 @dataclass
 class Fit:
-    """Least-squares fit of a and b over any number of runs."""
+    """Least-squares fit of a and b to any number of runs."""
 
     least: float = 1e-4
-    """Smallest eigenvalue of the normal equations at which a and b count as determined."""
+    """Minimum smallest eigenvalue of the normal equations at which a and b count as determined."""
 
     def __post_init__(self) -> None:
         self.normal, self.right = np.zeros((2, 2)), np.zeros(2)
 
     def add(self, v: Sequence[float], u: Sequence[float]) -> Fit:
-        """Add the velocities and pushes of a run."""
+        """Add the velocities and pushes of a run, and return the fit itself."""
         seen = np.array([v[: len(u)], u]).T
         self.normal += seen.T @ seen
         self.right += seen.T @ np.array(v[1 : len(u) + 1])
         return self
 
     def solve(self) -> Plant | None:
-        """Return the best fit, or None if the runs do not determine it."""
+        """Return the best fit, or None if the runs do not determine a and b."""
         if np.linalg.eigvalsh(self.normal)[0] < self.least:
             return None
         a, b = np.linalg.solve(self.normal, self.right)

@@ -11,7 +11,7 @@ PUSHES = tuple(k / 10 for k in range(-10, 11))
 
 
 class Random:
-    """Draw one push uniformly and hold it for the whole task."""
+    """Policy that draws one push uniformly and holds it for the whole task."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -25,7 +25,7 @@ class Random:
 
 
 class Informed:
-    """Play the best pushes under the true a and b."""
+    """Policy that plays the best pushes under the true a and b."""
 
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
@@ -38,7 +38,10 @@ class Informed:
 
 
 class AdaptivePolicy:
-    """Play a cautious law with a guessed sign of b, then plan with the fit to all steps of the life."""
+    """Policy that plays the best law under the fit of a and b to all steps of the life.
+
+    Until the steps determine a and b, it plays a cautious law with a guessed sign of b.
+    """
 
     def __init__(self, rng: Rng) -> None:
         self.sign = "" if rng.integers(2) else "-"
@@ -57,7 +60,7 @@ CAUTIOUS = "{sign}(0.25 * (x_target - x) + 0.8 * (v_target - v))"
 
 
 def best_law(plant: Plant, view: View) -> str:
-    """Return the best law for these numbers; without aid it is a table over t."""
+    """Return the best law under this a and b: a call of `steer` if the view has aid, otherwise a table over t."""
     if view.aid:
         return f"steer({plant.a:.6f}, {plant.b:.6f})"
     law = ""

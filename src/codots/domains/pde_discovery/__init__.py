@@ -2,30 +2,30 @@
 
 Description:
     A field obeys u_t = D u_xx + f(u), with zero at both ends. Each task starts the field from a different state. The
-    model measures a few points, fits sums of terms to them with the tool, then answers with one equation.
+    model measures a few points, fits sums of terms to these points with the tool, then answers with one equation.
 Hidden and shared:
-    f: one to three terms of a library of fifteen, and their coefficients. It holds for the whole world. The starts are
-    independent of f and never shown; the model sees only its measurements of them.
+    f: one to three terms of a library of fifteen, and their coefficients. f is fixed for the whole world. The starts
+    are independent of f and never shown; the model sees only its measurements.
 Observation:
-    The tool's output; turns and points left; the names of the data sets.
+    The tool's output, the turns and points left, and the names of the data sets.
 Action:
     Exactly one `<action>...</action>` with one XML element: `sample`, `regress`, `summary` or `answer`.
 Reward:
     v0: 1 / (1 + loss), with loss = sum |c' - c| / sum |c| + number of surplus terms. v1: max(0, 1 - 2 m), where m is
-    the mean over u of |f' - f| / (|f'| + |f|). 0 without an answer.
+    the mean over u of |f' - f| / (|f'| + |f|). 0 if there is no answer.
 Episode end:
-    `answered`, out of turns (`late`), or malformed text. A refused tool call costs the turn.
+    `answered`, `late` (out of turns), or malformed text. A refused tool call costs a turn.
 Presets:
     v0: `easy` (the paper's training: one or two terms) and `hard` (its evaluation: other supports, up to three terms,
     amplitudes in eight bands). v1: `easy`, `hard` (easy with another family of equations), `remembered` (easy, but the
     environment keeps the data), `slow` (easy with a tenth of the diffusion, so that later times stay informative).
     Dials: family, terms, points, turns, noise, least, bands, diffusion, memory.
 Reference policies:
-    `random`, random points and random terms; `informed`, in v0 the true terms fitted to all data, in v1 the truth;
-    `bayes`, an adaptive scripted policy that measures at t = 0. In v0 it fits every support to the shown points and
-    takes the fewest terms that fit nearly as well as the best; in v1 it remembers its points and answers the equation
-    of greatest expected reward, with a posterior over the family by Laplace's approximation. The optimum over all
-    measurement strategies cannot be computed.
+    `random` measures random points and fits random terms. `informed` answers the true terms fitted to all data in v0,
+    and the true equation in v1. `bayes` is an adaptive scripted policy that measures at t = 0. In v0 it fits every
+    support to the shown points and takes the fewest terms that fit nearly as well as the best. In v1 it remembers its
+    points and answers the equation of highest expected reward, under a posterior over the family by Laplace's
+    approximation. The optimum over all measurement strategies cannot be computed.
 Version history:
     v0: the rules of arXiv 2606.20002: the environment keeps all data across tasks; one task is nearly enough; the tool
     prefers too many terms; the reward separates terms that are nearly equal, and pays 0.3 for any answer; some settings
@@ -56,11 +56,11 @@ from codots.domains.registry import register
 
 CLAIM = re.compile(rf"([+-]? {{0,2}})(?<![\w.])({NUMBER}) {{0,2}}\* {{0,2}}({TERM})", re.A)
 CLOSE = 0.05
-"""Largest error at which a claimed coefficient counts as right."""
+"""Maximum error at which a claimed coefficient counts as right."""
 
 
 class PdeDiscovery(Family):
-    """The PDE discovery family under one set of rules."""
+    """Domain family: find the hidden equation of a field. Each version has one rule set."""
 
     rules: Rules
     reveals_reward = False
@@ -70,7 +70,7 @@ class PdeDiscovery(Family):
         return draw_equation(rng, dials.family, dials.terms)
 
     def belongs(self, hidden: Equation, split: str) -> bool:
-        """Whether an equation may appear in this split; `train` and held-out equations are disjoint."""
+        """Return whether an equation may appear in this split. `train` and the held-out splits share no equation."""
         side = "held-out" if digest("equation", str(hidden)) % 4 == 0 else "train"
         return not self.rules.split_equations or (side == "train") == (split == "train")
 
@@ -85,7 +85,7 @@ class PdeDiscovery(Family):
         return Start(float(amplitude), tuple(rng.standard_normal(waves).tolist()))
 
     def make_memory(self, world: World) -> Archive | None:
-        """Create an archive of data and findings if the environment remembers them."""
+        """Create an archive, or return None if the environment does not remember data and findings."""
         return Archive() if world.dials.memory == "environment" else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
@@ -94,11 +94,11 @@ class PdeDiscovery(Family):
         return PdeEnv(task.world.hidden, task.content, self.rules, task.world.dials, archive, rng)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Return the rules as text."""
+        """Return the rules of a task as text."""
         return rules_text(self.rules, task.world.dials)
 
     def policies(self, world: World) -> Policies:
-        """Return a constructor for each scripted policy."""
+        """Return a factory for each scripted policy, by name."""
         dials: Dials = world.dials
 
         def adaptive() -> Policy:
@@ -124,14 +124,14 @@ class PdeDiscovery(Family):
                 return replace(world, hidden=hidden)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims of the form number * term; repeated claims count each time."""
+        """Count claims of the form `number * term`. Repeated claims count each time."""
         truth: Equation = world.hidden
         claims = [(term_index(term), float(sign.strip() + size)) for sign, size, term in CLAIM.findall(context)]
         right = sum(i in truth.support and abs(truth.coefficients[i] - c) <= CLOSE for i, c in claims)
         return right, len(claims) - right, len(truth.support)
 
     def draw(self, view: View) -> str:
-        """Return the measured points and their best fit as text."""
+        """Return the points and the best fit of the latest report as text, or only the counts if there is no report."""
         if view.report is None:
             return f"turn {view.turn} of {view.turns}, {view.left} points left"
         pairs = zip(view.report.points, view.report.fitted, strict=True)

@@ -1,4 +1,4 @@
-"""Parse untrusted replies: one XML element in one pair of action tags."""
+"""Parser of untrusted replies, which contain one XML element in one pair of action tags."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from codots.domains.family import action
 from codots.domains.pde_discovery.equation import NUMBER, TERMS, Equation, read_equation, read_term
 
 LONGEST = 20_000
-"""Maximum characters between the action tags; longer replies are malformed."""
+"""Maximum characters between the action tags. Longer replies are malformed."""
 TOOLS = ("sample", "regress", "summary", "answer")
 CANDIDATES = 8
-"""Maximum equations in one regression."""
+"""Maximum number of equations in one regression."""
 KNOWN = 64
-"""Maximum noted points in one regression."""
+"""Maximum number of noted points in one regression."""
 NOTE = 300
-"""Characters kept of a note."""
+"""Maximum characters of a note. The rest is cut off."""
 _NUMBER = re.compile(rf"[+-]?{NUMBER}", re.A)
 _NOTED = 4.0, 1e4
 """Maximum absolute u and y of a noted point."""
@@ -25,7 +25,7 @@ Element = ElementTree.Element
 
 
 class RefusedError(Exception):
-    """A refused tool call; the message is shown to the model, and the call costs a turn."""
+    """Error for a refused tool call. The model sees the message, and the call costs a turn."""
 
 
 def read_action(text: str) -> Element | None:
@@ -44,14 +44,14 @@ def read_action(text: str) -> Element | None:
 
 
 def _plain(element: Element) -> bool:
-    """Whether an element holds either text or childless elements, not both."""
+    """Return whether an element contains only text or only childless elements."""
     around = [element.text, *(child.tail for child in element)]
     bare = not any(part and part.strip() for part in around)
     return not len(element) or (bare and not any(len(child) for child in element))
 
 
 def allow(element: Element, attributes: Iterable[str], children: Iterable[str] = ()) -> None:
-    """Refuse attributes and children that a tool does not support."""
+    """Raise RefusedError if an element has attributes or children that its tool does not support."""
     odd = [f"the attribute {name!r:.40}" for name in element.attrib if name not in tuple(attributes)]
     odd += [f"the element {child.tag!r:.40}" for child in element if child.tag not in tuple(children)]
     if odd:
@@ -59,7 +59,7 @@ def allow(element: Element, attributes: Iterable[str], children: Iterable[str] =
 
 
 def number(element: Element, name: str) -> float:
-    """Return a numeric attribute of an element."""
+    """Return a numeric attribute of an element. Raises RefusedError if it is absent or not a number."""
     text = element.get(name, "").strip()
     if not _NUMBER.fullmatch(text):
         raise RefusedError(f"{element.tag} needs {name} as a number.")
@@ -67,7 +67,10 @@ def number(element: Element, name: str) -> float:
 
 
 def places(element: Element, left: int) -> list[tuple[float, float]]:
-    """Return the points to measure: x strictly between 0 and 1, t from 0 to 1."""
+    """Return the points (x, t) to measure, with x strictly between 0 and 1 and t from 0 to 1.
+
+    Raises RefusedError if a point is invalid, or if there are no points or more than `left`.
+    """
     allow(element, (), ("point",))
     if not 1 <= len(element) <= left:
         raise RefusedError(f"Ask for 1 point at least; {left} {'is' if left == 1 else 'are'} left in this task.")
@@ -82,7 +85,7 @@ def places(element: Element, left: int) -> list[tuple[float, float]]:
 
 
 def noted_points(element: Element) -> list[tuple[float, float]]:
-    """Return the points (u, y) that the model adds to the data."""
+    """Return the points (u, y) that the model adds to the data. Raises RefusedError if a point is invalid."""
     noted = element.findall("known")
     if len(noted) > KNOWN:
         raise RefusedError(f"Hand over {KNOWN} known points at most.")
@@ -95,7 +98,7 @@ def noted_points(element: Element) -> list[tuple[float, float]]:
 
 
 def chosen_terms(element: Element) -> tuple[int, ...]:
-    """Return the terms that a regression may combine."""
+    """Return the terms that a regression may combine. Raises RefusedError if a term is unknown."""
     named = [(child.text or "", read_term(child.text or "")) for child in element.findall("term")]
     for text, term in named:
         if term is None:
@@ -104,7 +107,7 @@ def chosen_terms(element: Element) -> tuple[int, ...]:
 
 
 def candidates(element: Element, most: int) -> list[Equation]:
-    """Return the equations whose terms a regression fits."""
+    """Return the equations whose terms a regression fits. Raises RefusedError if an equation is invalid."""
     named = [(child.text or "", read_equation(child.text or "")) for child in element.findall("equation")]
     if len(named) > CANDIDATES:
         raise RefusedError(f"Name {CANDIDATES} equations at most.")
@@ -123,7 +126,7 @@ def write_sample(points: Iterable[tuple[float, float]]) -> str:
 def write_regress(
     equations: Iterable[Equation] = (), known: Iterable[tuple[float, float]] = (), terms: Iterable[int] = ()
 ) -> str:
-    """Return a reply that fits all data with the terms of these equations, or with any of these terms."""
+    """Return a reply that fits all data, with the terms of these equations or with combinations of these terms."""
     inside = "".join(f"<equation>{equation}</equation>" for equation in equations)
     inside += "".join(f"<term>{TERMS[i]}</term>" for i in terms)
     inside += "".join(f'<known u="{u:.6g}" y="{y:.6g}"/>' for u, y in known)

@@ -1,4 +1,4 @@
-"""The environment of one task: observations, tools and endings."""
+"""Environment of PDE discovery, with observations, tools and episode ends."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class PastEquation:
     equation: Equation
     points: int
     worst: float
-    """Largest absolute error on the points measured in the task."""
+    """Largest absolute error of y on the points measured in the task."""
     note: str = ""
 
 
 @dataclass
 class Archive:
-    """Data and findings of the task, or of the whole life if the environment carries them over."""
+    """Data and findings of one task, or of the whole life if the environment carries them over."""
 
     tasks: int = 0
     data: dict[str, tuple[Point, ...]] = field(default_factory=dict)
@@ -60,12 +60,12 @@ class Archive:
 
 @dataclass(frozen=True)
 class FitReport:
-    """The output of a regression, with its numbers rounded as shown."""
+    """The output of a regression, with numbers rounded as shown."""
 
     count: int
     """Number of scored equations."""
     shown: tuple[Scored, ...]
-    """The best equations; no two have the same terms."""
+    """The best equations, no two of which have the same terms."""
     points: tuple[Point, ...]
     fitted: tuple[float, ...]
     """Value of the best equation at each point."""
@@ -78,13 +78,13 @@ class FitReport:
 
 @dataclass(frozen=True)
 class View:
-    """The public state of an episode; it holds only what the texts show."""
+    """The public state of an episode. It contains only what the texts show."""
 
     turns: int
     turn: int = 0
-    """Turns used."""
+    """Number of turns used."""
     left: int = 0
-    """Points left to measure."""
+    """Number of points left to measure."""
     measured: str = ""
     """Message about the latest points of this task."""
     report: FitReport | None = None
@@ -181,7 +181,7 @@ class PdeEnv:
         )
 
     def _threshold(self, asked: Element) -> float:
-        """Return the size below which coefficients are dropped; alpha is parsed but has no effect."""
+        """Return the size below which coefficients are dropped. `alpha` is parsed but has no effect."""
         decoys = ("alpha", "threshold") if self.rules.decoys else ()
         actions.allow(asked, ("data", *decoys), ("term", "equation", *(["known"] if self.rules.free else [])))
         settings = {name: actions.number(asked, name) for name in decoys if name in asked.attrib}
@@ -190,7 +190,7 @@ class PdeEnv:
         return settings.get("threshold", THRESHOLD)
 
     def _report(self, points: tuple[Point, ...], fitted: list[float]) -> FitReport:
-        """Build the report of the latest regression, with its numbers rounded as shown."""
+        """Return the report of the latest regression, with numbers rounded as shown."""
         first: dict[Support, Scored] = {}
         for s in self.ranking:
             first.setdefault(s.equation.support, Scored(s.equation, short(s.worst, 4), short(s.mean, 4)))
@@ -246,7 +246,7 @@ class PdeEnv:
         return render("answered", equation=equation, points=len(own), worst=worst)
 
     def _check_scored(self, equation: Equation) -> None:
-        """Refuse an answer unless this task measured points and its latest regression scored the equation."""
+        """Raise RefusedError unless this task measured points and its latest regression scored the equation."""
         if self.view.left == self.dials.points or self.view.report is None:
             raise RefusedError("Measure and fit in this task before you answer.")
         if not any(same(equation, scored.equation) for scored in self.ranking):

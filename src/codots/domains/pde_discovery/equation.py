@@ -1,4 +1,4 @@
-"""Equations: weighted sums of library terms, parsed against a whitelist and never evaluated as code."""
+"""Equations, which are weighted sums of library terms. Text is parsed against a whitelist and never run as code."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ LIBRARY: dict[str, Callable[[Floats], Floats]] = {
     "u**4/(1+u**4)": lambda u: (u * u) ** 2 / (1 + (u * u) ** 2),
     "u/(1+u+u**2)": lambda u: u / (1 + u + u * u),
 }
-"""All terms of an equation; each is 0 at u = 0 and finite for every reachable u."""
+"""All terms that equations can have. Each term is 0 at u = 0 and finite for every reachable u."""
 TERMS = tuple(LIBRARY)
 INDEX = {term: i for i, term in enumerate(TERMS)}
 LONGEST = 600
-"""Maximum characters of an equation; longer text is rejected."""
+"""Maximum characters of an equation. Longer text is rejected."""
 LARGEST = 1e6
 """Maximum absolute value of a coefficient."""
 
 NUMBER = r"(?:\d{1,7}(?:\.\d{0,12})?|\.\d{1,12})(?:[eE][+-]?\d{1,2})?"
 _BARE = "|".join(re.escape(term) for term in sorted(TERMS, key=len, reverse=True) if term != "exp(u)-1")
 TERM = "|".join(rf"\({re.escape(term)}\)" for term in TERMS) + f"|(?:{_BARE})" + r"(?![\w*/(])"
-"""A term, with or without brackets; `exp(u)-1` needs them, or a factor would apply to `exp(u)` alone."""
+"""A term, with or without brackets. `exp(u)-1` needs brackets, so that a factor applies to the whole term."""
 _SUMMAND = re.compile(rf"([+-]?)(?:({NUMBER})\*)?({TERM})", re.A)
 
 
@@ -49,7 +49,7 @@ class Equation:
     """A reaction f(u) with at least one nonzero coefficient."""
 
     coefficients: tuple[float, ...]
-    """One coefficient for each library term; 0 for an absent term."""
+    """Coefficient of each library term, which is 0 for an absent term."""
 
     @property
     def support(self) -> tuple[int, ...]:
@@ -58,7 +58,7 @@ class Equation:
 
     @property
     def parts(self) -> list[tuple[float, Callable[[Floats], Floats]]]:
-        """Its terms as pairs of coefficient and function."""
+        """The terms with nonzero coefficients, as pairs of coefficient and function."""
         return [(self.coefficients[i], LIBRARY[TERMS[i]]) for i in self.support]
 
     def __call__(self, u: Floats) -> Floats:
@@ -66,7 +66,7 @@ class Equation:
         return np.asarray(sum(c * term(u) for c, term in self.parts))
 
     def __str__(self) -> str:
-        """Format with three significant digits for each coefficient."""
+        """Return the equation as text, with three significant digits for each coefficient."""
         text = ""
         for i in self.support:
             sign = "-" if self.coefficients[i] < 0 else "+"
@@ -76,15 +76,15 @@ class Equation:
 
 
 def equation(found: dict[int, float]) -> Equation:
-    """Build an equation from coefficients by term index."""
+    """Return the equation with these coefficients by term index."""
     return Equation(tuple(float(found.get(i, 0.0)) for i in range(len(TERMS))))
 
 
 def read_equation(text: str) -> Equation | None:
-    """Parse text such as `1.2*u - 0.5*(exp(u)-1)`, with or without `f(u) =`; return None for anything else.
+    """Parse an equation such as `1.2*u - 0.5*(exp(u)-1)`, with or without `f(u) =`.
 
-    Repeated terms are added up; a missing number is 1. Extra characters, unknown names and all-zero equations are
-    rejected.
+    The coefficients of repeated terms are added up. A term without a number has coefficient 1. Returns None if the text
+    has extra characters or unknown names, or if all coefficients are zero or one is too large.
     """
     if len(text) > LONGEST:
         return None
@@ -120,5 +120,5 @@ def same(one: Equation, other: Equation) -> bool:
 
 
 def columns(u: Floats) -> Floats:
-    """Return the value of every term at every u, shape `(len(u), terms)`."""
+    """Return the value of every term at every u, as an array of shape `(len(u), terms)`."""
     return np.stack([term(u) for term in LIBRARY.values()], axis=-1)

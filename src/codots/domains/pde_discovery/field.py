@@ -1,4 +1,4 @@
-"""Solver for u_t = D u_xx + f(u) on [0, 1] x [0, 1]: zero boundaries, explicit reaction, implicit diffusion."""
+"""Solver for u_t = D u_xx + f(u) on [0, 1] x [0, 1] with zero boundaries, explicit reaction and implicit diffusion."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ CELLS, STEPS = 256, 2000
 LIMIT = 3.0
 """Bound to which the state and the solver's input are clipped."""
 TOP = 2.765625
-"""Maximum amplitude of a start; from it no equation of a family exceeds the limit."""
+"""Maximum amplitude of a start. From such a start, no equation of the families exceeds LIMIT."""
 WAVES = 2
 """Maximum number of sine waves in a start."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """The initial state; the content of a task."""
+    """The content of a task: the initial state."""
 
     amplitude: float
     weights: tuple[float, ...]
     """Weights of sin(pi x), sin(2 pi x), ..."""
 
     def state(self) -> Floats:
-        """Return a nonnegative hump of this amplitude, zero at both ends."""
+        """Return the initial state, a nonnegative hump of this amplitude that is zero at both ends."""
         x = np.linspace(0, 1, CELLS + 1)
         wave = np.sum([w * np.sin((k + 1) * np.pi * x) for k, w in enumerate(self.weights)], axis=0)
         wave /= np.abs(wave).max()
@@ -38,7 +38,7 @@ class Start:
 
 @lru_cache(maxsize=8)
 def factors(diffusion: float) -> tuple[Floats, Floats]:
-    """Return the factored tridiagonal matrix of one implicit step."""
+    """Return the factorization of the tridiagonal matrix of one implicit step."""
     from scipy.linalg.lapack import dpttrf
 
     r = diffusion * CELLS**2 / STEPS
@@ -47,7 +47,7 @@ def factors(diffusion: float) -> tuple[Floats, Floats]:
 
 
 class Field:
-    """A trajectory, computed lazily up to the latest time requested."""
+    """A trajectory that is computed only up to the latest requested time."""
 
     def __init__(self, reaction: Equation, start: Start, diffusion: float) -> None:
         self.reaction, self.diffusion = reaction, diffusion
@@ -73,7 +73,7 @@ class Field:
     def at(self, x: float, t: float) -> tuple[float, float]:
         """Return the state u and the source y = u_t - D u_xx, interpolated bilinearly between grid points.
 
-        On the grid, the scheme makes y equal to the reaction f(u), so no derivative is needed.
+        On the grid, y equals the reaction f(u) by construction of the scheme, so no derivative is computed.
         """
         step, late = _between(t, STEPS)
         cell, right = _between(x, CELLS)
@@ -84,12 +84,12 @@ class Field:
 
 
 def _between(share: float, count: int) -> tuple[int, float]:
-    """Return the index of the grid point to the left and the fraction of the way to the next one."""
+    """Return the index of the grid point to the left, and the fraction of the way to the next grid point."""
     left = min(int(share * count), count - 1)
     return left, share * count - left
 
 
 @lru_cache(maxsize=16)
 def field(reaction: Equation, start: Start, diffusion: float) -> Field:
-    """Return the field of a task, cached so that the lives of a group share it."""
+    """Return the field of a task. Results are cached so that the lives of a group share a field."""
     return Field(reaction, start, diffusion)

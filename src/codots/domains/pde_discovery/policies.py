@@ -16,21 +16,24 @@ from codots.domains.pde_discovery.regression import Scored, fit, supports
 ALL = tuple(range(len(TERMS)))
 GOLDEN = 0.618034
 NEAR, FINE = 1.5, 0.002
-"""Bounds for a good fit: a multiple of the least error, and an absolute error."""
+"""Bounds on the error of a good fit, as a multiple of the least error and as an absolute error."""
 
 
 def evenly(count: int) -> list[tuple[float, float]]:
-    """Return points at t = 0, where u is largest, evenly spaced over x."""
+    """Return points that are evenly spaced over x at t = 0, where u is largest."""
     return [(float(x), 0.0) for x in np.linspace(0.05, 0.95, count)]
 
 
 def unevenly(count: int) -> list[tuple[float, float]]:
-    """Return points at t = 0 by the golden section; no two mirror each other, because many starts are symmetric."""
+    """Return points at t = 0 that are spaced by the golden ratio.
+
+    Many starts are symmetric, so no two points mirror each other.
+    """
     return [((i + 1) * GOLDEN % 1, 0.0) for i in range(count)]
 
 
 class Random:
-    """Measure random points, fit random terms, and answer the result."""
+    """Policy that measures random points, fits random terms and answers the result."""
 
     def __init__(self, rng: Rng, terms: tuple[int, int]) -> None:
         self.rng, self.terms = rng, terms
@@ -49,7 +52,7 @@ class Random:
 
 
 class Informed:
-    """Answer the truth; if an answer must be fitted first, fit the true terms to all data."""
+    """Policy that answers the true equation, or if answers must be fitted, the fit of the true terms to all data."""
 
     def __init__(self, truth: Equation, free: bool) -> None:
         self.truth, self.free = truth, free
@@ -68,10 +71,10 @@ class Informed:
 
 
 class Sparse:
-    """Fit the whole library to all data and take the fewest terms that fit nearly as well as the best.
+    """Policy that fits the whole library to all data and takes the fewest terms that fit nearly as well as the best.
 
-    A report shows all points but few equations, so the policy computes the fits itself and has the tool score its
-    choice before it answers.
+    A report shows all points but few equations, so the policy computes the fits itself. Before it answers, it has the
+    tool score the chosen equation.
     """
 
     def __init__(self, most: int) -> None:
@@ -92,14 +95,14 @@ class Sparse:
 
 
 def sparse(fits: Sequence[Scored]) -> Equation:
-    """Return the best fit among those with the fewest terms within the error bound."""
+    """Return the equation with the fewest terms whose error is within the bound. Ties go to the smallest error."""
     bound = max(FINE, NEAR * min(scored.worst for scored in fits))
     good = [scored for scored in fits if scored.worst <= bound]
     return min(good, key=lambda scored: (len(scored.equation.support), scored.worst)).equation
 
 
 class AdaptivePolicy:
-    """Remember every observed point and answer with the greatest expected reward under the posterior."""
+    """Policy that remembers every observed point and answers with the highest expected reward under the posterior."""
 
     def __init__(self, posterior: Posterior) -> None:
         self.posterior = posterior

@@ -1,4 +1,4 @@
-"""Posterior over f given some points: a weight and the best coefficients for each template."""
+"""Posterior over f given measured points, as a weight and the best coefficients of each template."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ RIDGE = 1e-11
 
 @dataclass(frozen=True)
 class Posterior:
-    """Posterior under a uniform prior over templates and coefficient sizes, with Gaussian noise on y only."""
+    """Posterior under a uniform prior over templates and coefficient sizes, and Gaussian noise on y alone."""
 
     templates: tuple[Equation, ...]
     sizes: tuple[float, float]
     noise: float
 
     def best_answer(self, points: Sequence[tuple[float, float]]) -> Equation:
-        """Return the fitted template with the greatest expected likeness to the true curve."""
+        """Return the fitted template with the highest expected likeness to the true curve."""
         weights, fitted = self.weigh(points)
         values = np.stack([e(EVERYWHERE) for e in fitted])
         return fitted[int(np.argmax(likeness(values[:, None], values[None]) @ weights))]
 
     def weigh(self, points: Sequence[tuple[float, float]]) -> tuple[Floats, list[Equation]]:
-        """Return each template's weight by Laplace's approximation, and its best fit to two decimals."""
+        """Return the weight of each template by Laplace's approximation, and its best fit rounded to two decimals."""
         u, y = np.array(points, dtype=float).reshape(-1, 2).T
         table = columns(u)
         logs, fitted = [], []
@@ -51,7 +51,10 @@ class Posterior:
 
 
 def fit_in_box(gram: Floats, moments: Floats, total: float, box: tuple[float, float]) -> tuple[Floats, float]:
-    """Solve least squares with box bounds exactly, by trying each coefficient as free or at a bound."""
+    """Return the exact solution of least squares in a box, and its sum of squared errors.
+
+    Tries every combination of coefficients that are free or at a bound.
+    """
     best: tuple[Floats, float] | None = None
     for ends in product((None, *box), repeat=len(moments)):
         sizes = _fit_free(gram, moments, ends)

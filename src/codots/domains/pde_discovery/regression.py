@@ -1,4 +1,4 @@
-"""The regression tool: fit supports to measured points and score them."""
+"""The regression tool, which fits supports to measured points and scores the fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RIDGE = 1e-8
 THRESHOLD = 0.05
 """Absolute value below which coefficients are dropped."""
 TERM_COSTS = 6.0
-"""Reduction of the sum of squared errors, in units of the noise variance, that pays for one more term."""
+"""Reduction of the sum of squared errors, in units of the noise variance, that justifies one more term."""
 WORST_KAPPA = 1e12
 Support = tuple[int, ...]
 
@@ -39,9 +39,9 @@ def supports(terms: tuple[int, ...], most: int) -> tuple[Support, ...]:
 
 
 def fit(u: Floats, y: Floats, wanted: Iterable[Support], threshold: float = THRESHOLD) -> list[Scored]:
-    """Fit each support by least squares; drop small coefficients and refit the rest.
+    """Fit each support by least squares, drop coefficients below the threshold, and refit the rest.
 
-    Coefficients are rounded as an equation prints them, so that scores match the printed equations.
+    Coefficients are rounded as in a printed equation, so that scores match the printed equations.
     """
     table = columns(u)
     gram, moments = table.T @ table, table.T @ y
@@ -77,14 +77,17 @@ def _score(table: Floats, y: Floats, found: dict[Support, Floats]) -> list[Score
 
 
 def ranked(scored: Iterable[Scored], noise: float | None, points: int) -> list[Scored]:
-    """Sort best first: by largest error, or by fit weighed against terms if the noise is given."""
+    """Return equations sorted best first: by largest error if `noise` is None, otherwise by fit and number of terms."""
     if noise is None:
         return sorted(scored, key=lambda s: s.worst)
     return sorted(scored, key=lambda s: points * (s.mean / noise) ** 2 + TERM_COSTS * len(s.equation.support))
 
 
 def kappa(u: Floats, terms: Iterable[int]) -> float:
-    """Return the condition number of these terms' normalized columns at these points."""
+    """Return the condition number of the normalized columns of these terms at these points, at most WORST_KAPPA.
+
+    Returns WORST_KAPPA if there are fewer points than terms or if a column is zero.
+    """
     table = columns(u)[:, list(terms)]
     norms = np.linalg.norm(table, axis=0)
     if len(table) < table.shape[1] or not norms.all():
@@ -94,12 +97,15 @@ def kappa(u: Floats, terms: Iterable[int]) -> float:
 
 
 def penalty(kappa: float) -> float:
-    """Return the powers of ten by which kappa exceeds 100, at least 0."""
+    """Return the number of powers of ten by which `kappa` exceeds 100, or 0 if it does not."""
     return max(0.0, math.log10(kappa) - 2)
 
 
 def margin(ranking: Sequence[Scored]) -> float | None:
-    """Return how much worse the next support is than the first, as a fraction of the first one's largest error."""
+    """Return the relative increase in largest error from the first equation to the next one with another support.
+
+    Returns None if all equations have the same support.
+    """
     best = ranking[0]
     other = next((s.worst for s in ranking if s.equation.support != best.equation.support), None)
     return None if other is None else (other - best.worst) / max(best.worst, 1e-12)

@@ -10,10 +10,11 @@ Hidden and shared:
 Observation:
     The task and the shell prompt, then the output of each line.
 Action:
-    Exactly one `<action>ls -l</action>` with a command line. `&&` and `;` chain commands. A failed command costs the
-    same as any other.
+    Exactly one `<action>ls -l</action>` with a command line. `&&` and `;` chain commands. A failed command costs as
+    much as any other.
 Reward:
-    v0: 1 if the goal is reached, else 0. v1: 1 - 0.1 k/H if reached after k of H commands, else 0.
+    v0: 1 if the goal is reached, otherwise 0. v1: 1 - 0.1 k/H if the goal is reached after k of H commands, otherwise
+    0.
 Episode end:
     `goal`, `late` (out of turns) or `malformed`.
 Presets:
@@ -21,13 +22,15 @@ Presets:
     fewer spare commands), `tiny` (tests).
     Dials: composite, turns or slack (commands beyond the shortest plan), tools, roots.
 Reference policies:
-    `random`; `informed`, the shortest plan; `bayes`, a scripted adaptive policy. In v0 `bayes` tries one reading of an
-    underspecified goal after another. In v1 it looks things up while it has spare commands, then guesses names.
+    `random` runs random commands. `informed` follows the shortest plan. `bayes` is an adaptive scripted policy. In v0
+    it tries the possible readings of an underspecified goal one after another. In v1 it looks up unknown settings while
+    it has spare commands, and otherwise guesses names.
 Version history:
     v0: the rules of arXiv 2606.20002: tasks of a pack share no hidden world, some goals are underspecified, checks
     miss damage, steps are free, the shell has quirks, and the updater does not see the output of the last line.
-    v1: hidden server settings, fully specified goals, feedback that names the failed check, everything else must stay
-    unchanged, commands cost, a realistic shell, tasks split by content, and the updater sees the last output.
+    v1: hidden server settings, fully specified goals, feedback that names the failed check, a cost per command, a
+    realistic shell, and tasks split by content. All other initial files must stay unchanged, and the updater sees the
+    last output.
 """
 
 from __future__ import annotations
@@ -50,17 +53,17 @@ SYSTEMS = {"windows": "Windows", "macos": "macOS", "linux": "Linux"}
 
 
 class Terminal(Family):
-    """The terminal family under one set of rules."""
+    """Domain family: do file tasks in a simulated shell. Each version has one rule set."""
 
     rules: Rules
     chance = False
 
     def make_world(self, rng: Rng, dials: Dials) -> Site:
-        """Draw the hidden settings of the server."""
+        """Draw the hidden settings of the server. In v0 nothing is hidden, and worlds differ only in a seed."""
         return draw_site(rng, dials.roots, dials.tools) if self.rules.hidden else other_seed(Site(), rng)
 
     def make_task(self, world: World, position: int, rng: Rng) -> Brief:
-        """Draw tasks until one belongs to the split of the world."""
+        """Draw tasks until one belongs to the world's split."""
         face = draw_face(stream(*world.names, "face") if self.rules.hidden else rng)
         while True:
             brief = draw_brief(rng, face, world.dials.composite, self.rules.hidden)
@@ -68,15 +71,15 @@ class Terminal(Family):
                 return brief
 
     def side(self, task: Task) -> str | None:
-        """Return the split side of the task, or None if tasks are not split."""
+        """Return the side, `train` or `held-out`, that the task belongs to, or None if the rules do not split tasks."""
         return split_side(task.content, self.rules) if self.rules.split_tasks else None
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
-        """Start an episode of the task."""
+        """Open the environment of a task."""
         return TerminalEnv(task.content, task.world.hidden, self.rules, task.world.dials)
 
     def rules_text(self, task: Task, style: str) -> str:
-        """Return the rules shown to the model."""
+        """Return the rules of a task as text."""
         brief, dials, rules = task.content, task.world.dials, self.rules
         lacks = sorted(rules.behavior.windows_lacks) if brief.os == "windows" else []
         return render(
@@ -97,7 +100,7 @@ class Terminal(Family):
         return turns(scene, task.world.dials, self.rules.start)
 
     def policies(self, world: World) -> Policies:
-        """Return a constructor for each scripted policy, by name."""
+        """Return a factory for each scripted policy, by name."""
         hidden = self.rules.hidden
         return {
             "random": lambda: Random(stream(*world.names, "random")),
@@ -108,7 +111,7 @@ class Terminal(Family):
         }
 
     def oracle_context(self, world: World, style: str) -> str:
-        """Return the hidden settings as text. In v0, return the quirks of the simulator."""
+        """Return the hidden settings as text, or in v0 the quirks of the simulator."""
         return describe(world.hidden)
 
     def ceiling(self, task: Task) -> float:
@@ -118,14 +121,17 @@ class Terminal(Family):
         return 1 - self.rules.step_cost * (most - dials.slack if self.rules.count_commands else 1) / most
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw a server with other hidden settings and the same public names."""
+        """Draw a server with different hidden settings and the same public names."""
         while True:
             hidden = self.make_world(rng, world.dials)
             if hidden != world.hidden:
                 return replace(world, hidden=hidden)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int] | None:
-        """Count right, wrong and possible claims about tools, root, file names and transfers. Return None in v0."""
+        """Count the right and the wrong claims about tools, root, file names and transfers, and all true facts.
+
+        Returns None in v0, where nothing is hidden.
+        """
         if not self.rules.hidden:
             return None
         true = truth(world.hidden)

@@ -9,7 +9,11 @@ ARCHIVE_LIMIT = 2000  # maximum characters in an archive, so that nested archive
 
 
 def archive_entries(shell: Shell, names: list[str], *, quiet: bool = False, deep: bool = True) -> Entries:
-    """Return the entries of an archive of these paths. Entry names start with the last part of the path."""
+    """Return the entries of an archive of these files and folders.
+
+    Each entry name starts with the last part of the given path. Raises Refused if a path does not exist, is a folder
+    that needs -r, or if the archive is too large.
+    """
     entries = []
     for text in names:
         path = shell.path(text)
@@ -26,7 +30,7 @@ def archive_entries(shell: Shell, names: list[str], *, quiet: bool = False, deep
 
 
 def unpack(shell: Shell, archive: Node, into: str) -> None:
-    """Extract an archive. Entry names are safe because `archive_entries` created them."""
+    """Extract an archive into a folder. Entry names are safe because `archive_entries` created them."""
     for name, content in archive.entries:
         shell.here.make_folders(parent(f"{into}/{name}"))
         shell.here.put(f"{into}/{name}", Node(content))
@@ -65,7 +69,7 @@ def _create(shell: Shell, path: str, cwd: str, names: list[str], kind: str) -> s
 
 
 def _parse_tar_args(shell: Shell, args: list[str]) -> tuple[set[str], str | None, str, list[str]]:
-    """Return the option letters, the archive, the folder of -C, and the remaining arguments."""
+    """Return the option letters, the archive, the folder (from -C if supported), and the remaining arguments."""
     letters: set[str] = set()
     archive, into, names, words = None, shell.cwd, [], list(args)
     while words:

@@ -1,4 +1,4 @@
-"""One episode of the terminal: observations, replies, checks and rewards."""
+"""Environment of the terminal, with observations, reply parsing, checks and rewards."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class Rules:
     """Settings that differ between versions."""
 
     hidden: bool
-    """Whether the server has hidden settings. If so, all tasks of a pack share the local system, host and user, every
-    task involves the server, and its paths are given relative to the document root, which is not shown."""
+    """Whether the server has hidden settings. If so, all tasks of a pack share the local system, host and user. Every
+    task then involves the server and gives server paths relative to the document root, which is not shown."""
     goals_shown: bool
-    """Whether the task always states the name and place of an archive."""
+    """Whether tasks always state the name and place of an archive."""
     failure_shown: bool
     """Whether the feedback names the first failed check."""
     strict: bool
-    """Whether an archive must have the requested format and everything outside the goal must stay unchanged."""
+    """Whether archives must have the requested format, and all initial files outside the goal must stay unchanged."""
     count_commands: bool
-    """Whether each command counts as a turn. Otherwise each line does."""
+    """Whether each command counts as a turn. If False, each line counts as a turn."""
     step_cost: float
-    """Reward lost by a success that uses all turns."""
+    """Reward subtracted from a success that uses all turns. Fewer turns cost proportionally less."""
     start: str
     """Machine where a task begins: `local` or `remote`."""
     split_tasks: bool
-    """Whether each task content belongs either to `train` or to the held-out splits."""
+    """Whether each task belongs either to `train` or to the held-out splits, depending on its content."""
     last_output_shown: bool
     """Whether the updater sees the output of the last line."""
     behavior: Behavior
@@ -55,13 +55,13 @@ class Dials:
     composite: float = 0.5
     """Share of composite tasks."""
     turns: int = 0
-    """Fixed number of turns. 0 derives it from the shortest plan and `slack`."""
+    """Fixed number of turns. If 0, the number is the length of the shortest plan plus `slack`."""
     slack: int = 0
-    """Commands beyond the shortest plan, if `turns` is 0."""
+    """Number of turns beyond the shortest plan. Used only if `turns` is 0."""
     tools: int = 0
-    """Number of renamed server tools, counted from the start of TOOLS."""
+    """Number of renamed server tools, which are the first of TOOLS."""
     roots: int = 1
-    """Number of candidate document roots, counted from the start of ROOTS."""
+    """Number of candidate document roots, which are the first of ROOTS."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class View:
     used: int
     turns: int
     line: str = ""
-    """Last line that was run."""
+    """The last line that was run."""
     output: str = ""
-    """Output of the last line."""
+    """The output of the last line."""
 
 
 def turns(scene: Scene, dials: Dials, start: str) -> int:
-    """Return the turns of a task: the fixed number, else the length of the shortest plan plus the slack."""
+    """Return the number of turns: `dials.turns`, or if that is 0, the length of the shortest plan plus the slack."""
     return dials.turns or len(with_ssh(scene.plan, start, scene.brief)) + dials.slack
 
 
@@ -97,7 +97,7 @@ def with_ssh(plan: list[PlanStep], side: str, brief: Brief) -> list[PlanStep]:
 
 @dataclass
 class TerminalEnv:
-    """One terminal task."""
+    """The environment of one terminal task."""
 
     brief: Brief
     site: Site
@@ -166,7 +166,7 @@ class TerminalEnv:
         return used, reached, text
 
     def reached(self) -> bool:
-        """Return whether every check holds and nothing else has changed."""
+        """Return whether every check holds and, under strict rules, no other initial file or folder has changed."""
         return next(self._unmet(), None) is None and next(self._damaged(), None) is None
 
     def _unmet(self) -> Iterator[Check]:
@@ -174,7 +174,7 @@ class TerminalEnv:
         return (check for check in self.scene.checks if not check.holds(machines[check.side], self.rules.strict))
 
     def _damaged(self) -> Iterator[str]:
-        """Yield paths that have changed although no check covers them."""
+        """Yield the paths of initial files and folders that have changed although no check covers them."""
         named = {(check.side, check.path) for check in self.scene.checks}
         for side, before in self.before.items():
             machine = self.shell.machines[side]
@@ -212,7 +212,7 @@ def task_text(scene: Scene, local: Machine, rules: Rules) -> str:
 
 
 def split_side(brief: Brief, rules: Rules) -> str:
-    """Return `train` or `held-out`, from the text of the task. System, host, user and seed do not matter."""
+    """Return the side, `train` or `held-out`, of a task by its text. System, host, user and seed do not matter."""
     brief = replace(brief, os="linux", host="server", user="user", seed=0)
     local = Machine("linux", "user", "laptop", brief.home, {})
     text = task_text(Scene(brief, Site(), rules.behavior.real), local, rules)
@@ -221,7 +221,7 @@ def split_side(brief: Brief, rules: Rules) -> str:
 
 @lru_cache(maxsize=1024)
 def bare_server(site: Site, user: str, roots: int) -> Nodes:
-    """Return the files of a server before any task: common folders, local tools, and pages under its root."""
+    """Return the server's files before any task: common folders, the local tools, and pages under the document root."""
     places = dict.fromkeys((f"/home/{user}", "/var/www/html", "/opt", "/tmp"), FOLDER)
     if site.root:
         places |= dict.fromkeys((*ROOTS[:roots], BIN), FOLDER)

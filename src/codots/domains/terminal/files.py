@@ -110,7 +110,7 @@ def cp(shell: Shell, args: list[str]) -> str:
 
 
 def copy(shell: Shell, here: Machine, source: str, there: Machine, target: str, deep: bool) -> None:
-    """Copy within one machine or between two."""
+    """Copy a file or folder within one machine or between two. Raises Refused for a folder if `deep` is false."""
     node = here.existing(source)
     if node.content is None and (not deep or source == here.root):
         raise shell.fail(f"{here.shown(source)} is a directory, which needs -r")

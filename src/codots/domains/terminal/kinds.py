@@ -1,4 +1,4 @@
-"""Task kinds: initial files, final checks and a shortest plan for each."""
+"""Kinds of tasks, each with its initial files, final checks and a shortest plan."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from codots.domains.terminal.site import Site
 from codots.domains.terminal.tasks import COMPOSITE, SINGLE, Brief, Check, kind_of
 
 PlanStep = tuple[str, ...]
-"""A command of a plan: machine, tool (`send` for a transfer), arguments."""
+"""A command of a plan: the machine, the tool (`send` for a transfer) and the arguments."""
 
 
 @dataclass
 class Scene:
-    """A brief applied to a server: initial files, final checks and a shortest plan."""
+    """A brief applied to a server, with initial files, final checks and a shortest plan."""
 
     brief: Brief
     site: Site
     real: bool
-    """Whether the shell behaves like a real one, which makes some plans shorter."""
+    """Whether the shell behaves like a real shell, which makes some plans shorter."""
     local: Nodes = field(default_factory=dict)
     """Initial files of the task on the local machine."""
     remote: Nodes = field(default_factory=dict)
@@ -63,27 +63,27 @@ class Scene:
         nodes[path] = FOLDER if content is None else Node(content, mode)
 
     def put_archive(self, path: str) -> None:
-        """Add the archive of the task to the server."""
+        """Add the task's archive to the server."""
         self.remote[path] = Node("", kind=kind_of(self.brief.archive), entries=self.entries())
 
     def entries(self, server_names: bool = False) -> tuple[tuple[str, str], ...]:
-        """Return the entries of the archive of the task, by plain names or by server names."""
+        """Return the entries of the task's archive, with plain names or with server names."""
         names = [(self.server_name(name) if server_names else name, name) for name in self.brief.files]
         return tuple((f"{self.brief.folder}/{called}", self.content_of(name)) for called, name in names)
 
     def put_others(self, side: str, folder: str) -> None:
-        """Add unrelated files to a folder."""
+        """Add the unrelated files of the task to a folder."""
         used = {self.brief.name, self.brief.new}
         for name in self.brief.others:
             if name not in used:
                 self.put(side, f"{folder}/{self.server_name(name) if side == 'remote' else name}", f"[{name}]")
 
     def check(self, side: str, path: str, what: str, value: str = "") -> None:
-        """Add a check."""
+        """Add a final check."""
         self.checks.append(Check(side, path, what, value))
 
     def check_archive(self, side: str, path: str, server_names: bool = False) -> None:
-        """Add a check of the archive of the task."""
+        """Add a final check of the task's archive."""
         entries = self.entries(server_names)
         self.checks.append(Check(side, path, "archive", kind=kind_of(self.brief.archive), entries=entries))
 
@@ -97,12 +97,12 @@ class Scene:
         self.plan.append((side, tool, *args))
 
     def pack(self, side: str, archive: str, folder: str) -> None:
-        """Add the command that archives a folder to the plan."""
+        """Add to the plan the command that packs a folder."""
         letters = {"tar": "-cf", "tar.gz": "-czf", "zip": "-r"}[kind_of(self.brief.archive)]
         self.run(side, "zip" if letters == "-r" else "tar", letters, archive, folder)
 
     def unpack(self, side: str, archive: str, into: str) -> None:
-        """Add the commands that extract an archive to the plan."""
+        """Add to the plan the commands that extract an archive."""
         kind = kind_of(self.brief.archive)
         letters = "-xzf" if kind == "tar.gz" else "-xf"
         if kind == "zip":

@@ -1,4 +1,4 @@
-"""An in-memory file system. Nothing here touches the real one."""
+"""An in-memory file system, which never accesses the real file system."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ NODES = 500  # maximum files and folders of a machine; more raise `no space left
 PATH = 500  # maximum characters of a path
 
 Entries = tuple[tuple[str, str], ...]
-"""Archive entries: pairs of name and content."""
+"""Archive entries as pairs of name and content."""
 
 
 class Refused(Exception):  # noqa: N818, a failed shell command, not a bug
-    """A failed shell command. `text` is what the shell prints."""
+    """Error for a shell command that fails. `text` is what the shell prints."""
 
     def __init__(self, text: str, *, nonzero_exit: bool = True) -> None:
         super().__init__(text)
         self.text, self.nonzero_exit = text, nonzero_exit
-        """`nonzero_exit`: whether `&&` stops after this failure."""
+        """`nonzero_exit` is whether `&&` stops after this failure. A realistic shell always stops."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Node:
     """A file or folder."""
 
     content: str | None
-    """Content of a file, None for a folder."""
+    """Content of a file, or None for a folder."""
     mode: str = "644"
     kind: str = ""
-    """Format of an archive: tar, tar.gz, zip or gz. `program` for a tool."""
+    """Format of an archive (`tar`, `tar.gz`, `zip` or `gz`), `program` for a tool, or empty for any other node."""
     entries: Entries = ()
 
     @property
@@ -52,7 +52,7 @@ def base(path: str) -> str:
 
 
 def with_files(nodes: Nodes, files: Nodes) -> Nodes:
-    """Return a copy with these files and their parent folders added. The root must exist."""
+    """Return a copy of `nodes` with these files and their parent folders added. `nodes` must contain the root."""
     nodes = dict(nodes)
     for path, node in files.items():
         above = parent(path)
@@ -68,7 +68,7 @@ class Machine:
     """One simulated computer."""
 
     os: str
-    """Operating system: windows, macos or linux."""
+    """Operating system: `windows`, `macos` or `linux`."""
     user: str
     host: str
     home: str
@@ -79,7 +79,7 @@ class Machine:
         return "C:" if self.os == "windows" else ""
 
     def path(self, text: str, cwd: str) -> str:
-        """Return the normalized absolute path of `text`. `..` stops at the root."""
+        """Return the normalized absolute path of `text`; `..` stops at the root. Raises Refused if it is too long."""
         if self.os == "windows":
             text = text.replace("\\", "/")
             if text[:2].upper() == "C:":
@@ -105,14 +105,14 @@ class Machine:
         return node is not None and node.content is None
 
     def file(self, path: str) -> Node:
-        """Return the file at a path. Raises Refused if there is none."""
+        """Return the file at a path. Raises Refused if the path does not exist or is a folder."""
         node = self.existing(path)
         if node.content is None:
             raise Refused(f"{self.shown(path)}: is a directory")
         return node
 
     def existing(self, path: str) -> Node:
-        """Return the file or folder at a path. Raises Refused if there is none."""
+        """Return the file or folder at a path. Raises Refused if the path does not exist."""
         if path not in self.nodes:
             raise Refused(f"{self.shown(path)}: no such file or directory")
         return self.nodes[path]
@@ -127,7 +127,11 @@ class Machine:
         return sorted(p[start:] for p in self.nodes if p.startswith(path + "/") and "/" not in p[start:])
 
     def put(self, path: str, node: Node) -> None:
-        """Write a file or create a folder. Raises Refused if the parent folder does not exist."""
+        """Write a file or create a folder.
+
+        Raises Refused if the parent folder does not exist, if the disk is full, if the path is too long, or if a file
+        would replace a folder or a folder a file.
+        """
         if not self.has_folder(parent(path)):
             raise Refused(f"{self.shown(parent(path))}: no such directory")
         old = self.nodes.get(path)
@@ -140,7 +144,7 @@ class Machine:
         self.nodes[path] = node
 
     def make_folders(self, path: str) -> None:
-        """Create a folder and its parents."""
+        """Create a folder and its parent folders, unless they exist."""
         if path == self.root or self.has_folder(path):
             return
         if len(path) > PATH:
@@ -149,19 +153,19 @@ class Machine:
         self.put(path, FOLDER)
 
     def remove(self, path: str) -> None:
-        """Delete a file, or a folder and its contents."""
+        """Delete a file, or a folder with its contents."""
         for inner in [path, *self.descendants(path)]:
             del self.nodes[inner]
 
     def destination(self, path: str, name: str) -> str:
-        """Return the final path of a file of this name that is copied or moved to `path`."""
+        """Return the path at which a file of this name ends up if it is copied or moved to `path`."""
         return f"{path}/{name}" if self.has_folder(path) else path
 
     def receive(self, things: Iterable[tuple[str, Node]], path: str) -> None:
-        """Write nodes whose paths are relative to `path`."""
+        """Write pairs of path and node, with paths relative to `path`."""
         for inner, node in things:
             self.put(path + inner, node)
 
     def subtree(self, path: str) -> list[tuple[str, Node]]:
-        """Return a file or a whole folder, as `receive` expects it."""
+        """Return a file, or a folder with its contents, as pairs of relative path and node for `receive`."""
         return [("", self.nodes[path]), *((p[len(path) :], self.nodes[p]) for p in self.descendants(path))]

@@ -59,7 +59,7 @@ def scp(shell: Shell, args: list[str]) -> str:
 
 
 def _send(shell: Shell, machine: Machine, path: str, target: tuple[Machine, str], deep: bool) -> None:
-    """Copy to the other machine. Copied files get mode 644."""
+    """Copy a file or folder to the other machine. Copied files get mode 644."""
     there, at = target
     landed = there.destination(at, base(path))
     copy(shell, machine, path, there, at, deep)
@@ -69,7 +69,7 @@ def _send(shell: Shell, machine: Machine, path: str, target: tuple[Machine, str]
 
 
 def _parse_location(shell: Shell, word: str) -> tuple[Machine, str]:
-    """Return the machine and the path that a word names."""
+    """Return the machine and the path that a word names. Raises Refused if the host or user is wrong."""
     found = REMOTE.fullmatch(word)
     if not found or (shell.local.os == "windows" and DRIVE.match(word)):
         return shell.local, shell.path(word)

@@ -1,4 +1,4 @@
-"""Scripted reference policies."""
+"""Scripted reference policies of the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMANDS = (
 
 
 class Random:
-    """Runs a uniformly drawn command on two uniformly drawn words of the task."""
+    """Policy that runs a uniformly drawn command on two uniformly drawn words of the task."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -38,7 +38,7 @@ class Random:
 
 
 def words(brief: Brief) -> list[str]:
-    """Return the names and paths of a task."""
+    """Return the words that random commands use: names, paths, addresses and the file mode of a task, `-r` and `.`."""
     paths = [f"{brief.home}/{brief.folder}", f"{brief.home}/{brief.beside}", brief.there or "/srv", brief.yonder]
     at = f"{brief.user}@{brief.host}"
     plain = [brief.name, brief.new, brief.archive, brief.mode, brief.deep, at, f"{at}:{brief.there}", "-r", "."]
@@ -46,9 +46,10 @@ def words(brief: Brief) -> list[str]:
 
 
 class OneLinePolicy:
-    """Runs the whole plan in one line, for worlds that hide nothing.
+    """Policy that runs the whole plan in one line, for worlds that hide nothing.
 
-    With `try_plain_name`, an archive whose name is not stated is first called `archive`, then like its folder.
+    If `try_plain_name` is true, the archive of a `pack_upload` task, whose name the task may not state, is first called
+    `archive`. Later tries name the archive like its folder.
     """
 
     def __init__(self, try_plain_name: bool) -> None:
@@ -66,19 +67,19 @@ class OneLinePolicy:
 
 
 def command_words(step: PlanStep, transfer: str) -> list[str]:
-    """Return the words of a plan command, without its machine."""
+    """Return the words of a command of a plan. The tool `send` becomes `transfer`."""
     return [transfer if step[1] == "send" else step[1], *step[2:]]
 
 
 @dataclass
 class Knowledge:
-    """Certain knowledge of a server. Unknown settings are absent."""
+    """What is known for certain about a server. Unknown settings are absent."""
 
     dials: Dials
     facts: dict[str, str] = field(default_factory=dict)
-    """Local name by standard tool; also `root`, `naming` (the name of X.txt) and `transfer`."""
+    """Local name by standard tool, and the values of `root`, `naming` (the name of X.txt) and `transfer`."""
     names: list[str] = field(default_factory=list)
-    """Local names, once seen."""
+    """Local names on the server. Empty until a listing has shown them."""
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -87,23 +88,23 @@ class Knowledge:
 
     @property
     def unassigned(self) -> list[str]:
-        """Local names not yet matched to a tool."""
+        """Local names that are not matched to a tool yet."""
         return [name for name in self.names if name not in self.facts.values()]
 
     def learn(self, subject: str, value: str) -> None:
-        """Store a fact and what follows from it."""
+        """Store a fact. If one tool and one local name then remain, match them too."""
         self.facts[subject] = value
         open_tools = [tool for tool in self.hidden if tool not in self.facts]
         if len(open_tools) == 1 and len(self.unassigned) == 1:
             self.facts[open_tools[0]] = self.unassigned[0]
 
     def site(self) -> Site:
-        """Return a server with the known settings and arbitrary values for the rest."""
+        """Return a server with the known root and naming rule, or with arbitrary ones if they are unknown."""
         naming = next((n for n in NAMINGS if n("X.txt") == self.facts.get("naming")), NAMINGS[0])
         return Site(root=self.facts.get("root", ROOTS[0]), naming=naming)
 
     def read_listing(self, output: str) -> None:
-        """Learn from `ls` of several folders. The root is the one with the index page."""
+        """Learn from the output of `ls` on several folders. The root is the folder with the index page."""
         for block in output.split("\n/"):
             path, _, rest = ("/" + block.lstrip("/")).partition(":\n")
             names = rest.split()
@@ -116,10 +117,11 @@ class Knowledge:
 
 
 class AdaptivePolicy:
-    """Follows the plan, looks up unknown settings while it has spare commands, and guesses names otherwise.
+    """Policy that follows the plan, looks up unknown settings while it has spare commands, and otherwise guesses names.
 
-    It first lists all candidate folders in one `ls`, then calls `--help` on one name after another. With no spare
-    command it tries an unknown name on the task itself. Once a task is lost, it spends the rest on `--help`.
+    The policy first lists all candidate folders in one `ls`, then calls `--help` on one name after another. If no
+    command is to spare, it tries an unknown name on the task itself. Once a task is lost, the policy spends the
+    remaining commands on `--help`.
     """
 
     def __init__(self, dials: Dials, claims: Iterable[Claim] = ()) -> None:
@@ -127,9 +129,9 @@ class AdaptivePolicy:
         for subject, value in claims:
             self.known.facts.setdefault(subject, value)
         self.asked: str | None = None
-        """What the last line tried to learn: `ls`, `send`, or the meaning of a name."""
+        """What the last line tries to learn: `ls` for folders, `send` for transfers, or the name given to `--help`."""
         self.done = 0
-        """Commands of the plan already run."""
+        """Number of commands of the plan that have been run."""
 
     @classmethod
     def informed(cls, dials: Dials, site: Site) -> AdaptivePolicy:

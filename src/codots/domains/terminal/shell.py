@@ -1,4 +1,4 @@
-"""The simulated shell: parse a line, expand it, and run its commands on the current machine."""
+"""The simulated shell, which parses a line, expands it and runs its commands on the current machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Behavior:
     """Behavior of the simulated shell. The values of v0 are quirks."""
 
     real: bool
-    """Whether the shell behaves like a real one: inline ssh commands run, `~` in a remote path is the remote home,
+    """Whether the shell behaves like a real shell: inline ssh commands run, `~` in a remote path is the remote home,
     quotes work on Windows, `tar -C` works, `ren` stays in the folder, `mkdir` on Windows creates parents, `chmod -R`
     includes the folder itself, `&&` stops on every failure, variables are expanded per command, and user names are
     always checked."""
@@ -47,11 +47,11 @@ class Shell:
     behavior: Behavior
     here: Machine = field(init=False)
     cwds: dict[str, str] = field(init=False)
-    """Working directory by host. It survives a disconnect."""
+    """Working directory by host, which survives a disconnect."""
     called: str = ""
-    """Name under which the running command was called."""
+    """Name by which the running command was called."""
     inline: str | None = None
-    """Command line passed to `ssh`, not run yet."""
+    """Command line passed to `ssh` that has not run yet, or None if there is none."""
 
     def __post_init__(self) -> None:
         self.machines = {"local": self.local, "remote": self.remote}
@@ -112,7 +112,7 @@ class Shell:
             return refused.text, not refused.nonzero_exit and not self.behavior.real
 
     def _standard(self, name: str) -> str:
-        """Return the standard name of a command, given its name on the current machine."""
+        """Return the standard name of a command by its name on the current machine. Raises Refused if it is unknown."""
         standard = name
         if self.here is self.remote:
             standard = self.site.standard(name)
@@ -123,7 +123,7 @@ class Shell:
         return standard
 
     def fail(self, text: str, *, nonzero_exit: bool = True) -> Refused:
-        """Return a failure prefixed with the called name."""
+        """Return a Refused error whose text starts with the name of the running command."""
         return Refused(f"{self.called}: {text}", nonzero_exit=nonzero_exit)
 
     def _parse(self, line: str) -> list[tuple[str, list[str]]]:
@@ -186,7 +186,7 @@ USAGE: dict[str, str] = {}
 
 
 def command(*names: str, usage: str) -> Callable[[Command], Command]:
-    """Register a function as a command."""
+    """Return a decorator that registers a function as a command under these names."""
 
     def register(function: Command) -> Command:
         for name in names:
@@ -197,12 +197,12 @@ def command(*names: str, usage: str) -> Callable[[Command], Command]:
 
 
 def help_text(standard: str, called: str) -> str:
-    """Return the help text of a command."""
+    """Return the help text of a command, with the name by which it was called."""
     return f"{called}: {USAGE[standard].replace('NAME', called)}"
 
 
 def options(shell: Shell, args: list[str], known: str) -> tuple[set[str], list[str]]:
-    """Split arguments into one-letter options and the rest. Fail on an unknown option."""
+    """Split arguments into one-letter options and the rest. Raises Refused if an option is unknown."""
     letters: set[str] = set()
     rest = []
     for arg in args:

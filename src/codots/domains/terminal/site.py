@@ -1,4 +1,4 @@
-"""The hidden settings of a server: tool names, document root, file naming and the working transfer tool."""
+"""Hidden settings of a server: tool names, document root, file naming and the working transfer tool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codots.domains.base import Rng
 TOOLS = ("mv", "rm", "chmod", "cp", "mkdir", "tar", "unzip")
 """Tools that may be renamed, in the order in which presets rename them."""
 SAME = {"move": "mv", "ren": "mv", "rename": "mv", "del": "rm", "copy": "cp"}
-"""Aliases of the tools. Renaming a tool also removes its aliases."""
+"""Standard name of each alias. Renaming a tool also removes its aliases."""
 LOCAL_NAMES = (
     "brint", "crale", "dovel", "drusk", "fenk", "flomp", "gart", "glim", "grost", "hux", "jask", "jorl", "kolv",
     "klav", "lorn", "lusk", "melk", "mirt", "morv", "nalk", "nesk", "nolt", "olp", "pelm", "plork", "quen",
@@ -35,12 +35,12 @@ TRANSFERS = ("scp", "rsync")
 
 @dataclass(frozen=True)
 class Naming:
-    """Naming rule for files under the document root."""
+    """Rule that names files under the document root."""
 
     mark: str
     joint: str
     front: bool
-    """Whether the mark comes before the name. Otherwise it comes before the first dot."""
+    """Whether the mark comes before the name. If False, the mark comes before the first dot."""
 
     def __call__(self, name: str) -> str:
         if self.front:
@@ -54,14 +54,14 @@ NAMINGS = tuple(Naming(mark, joint, front) for mark in MARKS for joint in "-_" f
 
 @dataclass(frozen=True)
 class Site:
-    """Hidden part of a world. The default is an ordinary server that hides nothing."""
+    """The hidden part of a world. The default is an ordinary server that hides nothing."""
 
     seed: int = 0
-    """Seed that v0 draws per pack. Nothing depends on it."""
+    """Seed that v0 draws for each pack. Nothing depends on the seed."""
     root: str = ""
     naming: Naming | None = None
     transfer: str = ""
-    """The working tool of scp and rsync. Empty if both work."""
+    """The one tool of scp and rsync that works, or an empty string if both work."""
     tools: tuple[tuple[str, str], ...] = ()
     """Pairs of local name and standard name, in the order of TOOLS."""
 
@@ -81,7 +81,7 @@ class Site:
 
 
 def draw_site(rng: Rng, roots: int, hidden: int) -> Site:
-    """Draw all hidden settings uniformly."""
+    """Draw all hidden settings uniformly, with `roots` candidate roots and `hidden` renamed tools."""
     names = [LOCAL_NAMES[i] for i in rng.choice(len(LOCAL_NAMES), hidden, replace=False)]
     return Site(
         root=ROOTS[rng.integers(roots)],
@@ -121,7 +121,7 @@ Claim = tuple[str, str]
 
 
 def claims(context: str) -> Iterator[Claim]:
-    """Yield the claims of a context line by line, with repetitions."""
+    """Yield all claims of a context line by line, including repeated claims."""
     for line in context.splitlines():
         for local, standard in zip(NAME.findall(line), TOOL.findall(line), strict=False):
             yield standard, local
@@ -139,5 +139,5 @@ def truth(site: Site) -> dict[str, str]:
 
 
 def other_seed(site: Site, rng: Rng) -> Site:
-    """Return the same server with another seed."""
+    """Return the same server with a new random seed."""
     return replace(site, seed=int(rng.integers(2**32)))

@@ -1,4 +1,4 @@
-"""Tasks: their public content, and the checks on the final state."""
+"""Public content of tasks, and checks on the final state."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SYSTEMS = ("windows", "macos", "linux")
 
 @dataclass(frozen=True)
 class Brief:
-    """Public content of a task. Every field is drawn, also those that its kind does not use."""
+    """The content of a task. Every field is drawn, even if this kind of task does not use it."""
 
     kind: str
     os: str
@@ -47,17 +47,17 @@ class Brief:
     """User name on the server."""
     seed: int
     side: str
-    """Machine of a task that involves only one: `local` or `remote`."""
+    """Machine of a task that involves only one machine: `local` or `remote`."""
     folder: str
     """Folder in the local home."""
     beside: str
     """Another folder in the local home."""
     there: str
-    """Folder on the server, relative to the document root if there is one."""
+    """Folder on the server. The path is relative to the document root if the server has one."""
     yonder: str
     """Another folder on the server."""
     deep: str
-    """Path of folders to create inside an existing folder."""
+    """Relative path of nested folders to create inside an existing folder."""
     name: str
     new: str
     mode: str
@@ -87,13 +87,16 @@ class Check:
     side: str
     path: str
     what: str
-    """Condition: file, absent, folder, mode or archive."""
+    """Kind of condition: `file`, `absent`, `folder`, `mode` or `archive`."""
     value: str = ""
     kind: str = ""
     entries: tuple[tuple[str, str], ...] = ()
 
     def holds(self, machine: Machine, strict: bool) -> bool:
-        """Return whether the condition holds. `strict` also compares the format and contents of archives."""
+        """Return whether the condition holds.
+
+        If `strict` is true, archives must match in format and contents. Otherwise only their entry names must match.
+        """
         node = machine.nodes.get(self.path)
         if node is None or self.what == "absent":
             return node is None and self.what == "absent"
@@ -106,7 +109,7 @@ class Check:
         return {name for name, _ in node.entries} == {name for name, _ in self.entries}
 
     def describe(self, path: str) -> str:
-        """Return the condition in words, with this path."""
+        """Return the condition in words, with `path` as the name of the file or folder."""
         return {
             "file": f"{path} should hold {self.value}",
             "absent": f"{path} should be gone",
@@ -117,17 +120,17 @@ class Check:
 
 
 def kind_of(archive: str) -> str:
-    """Return the archive format that a file name ends in."""
+    """Return the archive format given by the ending of a file name."""
     return next(kind for kind in ("tar.gz", "tar", "zip") if archive.endswith(kind))
 
 
 def draw_face(rng: Rng) -> tuple[str, str, str]:
-    """Draw the public names: local system, server host and server user."""
+    """Draw the public names: the local system, the server host and the server user."""
     return _choice(rng, SYSTEMS), f"192.168.1.{rng.integers(10, 100)}", _choice(rng, USERS)
 
 
 def draw_brief(rng: Rng, face: tuple[str, str, str], composite: float, hidden: bool) -> Brief:
-    """Draw a task. If the server has hidden settings, every task involves it."""
+    """Draw a task. If the server has hidden settings, every task involves the server."""
     (system, host, user), far = face, f"/home/{face[2]}"
     kinds = COMPOSITE if rng.random() < composite else SINGLE
     kind = kinds[rng.integers(len(kinds))]
@@ -149,7 +152,7 @@ def draw_brief(rng: Rng, face: tuple[str, str, str], composite: float, hidden: b
 
 
 def _with_place(brief: Brief, hidden: bool) -> Brief:
-    """Set the folders of kinds that allow only one choice."""
+    """Set the fields of kinds of tasks that allow only one place."""
     if hidden:
         where = {"mkdir": "", "pack": brief.folder}
         return replace(brief, there=where.get(brief.kind, brief.there))
