@@ -72,7 +72,7 @@ def test_a_run_without_lives_exits_with_code_1(codots, registry):
     assert ended.code == 1
     assert (
         ended.err.splitlines()[-1]
-        == "codots: every life of step 1 is missing: ConnectionError: the environment is down"
+        == "codots: every life of step 1 failed; the first error: ConnectionError: the environment is down"
     )
 
 

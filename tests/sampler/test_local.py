@@ -402,7 +402,7 @@ def test_weights_cannot_change_under_an_open_session(model):
         async with sampler.session(("open",)):
             await sampler.load(None, 1)
 
-    with pytest.raises(RuntimeError, match="1 sessions are open; an episode never spans two versions"):
+    with pytest.raises(RuntimeError, match="cannot load weights while 1 sessions are open; close them first"):
         run(load_inside())
     assert sampler.version == 0
     run(sampler.load(None, 1))

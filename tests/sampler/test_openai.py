@@ -261,7 +261,7 @@ def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_complete(serv
     assert [life.failure is None for life in lives] == [True, False, True]
     assert lives[1].failure.startswith(f"EndpointError: openai:m at {server.url} gave no answer in 3 tries")
     assert len(finished) == 3
-    with pytest.raises(EndpointError, match=r"every life is missing: .*status 500"):
+    with pytest.raises(EndpointError, match=r"every life failed; the first error: .*status 500"):
         EndpointEngine(endpoint(serve((500, {})), at_once=1)).rollout(jobs[:1], STAGE_TIMEOUT)
 
 
@@ -281,9 +281,9 @@ def test_an_endpoint_refuses_new_weights(serve):
     ("url", "key", "line"),
     [
         ("", "", "openai:m needs OPENAI_API_KEY, or OPENAI_BASE_URL for your own server"),
-        ("host:8000", "", "OPENAI_BASE_URL is not an address"),
-        ("http://me:hush-hush@host/v1", "", "OPENAI_BASE_URL is not an address"),
-        ("http://host:port/v1", "", "OPENAI_BASE_URL is not an address"),
+        ("host:8000", "", "OPENAI_BASE_URL must look like https://host:port/v1"),
+        ("http://me:hush-hush@host/v1", "", "OPENAI_BASE_URL must look like https://host:port/v1"),
+        ("http://host:port/v1", "", "OPENAI_BASE_URL must look like https://host:port/v1"),
         ("", "sk-with a gap", "OPENAI_API_KEY has characters"),
     ],
 )

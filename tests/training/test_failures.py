@@ -64,7 +64,9 @@ def test_a_step_without_any_life_stops_the_run_with_the_reason(config, registry)
     steps = train(config)
     next(steps)
     domain.down = range(100)
-    with pytest.raises(RuntimeError, match="every life of step 2 is missing: ConnectionError: the environment is down"):
+    with pytest.raises(
+        RuntimeError, match="every life of step 2 failed; the first error: ConnectionError: the environment is down"
+    ):
         next(steps)
     domain.down = ()
     assert [report.step for report in train(config, resume=True)] == [2, 3, 4]

@@ -88,10 +88,11 @@ def test_init_from_starts_from_the_trained_weights(recipe, tmp_path):
 
 def test_init_from_cannot_switch_lora_on_or_off(tmp_path, recipe):
     list(train(recipe("first", steps=1)))
-    other, trained = {"lora": ("full", "was trained with"), "full": ("lora", "was not trained with")}[recipe.kind]
-    with pytest.raises(
-        ValueError, match=f"step-000001 {trained} LoRA; expected .*model=.*step-000001 and no --init-from"
-    ):
+    other, message = {
+        "lora": ("full", "is a LoRA checkpoint: set learner.lora, or use model=.*step-000001 instead of --init-from"),
+        "full": ("lora", "was not trained with LoRA; expected .*model=.*step-000001 and no --init-from"),
+    }[recipe.kind]
+    with pytest.raises(ValueError, match=f"step-000001 {message}"):
         list(train(recipe("second", init_from=str(tmp_path / "first"), learner=LEARNERS[other])))
     assert not (tmp_path / "second").exists()
     list(train(recipe("second", model=str(tmp_path / "first" / "checkpoints" / "step-000001"), steps=1)))

@@ -12,7 +12,7 @@ from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler
 
 
 class EndpointEngine:
-    """Roll out lives with the model of an endpoint."""
+    """Engine that rolls out lives with the model of an endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -27,7 +27,7 @@ class EndpointEngine:
         async with EndpointSampler(self.endpoint) as sampler:
             lives = await rollouts(jobs, sampler, make_render(), on_life)
         if jobs and all(life.failure for life in lives):
-            raise EndpointError(f"every life is missing: {lives[0].failure}")
+            raise EndpointError(f"every life failed; the first error: {lives[0].failure}")
         return lives
 
     def close(self) -> None:

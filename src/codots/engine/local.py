@@ -30,12 +30,12 @@ PENDING = "pending.json"
 
 
 class LocalEngine:
-    """Roll out lives and train on them in several worker processes.
+    """Engine that rolls out lives and trains on them in several worker processes.
 
-    Jobs are split by index and gradients are added in worker order, so a run is a deterministic function of its
-    recipe, which includes the number of workers. The first worker is this process, in a thread that a timeout can
-    abandon; on a GPU it is the only worker. Submitted jobs are rolled out immediately and their lives kept until
-    `collect`: submitting ahead simulates an asynchronous cluster deterministically.
+    Jobs are split by index and gradients are added in worker order, so a run is a deterministic function of its recipe,
+    which includes the number of workers. The first worker runs in this process, in a thread that a timeout can abandon;
+    on a GPU it is the only worker. Submitted jobs are rolled out immediately, and `collect` returns their lives later:
+    submitting ahead simulates an asynchronous cluster deterministically.
     """
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
@@ -44,7 +44,7 @@ class LocalEngine:
         context: Any = model_processes() if more else None  # imports in parallel with this process
         self.first = Worker(plan)
         self.base_identity = identity(plan.model) if plan.lora else ""
-        """Hash of the adapter's base model; empty without LoRA."""
+        """Hash of the base model of the LoRA adapter, or an empty string if there is no adapter."""
         self.version = 0
         self._lives: deque[list[Life]] = deque()
         self._thread = SideThread()
@@ -79,7 +79,7 @@ class LocalEngine:
         return self._lives.popleft()
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll out jobs and return their lives; `on_life` is called for those of this process only."""
+        """Roll out jobs and return their lives. `on_life` is called only for lives of the worker in this process."""
         shares = [(share,) for share in self._split(jobs)]  # contiguous: a group shares its prompt prefix
         parts = self._thread.call(
             timeout, f"rolling out {len(jobs)} lives", partial(self._call_all, "rollout", shares), on_life
@@ -87,13 +87,16 @@ class LocalEngine:
         return [life for part in parts for life in part]
 
     def logprobs(self, samples: Sequence[Sample], timeout: float, *, reference: bool = False) -> list[list[float]]:
-        """Return the logprob of every sampled token under the weights or the frozen reference model."""
+        """Return one row of logprobs per sample, with 0 for tokens that were not sampled."""
         shares = [(share, reference) for share in self._split(samples)]
         parts = self._call(timeout, "scoring", partial(self._call_all, "logprobs", shares))
         return [row for part in parts for row in part]
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float, timeout: float) -> dict[str, float]:
-        """Accumulate the gradient of the samples' loss and return metrics; an error drops the accumulated gradient."""
+        """Accumulate the gradient of the samples' loss and return metrics.
+
+        An error other than a timeout drops the accumulated gradient.
+        """
         config = self.first.learner.config
         contributing = [sample for sample in samples if config.contributes(sample)]
         shares = [(share, normalizer) for share in fair_shares(contributing, 1 + len(self._others))]
@@ -121,16 +124,16 @@ class LocalEngine:
         return metrics
 
     def sync(self, timeout: float) -> None:
-        """Load the weights into every sampler as version + 1."""
+        """Load the trained weights into every sampler and increase the version by 1."""
         self._call(timeout, f"serving version {self.version + 1}", partial(self._serve, self.version + 1))
 
     def save(self, folder: Path) -> None:
-        """Save the weights as a Hugging Face model folder, the optimizer, and the lives of pending batches."""
+        """Save a Hugging Face model folder, the optimizer, any LoRA adapter, and the lives of pending batches."""
         self.save_model(folder / "model")
         self.first.learner.save(folder)
         if self.plan.lora:
             save_adapter(self.first.model, folder, self.base_identity)
-        # A batch whose lives all failed is left out, with those after it, so that a resumed run rolls them out again.
+        # Omit the first batch whose lives all failed and all later ones, so that a resumed run rolls them out again.
         if pending := list(takewhile(lambda lives: any(not life.failure for life in lives), self._lives)):
             write_lives(folder / PENDING, pending)
 
@@ -143,12 +146,12 @@ class LocalEngine:
         self.plan.profile.save(folder)
 
     def load(self, folder: Path, version: int) -> None:
-        """Load a checkpoint of `save` and serve its weights as `version`."""
+        """Load a checkpoint written by `save` and serve its weights as `version`."""
         if self.plan.lora:
             load_adapter(self.first.model, folder, self.base_identity)
         elif (folder / ADAPTER).is_file():
             raise ValueError(
-                f"{folder} was trained with LoRA; expected learner.lora, or model={folder} and no --init-from"
+                f"{folder} is a LoRA checkpoint: set learner.lora, or use model={folder} instead of --init-from"
             )
         else:
             saved, _ = load_model(folder / "model", Place(dtype=self.plan.place.dtype))
@@ -165,7 +168,7 @@ class LocalEngine:
         self.first.learner.steps = 0
 
     def close(self) -> None:
-        """Stop the other processes; kill them if a call was abandoned."""
+        """Stop the thread and the other processes. Kill the processes if a call was abandoned."""
         for process, _ in self._others if self._awaiting else ():
             process.kill()  # before closing the connections: the thread may be reading from one
         self._thread.close()

@@ -34,15 +34,15 @@ class Request:
 
 
 class LocalSession:
-    """One sequence with its row of the cache."""
+    """One sequence and its slot in the cache."""
 
     def __init__(self, sampler: LocalSampler, names: Names) -> None:
         self.sampler = sampler
         self.names = names
         self.length = 0
-        """Number of ids in the cache."""
+        """Number of token ids in the cache."""
         self.pending: list[int] = []
-        """Ids that are not cached yet: the last sampled id, or all earlier ids of a new branch."""
+        """Token ids that are not cached yet: the last sampled id, or all earlier ids of a new branch."""
         self.turn = 0
         self.slot = -1
         self.opened_at = 0
@@ -55,12 +55,12 @@ class LocalSession:
         self.sampler._leave(self)
 
     async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
-        """Append new ids and sample an answer; logprobs are those of the sampled distribution."""
+        """Append new ids and sample an answer. Logprobs are those of the distribution that was sampled from."""
         self._check_open()
         return await self.sampler._sample(self, ids, params)
 
     def fork(self, names: Names) -> LocalSession:
-        """Return a branch of this session, to be entered before use; the prefix is copied, not computed again."""
+        """Return a branch of this session. Enter the branch before use. The prefix is copied, not computed again."""
         self._check_open()
         branch = LocalSession(self.sampler, names)
         branch.pending = [*self.sampler.held(self), *self.pending]
@@ -74,10 +74,10 @@ class LocalSession:
 
 
 class LocalSampler:
-    """Sample from a causal LM in this process.
+    """Sampler of a causal LM in this process.
 
-    The batch decodes once every open session has a request, with rows in the order of their slots, so that equal seeds
-    give equal numbers. Sessions beyond `max_sessions`, or beyond what fits in the cache at full length, queue.
+    The batch decodes as soon as every open session has a request. Rows are in the order of their slots, so that equal
+    seeds give equal numbers. More sessions than `max_sessions`, or than fit in the cache at full length, wait.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LocalSampler:
         self.max_length = min(int(model.config.max_position_embeddings), max_length or 2**31)
         self.version = 0
         self.generation = 0
-        """Number of times that the cache was dropped."""
+        """Number of times that weights were loaded."""
         self.sampled_tokens = 0
         self._cache = SlotCache(self.max_length)
         places = cache_bytes // (self.max_length * bytes_per_id(model))
@@ -111,9 +111,12 @@ class LocalSampler:
         return LocalSession(self, names)
 
     async def load(self, weights: dict[str, torch.Tensor] | None, version: int) -> None:
-        """Serve other weights, or None for the same model changed in place. RuntimeError if a session is open."""
+        """Serve other weights; pass None if the model was changed in place.
+
+        Raises RuntimeError if a session is open.
+        """
         if self._open:
-            raise RuntimeError(f"{self._open} sessions are open; an episode never spans two versions of the weights")
+            raise RuntimeError(f"cannot load weights while {self._open} sessions are open; close them first")
         if weights is not None:
             self.model.load_state_dict(weights)
         self.version = version
@@ -121,11 +124,11 @@ class LocalSampler:
         self._cache = SlotCache(self.max_length)
 
     def held(self, session: LocalSession) -> list[int]:
-        """Return the ids of a session that are cached."""
+        """Return the cached token ids of a session."""
         return self._cache.held[session.slot][: session.length] if session.length else []
 
     def _join_loop(self) -> None:
-        """Attach to the running event loop; a sampler may outlive several."""
+        """Attach to the running event loop, since a sampler may outlive several loops."""
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._loop, self._changed, self._room = loop, asyncio.Event(), asyncio.Semaphore(len(self._free))
             self._waiting, self._active = [], []
@@ -151,9 +154,12 @@ class LocalSampler:
         self._active = [request for request in self._active if request.session is not session]
 
     async def _sample(self, session: LocalSession, ids: list[int], params: SamplingParams) -> Sampled:
-        # Refused here: inside the batch, one caller's mistake would fail every request.
+        # Raise here, because inside the batch one caller's mistake would fail every request.
         if params.max_tokens < 1 or not (ids or session.pending):
-            raise ValueError(f"{params.max_tokens} ids wanted after {len(ids)} new ones; expected at least 1 of each")
+            raise ValueError(
+                f"max_tokens is {params.max_tokens}, with {len(ids)} new token ids; "
+                "expected max_tokens of at least 1, and new ids in the first request"
+            )
         room = self.max_length - session.length - len(session.pending) - len(ids)
         if room < 1:
             return Sampled([], [], StopReason.FULL, [])
@@ -202,7 +208,7 @@ class LocalSampler:
         return self._run(batch, [request.new or request.session.pending for request in batch])
 
     def _run(self, batch: list[Request], news: list[list[int]]) -> torch.Tensor:
-        """Run the model over new ids of each row in one pass; return the logits after the last, (B, V)."""
+        """Run the model over new ids of each row in one pass. Return the logits after the last id of each, (B, V)."""
         counts_B = np.array([len(new) for new in news])
         starts_B, slots_B = np.array([(request.session.length, request.session.slot) for request in batch]).T
         slots_N, ends_B = np.repeat(slots_B, counts_B), np.cumsum(counts_B)
@@ -273,7 +279,7 @@ class LocalSampler:
         return torch.tensor(values, dtype=dtype, device=self.device)
 
     def _finish(self, request: Request) -> bool:
-        """Resolve a request if its last id ends the answer; return whether it does."""
+        """Return whether the last id of a request ends the answer, and if so resolve the request."""
         if request.ids[-1] in self.stop_ids:
             stop = StopReason.STOP
         elif len(request.ids) == request.params.max_tokens:

@@ -37,11 +37,11 @@ def messages(ids: Sequence[int]) -> list[dict[str, str]]:
 
 
 class EndpointError(ConnectionError):
-    """The endpoint gave no answer: an infrastructure failure."""
+    """Infrastructure failure: the endpoint gave no answer."""
 
 
 class RefusedError(EndpointError):
-    """The endpoint refuses for good; retries are useless."""
+    """Permanent refusal by the endpoint; retries are useless."""
 
 
 class _BadResponse(Exception):  # noqa: N818
@@ -50,7 +50,7 @@ class _BadResponse(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The address of a served model, with its retry policy and timeout."""
+    """Address, retry policy and timeout of a served model."""
 
     name: str
     url: str = OPENAI_URL
@@ -60,20 +60,22 @@ class Endpoint:
     """Maximum number of concurrent requests."""
     tries: int = 6
     pause: float = 1.0
-    """Approximate seconds before the second try; doubled for each later try, and at least what the server asks for."""
+    """Approximate seconds before the second try, doubled for each later try, or longer if the server asks; never more
+    than MAX_PAUSE."""
     timeout: float = 600.0
     """Timeout of one try, from first to last byte, in seconds."""
 
     @classmethod
     def from_environment(cls, name: str, at_once: int) -> Endpoint:
-        """Read address and key from the environment. Raises ValueError, without quoting the key, if one is invalid."""
+        """Read address and key from the environment.
+
+        Raises ValueError, without quoting the key, if either is invalid or both are missing.
+        """
         url, key = os.environ.get(URL, "").strip(), os.environ.get(KEY, "").strip()
         if not (url or key):
             raise ValueError(f"openai:{name} needs {KEY}, or {URL} for your own server, such as http://host:8000/v1")
         if not _valid_url(url or OPENAI_URL):
-            raise ValueError(
-                f"{URL} is not an address like https://host:port/v1, without a name, a password or a query"
-            )
+            raise ValueError(f"{URL} must look like https://host:port/v1 and contain no user name, password or query")
         if not re.fullmatch(r"[\x21-\x7e]*", key):
             raise ValueError(f"{KEY} has characters that are not allowed in a header")
         return cls(name, url or OPENAI_URL, key or "none", at_once)
@@ -107,7 +109,7 @@ class EndpointSession:
         return None
 
     async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
-        """Send the new text and return the answer; ids are characters, and their logprobs are NaN."""
+        """Send the chat with the new text and return the answer. Its ids are code points, and its logprobs are NaN."""
         rng = stream(*self.names, self.turn)
         self.turn += 1
         text, stop = await self.sampler.answer([*self.ids, *ids], params, rng)
@@ -117,10 +119,10 @@ class EndpointSession:
 
 
 class EndpointSampler:
-    """Sample from an endpoint, with retries and a bounded number of concurrent requests, in one event loop.
+    """Sampler of an endpoint, with retries and a maximum number of concurrent requests, in one event loop.
 
-    A request that fails in all tries raises EndpointError. One that is refused for good, such as for a wrong key,
-    raises RefusedError, and so do all later ones without being sent.
+    A request that fails in all tries raises EndpointError. A request that is refused permanently, such as for a wrong
+    key, raises RefusedError. After that, all requests raise RefusedError and are not sent.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -150,7 +152,10 @@ class EndpointSampler:
         raise ValueError(f"{self.endpoint} only answers; training needs a model folder")
 
     async def answer(self, ids: list[int], params: SamplingParams, rng: Any) -> tuple[str, StopReason]:
-        """Return the model's next message and its stop reason; empty and FULL if the chat is too long for it."""
+        """Return the model's next message and the stop reason.
+
+        If the chat is too long for the model, the message is empty and the stop reason is FULL.
+        """
         import tenacity
 
         e, body = self.endpoint, self._body(ids, params, int(rng.integers(2**31)))
@@ -177,7 +182,7 @@ class EndpointSampler:
                 raise RefusedError(self.refused) from None
 
     def _body(self, ids: list[int], params: SamplingParams, seed: int) -> dict[str, Any]:
-        # A missing option would take the server's own default, so all that change the distribution are sent.
+        # Send all options that change the distribution, because servers have their own defaults.
         limit = "max_completion_tokens" if self.endpoint.url.startswith(OPENAI_URL) else "max_tokens"
         options = {"temperature": params.temperature, "top_p": 1.0, "seed": seed, limit: params.max_tokens}
         return {"model": self.endpoint.name, "messages": messages(ids), **options}
@@ -205,7 +210,7 @@ class EndpointSampler:
 
 
 def _transient(error: BaseException | None) -> bool:
-    """Whether another try may succeed."""
+    """Return whether another try may succeed."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
@@ -214,7 +219,10 @@ def _transient(error: BaseException | None) -> bool:
 
 
 def _pause(state: Any, first: float, draw: float) -> float:
-    """Return seconds until the next try: what the server asks for, or a jittered exponential backoff if longer."""
+    """Return the seconds until the next try, at most MAX_PAUSE.
+
+    They are a jittered exponential backoff, doubled for each later try, or longer if the server asks.
+    """
     asked = getattr(getattr(state.outcome.exception(), "response", None), "headers", {}).get("retry-after", "")
     least = float(asked) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", asked) else 0.0
     grown = first * 2.0 ** int(state.attempt_number - 1)

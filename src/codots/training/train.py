@@ -54,8 +54,11 @@ def train(
     The run folder holds `config.yaml`, `metrics.jsonl`, `rollouts/`, `checkpoints/`, the files of the loggers and, at
     the end, `model/`. Closing the iterator saves a checkpoint; `resume` continues from the last one, bit for bit.
     `engine` replaces the engine of the recipe and is closed with the run. `on_progress` is called with the name of
-    each stage when it starts. Raises ValueError for an invalid recipe, ArithmeticError for non-finite or inconsistent
-    numbers before they reach the weights, and TimeoutError for a stage that takes longer than `stage_timeout`.
+    each stage when it starts.
+
+    Raises ValueError for an invalid recipe, and TimeoutError for a stage that takes longer than `stage_timeout`. Raises
+    ArithmeticError for non-finite numbers, or if sampler and learner logprobs differ too much, before the weights
+    change. Raises RuntimeError if every life of a step failed.
     """
     timeout, learner = config.stage_timeout, config.learner
     with ExitStack() as stack:
@@ -90,9 +93,9 @@ def train(
 
 
 def collect_lives(run: Run, step: int) -> list[Life]:
-    """Submit the jobs of all steps up to `delay` steps ahead, and collect the lives of this step.
+    """Submit the jobs of this step and the next `delay` steps, and collect the lives of this step.
 
-    Pending batches are those of this step and the following ones, in order. Raises RuntimeError if every life failed.
+    Jobs that are already pending are not submitted again. Raises RuntimeError if every life failed.
     """
     config, engine = run.config, run.engine
     last = min(step + config.engine.delay, config.steps)
@@ -100,12 +103,12 @@ def collect_lives(run: Run, step: int) -> list[Life]:
         engine.submit(step_jobs(run.entries, config.seed, ahead), config.stage_timeout)
     lives = engine.collect(config.stage_timeout)
     if all(life.failure for life in lives):
-        raise RuntimeError(f"every life of step {step} is missing: {lives[0].failure}")
+        raise RuntimeError(f"every life of step {step} failed; the first error: {lives[0].failure}")
     return lives
 
 
 def with_reference(run: Run, batch: list[Sample]) -> list[Sample]:
-    """Add the reference model's logprobs if the loss has a KL penalty."""
+    """Return the batch, with the reference model's logprobs if the loss has a KL penalty."""
     if not run.config.learner.kl_coef:
         return batch
     rows = run.engine.logprobs(batch, run.config.stage_timeout, reference=True)
@@ -113,7 +116,10 @@ def with_reference(run: Run, batch: list[Sample]) -> list[Sample]:
 
 
 def check_logprob_gap(run: Run, batch: Sequence[Sample], metrics: dict[str, float]) -> None:
-    """Raise ArithmeticError if sampler and learner logprobs differ too much under the same weights."""
+    """Raise ArithmeticError if sampler and learner logprobs differ by more than `max_logprob_gap` on average.
+
+    Batches with tokens of older weights are not checked.
+    """
     limit, gap, version = run.config.max_logprob_gap, metrics["train/logprob_gap"], run.engine.version
     fresh = all(v == version for s in batch for v, sampled in zip(s.versions, s.mask, strict=True) if sampled)
     if fresh and not gap <= limit:
@@ -125,7 +131,10 @@ def check_logprob_gap(run: Run, batch: Sequence[Sample], metrics: dict[str, floa
 
 @contextmanager
 def saving_bad_step(run: Run, step: int, blocks: Sequence[Block], credit: Sequence[Advantages]) -> Iterator[None]:
-    """On ArithmeticError, save the lives and samples of the step in `stopped/`, and a checkpoint if possible."""
+    """On ArithmeticError, save the lives and samples of this step in `stopped/`, and re-raise the error.
+
+    Also save a checkpoint of the previous step, if it has none and the engine still holds that state.
+    """
     steps_before = run.engine.steps
     try:
         yield
@@ -143,7 +152,10 @@ def saving_bad_step(run: Run, step: int, blocks: Sequence[Block], credit: Sequen
 def step_metrics(
     run: Run, step: int, blocks: Sequence[Block], credit: Sequence[Advantages], updates: Sequence[dict[str, float]]
 ) -> dict[str, float]:
-    """Return the metrics of a step, before its weights are served. `updates` are the metrics of its mini-batches."""
+    """Return the metrics of a step. Call before `engine.sync`, which changes the version.
+
+    `updates` are the metrics of the mini-batches. Also add the sampled tokens to `run.tokens`.
+    """
     config = run.config
     values = summary(blocks) | credit[0].metrics
     values |= {name: float(np.mean([update[name] for update in updates])) for name in (updates[0] if updates else {})}
@@ -178,7 +190,7 @@ def report_and_save(
 
 
 def first_packs(block: Block, count: int) -> Block:
-    """Return the first packs of a block with their lives."""
+    """Return a block of the first `count` packs and their lives."""
     return replace(block, packs=block.packs[:count], lives=block.lives[: count * block.entry.group_size])
 
 
