@@ -1,1 +1,1 @@
-"""The algorithm: credit and policy losses, without any rollout or model."""
+"""The algorithm: credit and policy losses, independent of rollouts and models."""

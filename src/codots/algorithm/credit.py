@@ -2,11 +2,11 @@
 
 Return, baseline, scale and balance are chosen independently and applied in this order. Arrays hold P packs, G lives of
 each and E = 2S - 1 episodes of a life: first its S solves, then its S - 1 updates, each in task order. A mixture of
-domains is a list of such blocks, of any S: return, baseline and scale are computed per block, and balance over all
-episodes of its scope.
+domains is a list of such blocks, which may differ in S. Return, baseline and scale are computed per block. The balance
+is applied to all episodes of a scope together.
 
-GAE over episodes has no preset: with the other lives' mean return at the same position as value, it equals, term by
-term, "discounted" by gamma * lambda with "leave-one-out".
+There is no preset for GAE over episodes. If the value is the mean return of the other lives at the same position, GAE
+equals "leave-one-out" with returns that are "discounted" by gamma * lambda, term by term.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from codots.core.suggest import check_known
 
 @dataclass(frozen=True)
 class Estimator:
-    """One estimator; `advantages` overrides any field by its name."""
+    """Settings of one estimator. Keyword arguments of `advantages` override fields by name."""
 
     returns: str = "mean"
     baseline: str = "leave-one-out"
@@ -57,9 +57,10 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Rewards:
-    """Rewards and sampled tokens of one block, P packs of G lives: solves (P, G, S), updates (P, G, S-1).
+    """Rewards and counts of sampled tokens of one block, with P packs of G lives.
 
-    A life whose rewards are all NaN is missing.
+    Arrays of solves have shape (P, G, S), arrays of updates (P, G, S-1). A life whose rewards are all NaN is missing
+    (lost to an infrastructure failure).
     """
 
     solve_PGS: ArrayLike
@@ -86,7 +87,7 @@ def advantages(
     preset: str = "paper",
     **overrides: Any,
 ) -> Advantages:
-    """Turn the rewards of groups of lives, as one block, into one advantage per episode; see `block_advantages`."""
+    """Turn the rewards of groups of lives into one advantage per episode: `block_advantages` for a single block."""
     block = Rewards(solve_PGS, update_PGS, solve_tokens_PGS, update_tokens_PGS)
     return block_advantages([block], preset, **overrides)[0]
 
@@ -94,17 +95,20 @@ def advantages(
 def block_advantages(blocks: Sequence[Rewards], preset: str = "paper", **overrides: Any) -> list[Advantages]:
     """Turn the rewards of groups of lives, block by block, into one advantage per episode.
 
-    Rewards: solve (P, G, S), update (P, G, S-1), where `update[..., j]` is the format reward of the rewrite made after
-    task j. A life whose rewards are all NaN is missing: its advantages are 0 and it enters no mean. A group with fewer
-    than two lives has advantages 0. Token counts (sampled, trained tokens per episode) have the shapes of the rewards.
+    Rewards of solves have shape (P, G, S), rewards of updates (P, G, S-1): `update[..., j]` is the format reward of the
+    rewrite after task j. A life whose rewards are all NaN is missing: its advantages are 0 and it is excluded from all
+    means. All advantages of a group with fewer than two lives are 0. Token counts (sampled, trained tokens per episode)
+    have the shapes of the rewards.
 
     Metrics, over all blocks: `missing_lives`, `groups_used` (packs with two lives or more), `zero_signal_groups`
-    (fraction of the solve groups, one per used pack and position, whose returns are all equal), `solve_abs`,
-    `update_abs` (mean absolute advantages), `red_active` (fraction of the scopes), `red_temperature` (mean, only where
-    active) and, given token counts, `token_mean_before` and `token_mean_after` the balance.
+    (fraction of the solve groups whose returns are all equal; each used pack has one such group per position),
+    `solve_abs`, `update_abs` (mean absolute advantages), `red_active` (fraction of the scopes to which RED was applied)
+    and `red_temperature` (mean over these scopes). If token counts are given, also `token_mean_before` and
+    `token_mean_after` (token-weighted mean advantage before and after the balance).
 
-    Raises ValueError for a partly missing life, mismatched shapes, unknown options, and a balance without token
-    counts. Source: preset "paper" is the paper's section on credit and RED; the others are ours.
+    Raises ValueError for a partly missing life, an infinite reward, mismatched shapes or unknown options, and if a
+    balance is used but token counts are missing. Source: preset "paper" is the paper's section on credit and RED; the
+    other presets are ours.
     """
     estimator = choose(preset, **overrides)
     credited, metrics = balanced([Credited.of(rewards, estimator) for rewards in blocks], estimator)
@@ -158,7 +162,7 @@ def summary(blocks: Sequence[Credited]) -> dict[str, float]:
 
 
 def choose(preset: str, /, **overrides: Any) -> Estimator:
-    """Return the preset with these overrides; ValueError for unknown or invalid ones."""
+    """Return the preset with these overrides. Raises ValueError for unknown names or invalid values."""
     check_known(preset, PRESETS, "preset")
     for name, value in overrides.items():
         check_known(name, (field.name for field in fields(Estimator)), "credit option")
@@ -173,7 +177,7 @@ def choose(preset: str, /, **overrides: Any) -> Estimator:
 
 
 def join(what: str, solve_PGS: ArrayLike, update_PGS: ArrayLike) -> Floats:
-    """Join solve (P, G, S) and update (P, G, S-1) to (P, G, E); ValueError for other shapes."""
+    """Join solve (P, G, S) and update (P, G, S-1) to (P, G, E). Raises ValueError for other shapes."""
     solve_PGS, update_PGS = np.asarray(solve_PGS, dtype=np.float64), np.asarray(update_PGS, dtype=np.float64)
     if solve_PGS.ndim != 3 or update_PGS.shape != (*solve_PGS.shape[:2], solve_PGS.shape[2] - 1):
         raise ValueError(f"{what} must be (P, G, S) and (P, G, S-1), got {solve_PGS.shape} and {update_PGS.shape}")
@@ -181,7 +185,7 @@ def join(what: str, solve_PGS: ArrayLike, update_PGS: ArrayLike) -> Floats:
 
 
 def lives_present(rewards_PGE: Floats) -> Bools:
-    """Return which lives are present, (P, G, 1); ValueError for a partly missing life or an infinite reward."""
+    """Return which lives are present, (P, G, 1). Raises ValueError for a partly missing life or an infinite reward."""
     missing_PGE = np.isnan(rewards_PGE)
     missing_PG1 = np.expand_dims(missing_PGE.all(axis=2), 2)
     for pack, life, _ in np.argwhere(missing_PGE & ~missing_PG1):
@@ -192,7 +196,10 @@ def lives_present(rewards_PGE: Floats) -> Bools:
 
 
 def token_counts(solve: ArrayLike | None, update: ArrayLike | None, used_PG1: Bools, S: int) -> Floats | None:
-    """Return the counts as (P, G, E), 0 where a life is not used, or None if not both are given."""
+    """Join token counts to (P, G, E), with 0 for unused lives. Returns None unless both arrays are given.
+
+    Raises ValueError for other shapes or negative counts.
+    """
     if solve is None or update is None:
         return None
     tokens_PGE = join("token counts", solve, update)
@@ -202,11 +209,12 @@ def token_counts(solve: ArrayLike | None, update: ArrayLike | None, used_PG1: Bo
 
 
 def reward_to_go(solve_PGS: Floats, update_PGS: Floats, returns: str, window: int = 2, gamma: float = 0.9) -> Floats:
-    """Return the return of each episode: the rewards from it onward, (P, G, E).
+    """Compute the return of each episode from its own and later rewards, (P, G, E).
 
-    Solve j counts the rewards of tasks j, j+1, ... and of no update; update j counts its own format reward and the
-    rewards of tasks j+1, j+2, ...: S - j entries in both cases. "coarse" is the sum of all rewards of the life, for
-    every episode. Source: the paper's reward-to-go, which it averages.
+    The return of solve j includes the rewards of tasks j, j+1, ... and no format reward. The return of update j
+    includes its own format reward and the rewards of tasks j+1, j+2, ... Both have S - j entries. With "coarse", the
+    return of every episode is the sum of all rewards of the life. Source: the reward-to-go of the paper, which averages
+    the entries.
     """
     S = solve_PGS.shape[2]
     if returns == "coarse":
@@ -217,7 +225,10 @@ def reward_to_go(solve_PGS: Floats, update_PGS: Floats, returns: str, window: in
 
 
 def entry_weights(n: int, returns: str, window: int, gamma: float) -> Floats:
-    """Return the weight of each of the n entries of a reward-to-go; "sum" and "discounted" do not normalize."""
+    """Return the weight of each of the n entries of a reward-to-go.
+
+    The weights add up to 1, except for "sum" and "discounted".
+    """
     k = np.arange(n)
     if returns in ("sum", "discounted"):
         return np.power(gamma if returns == "discounted" else 1.0, k)
@@ -226,7 +237,7 @@ def entry_weights(n: int, returns: str, window: int, gamma: float) -> Floats:
 
 
 def balanced(blocks: Sequence[Credited], estimator: Estimator) -> tuple[list[Credited], dict[str, float]]:
-    """Apply the balance to all blocks; return them, and metrics from before and after."""
+    """Apply the balance to all blocks. Return the new blocks, and metrics from before and after."""
     if any(block.tokens_PGE is None for block in blocks):
         if estimator.balance != "none":
             raise ValueError(

@@ -1,8 +1,8 @@
 """Policy-gradient losses with clipping and importance weights.
 
 With the ratio rho = pi / pi_old, a clip mask M and a weight w, all detached, the loss is -(1/N) sum w A M log pi over
-the trained tokens. A loss kind is a clip and a weight. "grpo" and "ppo" are the same loss: it has the classical clipped
-form and the gradient of "rec-oneside-is".
+the trained tokens. A kind of loss combines a clip and a weight. "grpo" and "ppo" name the same loss, which has the
+classical clipped form and the gradient of "rec-oneside-is".
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ AGGREGATIONS = ("token-mean", "episode-mean")
 
 @dataclass(frozen=True)
 class LossParams:
-    """Parameters of a loss; `policy_loss` overrides any field by its name."""
+    """Parameters of a loss. Keyword arguments of `policy_loss` override fields by name."""
 
     aggregation: str = "token-mean"  # equal weight per token, or ("episode-mean") per episode
     eps_low: float = 0.2  # lower end of the trusted range of rho, 1 - eps_low
     eps_high: float = 0.2  # upper end, 1 + eps_high
-    eps_low_ring: float = 0.6  # the ring also keeps good tokens below 1 - eps_low_ring
-    eps_high_ring: float = 2.0  # and bad tokens above 1 + eps_high_ring
+    eps_low_ring: float = 0.6  # the ring also keeps tokens with positive advantage below 1 - eps_low_ring
+    eps_high_ring: float = 2.0  # and tokens with negative advantage above 1 + eps_high_ring
     tis_floor: float = 0.4  # lower bound of a truncated weight
     tis_cap: float = 3.0  # upper bound of a truncated weight
     kl_coef: float = 0.0  # weight of the KL penalty to the reference policy
@@ -36,12 +36,14 @@ class LossParams:
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """A loss kind: its clip, its weight, whether an episode shares one ratio, and its default parameters."""
+    """A kind of loss: a clip, a weight and default parameters."""
 
     clip: Callable[[Tensor, Tensor, LossParams], Tensor]
     weight: Callable[[Tensor, LossParams], Tensor]
     by_episode: bool = False
+    """Whether all tokens of an episode share one ratio."""
     classical: bool = False
+    """Whether the loss has the classical clipped form, which ignores the weight."""
     defaults: LossParams = LossParams()
 
 
@@ -60,19 +62,20 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss to minimize and its metrics; only `logprobs` and `entropy` receive a gradient.
 
-    Shapes: all tensors (N,) of packed tokens, or any one shape, float32 or wider; mask is bool, True where a token is
-    trained; values outside it are ignored. `segments` holds the episode index of each token: "gspo" and
-    "episode-mean" need it, and need all tokens of an episode in one call. `entropy` is the policy's at each token, in
-    nats: `entropy_coef` times its mean is subtracted from the loss.
+    All tensors have shape (N,) for N packed tokens, or any other common shape, and are float32 or wider. `mask` is bool
+    and True where a token is trained; values of other tokens are ignored. `segments` holds the episode index of each
+    token. "gspo" and "episode-mean" need `segments`, and all tokens of an episode in one call. `entropy` holds the
+    entropy of the policy at each token, in nats; `entropy_coef` times its mean is subtracted from the loss.
 
-    `normalizer` divides the sum: the trained tokens (under "episode-mean", the episodes) of the WHOLE batch, or any
-    other constant; None counts those of this call. With the same normalizer for all micro-batches, their losses,
-    gradients and metrics add up to those of the batch; for `loss/ratio_max` take the maximum.
+    The sum over tokens is divided by `normalizer`: the number of trained tokens (with "episode-mean", of episodes) in
+    the WHOLE batch, or any other constant. None uses the number in this call. With the same normalizer for all
+    micro-batches, their losses, gradients and metrics add up to those of the batch. The exception is `loss/ratio_max`:
+    take the maximum over the micro-batches.
 
-    Metrics, detached scalars: `loss/clip_fraction`, `loss/ratio_mean`, `loss/ratio_max`, `loss/kl` (of the old policy
-    from the new, k3), given a reference `loss/ref_kl` (K2) and given an entropy `loss/entropy`. Raises ValueError for
-    unknown names, missing inputs or mismatched shapes. Source: REC, arXiv 2509.24203; GRPO, arXiv 2402.03300; GSPO,
-    arXiv 2507.18071.
+    Metrics, detached scalars: `loss/clip_fraction`, `loss/ratio_mean`, `loss/ratio_max`, `loss/kl` (k3 estimate of the
+    KL divergence of the old policy from the new one), `loss/ref_kl` (K2, if `ref_logprobs` is given) and `loss/entropy`
+    (if `entropy` is given). Raises ValueError for unknown names, missing inputs or mismatched shapes. Source: REC,
+    arXiv 2509.24203; GRPO, arXiv 2402.03300; GSPO, arXiv 2507.18071.
     """
     rule, params = choose(kind, **overrides)
     given = {"old_logprobs": old_logprobs, "advantages": advantages, "ref_logprobs": ref_logprobs, "segments": segments}
@@ -115,7 +118,10 @@ def policy_loss(
 def surrogate(
     rule: PolicyLoss, c: LossParams, logprobs: Tensor, ratio: Tensor, advantages: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the objective of each token, to be maximized, and whether the clip kept it, any shape."""
+    """Return the objective of each token, to be maximized, and whether the clip kept the token.
+
+    Inputs have any common shape; the results have the same shape.
+    """
     kept = rule.clip(ratio.detach(), advantages, c)
     if rule.classical:
         clipped = ratio.clamp(1 - c.eps_low, 1 + c.eps_high)
@@ -125,7 +131,7 @@ def surrogate(
 
 
 def choose(kind: str, /, **overrides: Any) -> tuple[PolicyLoss, LossParams]:
-    """Return the loss and its parameters with these overrides; ValueError for unknown names."""
+    """Return the loss and its parameters with these overrides. Raises ValueError for unknown names."""
     check_known(kind, LOSSES, "loss")
     for name in overrides:
         check_known(name, (field.name for field in fields(LossParams)), "loss parameter")
@@ -142,7 +148,7 @@ def _check(shape: torch.Size, mask: Tensor, **others: Tensor | None) -> None:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but logprobs {tuple(shape)}")
 
 
-# Clips, which select the tokens to keep: (ratio, advantage, params) -> bool, any shape. Source: REC, arXiv 2509.24203.
+# Clips select the tokens to keep: (ratio, advantages, params) -> bool, all of one shape. Source: REC, arXiv 2509.24203.
 
 
 def keep_all(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
@@ -151,7 +157,11 @@ def keep_all(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
 
 
 def one_side(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
-    """Drop good tokens above 1 + eps_high and bad tokens below 1 - eps_low."""
+    """Drop tokens whose ratio has moved too far in the direction of their advantage.
+
+    These are tokens with a positive advantage and a ratio above 1 + eps_high, and tokens with a negative advantage and
+    a ratio below 1 - eps_low.
+    """
     return ((advantages >= 0) & (ratio <= 1 + c.eps_high)) | ((advantages <= 0) & (ratio >= 1 - c.eps_low))
 
 
@@ -161,16 +171,20 @@ def two_side(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
 
 
 def ring(ratio: Tensor, advantages: Tensor, c: LossParams) -> Tensor:
-    """Keep the two-sided range, good tokens far below it and bad tokens far above it."""
+    """Keep the tokens that `two_side` keeps, and some tokens with ratios further from 1.
+
+    These are tokens with a positive advantage and a ratio of at most 1 - eps_low_ring, and tokens with a negative
+    advantage and a ratio of at least 1 + eps_high_ring.
+    """
     fell, rose = ratio <= 1 - c.eps_low_ring, ratio >= 1 + c.eps_high_ring
     return two_side(ratio, advantages, c) | ((advantages >= 0) & fell) | ((advantages <= 0) & rose)
 
 
-# Weights of the kept tokens: (ratio, params) -> weight, any shape.
+# Weights of the kept tokens: (ratio, params) -> weight, both of one shape.
 
 
 def no_is(ratio: Tensor, c: LossParams) -> Tensor:
-    """Weight every token by 1, without importance sampling."""
+    """Weight every token by 1: no importance sampling."""
     return torch.ones_like(ratio)
 
 
@@ -186,7 +200,7 @@ def truncated_is(ratio: Tensor, c: LossParams) -> Tensor:
 
 GSPO = LossParams("episode-mean", eps_low=3e-4, eps_high=4e-4)
 LOSSES = {
-    "rec-oneside-nois": PolicyLoss(one_side, no_is),  # the paper's
+    "rec-oneside-nois": PolicyLoss(one_side, no_is),  # the loss of the paper
     "rec-twoside-nois": PolicyLoss(two_side, no_is),
     "rec-ring-nois": PolicyLoss(ring, no_is),
     "rec-oneside-is": PolicyLoss(one_side, full_is),
@@ -199,12 +213,18 @@ LOSSES = {
 
 
 def episode_mean(values: Tensor, trained: Tensor, segments: Tensor | None) -> Tensor:
-    """Return, for each token, the mean over the trained tokens of its episode; inputs are 0 where not trained."""
+    """Return for each token the mean of `values` over the trained tokens of the token's episode.
+
+    `values` and `trained` must be 0 for tokens that are not trained.
+    """
     return episode_sum(values, segments) / episode_sum(trained, segments).clamp(min=1)
 
 
 def episode_sum(values: Tensor, segments: Tensor | None) -> Tensor:
-    """Return, for each token, the sum of the values over its episode, any shape."""
+    """Return for each token the sum of `values` over the token's episode.
+
+    Any shape; the result has the shape of the input.
+    """
     if segments is None:
         raise ValueError("gspo and episode-mean need segments: the episode index of each token")
     index = torch.unique(segments, return_inverse=True)[1]
@@ -212,5 +232,5 @@ def episode_sum(values: Tensor, segments: Tensor | None) -> Tensor:
 
 
 def k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Return the K2 estimate of the KL divergence per token, 0.5 (log pi - log pi_ref)^2, any shape."""
+    """Return the K2 estimate of the KL divergence of each token: 0.5 (log pi - log pi_ref)^2, in any shape."""
     return 0.5 * (logprobs - ref_logprobs) ** 2

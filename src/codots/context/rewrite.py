@@ -49,7 +49,7 @@ class Parsed:
 
 
 class Strategy(Protocol):
-    """A strategy to carry knowledge over tasks as text."""
+    """A strategy that carries knowledge from task to task as text."""
 
     def initial(self) -> str:
         """Return the context before the first task."""
@@ -64,7 +64,7 @@ class Strategy(Protocol):
         ...
 
     def parse(self, text: str, context: str) -> Parsed:
-        """Parse the new context from a reply; `context` is the one it replaces."""
+        """Parse the new context from a reply. `context` is the old context."""
         ...
 
 
@@ -73,14 +73,14 @@ _render = Prompts(__package__)
 
 @dataclass(frozen=True)
 class Rewrite:
-    """Rewrite the whole context after each task (arXiv 2606.20002, section 2).
+    """Strategy that rewrites the whole context after each task (arXiv 2606.20002, section 2).
 
     A reply is accepted if it contains the opening and the closing tag exactly once, in order, and the text between them
     is no longer than the cap. An empty text is a valid empty context.
     """
 
     on_parse_failure: Literal["keep", "wipe"] = "keep"
-    """What follows a rejected reply: the old context (`keep`) or, as in the paper, an empty one (`wipe`)."""
+    """Context after a rejected reply: the old one (`keep`) or, as in the paper, an empty one (`wipe`)."""
     cap: int = 4000
     """Maximum length of a context, in characters."""
 

@@ -19,26 +19,26 @@ STAGE_TIMEOUT = 3600.0
 MAX_TIMEOUT = 1e8
 """Largest timeout that works on every platform, in seconds: three years."""
 GRACE = 10.0
-"""Seconds that an interrupted call gets to clean up before its thread is left behind."""
+"""Time that an interrupted call has to clean up before its thread is abandoned, in seconds."""
 
 
 class _Interrupt(SystemExit):
-    """Ends an abandoned call; neither `except Exception` nor asyncio keeps it to itself."""
+    """Exception that ends an abandoned call. Neither `except Exception` nor asyncio swallows it."""
 
 
 @dataclass
 class _Call:
-    """One call and a queue of what it sends back: events, then a result or an error."""
+    """One call and the queue of its answers: events, then a result or an error."""
 
     work: Callable[[Callable[[Any], None]], Any]
     answers: SimpleQueue[tuple[str, Any]] = field(default_factory=SimpleQueue)
 
 
 class SideThread:
-    """Run calls one after another in a thread of its own, so that the caller can stop waiting for one.
+    """A thread that runs calls one after another, so that the caller can stop waiting for a call.
 
-    After a timeout or an interrupt the call is ended at its next bytecode, and the thread takes no further calls. The
-    thread is a daemon: a call that hangs outside of Python keeps no process alive.
+    After a timeout or an interrupt the call ends at its next bytecode, and the thread accepts no further calls. The
+    thread is a daemon: a call that hangs outside of Python does not keep the process alive.
     """
 
     def __init__(self) -> None:
@@ -54,16 +54,17 @@ class SideThread:
         work: Callable[[Callable[[Any], None]], T],
         on_event: Callable[[Any], None] = lambda event: None,
     ) -> T:
-        """Return what `work` returns, or raise what it raises.
+        """Run `work` in the thread, and return its result or raise its exception.
 
-        `work` receives a function; its calls are passed to `on_event` in the caller's thread.
-        Raises TimeoutError, naming what was being done, after `seconds`; RuntimeError after an earlier timeout.
+        `work` receives a function that sends an event to `on_event`, which runs in the caller's thread. Raises
+        TimeoutError, with `doing` in the message, after `seconds`. Raises RuntimeError if an earlier call was abandoned
+        or the thread is closed.
         """
         if self._broken:
             raise RuntimeError(f"cannot go on with {doing}: an earlier call was abandoned during {self._broken}")
         if self._closed:
             raise RuntimeError(f"cannot go on with {doing}: it is closed")
-        if sys.is_finalizing():  # no thread starts any more
+        if sys.is_finalizing():  # no thread can start any more
             return work(on_event)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True)
@@ -86,12 +87,12 @@ class SideThread:
         return result
 
     def close(self, grace: float = GRACE) -> bool:
-        """End the thread; return whether it ended within `grace` seconds."""
+        """End the thread, and return whether it ended within `grace` seconds."""
         self._closed = True
         if self._thread is None or sys.is_finalizing():
             return True
         self._calls.put(None)
-        if self._thread.is_alive():  # else an interrupt came before it had started
+        if self._thread.is_alive():  # otherwise an interrupt came before the thread started
             self._thread.join(grace)
         return not self._thread.is_alive()
 
@@ -118,7 +119,7 @@ def _emit(call: _Call, event: Any) -> None:
 
 
 def within(seconds: float, doing: str, work: Callable[[], T]) -> T:
-    """Return what `work` returns, run in a thread of its own; raise TimeoutError if it takes longer than `seconds`."""
+    """Run `work` in a new thread and return its result. Raises TimeoutError if `work` takes longer than `seconds`."""
     thread = SideThread()
     try:
         return thread.call(seconds, doing, lambda _: work())
@@ -127,7 +128,7 @@ def within(seconds: float, doing: str, work: Callable[[], T]) -> T:
 
 
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in an event loop of its own, which logs nothing if the call that it serves is abandoned."""
+    """Run a coroutine in a new event loop, and log nothing if the surrounding call is abandoned."""
 
     def quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not isinstance(context.get("exception"), _Interrupt):

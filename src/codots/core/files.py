@@ -41,7 +41,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def writable(path: Path) -> None:
-    """Raise ValueError if this file cannot be written; called before there is anything to write."""
+    """Raise ValueError if the parent folder of this path is missing, or the path exists but is not a regular file.
+
+    Call this before the work whose result is to be written there.
+    """
     why = ""
     if not path.parent.is_dir():
         why = f"there is no folder {path.parent}{closest(path.parent)}"
@@ -52,7 +55,10 @@ def writable(path: Path) -> None:
 
 
 def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder atomically; after a failure nothing of it remains."""
+    """Write a folder atomically. After a failure, no partly written folder remains.
+
+    `fill` writes the files to a temporary folder, which then replaces `whole`.
+    """
     part = whole.with_name(f".{whole.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -72,7 +78,10 @@ def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes; the kernel releases the lock however this process ends."""
+    """Lock a folder against other processes. The kernel releases the lock however this process ends.
+
+    Raises ValueError if another process has the lock. If the folder cannot be locked, only logs a warning.
+    """
     with (folder / LOCK).open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

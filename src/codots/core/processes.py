@@ -13,7 +13,7 @@ from typing import Any
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
     """Block SIGINT while child processes start; only the main process handles Ctrl-C."""
-    resource_tracker.ensure_running()  # else multiprocessing starts it in here, and unblocks SIGINT
+    resource_tracker.ensure_running()  # otherwise multiprocessing starts it in this block and unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -23,7 +23,7 @@ def sigint_blocked() -> Iterator[None]:
 
 @contextmanager
 def worker_map(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Yield a `map` over worker processes, or the built-in one for one worker; an exception stops the workers."""
+    """Yield a `map` over worker processes, or the built-in `map` for one worker. An exception stops the workers."""
     if workers == 1:
         yield map
         return

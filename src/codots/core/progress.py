@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with the name of the current part, the amount done, and the total."""
+"""Callback that receives the name of the current part, the amount done, and the total."""
 
 
 def no_progress(part: str, done: int, total: int) -> None:

@@ -13,7 +13,7 @@ SHORT = 8
 
 
 def without_secrets(text: str) -> str:
-    """Mask the login of every URL, and the values of all environment variables that are named like a secret."""
+    """Mask the login of every URL, and the values of environment variables whose names suggest a secret."""
     for name, value in os.environ.items():
         if NAMED.search(name) and len(value) >= SHORT:
             text = text.replace(value, f"<{name}>")

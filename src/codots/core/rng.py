@@ -16,5 +16,5 @@ def digest(*names: str | int) -> int:
 
 
 def stream(*names: str | int) -> np.random.Generator:
-    """Return the random generator of these names; equal names give equal draws, whatever was drawn before."""
+    """Return a new random generator seeded by these names. Equal names give equal draws, whatever was drawn before."""
     return np.random.Generator(np.random.PCG64(digest(*names)))

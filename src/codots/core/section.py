@@ -16,7 +16,7 @@ class Section(BaseModel):
 
 
 class Config(Section):
-    """A whole recipe, or the settings of a command; a key of an earlier version is refused with its present name."""
+    """A whole recipe, or the settings of a command. The error for a key of an earlier version has the present name."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def nearest(given: object, known: Iterable[str], what: str) -> str:
-    """Return a one-line error for an unknown name; more than 40 known names are counted rather than listed."""
+    """Return a one-line error for an unknown name, with the nearest known name.
+
+    More than 40 known names are counted instead of listed.
+    """
     names = sorted(known)
     close = get_close_matches(str(given).casefold(), by_case := {name.casefold(): name for name in names}, 1, 0.4)
     hint = f"; the nearest is {by_case[close[0]]!r}" if close else ""
@@ -23,7 +26,10 @@ def check_known(given: object, known: Iterable[str], what: str) -> None:
 
 
 def closest(path: Path, *others: str) -> str:
-    """Return a hint with the sibling path, or the other word, nearest to this path; empty if none is close."""
+    """Return a hint with the sibling path, or the word in `others`, that is nearest to this path.
+
+    Returns an empty string if none is close.
+    """
     siblings = path.parent.iterdir() if path.parent.is_dir() else ()
     known = {other: other for other in others} | {e.name: str(e) for e in siblings if e.name != path.name}
     close = get_close_matches(path.name, known, n=1)

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 class Prompts:
-    """Render the prompts of a package: `render = Prompts(__package__)`, then `render("rules", dials=dials)`.
+    """Renderer of the prompts of a package: `render = Prompts(__package__)`, then `render("rules", dials=dials)`.
 
     Templates are in the folder `prompts` of the package, named by prompt and style: `rules.natural.jinja`. Leading
     newlines and trailing white space of the text are removed. A missing value raises jinja2.UndefinedError.

@@ -23,7 +23,7 @@ class Sampled:
 
     ids: list[int]
     logprobs: list[float]
-    """Logprob of each id under the distribution it was sampled from."""
+    """Logprob of each id under the distribution that the id was sampled from."""
     stop: StopReason
     versions: list[int]
     """Version of the weights that sampled each id."""
@@ -35,19 +35,19 @@ class Sample:
 
     ids: list[int]
     mask: list[bool]
-    """True where the policy sampled the id."""
+    """Whether the policy sampled each id."""
     advantages: list[float]
     logprobs: list[float]
-    """Logprobs of the sampler, 0 where the mask is False."""
+    """Logprob of each id in the sampler, or 0 if the mask is False."""
     versions: list[int]
-    """Version of the weights that sampled each id, 0 where the mask is False."""
+    """Version of the weights that sampled each id, or 0 if the mask is False."""
     ref_logprobs: list[float] | None = None
-    """Logprobs of a frozen reference model, 0 where the mask is False; None if the loss does not use them."""
+    """Logprob of each id in a frozen reference model, or 0 if the mask is False. None if the loss uses no reference."""
 
 
 @dataclass
 class Transcript:
-    """The ids of one episode in order; it grows while the episode runs."""
+    """The token ids of one episode, in order. Ids are added while the episode runs."""
 
     ids: list[int] = field(default_factory=list)
     mask: list[bool] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Transcript:
 
     @property
     def tokens(self) -> int:
-        """Number of sampled ids, which are the trained ones."""
+        """Number of sampled ids. Only sampled ids are trained."""
         return sum(self.mask)
 
     def sample(self, advantage: float) -> Sample:

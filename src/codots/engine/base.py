@@ -14,12 +14,12 @@ OnLife = Callable[[Life], None]
 
 
 class Engine(Protocol):
-    """Holds a model in samplers, which roll out, and in learners, which train.
+    """A model in samplers, which roll out, and in learners, which train.
 
-    Timeouts are in seconds. A call that takes longer raises TimeoutError, which names the operation; afterwards the
-    engine can only be closed. Timeouts work in any thread, and no call needs an event loop. Calls are sequential but
-    may come from different threads: `save`, `save_model`, `load` and `init_from` run in threads that a caller can
-    abandon.
+    Timeouts are in seconds. A call that exceeds its timeout raises TimeoutError with the name of the operation;
+    afterwards the engine can only be closed. Timeouts work in any thread, and no call needs an event loop. Calls are
+    sequential but may come from different threads: `save`, `save_model`, `load` and `init_from` run in threads that a
+    caller can abandon.
     """
 
     @property
@@ -50,7 +50,10 @@ class Engine(Protocol):
         ...
 
     def logprobs(self, samples: Sequence[Sample], timeout: float, *, reference: bool = False) -> list[list[float]]:
-        """Return the logprob of every sampled token under the weights or the frozen reference model."""
+        """Return one row of logprobs per sample, with 0 for tokens that were not sampled.
+
+        Logprobs are those of the current weights or, if `reference`, of the frozen reference model.
+        """
         ...
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float, timeout: float) -> dict[str, float]:
@@ -62,7 +65,7 @@ class Engine(Protocol):
         ...
 
     def sync(self, timeout: float) -> None:
-        """Load the weights into every sampler as version + 1."""
+        """Load the trained weights into every sampler and increase the version by 1."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -74,7 +77,7 @@ class Engine(Protocol):
         ...
 
     def load(self, folder: Path, version: int) -> None:
-        """Load a checkpoint of `save` and serve its weights as `version`."""
+        """Load a checkpoint written by `save` and serve its weights as `version`."""
         ...
 
     def init_from(self, folder: Path) -> None:

@@ -18,9 +18,10 @@ PRELOAD = [
 
 
 def model_processes() -> Any:
-    """Start the fork server that preloads the heavy imports, once, and return its multiprocessing context.
+    """Start the fork server, if it is not running, and return its multiprocessing context.
 
-    Returns a spawn context outside Linux, where system libraries do not survive a fork.
+    The fork server preloads the heavy imports. On other systems than Linux, return a spawn context: their system
+    libraries do not survive a fork.
     """
     if sys.platform != "linux":
         return get_context("spawn")

@@ -22,10 +22,10 @@ AT_ONCE = 8
 
 
 class OpenModel:
-    """A model opened for rollouts; its engine starts with the first rollout.
+    """A model opened for rollouts. Its engine starts with the first rollout.
 
-    If NAME of `openai:NAME` is a local folder, its `codots.json` is the profile. Raises ValueError for a missing model
-    or a prompt style that the domain lacks.
+    The profile is the `codots.json` of the model's folder. For `openai:NAME`, that folder is NAME, if it exists on this
+    machine. Raises ValueError if the model is missing or the domain lacks the prompt style.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class OpenModel:
         return str(self.endpoint) if self.endpoint else identity(self.folder)
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll out jobs and return their lives; with an endpoint, `on_life` is called for each when it ends."""
+        """Roll out jobs and return their lives. With an endpoint, `on_life` is called for each life when it ends."""
         if self.engine is None:
             local = Plan(self.folder, self.profile, None, place=self.place)
             self.engine = EndpointEngine(self.endpoint) if self.endpoint else LocalEngine(local, self.workers)

@@ -27,7 +27,7 @@ from codots.sampler.continuous import ContinuousSampler
 from codots.sampler.local import LocalSampler
 
 MakeSampler = Callable[[Any], Sampler]
-"""Makes the sampler of a `Worker`; must be picklable, since it is sent to the other processes."""
+"""Function that makes the sampler of a `Worker`. It must be picklable, because it is sent to the other processes."""
 
 
 def lockstep(worker: Worker) -> Sampler:
@@ -56,9 +56,9 @@ class Plan:
     model: Path
     profile: Profile
     learner: LearnerConfig | None = field(default_factory=LearnerConfig)
-    """None for a model that is not trained."""
+    """Settings of the learner, or None for a model that is not trained."""
     reference: Path | None = None
-    """Frozen reference model of the KL penalty, or None without a penalty."""
+    """Frozen reference model of the KL penalty, or None if there is no penalty."""
     total_steps: int = 0
     """Number of optimizer steps of the whole run, for the learning rate decay."""
     make_sampler: MakeSampler = lockstep
@@ -73,7 +73,7 @@ class Plan:
 
 
 class Worker:
-    """Samples and trains one copy of the model in one process."""
+    """One copy of the model, with its sampler and learner, in one process."""
 
     def __init__(self, plan: Plan) -> None:
         torch.set_num_threads(1)
@@ -95,7 +95,7 @@ class Worker:
         return run_loop(rollouts(jobs, self.sampler, self.render, on_life))
 
     def logprobs(self, samples: Sequence[Sample], reference: bool) -> list[list[float]]:
-        """Return the logprobs of sampled tokens under the weights or the reference model."""
+        """Return one row of logprobs per sample, under the current weights or the reference model."""
         return (self.reference if reference else self.learner).logprobs(samples)
 
     def forward_backward(self, share: Sequence[Sample], normalizer: float) -> dict[str, float]:
@@ -103,7 +103,7 @@ class Worker:
         return self.learner.forward_backward(share, normalizer)
 
     def take_gradient(self) -> Any:
-        """Return the accumulated gradient as an array, since tensors would be sent by file descriptor."""
+        """Return the accumulated gradient as an array, because tensors would be sent by file descriptor."""
         return self.learner.take_gradient().numpy()
 
     def zero_grad(self) -> None:
@@ -111,7 +111,7 @@ class Worker:
         self.learner.zero_grad()
 
     def take_weights(self, weights: np.ndarray) -> None:
-        """Replace the weights by those of the first worker."""
+        """Replace the weights with those of the first worker."""
         self.learner.set_weights(torch.from_numpy(weights))
 
     def serve(self, version: int) -> None:
@@ -120,7 +120,7 @@ class Worker:
 
 
 def serve_calls(connection: Connection, plan: Plan) -> None:
-    """Run the calls of another process until it closes the connection."""
+    """Run the calls of another process until that process closes the connection."""
     try:
         worker = Worker(plan)
         while True:

@@ -10,7 +10,7 @@ from codots.core.transcript import Sample
 
 
 class Learner(Protocol):
-    """Holds the trained weights; several learners may each process a share of a batch."""
+    """The trained weights and their optimizer. Several learners may each process a share of a batch."""
 
     steps: int
     """Number of optimizer steps taken."""
@@ -18,18 +18,22 @@ class Learner(Protocol):
     def forward_backward(self, samples: Sequence[Sample], normalizer: float) -> dict[str, float]:
         """Accumulate the gradient of the samples' loss.
 
-        `normalizer` is that of the whole batch (`learner.batch.normalizer`), so that the gradients of shares add up to
-        the gradient of the batch. Returns sums, which `learner.batch.means` turns into metrics. Raises ArithmeticError
-        for non-finite numbers before they reach the weights.
+        `normalizer` is the normalizer of the whole batch (`learner.batch.normalizer`), so that the gradients of shares
+        add up to the gradient of the batch. Returns sums, which `learner.batch.means` turns into metrics. Raises
+        ArithmeticError if an advantage or a sampler's logprob is not finite.
         """
         ...
 
     def optim_step(self) -> dict[str, float]:
-        """Clip the accumulated gradient and take one optimizer step; RuntimeError if there is no gradient."""
+        """Clip the accumulated gradient and take one optimizer step.
+
+        Raises RuntimeError if there is no gradient. Raises ArithmeticError if the gradient is not finite, before the
+        weights change.
+        """
         ...
 
     def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
-        """Return the logprob of every token under the current weights, 0 where the mask is False."""
+        """Return the logprob of every sampled token under the current weights, and 0 for all other tokens."""
         ...
 
     def state(self) -> Any:

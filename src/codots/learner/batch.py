@@ -16,7 +16,7 @@ from codots.learner.config import LearnerConfig
 from codots.model.attention import Rows, shared_prefix
 
 WEIGHTED = ("train/loss", "train/clip_fraction", "train/ref_kl")
-"""Sums weighted by the aggregation of the loss; all others are sums over tokens."""
+"""Names of the sums that are weighted by the aggregation of the loss. All other sums are over tokens."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class MicroBatch:
 
     samples: list[Sample] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
-    """Token ids of the tree: for each sample, the ids after the prefix it shares with the one before."""
+    """Token ids of the tree: for each sample, all but the last id after the prefix shared with the previous sample."""
     nodes: list[list[int]] = field(default_factory=list)
-    """Index into `ids` of each token of each sample, without its last token, which predicts nothing."""
+    """Indices into `ids` of the tokens of each sample, except the last token, which predicts nothing."""
     shared: list[int] = field(default_factory=list)
-    """Length of the prefix that each sample shares with the one before."""
+    """Length of the prefix that each sample shares with the previous sample."""
 
     def add(self, sample: Sample, shared: int) -> None:
-        """Add a sample whose first `shared` ids equal those of the last added sample."""
+        """Add a sample whose first `shared` ids equal those of the previous sample."""
         fresh = sample.ids[shared:-1]
         before = self.nodes[-1][:shared] if shared else []
         self.nodes.append([*before, *range(len(self.ids), len(self.ids) + len(fresh))])
@@ -52,14 +52,17 @@ class MicroBatch:
 
 
 def in_tree_order(batch: Sequence[Sample]) -> list[tuple[Sample, int]]:
-    """Sort samples so that shared prefixes are adjacent; return each with the length it shares with the one before."""
+    """Sort samples so that shared prefixes are adjacent.
+
+    Returns each sample with the length of the prefix that it shares with the previous sample.
+    """
     ordered = sorted(batch, key=lambda sample: sample.ids)
     shared = [0, *(shared_prefix(one.ids[:-1], other.ids[:-1]) for one, other in pairwise(ordered))]
     return list(zip(ordered, shared, strict=False))
 
 
 def micro_batches(batch: Sequence[Sample], budget: int) -> Iterator[MicroBatch]:
-    """Split a batch into micro-batches of at most `budget` ids, or of one sample that exceeds it."""
+    """Split a batch into micro-batches of at most `budget` token ids. A longer sample has its own micro-batch."""
     part = MicroBatch()
     for sample, shared in in_tree_order(batch):
         if part.samples and len(part.ids) + len(sample.ids) - 1 - shared > budget:
@@ -71,7 +74,7 @@ def micro_batches(batch: Sequence[Sample], budget: int) -> Iterator[MicroBatch]:
 
 
 def fair_shares(batch: Sequence[Sample], n: int) -> list[list[Sample]]:
-    """Split a batch into n shares of about equally many ids, keeping shared prefixes together where possible."""
+    """Split a batch into n shares with about equal numbers of ids, keeping shared prefixes together if possible."""
     shares: list[list[Sample]] = [[] for _ in range(n)]
     ordered = [(sample, len(sample.ids) - shared) for sample, shared in in_tree_order(batch)]
     total, run = sum(fresh for _, fresh in ordered), 0
@@ -82,7 +85,7 @@ def fair_shares(batch: Sequence[Sample], n: int) -> list[list[Sample]]:
 
 
 def trained(part: MicroBatch) -> Iterator[tuple[Sample, list[int], int]]:
-    """Iterate over sampled tokens: the sample, its nodes, and the token's position in it."""
+    """Yield each sampled token as its sample, the nodes of the sample, and the position of the token in the sample."""
     for sample, nodes in zip(part.samples, part.nodes, strict=True):
         for at, sampled in enumerate(sample.mask):
             if sampled:
@@ -90,14 +93,15 @@ def trained(part: MicroBatch) -> Iterator[tuple[Sample, list[int], int]]:
 
 
 def normalizer(samples: Sequence[Sample], config: LearnerConfig) -> int:
-    """Return what the loss divides by: the trained tokens of a batch or, under `episode-mean`, its episodes."""
+    """Return the divisor of the loss: the number of trained tokens of a batch or, with `episode-mean`, of episodes."""
     return len(samples) if config.by_episode else sum(sum(sample.mask) for sample in samples)
 
 
 def means(shares: Sequence[dict[str, float]]) -> dict[str, float]:
     """Turn the sums of all shares of a batch into metrics.
 
-    Loss sums are divided by `weight`, others by `tokens`. Maxima stay maxima.
+    The sums in WEIGHTED are divided by `weight`, all other sums by `tokens`. For maxima, the metric is the maximum over
+    the shares.
     """
     totals = {name: sum(share.get(name, 0.0) for share in shares) for name in ("tokens", "weight")}
     metrics = {}

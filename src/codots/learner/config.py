@@ -18,7 +18,7 @@ LOSS_PARAMS = (*CLIPS, "kl_coef", "entropy_coef")
 
 
 class LoraConfig(Section):
-    """LoRA adapters, trained while the weights of the model stay frozen."""
+    """Settings of LoRA adapters. The weights of the model stay frozen."""
 
     rank: int = Field(default=16, ge=1)
     """Rank of the LoRA matrices."""
@@ -29,7 +29,7 @@ class LoraConfig(Section):
 
 
 class LearnerConfig(Section):
-    """Loss and optimizer of the weights."""
+    """Settings of the loss and the optimizer."""
 
     lr: float = Field(default=3e-4, gt=0, le=100)
     """Learning rate of AdamW."""
@@ -44,19 +44,19 @@ class LearnerConfig(Section):
     max_microbatch_tokens: int = Field(default=2048, ge=1)
     """Maximum number of tokens in one forward pass."""
     gradient_checkpointing: bool = False
-    """Recompute activations in backward instead of storing them: less memory, more time."""
+    """Recompute activations in the backward pass instead of storing them: less memory, more time."""
     lora: LoraConfig | None = None
     """Train LoRA adapters instead of the weights of the model; `lora: {}` uses the defaults."""
     loss: str = DEFAULT_LOSS
     """Policy loss: `rec-oneside-nois`, `grpo`, `ppo`, `gspo`, `reinforce`, ..."""
     eps_low: float | None = Field(default=None, ge=0)
-    """Lower clip range of the probability ratio, 1 - eps_low; the default depends on the loss."""
+    """Lower clip bound of the probability ratio, as 1 - eps_low; the default depends on the loss."""
     eps_high: float | None = Field(default=None, ge=0)
-    """Upper clip range of the probability ratio, 1 + eps_high; the default depends on the loss."""
+    """Upper clip bound of the probability ratio, as 1 + eps_high; the default depends on the loss."""
     eps_low_ring: float | None = Field(default=None, ge=0)
-    """Lower end of the outer ring of `rec-ring-nois`."""
+    """Outer lower bound of the ratio in `rec-ring-nois`, as 1 - eps_low_ring."""
     eps_high_ring: float | None = Field(default=None, ge=0)
-    """Upper end of the outer ring of `rec-ring-nois`."""
+    """Outer upper bound of the ratio in `rec-ring-nois`, as 1 + eps_high_ring."""
     tis_floor: float | None = Field(default=None, ge=0)
     """Smallest importance weight of `rec-oneside-tis`."""
     tis_cap: float | None = Field(default=None, ge=0)

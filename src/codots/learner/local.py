@@ -23,19 +23,22 @@ SUMS = (
     "weight",
     *(f"train/{name}" for name in ("loss", "entropy", "logprob_gap", "logprob_gap_max", "clip_fraction")),
 )
-"""Sums that every share returns, even without contributing episodes, so that all steps have the same metrics."""
+"""Sums that every share returns, even if no episode contributes, so that all steps have the same metrics."""
 
 
 class LocalLearner(Scorer):
-    """Train one causal LM."""
+    """Learner of one causal LM with AdamW."""
 
     def __init__(self, model: Any, config: LearnerConfig, total_steps: int = 0) -> None:
-        """Train this model; `total_steps` is the length of the run, for the learning rate decay."""
+        """Prepare to train this model.
+
+        `total_steps` is the number of optimizer steps of the run, for the learning rate decay; 0 means no decay.
+        """
         super().__init__(model, config)
         self.total_steps = total_steps
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
-        """Master weights of the optimizer, in float32: most updates are too small for half precision."""
+        """Master weights of the optimizer, in float32 because most updates are too small for half precision."""
         self._gradient = torch.zeros(sum(p.numel() for p in self.masters), device=self.device)
         self.optimizer = torch.optim.AdamW(self.masters, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay)
         self._accumulating = False
@@ -45,7 +48,7 @@ class LocalLearner(Scorer):
             enable({"use_reentrant": False})  # the older name is removed in transformers 6
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float) -> dict[str, float]:
-        """Accumulate the gradient of the samples' loss and return sums; skip samples without a gradient."""
+        """Accumulate the gradient of the samples' loss and return sums. Samples that do not contribute are skipped."""
         if not self._accumulating:
             self._gradient.zero_()
         self._accumulating = True
@@ -59,7 +62,11 @@ class LocalLearner(Scorer):
         return sums
 
     def optim_step(self) -> dict[str, float]:
-        """Clip the accumulated gradient and take one optimizer step; RuntimeError if there is no gradient."""
+        """Clip the accumulated gradient and take one optimizer step.
+
+        Raises RuntimeError if there is no gradient. Raises FloatingPointError if the gradient is not finite, before the
+        weights change.
+        """
         gradient = self.take_gradient()
         norm = float(gradient.norm())
         if not math.isfinite(norm):
@@ -74,7 +81,10 @@ class LocalLearner(Scorer):
         return {"train/grad_norm": norm, "train/lr": self.optimizer.param_groups[0]["lr"]}
 
     def take_gradient(self) -> Tensor:
-        """Return the accumulated gradient, flat; the next `forward_backward` overwrites it."""
+        """Return the accumulated gradient as a flat tensor, which the next `forward_backward` overwrites.
+
+        Raises RuntimeError if there is no gradient.
+        """
         if not self._accumulating:
             raise RuntimeError("there is no gradient: call forward_backward before optim_step")
         self._accumulating = False
@@ -93,7 +103,7 @@ class LocalLearner(Scorer):
         return torch.nn.utils.parameters_to_vector(self.masters).detach()
 
     def set_weights(self, weights: Tensor) -> None:
-        """Replace the trained weights by the flat weights of another learner."""
+        """Replace the trained weights with the flat weights of another learner."""
         with torch.no_grad():
             for master, view in zip(self.masters, self._split(weights), strict=True):
                 master.copy_(view)
@@ -107,7 +117,7 @@ class LocalLearner(Scorer):
         return c.lr * warmup * (c.min_lr_ratio + (1 - c.min_lr_ratio) * remaining)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the weights themselves, not a copy."""
+        """Return the state dict of the model, not a copy."""
         state: dict[str, Tensor] = self.model.state_dict()
         return state
 
@@ -117,7 +127,7 @@ class LocalLearner(Scorer):
         torch.save(state | ({"masters": self.masters} if self._has_master_copies else {}), folder / "optimiser.pt")
 
     def load(self, folder: Path) -> None:
-        """Load the optimizer state; the weights must be loaded already."""
+        """Load the optimizer state. Load the weights first."""
         state = torch.load(folder / "optimiser.pt", weights_only=True, map_location=self.device)
         self.optimizer.load_state_dict(state["optimiser"])
         for group in self.optimizer.param_groups:  # keep the moments, but use this recipe's settings
@@ -144,7 +154,7 @@ class LocalLearner(Scorer):
             master.grad = view
 
     def _add_half_gradients(self) -> None:
-        """Add half-precision gradients of a pass to the flat gradient; full-precision ones are there already."""
+        """Add half-precision gradients of a pass to the flat gradient, which already has the full-precision ones."""
         for master, parameter in zip(self.masters, self.parameters, strict=True):
             if master is not parameter and parameter.grad is not None:
                 master.grad += parameter.grad

@@ -21,7 +21,10 @@ def check_lora() -> None:
 
 
 def adapt(model: Any, lora: LoraConfig, seed: int = 0) -> Any:
-    """Freeze a model and inject adapters, which do not change its output yet; ValueError for unknown layers."""
+    """Freeze a model, inject LoRA adapters, and return the model in eval mode.
+
+    Untrained adapters do not change the output. Raises ValueError if peft is missing or a layer is unknown.
+    """
     check_lora()
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
@@ -45,7 +48,7 @@ def adapters(model: Any) -> dict[str, Tensor]:
 
 
 def merged(model: Any) -> dict[str, Tensor]:
-    """Return the weights of the equivalent model without LoRA."""
+    """Return the weights of the equivalent plain model, with the adapters merged into its layers."""
     from peft.tuners.lora import LoraLayer
 
     added = {
@@ -62,7 +65,7 @@ def merged(model: Any) -> dict[str, Tensor]:
 
 
 def save_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
-    """Save the adapter weights with the hash of their base model."""
+    """Save the adapter weights with the hash of the base model."""
     from safetensors.torch import save_file
 
     weights = {name: weight.cpu().contiguous() for name, weight in adapters(model).items()}
@@ -72,7 +75,7 @@ def save_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
 def load_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
     """Load adapter weights into a model with adapters.
 
-    Raises ValueError if the folder has none, their shapes differ, or they were trained on another base model.
+    Raises ValueError if the folder has no adapter, or if its adapter has other shapes or another base model.
     """
     from safetensors import safe_open
     from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""Scorer: logprobs of sampled tokens and the policy's entropy at each."""
+"""Logprobs of sampled tokens under a model, and the entropy of the model's distribution at each of these tokens."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from codots.learner.config import LearnerConfig
 from codots.model.attention import run, use_row_attention
 
 PIECE = 512
-"""Sampled tokens per output-layer call with gradient checkpointing, since logits dominate memory."""
+"""Number of sampled tokens per output-layer call under gradient checkpointing, since logits dominate memory."""
 
 
 class Scorer:
-    """Scores samples with one causal LM; each shared prefix of a micro-batch is computed once."""
+    """Scorer of samples with one causal LM. Each shared prefix of a micro-batch is computed once."""
 
     def __init__(self, model: Any, config: LearnerConfig) -> None:
         self.model, self.config = use_row_attention(model), config
@@ -29,7 +29,7 @@ class Scorer:
         self._head = self._plain_head()
 
     def logprobs(self, batch: Sequence[Sample]) -> list[list[float]]:
-        """Return the logprob of every sampled token under the current weights, 0 elsewhere."""
+        """Return the logprob of every sampled token under the current weights, and 0 for all other tokens."""
         rows = {id(sample): [0.0] * len(sample.ids) for sample in batch}
         with torch.no_grad():
             for part in micro_batches(batch, self.config.max_microbatch_tokens):
@@ -39,7 +39,7 @@ class Scorer:
         return [rows[id(sample)] for sample in batch]
 
     def _plain_head(self) -> Any | None:
-        """Return the output layer if it alone maps the last hidden state to the logits, else None."""
+        """Return the output layer, or None if the logits are not just its output for the last hidden state."""
         head, probe = self.model.get_output_embeddings(), torch.arange(4, device=self.device)[None]
         with torch.no_grad():
             same = torch.equal(head(self.model.base_model(probe)[0]), self.model(probe).logits)
@@ -78,7 +78,7 @@ class Scorer:
 
 
 def _chosen(logits_MV: Tensor, ids_M: Tensor, keep_entropy: bool) -> tuple[Tensor, Tensor]:
-    """Return the logprob of one id per row and the row's entropy, which has a gradient only for an entropy bonus."""
+    """Return the logprob of one id per row and the entropy of each row, with a gradient only if `keep_entropy`."""
     logprobs_MV = logits_MV.float().log_softmax(-1)
     with torch.set_grad_enabled(keep_entropy and torch.is_grad_enabled()):
         entropy = -(logprobs_MV.exp() * logprobs_MV).sum(-1)

@@ -1,4 +1,4 @@
-"""A character tokenizer for chats with models that have no tokenizer here."""
+"""A character tokenizer, for chats with models whose own tokenizer is not available."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LETTERS = 0x110000
 END = LETTERS
 ROLES = {LETTERS + 1: "system", LETTERS + 2: "user", LETTERS + 3: "assistant"}
 MARKS = {chr(0xF8FC + id - LETTERS): id for id in (END, *ROLES)}
-"""Characters that the chat template writes for the marks; inside a message they are ordinary text."""
+"""Characters that the chat template writes for the marks. Inside a message, these characters are ordinary text."""
 
 
 class Alphabet:
@@ -33,7 +33,7 @@ class Alphabet:
         return "".join(chr(id) for id in ids if id < LETTERS)
 
     def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
-        """Put a mark before each message, one after each reply, and one where the next reply goes."""
+        """Put a mark before each message, after each reply, and at the end, where the next reply starts."""
         end, system, user, assistant = MARKS
         mark = {"system": system, "user": user, "assistant": assistant}
         parts = [mark[m["role"]] + m["content"] + (end if m["role"] == "assistant" else "") for m in messages]

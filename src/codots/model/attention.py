@@ -18,14 +18,14 @@ NAME = "codots"
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 """Attention options of some models that this attention does not support."""
 SHORT = 8
-"""Rows of two to this many new ids attend in one part; longer rows are grouped by powers of two of their length."""
+"""Rows with two to this many new ids share a part. Longer rows are grouped by length, rounded up to a power of two."""
 Store = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 Places = Callable[[np.ndarray, int], tuple[slice | Tensor, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a pass, padded to the longest, for the attention only.
+    """Some rows of a pass, padded to the longest row for the attention only.
 
     Row b has up to T queries and attends to its first W keys; the key at index j has position j.
     """
@@ -39,7 +39,10 @@ class Part:
     _masks: dict[int | None, Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None, like: Tensor) -> Tensor:
-        """Return the additive mask, (B, 1, T, W): 0, or minus infinity where a query may not attend to a key."""
+        """Return the additive mask, (B, 1, T, W).
+
+        It is minus infinity where a query may not attend to a key, and 0 otherwise.
+        """
         if window not in self._masks:
             ahead = torch.arange(1 - self.width, self.width, device=like.device)
             hidden = ahead > 0 if window is None else (ahead > 0) | (ahead <= -window)
@@ -62,7 +65,7 @@ class Part:
 class Rows:
     """The attention layout of one pass.
 
-    `hold` receives the layer and the new keys and values of the pass, (N, heads, dim), and returns the two stores that
+    `hold` receives the index of a layer and its new keys and values, (N, heads, dim). It returns the two stores that
     the parts index.
     """
 
@@ -75,11 +78,12 @@ class Rows:
 
     @classmethod
     def of(cls, counts_B: np.ndarray, starts_B: np.ndarray, places: Places, hold: Store, device: Any = "cpu") -> Rows:
-        """Lay out a pass in which row b runs `counts_B[b]` ids from position `starts_B[b]` on, row after row.
+        """Lay out a pass in which row b computes `counts_B[b]` ids from position `starts_B[b]` on.
 
-        Rows of similar length attend in one part. Rows of one id have their own part, as they are frequent and cheap.
-        `places` receives the row numbers of a part and the largest number of keys. It returns `Part.rows`, and the
-        index of each row in them, ascending; the last index belongs to the last row.
+        The ids of the pass are ordered by row. Rows of similar length share a part. Rows of one id have their own part,
+        because they are frequent and cheap. `places` receives the row numbers of a part and the largest number of keys.
+        It returns `Part.rows` and the index of each row in `Part.rows`. These indices ascend, and the last one is the
+        last index of `Part.rows`.
         """
         firsts_B, order_N, parts, total = np.cumsum(counts_B) - counts_B, np.empty(counts_B.sum(), np.int64), [], 0
         sizes_B = np.where(counts_B > 1, np.ceil(np.log2(np.maximum(counts_B, SHORT))), 0)
@@ -88,7 +92,7 @@ class Rows:
             most, width = counts_B[b].max(), int((starts_B + counts_B)[b].max())
             rows, seats_b = places(b, width)
             steps_bT = np.minimum(np.arange(most), counts_B[b, None] - 1)
-            # An unused index in between queries with the first id, and its output is dropped.
+            # An unused index between two rows queries with the first id of the pass, and its output is dropped.
             queries_BT, positions_BT = np.zeros((2, seats_b[-1] + 1, most), np.int64)
             queries_BT[seats_b], positions_BT[seats_b] = firsts_B[b, None] + steps_bT, starts_B[b, None] + steps_bT
             outputs_bT = total + seats_b[:, None] * most + np.arange(most)
@@ -133,7 +137,7 @@ def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, *
 
 
 def use_row_attention(model: Any) -> Any:
-    """Install this attention in a model; calls without `rows` behave as before."""
+    """Install this attention and the fast layers in a model and return it. Calls without `rows` behave as before."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -157,6 +161,6 @@ def run(model: Any, ids_N: Tensor, positions_N: Tensor, rows: Rows, **more: Any)
 
 
 def shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return the length of the common prefix."""
+    """Return the length of the common prefix of two sequences."""
     differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differ, min(len(one), len(other)))

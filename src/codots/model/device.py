@@ -10,7 +10,7 @@ from typing import Any
 from codots.core.suggest import nearest
 
 LARGE = 50_000_000
-"""Number of weights from which a GPU is faster than a CPU core; below, kernel launches dominate."""
+"""Smallest number of weights at which a GPU is faster than a CPU core. For fewer, kernel launches dominate."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -39,8 +39,9 @@ def check_device(name: str) -> str:
 def place(folder: Path, device: str = "auto", dtype: str = "auto") -> Place:
     """Choose the device and dtype for a model.
 
-    `auto` selects the GPU for a model of 50 million weights or more, and on it bfloat16 if supported. An Apple GPU is
-    only used if named. Raises ValueError for a device that this machine does not have.
+    Device `auto` is a CUDA GPU for a model of 50 million weights or more, if there is one, and otherwise the CPU. An
+    Apple GPU is used only if named. Dtype `auto` is bfloat16 on a CUDA GPU that supports it, and otherwise float32.
+    Raises ValueError for a device that this machine does not have.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A faster forward pass for Llama-like layers: the results of transformers with half of its operations.
+"""A faster forward pass for Llama-like layers: the same results as transformers with half the operations.
 
 A small model, or a pass over few ids, spends most of its time between the matrix products.
 """
@@ -17,7 +17,7 @@ KINDS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3
 MODELS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Models of these layers, without the LM head."""
 SMALL = 2**20
-"""Up to this many weights in a layer, projections of one input are also kept concatenated, for a single product."""
+"""Largest layer, in weights, whose projections of the same input are fused into one product."""
 
 
 class FastLayer:
@@ -67,7 +67,7 @@ class FastLayer:
         return _rotated(query, *angles), _rotated(key, *angles), value
 
     def _join(self) -> None:
-        """Concatenate the weights that share an input; repeat it when they have changed."""
+        """Concatenate the weights of projections that share an input, and again whenever the weights have changed."""
         weights = [module.weight for module in (*self.norms, *self.sides[0], *self.sides[1])]
         stamp = [(weight.data_ptr(), weight._version) for weight in weights]
         if stamp != self.stamp:
@@ -77,7 +77,7 @@ class FastLayer:
 
 
 class _Norm(torch.autograd.Function):
-    """RMSNorm with its own backward, which is twice as fast as the one of autograd."""
+    """RMSNorm with a custom backward, which is twice as fast as that of autograd."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -96,7 +96,7 @@ class _Norm(torch.autograd.Function):
 
 
 def use_fast_layers(model: Any) -> Any:
-    """Replace the forward of supported layers and models when `rows` is passed; other calls behave as before."""
+    """Install a fast forward for calls with `rows` in supported layers and models. Other calls behave as before."""
     for module in model.modules():
         kind: Any = type(module)
         fast = _layer_forward if kind.__name__ in KINDS else _model_forward if kind.__name__ in MODELS else None
@@ -109,7 +109,7 @@ def use_fast_layers(model: Any) -> Any:
 
 @cache
 def _fast_class(kind: Any, fast: Any) -> Any:
-    """Return a subclass whose forward is `fast` when `rows` is passed, and the original otherwise."""
+    """Return a subclass whose forward is `fast` if `rows` is passed, and otherwise the original."""
 
     def forward(self: Any, *args: Any, **how: Any) -> Any:
         return kind.forward(self, *args, **how) if how.get("rows") is None else fast(self, *args, **how)

@@ -21,7 +21,7 @@ ENDPOINT = "openai:"
 def model_folder(name: str | Path) -> Path:
     """Return the folder of a model, given `base`, a model folder, a run or a checkpoint.
 
-    Raises ValueError with what is missing.
+    Raises a ValueError that names what is missing.
     """
     if str(name) == BASE:
         return Path(str(files("codots.model") / "base"))
@@ -49,7 +49,7 @@ def identity(folder: Path) -> str:
 
 
 def load_render(folder: Path, thinking: bool = False) -> Render:
-    """Load a tokenizer as a renderer. Raises ValueError if it cannot be read, or its chat template does not fit."""
+    """Load a tokenizer as a renderer. Raises ValueError for an unreadable tokenizer or an unsupported chat template."""
     from transformers import AutoTokenizer
 
     try:
@@ -60,7 +60,7 @@ def load_render(folder: Path, thinking: bool = False) -> Render:
 
 
 def load_model(folder: Path, place: Place = CPU, thinking: bool = False) -> tuple[Any, Render]:
-    """Load a causal LM and its renderer. Raises ValueError with what is missing or does not fit."""
+    """Load a causal LM and its renderer. Raises a ValueError that names what is missing or does not fit."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 

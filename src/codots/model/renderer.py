@@ -13,7 +13,7 @@ SYSTEM, USER, REPLY, NEXT = "\ue000system\ue001", "\ue000user\ue001", "\ue000rep
 THOUGHT = "</think>"
 """Ends the reasoning part of a reply."""
 EMPTY_THOUGHT = re.compile(r"(<think>\s*</think>\s*)?")
-"""Empty reasoning that some templates put before a reply, to turn reasoning off, and leave out of earlier turns."""
+"""Empty reasoning that some templates put before a new reply to turn reasoning off, but omit from earlier turns."""
 
 
 def without_thought(text: str) -> str:
@@ -22,11 +22,11 @@ def without_thought(text: str) -> str:
 
 
 class Render:
-    """Encode the turns of one episode with a tokenizer's own chat template.
+    """Encoder and decoder of chat turns, with the tokenizer's own chat template.
 
     A session only grows, reasoning included: the template's output for a longer chat must begin with its output for a
-    shorter one, except for empty reasoning. Raises ValueError otherwise. The text of users, environments and contexts
-    is encoded with special tokens disabled, so a role marker inside it is plain text.
+    shorter one, except for empty reasoning. Raises ValueError for other templates. The text of users, environments and
+    contexts is encoded with special tokens disabled, so a role marker inside such text is plain text.
     """
 
     def __init__(self, tokenizer: Any, thinking: bool = False) -> None:
@@ -43,12 +43,12 @@ class Render:
         return [*self._head, *self.encode(system), *self._middle, *self.encode(user), *self._prompt]
 
     def turn(self, user: str, stop: StopReason) -> list[int]:
-        """Encode only the next user turn, after the end of the reply if the model did not sample that."""
+        """Encode only the next user turn, preceded by the end of the reply if the model did not sample it."""
         head = self._turn_head[1:] if stop is StopReason.STOP else self._turn_head
         return [*head, *self.encode(user), *self._turn_tail]
 
     def reply(self, text: str) -> list[int]:
-        """Encode a reply as a model would have sampled it, with its end."""
+        """Encode a reply as a model would have sampled it, including the id that ends the turn."""
         return [*self.encode(text), self._turn_head[0]]
 
     def text(self, ids: list[int]) -> str:

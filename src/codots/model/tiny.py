@@ -19,7 +19,7 @@ RESPONSE = {
     "start_anchor": "<|assistant|>",
     "fields": {"content": {"close": "<|end|>", "content": "text"}},
 }
-"""Where a server finds the reply; without this, transformers parses replies as it does for Qwen."""
+"""Format of a reply, for servers. By default, transformers parses replies as it does for Qwen."""
 MARKS = ("", "_", "O", "G")
 """Kinds of cell on a board: the current position, ice, a hole, the goal."""
 WORDS = (
@@ -57,7 +57,7 @@ def make_tokenizer() -> Any:
 
 
 def make_model(tokenizer: Any, *, width: int, layers: int, heads: int, seed: int, length: int = 1024) -> Any:
-    """Create a randomly initialised Qwen3 of this shape."""
+    """Create a randomly initialized Qwen3 of this shape. `length` is the maximum number of positions."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -1,1 +1,1 @@
-"""Rollouts: the life of an agent in one world, its records, and the contexts it is given."""
+"""Rollouts: lives of an agent, their records, and the contexts of each arm."""

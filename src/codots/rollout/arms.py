@@ -16,12 +16,15 @@ def needed_own(arms: Sequence[str]) -> bool:
 
 
 def fitted(contexts: Sequence[str], size: int) -> tuple[str, ...]:
-    """Return the contexts of a life, or empty ones if the life is missing."""
+    """Return the contexts of a life, or `size` empty contexts if the life is missing."""
     return tuple(contexts) or ("",) * size
 
 
 def contexts_of(arm: str, i: int, packs: Sequence[Pack], own: Sequence[Sequence[str]], style: str) -> tuple[str, ...]:
-    """Return the contexts that an arm gives to pack i; `own` holds the contexts of the model's own lives, by pack."""
+    """Return the contexts that an arm other than `own` gives to the life of pack i.
+
+    `own` holds, for each pack, the contexts of the model's own life.
+    """
     pack, size = packs[i], len(packs[i].tasks)
     if arm == "null":
         return ("",) * size
@@ -34,7 +37,10 @@ def contexts_of(arm: str, i: int, packs: Sequence[Pack], own: Sequence[Sequence[
 
 
 def stranger(i: int, packs: Sequence[Pack]) -> int:
-    """Return the index of another pack with another hidden rule, drawn with a fixed seed."""
+    """Return the index of a random pack whose hidden rule differs from that of pack i.
+
+    The name of pack i seeds the draw. Raises ValueError if there is no such pack.
+    """
     others = [k for k, pack in enumerate(packs) if pack.world.hidden != packs[i].world.hidden]
     if not others:
         raise ValueError("shuffled contexts need packs of at least two different worlds; give more packs")

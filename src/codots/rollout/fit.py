@@ -19,7 +19,7 @@ class DryRun:
     """One life of a dry run."""
 
     samples: list[Sample]
-    """Episodes of the life."""
+    """Episodes of the life that have reply tokens."""
     seconds: float
     """CPU seconds of environments, policies and rendering."""
 
@@ -39,9 +39,9 @@ def dry_run(
 ) -> list[DryRun]:
     """Roll out packs with scripted policies, alternating between `bayes` and `random`.
 
-    Prompts are those of a model. A reply takes `share` of the maximum reply length, or the length of the policy's text
-    if that is longer; no episode exceeds the profile's `max_model_len`. Without `rewrites` contexts stay empty. Raises
-    ValueError if no prompt fits.
+    Prompts are the same as for a model. The length of a reply is `share` of the maximum reply length, or the length of
+    the policy's text if that is longer, up to the maximum. No episode exceeds the profile's `max_model_len`. If
+    `rewrites` is False, there are no updates and all contexts are empty. Raises ValueError if no prompt fits.
     """
     runner = _DryRunner(profile, render, share)
     lives = [runner.life(pack, "random" if i % 2 else "bayes", rewrites) for i, pack in enumerate(packs)]
@@ -74,17 +74,20 @@ class _DryRunner:
             while not solve.done:
                 text = policy.act(env.view)
                 sampled = self._sampled(solve, text)
-                action = solve.reply(sampled, text if sampled.ids else "")  # without room the reply is empty
+                action = solve.reply(sampled, text if sampled.ids else "")  # empty if no tokens are left
                 step = env.step(action)
                 solve.observe(step)
             policy.end(step)
             yield solve.transcript
             if update := life.update(domain.reveals_reward):
-                update.reply(self._sampled(update, written), written)  # keep the context even without room
+                update.reply(self._sampled(update, written), written)  # keep the context even if no tokens are left
                 yield update.transcript
 
     def _sampled(self, steps: SolveSteps | UpdateSteps, text: str) -> Sampled:
-        """Return the ids of a text, repeated up to the requested length; nothing without room."""
+        """Return the ids of a text, repeated up to the requested length.
+
+        The result is empty if no tokens are left within `max_model_len`.
+        """
         ids, reply, limit = steps.next_ids(self.render), self.render.reply(text), steps.sampling.max_tokens
         room = self.profile.max_model_len - len(steps.transcript.ids) - len(ids)
         count = min(max(len(reply), int(limit * self.share)), limit, room)
@@ -94,7 +97,7 @@ class _DryRunner:
 
 
 def grouped(lives: list[DryRun], group: int) -> list[Sample]:
-    """Copy each life to a group whose episodes share the prompt up to the first reply."""
+    """Make `group` copies of each episode that agree up to the first reply and differ in the first token of it."""
     return [_marked(sample, k) for life in lives for sample in life.samples for k in range(group)]
 
 

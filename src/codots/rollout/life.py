@@ -17,7 +17,7 @@ from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, So
 from codots.sampler.base import Sampler, Session
 
 TRIES = 3
-"""Attempts per life when the infrastructure fails."""
+"""Maximum number of attempts per life if the infrastructure fails."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Life:
     names: Names
     episodes: tuple[Episode, ...]
     failure: str | None = None
-    """Reason why the whole life is missing, or None if it is complete."""
+    """Error that made the whole life missing (lost to an infrastructure failure), or None if the life is complete."""
 
     def of(self, kind: EpisodeKind) -> list[Episode]:
         """Return the episodes of one kind, in order."""
@@ -35,7 +35,7 @@ class Life:
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """The context of each solve."""
+        """Context of each solve."""
         return tuple(episode.context for episode in self.of("solve"))
 
 
@@ -53,8 +53,8 @@ class Job:
 async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     """Roll out one life.
 
-    Infrastructure failures are retried up to TRIES attempts; then the whole life is missing. Raises ValueError for too
-    few given contexts.
+    Any exception counts as an infrastructure failure and restarts the life. After TRIES attempts, the whole life is
+    missing. Raises ValueError if there are fewer given contexts than tasks.
     """
     tasks, contexts = job.pack.tasks, job.contexts
     if isinstance(contexts, Given) and len(contexts.contexts) < len(tasks):
@@ -92,7 +92,7 @@ async def _reply(steps: SolveSteps | UpdateSteps, session: Session, render: Rend
 
 
 async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
-    """Run a call in its own thread and abandon the thread after a timeout."""
+    """Run a call in its own thread. After `seconds`, abandon the thread and raise TimeoutError."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Step] = loop.create_future()
 
@@ -125,7 +125,10 @@ async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
 async def rollouts(
     jobs: Sequence[Job], sampler: Sampler, render: Render, on_life: Callable[[Life], None] = lambda _: None
 ) -> list[Life]:
-    """Roll out lives concurrently, call `on_life` for each when it ends, and return them in the order of the jobs."""
+    """Roll out lives concurrently and return them in the order of the jobs.
+
+    `on_life` is called for each life when it ends.
+    """
 
     async def run(job: Job) -> Life:
         life = await rollout(job, sampler, render)

@@ -30,7 +30,7 @@ class EpisodeParams:
 
 @dataclass(frozen=True)
 class Profile:
-    """Contents of `codots.json`; the defaults apply to a folder without one."""
+    """Contents of `codots.json`. The defaults apply to a folder that has no such file."""
 
     style: str = "natural"
     """Prompt style, `natural` or `compact`."""
@@ -58,14 +58,14 @@ class Profile:
             raise ValueError(f"thinking is {self.thinking!r}; expected true or false")
 
     def fits(self, domain: str) -> Profile:
-        """Return this profile; ValueError if the domain lacks its prompt style."""
+        """Return this profile. Raises ValueError if the domain lacks the prompt style."""
         if self.style not in get_domain(domain).styles:
             known = ", ".join(get_domain(domain).styles)
             raise ValueError(f"the model uses prompt style {self.style!r}; {domain} has {known}")
         return self
 
     def episode_params(self) -> EpisodeParams:
-        """Return the sampling parameters of episodes."""
+        """Return the prompt style and the sampling parameters of episodes."""
         return EpisodeParams(
             self.style,
             SamplingParams(self.solve_tokens, self.temperature),
@@ -77,7 +77,7 @@ class Profile:
         return Rewrite(on_parse_failure, self.max_context_chars)
 
     def at(self, temperature: float) -> Profile:
-        """Return this profile at another temperature."""
+        """Return this profile with another temperature."""
         return replace(self, temperature=temperature)
 
     def save(self, folder: Path) -> None:
@@ -86,7 +86,10 @@ class Profile:
 
 
 def load_profile(folder: Path) -> Profile:
-    """Read the profile of a model folder; ValueError if it is invalid."""
+    """Read the profile of a model folder, or return the defaults if it has none.
+
+    Raises ValueError if the profile is invalid.
+    """
     path = folder / PROFILE
     if not path.is_file():
         return Profile()

@@ -17,7 +17,7 @@ from codots.rollout.life import Life
 from codots.rollout.steps import Episode
 
 HEAD = "evaluation"
-"""Key of the first line of an evaluation's file; its value identifies the evaluation."""
+"""Key in the first line of an evaluation's file. The value identifies the evaluation."""
 MISSING = "missing"
 """Kind of the single row of a life that was lost to an infrastructure failure."""
 
@@ -35,9 +35,9 @@ class Row:
     reward: float
     stop: str
     context: str
-    """Context that the episode was given."""
+    """Context in the prompt."""
     written: str | None
-    """Context after an update, None for other episodes."""
+    """New context of an update, or None for other episodes."""
     turns: list[list[str]]
     """Pairs of observation and reply, one per turn."""
     outcome: str
@@ -50,7 +50,7 @@ class Row:
 def life_rows(
     pack: Pack, life: Life, *, arm: str = "own", index: int = 0, step: int | None = None, credit: Any = None
 ) -> list[Row]:
-    """Return one row per episode of a life; `credit` maps (kind, position) to the advantage."""
+    """Return one row per episode of a life. `credit` is a function from (kind, position) to the advantage."""
     return [
         Row(
             list(pack.names),
@@ -78,7 +78,7 @@ def missing_row(pack: Pack, life: Life, *, arm: str) -> Row:
 
 
 def solves(rows: Iterable[Row]) -> list[Row]:
-    """Return the solve episodes of a life in order, none if the life is missing."""
+    """Return the solve episodes of a life, ordered by position. Returns an empty list if the life is missing."""
     return sorted((row for row in rows if row.kind == "solve"), key=lambda row: row.position)
 
 
@@ -93,7 +93,7 @@ def dump(rows: Iterable[Row]) -> str:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Read the rows of a file, ignoring a cut-off last line; raises ValueError that names any other bad line."""
+    """Yield the rows of a file, ignoring a cut-off last line. Raises ValueError for any other invalid line."""
     known = {field.name for field in fields(Row)}
     with path.open("rb") as lines:  # bytes, because a cut may split a character
         for number, line in enumerate(lines, start=1):
@@ -108,7 +108,10 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def load_rollouts(path: str | Path) -> list[Row]:
-    """Read the recorded episodes of a run folder, of its `rollouts` folder, or of one JSONL file."""
+    """Read the recorded episodes of a run folder, of its `rollouts` folder, or of one JSONL file.
+
+    Raises ValueError if there is no such file.
+    """
     path = Path(path)
     folder = path / "rollouts" if (path / "rollouts").is_dir() else path
     found = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
@@ -128,7 +131,7 @@ def write_lives(path: Path, batches: Iterable[Iterable[Life]]) -> None:
 
 
 def read_lives(path: Path) -> list[list[Life]]:
-    """Read the batches of a file from `write_lives`."""
+    """Read the batches of lives that `write_lives` wrote."""
     return [[_life(values) for values in batch] for batch in json.loads(path.read_text())]
 
 

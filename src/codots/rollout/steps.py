@@ -1,4 +1,4 @@
-"""A life as a state machine: each call returns the next token ids for the sampler, or records its reply.
+"""A life as a state machine: each call returns the next token ids for the sampler, or records a reply.
 
 Nothing here samples, waits, draws random numbers or holds an environment: the caller passes ids to a sampler and text
 to an environment, immediately or days later. All objects can be pickled between two calls.
@@ -31,7 +31,7 @@ class Own:
 
 @dataclass(frozen=True)
 class Given:
-    """Contexts given for each position; the life has no updates."""
+    """One given context per position; a life with given contexts has no updates."""
 
     strategy: Strategy
     contexts: tuple[str, ...]
@@ -47,24 +47,24 @@ class Episode:
     context: str
     """Context in the prompt."""
     written: str | None
-    """New context of an update, None for a solve."""
+    """New context of an update, or None for a solve."""
     stop: str
-    """How the episode ended: the domain's stop word; `ok` or `malformed` for an update."""
+    """How the episode ended: the domain's stop word for a solve, `ok` or `malformed` for an update."""
     turns: tuple[Turn, ...]
     outcome: str
-    """Observation after the last action; for an update, the parse failure or an empty string."""
+    """Observation after the last action of a solve, or parse failure of an update (empty if the reply was parsed)."""
     transcript: Transcript
 
 
 class _Steps:
-    """Base of solve and update: ids for the sampler, and its replies."""
+    """Base class of a solve and an update."""
 
     def __init__(self, position: int, context: str, prompt: Prompt, sampling: SamplingParams) -> None:
         self.position, self.context = position, context
         self.sampling = sampling
         """Sampling parameters of every reply."""
         self.due = "next_ids"
-        """Name of the next call; any other call raises RuntimeError."""
+        """Name of the method to call next. Any other call raises RuntimeError."""
         self.transcript = Transcript()
         self._prompt = prompt
         self._message, self._stop = prompt.user, StopReason.STOP
@@ -77,7 +77,7 @@ class _Steps:
         return self.due == "finish"
 
     def next_ids(self, render: Render) -> list[int]:
-        """Return the new ids for the sampler: the opening first, then one turn per call."""
+        """Return the new token ids for the sampler: the opening at the first call, then one user turn per call."""
         self._check("next_ids")
         if self._turns:
             self._ids = render.turn(self._message, self._stop)
@@ -111,13 +111,13 @@ class SolveSteps(_Steps):
         self._last = NOT_OVER
 
     def reply(self, sampled: Sampled, text: str) -> str:
-        """Record a reply, whose ids decode to `text`, and return the action: the text after any thinking."""
+        """Record a reply, given as ids and as decoded text, and return the action: the text after any thinking."""
         action = self._record(sampled, text)
         self.due = "observe"
         return action
 
     def observe(self, step: Step) -> None:
-        """Record the environment's step; its view is ignored."""
+        """Record the environment's step, except the view."""
         self._check("observe")
         self._message = step.observation
         if step.done:
@@ -158,11 +158,14 @@ class UpdateSteps(_Steps):
         super().__init__(position, context, strategy.prompt(trajectory, context, params.style), params.update)
         self._strategy = strategy
         self.written = context
-        """New context after the reply; the old one before."""
+        """The old context until the reply is recorded, then the parsed one."""
         self._failure: str | None = None
 
     def reply(self, sampled: Sampled, text: str) -> str:
-        """Record the reply, whose ids decode to `text`, parse its context, and return the text after any thinking."""
+        """Record a reply, given as ids and as decoded text, and parse the new context.
+
+        Return the text after any thinking.
+        """
         answer = self._record(sampled, text)
         parsed = self._strategy.parse(answer, self.context)
         self.written, self._failure = parsed.context, parsed.failure
@@ -170,7 +173,7 @@ class UpdateSteps(_Steps):
         return answer
 
     def finish(self) -> Episode:
-        """Return the finished episode; a malformed reply has reward -FORMAT_PENALTY."""
+        """Return the finished episode. The reward is 0, or -FORMAT_PENALTY if the reply was malformed."""
         self._check("finish")
         reward, stop = (0.0, "ok") if self._failure is None else (-FORMAT_PENALTY, "malformed")
         turns, outcome = tuple(self._turns), self._failure or ""
@@ -182,18 +185,18 @@ class UpdateSteps(_Steps):
 class LifeSteps:
     """A life: `solve` and `update` alternate, and each episode is finished before the next one is opened.
 
-    `tasks` is the number of tasks; the last one has no update. None is a life without end.
+    `tasks` is the number of tasks; the last task has no update. None means no limit.
     """
 
     def __init__(self, contexts: Own | Given, params: EpisodeParams, tasks: int | None = None) -> None:
         self.contexts, self.params, self.tasks = contexts, params, tasks
         self.episode: SolveSteps | UpdateSteps | None = None
-        """The last opened episode; None before the first one and where there is no update."""
+        """The last opened episode. None before the first task, and after a task that has no update."""
         self._context = contexts.strategy.initial()
 
     @property
     def due(self) -> str:
-        """Name of the next call, on this object or on the episode."""
+        """Name of the method to call next, either on this object or on `episode`."""
         if self.episode is None:
             return "solve"
         if not self.episode.done:
@@ -201,7 +204,7 @@ class LifeSteps:
         return "update" if isinstance(self.episode, SolveSteps) else "solve"
 
     def solve(self, position: int, rules: str, observation: str) -> SolveSteps:
-        """Open a task, with the context given for its position or the last one written."""
+        """Open a task with the context given for its position or, if none are given, the last one written."""
         if self.due != "solve":
             raise _out_of_order("solve", self.due)
         if isinstance(self.contexts, Given):
@@ -212,7 +215,7 @@ class LifeSteps:
         return self.episode
 
     def update(self, reveals_reward: bool) -> UpdateSteps | None:
-        """Open the update after a task; None if contexts are given or after the last task."""
+        """Open the update after a task. Returns None if contexts are given, or after the last task."""
         solved = self.episode
         if not isinstance(solved, SolveSteps) or not solved.done:
             raise _out_of_order("update", self.due)

@@ -1,4 +1,4 @@
-"""The sampler protocol: ids in, ids and their logprobs out."""
+"""The sampler protocol: token ids in; token ids and their logprobs out."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from codots.core.transcript import Sampled
 SESSIONS = 256
 """Default number of sessions that a sampler serves at once."""
 CACHE_BYTES = 2 * 2**30
-"""Default maximum size of a sampler's KV cache."""
+"""Default maximum size of a sampler's KV cache, in bytes."""
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to sample one answer."""
+    """Parameters for sampling one answer."""
 
     max_tokens: int
     temperature: float = 1.0
-    """Sampling temperature; 0 is greedy. Logprobs are those at this temperature, or at 1 for greedy."""
+    """Sampling temperature; 0 means greedy. Logprobs are computed at this temperature, or at 1 for greedy sampling."""
 
 
 class Session(Protocol):
-    """One growing sequence and its cache."""
+    """One growing sequence of token ids and its cache."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -37,12 +37,12 @@ class Session(Protocol):
 
 
 class Sampler(Protocol):
-    """A server of one version of the weights to many sessions at once."""
+    """A model that serves many sessions at once, with one version of the weights at a time."""
 
     def session(self, names: Names) -> Session:
         """Open a session that draws every random number from `stream(*names, turn)`."""
         ...
 
     async def load(self, weights: Any, version: int) -> None:
-        """Serve other weights from now on, and clear every cache."""
+        """Serve other weights from now on, as `version`. Clear all caches, except those that sessions asked to keep."""
         ...

@@ -11,24 +11,24 @@ import torch
 from codots.model.attention import shared_prefix
 
 BLOCK = 8
-"""Block size, in ids, of the prefix search; a shorter common prefix is computed again."""
+"""Block size of the prefix search, in token ids. A common prefix shorter than one block is computed again."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A slot with ids left to compute, in one pass or several."""
+    """A slot with token ids to compute, in one pass or several."""
 
     slot: int
     length: int
-    """Number of ids in the slot."""
+    """Number of token ids in the slot."""
     new: list[int]
-    """Ids to compute next."""
+    """Token ids to compute next."""
     opening: bool
-    """Whether keys and values may be copied from and to slots with a common prefix."""
+    """Whether keys and values may be copied between this slot and slots with a common prefix."""
 
 
 class SlotCache:
-    """Keys and values of all sessions, one row of the store each, written at any position.
+    """KV cache of all sessions: one row (slot) per session, writable at any position.
 
     The contents of a slot stay until they are overwritten. A new session copies a common prefix from another slot
     instead of computing it.
@@ -38,12 +38,15 @@ class SlotCache:
         self.longest = longest
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.held: dict[int, list[int]] = {}
-        """The ids whose keys and values are in each slot."""
+        """Maps each slot to the token ids whose keys and values it holds."""
         self._latest: dict[int, int] = {}
-        """The latest slot that began with these blocks, by their hash."""
+        """Maps the hash of the first blocks to the latest slot that starts with them."""
 
     def open(self, openings: Sequence[tuple[int, list[int]]]) -> list[int]:
-        """Assign slots to new ids; return how many of each are cached already, some of them copied in the next pass."""
+        """Start new sessions, given as (slot, ids), and return how many leading ids of each need not be computed.
+
+        Some of these ids are in the slot already; the others are copied from another slot in the next pass.
+        """
         for slot, ids in openings:  # the last session of a slot may have the same prefix
             self.held[slot] = ids[: shared_prefix(self.held.get(slot, []), ids[:-1])]
         known, self.copies = [], []
@@ -57,9 +60,9 @@ class SlotCache:
         return known
 
     def plan(self, rows: Sequence[Reading], budget: int) -> list[tuple[int, int]]:
-        """Choose the ids of the next pass: at most `budget`, shared evenly, but at least one for each row.
+        """Choose the ids of the next pass: at most `budget` in total, shared evenly, but at least one for each row.
 
-        Returns for each row the length it starts from, copied ids included, and how many ids it computes.
+        Returns for each row the position of the first id to compute, after any copied ids, and the number of ids.
         """
         openings = {row.slot: [*self.held.get(row.slot, [])[: row.length], *row.new] for row in rows if row.opening}
         for row in rows:
@@ -86,14 +89,14 @@ class SlotCache:
 
     @torch.inference_mode()
     def wipe(self, slots: Sequence[int]) -> None:
-        """Clear these slots with zeros, because a number that is not finite spreads even where it is masked."""
+        """Fill these slots with zeros, because non-finite numbers spread even from masked positions."""
         for slot in slots:
             self.held.pop(slot, None)
             for store in (store for layer in self.layers for store in layer if slot < store.shape[0]):
                 store[slot] = 0
 
     def _longest(self, ids: list[int]) -> tuple[int, int]:
-        """Return the slot with the longest common prefix, and the length of the prefix."""
+        """Return the slot with the longest common prefix and the length of the prefix, or (-1, 0) if there is none."""
         source, length = -1, 0
         for end, hashed in enumerate(block_hashes(ids), 1):
             slot = self._latest.get(hashed, -1)
@@ -111,12 +114,12 @@ class SlotCache:
             store[target, :, : len(ids)] = store[source, :, : len(ids)]
 
     def aim(self, slots_N: torch.Tensor, positions_N: torch.Tensor, slots: int, width: int) -> None:
-        """Set where the next pass writes, and the slots and width that it needs."""
+        """Set the slot and position of each id of the next pass, and the numbers of slots and positions to provide."""
         self.slots_N, self.positions_N, self.slots, self.width = slots_N, positions_N, slots, width
         self._lines: dict[tuple[int, ...], torch.Tensor] = {}
 
     def hold(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values, (N, heads, dim); return the whole stores, (slots, heads, width, dim)."""
+        """Store the keys and values of a pass, (N, heads, dim), and return the stores, (slots, heads, width, dim)."""
         while layer >= len(self.layers):
             self.layers.append((keys.new_zeros(0, 0, 0, 0), values.new_zeros(0, 0, 0, 0)))
         held, new = self.layers[layer], (keys, values)
@@ -127,12 +130,12 @@ class SlotCache:
         if self.width > store.shape[2] or self.slots > store.shape[0]:
             store = self._grown(store, new)
         store.flatten(0, 2).index_copy_(0, self._lines_of(store), new.flatten(0, 1))
-        for slot, source, length in self.copies:  # in order: a source may itself have just been copied to
+        for slot, source, length in self.copies:  # in order, since a source may be the target of an earlier copy
             store[slot, :, :length] = store[source, :, :length]
         return store
 
     def _lines_of(self, store: torch.Tensor) -> torch.Tensor:
-        """Return where the pass writes in a store viewed as lines of (dim,): one line for each id and head."""
+        """Return the lines that the pass writes, one per id and head, in a store viewed as lines of shape (dim,)."""
         heads, width = store.shape[1:3]
         if (heads, width) not in self._lines:
             rows_NH = self.slots_N[:, None] * heads + torch.arange(heads, device=store.device)
@@ -149,7 +152,7 @@ class SlotCache:
 
 
 def shares(wanted: Sequence[int], budget: int) -> list[int]:
-    """Split a budget evenly: each gets at least 1 and no more than wanted."""
+    """Split a budget evenly into shares of at least 1 and at most the wanted number."""
     given, left = [0] * len(wanted), budget
     for done, i in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
         given[i] = max(1, min(wanted[i], left // (len(wanted) - done)))
@@ -158,7 +161,7 @@ def shares(wanted: Sequence[int], budget: int) -> list[int]:
 
 
 def bytes_per_id(model: Any) -> int:
-    """Return the bytes of the keys and values of one id."""
+    """Return the size of the keys and values of one token id, in bytes."""
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -166,7 +169,7 @@ def bytes_per_id(model: Any) -> int:
 
 
 def block_hashes(ids: list[int]) -> Iterator[int]:
-    """Hash the first block of these ids, the first two, and so on."""
+    """Yield the hash of the first block of these ids, of the first two blocks, and so on."""
     hashed = 0
     for end in range(BLOCK, len(ids) + 1, BLOCK):
         hashed = hash((hashed, *ids[end - BLOCK : end]))

@@ -15,11 +15,11 @@ from codots.sampler.cache import Reading
 from codots.sampler.local import LocalSampler, LocalSession, Request
 
 PREFILL_BUDGET = 2048
-"""Default maximum number of prompt ids in one forward pass."""
+"""Default maximum number of prompt token ids in one forward pass."""
 
 
 class ContinuousSession(LocalSession):
-    """One sequence; it keeps its KV cache slot after a request until another session needs the slot."""
+    """One sequence, which keeps its KV cache slot after a request until another session needs the slot."""
 
     sampler: ContinuousSampler
 
@@ -27,14 +27,14 @@ class ContinuousSession(LocalSession):
         super().__init__(sampler, names)
         self.keep_cache = keep_cache
         self.opening = True
-        """Whether the ids are being computed from the first one on, so that prefixes can be shared."""
+        """Whether the ids are being computed from the first one on. Only then can prefixes be shared."""
         self.stale = False
         """Whether part of the cache was computed by older weights."""
         self.busy = False
         self.opened_at = -1
 
     async def sample(self, ids: list[int], params: SamplingParams) -> Sampled:
-        """Append new ids and sample an answer. Raises RuntimeError while the session samples another answer."""
+        """Append new ids and sample an answer. Raises RuntimeError if the session is still sampling another answer."""
         if self.busy:
             raise RuntimeError("this session is already sampling; expected one request at a time")
         self.busy = True
@@ -44,7 +44,7 @@ class ContinuousSession(LocalSession):
             self.busy = False
 
     def fork(self, names: Names) -> ContinuousSession:
-        """Return a branch of this session, to be entered before use; a cache of older weights is not copied."""
+        """Return a branch of this session. Enter the branch before use. A cache of older weights is not copied."""
         self._check_open()
         branch = self.sampler.session(names, keep_cache=self.keep_cache)
         branch.pending = [*self.sampler.held(self), *self.pending]
@@ -61,24 +61,24 @@ class ContinuousSession(LocalSession):
 
 
 class ContinuousSampler(LocalSampler):
-    """Sample from a causal LM in this process, without waiting for sessions that have no request.
+    """Sampler of a causal LM in this process that does not wait for sessions that have no request.
 
-    Slots of the KV cache go to requests in order of arrival. If none is free, the session that has been idle longest
-    loses its slot, and its ids are computed again with its next request. Every request that has a slot is part of
-    every forward pass; prompts of more than `prefill_budget` ids in total take several passes. Sessions draw the same
-    random numbers as with LocalSampler, and so the same ids, up to rounding.
+    Slots of the KV cache go to requests in order of arrival. If no slot is free, the session that has been idle longest
+    loses its slot, and the next request of that session computes all its ids again. Every request that has a slot is
+    part of every forward pass; prompts of more than `prefill_budget` ids in total take several passes. Sessions draw
+    the same random numbers as with LocalSampler, and therefore the same ids, up to rounding.
     """
 
     def __init__(
         self, model: Any, stop_ids: frozenset[int], *, prefill_budget: int = PREFILL_BUDGET, **options: Any
     ) -> None:
-        """Accept the options of LocalSampler; `max_sessions` bounds the requests in one forward pass."""
+        """Accept the options of LocalSampler. `max_sessions` is the maximum number of requests in one forward pass."""
         super().__init__(model, stop_ids, **options)
         self.prefill_budget = prefill_budget
         self._seated: dict[int, ContinuousSession] = {}
         """The session of each occupied slot."""
         self._idle: dict[LocalSession, None] = {}
-        """Sessions with a slot but no request, the one that has been idle longest first."""
+        """Sessions that have a slot but no request, longest idle first."""
 
     def session(self, names: Names, *, keep_cache: bool = False) -> ContinuousSession:
         """Open a session that draws every random number from `stream(*names, turn)`.
@@ -89,7 +89,7 @@ class ContinuousSampler(LocalSampler):
         return ContinuousSession(self, names, keep_cache)
 
     async def load(self, weights: dict[str, torch.Tensor] | None, version: int) -> None:
-        """Serve other weights, or None for the same model changed in place, also while answers are sampled."""
+        """Serve other weights; pass None if the model was changed in place. Answers may be in progress."""
         before, old = self.version, self._cache
         await super().load(weights, version)
         for request in self._active + self._waiting:
@@ -125,7 +125,7 @@ class ContinuousSampler(LocalSampler):
         self._release(session)
 
     def _release(self, session: LocalSession) -> None:
-        """Free the slot of a session; its contents may be copied until they are overwritten."""
+        """Free the slot of a session. Other sessions may copy from the slot until it is overwritten."""
         self._idle.pop(session, None)
         if session.slot < 0:
             return
@@ -166,7 +166,10 @@ class ContinuousSampler(LocalSampler):
             self._active.append(self._waiting.pop(0))
 
     def _evict(self) -> bool:
-        """Free the slot of the session idle longest, or else of the latest request that is not yet served."""
+        """Free the slot of the longest idle session or, if none is idle, of the latest waiting request that has one.
+
+        Return whether a slot was freed.
+        """
         last = (request.session for request in reversed(self._waiting) if request.session.slot >= 0)
         session = next(iter(self._idle), None) or next(last, None)
         if session:
@@ -210,7 +213,7 @@ class ContinuousSampler(LocalSampler):
         batch.sort(key=lambda request: request.session.slot)
 
     def _fail(self, batch: list[Request], error: Exception) -> None:
-        """Fail the requests of a failed forward pass; clear their slots, as it may have written anything there."""
+        """Fail the requests of a failed forward pass, and clear their slots, which may contain anything."""
         slots = [request.session.slot for request in batch]
         for request in batch:
             request.session.length = 0

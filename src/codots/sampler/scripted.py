@@ -1,4 +1,4 @@
-"""A sampler that answers by a function of the text, encoded as a model's answers would be."""
+"""A sampler whose answers are a function of the text, encoded like the answers of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codots.model.renderer import Render
 from codots.sampler.base import SamplingParams
 
 Script = Callable[[str], str]
-"""A function from the new text of a session to the answer; each session has its own."""
+"""Function from the new text of a session to the answer; each session has its own function."""
 
 
 def scripted(text: str, render: Render, version: int = 0) -> Sampled:
@@ -38,7 +38,7 @@ class ScriptedSession:
 
 
 class ScriptedSampler:
-    """Answer each session with its own script, created from the session's name."""
+    """Sampler that answers each session with its own script, created from the session's name."""
 
     def __init__(self, render: Render, make_script: Callable[[Names], Script]) -> None:
         self.render, self.make_script, self.version = render, make_script, 0

@@ -23,7 +23,8 @@ class Entry:
     """One entry of the recipe's `worlds`, from which packs are drawn."""
 
     label: str
-    """Name in metrics: the domain, plus the preset or pack size if several entries share it."""
+    """Name in metrics: the domain, plus as many of preset, pack size and index as are needed to distinguish the entry
+    from the other entries."""
     world: WorldConfig
     params: EpisodeParams
     strategy: Rewrite
@@ -32,9 +33,10 @@ class Entry:
     own: bool
     """Whether lives write their own contexts; otherwise all contexts stay empty."""
     first: int
-    """Offset of this entry's first pack among the packs of a step with the same domain and preset."""
+    """Index of this entry's first pack among the packs of a step that have the same domain and preset."""
     stride: int
-    """Number of packs per step with the same domain and preset, so that no pack is repeated."""
+    """Number of packs per step that have the same domain and preset. Each step starts this many packs later, so that no
+    pack is repeated."""
 
     def packs(self, step: int) -> list[Pack]:
         """Draw the training packs of a step."""
@@ -92,13 +94,14 @@ def blocks_of(entries: Sequence[Entry], step: int, lives: Sequence[Life]) -> lis
 def rewards_of(lives: Sequence[Life], packs: int, group: int, size: int) -> Rewards:
     """Return the rewards and token counts of lives as arrays.
 
-    Solves are (P, G, S) and updates (P, G, S-1). A missing life is a row of NaN.
+    Arrays of solves have shape (P, G, S), arrays of updates (P, G, S-1). All values of a missing life are NaN. Lives
+    must be ordered by pack, then by group member.
     """
     solve, solve_tokens = np.full((2, packs * group, size), np.nan)
     update, update_tokens = np.full((2, packs * group, size - 1), np.nan)
     for i, life in enumerate(lives):
         if life.failure is None:
-            update[i] = update_tokens[i] = 0.0  # a life with given contexts has no updates
+            update[i] = update_tokens[i] = 0.0  # stays 0 if contexts are given, since then there are no updates
         for episode in life.episodes:
             values, counts = (solve, solve_tokens) if episode.kind == "solve" else (update, update_tokens)
             values[i, episode.position] = episode.reward
@@ -107,7 +110,7 @@ def rewards_of(lives: Sequence[Life], packs: int, group: int, size: int) -> Rewa
 
 
 def credit_of(config: TrainConfig, blocks: Sequence[Block]) -> list[Advantages]:
-    """Compute one advantage per episode from the rewards of a step."""
+    """Return the advantages of each block, one per episode, computed from the rewards of a step."""
     rewards = [block.rewards for block in blocks]
     if config.contexts == "own":
         return block_advantages(rewards, config.credit.preset, **config.credit.overrides)
@@ -116,7 +119,7 @@ def credit_of(config: TrainConfig, blocks: Sequence[Block]) -> list[Advantages]:
 
 
 def task_by_task(rewards: Rewards) -> Rewards:
-    """Turn each position into a pack of one task, so that the credit of a solve depends on its own reward only."""
+    """Turn each position into a pack of one task, so that the credit of a solve ignores rewards at other positions."""
     P, G, S = np.shape(rewards.solve_PGS)
     solve, tokens = (
         np.transpose(array, (0, 2, 1)).reshape(P * S, G, 1)  # type: ignore[arg-type]
@@ -127,14 +130,14 @@ def task_by_task(rewards: Rewards) -> Rewards:
 
 
 def as_lives(credit: Advantages, shape: tuple[int, ...]) -> Advantages:
-    """Reshape the advantages of `task_by_task` rewards to whole lives, (P, G, S)."""
+    """Reshape the advantages of `task_by_task` rewards to whole lives of this shape, (P, G, S), without updates."""
     P, G, S = shape
     solve_PGS = credit.solve_PGS.reshape(P, S, G).transpose(0, 2, 1)
     return Advantages(solve_PGS, np.zeros((P, G, S - 1)), credit.metrics)
 
 
 def minibatches(blocks: Sequence[Block], credit: Sequence[Advantages], count: int) -> Iterator[list[Sample]]:
-    """Split a step into `count` mini-batches with equally many packs of every entry, and skip empty ones."""
+    """Split a step into `count` mini-batches with equally many packs of every entry, and yield those with samples."""
     for k in range(count):
         batch: list[Sample] = []
         for block, advantages in zip(blocks, credit, strict=True):
@@ -146,12 +149,12 @@ def minibatches(blocks: Sequence[Block], credit: Sequence[Advantages], count: in
 
 
 def samples(life: Life, credit: Advantages, p: int, g: int) -> list[Sample]:
-    """Return the episodes of a life as samples with advantages, without those that have no sampled tokens."""
+    """Return the episodes of a life that have sampled tokens, as samples with advantages."""
     scored = [(e, advantage_of(credit, p, g, e.kind, e.position)) for e in life.episodes]
     return [episode.transcript.sample(advantage) for episode, advantage in scored if episode.transcript.tokens]
 
 
 def advantage_of(credit: Advantages, p: int, g: int, kind: EpisodeKind, position: int) -> float:
-    """Return the advantage of one episode of life g of pack p."""
+    """Return the advantage of one episode. `p` is the index of the pack, `g` the index of the life in the group."""
     array = credit.solve_PGS if kind == "solve" else credit.update_PGS
     return float(array[p, g, position])

@@ -15,7 +15,7 @@ from codots.training.batch import Entry, rewards_of
 
 
 class DevEvaluation:
-    """Evaluate a run on its `dev` packs."""
+    """Evaluation of a run on its `dev` packs."""
 
     def __init__(self, entries: Sequence[Entry], packs: int, seed: int) -> None:
         self.entries, self.count, self.seed = entries, packs, seed
@@ -27,7 +27,7 @@ class DevEvaluation:
 
     @cached_property
     def bounds(self) -> list[tuple[float, float]]:
-        """Mean floor and ceiling of the tasks of each entry."""
+        """Mean floor and mean ceiling of the tasks of each entry."""
         bounds = []
         for packs in self.packs:
             tasks = [(pack.domain, task) for pack in packs for task in pack.tasks]
@@ -38,9 +38,10 @@ class DevEvaluation:
     def evaluate(self, engine: Engine, timeout: float) -> dict[str, float]:
         """Roll out the own and null arms on the same packs and return metrics.
 
-        `lift` is own minus null reward at the last position. `eval/score` compares checkpoints: the mean over entries
-        of (own - floor) / (ceiling - floor), with null in place of own if lives write no contexts. An arm whose lives
-        are all missing has no metrics; without it there is no `eval/score`.
+        `lift` is the own reward minus the null reward at the last position. `eval/score` compares checkpoints. It is
+        the mean of (own - floor) / (ceiling - floor) over the entries whose ceiling is above their floor. If lives
+        write no contexts, null replaces own. An arm whose lives are all missing has no metrics. `eval/score` is omitted
+        if the arm it uses is missing in any entry.
         """
         jobs = [
             Job(pack, contexts, entry.params, ("look", self.seed, e * self.count + i))

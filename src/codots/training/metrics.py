@@ -11,7 +11,10 @@ from codots.training.batch import Block
 
 
 def summary(blocks: Sequence[Block]) -> dict[str, float]:
-    """Return reward by position, failure and fact metrics of a step, per entry if there are several."""
+    """Return the metrics of a step: rewards by position, failures, and facts in the final contexts.
+
+    If there are several entries, rewards and facts are reported per entry.
+    """
     values: dict[str, float] = {}
     for block in blocks:
         for j, reward in enumerate(position_means(block)):
@@ -28,7 +31,7 @@ def summary(blocks: Sequence[Block]) -> dict[str, float]:
 
 
 def named(section: str, block: Block, blocks: Sequence[Block], name: str) -> str:
-    """Return the metric name of a block, with its label if there are several blocks."""
+    """Return the name of a block's metric, including the block's label if there are several blocks."""
     return f"{section}/{block.entry.label}/{name}" if len(blocks) > 1 else f"{section}/{name}"
 
 
@@ -45,7 +48,10 @@ def share(hits: Iterable[bool]) -> float:
 
 
 def last_facts(block: Block) -> dict[str, float]:
-    """Return the right and wrong facts in the final contexts, as fractions of all knowable facts."""
+    """Return the right and wrong facts in the final contexts, as fractions of all knowable facts.
+
+    Returns an empty dict if the domain counts no facts or all lives are missing.
+    """
     counts = []
     for i, life in enumerate(block.lives):
         pack = block.packs[i // block.entry.group_size]
@@ -63,7 +69,10 @@ def sampled_tokens(blocks: Sequence[Block]) -> int:
 
 
 def staleness(lives: Sequence[Life], version: int) -> dict[str, float]:
-    """Return the mean age of sampled tokens in weight versions, or nothing if all are of this version."""
+    """Return the mean age of the sampled tokens, in weight versions.
+
+    Returns an empty dict if `version` sampled all tokens.
+    """
     transcripts = [episode.transcript for life in lives for episode in life.episodes]
     ages = [version - v for t in transcripts for v, sampled in zip(t.versions, t.mask, strict=True) if sampled]
     return {"rollout/staleness": float(np.mean(ages))} if any(ages) else {}

@@ -41,7 +41,7 @@ class PretrainReport:
 
 @dataclass(frozen=True)
 class MakeTeacherSampler:
-    """Makes the sampler of a worker: it replies as the teacher does."""
+    """Factory of worker samplers that reply as the teacher does."""
 
     noise: Noise
 
@@ -53,7 +53,7 @@ class MakeTeacherSampler:
 
 
 def pretrain(config: PretrainConfig) -> Iterator[PretrainReport]:
-    """Train a new model stage by stage, report each step, and save the model in `run/model`."""
+    """Train a new model stage by stage, yield a report of each step, and save the model in `run/model`."""
     recipe = config.model_dump(mode="json")
     with open_run(Path(config.run), recipe, resume=False, resumable=False) as run:
         yield from _run_stages(config, run)
@@ -90,7 +90,10 @@ def imitation_config(stage: Stage) -> LearnerConfig:
 
 
 def imitation_batch(engine: LocalEngine, config: PretrainConfig, stage: Stage, number: int, step: int) -> list[Sample]:
-    """Roll out the teacher's lives of one step and return their episodes as samples."""
+    """Roll out the teacher's lives of one step and return their episodes as samples.
+
+    Raises RuntimeError if a life failed.
+    """
     jobs = []
     for i in range(stage.packs_per_step):
         index = (step - 1) * stage.packs_per_step + i
@@ -107,7 +110,10 @@ def imitation_batch(engine: LocalEngine, config: PretrainConfig, stage: Stage, n
 
 
 def contexts(pack: Pack, stage: Stage, i: int) -> Own | Given:
-    """Return the context source of life i: the oracle context for a share of lives, own rewrites for the others."""
+    """Return the context source of life i.
+
+    A fraction `stage.given` of the lives gets the oracle context; the others write their own contexts.
+    """
     strategy = PROFILE.strategy()
     if i % 4 < 4 * stage.given:
         truth = pack.domain.oracle_context(pack.world, PROFILE.style)

@@ -28,7 +28,7 @@ from codots.training.dev import DevEvaluation
 
 @dataclass
 class Run:
-    """A run and its parts."""
+    """An open run and its parts."""
 
     config: TrainConfig
     folder: Path
@@ -48,20 +48,20 @@ class Run:
         return self.config.packs_per_step * self.config.group_size
 
     def save(self, step: int, dev: float | None = None) -> None:
-        """Write a checkpoint."""
+        """Save a checkpoint of this step, with the step's dev score if there is one."""
         recipe = fingerprint(self.config.to_dict(), without=MUTABLE_KEYS)
         state = {"tokens": self.tokens, "dev": dev}
         save_checkpoint(self.folder, step, recipe, state, self.engine.save, self.config.keep_checkpoints)
 
     def is_best(self, dev: float | None) -> bool:
-        """Return whether this dev score is better than the score of every checkpoint."""
+        """Return whether there is a dev score and it is better than the score of every checkpoint."""
         return dev is not None and dev > score_of(best_checkpoint(self.folder))
 
 
 def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine: Engine | None = None) -> Run:
     """Open a run: new, resumed, or initialized from another run's checkpoint.
 
-    `stack` closes what is opened. `engine` replaces the engine of the recipe.
+    `engine` replaces the engine of the recipe. `stack` closes `engine` and everything that is opened here.
     """
     if engine is not None:
         stack.enter_context(closing(engine))
@@ -73,7 +73,7 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     origin = find_checkpoint(config.init_from) if config.init_from and not saved else None
     source = (saved or origin) if config.init_from else None
     folder = model_folder(source[0] if source else config.model)
-    if config.learner.lora and source:  # checkpoints hold only the adapter: read the base model again
+    if config.learner.lora and source:  # the adapter needs the base model; a checkpoint has the merged model
         folder = model_folder(config.model)
     profile = profile_of(config, folder)
     entries = entries_of(config, profile)
@@ -99,7 +99,7 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
 def profile_of(config: TrainConfig, folder: Path) -> Profile:
     """Return the profile of the model's folder with the recipe's overrides.
 
-    Raises ValueError for an unknown key, or a prompt style that a domain of the recipe lacks.
+    Raises ValueError if a key is unknown, or if a domain of the recipe lacks the prompt style.
     """
     default = load_profile(folder)
     known = [field.name for field in fields(Profile)]
@@ -112,7 +112,7 @@ def profile_of(config: TrainConfig, folder: Path) -> Profile:
 
 
 def entry_profile(profile: Profile, world: WorldConfig) -> Profile:
-    """Return the profile for one entry; ValueError if the domain lacks its prompt style."""
+    """Return the profile for one entry. Raises ValueError if the domain lacks the prompt style."""
     return replace(profile, **world.profile).fits(world.domain)
 
 
@@ -142,7 +142,11 @@ def entries_of(config: TrainConfig, profile: Profile) -> tuple[Entry, ...]:
 
 
 def label(world: WorldConfig, worlds: Sequence[WorldConfig]) -> str:
-    """Return the label of an entry: its domain, then preset, pack size and index as far as other entries share them."""
+    """Return the label of an entry.
+
+    It is the domain, plus as many of preset, pack size and index as are needed to distinguish the entry from the other
+    entries.
+    """
     parts = [(w.domain, w.preset, str(w.pack_size), str(i)) for i, w in enumerate(worlds)]
     own = parts[worlds.index(world)]
     shared = max((_common_prefix(own, other) for other in parts if other != own), default=0)
@@ -150,12 +154,12 @@ def label(world: WorldConfig, worlds: Sequence[WorldConfig]) -> str:
 
 
 def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return the length of the common prefix."""
+    """Return the length of the common prefix of two sequences of equal length."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
 def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
-    """Return the local engine's plan of a recipe."""
+    """Return the local engine's plan for a recipe."""
     reference = (config.learner.reference or config.model) if config.learner.kl_coef else None
     return Plan(
         folder,
@@ -170,7 +174,10 @@ def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
 
 
 def save_origin(run: Run, origin: Path, state: dict[str, Any]) -> None:
-    """Save the checkpoint that the engine was initialized from as step 0, since the other run may delete it."""
+    """Save the initial weights as checkpoint 0 of this run, because the run they came from may delete its own.
+
+    Also write the origin of the weights to `origin.json`.
+    """
     source = {"checkpoint": str(origin.resolve()), "step": state["step"], "recipe": state["recipe"]}
     write_atomically(run.folder / "origin.json", json.dumps(source | {"files": state["files"]}, indent=2) + "\n")
     run.save(0)
