@@ -76,7 +76,7 @@ def test_saved_adapters_are_loaded_exactly(make_model, learner, tmp_path):
 
 
 def test_adapters_of_another_lora_are_rejected(make_model, learner, tmp_path):
-    with pytest.raises(ValueError, match="was not trained with LoRA; expected model="):
+    with pytest.raises(ValueError, match="was not trained with LoRA; use model="):
         load_adapter(learner.model, tmp_path)
     save_adapter(learner.model, tmp_path)
     with pytest.raises(ValueError, match="does not fit this LoRA: its layers or rank differ"):

@@ -81,7 +81,7 @@ def load_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
     from safetensors.torch import load_file
 
     if not (folder / ADAPTER).is_file():
-        raise ValueError(f"{folder} was not trained with LoRA; expected model={folder} and no --init-from")
+        raise ValueError(f"{folder} was not trained with LoRA; use model={folder} instead of --init-from")
     saved, own = load_file(folder / ADAPTER), adapters(model)
     if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
         raise ValueError(f"{folder / ADAPTER} does not fit this LoRA: its layers or rank differ")
