@@ -19,10 +19,11 @@ MUTABLE_KEYS = frozenset({"run", "loggers", "max_logprob_gap", "stage_timeout"})
 
 @contextmanager
 def open_run(folder: Path, recipe: dict[str, Any], *, resume: bool, resumable: bool = True) -> Iterator[Path]:
-    """Create or reopen the folder of a run and lock it.
+    """Create the folder of a run, or reopen it if `resume` is true, and keep it locked inside the `with` block.
 
-    Raises ValueError if the folder belongs to another run or is locked by another process, or if there is nothing to
-    resume. `resumable` is whether the error message for an existing run suggests `--resume`.
+    Raises ValueError if another process has the lock; if the folder already holds files and `resume` is false; or if
+    `resume` is true and the folder holds no run, or a run of another recipe. `resumable` is whether the error message
+    for an existing run suggests `--resume`.
     """
     check_run(folder, recipe, resume, resumable)
     folder.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,8 @@ class Simulation:
 def run(plant: Plant, goal: Goal, law: Law, gusts: Sequence[float]) -> Simulation:
     """Simulate the point under a control law.
 
-    Pushes are clipped to [-1, 1]. If the law cannot be evaluated, the run ends early with the error.
+    Pushes are clipped to [-1, 1]. If the law cannot be evaluated, the simulation ends there and
+    `failure` gives the reason.
     """
     x, v = [goal.x0], [goal.v0]
     us: list[float] = []

@@ -1,4 +1,4 @@
-"""Rules of the versions, dials of the presets, rewards and the rules text."""
+"""Types of the settings of versions (`Rules`) and presets (`Dials`), rewards, and the rules as the model reads them."""
 
 from __future__ import annotations
 

@@ -69,7 +69,10 @@ def _send(shell: Shell, machine: Machine, path: str, target: tuple[Machine, str]
 
 
 def _parse_location(shell: Shell, word: str) -> tuple[Machine, str]:
-    """Return the machine and the path that a word names. Raises Refused if the host or user is wrong."""
+    """Return the machine and the path that a word names.
+
+    Raises Refused if the host is wrong or, if `behavior.real` is true, the user is wrong.
+    """
     found = REMOTE.fullmatch(word)
     if not found or (shell.local.os == "windows" and DRIVE.match(word)):
         return shell.local, shell.path(word)

@@ -112,7 +112,10 @@ class Shell:
             return refused.text, not refused.nonzero_exit and not self.behavior.real
 
     def _standard(self, name: str) -> str:
-        """Return the standard name of a command by its name on the current machine. Raises Refused if it is unknown."""
+        """Return the standard name of the command that has this name on the current machine.
+
+        Raises Refused if this machine has no such command.
+        """
         standard = name
         if self.here is self.remote:
             standard = self.site.standard(name)

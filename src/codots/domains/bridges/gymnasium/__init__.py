@@ -122,7 +122,7 @@ class Gymnasium(Family):
         return "\n".join(f"- code {code} is {self.rules.names[action]}" for code, action in pairs)
 
     def twin(self, world: World, rng: Rng) -> World:
-        """Draw a different order of the codes."""
+        """Draw another mapping of codes to actions."""
         while (other := self.make_world(rng, world.dials)) == world.hidden:
             pass
         return replace(world, hidden=other)

@@ -58,7 +58,7 @@ class Informed:
 
 
 class AdaptivePolicy(Informed):
-    """Policy that draws an order of the codes from the posterior at every turn, and acts as if it were true."""
+    """Policy that at every turn draws a mapping of codes to actions from the posterior, and acts as if it were true."""
 
     def __init__(self, spec: Spec, turns: int, rng: Rng) -> None:
         super().__init__(spec, turns, ())
