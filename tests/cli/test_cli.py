@@ -97,6 +97,9 @@ def refused(codots, home):
     return run
 
 
+GREEDY = r"^codots: profile\.temperature is 0, which makes all lives of a group alike; expected more, such as 1$"
+
+
 @pytest.mark.parametrize(
     ("line", "args"),
     [
@@ -112,6 +115,10 @@ def refused(codots, home):
         ("unknown choice of contexts 'mine'.*nearest is", ["train", "recipe.yaml", "contexts=mine"]),
         ("unknown choice of loggers.0 'wandbb'.*nearest is 'wandb'", ["train", "recipe.yaml", "loggers=[wandbb]"]),
         ("no model at 'modle'.*nearest is 'model'", ["train", "recipe.yaml", "model=modle"]),
+        (GREEDY, ["train", "recipe.yaml", "profile.temperature=0"]),
+        (GREEDY, ["train", "recipe.yaml", "profile.temperature=0.0", "--dry-run"]),
+        (GREEDY, ["estimate", "recipe.yaml", "profile.temperature=0"]),
+        (GREEDY, ["demo", "recipe.yaml", "profile.temperature=0", "run=.", "--packs=2"]),
         ("no model at 'bse'.*nearest is 'base'", ["eval", "bse"]),
         ("no checkpoint at 'modle'.*nearest is 'model'", ["train", "recipe.yaml", "--init-from", "modle"]),
         ("no checkpoint at 'model'", ["train", "recipe.yaml", "--init-from", "model", "--dry-run"]),
@@ -323,6 +330,12 @@ def test_the_doctor_prints_a_table_or_json_and_exits_with_its_verdict(codots, ho
     found = strict(codots("doctor", "recipe.yaml", "--json").out)
     assert found["fit"] is True
     assert {"model", "disk", "torch"} <= {finding["what"] for finding in found["findings"]}
+    (greedy,) = [
+        one
+        for one in strict(codots("doctor", "recipe.yaml", "profile.temperature=0", "--json").out)["findings"]
+        if one["must"]
+    ]
+    assert re.search(GREEDY, f"codots: {greedy['change']}")
     (home / "model" / "model.safetensors").unlink()
     ended = codots("doctor", "recipe.yaml")
     assert ended.code == 1

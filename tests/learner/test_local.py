@@ -8,8 +8,9 @@ import torch
 from codots.core.rng import stream
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
 from codots.learner.batch import fair_shares, means, micro_batches
-from codots.learner.config import LearnerConfig
+from codots.learner.config import LearnerConfig, LoraConfig
 from codots.learner.local import LocalLearner
+from codots.learner.lora import adapt
 from tests.learner.stepping import gradient_of, step_on
 
 
@@ -298,9 +299,10 @@ def test_gradients_accumulate_until_the_step(make_model):
     assert (step_on(twice, batch), twice.steps) == (pytest.approx(step_on(once, batch), rel=1e-4), 2)
 
 
-def scored(model, sample):
+def scored(model, sample, temperature=1.0):
     """Return the logprob and entropy of each sampled token by definition, with gradients."""
-    logprobs = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0, :-1].log_softmax(-1)
+    logits = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0, :-1]
+    logprobs = (logits / temperature).log_softmax(-1)
     at = [i for i, sampled in enumerate(sample.mask) if sampled]
     chosen = torch.stack([logprobs[i - 1, sample.ids[i]] for i in at])
     return chosen, torch.stack([-(logprobs[i - 1].exp() * logprobs[i - 1]).sum() for i in at]), at
@@ -353,3 +355,51 @@ def test_a_kl_penalty_without_reference_logprobs_raises(make_model):
     learner = LocalLearner(make_model(), LearnerConfig(kl_coef=0.1))
     with pytest.raises(ValueError, match="kl_coef needs ref_logprobs, which 9 of 9 samples lack"):
         learner.forward_backward(make_batch(), 100)
+
+
+KINDS = {
+    "plain": {},
+    "checkpointed": {"gradient_checkpointing": True},
+    "adapted": {"lora": LoraConfig(rank=2, alpha=4)},
+}
+
+
+@pytest.mark.parametrize("whole_forward", [False, True], ids=["head", "forward"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.3])
+def test_the_gradient_at_a_temperature_equals_the_definition(make_model, monkeypatch, temperature, kind, whole_forward):
+    """Logprobs, their KL penalty and the entropy are those of softmax(logits / temperature)."""
+    monkeypatch.setattr("codots.learner.score.PIECE", 7)
+    if whole_forward:
+        monkeypatch.setattr(LocalLearner, "_plain_head", lambda self: None)
+    config = LearnerConfig(max_microbatch_tokens=60, loss="reinforce", kl_coef=0.3, entropy_coef=0.2, **KINDS[kind])
+    models = [adapt(make_model(), config.lora) if config.lora else make_model() for _ in range(2)]
+    learner, model = LocalLearner(models[0], config, temperature=temperature), models[1]
+    batch = on_policy(learner, make_batch(6))
+    batch = [replace(s, ref_logprobs=[p + 0.1 * i for i, p in enumerate(s.logprobs)]) for s in batch]
+    found, sums = gradient_of(learner, batch)
+    n, entropies, gap = tokens(batch), 0.0, 0.0
+    for sample in batch:
+        logprobs, entropy, at = scored(model, sample, temperature)
+        k2 = 0.5 * (logprobs - torch.tensor([sample.ref_logprobs[i] for i in at])) ** 2
+        (-(sample.advantages[at[0]] * logprobs - 0.3 * k2 + 0.2 * entropy).sum() / n).backward()
+        entropies += entropy.sum().item()
+        gap = max(gap, (logprobs.detach() - torch.tensor([sample.logprobs[i] for i in at])).abs().max().item())
+    slow = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters() if parameter.requires_grad])
+    assert gap < 1e-3
+    assert (found - slow).norm() < 1e-4 * slow.norm()
+    assert means([sums])["train/entropy"] == pytest.approx(entropies / n, rel=1e-3)
+    assert sums["train/logprob_gap_max"] < 1e-4
+    assert sums["train/clip_fraction"] == 0
+
+
+def test_temperature_one_and_greedy_score_alike_bit_for_bit(make_model):
+    """A greedy sampler returns the logprobs of temperature 1."""
+    batch = make_batch()
+    (one, sums), *others = (
+        gradient_of(LocalLearner(make_model(), LearnerConfig(), **how), batch)
+        for how in ({}, {"temperature": 1}, {"temperature": 0})
+    )
+    for gradient, other_sums in others:
+        assert torch.equal(gradient, one)
+        assert other_sums == sums

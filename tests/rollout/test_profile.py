@@ -41,7 +41,15 @@ def test_an_unreadable_profile_is_a_one_line_error(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"style": "loud"}, {"style": 3}, {"solve_tokens": 0}, {"update_tokens": "many"}, {"temperature": -1}]
+    "wrong",
+    [
+        {"style": "loud"},
+        {"style": 3},
+        {"solve_tokens": 0},
+        {"update_tokens": "many"},
+        {"temperature": -1},
+        {"temperature": float("inf")},
+    ],
 )
 def test_an_invalid_profile_is_a_one_line_error(tmp_path, wrong):
     (tmp_path / PROFILE).write_text(json.dumps(wrong))

@@ -5,7 +5,6 @@ import json
 import os
 import pkgutil
 import re
-import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -17,11 +16,13 @@ import torch
 
 from codots.core.deadline import SideThread
 from codots.domains.registry import register
+from codots.engine.worker import SAMPLERS
 from codots.rollout.life import Life, rollout
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
+from codots.sampler.local import LocalSampler
 from codots.training.train import train
-from tests.random_model import PROFILE, Flaky
+from tests.random_model import Flaky
 from tests.training.small import changed, equal, metrics, recipe, same_run, weights
 
 
@@ -127,11 +128,15 @@ def test_non_finite_numbers_in_any_worker_stop_the_run_with_one_line(base, tmp_p
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_logprob_gap_stops_the_run_before_the_weights_change(config, base, tmp_path):
-    """The model samples at another temperature than the learner scores at."""
-    hot = shutil.copytree(base, tmp_path / "hot")
-    PROFILE.at(1.5).save(hot)
-    config = changed(config, model=str(hot))
+class HotSampler(LocalSampler):
+    """A faulty sampler: it samples at another temperature than it is asked for."""
+
+    def _choose(self, batch, logits_BV):
+        super()._choose(batch, logits_BV / 1.5)
+
+
+def test_a_logprob_gap_stops_the_run_before_the_weights_change(config, monkeypatch):
+    monkeypatch.setitem(SAMPLERS, "lockstep", lambda worker: HotSampler(worker.model, worker.render.stop_ids))
     line = (
         r"step (\d) was stopped: sampler and learner disagree: .* are 0\.\d+ apart on average, and max_logprob_gap is"
     )

@@ -10,7 +10,9 @@ from codots.config.schema import TrainConfig
 from codots.context.rewrite import Rewrite
 from codots.core.transcript import Transcript
 from codots.domains.registry import make_pack, register
-from codots.rollout.life import Life
+from codots.engine.local import LocalEngine
+from codots.engine.worker import Plan
+from codots.rollout.life import Job, Life
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.rollout.steps import Episode, Given, Own
@@ -53,6 +55,34 @@ def test_every_step_has_a_gradient(whole):
 def test_equal_recipes_give_equal_runs(whole, config):
     list(train(config))
     same_run(config.run, whole.run)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.7, 1.3])
+@pytest.mark.parametrize("more", [{}, {"lora": {"rank": 4}, "gradient_checkpointing": True}], ids=["plain", "lora"])
+def test_learner_and_reference_score_at_the_temperature_of_the_sampling(config, temperature, more):
+    """In both entries of a mixture, with one mini-batch, whose weights are still those of the sampler."""
+    worlds = [{"preset": "tiny", "pack_size": 3, "packs_per_step": 2}, {"packs_per_step": 2, "pack_size": 2}]
+    learner = {"lr": 3e-3, "warmup_steps": 0, "kl_coef": 0.1, "entropy_coef": 0.01} | more
+    config = changed(config, worlds=worlds, profile={"temperature": temperature}, learner=learner, steps=2)
+    first, second = (report.metrics for report in train(config))
+    for values in (first, second):
+        assert values["train/logprob_gap_max"] < 1e-5
+        assert values["train/clip_fraction"] == 0
+        assert values["train/grad_norm"] > 0
+    assert first["train/ref_kl"] == pytest.approx(0, abs=1e-9)  # the policy is still the reference
+    assert second["train/ref_kl"] > 0
+
+
+def test_an_engine_returns_logprobs_at_the_temperature_of_its_profile(base):
+    profile = PROFILE.at(0.7)
+    engine = LocalEngine(Plan(base, profile, reference=base), workers=2)
+    pack = make_pack("frozen-lake-v1", "tiny", "train", 0, 2)
+    jobs = [Job(pack, Own(profile.strategy()), profile.episode_params(), ("life", i)) for i in range(2)]
+    samples = [e.transcript.sample(1.0) for life in engine.rollout(jobs, 60) for e in life.episodes]
+    for rows in (engine.logprobs(samples, 60), engine.logprobs(samples, 60, reference=True)):
+        for row, sample in zip(rows, samples, strict=True):
+            assert row == pytest.approx(sample.logprobs, abs=1e-5)
+    engine.close()
 
 
 def test_another_seed_gives_another_run(whole, config):

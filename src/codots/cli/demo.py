@@ -17,6 +17,8 @@ from codots.config.schema import EvalConfig, TrainConfig
 from codots.core.files import claimed, write_atomically
 from codots.evaluation.evaluate import ARMS, Report, evaluate, without_nan
 from codots.report.page import REPORT, write_report
+from codots.runs.checkpoint import start_folder
+from codots.training.setup import profile_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def demo(config: TrainConfig, *, packs: int = 500) -> DemoResult | None:
     """
     if len(config.worlds) > 1:
         raise ValueError(f"a demo trains on one domain; the recipe has {len(config.worlds)} worlds")
+    profile_of(config, start_folder(config.model, config.init_from))  # raises before anything runs or is renamed
     folder = Path(config.run)
     seconds: dict[str, float] = {}
     with TemporaryDirectory() as temporary:  # training needs an empty run folder

@@ -16,10 +16,10 @@ OnLife = Callable[[Life], None]
 class Engine(Protocol):
     """A model in samplers, which roll out, and in learners, which train.
 
-    Timeouts are in seconds. A call that exceeds its timeout raises TimeoutError with the name of the operation;
-    afterwards the engine can only be closed. Timeouts work in any thread, and no call needs an event loop. Calls are
-    sequential but may come from different threads: `save`, `save_model`, `load` and `init_from` run in threads that a
-    caller can abandon.
+    Timeouts are in seconds. A call that takes longer raises TimeoutError, which names the operation; afterwards the
+    engine can only be closed. Timeouts work in any thread, and no call needs an event loop. Calls are sequential but
+    may come from different threads: `save`, `save_model`, `load` and `init_from` run in threads that a caller can
+    abandon. Logprobs and entropies, of samplers and learners alike, are those at the temperature of the sampling.
     """
 
     @property

@@ -82,12 +82,13 @@ class Worker:
         if plan.lora:
             adapt(self.model, plan.lora)
         if plan.learner:
-            self.learner = LocalLearner(self.model, plan.learner, plan.total_steps)
+            temperature = plan.profile.temperature
+            self.learner = LocalLearner(self.model, plan.learner, plan.total_steps, temperature)
             if plan.reference:
                 frozen, render = load_model(plan.reference, plan.place, plan.profile.thinking)
                 if render.tokenizer.get_vocab() != self.render.tokenizer.get_vocab():
                     raise ValueError(f"the reference {plan.reference} has a different vocabulary than {plan.model}")
-                self.reference = Scorer(frozen.requires_grad_(False), plan.learner)
+                self.reference = Scorer(frozen.requires_grad_(False), plan.learner, temperature)
         self.sampler = plan.make_sampler(self)
 
     def rollout(self, jobs: Sequence[Job], on_life: Callable[[Life], None] = lambda _: None) -> list[Life]:

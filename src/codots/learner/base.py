@@ -10,7 +10,10 @@ from codots.core.transcript import Sample
 
 
 class Learner(Protocol):
-    """The trained weights and their optimizer. Several learners may each process a share of a batch."""
+    """Holds the trained weights; several learners may each process a share of a batch.
+
+    Logprobs and entropies are those at the temperature that the samples were drawn at.
+    """
 
     steps: int
     """Number of optimizer steps taken."""

@@ -29,12 +29,9 @@ SUMS = (
 class LocalLearner(Scorer):
     """Learner of one causal LM with AdamW."""
 
-    def __init__(self, model: Any, config: LearnerConfig, total_steps: int = 0) -> None:
-        """Prepare to train this model.
-
-        `total_steps` is the number of optimizer steps of the run, for the learning rate decay; 0 means no decay.
-        """
-        super().__init__(model, config)
+    def __init__(self, model: Any, config: LearnerConfig, total_steps: int = 0, temperature: float = 1.0) -> None:
+        """Train this model on samples of this temperature; `total_steps` is for the learning rate decay."""
+        super().__init__(model, config, temperature)
         self.total_steps = total_steps
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]

@@ -21,10 +21,14 @@ PIECE = 512
 
 
 class Scorer:
-    """Scorer of samples with one causal LM. Each shared prefix of a micro-batch is computed once."""
+    """Scores samples with one causal LM, under the distribution that they were sampled from.
 
-    def __init__(self, model: Any, config: LearnerConfig) -> None:
-        self.model, self.config = use_row_attention(model), config
+    Each shared prefix of a micro-batch is computed once.
+    """
+
+    def __init__(self, model: Any, config: LearnerConfig, temperature: float = 1.0) -> None:
+        """Score with this model; `temperature` is that of the sampling, with 0 scored as 1, as samplers do."""
+        self.model, self.config, self.temperature = use_row_attention(model), config, temperature
         self.device = next(model.parameters()).device
         self._head = self._plain_head()
 
@@ -61,25 +65,25 @@ class Scorer:
         """Return the logprob and entropy of every sampled token, (M,) each, in the order of the samples."""
         where = [(nodes[at - 1], sample.ids[at]) for sample, nodes, at in trained(part)]
         at_M, ids_M = torch.tensor(where, device=self.device).T
-        keep = bool(self.config.entropy_coef)
         ids, rows = torch.tensor(part.ids, device=self.device), part.rows(self.device)
         starts = zip(part.shared, part.nodes, strict=True)
         positions = torch.cat([torch.arange(s, len(n)) for s, n in starts]).to(self.device)
         if self._head is None:
-            return _chosen(run(self.model, ids, positions, rows, logits_to_keep=at_M).logits[0], ids_M, keep)
+            return self._chosen(run(self.model, ids, positions, rows, logits_to_keep=at_M).logits[0], ids_M)
         hidden = run(self.model.base_model, ids, positions, rows)[0][0].index_select(0, at_M)
         if not self.config.gradient_checkpointing:
-            return _chosen(self._head(hidden), ids_M, keep)
+            return self._chosen(self._head(hidden), ids_M)
         pieces = zip(hidden.split(PIECE), ids_M.split(PIECE), strict=True)
         scored = [
-            checkpoint(lambda h, i: _chosen(self._head(h), i, keep), *piece, use_reentrant=False) for piece in pieces
+            checkpoint(lambda h, i: self._chosen(self._head(h), i), *piece, use_reentrant=False) for piece in pieces
         ]
         return torch.cat([logprobs for logprobs, _ in scored]), torch.cat([entropy for _, entropy in scored])
 
-
-def _chosen(logits_MV: Tensor, ids_M: Tensor, keep_entropy: bool) -> tuple[Tensor, Tensor]:
-    """Return the logprob of one id per row and the entropy of each row, with a gradient only if `keep_entropy`."""
-    logprobs_MV = logits_MV.float().log_softmax(-1)
-    with torch.set_grad_enabled(keep_entropy and torch.is_grad_enabled()):
-        entropy = -(logprobs_MV.exp() * logprobs_MV).sum(-1)
-    return logprobs_MV.gather(1, ids_M[:, None])[:, 0], entropy
+    def _chosen(self, logits_MV: Tensor, ids_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Return one id's logprob per row, and the row's entropy, which has a gradient only for an entropy bonus."""
+        plain = self.temperature in (0, 1)
+        # One expression, so that no copy of the logits outlives it.
+        logprobs_MV = (logits_MV.float() if plain else logits_MV.float() / self.temperature).log_softmax(-1)
+        with torch.set_grad_enabled(bool(self.config.entropy_coef) and torch.is_grad_enabled()):
+            entropy = -(logprobs_MV.exp() * logprobs_MV).sum(-1)
+        return logprobs_MV.gather(1, ids_M[:, None])[:, 0], entropy

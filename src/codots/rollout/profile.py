@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Profile:
     max_context_chars: int = Rewrite.cap
     """Maximum length of a context, in characters."""
     temperature: float = 1.0
+    """Sampling temperature; 0 is greedy."""
     thinking: bool = False
     """Whether to enable thinking in a chat template that supports it."""
     max_model_len: int = 8192
@@ -52,7 +54,7 @@ class Profile:
         for name, minimum in MINIMA.items():
             kind = int | float if name == "temperature" else int
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not value >= minimum:
+            if isinstance(value, bool) or not isinstance(value, kind) or not minimum <= value < math.inf:
                 raise ValueError(f"{name} is {value!r}; expected a number of at least {minimum}")
         if not isinstance(self.thinking, bool):
             raise ValueError(f"thinking is {self.thinking!r}; expected true or false")

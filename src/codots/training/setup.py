@@ -99,13 +99,15 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
 def profile_of(config: TrainConfig, folder: Path) -> Profile:
     """Return the profile of the model's folder with the recipe's overrides.
 
-    Raises ValueError if a key is unknown, or if a domain of the recipe lacks the prompt style.
+    Raises ValueError for an unknown key, a prompt style that a domain of the recipe lacks, or temperature 0.
     """
     default = load_profile(folder)
     known = [field.name for field in fields(Profile)]
     if unknown := [key for key in config.profile if key not in known]:
         raise ValueError(nearest(unknown[0], known, "key of profile"))
     profile = replace(default, **config.profile)  # type: ignore[arg-type]
+    if profile.temperature == 0:  # equal lives have equal returns, and no advantage
+        raise ValueError("profile.temperature is 0, which makes all lives of a group alike; expected more, such as 1")
     for world in config.worlds:
         entry_profile(profile, world)
     return profile
