@@ -392,8 +392,9 @@ def test_an_evaluation_as_json_prints_only_json(codots, home):
 
 
 def test_an_evaluation_is_a_table(codots):
-    ended = codots("eval", "model", "preset=tiny", "packs=3", "pack_size=2", "workers=1")
+    ended = codots("eval", "model", "preset=tiny", "packs=3", "pack_size=2", "workers=1", "temperature=.5")
     assert ended.code == 0
+    assert "model on frozen-lake-v1 tiny dev, 3 packs at temperature 0.5" in " ".join(ended.out.split())
     for label in ("own reward", "null success", "lift", "share", "floor", "bayes", "ceiling", "position 1"):
         assert label in ended.out
 
@@ -448,6 +449,15 @@ def test_a_demo_writes_a_report_and_renames_an_earlier_run(codots, refused, home
     assert codots("demo", "recipe.yaml", "seed=1", "--packs", "3").code == 0
     assert (home / "run-1" / "summary.json").read_bytes() == first
     assert (home / "run" / "summary.json").read_bytes() != first
+
+
+def test_a_demo_evaluates_with_the_profile_that_it_trains_with(codots, home):
+    changes = ["profile.temperature=0.7", "profile.max_context_chars=100", "steps=1"]
+    assert codots("demo", "recipe.yaml", *changes, "--packs", "2").code == 0
+    found = json.loads((home / "run" / "summary.json").read_text())
+    assert (found["before"]["temperature"], found["after"]["temperature"]) == (0.7, 0.7)
+    head = json.loads((home / "run" / "before.jsonl").read_text().splitlines()[0])["evaluation"]
+    assert head["profile"]["max_context_chars"] == 100
 
 
 @pytest.mark.parametrize("option", [[], ["--pretrain"], ["--eval"]])

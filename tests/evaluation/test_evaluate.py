@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from codots.evaluation.evaluate import (
 from codots.evaluation.stats import mean_ci
 from codots.rollout.arms import contexts_of, stranger
 from codots.rollout.life import Job
+from codots.rollout.profile import load_profile
 from codots.rollout.records import life_rows, load_rollouts, missing_row
 from codots.rollout.steps import Given, Own
 from tests.evaluating import measured
@@ -356,6 +358,23 @@ def test_the_seed_has_no_effect_at_temperature_0(base):
     one, other = (measured(base, **LAKE, packs=5, seed=seed, temperature=0.0) for seed in (0, 1))
     assert one.arms == other.arms
     assert one.temperature == 0
+
+
+def test_the_temperature_is_that_of_each_models_profile_unless_it_is_given(base, tmp_path):
+    cool = shutil.copytree(base, tmp_path / "cool")
+    load_profile(base).at(0.3).save(cool)
+    own, given, one = (
+        measured(model, **LAKE, packs=5, rows=tmp_path / f"{i}.jsonl", **more)
+        for i, (model, more) in enumerate([(cool, {}), (base, {"temperature": 0.3}), (base, {})])
+    )
+    assert (own.temperature, given.temperature, one.temperature) == (0.3, 0.3, 1.0)
+    assert own.arms == given.arms != one.arms
+    heads = [json.loads((tmp_path / f"{i}.jsonl").read_text().splitlines()[0])["evaluation"] for i in range(3)]
+    assert [head["temperature"] for head in heads] == [0.3, 0.3, 1.0]
+    read = measured(base, **LAKE, packs=2, writer=cool)
+    assert (read.temperature, read.writer_temperature, own.writer_temperature) == (1.0, 0.3, None)
+    both = measured(base, **LAKE, packs=2, writer=cool, temperature=0.5)
+    assert (both.temperature, both.writer_temperature) == (0.5, 0.5)
 
 
 def test_a_model_reads_what_another_wrote(base, other, tmp_path):

@@ -33,6 +33,7 @@ def report(own, null, **changed):
         size=S,
         seed=0,
         temperature=1.0,
+        writer_temperature=None,
         arms={"own": arm(own), "null": arm(null)},
         floor=[0.1] * S,
         bayes=[0.62] + [0.93] * (S - 1),

@@ -175,6 +175,18 @@ def test_the_table_has_every_arm_with_its_interval(tmp_path):
     assert "None" not in text
 
 
+def test_the_page_states_the_temperature_of_every_evaluation(tmp_path):
+    texts = []
+    for i, temperature in enumerate((1.0, 0.7)):
+        summary = demo_summary()
+        summary["after"]["temperature"] = temperature
+        folder = make_run(tmp_path / f"run-{i}", summary)
+        write_report([folder], folder / "report.html")
+        texts.append(Reader((folder / "report.html").read_text()).text)
+    assert "All arms are sampled at temperature 1.0." in texts[0]
+    assert "Sampling temperatures: 1.0 (before), 0.7 (after)." in texts[1]
+
+
 def test_the_table_of_writers_and_readers(tmp_path):
     folder = full_run(tmp_path / "run")
     write_report([folder], folder / "report.html")

@@ -13,12 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from codots.cli.display import counting, run_training
-from codots.config.schema import EvalConfig, TrainConfig
+from codots.config.schema import ENTRY_PROFILE_KEYS, EvalConfig, TrainConfig
 from codots.core.files import claimed, write_atomically
 from codots.evaluation.evaluate import ARMS, Report, evaluate, without_nan
 from codots.report.page import REPORT, write_report
+from codots.rollout.profile import Profile
 from codots.runs.checkpoint import start_folder
-from codots.training.setup import profile_of
+from codots.training.setup import entry_profile, profile_of
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,20 @@ def demo(config: TrainConfig, *, packs: int = 500) -> DemoResult | None:
     """
     if len(config.worlds) > 1:
         raise ValueError(f"a demo trains on one domain; the recipe has {len(config.worlds)} worlds")
-    profile_of(config, start_folder(config.model, config.init_from))  # raises before anything runs or is renamed
+    profile = profile_of(config, start_folder(config.model, config.init_from))
     folder = Path(config.run)
     seconds: dict[str, float] = {}
     with TemporaryDirectory() as temporary:  # training needs an empty run folder
         rows = Path(temporary) / "before.jsonl"
         with timed("evaluate before", seconds):
-            before = evaluate_model(config, config.model, packs, ("own", "null"), "before", rows)
+            before = evaluate_model(config, profile, config.model, packs, ("own", "null"), "before", rows)
         rename_existing(folder)
         with timed("train", seconds):
             if run_training(config) is not None:
                 return None
         shutil.move(rows, folder)
     with timed("evaluate after", seconds):
-        after = evaluate_model(config, folder / "model", packs, ARMS, "after", folder / "after.jsonl")
+        after = evaluate_model(config, profile, folder / "model", packs, ARMS, "after", folder / "after.jsonl")
     summary = summarize(config, before, after, seconds)
     write_atomically(folder / "summary.json", json.dumps(without_nan(summary), indent=2, allow_nan=False))
     [page] = write_report([folder], folder / REPORT)
@@ -60,11 +61,18 @@ def demo(config: TrainConfig, *, packs: int = 500) -> DemoResult | None:
 
 
 def evaluate_model(
-    config: TrainConfig, model: str | Path, packs: int, arms: tuple[str, ...], when: str, rows: Path
+    config: TrainConfig,
+    profile: Profile,
+    model: str | Path,
+    packs: int,
+    arms: tuple[str, ...],
+    when: str,
+    rows: Path,
 ) -> Report:
-    """Evaluate a model on the `test` split and write the episodes to `rows`. `when` labels the progress bar."""
+    """Evaluate a model on the `test` split, with the profile of the training; `when` labels the progress bar."""
     with counting(when) as on_progress:
         world = config.worlds[0]
+        own_profile = entry_profile(profile, world)
         settings = EvalConfig(
             model=str(model),
             domain=world.domain,
@@ -73,7 +81,8 @@ def evaluate_model(
             packs=packs,
             pack_size=world.pack_size,
             arms=list(arms),
-            profile=world.profile,
+            profile={key: getattr(own_profile, key) for key in ENTRY_PROFILE_KEYS},
+            temperature=profile.temperature,
             seed=config.seed,
             workers=config.workers,
             rows=str(rows),

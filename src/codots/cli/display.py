@@ -176,8 +176,9 @@ def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, in
 
 def report_table(report: Report) -> Table:
     """Return a table of the curves of an evaluation."""
-    by = f", contexts by {report.writer}" if report.writer else ""
-    table = Table(title=f"{report.model} on {report.domain} {report.preset} {report.split}, {report.n_packs} packs{by}")
+    sampled = f"{report.n_packs} packs at temperature {report.temperature:g}"
+    by = f", contexts by {report.writer} at temperature {report.writer_temperature:g}" if report.writer else ""
+    table = Table(title=f"{report.model} on {report.domain} {report.preset} {report.split}, {sampled}{by}")
     table.add_column("")
     for j in range(report.size):
         table.add_column(f"position {j}", justify="right")

@@ -235,9 +235,9 @@ class EvalConfig(Config):
     writer: str | None = None
     """Model that writes the contexts, instead of the evaluated model."""
     seed: int = 0
-    """Seed of the random streams for sampling."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy decoding."""
+    """Seed of the sampling."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Sampling temperature; 0 is greedy. The default is that of the model's `codots.json`."""
     profile: EntryProfile = Field(default={})
     """Keys that override keys of the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`,
     `max_context_chars`."""

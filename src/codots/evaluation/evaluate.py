@@ -46,6 +46,9 @@ class Report:
     size: int
     seed: int
     temperature: float
+    """Sampling temperature of the arms."""
+    writer_temperature: float | None
+    """Sampling temperature of the writer; None without one."""
     arms: dict[str, ArmReport]
     floor: list[float]
     bayes: list[float]
@@ -67,8 +70,9 @@ class Report:
 def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Report:
     """Evaluate a model on held-out packs, with the same packs for every arm.
 
-    If `writer` is set, this other model writes the contexts of `own` and of the arms derived from `own`. The lives of
-    the writer are rolled out first and recorded as arm `writer`. The evaluated model then only reads their contexts.
+    With `writer`, another model writes the contexts of `own` and of the arms derived from it: that model's own lives
+    are rolled out first (the rows of arm `writer`), and the evaluated model only reads their contexts. Each model
+    samples at the temperature of its profile, or both at the `temperature` of the settings.
 
     If `rows` is set, every episode is written to this JSONL file, one line per episode. Each chunk of packs is written
     as soon as it is finished, including the chunks of arms that are not requested but needed by another arm. Lives of
@@ -83,7 +87,9 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
     packs = [make_pack(config.domain, config.preset, config.split, i, config.pack_size) for i in range(config.packs)]
     reader = _Evaluator(config.model, config)
     writer = None if config.writer is None else _Evaluator(config.writer, config)
-    settings = config.model_dump(include={"domain", "preset", "split", "seed", "temperature"})
+    settings = config.model_dump(include={"domain", "preset", "split", "seed"})
+    settings["temperature"] = reader.temperature
+    settings["writer_temperature"] = None if writer is None else writer.temperature
     head: dict[str, Any] = {}
     if rows is not None:
         head = {"model": reader.model.identity, "writer": None if writer is None else writer.model.identity}
@@ -126,6 +132,7 @@ class _Evaluator:
         self.seed, self.timeout = config.seed, config.stage_timeout
         profile = self.model.profile
         self.style, self.strategy, self.params = profile.style, profile.strategy(), profile.episode_params()
+        self.temperature = float(profile.temperature)
 
     def roll_out(
         self,
