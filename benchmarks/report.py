@@ -20,10 +20,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import numpy as np
-import yaml
 
 from codots.config.schema import TrainConfig
 from codots.core.rng import stream
+from codots.core.yaml_text import write_yaml
 from codots.domains.base import Pack, Policy
 from codots.domains.registry import make_pack
 from codots.domains.scripted import turns
@@ -117,7 +117,7 @@ def make_run(folder: Path, episodes: int, style: str) -> None:
     """Write a run folder with scripted lives."""
     folder.mkdir(parents=True)
     config = TrainConfig(run=str(folder), steps=STEPS)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    (folder / "config.yaml").write_text(write_yaml(config.to_dict()))
     remaining = episodes // 2
     with (folder / "after.jsonl").open("w", encoding="utf-8") as file:
         for i in count():

@@ -108,7 +108,9 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("steps: [", "is not YAML: .*expected the node content"),
         ("seed: !!timestamp now", "is not YAML"),
         ("seed: !!bool maybe", "is not YAML"),
-        ("seed: 2020-13-01", "is not YAML: month"),
+        ("seed: 2020-13-01", "seed: .*valid integer.*got '2020-13-01'"),
+        ("seed: 1\nsteps: 2\nseed: 3", "the key 'seed' is given twice, in lines 1 and 3"),
+        ("learner:\n  lr: 1\n  lr: 2", "the key 'lr' is given twice, in lines 2 and 3"),
         ("[" * 5000, "is not YAML: .*recursion"),
         ('profile: {"a\\nb\\u2028c": [x]}', "profile.a b c"),
     ],
@@ -164,6 +166,13 @@ def test_changes_apply_at_every_depth(recipe):
     assert config.credit.overrides == {"baseline": "group"}
 
 
+@pytest.mark.parametrize(("text", "value"), [("7e-1", 0.7), ("1E1", 10.0), ("010", 10), ("off", "off")])
+def test_sections_without_a_schema_read_numbers_as_yaml_1_2(recipe, text, value):
+    for config in (recipe(f"profile: {{temperature: {text}}}"), recipe("", [f"profile.temperature={text}"])):
+        found = config.profile["temperature"]
+        assert (found, type(found)) == (value, type(value))
+
+
 def test_the_last_of_two_changes_wins(recipe):
     assert recipe("steps: 3", ["steps=4", "steps=5"]).steps == 5
 
@@ -182,6 +191,7 @@ def test_a_value_may_contain_an_equals_sign(recipe):
         ("steps.more=3", "steps is not a section"),
         ("steps=[", "is not YAML"),
         ("steps=!!int ''", "is not YAML"),
+        ("learner={lr: 1, lr: 2}", "'learner={lr: 1, lr: 2}': the key 'lr' is given twice, in line 1"),
         ("steps=soon", "steps: .*got 'soon'"),
     ],
 )

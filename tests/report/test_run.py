@@ -109,6 +109,11 @@ def test_references_and_after_prefer_the_training_setting(tmp_path):
         ("summary.json", "{", "summary.json is not JSON"),
         ("config.yaml", "a: [", "config.yaml is not a recipe"),
         ("config.yaml", "words", "config.yaml is not a recipe"),
+        (
+            "config.yaml",
+            "seed: 1\nseed: 2",
+            "config.yaml is not a recipe: the key 'seed' is given twice, in lines 1 and 2",
+        ),
         ("config.yaml", "steps:", "config.yaml is not a recipe: expected an integer for steps, got None"),
     ],
 )

@@ -32,7 +32,9 @@ def test_a_style_that_a_domain_lacks_is_a_one_line_error(registry):
         Profile("compact").fits("guess-v0")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "3", '{"stile": "compact"}', "\x00"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"stile": "compact"}', "\x00", '{"solve_tokens": 4, "solve_tokens": 8}']
+)
 def test_an_unreadable_profile_is_a_one_line_error(tmp_path, content):
     (tmp_path / PROFILE).write_text(content)
     with pytest.raises(ValueError, match=r"codots\.json is not a profile") as error:

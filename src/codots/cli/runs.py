@@ -51,8 +51,7 @@ def _best(config: TrainConfig) -> str:
 
 
 def _dry_run(config: TrainConfig) -> None:
-    import yaml
-
+    from codots.core.yaml_text import write_yaml
     from codots.runs.checkpoint import start_folder
     from codots.runs.loggers import check_loggers
     from codots.training.setup import engine_plan, profile_of
@@ -61,7 +60,7 @@ def _dry_run(config: TrainConfig) -> None:
     folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
     engine_plan(config, folder, profile)  # raises if the reference model is missing
-    typer.echo(yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip())
+    typer.echo(write_yaml(config.to_dict()).rstrip())
     for world in config.worlds:
         name = f"{world.domain} {world.preset}: " if len(config.worlds) > 1 else ""
         lives = world.packs_per_step * config.group_size

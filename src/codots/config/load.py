@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from codots.config.schema import EvalConfig, PretrainConfig, TrainConfig
 from codots.core.section import Section
 from codots.core.suggest import closest, nearest
+from codots.core.yaml_text import read_yaml
 
 C = TypeVar("C", bound=Section)
 COMMAND_KEYS: dict[type[Section], tuple[str, tuple[str, ...]]] = {
@@ -56,9 +56,9 @@ def settings(kind: type[C], values: dict[str, Any], changes: list[str] | None, w
 
 def _read(text: str, what: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except Exception as error:  # YAMLError, or any error from the constructor of a tag
-        raise ValueError(f"{what} is not YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
+        return read_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def _change(values: dict[str, Any], change: str) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from codots.core.renamed import new_metric, with_new_keys
 from codots.core.suggest import closest
+from codots.core.yaml_text import read_yaml
 from codots.domains.registry import get_domain, make_pack
 from codots.evaluation.curves import compare
 from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, when_of, worlds_of
@@ -161,9 +161,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        recipe = with_new_keys(dict(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not a recipe: expected keys and values") from error
+        recipe = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a recipe: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} is not a recipe: expected keys and values, got {type(recipe).__name__}")
+    recipe = with_new_keys(recipe)
     for key in ("steps", "pack_size"):
         if not isinstance(recipe.get(key, 0), int):
             raise ValueError(f"{path} is not a recipe: expected an integer for {key}, got {recipe[key]!r}")

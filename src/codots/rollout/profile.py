@@ -96,6 +96,13 @@ def load_profile(folder: Path) -> Profile:
     if not path.is_file():
         return Profile()
     try:
-        return Profile(**with_new_keys(json.loads(path.read_text()), "profile."))
+        return Profile(**with_new_keys(json.loads(path.read_text(), object_pairs_hook=_unique), "profile."))
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a profile: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if repeated := [key for i, key in enumerate(keys) if key in keys[:i]]:
+        raise ValueError(f"the key {repeated[0]!r} is given twice")
+    return dict(pairs)

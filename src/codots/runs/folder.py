@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from codots.core.files import LOCK, claimed, write_atomically
 from codots.core.renamed import OLD_VERSION, new_key, old_keys
 from codots.core.suggest import closest
+from codots.core.yaml_text import read_yaml, write_yaml
 
 MUTABLE_KEYS = frozenset({"run", "loggers", "max_logprob_gap", "stage_timeout"})
 """Keys that may change on resume."""
@@ -30,7 +29,7 @@ def open_run(folder: Path, recipe: dict[str, Any], *, resume: bool, resumable: b
     with claimed(folder):
         check_run(folder, recipe, resume, resumable)  # again, because the folder may have changed before it was locked
         if not resume:
-            write_atomically(folder / "config.yaml", yaml.safe_dump(recipe, sort_keys=False))
+            write_atomically(folder / "config.yaml", write_yaml(recipe))
         yield folder
 
 
@@ -47,9 +46,11 @@ def check_run(folder: Path, recipe: dict[str, Any], resume: bool, resumable: boo
     if not config.is_file():
         raise ValueError(f"there is no run to resume at {folder}: it has no config.yaml{closest(folder)}")
     try:
-        saved = dict(yaml.safe_load(config.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{config} cannot be read; is {folder} a run?") from error
+        saved = read_yaml(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{config} cannot be read: {error}; is {folder} a run?") from error
+    if not isinstance(saved, dict):
+        raise ValueError(f"{config} cannot be read; is {folder} a run?")
     if old := next(iter(old_keys(saved)), None):
         raise ValueError(
             f"{folder} is a run of codots {OLD_VERSION}, whose {old} is now called {new_key(old)}; resume it with that "

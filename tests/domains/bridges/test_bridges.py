@@ -105,6 +105,7 @@ UNKNOWN = {
     "gymnasium:CartPole-v1": "has observation space .*, expected discrete numbers or text",
     "gymnasium:Pendulum-v1": r"has action space .*, expected Discrete\(2\) to Discrete\(7\)",
     "gymnasium:FrozenLake-v1?slippery=false": "unexpected keyword argument 'slippery'",
+    "gymnasium:FrozenLake-v1?is_slippery=no": "is_slippery=no, which is a text; expected true or false",
     "gymnasium:": "unknown environment of gymnasium ''",
     "reasoning-gym:spel_backward": "expected one of 97 names, .*the nearest is 'spell_backward'",
     "reasoning-gym:boxnet": "boxnet is excluded: its own answer does not score 1",

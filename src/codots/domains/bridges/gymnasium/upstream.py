@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import yaml
 
 from codots.core.suggest import check_known
+from codots.core.yaml_text import read_yaml
 from codots.domains.base import Rng
 
 MAX_ACTIONS = 7
@@ -72,6 +72,8 @@ def find_spec(name: str) -> Spec:
 
     id, _, rest = name.partition("?")
     options = tuple((key, _value(value)) for key, _, value in (o.partition("=") for o in rest.split("&") if o))
+    if words := [f"{key}={value}" for key, value in options if str(value).lower() in ("yes", "no", "on", "off")]:
+        raise ValueError(f"gymnasium:{name} has {words[0]}, which is a text; expected true or false")
     check_known(id, registry, "environment of gymnasium")
     try:
         env = gymnasium.make(id, disable_env_checker=True, **dict(options))
@@ -96,8 +98,8 @@ def find_spec(name: str) -> Spec:
 
 def _value(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = read_yaml(text)
+    except ValueError:
         return text
     return value if isinstance(value, bool | int | float) else text
 
