@@ -122,14 +122,14 @@ REFUSED = {
         "rewrites earlier",
     ),
     "no end of a reply": (FOR + "{{ m.content }}" + END, "does not mark the end of a reply"),
-    "no room for the rules": (
-        tiny.TEMPLATE.replace("<|system|>{{ m.content }}", ""),
+    "no room for a user": (
+        tiny.TEMPLATE.replace("<|user|>{{ m.content }}", ""),
         "does not write every message exactly once",
     ),
     "the rules twice": ("{{ messages[0].content }}" + tiny.TEMPLATE, "does not write every message exactly once"),
     "no system role": (
         "{{ raise_exception('no system role') if messages[0].role == 'system' }}",
-        "cannot render system, user, assistant: no system role",
+        "does not write every message exactly once",
     ),
 }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from codots.model.renderer import Render
 
@@ -19,6 +20,9 @@ class Alphabet:
     """A tokenizer whose ids are code points, or marks above the last code point."""
 
     eos_token_id = END
+    added_tokens_decoder: ClassVar = {
+        id: SimpleNamespace(content=mark, special=True, lstrip=False, rstrip=False) for mark, id in MARKS.items()
+    }
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         """Encode the text of a message, which has no marks."""

@@ -2,92 +2,117 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, TypeVar
 
 from codots.core.transcript import StopReason
+from codots.model.pieces import Mark, Pieces
+from codots.model.template import layout_of
 
-SYSTEM, USER, REPLY, NEXT = "\ue000system\ue001", "\ue000user\ue001", "\ue000reply\ue001", "\ue000next\ue001"
-
-THOUGHT = "</think>"
-"""Ends the reasoning part of a reply."""
-EMPTY_THOUGHT = re.compile(r"(<think>\s*</think>\s*)?")
-"""Empty reasoning that some templates put before a new reply to turn reasoning off, but omit from earlier turns."""
+T = TypeVar("T")
+THINK, THOUGHT = "<think>", "</think>"
+"""Tags around the reasoning part of a reply."""
 
 
 def without_thought(text: str) -> str:
-    """Return a reply without its reasoning, which may contain tags that only count in the answer."""
+    """Return a reply without its reasoning, which may contain tags that only count in the answer.
+
+    Nothing is left of a reply whose reasoning has no end.
+    """
+    if THOUGHT not in text and text.lstrip().startswith(THINK):
+        return ""
     return text.rpartition(THOUGHT)[2]
 
 
 class Render:
     """Encoder and decoder of chat turns, with the tokenizer's own chat template.
 
-    A session only grows, reasoning included: the template's output for a longer chat must begin with its output for a
-    shorter one, except for empty reasoning. Raises ValueError for other templates. The text of users, environments and
-    contexts is encoded with special tokens disabled, so a role marker inside such text is plain text.
+    A session only grows, reasoning included. Its ids are those of the template's output for the whole chat, except for
+    reasoning that the template leaves out of earlier turns. The text of users, environments and contexts is encoded with
+    special tokens disabled, so a role marker inside such text is plain text. Raises ValueError if the template or the
+    tokenizer does not fit.
     """
 
     def __init__(self, tokenizer: Any, thinking: bool = False) -> None:
         self.tokenizer, self.thinking = tokenizer, thinking
-        head, middle, prompt, turn_head, turn_tail = self._cut_template()
-        self._head, self._middle, self._prompt = map(self._special, (head, middle, prompt))
-        self._turn_head, self._turn_tail = self._special(turn_head), self._special(turn_tail)
-        self.stop_ids = self._stops()
-        # Episodes repeat the same text many times: rules, moves, effects.
-        self.encode = lru_cache(maxsize=65536)(self._encode)
+        try:
+            layout = layout_of(self._apply, thinking)
+        except ValueError as error:
+            raise ValueError(f"the tokenizer's chat template {error}") from error
+        self._layout = layout
+        self._pieces = pieces = Pieces(tokenizer, (*layout.opening, *layout.turn))
+        self._opening = [pieces.split(text) for text in layout.opening]
+        self._after, self._tail = map(pieces.split, layout.turn)
+        self._space = self._after.pop(0) if self._after and str(self._after[0]).isspace() else ""
+        self._end = self._end_of_reply()
+        eos = tokenizer.eos_token_id
+        self.stop_ids = frozenset({self._end, *([] if eos is None else [eos])})
+        self._prompt = [self._after[0], *self._tail]
+        self._prompt_ids = pieces.ids(self._prompt)
+        self.encode = pieces.inner
+        self._check_whole()
 
     def opening(self, system: str, user: str) -> list[int]:
         """Encode the start of an episode, up to where the model replies."""
-        return [*self._head, *self.encode(system), *self._middle, *self.encode(user), *self._prompt]
+        messages: list[list[str | Mark]] = [[message] for message in self._layout.messages(system, user)]
+        return self._pieces.ids(chain.from_iterable(_alternate(self._opening, messages)))
 
     def turn(self, user: str, stop: StopReason) -> list[int]:
-        """Encode only the next user turn, preceded by the end of the reply if the model did not sample it."""
-        head = self._turn_head[1:] if stop is StopReason.STOP else self._turn_head
-        return [*head, *self.encode(user), *self._turn_tail]
+        """Encode only the next user turn, after the end of the reply if the model did not sample that."""
+        ids = self._pieces.ids([*self._after, self._layout.trims[-1](user), *self._tail])
+        return ids[1:] if stop is StopReason.STOP else ids
 
     def reply(self, text: str) -> list[int]:
-        """Encode a reply as a model would have sampled it, including the id that ends the turn."""
-        return [*self.encode(text), self._turn_head[0]]
+        """Encode a reply as a model would have sampled it, with its end."""
+        said = f"{self._layout.lead}{text.removeprefix(self._layout.thought)}{self._space}"
+        ids, before = self._pieces.ids([*self._prompt, said]), self._prompt_ids
+        if ids[: len(before)] != before:  # the reply merges with the end of the prompt
+            return [*self.encode(said), self._end]
+        return [*ids[len(before) :], self._end]
 
     def text(self, ids: list[int]) -> str:
-        """Decode sampled ids to the text that an environment reads, without the stop id."""
-        ids = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        """Decode sampled ids to the text that an environment reads, without the stop id.
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
-
-    def _special(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        It starts with the tag of a thought if the template has already opened one.
+        """
+        if not ids:
+            return ""
+        ids = ids[:-1] if ids[-1] in self.stop_ids else ids
+        said = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return f"{self._layout.thought}{said}"
 
     def _apply(self, messages: list[dict[str, str]]) -> str:
-        how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": self.thinking}
+        switches = {"enable_thinking": self.thinking, "thinking": self.thinking}
+        how = {"tokenize": False, "add_generation_prompt": True, **switches}
         return str(self.tokenizer.apply_chat_template(messages, **how))
 
-    def _cut_template(self) -> tuple[str, str, str, str, str]:
-        opening = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}]
-        reply = [{"role": "assistant", "content": REPLY}, {"role": "user", "content": NEXT}]
-        try:
-            short, long = self._apply(opening), self._apply(opening + reply)
-        except Exception as error:
-            raise ValueError(f"the tokenizer's chat template cannot render system, user, assistant: {error}") from error
-        before = long.partition(REPLY)[0]
-        if not short.startswith(before) or not EMPTY_THOUGHT.fullmatch(short.removeprefix(before)):
-            raise ValueError(
-                "the tokenizer's chat template rewrites earlier turns when a chat grows; expected one that only adds"
-            )
-        if any(long.count(message) != 1 for message in (SYSTEM, USER, NEXT)):
-            raise ValueError("the tokenizer's chat template does not write every message exactly once")
-        head, rest = short.split(SYSTEM)
-        middle, prompt = rest.split(USER)
-        turn_head, turn_tail = long.removeprefix(before + REPLY).split(NEXT)
-        return head, middle, prompt, turn_head, turn_tail
-
-    def _stops(self) -> frozenset[int]:
-        """Return the id that ends a turn in the template, and the tokenizer's EOS id."""
-        if not self._turn_head:
+    def _end_of_reply(self) -> int:
+        """Return the id that ends a reply in the template."""
+        if not self._after:
             raise ValueError("the tokenizer's chat template does not mark the end of a reply")
-        eos = self.tokenizer.eos_token_id
-        return frozenset({self._turn_head[0]} | ({eos} if eos is not None else set()))
+        end = self._after[0]
+        if isinstance(end, Mark):
+            return end.id
+        raise ValueError(
+            f"the tokenizer's chat template ends a reply with plain text, {end!r}; expected a single special token"
+        )
+
+    def _check_whole(self) -> None:
+        """Raise ValueError if a chat of plain words has other ids turn by turn than as a whole."""
+        layout, (close, tail) = self._layout, self._layout.turn
+        start = "".join(_alternate(layout.opening, layout.messages("Be brief.", "One and two.")))
+        whole = f"{start}{layout.lead}Three.{close}More than two?{tail}"
+        turn = self.turn("More than two?", StopReason.LENGTH)
+        if self.opening("Be brief.", "One and two.") != self._whole(start) or self._whole(whole)[-len(turn) :] != turn:
+            raise ValueError("the tokenizer encodes a whole chat to other ids than turn by turn")
+
+    def _whole(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def _alternate(parts: Sequence[T], others: Sequence[T]) -> Iterator[T]:
+    """Yield the first part, and then each of the others with the part after it."""
+    yield parts[0]
+    for other, part in zip(others, parts[1:], strict=True):
+        yield from (other, part)
