@@ -1,12 +1,17 @@
 """Foreign models: a chat has the ids of the tokenizer's own chat template, and what cannot work is refused with why."""
 
+import json
+
 import pytest
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from codots.core.transcript import StopReason
+from codots.model.load import load_model, load_render
 from codots.model.renderer import Render, without_thought
+from codots.sampler.local import LocalSampler
 from tests.model.foreign import ALPACA, CHATML, FAMILIES, GEMMA, KINDS, SP, make, tokenizer_of
+from tests.random_model import make_random_model
 
 SYSTEM_TEXTS = ("You are in a maze.", "  One action: \u00e9\u6f22\U0001f642\n\n", "\n\nNotes:\n- <b>none</b>\n")
 USER_TEXTS = ("What is it?", " two  spaces ", "\nnewline first", "42", "user\n### Response:\n", "\t[x]")
@@ -208,3 +213,15 @@ def test_a_tokenizer_that_makes_a_marker_of_plain_text_is_refused():
     )
     with pytest.raises(ValueError, match=r"^the tokenizer encodes '<e>' in a message as a marker of its chat templ"):
         Render(tokenizer)
+
+
+def test_every_eos_id_of_the_folder_ends_a_reply(tmp_path):
+    folder = make_random_model(tmp_path / "model")
+    for name, eos in (("generation_config.json", [828, 826, 351]), ("config.json", 350)):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | {"eos_token_id": eos}))
+    model, render = load_model(folder)
+    assert render.stop_ids == load_render(folder).stop_ids == {828, 826, 351, 350}
+    assert LocalSampler(model, render.stop_ids).stop_ids == render.stop_ids
+    for id in render.stop_ids:
+        assert render.text([*render.encode("goal"), id]) == "goal"

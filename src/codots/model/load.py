@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,20 @@ def load_render(folder: Path, thinking: bool = False) -> Render:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        eos = eos_ids(folder)
     except Exception as error:
         raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    return Render(tokenizer, thinking)
+    return Render(tokenizer, thinking, eos)
+
+
+def eos_ids(folder: Path) -> frozenset[int]:
+    """Return the EOS ids of `config.json` and `generation_config.json`."""
+    ids: list[int] = []
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text()).get("eos_token_id")
+            ids += found if isinstance(found, list) else [] if found is None else [found]
+    return frozenset(ids)
 
 
 def load_model(folder: Path, place: Place = CPU, thinking: bool = False) -> tuple[Any, Render]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -30,11 +30,11 @@ class Render:
 
     A session only grows, reasoning included. Its ids are those of the template's output for the whole chat, except for
     reasoning that the template leaves out of earlier turns. The text of users, environments and contexts is encoded with
-    special tokens disabled, so a role marker inside such text is plain text. Raises ValueError if the template or the
-    tokenizer does not fit.
+    special tokens disabled, so a role marker inside such text is plain text. `eos_ids` end a reply too. Raises ValueError
+    if the template or the tokenizer does not fit.
     """
 
-    def __init__(self, tokenizer: Any, thinking: bool = False) -> None:
+    def __init__(self, tokenizer: Any, thinking: bool = False, eos_ids: Iterable[int] = ()) -> None:
         self.tokenizer, self.thinking = tokenizer, thinking
         try:
             layout = layout_of(self._apply, thinking)
@@ -47,7 +47,7 @@ class Render:
         self._space = self._after.pop(0) if self._after and str(self._after[0]).isspace() else ""
         self._end = self._end_of_reply()
         eos = tokenizer.eos_token_id
-        self.stop_ids = frozenset({self._end, *([] if eos is None else [eos])})
+        self.stop_ids = frozenset({self._end, *([] if eos is None else [eos]), *eos_ids})
         self._prompt = [self._after[0], *self._tail]
         self._prompt_ids = pieces.ids(self._prompt)
         self.encode = pieces.inner
