@@ -144,7 +144,7 @@ QWEN3 = """{%- if messages[0].role == 'system' %}
 {%- endif %}"""
 LLAMA3 = """{{- bos_token }}
 {%- if not date_string is defined %}
-    {%- if false %}
+    {%- if strftime_now is defined %}
         {%- set date_string = strftime_now("%d %b %Y") %}
     {%- else %}
         {%- set date_string = "26 Jul 2024" %}

@@ -1,14 +1,17 @@
 """Foreign models: a chat has the ids of the tokenizer's own chat template, and what cannot work is refused with why."""
 
 import json
+from datetime import datetime
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
 
 from codots.core.transcript import StopReason
 from codots.model.load import load_model, load_render
 from codots.model.renderer import Render, without_thought
+from codots.model.template import DATE
 from codots.sampler.local import LocalSampler
 from tests.model.foreign import ALPACA, CHATML, FAMILIES, GEMMA, KINDS, SP, make, tokenizer_of
 from tests.random_model import make_random_model
@@ -126,6 +129,37 @@ def test_a_thought_that_the_template_opens_is_kept_but_not_acted_on():
 def test_a_thought_without_an_end_is_not_acted_on():
     assert without_thought("<think>maybe <action>1</action>") == ""
     assert without_thought("a <think> in an answer") == "a <think> in an answer"
+
+
+def test_a_template_that_prints_the_date_prints_the_same_on_every_day(monkeypatch):
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 1, 2, 3, 4, 5)
+
+    tokenizer = tokenizer_of("Llama 3", "byte level")
+    today = Render(tokenizer).opening("a", "b")
+    monkeypatch.setattr(chat_template_utils, "datetime", Tomorrow)
+    messages = [{"role": "user", "content": "a"}]
+    assert "Today Date: 02 Jan 2031\n" in tokenizer.apply_chat_template(messages, tokenize=False)
+    assert Render(tokenizer).opening("a", "b") == today
+    assert "Today Date: 26 Jul 2024\n" in tokenizer.decode(today)
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%-d %B %y", "%A, %H:%M"])
+def test_every_form_of_a_date_is_that_of_the_fixed_day(form):
+    """The template also keeps its own first newline and indented blocks."""
+    template = "\n  {% set now = strftime_now('" + form + "') %}\n{{ now }}|{{ now[:2] }}\n" + CHATML
+    tokenizer = make("byte level", template, **FAMILIES["ChatML"][1])
+    day = DATE.strftime(form)
+    fixed = tokenizer.apply_chat_template(
+        [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}],
+        chat_template=template.replace(f"strftime_now('{form}')", f"'{day}'"),
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    assert fixed.startswith(f"\n{day}|{day[:2]}\n")
+    assert tokenizer.decode(Render(tokenizer).opening("a", "b")) == fixed
 
 
 GEMMA_WITHOUT_END = GEMMA.replace("<end_of_turn>\n", "<eot>\n")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from codots.core.transcript import StopReason
 from codots.model.pieces import Mark, Pieces
-from codots.model.template import layout_of
+from codots.model.template import fixed_clock, layout_of
 
 T = TypeVar("T")
 THINK, THOUGHT = "<think>", "</think>"
@@ -36,6 +36,7 @@ class Render:
 
     def __init__(self, tokenizer: Any, thinking: bool = False, eos_ids: Iterable[int] = ()) -> None:
         self.tokenizer, self.thinking = tokenizer, thinking
+        self._clock = fixed_clock(tokenizer)
         try:
             layout = layout_of(self._apply, thinking)
         except ValueError as error:
@@ -84,7 +85,7 @@ class Render:
 
     def _apply(self, messages: list[dict[str, str]]) -> str:
         switches = {"enable_thinking": self.thinking, "thinking": self.thinking}
-        how = {"tokenize": False, "add_generation_prompt": True, **switches}
+        how = {"tokenize": False, "add_generation_prompt": True, **switches, **self._clock}
         return str(self.tokenizer.apply_chat_template(messages, **how))
 
     def _end_of_reply(self) -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
+from string import ascii_letters
+from typing import Any
 
 Apply = Callable[[list[dict[str, str]]], str]
 """Renders a chat as text, with the generation prompt at the end."""
@@ -18,6 +21,23 @@ NEW_THOUGHT = re.compile(r"(<think>\s*(</think>\s*)?)?\Z")
 """Reasoning at the end of a generation prompt: empty, to turn reasoning off, or just opened."""
 OLD_THOUGHT = re.compile(r"((<think>\s*)?</think>\s*)?\Z")
 """Empty reasoning before an earlier reply."""
+DATE = date(2024, 7, 26)
+"""The date that templates print as today's; the default of Llama 3."""
+CLOCK = "strftime_now"
+# The newline at the end is not printed. A macro hides the function of the same name.
+FIXED_CLOCK = (
+    "{% macro strftime_now(format) %}{% set now = namespace(text=format) %}"
+    "{% for code, value in directives.items() %}{% set now.text = now.text.replace(code, value) %}{% endfor %}"
+    "{{ now.text }}{% endmacro %}\n"
+)
+DIRECTIVES = {f"%{flag}{code}": DATE.strftime(f"%{flag}{code}") for flag in ("-", "") for code in ascii_letters}
+
+
+def fixed_clock(tokenizer: Any) -> dict[str, Any]:
+    """Return arguments of `apply_chat_template` with which a template that prints the date prints `DATE`."""
+    if CLOCK not in str(getattr(tokenizer, "chat_template", "")):
+        return {}
+    return {"chat_template": FIXED_CLOCK + tokenizer.get_chat_template(), "directives": DIRECTIVES}
 
 
 @dataclass(frozen=True)
