@@ -29,9 +29,9 @@ class Render:
     """Encoder and decoder of chat turns, with the tokenizer's own chat template.
 
     A session only grows, reasoning included. Its ids are those of the template's output for the whole chat, except for
-    reasoning that the template leaves out of earlier turns. The text of users, environments and contexts is encoded with
-    special tokens disabled, so a role marker inside such text is plain text. `eos_ids` end a reply too. Raises ValueError
-    if the template or the tokenizer does not fit.
+    reasoning that the template leaves out of earlier turns. The text of users, environments and contexts is encoded
+    with special tokens disabled, so a role marker inside such text is plain text. `eos_ids` end a reply too. Raises
+    ValueError if the template or the tokenizer does not fit.
     """
 
     def __init__(self, tokenizer: Any, thinking: bool = False, eos_ids: Iterable[int] = ()) -> None:
