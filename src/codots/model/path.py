@@ -111,7 +111,7 @@ def _evaluating(model: Any) -> Iterator[None]:
 def _random_ids(model: Any) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.vocab_size, (sum(LENGTHS),), generator=generator)
-    return list(torch.split(ids.to(model.device), LENGTHS))
+    return list(torch.split(ids.to(model.device), list(LENGTHS)))
 
 
 def _equal(some: Tensor, others: Tensor) -> bool:
