@@ -1,8 +1,11 @@
 """A model reads packed rows only if they give its own logits; otherwise it reads each sequence alone."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
-from benchmarks.architectures import make_model
+from benchmarks.architectures import ARCHITECTURES, make_model
 from transformers import BertConfig, BertLMHeadModel, MistralForCausalLM
 
 from codots.model import path as paths
@@ -110,3 +113,12 @@ def test_outputs_past_a_switch_are_those_of_each_prefix_alone(length):
         found = read_alone(model, ids, path_of(model))
         for end in range(1, length + 1):
             assert torch.allclose(found[end - 1], model(input_ids=ids[None, :end]).logits[0, -1], atol=1e-4)
+
+
+def test_the_page_on_models_says_which_path_a_model_takes():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    paths = dict(re.findall(r"^\| `([^`]+)` \| (rows|alone|refused) \|", page, re.M))
+    assert set(ARCHITECTURES) <= set(paths)
+    assert {name: paths[name] for name in (*ROWS, *ALONE)} == dict.fromkeys(ROWS, "rows") | dict.fromkeys(
+        ALONE, "alone"
+    )
