@@ -132,10 +132,9 @@ def check_disk(config: TrainConfig) -> Iterator[Finding]:
 
 
 def check_model(config: TrainConfig) -> Iterator[Finding]:
-    """Check that the model loads, and report its prompt style and how it reads several sequences."""
+    """Check that the model loads, and that LoRA and the reference model are available if the recipe uses them."""
     from codots.learner.lora import check_lora
     from codots.model.load import load_model, model_folder
-    from codots.model.path import path_of
     from codots.training.setup import profile_of
 
     folder = start_folder(config.model, config.init_from)
@@ -146,8 +145,9 @@ def check_model(config: TrainConfig) -> Iterator[Finding]:
         check_lora()
     if config.learner.kl_coef:
         model_folder(config.learner.reference or config.model)
-    model = f"{config.init_from or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}"
-    yield Finding("model", f"{model}, {path_of(loaded)}")
+    yield Finding(
+        "model", f"{config.init_from or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}"
+    )
 
 
 def check_logging(config: TrainConfig) -> Iterator[Finding]:
