@@ -256,6 +256,7 @@ def test_a_model_that_transforms_its_logits_is_scored_by_its_own_forward(make_mo
         def __init__(self, inner):
             super().__init__()
             self.inner, self.base_model = inner, inner.base_model
+            self.config, self.device = inner.config, inner.device
             self.set_attn_implementation = inner.set_attn_implementation
 
         def get_output_embeddings(self):

@@ -9,6 +9,7 @@ import pytest
 from codots.context.rewrite import Rewrite
 from codots.core.rng import stream
 from codots.domains.registry import make_pack, register
+from codots.model.path import path_of
 from codots.rollout.life import TRIES, Job, rollouts
 from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import FORMAT_PENALTY, Given, Own
@@ -336,7 +337,7 @@ def test_one_failing_life_does_not_stop_the_others(registry, render, model):
 
 def test_a_failing_sampler_leaves_the_lives_missing_and_does_not_hang(guess, render, model):
     class Broken:
-        config, calls, dtype, device = model.config, 0, model.dtype, model.device
+        config, calls, dtype, device, forward_path = model.config, 0, model.dtype, model.device, path_of(model)
         set_attn_implementation = model.set_attn_implementation
         modules = model.modules
 

@@ -7,6 +7,7 @@ import torch
 
 from codots.core.rng import stream
 from codots.core.transcript import Transcript
+from codots.model.path import path_of
 from codots.sampler.base import SamplingParams
 
 STOPS = frozenset(range(0, 900, 9))
@@ -88,7 +89,7 @@ class CountingModel:
     """A model that counts the ids of each forward pass."""
 
     def __init__(self, model):
-        self.model, self.config, self.passes = model, model.config, []
+        self.model, self.config, self.forward_path, self.passes = model, model.config, path_of(model), []
         self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
         self.device, self.modules, self.load_state_dict = model.device, model.modules, model.load_state_dict
 
@@ -106,6 +107,7 @@ class FaultyModel:
 
     def __init__(self, model, bad, fault):
         self.model, self.bad, self.fault, self.calls, self.config = model, bad, fault, 0, model.config
+        self.forward, self.forward_path = model.forward, path_of(model)
         self.set_attn_implementation, self.dtype = model.set_attn_implementation, model.dtype
         self.device, self.modules = model.device, model.modules
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -22,9 +23,11 @@ from codots.learner.batch import fair_shares, means
 from codots.learner.lora import ADAPTER, load_adapter, merged, save_adapter
 from codots.model.device import Place
 from codots.model.load import identity, load_model
+from codots.model.path import path_of
 from codots.rollout.life import Job, Life
 from codots.rollout.records import read_lives, write_lives
 
+log = logging.getLogger("codots")
 PENDING = "pending.json"
 """File of the lives that were pending when a checkpoint was saved."""
 
@@ -43,6 +46,8 @@ class LocalEngine:
         more = workers - 1 if plan.place.device == "cpu" else 0
         context: Any = model_processes() if more else None  # imports in parallel with this process
         self.first = Worker(plan)
+        if not (path := path_of(self.first.model)).rows:
+            log.warning(f"{plan.model}: {path}")
         self.base_identity = identity(plan.model) if plan.lora else ""
         """Hash of the base model of the LoRA adapter, or an empty string if there is no adapter."""
         self.version = 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codots.algorithm.losses import policy_loss
 from codots.core.transcript import Sample
-from codots.learner.batch import MicroBatch, micro_batches, trained
+from codots.learner.batch import MicroBatch, trained
 from codots.learner.config import LearnerConfig
 from codots.learner.score import Scorer
 
@@ -52,7 +52,7 @@ class LocalLearner(Scorer):
         self._bind_gradients()
         sums = dict.fromkeys(SUMS + ("train/ref_kl",) * bool(self.config.kl_coef), 0.0)
         contributing = [sample for sample in samples if self.config.contributes(sample)]
-        for part in micro_batches(contributing, self.config.max_microbatch_tokens):
+        for part in self.parts(contributing):
             for name, value in self._backward(part, normalizer).items():
                 sums[name] = max(sums[name], value) if name.endswith("max") else sums[name] + value
             self._add_half_gradients()

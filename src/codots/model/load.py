@@ -72,9 +72,14 @@ def eos_ids(folder: Path) -> frozenset[int]:
 
 
 def load_model(folder: Path, place: Place = CPU, thinking: bool = False) -> tuple[Any, Render]:
-    """Load a causal LM and its renderer. Raises a ValueError that names what is missing or does not fit."""
+    """Load a causal LM and its renderer, and decide how it reads several sequences (`codots.model.path`).
+
+    Raises ValueError with what is missing or does not fit.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
+
+    from codots.model.path import path_of
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # errors are raised below, in one line
@@ -91,4 +96,9 @@ def load_model(folder: Path, place: Place = CPU, thinking: bool = False) -> tupl
     render = load_render(folder, thinking)
     if (known := len(render.tokenizer)) > model.config.vocab_size:
         raise ValueError(f"{folder} has a foreign tokenizer: it has {known} ids, the model {model.config.vocab_size}")
-    return model.to(place.device).eval(), render
+    model = model.to(place.device).eval()
+    try:
+        path_of(model)
+    except ValueError as error:
+        raise ValueError(f"{folder} is not supported: {error}") from error
+    return model, render

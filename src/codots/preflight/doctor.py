@@ -132,9 +132,10 @@ def check_disk(config: TrainConfig) -> Iterator[Finding]:
 
 
 def check_model(config: TrainConfig) -> Iterator[Finding]:
-    """Check that the model loads, and that LoRA and the reference model are available if the recipe uses them."""
+    """Check that the model loads, and report its prompt style and how it reads several sequences."""
     from codots.learner.lora import check_lora
     from codots.model.load import load_model, model_folder
+    from codots.model.path import path_of
     from codots.training.setup import profile_of
 
     folder = start_folder(config.model, config.init_from)
@@ -145,9 +146,8 @@ def check_model(config: TrainConfig) -> Iterator[Finding]:
         check_lora()
     if config.learner.kl_coef:
         model_folder(config.learner.reference or config.model)
-    yield Finding(
-        "model", f"{config.init_from or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}"
-    )
+    model = f"{config.init_from or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}"
+    yield Finding("model", f"{model}, {path_of(loaded)}")
 
 
 def check_logging(config: TrainConfig) -> Iterator[Finding]:

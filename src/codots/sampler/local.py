@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import heapq
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 
 from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
-from codots.model.attention import Rows, run, use_row_attention
+from codots.model.attention import Rows, run
+from codots.model.path import path_of
 from codots.sampler.base import CACHE_BYTES, SESSIONS, SamplingParams
 from codots.sampler.cache import SlotCache, bytes_per_id
+from codots.sampler.plain import PlainCache
 
 
 @dataclass
@@ -89,7 +91,7 @@ class LocalSampler:
         max_length: int | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.model = use_row_attention(model)
+        self.model, self.path = model, path_of(model)
         self.device = model.device
         self.stop_ids = stop_ids
         self.max_length = min(int(model.config.max_position_embeddings), max_length or 2**31)
@@ -97,7 +99,7 @@ class LocalSampler:
         self.generation = 0
         """Number of times that weights were loaded."""
         self.sampled_tokens = 0
-        self._cache = SlotCache(self.max_length)
+        self._cache = self._empty_cache()
         places = cache_bytes // (self.max_length * bytes_per_id(model))
         self._free = list(range(max(1, min(max_sessions, places))))
         self._open = 0
@@ -121,7 +123,10 @@ class LocalSampler:
             self.model.load_state_dict(weights)
         self.version = version
         self.generation += 1
-        self._cache = SlotCache(self.max_length)
+        self._cache = self._empty_cache()
+
+    def _empty_cache(self) -> SlotCache:
+        return SlotCache(self.max_length) if self.path.rows else PlainCache(self.model, self.path)
 
     def held(self, session: LocalSession) -> list[int]:
         """Return the cached token ids of a session."""
@@ -132,7 +137,7 @@ class LocalSampler:
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._loop, self._changed, self._room = loop, asyncio.Event(), asyncio.Semaphore(len(self._free))
             self._waiting, self._active = [], []
-            self._cache = SlotCache(self.max_length)  # results must not depend on earlier rollouts
+            self._cache = self._empty_cache()  # results must not depend on earlier rollouts
 
     async def _enter(self, session: LocalSession) -> None:
         self._join_loop()
@@ -193,7 +198,7 @@ class LocalSampler:
                 self._choose(batch, self._forward(batch))
                 self._active = [request for request in batch if not self._finish(request)]
             except Exception as error:
-                self._cache = SlotCache(self.max_length)  # a failed pass may have written anything
+                self._cache = self._empty_cache()  # a failed pass may have written anything
                 for request in batch:
                     request.session.opened_at = -1
                     if not request.done.done():
@@ -208,7 +213,22 @@ class LocalSampler:
         return self._run(batch, [request.new or request.session.pending for request in batch])
 
     def _run(self, batch: list[Request], news: list[list[int]]) -> torch.Tensor:
-        """Run the model over new ids of each row in one pass. Return the logits after the last id of each, (B, V)."""
+        """Run the model over new ids of each row; return the logits after the last, (B, V)."""
+        logits_BV = self._read_rows(batch, news) if self.path.rows else self._read_alone(batch, news)
+        for request, new in zip(batch, news, strict=True):
+            session = request.session
+            self._cache.held[session.slot][session.length :] = new
+            session.length += len(new)
+            session.pending, request.new = [], []
+        return logits_BV
+
+    def _read_alone(self, batch: list[Request], news: list[list[int]]) -> torch.Tensor:
+        cache = cast(PlainCache, self._cache)
+        sessions = [request.session for request in batch]
+        return torch.stack([cache.read(s.slot, s.length, new) for s, new in zip(sessions, news, strict=True)])
+
+    def _read_rows(self, batch: list[Request], news: list[list[int]]) -> torch.Tensor:
+        """Run the model over new ids of each row in one pass."""
         counts_B = np.array([len(new) for new in news])
         starts_B, slots_B = np.array([(request.session.length, request.session.slot) for request in batch]).T
         slots_N, ends_B = np.repeat(slots_B, counts_B), np.cumsum(counts_B)
@@ -229,11 +249,6 @@ class LocalSampler:
 
         rows = Rows.of(counts_B, starts_B, places, self._cache.hold, self.device)
         output = run(self.model, ids, positions, rows, logits_to_keep=last)
-        for request, new in zip(batch, news, strict=True):
-            session = request.session
-            self._cache.held[session.slot][session.length :] = new
-            session.length += len(new)
-            session.pending, request.new = [], []
         logits: torch.Tensor = output.logits[0].float()
         return logits
 
