@@ -18,6 +18,12 @@ CPU = Place()
 ENDPOINT = "openai:"
 """Prefix of the name of a model behind an endpoint."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""File that peft writes beside the weights of an adapter."""
+MERGE = "merge it into the base with peft's merge_and_unload, save that, and give its folder"
+LFS_POINTER, LFS_SIZE = b"version https://git-lfs", 1024
+"""First bytes of a file that Git LFS has not fetched, and a bound on its size."""
+
 
 def model_folder(name: str | Path) -> Path:
     """Return the folder of a model, given `base`, a model folder, a run or a checkpoint.
@@ -37,7 +43,33 @@ def model_folder(name: str | Path) -> Path:
         raise ValueError(f"no model at {str(name)!r}; {expected}{closest(folder, BASE)}")
     stopped = sorted((folder / "checkpoints").glob("step-*/model"))
     hint = f"; its run stopped before the end, and left {stopped[-1].parent}" if stopped else ""
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise ValueError(f"{folder} is a LoRA adapter of {_base_of(folder)} without its base model; {MERGE}")
     raise ValueError(f"{folder} is not a model folder: it has no config.json{hint}")
+
+
+def check_files(folder: Path) -> None:
+    """Raise a ValueError that says what a folder holds instead of weights that can be loaded, and what to do."""
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.stat().st_size < LFS_SIZE):
+        if path.read_bytes().startswith(LFS_POINTER):
+            raise ValueError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in {folder}")
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise ValueError(f"{folder} has a LoRA adapter of {_base_of(folder)} beside a model; {MERGE}")
+    if any(folder.glob("*.safetensors")):
+        return
+    if pickled := sorted(path.name for path in folder.glob("*.bin")):
+        raise ValueError(
+            f"{folder} has pickled weights, {pickled[0]}; expected a .safetensors file: load the model with "
+            "transformers and write it again with save_pretrained"
+        )
+    raise ValueError(f"{folder} has no weights: expected a .safetensors file beside config.json")
+
+
+def _base_of(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "an unknown model"
 
 
 def identity(folder: Path) -> str:
@@ -83,8 +115,7 @@ def load_model(folder: Path, place: Place = CPU, thinking: bool = False) -> tupl
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # errors are raised below, in one line
-    if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder} has no weights: expected a .safetensors file beside config.json")
+    check_files(folder)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, dtype=place.torch_dtype, local_files_only=True, output_loading_info=True
