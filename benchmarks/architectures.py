@@ -104,7 +104,6 @@ class Row:
     sampler: float | None = None
     learner: float | None = None
     lora: float | None = None
-    """None for a model without linear layers, which LoRA does not adapt."""
     why: str = ""
 
     def __str__(self) -> str:
@@ -213,30 +212,15 @@ def gap(some: Sequence[float], others: Any) -> float:
     return float((torch.tensor(some) - others.detach()).abs().max())
 
 
-def learned(own: Any, samples: Sequence[Any]) -> tuple[float, float | None]:
+def learned(own: Any, samples: Sequence[Any]) -> tuple[float, float]:
     """Return the gaps of the learner's logprobs and of its gradient of an adapter."""
     from codots.learner.config import LearnerConfig, LoraConfig
     from codots.learner.local import LocalLearner
 
     rows = LocalLearner(deepcopy(own), LearnerConfig()).logprobs(samples)
     learner = max(gap(row, own_logprobs(own, sample)) for row, sample in zip(rows, samples, strict=True))
-    targets = sorted(linear_names(own))
-    if not targets:
-        return learner, None
-    config = LearnerConfig(lora=LoraConfig(rank=2, alpha=4, targets=tuple(targets)), gradient_checkpointing=True)
+    config = LearnerConfig(lora=LoraConfig(rank=2, alpha=4), gradient_checkpointing=True)
     return learner, gradient_gap(lambda: adapted(deepcopy(own), config), samples, config)
-
-
-def linear_names(model: Any) -> set[str]:
-    """Return the last names of the linear layers that LoRA adapts."""
-    import torch
-
-    head = model.get_output_embeddings()
-    found = {
-        name.rpartition(".")[2] for name, m in model.named_modules() if type(m) is torch.nn.Linear and m is not head
-    }
-    mamba = {"out_proj"} if model.config.model_type in ("mamba", "falcon_h1") else set()  # refused by peft
-    return found - {"gate", "router"} - mamba
 
 
 def adapted(model: Any, config: Any) -> Any:

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from benchmarks.architectures import make_model as make_architecture
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from codots.learner.config import LearnerConfig, LoraConfig
 from codots.learner.local import LocalLearner
-from codots.learner.lora import adapt, adapters, load_adapter, merged, save_adapter
+from codots.learner.lora import adapt, adapters, load_adapter, merged, save_adapter, target_layers
 from tests.learner.stepping import gradient_of, step_on
 from tests.learner.test_local import flat, make_batch, on_policy, tokens
 
@@ -84,7 +86,9 @@ def test_adapters_of_another_lora_are_rejected(make_model, learner, tmp_path):
 
 
 def test_an_unknown_layer_is_rejected_with_the_known_ones(make_model):
-    with pytest.raises(ValueError, match="the model has no layer 'query' for LoRA; expected some of down_proj, "):
+    with pytest.raises(
+        ValueError, match="the model has no layer 'query' for LoRA; expected all-linear or some of down_proj, "
+    ):
         adapt(make_model(), LoraConfig(rank=2, alpha=2, targets=("q_proj", "query")))
 
 
@@ -92,3 +96,36 @@ def test_new_adapters_depend_only_on_the_seed(make_model):
     one, two, other = (flat(adapt(make_model(), LORA, seed)) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
+
+
+def gpt2():
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128)).eval()
+
+
+def test_every_linear_layer_but_the_output_layer_is_adapted_by_default(make_model):
+    for model, expected in (
+        (make_model(), {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+        (gpt2(), {"c_attn", "c_proj", "c_fc"}),
+    ):
+        assert {name.rpartition(".")[2] for name in target_layers(model, LoraConfig().targets)} == expected
+        adapted = {name.split(".lora_")[0].rpartition(".")[2] for name in adapters(adapt(model, LoraConfig(rank=2)))}
+        assert adapted == expected
+
+
+def test_adapters_of_transposed_layers_merge_into_an_equivalent_model():
+    model = adapt(gpt2(), LoraConfig(rank=2, alpha=4))
+    generator = torch.Generator().manual_seed(1)
+    for weight in adapters(model).values():
+        weight.copy_(torch.randn(weight.shape, generator=generator) / 8)
+    plain, ids = gpt2(), torch.arange(20)[None]
+    untrained = plain(ids).logits
+    plain.load_state_dict(merged(model))
+    assert torch.allclose(plain(ids).logits, model(ids).logits, atol=1e-5)
+    assert not torch.allclose(plain(ids).logits, untrained, atol=1e-2)
+
+
+def test_routers_of_experts_are_left_alone():
+    model = make_architecture("qwen2_moe")
+    assert not {name.rpartition(".")[2] for name in target_layers(model, LoraConfig().targets)} & {"gate", "router"}
+    assert adapters(adapt(model, LoraConfig(rank=2)))

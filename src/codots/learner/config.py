@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from codots.core.section import Section
 from codots.core.transcript import Sample
 
 DEFAULT_LOSS = "rec-oneside-nois"
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Linear layers of most models, the default targets of LoRA."""
+ALL_LINEAR = "all-linear"
+"""Targets of LoRA: every linear layer but the output layer."""
 CLIPS = ("eps_low", "eps_high", "eps_low_ring", "eps_high_ring", "tis_floor", "tis_cap")
 LOSS_PARAMS = (*CLIPS, "kl_coef", "entropy_coef")
 """Keys that are passed to the loss."""
@@ -24,8 +24,13 @@ class LoraConfig(Section):
     """Rank of the LoRA matrices."""
     alpha: int = Field(default=32, ge=1)
     """LoRA scaling: the update is multiplied by alpha / rank."""
-    targets: tuple[str, ...] = Field(default=LORA_TARGETS, min_length=1)
-    """Layers to adapt, by the last part of their names."""
+    targets: tuple[str, ...] = Field(default=(ALL_LINEAR,), min_length=1)
+    """Layers to adapt: `all-linear`, every linear layer but the output layer, or a list of last parts of names."""
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
 
 
 class LearnerConfig(Section):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
-from codots.learner.config import LoraConfig
+from codots.learner.config import ALL_LINEAR, LoraConfig
 
 ADAPTER = "adapter.safetensors"
+ROUTERS = {"gate", "router"}
+"""Names of the layers that choose experts, whose outputs are not only added."""
+MAMBAS, REFUSED = ("mamba", "mamba2", "falcon_mamba", "falcon_h1"), {"out_proj"}
+"""Model types of which peft refuses these layers."""
 
 
 def check_lora() -> None:
@@ -23,23 +29,49 @@ def check_lora() -> None:
 def adapt(model: Any, lora: LoraConfig, seed: int = 0) -> Any:
     """Freeze a model, inject LoRA adapters, and return the model in eval mode.
 
-    Untrained adapters do not change the output. Raises ValueError if peft is missing or a layer is unknown.
+    Untrained adapters do not change the output. Raises ValueError if peft is missing, a layer is unknown, or the model
+    has no linear layer.
     """
     check_lora()
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
-    head = model.get_output_embeddings()  # may be tied to the embedding, which must not change
-    layers = ((name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head)
-    names = {name.rpartition(".")[2] for name, _ in layers}
-    if unknown := sorted(set(lora.targets) - names):
-        raise ValueError(f"the model has no layer {unknown[0]!r} for LoRA; expected some of {', '.join(sorted(names))}")
-    wanted = PeftConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0)
+    layers = target_layers(model, lora.targets)
+    wanted = PeftConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=list(layers),
+        lora_dropout=0.0,
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),
+    )
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices, key=str)):
         torch.manual_seed(seed)
         inject_adapter_in_model(wanted, model)
     return model.eval()
+
+
+def target_layers(model: Any, targets: Sequence[str]) -> dict[str, Any]:
+    """Return the layers of a model that LoRA adapts, by name: nn.Linear, and Conv1D as in GPT-2.
+
+    `targets` are last parts of names, or "all-linear", which leaves out the head, routers of experts, and layers that
+    peft refuses.
+    Raises ValueError if the model has no such layer.
+    """
+    head = model.get_output_embeddings()  # may be tied to the embedding, which must not change
+    linear = {name: m for name, m in model.named_modules() if type(m) in (torch.nn.Linear, Conv1D) and m is not head}
+    if not linear:
+        raise ValueError(f"{type(model).__name__} has no linear layer that LoRA could adapt")
+    if ALL_LINEAR in targets:
+        left_out = ROUTERS | (REFUSED if model.config.model_type in MAMBAS else set())
+        return {name: layer for name, layer in linear.items() if name.rpartition(".")[2] not in left_out}
+    names = {name.rpartition(".")[2] for name in linear}
+    if unknown := sorted(set(targets) - names):
+        raise ValueError(
+            f"the model has no layer {unknown[0]!r} for LoRA; expected {ALL_LINEAR} or some of "
+            f"{', '.join(sorted(names))}"
+        )
+    return {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in targets}
 
 
 def adapters(model: Any) -> dict[str, Tensor]:

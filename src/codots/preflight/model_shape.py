@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from codots.learner.batch import MicroBatch
+from codots.learner.lora import target_layers
 from codots.model.attention import run, use_row_attention
 from codots.model.device import Place
 from codots.sampler.cache import bytes_per_id
@@ -52,11 +54,10 @@ class Shape:
         """Bytes of KV cache per token, over all layers."""
         return bytes_per_id(self._one_and_two[0]) * self.layers
 
-    def adapters(self, rank: int, targets: tuple[str, ...]) -> int:
-        """Return the number of weights that LoRA adapters of this rank add to the modules named in `targets`."""
-        modules = self._one_and_two[0].named_modules()
-        linear = [m for name, m in modules if name.rpartition(".")[2] in targets and isinstance(m, torch.nn.Linear)]
-        return int(sum(m.in_features + m.out_features for m in linear)) * rank * self.layers
+    def adapters(self, rank: int, targets: Sequence[str]) -> int:
+        """Return the number of weights that LoRA adapters of this rank add to the layers of `targets`."""
+        layers = target_layers(self._one_and_two[0], targets)
+        return sum(sum(layer.weight.shape) for layer in layers.values()) * rank * self.layers
 
     def saved_bytes(self, part: MicroBatch) -> int:
         """Return the bytes that one layer saves for the backward pass of a micro-batch."""
