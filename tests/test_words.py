@@ -113,7 +113,7 @@ def test_an_evaluation_of_before_is_not_resumed(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"evaluation": {"packs": 2, "size": 3}}\n')
     with pytest.raises(ValueError, match=r"was written by codots 0\.1\.0; finish it with that version"):
-        Journal(path, {"packs": 2, "pack_size": 3, "chunk": 2})
+        Journal(path, {"packs": 2, "pack_size": 3}).__enter__()
 
 
 def test_metrics_of_before_have_their_present_names():

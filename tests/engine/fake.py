@@ -24,7 +24,7 @@ class FakeEngine:
     def session(self, names):
         return FakeSession(self, names)
 
-    def rollout(self, jobs, timeout, on_life=lambda life: None):
+    def rollout(self, jobs, timeout, on_life=lambda index, life: None):
         return run_loop(rollouts(jobs, self, self.render, on_life))
 
     def submit(self, jobs, timeout):

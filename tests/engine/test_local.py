@@ -103,10 +103,22 @@ def test_fewer_jobs_than_workers_are_rolled_out(pair, lives):
     assert len(pair.rollout(jobs(lives), 60)) == lives
 
 
-def test_on_life_is_called_for_the_lives_of_the_first_process(pair):
-    ended = []
-    pair.rollout(jobs(), 60, ended.append)
-    assert sorted(life.names for life in ended) == [("test", 0), ("test", 1)]
+def test_every_life_of_every_process_is_told_when_it_ends_and_equals_the_returned_one(pair):
+    ended = {}
+    lives = pair.rollout(jobs(), 60, ended.setdefault)
+    assert [ended[i] for i in range(5)] == lives == pair.rollout(jobs(), 60)
+
+
+def test_lives_end_all_along_if_the_sampler_cannot_serve_all_at_once(plan):
+    """Otherwise every life waits for a place before each of its episodes, and all end last."""
+    engine = LocalEngine(replace(plan, cache_bytes=1))
+    ended, sampled = [], []
+    engine.rollout(jobs(4), 60, lambda i, life: ended.append((i, engine.first.sampler.sampled_tokens)))
+    assert engine.first.sampler.places == 1
+    assert [i for i, _ in ended] == [0, 1, 2, 3]
+    sampled = [count for _, count in ended]
+    assert sampled[0] <= sampled[-1] / 2
+    engine.close()
 
 
 def test_two_workers_take_the_optimizer_step_of_one_and_serve_the_new_weights(plan, pair):

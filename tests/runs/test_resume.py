@@ -1,14 +1,23 @@
 """A stopped evaluation resumes with the same result, and never mixes with another evaluation."""
 
+import json
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
+from zlib import crc32
 
 import pytest
 
+from codots.core.files import claimed_file
 from codots.domains.registry import register
 from codots.evaluation.evaluate import as_json
 from codots.rollout.records import load_rollouts
+from tests.disk import mounted
 from tests.evaluating import measured
 from tests.random_model import Flaky, make_random_model
+from tests.sampler.test_openai import Server, good
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "pack_size": 2, "packs": 5, "workers": 1}
 CHUNK = 2
@@ -48,16 +57,16 @@ def no_engine(monkeypatch):
     monkeypatch.setattr(sys.modules["codots.engine.open"], "LocalEngine", None)
 
 
-def stop_after(count):
-    """Return a progress callback that stops the evaluation after `count` chunks."""
-    calls = []
-
-    def on_progress(*progress):
-        calls.append(progress)
-        if len(calls) == count:
-            raise KeyboardInterrupt
-
-    return on_progress
+def stopped_after(rows, count):
+    """Return the file of an evaluation that was stopped after `count` lives: any ones of the arm in progress."""
+    head, *lines = rows.splitlines(keepends=True)
+    lives = {}
+    for line in lines:
+        row = json.loads(line)
+        lives.setdefault((row["arm"], row["pack"][-1]), []).append(line)
+    arms = list(dict.fromkeys(arm for arm, _ in lives))
+    kept = sorted(lives, key=lambda life: (arms.index(life[0]), crc32(str(life).encode())))[:count]
+    return head + b"".join(line for life in kept for line in lives[life])
 
 
 @pytest.fixture(scope="module")
@@ -69,39 +78,36 @@ def whole(base, tmp_path_factory):
         return as_json(measured(base, **LAKE, arms=("null", "own"), rows=path)), path.read_bytes()
 
 
-@pytest.mark.parametrize("after", range(1, 7))
-def test_a_stopped_evaluation_resumes_where_it_stopped(base, whole, rollout_counts, tmp_path, after):
+@pytest.mark.parametrize("after", range(1, 11))
+def test_a_stopped_evaluation_asks_only_for_what_is_missing(base, whole, rollout_counts, tmp_path, after):
     path = tmp_path / "rows.jsonl"
-    measured(base, **LAKE, arms=("null", "own"))
-    once = list(rollout_counts)
-    rollout_counts.clear()
-    with pytest.raises(KeyboardInterrupt):
-        measured(base, **LAKE, arms=("null", "own"), rows=path, on_progress=stop_after(after))
-    assert path.read_bytes() == whole[1][: path.stat().st_size]
-    assert len({(row.arm, row.pack[-1]) for row in load_rollouts(path)}) == sum([2, 2, 1, 2, 2, 1][:after])
+    path.write_bytes(stopped_after(whole[1], after))
+    assert len({(row.arm, row.pack[-1]) for row in load_rollouts(path)}) == after
     calls = []
     report = measured(base, **LAKE, arms=("null", "own"), rows=path, on_progress=lambda *call: calls.append(call))
     assert (as_json(report), path.read_bytes()) == whole
-    assert rollout_counts == once
-    assert calls == [(arm, done, 5) for arm in ("own", "null") for done in (2, 4, 5)]
+    assert sum(rollout_counts) <= (5 - after if after < 5 else 0) + 2 * min(5, 10 - after)
+    assert calls == [("own", done, 5) for done in range(min(after, 5), 6) if done] + [
+        ("null", done, 5) for done in range(max(after - 5, 0), 6) if done
+    ]
 
 
-@pytest.mark.parametrize("after", [2, 4, 8])
+@pytest.mark.parametrize("after", [2, 8, 13])
 def test_the_contexts_of_a_writer_are_not_written_twice(base, other, rollout_counts, tmp_path, after):
     """Nor are the contexts of `own` that only `shuffled` needs."""
     settings = {**LAKE, "arms": ("shuffled",), "writer": other}
     expected = measured(base, **settings, rows=tmp_path / "whole.jsonl")
-    once = list(rollout_counts)
+    once = sum(rollout_counts)
     rollout_counts.clear()
-    with pytest.raises(KeyboardInterrupt):
-        measured(base, **settings, rows=tmp_path / "rows.jsonl", on_progress=stop_after(after))
-    assert measured(base, **settings, rows=tmp_path / "rows.jsonl") == expected == measured(base, **settings)
+    (tmp_path / "rows.jsonl").write_bytes(stopped_after((tmp_path / "whole.jsonl").read_bytes(), after))
+    assert measured(base, **settings, rows=tmp_path / "rows.jsonl") == expected
+    assert sum(rollout_counts) <= once - after / 2  # some lives of own and shuffled are known in advance
+    assert measured(base, **settings) == expected
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert rollout_counts == once * 2
     assert list(expected.arms) == ["shuffled"]
 
 
-def test_a_truncated_chunk_is_rolled_out_again(base, whole, rollout_counts, tmp_path):
+def test_a_truncated_life_is_rolled_out_again(base, whole, rollout_counts, tmp_path):
     """Cuts are in the first line, between rows, and inside rows."""
     report, rows = whole
     path = tmp_path / "rows.jsonl"
@@ -111,7 +117,85 @@ def test_a_truncated_chunk_is_rolled_out_again(base, whole, rollout_counts, tmp_
         assert as_json(measured(base, **LAKE, arms=("null", "own"), rows=path)) == report
         assert path.read_bytes() == rows
         assert cut or rollout_counts[:3] == [2, 2, 1]
-    assert len(rollout_counts) <= 1  # the last chunk, only if it needs more lives than `own` has
+    assert sum(rollout_counts) <= 2  # the tasks of the last life
+
+
+KILLED = """
+import os, signal, sys
+from tests.disk import mounted
+from tests.evaluating import measured
+
+def on_progress(arm, done, total):
+    if (arm, done) == ("null", 4):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    measured(MODEL, **SETTINGS, rows="rows.jsonl", on_progress=on_progress)
+"""
+
+
+def kill(folder, model, settings, **environment):
+    """Run an evaluation in a process that is killed after several lives."""
+    script = folder / "killed.py"
+    script.write_text(KILLED.replace("MODEL", repr(model)).replace("SETTINGS", repr(settings)))
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    ended = subprocess.run([sys.executable, script], cwd=folder, env=os.environ | {"PYTHONPATH": paths} | environment)
+    assert ended.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_evaluation_resumes_with_the_same_rows_and_table(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", 100)
+    settings = {"packs": 12, "pack_size": 3, "workers": workers, "arms": ["own", "null"]}
+    expected = measured("base", **settings, rows=tmp_path / "whole.jsonl")
+    kill(tmp_path, "base", settings)
+    path = tmp_path / "rows.jsonl"
+    kept = {(row.arm, row.pack[-1]) for row in load_rollouts(path)}
+    assert len(kept) >= 15
+    assert len(kept) < 24 or workers > 1
+    path.write_bytes(path.read_bytes() + b'{"pack": ["frozen-l')  # a write that the kill cut off
+    assert measured("base", **settings, rows=path) == expected
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_killed_evaluation_of_an_endpoint_asks_only_for_what_is_missing(tmp_path, monkeypatch):
+    """The answers depend on the prompt alone, as those of a server that respects seeds or is greedy."""
+
+    def answer(request):
+        text = "".join(message["content"] for message in request["messages"])
+        return good(f"<context>{crc32(text.encode()) % 9}</context><action>{'LRUD'[crc32(text.encode()) % 4]}</action>")
+
+    server = Server(answer)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    settings = {"domain": "frozen-lake-v1", "packs": 12, "pack_size": 2, "workers": 1, "arms": ["own", "null"]}
+    expected = measured("openai:m", **settings, rows=tmp_path / "whole.jsonl")
+    once = len(server.requests)
+    kill(tmp_path, "openai:m", settings, OPENAI_BASE_URL=server.url)
+    server.requests.clear()
+    assert measured("openai:m", **settings, rows=tmp_path / "rows.jsonl") == expected
+    assert 0 < len(server.requests) < once / 3
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    server.shutdown()
+    server.server_close()
+
+
+def test_two_evaluations_never_write_the_same_file(base, no_engine, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with (
+        claimed_file(path),
+        pytest.raises(ValueError, match=rf"rows\.jsonl is in use by process {os.getpid()}; .*name"),
+    ):
+        measured(base, **LAKE, rows=path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_on_a_disk_that_cannot_be_written_are_refused_before_the_first_life(base, no_engine, tmp_path):
+    with mounted(tmp_path / "disk", "1m") as disk:
+        if disk is None:
+            pytest.skip("mounting is not permitted")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.raises(ValueError, match=r"cannot write .*rows\.jsonl: Read-only file system"):
+            measured(base, **LAKE, rows=disk / "rows.jsonl")
 
 
 def test_duplicate_rows_count_once(base, whole, tmp_path):

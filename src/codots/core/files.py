@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from codots.core.suggest import closest
@@ -77,20 +77,37 @@ def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed_file(path: Path) -> Iterator[None]:
+    """Lock a file, which need not exist, against other processes, as `claimed` does."""
+    lock = path.with_name(f".{path.name}{LOCK}")
+    with _locked(lock, path, "another name"):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def claimed(folder: Path) -> AbstractContextManager[None]:
     """Lock a folder against other processes. The kernel releases the lock however this process ends.
 
     Raises ValueError if another process has the lock. If the folder cannot be locked, only logs a warning.
     """
-    with (folder / LOCK).open("a+b", buffering=0) as file:
+    return _locked(folder / LOCK, folder, "run=ANOTHER")
+
+
+@contextmanager
+def _locked(lock: Path, what: Path, other: str) -> Iterator[None]:
+    with lock.open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                raise BlockingIOError  # its last holder has just removed it
         except BlockingIOError as error:
             file.seek(0)
             holder = f"process {found.decode()}" if (found := file.read()).isdigit() else "another process"
-            raise ValueError(f"{folder} is in use by {holder}; wait for its end, or give run=ANOTHER") from error
+            raise ValueError(f"{what} is in use by {holder}; wait for its end, or give {other}") from error
         except OSError as error:
-            log.warning(f"{folder} cannot be locked ({error.strerror}): make sure that no second process uses it")
+            log.warning(f"{what} cannot be locked ({error.strerror}): make sure that no second process uses it")
         with suppress(OSError):  # on a full disk; the lock also works without the process id
             file.truncate(0)
             file.write(str(os.getpid()).encode())

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from codots.core.transcript import Sample
-from codots.rollout.life import Job, Life
-
-OnLife = Callable[[Life], None]
-"""Callback for each life when it ends."""
+from codots.rollout.life import Job, Life, OnLife
 
 
 class Engine(Protocol):
@@ -45,8 +42,11 @@ class Engine(Protocol):
         """Return the lives of the oldest pending batch, in the order of its jobs."""
         ...
 
-    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll out jobs and return their lives in the same order; pending batches stay pending."""
+    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
+        """Roll out jobs and return their lives in the same order; pending batches stay pending.
+
+        `on_life` is called for each life when it ends, in the caller's thread.
+        """
         ...
 
     def logprobs(self, samples: Sequence[Sample], timeout: float, *, reference: bool = False) -> list[list[float]]:

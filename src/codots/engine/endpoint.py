@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codots.core.deadline import SideThread, run_loop
-from codots.engine.base import OnLife
 from codots.model.alphabet import make_render
-from codots.rollout.life import Job, Life, rollouts
+from codots.rollout.life import Job, Life, OnLife, rollouts
 from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler
 
 
@@ -18,14 +17,22 @@ class EndpointEngine:
         self.endpoint = endpoint
         self._thread = SideThread()
 
-    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll out jobs and return their lives. Raises EndpointError if every life failed."""
+    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
+        """Roll out jobs and return their lives, calling `on_life` for each life when it ends.
+
+        Raises EndpointError if every life failed.
+        """
         operation = f"rolling out {len(jobs)} lives at {self.endpoint.name}"
-        return self._thread.call(timeout, operation, lambda emit: run_loop(self._rollout(jobs, emit)), on_life)
+        return self._thread.call(
+            timeout,
+            operation,
+            lambda emit: run_loop(self._rollout(jobs, lambda index, life: emit((index, life)))),
+            lambda event: on_life(*event) if on_life else None,
+        )
 
     async def _rollout(self, jobs: Sequence[Job], on_life: OnLife) -> list[Life]:
         async with EndpointSampler(self.endpoint) as sampler:
-            lives = await rollouts(jobs, sampler, make_render(), on_life)
+            lives = await rollouts(jobs, sampler, make_render(), on_life, self.endpoint.at_once)
         if jobs and all(life.failure for life in lives):
             raise EndpointError(f"every life failed; the first error: {lives[0].failure}")
         return lives

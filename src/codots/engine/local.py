@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise, takewhile
-from multiprocessing.connection import Connection
+from itertools import accumulate, pairwise, takewhile
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.processes import sigint_blocked
 from codots.core.transcript import Sample
-from codots.engine.base import OnLife
 from codots.engine.forkserver import model_processes
 from codots.engine.worker import Plan, Worker, serve_calls
 from codots.learner.batch import fair_shares, means
@@ -24,12 +24,18 @@ from codots.learner.lora import ADAPTER, load_adapter, merged, save_adapter
 from codots.model.device import Place
 from codots.model.load import identity, load_model
 from codots.model.path import path_of
-from codots.rollout.life import Job, Life
+from codots.rollout.life import Job, Life, OnLife
 from codots.rollout.records import read_lives, write_lives
 
 log = logging.getLogger("codots")
+OnEvent = Callable[..., None]
+"""Callback for each event of a call. It receives the index of the worker, and what the worker emits."""
 PENDING = "pending.json"
 """File of the lives that were pending when a checkpoint was saved."""
+
+
+def _ignore(*event: Any) -> None:
+    """Do nothing."""
 
 
 class LocalEngine:
@@ -83,12 +89,19 @@ class LocalEngine:
             raise RuntimeError("nothing to collect: call submit before collect")
         return self._lives.popleft()
 
-    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll out jobs and return their lives. `on_life` is called only for lives of the worker in this process."""
+    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
+        """Roll out jobs and return their lives. `on_life` is called for each life when it ends."""
         shares = [(share,) for share in self._split(jobs)]  # contiguous: a group shares its prompt prefix
-        parts = self._thread.call(
-            timeout, f"rolling out {len(jobs)} lives", partial(self._call_all, "rollout", shares), on_life
-        )
+        operation, firsts = f"rolling out {len(jobs)} lives", [0, *accumulate(len(share) for (share,) in shares)]
+        if on_life is None:
+            parts = self._call(timeout, operation, partial(self._call_all, "rollout", shares))
+        else:
+            parts = self._thread.call(
+                timeout,
+                operation,
+                lambda emit: self._call_all("rollout", shares, lambda k, i, life: emit((firsts[k] + i, life))),
+                lambda event: on_life(*event),
+            )
         return [life for part in parts for life in part]
 
     def logprobs(self, samples: Sequence[Sample], timeout: float, *, reference: bool = False) -> list[list[float]]:
@@ -202,46 +215,80 @@ class LocalEngine:
     def _call(self, timeout: float, operation: str, work: Any) -> Any:
         return self._thread.call(timeout, operation, lambda _: work())
 
-    def _call_all(self, method: str, shares: Sequence[tuple[Any, ...]] = (), *own: Any) -> list[Any]:
-        """Call a method of every worker in parallel; the worker in this process also receives `own`."""
+    def _call_all(
+        self, method: str, shares: Sequence[tuple[Any, ...]] = (), on_event: OnEvent | None = None
+    ) -> list[Any]:
+        """Call a method of every worker in parallel. With `on_event`, the method's last argument emits events."""
         shares = shares or [()] * (1 + len(self._others))
-        self._send(method, shares[1:])
+        self._send(method, shares[1:], on_event is not None)
+        own = [] if on_event is None else [partial(on_event, 0)]
+        # Events are received at once, because a full pipe would stop the other workers.
+        receive = self._receive if on_event is None else _in_thread(partial(self._receive, on_event))
         try:
             first = getattr(self.first, method)(*shares[0], *own)
         except Exception:
-            self._receive()  # otherwise the next call would receive these results
+            receive()  # otherwise the next call would receive these results
             raise
-        return [first, *self._receive()]
+        return [first, *receive()]
 
     def _call_others(self, method: str, shares: Sequence[tuple[Any, ...]] = ()) -> list[Any]:
         """Call a method of every worker but the first and return the results."""
         self._send(method, shares or [()] * len(self._others))
         return self._receive()
 
-    def _send(self, method: str, shares: Sequence[tuple[Any, ...]]) -> None:
+    def _send(self, method: str, shares: Sequence[tuple[Any, ...]], wants_events: bool = False) -> None:
         for (process, connection), share in zip(self._others, shares, strict=True):
             self._awaiting = True
             try:
-                connection.send((method, share))
+                connection.send((method, share, wants_events))
             except OSError as gone:
                 raise RuntimeError(_ended(process)) from gone
 
-    def _receive(self) -> list[Any]:
-        results, errors = [], []
-        for process, connection in self._others:
-            try:
-                result, error = connection.recv()
-            except (EOFError, OSError):
-                result, error = None, (RuntimeError, _ended(process), "")
-            results.append(result)
-            errors += [error] if error else []
+    def _receive(self, on_event: OnEvent = _ignore) -> list[Any]:
+        """Return the results of the other workers, or raise the first one's error when all have answered."""
+        answers: dict[int, tuple[str, Any]] = {}
+        waiting = {connection: k for k, (_, connection) in enumerate(self._others)}
+        while waiting:
+            for connection in cast(list[Connection], wait(list(waiting))):
+                k = waiting[connection]
+                try:
+                    kind, value = connection.recv()
+                except (EOFError, OSError):
+                    kind, value = "error", (RuntimeError, _ended(self._others[k][0]), "")
+                if kind == "event":
+                    on_event(1 + k, *value)
+                else:
+                    answers[k] = kind, value
+                    del waiting[connection]
         self._awaiting = False
-        if errors:
-            kind, message, trace = errors[0]
-            failure: Exception = kind(message)
+        if errors := [value for _, (kind, value) in sorted(answers.items()) if kind == "error"]:
+            error, message, trace = errors[0]
+            failure: Exception = error(message)
             failure.add_note(trace)
             raise failure
-        return results
+        return [answers[k][1] for k in range(len(self._others))]
+
+
+def _in_thread(call: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
+    """Run a call in a new thread, and return a function that waits for its result or raises its exception."""
+    done: list[list[Any]] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    def result() -> list[Any]:
+        thread.join()
+        for error in failed:
+            raise error
+        return done[0]
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return result
 
 
 def _ended(process: Any) -> str:

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from codots.engine.base import OnLife
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.local import LocalEngine
 from codots.engine.worker import Plan
 from codots.model.device import Place, place
 from codots.model.load import ENDPOINT, identity, model_folder
-from codots.rollout.life import Job, Life
+from codots.rollout.life import Job, Life, OnLife
 from codots.rollout.profile import load_profile
 from codots.sampler.openai import Endpoint
 
@@ -52,12 +51,12 @@ class OpenModel:
         """Identity of the model: a hash of its folder, or the name of its endpoint."""
         return str(self.endpoint) if self.endpoint else identity(self.folder)
 
-    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife = lambda _: None) -> list[Life]:
-        """Roll out jobs and return their lives. With an endpoint, `on_life` is called for each life when it ends."""
+    def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
+        """Roll out jobs and return their lives. `on_life` is called for each life when it ends."""
         if self.engine is None:
             local = Plan(self.folder, self.profile, None, place=self.place)
             self.engine = EndpointEngine(self.endpoint) if self.endpoint else LocalEngine(local, self.workers)
-        return self.engine.rollout(jobs, timeout, on_life) if self.endpoint else self.engine.rollout(jobs, timeout)
+        return self.engine.rollout(jobs, timeout, on_life)
 
     def close(self) -> None:
         """Stop the engine, if it was started."""

@@ -20,7 +20,7 @@ from codots.learner.lora import adapt
 from codots.learner.score import Scorer
 from codots.model.device import Place
 from codots.model.load import load_model
-from codots.rollout.life import Job, Life, rollouts
+from codots.rollout.life import Job, Life, OnLife, rollouts
 from codots.rollout.profile import Profile
 from codots.sampler.base import CACHE_BYTES, Sampler
 from codots.sampler.continuous import ContinuousSampler
@@ -91,9 +91,14 @@ class Worker:
                 self.reference = Scorer(frozen.requires_grad_(False), plan.learner, temperature)
         self.sampler = plan.make_sampler(self)
 
-    def rollout(self, jobs: Sequence[Job], on_life: Callable[[Life], None] = lambda _: None) -> list[Life]:
-        """Roll out jobs concurrently."""
-        return run_loop(rollouts(jobs, self.sampler, self.render, on_life))
+    def rollout(self, jobs: Sequence[Job], on_life: OnLife | None = None) -> list[Life]:
+        """Roll out jobs concurrently.
+
+        With `on_life`, at most as many lives run at once as the sampler has places, so that the first ones end early.
+        """
+        if on_life is None:
+            return run_loop(rollouts(jobs, self.sampler, self.render))
+        return run_loop(rollouts(jobs, self.sampler, self.render, on_life, getattr(self.sampler, "places", None)))
 
     def logprobs(self, samples: Sequence[Sample], reference: bool) -> list[list[float]]:
         """Return one row of logprobs per sample, under the current weights or the reference model."""
@@ -121,18 +126,26 @@ class Worker:
 
 
 def serve_calls(connection: Connection, plan: Plan) -> None:
-    """Run the calls of another process until that process closes the connection."""
+    """Run the calls of another process until that process closes the connection.
+
+    The answers to a call are `("event", arguments)` for each event, if the caller wants them, then `("result", value)`
+    or `("error", (type, message, traceback))`.
+    """
+
+    def emit(*event: Any) -> None:
+        connection.send(("event", event))
+
     try:
         worker = Worker(plan)
         while True:
             try:
-                method, arguments = connection.recv()
-                connection.send((getattr(worker, method)(*arguments), None))
+                method, arguments, wants_events = connection.recv()
+                connection.send(("result", getattr(worker, method)(*arguments, *([emit] if wants_events else []))))
             except (EOFError, BrokenPipeError):
                 raise
             except Exception as error:
                 message = " ".join(f"a worker process failed: {type(error).__name__}: {error}".split())
                 kind = ArithmeticError if isinstance(error, ArithmeticError) else RuntimeError
-                connection.send((None, (kind, message, traceback.format_exc())))
+                connection.send(("error", (kind, message, traceback.format_exc())))
     except (EOFError, BrokenPipeError):
         return

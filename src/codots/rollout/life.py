@@ -39,6 +39,10 @@ class Life:
         return tuple(episode.context for episode in self.of("solve"))
 
 
+OnLife = Callable[[int, Life], None]
+"""Callback for each life when it ends. It receives the index of the life's job, and the life."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One life to roll out."""
@@ -123,16 +127,23 @@ async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
 
 
 async def rollouts(
-    jobs: Sequence[Job], sampler: Sampler, render: Render, on_life: Callable[[Life], None] = lambda _: None
+    jobs: Sequence[Job],
+    sampler: Sampler,
+    render: Render,
+    on_life: OnLife = lambda index, life: None,
+    at_once: int | None = None,
 ) -> list[Life]:
     """Roll out lives concurrently and return them in the order of the jobs.
 
-    `on_life` is called for each life when it ends.
+    `on_life` is called for each life when it ends. `at_once` is the maximum number of lives that run at the same time.
+    With as many as the sampler serves at once, no life waits in the middle, so that lives end all along.
     """
+    room = asyncio.Semaphore(at_once or max(1, len(jobs)))
 
-    async def run(job: Job) -> Life:
-        life = await rollout(job, sampler, render)
-        on_life(life)
+    async def run(index: int, job: Job) -> Life:
+        async with room:
+            life = await rollout(job, sampler, render)
+            on_life(index, life)
         return life
 
-    return list(await asyncio.gather(*map(run, jobs)))
+    return list(await asyncio.gather(*(run(index, job) for index, job in enumerate(jobs))))

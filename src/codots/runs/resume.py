@@ -1,15 +1,16 @@
-"""Save the rows of an evaluation in chunks of packs, so that a stopped evaluation resumes where it stopped."""
+"""Save the rows of an evaluation life by life, so that a stopped evaluation resumes where it stopped."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
-from codots.core.files import write_atomically
+from codots.core.files import claimed_file, write_atomically
 from codots.core.renamed import OLD_VERSION
 from codots.rollout.records import HEAD, MISSING, Row, dump, read_rows, solves
 
@@ -18,48 +19,82 @@ Lives = dict[tuple[str, int], list[Row]]
 
 
 class Journal:
-    """The finished lives of an evaluation, in memory and optionally in a file.
+    """The finished lives of an evaluation, in memory and optionally in a file, which is locked inside a `with` block.
 
-    The first line of the file identifies the evaluation.
+    The first line of the file identifies the evaluation. Each life is appended when it ends.
     """
 
     def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
-        """Read the complete chunks of the file if it exists, and remove an incomplete chunk from the file.
-
-        `head` contains everything that the evaluation depends on, including `packs`, `pack_size` and `chunk`. Raises
-        ValueError, and does not change the file, if the file belongs to another evaluation.
-        """
-        self.path, self.head = path, json.dumps({HEAD: head}) + "\n"
+        """Take the path of the file, and `head`: everything that the evaluation depends on, including `pack_size`."""
+        self.path, self.head = path, head
         self.lives: Lives = {}
-        if path is not None and path.exists():
-            self._resume(path, head)
+        self._file: BinaryIO | None = None
+        self._stack = ExitStack()
 
-    def _resume(self, path: Path, head: dict[str, Any]) -> None:
-        written = path.read_bytes()
-        if not self.head.encode().startswith(written):  # otherwise the file ended before the first row
-            check_head(path, written, head)
+    def __enter__(self) -> Self:
+        """Open the file, read its complete lives, and remove everything else from it.
+
+        Raises ValueError, and does not change the file, if it belongs to another evaluation, another process uses it,
+        or it cannot be written to.
+        """
+        with ExitStack() as stack:
+            if self.path is not None:
+                try:
+                    stack.enter_context(claimed_file(self.path))
+                    self._file = stack.enter_context(self._opened(self.path))
+                except OSError as error:
+                    raise ValueError(f"cannot write {self.path}: {error.strerror or error}") from error
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
+        self._stack.close()
+
+    def _opened(self, path: Path) -> BinaryIO:
+        written = path.read_bytes() if path.exists() else b""
+        if not _line(self.head).startswith(written):  # otherwise the file ended before the first row
+            check_head(path, written, self.head)
             found: Lives = {}
             for row in read_rows(path):
                 found.setdefault((row.arm, int(row.pack[-1])), []).append(row)
-            self.lives = complete_chunks(found, head["packs"], head["pack_size"], head["chunk"])
-        kept = self.head + dump(chain.from_iterable(self.lives.values()))
-        if kept.encode() != written:
+            self.lives = {key: rows for key, rows in found.items() if is_complete(rows, self.head["pack_size"])}
+        if (kept := self._content()) != written:
             write_atomically(path, kept)
+        return path.open("ab")
 
-    def of(self, arm: str, packs: Sequence[int]) -> list[list[Row]]:
-        """Return the finished lives of an arm on these packs, or an empty list if any of them is not finished."""
-        found = [self.lives[arm, i] for i in packs if (arm, i) in self.lives]
-        return found if len(found) == len(packs) else []
+    def _content(self) -> bytes:
+        return _line(self.head) + dump(chain.from_iterable(self.lives.values())).encode()
 
-    def add(self, lives: list[list[Row]]) -> list[list[Row]]:
-        """Add a chunk of lives and return it. The chunk is flushed to disk, so that a crash cannot lose it."""
-        self.lives |= {(rows[0].arm, int(rows[0].pack[-1])): rows for rows in lives}
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(("" if file.tell() else self.head) + dump(chain.from_iterable(lives)))
-                file.flush()
-                os.fsync(file.fileno())
-        return lives
+    def of(self, arm: str, pack: int) -> list[Row]:
+        """Return the finished life of an arm on a pack, or an empty list."""
+        return self.lives.get((arm, pack), [])
+
+    def add(self, rows: list[Row]) -> None:
+        """Add a life, and append it to the file. Raises OSError if it cannot be written."""
+        self.lives[rows[0].arm, int(rows[0].pack[-1])] = rows
+        if self._file is not None:
+            self._file.write(dump(rows).encode())
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Flush the file to disk, so that a power cut cannot lose its lives."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def sort(self) -> None:
+        """Put the lives of each arm in the order of their packs, so that equal evaluations give equal files.
+
+        Nothing can be added afterwards.
+        """
+        arms = list(dict.fromkeys(arm for arm, _ in self.lives))
+        before, self.lives = self.lives, dict(sorted(self.lives.items(), key=lambda of: (arms.index(of[0][0]), of[0])))
+        if self.path is not None and list(before) != list(self.lives):
+            write_atomically(self.path, self._content())
+
+
+def _line(head: dict[str, Any]) -> bytes:
+    return (json.dumps({HEAD: head}) + "\n").encode()
 
 
 def check_head(path: Path, written: bytes, head: dict[str, Any]) -> None:
@@ -76,17 +111,6 @@ def check_head(path: Path, written: bytes, head: dict[str, Any]) -> None:
         if saved.get(key) != now:
             difference = f"there {key} is {saved.get(key)!r}, here {now!r}"
             raise ValueError(f"{path} belongs to another evaluation: {difference}; give another name")
-
-
-def complete_chunks(lives: Lives, packs: int, size: int, chunk: int) -> Lives:
-    """Return the lives of complete chunks only."""
-    complete = {key for key, rows in lives.items() if is_complete(rows, size)}
-
-    def chunk_of(i: int) -> Iterable[int]:
-        first = i // chunk * chunk
-        return range(first, min(first + chunk, packs))
-
-    return {(arm, i): rows for (arm, i), rows in lives.items() if all((arm, k) in complete for k in chunk_of(i))}
 
 
 def is_complete(rows: Sequence[Row], size: int) -> bool:

@@ -100,8 +100,9 @@ class LocalSampler:
         """Number of times that weights were loaded."""
         self.sampled_tokens = 0
         self._cache = self._empty_cache()
-        places = cache_bytes // (self.max_length * bytes_per_id(model))
-        self._free = list(range(max(1, min(max_sessions, places))))
+        self.places = max(1, min(max_sessions, cache_bytes // (self.max_length * bytes_per_id(model))))
+        """Number of sessions that are served at once; others wait."""
+        self._free = list(range(self.places))
         self._open = 0
         self._waiting: list[Request] = []
         self._active: list[Request] = []
