@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,7 +15,39 @@ from pathlib import Path
 from codots.core.suggest import closest
 
 LOCK = ".lock"
+FULL = 2**20
+"""Free bytes below which a failed write of unknown reason is put down to a full disk."""
 log = logging.getLogger("codots")
+
+
+class WriteError(OSError):
+    """A file could not be written; the message says which, why, and how much space is free."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise any error inside the `with` block, which writes this file, as a WriteError."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:
+        free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
+        raise WriteError(f"{path} could not be written: {_reason(error, free)} ({_size(free)} free)") from error
+
+
+def _reason(error: Exception, free: int) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if found := re.search(r"\(os error (\d+)\)", str(error)):  # of a library in Rust, such as safetensors
+        return os.strerror(int(found[1]))
+    if free < FULL and not isinstance(error, OSError):  # torch does not say why
+        return os.strerror(errno.ENOSPC)
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def sync(path: Path) -> None:
@@ -28,49 +62,66 @@ def sync(path: Path) -> None:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file atomically: a reader finds the old content or the new one, never a part."""
     part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-        sync(path.parent)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
+    with writing(path):
+        try:
+            with part.open("wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+            sync(path.parent)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def writable(path: Path) -> None:
-    """Raise ValueError if the parent folder of this path is missing, or the path exists but is not a regular file.
+    """Raise ValueError if the parent folder is missing or read-only, or the path exists but is not a regular file.
 
     Call this before the work whose result is to be written there.
     """
     why = ""
     if not path.parent.is_dir():
         why = f"there is no folder {path.parent}{closest(path.parent)}"
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        why = f"the folder {path.parent.absolute()} cannot be written to"
     elif path.exists() and not path.is_file():  # such as a device, which a rename would replace
         why = "it is a folder" if path.is_dir() else "it is not a regular file"
     if why:
         raise ValueError(f"cannot write {path}: {why}")
 
 
+def check_readable(folder: Path) -> None:
+    """Raise ValueError if a file of a folder cannot be read, such as for lack of permission."""
+    for path in folder.iterdir():
+        if path.is_file():
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
     """Write a folder atomically. After a failure, no partly written folder remains.
 
-    `fill` writes the files to a temporary folder, which then replaces `whole`.
+    `fill` writes the files to a temporary folder, which then replaces `whole`. The files have the mode 0666 less the
+    umask. Raises OSError if a file cannot be written.
     """
     part = whole.with_name(f".{whole.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        fill(part)
-        for path in (*part.rglob("*"), part):
-            sync(path)
-        if whole.exists():
-            shutil.rmtree(whole)
-        part.rename(whole)
-        for folder in (whole.parent, whole.parent.parent):
-            sync(folder)
+        with writing(whole):
+            part.mkdir(parents=True)
+            fill(part)
+            for path in (*part.rglob("*"), part):
+                if path.is_file():
+                    path.chmod(part.stat().st_mode & 0o666)  # as the umask has it; safetensors writes 0600
+                sync(path)
+            if whole.exists():
+                shutil.rmtree(whole)
+            part.rename(whole)
+            for folder in (whole.parent, whole.parent.parent):
+                sync(folder)
     except Exception:
         shutil.rmtree(part, ignore_errors=True)
         raise

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 
 from codots.core.deadline import MAX_TIMEOUT, SideThread
+from codots.core.files import writing
 from codots.core.processes import sigint_blocked
 from codots.core.transcript import Sample
 from codots.engine.forkserver import model_processes
@@ -148,9 +149,11 @@ class LocalEngine:
     def save(self, folder: Path) -> None:
         """Save a Hugging Face model folder, the optimizer, any LoRA adapter, and the lives of pending batches."""
         self.save_model(folder / "model")
-        self.first.learner.save(folder)
+        with writing(folder / "optimiser.pt"):
+            self.first.learner.save(folder)
         if self.plan.lora:
-            save_adapter(self.first.model, folder, self.base_identity)
+            with writing(folder / ADAPTER):
+                save_adapter(self.first.model, folder, self.base_identity)
         # Omit the first batch whose lives all failed and all later ones, so that a resumed run rolls them out again.
         if pending := list(takewhile(lambda lives: any(not life.failure for life in lives), self._lives)):
             write_lives(folder / PENDING, pending)
@@ -159,7 +162,8 @@ class LocalEngine:
         """Save the weights as a Hugging Face model folder with its `codots.json`."""
         self.first.model.generation_config.do_sample = True  # otherwise servers sample greedily at any temperature
         weights = merged(self.first.model) if self.plan.lora else None
-        self.first.model.save_pretrained(folder, state_dict=weights)
+        with writing(folder / "model.safetensors"):
+            self.first.model.save_pretrained(folder, state_dict=weights)
         self.first.render.tokenizer.save_pretrained(folder)
         self.plan.profile.save(folder)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from codots.core.files import check_readable
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.local import LocalEngine
 from codots.engine.worker import Plan
@@ -41,6 +42,8 @@ class OpenModel:
         served = name.removeprefix(ENDPOINT) if name.startswith(ENDPOINT) else None
         self.endpoint = None if served is None else Endpoint.from_environment(served, AT_ONCE * workers)
         self.folder = model_folder(model) if served is None else Path(served)
+        if served is None:
+            check_readable(self.folder)
         chosen = replace(load_profile(self.folder), **(profile or {})).fits(domain)
         self.profile = chosen if temperature is None else chosen.at(temperature)
         self.place = Place() if self.endpoint else place(self.folder, device)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from codots.core.files import write_atomically, write_folder
+from codots.core.files import check_readable, write_atomically, write_folder
 from codots.core.suggest import closest
 from codots.model.load import model_folder
 
@@ -106,10 +106,15 @@ def last_checkpoint(run: Path, recipe: str) -> tuple[Path, dict[str, Any]] | Non
 
 
 def verified(folder: Path) -> dict[str, Any]:
-    """Verify every file of a checkpoint and return the state. Raises ValueError if the checkpoint is corrupt."""
+    """Verify every file of a checkpoint and return the state.
+
+    Raises ValueError if the checkpoint is corrupt, and PermissionError if it may not be read.
+    """
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text())
         files, _ = dict(state["files"]), (state["recipe"], state["step"])
+    except PermissionError as error:
+        raise PermissionError(f"{folder / STATE} cannot be read: permission denied") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint {folder} is corrupt: {STATE} cannot be read") from error
     for name, digest in files.items():
@@ -133,8 +138,13 @@ def find_checkpoint(name: str) -> tuple[Path, dict[str, Any]]:
 
 
 def start_folder(model: str, init_from: str | None) -> Path:
-    """Return the model folder that a run starts from: the model in `init_from` if that is given, otherwise `model`."""
-    return model_folder(find_checkpoint(init_from)[0] if init_from else model)
+    """Return the model folder that a run starts from: the model in `init_from` if that is given, otherwise `model`.
+
+    Raises ValueError if the folder or a file in it cannot be read.
+    """
+    folder = model_folder(find_checkpoint(init_from)[0] if init_from else model)
+    check_readable(folder)
+    return folder
 
 
 def _digest(file: Path) -> str:

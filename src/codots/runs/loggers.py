@@ -14,7 +14,7 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from codots.core.deadline import SideThread
-from codots.core.files import write_atomically
+from codots.core.files import write_atomically, writing
 from codots.core.redact import without_secrets
 
 LOGGER_TIMEOUT = 120.0
@@ -66,14 +66,12 @@ class Metrics:
     def add(self, step: int, values: Numbers) -> None:
         """Write the metrics of one step and pass them to the loggers. Raises OSError if they cannot be written."""
         try:
-            with self.path.open("a") as file:
+            with writing(self.path), self.path.open("a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OSError(
-                f"step {step} could not be written to {self.path}: {error.strerror}; continue with --resume"
-            ) from error
+            raise OSError(f"step {step}: {error}; continue with --resume") from error
         for logger in self.loggers:
             logger.add(step, values)
 

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from codots.core.files import claimed_file, write_atomically
+from codots.core.files import claimed_file, write_atomically, writing
 from codots.core.renamed import OLD_VERSION
 from codots.rollout.records import HEAD, MISSING, Row, dump, read_rows, solves
 
@@ -73,9 +73,10 @@ class Journal:
     def add(self, rows: list[Row]) -> None:
         """Add a life, and append it to the file. Raises OSError if it cannot be written."""
         self.lives[rows[0].arm, int(rows[0].pack[-1])] = rows
-        if self._file is not None:
-            self._file.write(dump(rows).encode())
-            self._file.flush()
+        if self.path is not None and self._file is not None:
+            with writing(self.path):
+                self._file.write(dump(rows).encode())
+                self._file.flush()
 
     def sync(self) -> None:
         """Flush the file to disk, so that a power cut cannot lose its lives."""

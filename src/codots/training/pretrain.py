@@ -63,7 +63,7 @@ def _run_stages(config: PretrainConfig, run: Path) -> Iterator[PretrainReport]:
     folder = run / "start"
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
-    save(model, tokenizer, folder)
+    write_folder(folder, lambda part: save(model, tokenizer, part))
     for number, stage in enumerate(config.stages):
         learner = imitation_config(stage)
         plan = Plan(folder, PROFILE, learner, total_steps=stage.steps, make_sampler=MakeTeacherSampler(stage.noise))

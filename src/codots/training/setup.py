@@ -11,7 +11,7 @@ from typing import Any
 
 from codots.algorithm.credit import Advantages
 from codots.config.schema import TrainConfig, WorldConfig, fingerprint
-from codots.core.files import write_atomically
+from codots.core.files import check_readable, write_atomically
 from codots.core.suggest import nearest
 from codots.engine.base import Engine
 from codots.engine.local import LocalEngine
@@ -75,6 +75,7 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     folder = model_folder(source[0] if source else config.model)
     if config.learner.lora and source:  # the adapter needs the base model; a checkpoint has the merged model
         folder = model_folder(config.model)
+    check_readable(folder)
     profile = profile_of(config, folder)
     entries = entries_of(config, profile)
     if engine is None:
