@@ -20,6 +20,7 @@ from codots.config.schema import EvalConfig
 from codots.domains.check import Checked
 from codots.domains.contract import rollout
 from codots.domains.registry import domain_ids, get_domain, make_pack, register
+from codots.model import tiny
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
@@ -248,6 +249,37 @@ def test_missing_weights_are_one_line(refused, home, command):
 def test_an_invalid_profile_is_one_line(refused, home, command):
     (home / "model" / "codots.json").write_text('{"style": "loud"}')
     refused("codots.json is not a profile: unknown prompt style 'loud'", *command)
+
+
+SMALL = [
+    ["train", "recipe.yaml", "profile.max_model_len=10"],
+    ["train", "recipe.yaml", "profile.max_model_len=10", "--dry-run"],
+    ["estimate", "recipe.yaml", "profile.max_model_len=10"],
+    ["eval", "model", "preset=tiny", "workers=1", "rows=rows.jsonl"],
+    ["play", "frozen-lake-v1", "--preset=tiny", "--model", "model"],
+]
+
+
+@pytest.mark.parametrize("command", SMALL, ids=" ".join)
+def test_a_context_window_too_small_for_the_first_prompt_is_refused_alike(refused, home, command):
+    load_profile(home / "model")
+    profile = json.loads((home / "model" / "codots.json").read_text()) | {"max_model_len": 10}
+    (home / "model" / "codots.json").write_text(json.dumps(profile))
+    refused(
+        r"the first prompt of frozen-lake-v1 has \d\d ids, and the model may read 10; raise max_model_len", *command
+    )
+
+
+def test_a_model_with_too_few_positions_is_refused_alike(codots, refused, home, tokenizer):
+    shutil.rmtree(home / "model")
+    tiny.save(tiny.make_model(tokenizer, width=8, layers=1, heads=1, seed=0, length=32), tokenizer, home / "model")
+    load_profile(home / "model").save(home / "model")
+    line = r"has \d\d\d+ ids, and the model may read 32; use a model with more positions or style: compact"
+    for command in (["train", "recipe.yaml"], ["train", "recipe.yaml", "--dry-run"], SMALL[3], SMALL[4]):
+        refused(line, *command)
+    found = codots("doctor", "recipe.yaml")
+    assert found.code == 1
+    assert re.search(line.replace(" ", r"[\s│]+"), found.out)
 
 
 def test_training_saves_a_model(codots, home):

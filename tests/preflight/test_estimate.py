@@ -155,7 +155,10 @@ def test_replies_are_estimated_within_the_length_of_the_model(recipe):
 
 
 def test_a_length_too_short_for_any_prompt_is_one_line(recipe):
-    with pytest.raises(ValueError, match="no prompt of registered-talk-v0 fits into the 3 ids that the model may read"):
+    with pytest.raises(
+        ValueError,
+        match="the first prompt of registered-talk-v0 has 148 ids, and the model may read 3; raise max_model_len",
+    ):
         estimate(recipe(profile={"max_model_len": 3}))
 
 

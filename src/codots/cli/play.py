@@ -130,6 +130,7 @@ def watch(
     from codots.rollout.life import Job
 
     with closing(OpenModel(model, pack.domain.id, temperature=temperature)) as player:
+        player.check_fits(pack)
         job = Job(pack, Own(player.profile.strategy()), player.profile.episode_params(), ("play", seed, pack.index))
         life = player.rollout([job], timeout)[0]
         if life.failure:

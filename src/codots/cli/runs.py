@@ -54,12 +54,13 @@ def _dry_run(config: TrainConfig) -> None:
     from codots.core.yaml_text import write_yaml
     from codots.runs.checkpoint import start_folder
     from codots.runs.loggers import check_loggers
-    from codots.training.setup import engine_plan, profile_of
+    from codots.training.setup import check_prompts, engine_plan, profile_of
 
     check_loggers(config.loggers)
     folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
     engine_plan(config, folder, profile)  # raises if the reference model is missing
+    check_prompts(config, folder, profile)
     typer.echo(write_yaml(config.to_dict()).rstrip())
     for world in config.worlds:
         name = f"{world.domain} {world.preset}: " if len(config.worlds) > 1 else ""

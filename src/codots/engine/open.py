@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from codots.core.files import check_readable
+from codots.domains.base import Pack
 from codots.engine.endpoint import EndpointEngine
+from codots.engine.forkserver import model_processes
 from codots.engine.local import LocalEngine
 from codots.engine.worker import Plan
 from codots.model.device import Place, place
 from codots.model.load import ENDPOINT, identity, model_folder
+from codots.rollout.fit import check_fits
 from codots.rollout.life import Job, Life, OnLife
 from codots.rollout.profile import load_profile
 from codots.sampler.openai import Endpoint
@@ -53,6 +56,13 @@ class OpenModel:
     def identity(self) -> str:
         """Identity of the model: a hash of its folder, or the name of its endpoint."""
         return str(self.endpoint) if self.endpoint else identity(self.folder)
+
+    def check_fits(self, pack: Pack) -> None:
+        """Raise ValueError if the first prompt of a pack does not fit into the model. An endpoint is not checked."""
+        if self.endpoint is None:
+            if self.workers > 1 and self.place.device == "cpu":
+                model_processes()  # they import in parallel with this process
+            check_fits(self.folder, [(pack, self.profile)])
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
         """Roll out jobs and return their lives. `on_life` is called for each life when it ends."""

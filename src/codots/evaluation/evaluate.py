@@ -82,8 +82,9 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
 
     `on_progress` is called with the arm, the number of its packs that are finished, and the number of packs.
 
-    Missing lives (lost to infrastructure failures) are logged as warnings. Raises ValueError for an unknown model and
-    if `rows` belongs to another evaluation, and TimeoutError if a chunk takes longer than `stage_timeout` seconds.
+    Missing lives (lost to infrastructure failures) are logged as warnings. Raises ValueError for an unknown model, if
+    the first prompt does not fit into it, and if `rows` belongs to another evaluation. Raises TimeoutError if a chunk
+    takes longer than `stage_timeout` seconds.
     """
     arms, rows = config.arms, None if config.rows is None else Path(config.rows)
     if rows is not None:
@@ -91,6 +92,9 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
     packs = [make_pack(config.domain, config.preset, config.split, i, config.pack_size) for i in range(config.packs)]
     reader = _Evaluator(config.model, config)
     writer = None if config.writer is None else _Evaluator(config.writer, config)
+    for model in (reader, writer):
+        if model is not None:
+            model.model.check_fits(packs[0])
     settings = config.model_dump(include={"domain", "preset", "split", "seed"})
     settings["temperature"] = reader.temperature
     settings["writer_temperature"] = None if writer is None else writer.temperature

@@ -132,15 +132,16 @@ def check_disk(config: TrainConfig) -> Iterator[Finding]:
 
 
 def check_model(config: TrainConfig) -> Iterator[Finding]:
-    """Check that the model loads, and report its prompt style and how it reads several sequences."""
+    """Check that the model loads and has room for the prompts; report its style and how it reads several sequences."""
     from codots.learner.lora import check_lora
     from codots.model.load import load_model, model_folder
     from codots.model.path import path_of
-    from codots.training.setup import profile_of
+    from codots.training.setup import check_prompts, profile_of
 
     folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
     loaded, _ = load_model(folder, Place(dtype="auto"), profile.thinking)
+    check_prompts(config, folder, profile)
     size = sum(parameter.numel() for parameter in loaded.parameters())
     if config.learner.lora:
         check_lora()

@@ -23,7 +23,7 @@ from codots.rollout.fit import DryRun, dry_run, grouped
 from codots.rollout.profile import Profile
 from codots.runs.checkpoint import start_folder
 from codots.sampler.base import SESSIONS
-from codots.training.setup import entry_profile, profile_of
+from codots.training.setup import check_prompts, entry_profile, profile_of
 
 GIB = 2**30
 OVERHEAD = 1.15
@@ -74,6 +74,7 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
 
     folder = start_folder(config.model, config.init_from)
     profile = profile_of(config, folder)
+    check_prompts(config, folder, profile)
     render = load_render(folder, profile.thinking)
     at = remote_place(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)

@@ -1,14 +1,16 @@
-"""Dry runs of lives: scripted policies replace the model, to count the tokens that a run reads and writes."""
+"""Whether prompts fit into a model, and dry runs: scripted policies replace it, to count the tokens of a run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from codots.context.rewrite import CLOSE, OPEN
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
 from codots.domains.base import Pack
+from codots.model.load import load_render
 from codots.model.renderer import Render
 from codots.rollout.profile import Profile
 from codots.rollout.steps import Given, LifeSteps, Own, SolveSteps, UpdateSteps
@@ -34,6 +36,43 @@ class DryRun:
         return max((len(sample.ids) for sample in self.samples), default=0)
 
 
+def window(folder: Path) -> int:
+    """Return the maximum length of an episode that a model's positions allow, in tokens."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    except Exception as error:
+        raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return int(getattr(config, "max_position_embeddings", None) or 2**31)
+
+
+def check_fits(folder: Path, wanted: Sequence[tuple[Pack, Profile]]) -> None:
+    """Raise ValueError if the first prompt of a pack leaves no room for a reply of the model in this folder."""
+    positions = window(folder)
+    for pack, profile in wanted:
+        check_fit(pack, profile, load_render(folder, profile.thinking), positions)
+
+
+def check_fit(pack: Pack, profile: Profile, render: Render, positions: int = 2**31) -> None:
+    """Raise ValueError if the first prompt of a pack leaves no room for a reply.
+
+    `positions` is the limit of the model itself. The message says how many ids the prompt has and what to change.
+    """
+    task, style, domain = pack.tasks[0], profile.style, pack.domain
+    try:
+        observation = task.env(style=style, memory=domain.make_memory(pack.world)).observe()
+    except Exception:
+        return  # the lives will say what the environment lacks
+    prompt = profile.strategy().solve(domain.rules_text(task, style), "", observation, style)
+    count, limit = len(render.opening(prompt.system, prompt.user)), min(profile.max_model_len, positions)
+    if count < limit:
+        return
+    other = " or style: compact" if style != "compact" and "compact" in domain.styles else ""
+    change = f"raise max_model_len{other}" if count < positions else f"use a model with more positions{other}"
+    raise ValueError(f"the first prompt of {domain.id} has {count} ids, and the model may read {limit}; {change}")
+
+
 def dry_run(
     packs: Sequence[Pack], profile: Profile, render: Render, share: float, *, rewrites: bool = True
 ) -> list[DryRun]:
@@ -41,14 +80,12 @@ def dry_run(
 
     Prompts are the same as for a model. The length of a reply is `share` of the maximum reply length, or the length of
     the policy's text if that is longer, up to the maximum. No episode exceeds the profile's `max_model_len`. If
-    `rewrites` is False, there are no updates and all contexts are empty. Raises ValueError if no prompt fits.
+    `rewrites` is False, there are no updates and all contexts are empty. Raises ValueError if the first prompt does not
+    fit.
     """
+    check_fit(packs[0], profile, render)
     runner = _DryRunner(profile, render, share)
-    lives = [runner.life(pack, "random" if i % 2 else "bayes", rewrites) for i, pack in enumerate(packs)]
-    if not any(life.samples for life in lives):
-        domain = packs[0].domain.id
-        raise ValueError(f"no prompt of {domain} fits into the {profile.max_model_len} ids that the model may read")
-    return lives
+    return [runner.life(pack, "random" if i % 2 else "bayes", rewrites) for i, pack in enumerate(packs)]
 
 
 @dataclass(frozen=True)

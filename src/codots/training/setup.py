@@ -13,11 +13,13 @@ from codots.algorithm.credit import Advantages
 from codots.config.schema import TrainConfig, WorldConfig, fingerprint
 from codots.core.files import check_readable, write_atomically
 from codots.core.suggest import nearest
+from codots.domains.registry import make_pack
 from codots.engine.base import Engine
 from codots.engine.local import LocalEngine
 from codots.engine.worker import SAMPLERS, Plan
 from codots.model.device import place
 from codots.model.load import model_folder
+from codots.rollout.fit import check_fits
 from codots.rollout.profile import Profile, load_profile
 from codots.runs.checkpoint import best_checkpoint, find_checkpoint, last_checkpoint, save_checkpoint, score_of
 from codots.runs.folder import MUTABLE_KEYS, open_run
@@ -80,6 +82,7 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     entries = entries_of(config, profile)
     if engine is None:
         engine = stack.enter_context(closing(LocalEngine(engine_plan(config, folder, profile), config.workers)))
+        check_prompts(config, folder, profile)
     if origin:
         engine.init_from(origin[0])
     if not resume:  # last, so that an invalid model raises before anything is written
@@ -117,6 +120,13 @@ def profile_of(config: TrainConfig, folder: Path) -> Profile:
 def entry_profile(profile: Profile, world: WorldConfig) -> Profile:
     """Return the profile for one entry. Raises ValueError if the domain lacks the prompt style."""
     return replace(profile, **world.profile).fits(world.domain)
+
+
+def check_prompts(config: TrainConfig, folder: Path, profile: Profile) -> None:
+    """Raise ValueError if the first prompt of an entry of `worlds` does not fit into the model in this folder."""
+    packs = [make_pack(world.domain, world.preset, "train", 0, world.pack_size) for world in config.worlds]
+    wanted = zip(packs, config.worlds, strict=True)
+    check_fits(folder, [(pack, entry_profile(profile, world)) for pack, world in wanted])
 
 
 def entries_of(config: TrainConfig, profile: Profile) -> tuple[Entry, ...]:
