@@ -1,6 +1,7 @@
 """Tests of `evaluate`: the contexts of each arm, and every number against a plain loop over the rows."""
 
 import asyncio
+import io
 import json
 import math
 import shutil
@@ -9,8 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
+from codots.cli.display import report_table
 from codots.config.schema import EvalConfig
 from codots.context.rewrite import Rewrite
 from codots.core.deadline import STAGE_TIMEOUT
@@ -473,6 +476,23 @@ def test_a_model_without_any_readable_reply_is_logged(caplog):
     found = measured("base", domain="alchemy-v1", preset="limited", packs=2, pack_size=2, workers=1)
     assert found.arms["own"].malformed == [1, 1]
     assert caplog.messages == ["no reply of base could be parsed; was it trained on alchemy-v1?"]
+
+
+def test_replies_that_were_cut_are_told_from_unreadable_ones(base, registry, caplog, tmp_path):
+    register(Guess())
+    settings = {"domain": "guess-v0", "preset": "few", "packs": 2, "pack_size": 2, "workers": 1}
+    profile = {"style": "natural", "solve_tokens": 1, "update_tokens": 1}
+    report = measured(base, **settings, profile=profile, rows=tmp_path / "rows.jsonl")
+    own, rows = report.arms["own"], [row for row in load_rollouts(tmp_path / "rows.jsonl") if row.arm == "own"]
+    for j in range(2):
+        ends = [row.ended == "length" for row in rows if (row.kind, row.position) == ("solve", j)]
+        assert own.cut[j] == np.mean(ends) > 0
+    assert own.cut_updates == np.mean([row.ended == "length" for row in rows if row.kind == "update"])
+    assert own.no_room == [0, 0]
+    assert "most were cut at 1 ids: raise solve_tokens" in caplog.messages[0]
+    shown = io.StringIO()
+    Console(file=shown, width=140).print(report_table(report))
+    assert "own: replies cut at solve_tokens" in shown.getvalue()
 
 
 def manual_play(name, pack):

@@ -123,16 +123,18 @@ def plain_life(job, answer, render):
             if step.done:
                 break
             ids = render.turn(seen, stop)
-        episodes.append(Episode("solve", j, step.reward, z, None, step.stop or "done", tuple(turns), seen, transcript))
+        episodes.append(
+            Episode("solve", j, step.reward, z, None, step.stop or "done", tuple(turns), seen, transcript, stop.value)
+        )
         if isinstance(job.contexts, Given) or j + 1 == len(job.pack.tasks):
             continue
         trajectory = Trajectory(rules, tuple(turns), seen, step.reward, step.feedback)
         prompt, transcript = strategy.prompt(trajectory, z, params.style), Transcript()
-        text, _ = ask(transcript, render.opening(prompt.system, prompt.user))
+        text, end = ask(transcript, render.opening(prompt.system, prompt.user))
         parsed = strategy.parse(text.rpartition("</think>")[2], z)
         reward, stop = (-FORMAT_PENALTY, "malformed") if parsed.failure else (0.0, "ok")
         turns, outcome = (Turn(prompt.user, text),), parsed.failure or ""
-        episodes.append(Episode("update", j, reward, z, parsed.context, stop, turns, outcome, transcript))
+        episodes.append(Episode("update", j, reward, z, parsed.context, stop, turns, outcome, transcript, end.value))
         z = parsed.context
     return tuple(episodes)
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from codots.cli.display import step_line
+from codots.core.transcript import Sampled, StopReason
 from codots.domains.registry import register
+from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
 from codots.runs.folder import open_run
 from codots.training.train import train
@@ -94,6 +97,27 @@ def test_a_style_that_the_domain_lacks_writes_no_run(config, registry):
     with pytest.raises(ValueError, match="style 'compact'; guess-v0 has natural"):
         next(train(changed(config, domain="guess-v0", preset="few")))
     assert not Path(config.run).exists()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "hint", "metric"),
+    [("cut", "most were cut at 1 ids: raise solve_tokens", "cut/solve"), ("full", "most had no room", "no_room/solve")],
+)
+def test_the_hint_about_malformed_replies_follows_their_cause(config, caplog, monkeypatch, sampler, hint, metric):
+    ended = StopReason.LENGTH if sampler == "cut" else StopReason.FULL
+
+    async def sample(self, ids, params):
+        return Sampled([5], [-1.0], ended, [self.sampler.version])
+
+    monkeypatch.setattr("codots.sampler.local.LocalSession.sample", sample)
+    config = changed(
+        config, profile={"solve_tokens": 1}, rollout_log_every=1, steps=1, max_logprob_gap=99, eval_every=0
+    )
+    (report,) = train(config)
+    assert caplog.messages[0].startswith(f"no reply of step 1 could be parsed; {hint}")
+    assert report.metrics[metric] == report.metrics["malformed/solve"] == 1
+    assert {row.ended for row in load_rollouts(config.run)} == {ended}
+    assert metric.partition("/")[0].replace("_", " ").split()[-1] in step_line(report)
 
 
 def test_a_first_step_of_only_malformed_replies_is_logged(config, caplog):

@@ -76,6 +76,7 @@ class TrainDisplay:
         v = self.values
         parts = [f"{v['tokens/sampled'] / v['time/step']:,.0f} sampled tokens/s" if v else ""]
         parts += [f"entropy {v['train/entropy']:.3f}"] if "train/entropy" in v else []
+        parts += unread(v)
         parts += [f"facts right {v['facts/right']:.2f} wrong {v['facts/wrong']:.2f}"] if "facts/right" in v else []
         parts += [f"lift on dev {self.lift:+.3f}"] if self.lift is not None else []
         seconds = time.monotonic() - self.since
@@ -134,6 +135,13 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
     return None
 
 
+def unread(values: dict[str, float]) -> list[str]:
+    """Return the shares of answers that could not be parsed, were cut, or had no room, without those below 1%."""
+    words = (("malformed", "malformed"), ("cut", "cut at solve_tokens"), ("no_room", "without room"))
+    shares = [(values.get(f"{name}/solve", 0.0), word) for name, word in words]
+    return [f"{word} {share:.0%}" for share, word in shares if share >= 0.01]
+
+
 def step_line(report: StepReport) -> str:
     """Format the report of a step as one line."""
     v = report.metrics
@@ -143,6 +151,7 @@ def step_line(report: StepReport) -> str:
             curves.setdefault(key.removeprefix("reward").rpartition("/")[0], []).append(f"{v[key]:.2f}")
     curve = ", ".join(" ".join([*filter(None, [label.strip("/")]), *curve]) for label, curve in curves.items())
     facts = f"  facts right {v['facts/right']:.2f}" if "facts/right" in v else ""
+    facts = "".join(f"  {part}" for part in unread(v)) + facts
     lift = f"  lift on dev {v['eval/lift']:+.2f}" if "eval/lift" in v else ""
     lift = lift or (f"  dev score {v['eval/score']:.2f}" if "eval/score" in v else "")
     return f"step {report.step}/{report.steps}  reward by position {curve}{facts}{lift}  {v['time/step']:.1f} s"
@@ -185,6 +194,11 @@ def report_table(report: Report) -> Table:
     for arm, curves in report.arms.items():
         table.add_row(f"{arm} reward", *with_intervals(curves.reward, curves.ci95))
         table.add_row(f"{arm} success", *with_intervals(curves.success, curves.success_ci95), style="dim")
+        for shares, cause in ((curves.cut, "replies cut at solve_tokens"), (curves.no_room, "no room: max_model_len")):
+            if any(share >= 0.01 for share in shares):
+                table.add_row(f"{arm}: {cause}", *(f"{share:.0%}" for share in shares), style="yellow")
+        if curves.cut_updates >= 0.01:
+            table.add_row(f"{arm}: {curves.cut_updates:.0%} of rewrites cut at update_tokens", style="yellow")
         if curves.missing:
             table.add_row(f"{arm}: {curves.missing} lives are missing", style="red")
     table.add_section()

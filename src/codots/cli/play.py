@@ -148,5 +148,6 @@ def watch(
 
 def _describe_solve(episode: Episode) -> str:
     turns = "\n".join(f"{turn.observation}\n> {turn.reply}" for turn in episode.turns)
-    ended = f"{episode.outcome}\n{episode.stop}, reward {episode.reward:.2f}"
+    why = {"length": " (cut at solve_tokens)", "full": " (no room left in the context window)"}
+    ended = f"{episode.outcome}\n{episode.stop}{why.get(episode.ended, '')}, reward {episode.reward:.2f}"
     return f"notes: {episode.context or 'none'}\n\n{turns}\n{ended}"

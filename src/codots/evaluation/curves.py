@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from codots.core.transcript import StopReason
 from codots.domains.base import Pack
 from codots.domains.scripted import play_pack
 from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
@@ -35,6 +36,12 @@ class ArmReport:
     wrong: list[float] | None
     """Wrong claims in the context, as a fraction of all facts. None if the domain does not count facts or every life is
     missing."""
+    cut: list[float] = field(default_factory=list)
+    """Fraction of solves whose last reply was cut at `solve_tokens`."""
+    cut_updates: float = 0.0
+    """Fraction of rewrites that were cut at `update_tokens`."""
+    no_room: list[float] = field(default_factory=list)
+    """Fraction of solves whose last prompt or reply had no room in the context window."""
 
 
 def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[str, Any]:
@@ -73,8 +80,14 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
     present = [(pack, solved) for pack, rows in zip(packs, lives, strict=True) if (solved := solves(rows))]
     cis = [mean_ci(column, *domain.bounds) for column in reward_PS.T]
     won_PS = reward_PS[~np.isnan(reward_PS[:, 0])] > 0
-    malformed = [[row.stop == "malformed" for row in solved] for _, solved in present]
-    updates = [row.stop == "malformed" for rows in lives for row in rows if row.kind == "update"]
+    updates = [row for rows in lives for row in rows if row.kind == "update"]
+
+    def by_position(hit: Callable[[Row], bool]) -> list[float]:
+        return rounded(np.mean([[hit(row) for row in solved] for _, solved in present], axis=0)) if present else []
+
+    def of_updates(hit: Callable[[Row], bool]) -> float:
+        return round(sum(map(hit, updates)) / max(len(updates), 1), 4)
+
     facts = [[domain.facts(pack.world, row.context) for row in solved] for pack, solved in present]
     claims = np.array(facts, dtype=float) if facts and facts[0][0] is not None else None
     return ArmReport(
@@ -82,8 +95,11 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
         ci95=[ci.interval for ci in cis],
         success=rounded(won_PS.mean(0)) if present else [],
         success_ci95=[rate_ci(column) for column in won_PS.T] if present else [],
-        malformed=rounded(np.mean(malformed, axis=0)) if present else [],
-        malformed_updates=round(sum(updates) / max(len(updates), 1), 4),
+        malformed=by_position(lambda row: row.stop == "malformed"),
+        malformed_updates=of_updates(lambda row: row.stop == "malformed"),
+        cut=by_position(lambda row: row.ended == StopReason.LENGTH),
+        cut_updates=of_updates(lambda row: row.ended == StopReason.LENGTH),
+        no_room=by_position(lambda row: row.ended == StopReason.FULL),
         missing=len(lives) - len(present),
         right=None if claims is None else rounded((claims[..., 0] / claims[..., 2]).mean(0)),
         wrong=None if claims is None else rounded((claims[..., 1] / claims[..., 2]).mean(0)),

@@ -19,7 +19,7 @@ from codots.engine.open import OpenModel
 from codots.evaluation.curves import ArmReport, compare, rounded, scripted_rewards
 from codots.rollout.arms import ARMS, contexts_of, fitted, needed_own
 from codots.rollout.life import Job, Life
-from codots.rollout.records import MISSING, Row, contexts, life_rows, missing_row, solves
+from codots.rollout.records import MISSING, Row, contexts, life_rows, missing_row, solves, why_unreadable
 from codots.rollout.steps import Given, Own
 from codots.runs.resume import Journal
 
@@ -112,8 +112,11 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
         if writer is not None:
             writer.model.close()
     warn_of_missing(lives)
-    if {row.stop for arm in arms for life in lives[arm] for row in solves(life)} == {"malformed"}:
-        log.warning(f"no reply of {config.model} could be parsed; was it trained on {config.domain}?")
+    solved = [row for arm in arms for life in lives[arm] for row in solves(life)]
+    if {row.stop for row in solved} == {"malformed"}:
+        asked = reader.params.solve.max_tokens
+        hint = why_unreadable((row.ended for row in solved), asked, f"was it trained on {config.domain}?")
+        log.warning(f"no reply of {config.model} could be parsed; {hint}")
     return Report(
         model=config.model,
         writer=config.writer,

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from codots.core.transcript import StopReason
 from codots.domains.base import Env, Pack
 from codots.domains.registry import make_pack
 from codots.rollout.records import MISSING, Row, names_of, read_rows, solves
@@ -63,6 +64,8 @@ class TaskView:
     not count facts or is not installed."""
     reward: float
     stop: str
+    note: str
+    """What cut the last reply short. Empty if nothing did."""
     advantage: float | None
     tokens: int
     moves: list[TurnView]
@@ -184,6 +187,13 @@ def _pack_of(names: tuple[str | int, ...], size: int) -> Pack | None:
         return None
 
 
+def cut_note(row: Row) -> str:
+    """Return what cut the last reply of an episode short, or an empty string."""
+    if row.ended == StopReason.LENGTH:
+        return f"reply cut at {'solve_tokens' if row.kind == 'solve' else 'update_tokens'}"
+    return "no room in the context window" if row.ended == StopReason.FULL else ""
+
+
 def task_view(pack: Pack | None, row: Row, boards: Sequence[str | None], update: Row | None) -> TaskView:
     """Prepare one task, with the rewrite of the context after it."""
     answers = [*(observation for observation, _ in row.turns[1:]), row.outcome]
@@ -194,9 +204,12 @@ def task_view(pack: Pack | None, row: Row, boards: Sequence[str | None], update:
     rewrite = None
     if update is not None:
         reply = update.turns[0][1] if update.turns else ""
-        rewrite = RewriteView(reply, update.stop, update.outcome, update.reward, update.advantage, update.tokens)
+        why = "; ".join(filter(None, (update.outcome, cut_note(update))))
+        rewrite = RewriteView(reply, update.stop, why, update.reward, update.advantage, update.tokens)
     facts = None if pack is None else pack.domain.facts(pack.world, row.context)
-    return TaskView(row.context, facts, row.reward, row.stop, row.advantage, row.tokens, moves, boards[-1], rewrite)
+    return TaskView(
+        row.context, facts, row.reward, row.stop, cut_note(row), row.advantage, row.tokens, moves, boards[-1], rewrite
+    )
 
 
 def find_style(pack: Pack, first: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from codots.context.rewrite import Turn
 from codots.core.files import write_atomically
 from codots.core.rng import Names
-from codots.core.transcript import Transcript
+from codots.core.transcript import StopReason, Transcript
 from codots.domains.base import Pack
 from codots.rollout.life import Life
 from codots.rollout.steps import Episode
@@ -45,6 +46,8 @@ class Row:
     """Number of sampled tokens."""
     advantage: float | None = None
     step: int | None = None
+    ended: str | None = None
+    """How the last reply ended: `stop`, `length` or `full`. None in files of earlier versions."""
 
 
 def life_rows(
@@ -67,6 +70,7 @@ def life_rows(
             e.transcript.tokens,
             None if credit is None else float(credit(e.kind, e.position)),
             step,
+            e.ended,
         )
         for e in life.episodes
     ]
@@ -75,6 +79,16 @@ def life_rows(
 def missing_row(pack: Pack, life: Life, *, arm: str) -> Row:
     """Return the row of a missing life, with its error as the outcome."""
     return Row(list(pack.names), arm, 0, 0, MISSING, 0.0, MISSING, "", None, [], life.failure or "", 0)
+
+
+def why_unreadable(ends: Iterable[str | None], solve_tokens: int, otherwise: str) -> str:
+    """Return the hint for replies of which none could be parsed, by how most of them ended."""
+    ((end, _),) = Counter(ends).most_common(1)
+    if end == StopReason.LENGTH:
+        return f"most were cut at {solve_tokens} ids: raise solve_tokens"
+    if end == StopReason.FULL:
+        return "most had no room in the context window: raise max_model_len"
+    return otherwise
 
 
 def solves(rows: Iterable[Row]) -> list[Row]:

@@ -54,6 +54,8 @@ class Episode:
     outcome: str
     """Observation after the last action of a solve, or parse failure of an update (empty if the reply was parsed)."""
     transcript: Transcript
+    ended: str = StopReason.STOP.value
+    """How the last reply ended: `stop` by itself, `length` at the maximum of its tokens, `full` for lack of room."""
 
 
 class _Steps:
@@ -138,6 +140,7 @@ class SolveSteps(_Steps):
             turns,
             last.observation,
             self.transcript,
+            self._stop.value,
         )
 
     def trajectory(self, reveals_reward: bool) -> Trajectory:
@@ -176,9 +179,17 @@ class UpdateSteps(_Steps):
         """Return the finished episode. The reward is 0, or -FORMAT_PENALTY if the reply was malformed."""
         self._check("finish")
         reward, stop = (0.0, "ok") if self._failure is None else (-FORMAT_PENALTY, "malformed")
-        turns, outcome = tuple(self._turns), self._failure or ""
         return Episode(
-            "update", self.position, reward, self.context, self.written, stop, turns, outcome, self.transcript
+            "update",
+            self.position,
+            reward,
+            self.context,
+            self.written,
+            stop,
+            tuple(self._turns),
+            self._failure or "",
+            self.transcript,
+            self._stop.value,
         )
 
 

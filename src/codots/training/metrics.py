@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from codots.core.transcript import StopReason
 from codots.rollout.life import Life
 from codots.training.batch import Block
 
@@ -21,8 +22,10 @@ def summary(blocks: Sequence[Block]) -> dict[str, float]:
             values[named("reward", block, blocks, str(j))] = float(reward)
     lives = [life for block in blocks for life in block.lives]
     for kind in ("solve", "update"):
-        stops = [episode.stop for life in lives for episode in life.episodes if episode.kind == kind]
-        values[f"malformed/{kind}"] = share(stop == "malformed" for stop in stops)
+        episodes = [episode for life in lives for episode in life.episodes if episode.kind == kind]
+        values[f"malformed/{kind}"] = share(episode.stop == "malformed" for episode in episodes)
+        values[f"cut/{kind}"] = share(episode.ended == StopReason.LENGTH for episode in episodes)
+        values[f"no_room/{kind}"] = share(episode.ended == StopReason.FULL for episode in episodes)
     values["rollout/failed"] = float(sum(life.failure is not None for life in lives))
     for block in blocks:
         for name, value in last_facts(block).items():

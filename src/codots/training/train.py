@@ -22,7 +22,7 @@ from codots.domains.base import Pack
 from codots.engine.base import Engine
 from codots.learner.batch import normalizer
 from codots.rollout.life import Life
-from codots.rollout.records import dump, life_rows
+from codots.rollout.records import dump, life_rows, why_unreadable
 from codots.runs.checkpoint import is_saved
 from codots.training.batch import Block, advantage_of, blocks_of, minibatches, step_jobs
 from codots.training.metrics import sampled_tokens, staleness, summary
@@ -164,7 +164,9 @@ def step_metrics(
     run.tokens += sampled
     if step == 1 and values["malformed/solve"] == 1:
         domains = ", ".join(dict.fromkeys(world.domain for world in config.worlds))
-        log.warning(f"no reply of step 1 could be parsed; does {config.model} support {domains}?")
+        ends = [episode.ended for block in blocks for life in block.lives for episode in life.of("solve")]
+        hint = why_unreadable(ends, run.entries[0].params.solve.max_tokens, f"does {config.model} support {domains}?")
+        log.warning(f"no reply of step 1 could be parsed; {hint}")
     return values | {"tokens/sampled": sampled, "tokens/total": run.tokens}
 
 

@@ -34,7 +34,7 @@ function drawTask(lives, { i, story }, j, paired) {
   const task = story.tasks[j];
   if (!task) return el("section", { class: "task empty" });
   const name = lives.label(i);
-  const numbers = [task.stop, `${task.tokens} tokens`];
+  const numbers = [task.stop, task.note, `${task.tokens} tokens`].filter(Boolean);
   if (task.advantage !== null) numbers.push(`advantage ${signed(task.advantage)}`);
   const head = el(
     "header",
