@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from codots.cli.lines import Lines, ticking
+
 if TYPE_CHECKING:
     from codots.config.load import Key
     from codots.config.schema import TrainConfig
@@ -43,10 +45,18 @@ def bar() -> Progress:
     )
 
 
+def print_line(line: str) -> None:
+    """Print a line to stderr as it is, however long."""
+    errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 class TrainDisplay:
     """Live display of a training run: reward by position, lift, speed, and the current stage."""
 
     def __init__(self, steps: int, done: int = 0) -> None:
+        self.lines = Lines(print_line)
+        """The same as plain lines, if stderr is not a terminal."""
+        self.steps, self.done = steps, done
         self.bar = bar()
         self.task = self.bar.add_task("training", total=steps, completed=done)
         self.curves: dict[str, deque[float]] = {}
@@ -58,10 +68,11 @@ class TrainDisplay:
     def on_progress(self, stage: str) -> None:
         """Show the name of the stage that has just started."""
         self.stage, self.since = stage, time.monotonic()
+        self.lines.stage(f"after step {self.done}/{self.steps}: {stage}")
 
     def step(self, report: StepReport) -> None:
         """Update the display with the report of a step."""
-        self.values = report.metrics
+        self.values, self.done = report.metrics, report.step
         self.lift = report.metrics.get("eval/lift", self.lift)
         rewards = {key: value for key, value in report.metrics.items() if key.startswith("reward/")}
         for key in dict.fromkeys((*self.curves, *rewards)):
@@ -93,14 +104,14 @@ def sparkline(values: Iterable[float]) -> str:
 def watch_training(steps: Iterable[StepReport], display: TrainDisplay) -> Iterator[StepReport]:
     """Yield the steps of a run and display them.
 
-    If stderr is not a terminal, print one line for every tenth step and for the last step.
+    If stderr is not a terminal, print a line at each tenth of the steps, and at least every 30 seconds.
     """
     if not errors.is_terminal:
-        for report in steps:
-            display.step(report)
-            if report.step % 10 == 0 or report.step == report.steps:
-                errors.print(step_line(report), highlight=False)
-            yield report
+        with ticking(display.lines):
+            for report in steps:
+                display.step(report)
+                display.lines.update("training", report.step, report.steps, step_line(report))
+                yield report
         return
     with Live(display, console=errors, refresh_per_second=4):
         for report in steps:
@@ -159,17 +170,18 @@ def step_line(report: StepReport) -> str:
 
 @contextmanager
 def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of each part of a long operation. If stderr is not a terminal, print one line per 10%.
+    """Show the progress of each part of a long operation.
 
-    If `together` is true, all parts share one progress bar, which names the current part.
+    If stderr is not a terminal, print a line at each tenth of a part, and at least every 30 seconds. If `together` is
+    true, all parts share one progress bar, which names the current part.
     """
     if not errors.is_terminal:
-
-        def print_progress(part: str, done: int, total: int) -> None:
-            if done * 10 // total > (done - 1) * 10 // total:
-                errors.print(f"{what} {part}: {done} of {total}", highlight=False)
-
-        yield print_progress
+        lines = Lines(print_line)
+        lines.stage(f"{what}: starting")
+        with ticking(lines):
+            yield lambda part, done, total: lines.update(
+                "" if together else part, done, total, f"{what} {part}: {done} of {total}"
+            )
         return
     with bar() as progress:
         tasks: dict[str, Any] = {}

@@ -105,12 +105,13 @@ def run_baselines(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate scripted policies: random, bayes (never sees the hidden rule) and informed (sees the hidden rule)."""
-    from codots.cli.display import plain_table
+    from codots.cli.display import counting, plain_table
     from codots.domains.registry import first_preset
     from codots.evaluation.evaluate import POLICIES, baselines
 
     preset = preset or first_preset(id)
-    found = baselines(id, preset=preset, packs=packs, size=size, split=split)
+    with counting("playing") as on_progress:
+        found = baselines(id, preset=preset, packs=packs, size=size, split=split, on_progress=on_progress)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

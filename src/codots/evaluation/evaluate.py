@@ -273,14 +273,27 @@ def roll_out_arms(
     return {arm: lives[arm] for arm in arms}
 
 
-def baselines(domain: str, *, preset: str, packs: int, size: int, split: str = "dev") -> dict[str, Any]:
-    """Return the mean reward by position of each scripted policy, and whether `bayes` is exact."""
+def baselines(
+    domain: str, *, preset: str, packs: int, size: int, split: str = "dev", on_progress: OnProgress = no_progress
+) -> dict[str, Any]:
+    """Return the mean reward by position of each scripted policy, and whether `bayes` is exact.
+
+    `on_progress` is called with the policy, the number of its packs that are finished, and the number of packs.
+    """
     drawn = [make_pack(domain, preset, split, i, size) for i in range(packs)]
-    curves = {name: rounded(scripted_rewards(name, drawn).mean(0)) for name in POLICIES[1:]}
-    lives = range(RANDOM_LIVES)  # lives of a pack are consecutive, so that environments can use their caches
-    chance = np.array([scripted_rewards("random", [reseeded(pack, k) for k in lives]).mean(0) for pack in drawn])
+
+    def mean(policy: str, lives: Callable[[Pack], list[Pack]]) -> list[float]:
+        rewards = []
+        for i, pack in enumerate(drawn):
+            rewards.append(scripted_rewards(policy, lives(pack)).mean(0))
+            on_progress(policy, i + 1, packs)
+        return rounded(np.array(rewards).mean(0))
+
+    curves = {name: mean(name, lambda pack: [pack]) for name in POLICIES[1:]}
+    # Lives of a pack are consecutive, so that environments can use their caches.
+    chance = mean("random", lambda pack: [reseeded(pack, k) for k in range(RANDOM_LIVES)])
     head = {"domain": domain, "preset": preset, "split": split, "n_packs": packs, "size": size}
-    return {**head, "random": rounded(chance.mean(0)), **curves, "exact": drawn[0].domain.exact}
+    return {**head, "random": chance, **curves, "exact": drawn[0].domain.exact}
 
 
 def reseeded(pack: Pack, k: int) -> Pack:
