@@ -214,6 +214,24 @@ def test_wandb_offline_receives_the_metrics_and_a_resumed_run_stays_one_run(tmp_
     assert found == [(1, 0.25), (2, 0.5), (2, 1.5), (3, 1.75)]
 
 
+def test_wandb_without_a_login_stays_offline_and_asks_nothing(tmp_path, monkeypatch, caplog):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install 'codots[wandb]'")
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked for input"))
+    run = tmp_path / "run"
+    run.mkdir()
+    metrics = Metrics(run, 0, ["wandb"])
+    metrics.add(1, {"reward/0": 0.5})
+    metrics.close()
+    wandb.teardown()
+    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    assert list(logged_rewards(file)) == [(1, 0.5)]
+    line = f"wandb has no login: the metrics stay in {run / 'wandb'}; upload them with `wandb sync`"
+    assert [record.getMessage() for record in caplog.records if record.name == "codots"] == [line]
+
+
 def logged_rewards(file):
     """Yield steps and rewards of a wandb file: blocks of 32 KiB, records with checksum, length and kind."""
     from wandb.proto.wandb_internal_pb2 import Record

@@ -156,7 +156,8 @@ class TensorBoard:
 
 
 class Wandb:
-    """Logger for Weights & Biases. With `WANDB_MODE=offline`, all data stays in `wandb/` for a later `wandb sync`.
+    """Logger for Weights & Biases. It never asks for a login: without one, or with `WANDB_MODE=offline`, all data stays
+    in `wandb/` for a later `wandb sync`.
 
     Only the recipe and the metrics are sent: no machine data, code, command line or output.
     """
@@ -165,6 +166,10 @@ class Wandb:
         import wandb
 
         quiet = {"silent": True, "console": "off"}
+        wandb.setup(wandb.Settings(silent=True))
+        offline = not os.environ.get("WANDB_MODE") and not wandb.login(prompt=False)
+        if offline:
+            log.warning(f"wandb has no login: the metrics stay in {run / 'wandb'}; upload them with `wandb sync`")
         private = {"x_disable_meta": True, "x_disable_stats": True, "disable_git": True, "disable_code": True}
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "codots"),
@@ -173,6 +178,7 @@ class Wandb:
             resume="allow",
             dir=run,
             config=about,
+            mode="offline" if offline else None,
             settings=wandb.Settings(**quiet, **private),
         )
         self.run.define_metric("*", step_metric="step")  # the step counter of wandb rejects repeated steps
