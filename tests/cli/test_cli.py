@@ -777,18 +777,20 @@ def environment():
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def interrupt(home, file, *args):
-    """Run the command, send SIGINT to all its processes once a file has content, and return the step it stopped at."""
+def interrupt(home, file, *args, number=signal.SIGINT):
+    """Run the command, signal all its processes once a file has content, and return the step it stopped at."""
     process = subprocess.Popen(
         [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
     )
     while process.poll() is None and not ((home / file).exists() and (home / file).read_bytes()):
         pass
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert out == b""
     assert b"Traceback" not in err
+    if number == signal.SIGHUP:  # the terminal is gone
+        return None
     stopped = re.fullmatch(
         r"stopped after step (\d+), saved; run the same command with --resume to continue", err.decode().split("\n")[-2]
     )
@@ -802,6 +804,42 @@ def test_ctrl_c_saves_and_resume_finishes(codots, home):
     assert codots(*args, "--resume").code == 0
     lines = (home / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_stop_signals_save_as_ctrl_c_does(codots, home, number):
+    args = ["train", "recipe.yaml", "steps=20", "save_every=20", "workers=2"]
+    interrupt(home, "run/metrics.jsonl", *args, number=number)
+    assert len(checkpoints(home / "run")) == 1
+    assert codots(*args, "--resume").code == 0
+    lines = (home / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
+
+
+def test_a_second_signal_stops_at_once(home):
+    args = [*COMMAND, "train", "recipe.yaml", "steps=20", "packs_per_step=64", "save_every=20"]
+    with subprocess.Popen(args, stderr=subprocess.PIPE, env=environment(), start_new_session=True) as process:
+        while process.poll() is None and not (home / "run/config.yaml").exists():
+            pass
+        process.send_signal(signal.SIGTERM)
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert first == b"SIGTERM: finishing this step, then saving; a second one stops at once\n"
+    assert (process.returncode, err) == (143, b"codots: stopped\n")
+    assert not checkpoints(home / "run")
+
+
+def test_a_nohup_run_survives_its_terminal(home):
+    args = [*COMMAND, "train", "recipe.yaml", "steps=2"]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with subprocess.Popen(args, stdout=subprocess.PIPE, env=environment()) as process:
+        signal.signal(signal.SIGHUP, before)
+        while process.poll() is None and not (home / "run/config.yaml").exists():
+            pass
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_ctrl_c_while_the_workers_start_also_saves(home):

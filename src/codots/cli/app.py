@@ -20,11 +20,16 @@ from codots.cli.shell_completion import (
     settings,
     splits,
 )
+from codots.core.processes import StopSignal
 from codots.core.renamed import COMMANDS
 
 
 class StoppedError(Exception):
-    """The command was stopped by Ctrl-C."""
+    """The command was stopped by Ctrl-C or another stop signal."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("stopped")
+        self.exit_code = exit_code
 
 
 class Commands(TyperGroup):
@@ -37,11 +42,11 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. Raises StoppedError on Ctrl-C and Abort if the input ends."""
+        """Run the command. Raises StoppedError on a stop signal and Abort if the input ends."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise StoppedError from None
+        except KeyboardInterrupt as error:
+            raise StoppedError(error.exit_code if isinstance(error, StopSignal) else 130) from None
         except EOFError:
             raise typer.Abort from None
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -18,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codots.cli.lines import Lines, ticking
+from codots.core.processes import StopSignal, stop_signals_to
 
 if TYPE_CHECKING:
     from codots.config.load import Key
@@ -119,30 +122,42 @@ def watch_training(steps: Iterable[StepReport], display: TrainDisplay) -> Iterat
             yield report
 
 
-def run_training(config: TrainConfig, *, resume: bool = False) -> int | None:
+@dataclass(frozen=True)
+class Stopped:
+    """A training run that a signal stopped, and that was saved."""
+
+    step: int
+    exit_code: int
+
+
+def run_training(config: TrainConfig, *, resume: bool = False) -> Stopped | None:
     """Train with a display. Returns None when training is complete.
 
-    On Ctrl-C, finishes the current step, saves a checkpoint, and returns the number of that step.
+    On Ctrl-C, SIGTERM or SIGHUP, finishes the current step, saves a checkpoint, and returns the number of that step. A
+    second signal raises StopSignal.
     """
     from codots.training.train import train
 
-    stopped = False
+    signals: list[StopSignal] = []
     display = TrainDisplay(config.steps)
 
-    def stop(*_: Any) -> None:
-        nonlocal stopped
-        stopped = True
-        display.on_progress("Ctrl-C: finishing this step, then saving")
+    def stop(number: int, _: Any) -> None:
+        signals.append(StopSignal(number))
+        if number == getattr(signal, "SIGHUP", None):
+            discard_output()
+        if len(signals) > 1:
+            raise signals[-1]
+        name = "Ctrl-C" if number == signal.SIGINT else signals[0]
+        display.on_progress(f"{name}: finishing this step, then saving; a second one stops at once")
+        if not errors.is_terminal:
+            errors.print(display.stage, highlight=False)
 
-    previous_handler = signal.signal(signal.SIGINT, stop)
-    steps = train(config, resume=resume, on_progress=display.on_progress)
-    try:
+    with stop_signals_to(stop):
+        steps = train(config, resume=resume, on_progress=display.on_progress)
         for report in watch_training(steps, display):
-            if stopped and report.step < config.steps:
+            if signals and report.step < config.steps:
                 steps.close()
-                return report.step
-    finally:
-        signal.signal(signal.SIGINT, previous_handler)
+                return Stopped(report.step, signals[0].exit_code)
     return None
 
 
@@ -151,6 +166,14 @@ def unread(values: dict[str, float]) -> list[str]:
     words = (("malformed", "malformed"), ("cut", "cut at solve_tokens"), ("no_room", "without room"))
     shares = [(values.get(f"{name}/solve", 0.0), word) for name, word in words]
     return [f"{word} {share:.0%}" for share, word in shares if share >= 0.01]
+
+
+def discard_output() -> None:
+    """Discard all further output, because the terminal is closed and writing to it would raise OSError."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        os.dup2(null, output)
+    os.close(null)
 
 
 def step_line(report: StepReport) -> str:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from codots.cli.app import StoppedError, app
+from codots.core.processes import stop_signals_to
 
 # The order in which `codots --help` lists the commands.
 # isort: off
@@ -19,12 +20,15 @@ from codots.cli import runs, worlds, look  # noqa: F401
 def main() -> None:
     """Run a command, and print an error as one line on stderr.
 
-    The exit code is 130 after Ctrl-C, and 1 if a run stops itself or the input ends early. It is 2 for every other
-    error, such as an invalid command or recipe.
+    The exit code is 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, and 1 if a run stops itself or the input
+    ends early. It is 2 for every other error, such as an invalid command or recipe.
     """
     try:
-        code = app(prog_name="codots", standalone_mode=False)
-    except (StoppedError, KeyboardInterrupt):
+        with stop_signals_to():
+            code = app(prog_name="codots", standalone_mode=False)
+    except StoppedError as stopped:
+        _fail("stopped", stopped.exit_code)
+    except KeyboardInterrupt:
         _fail("stopped", 130)
     except typer.Abort:
         _fail("stopped: the input ended", 1)

@@ -38,8 +38,10 @@ def train(
         return _dry_run(config)
     stopped = run_training(config, resume=resume)
     if stopped is not None:
-        typer.echo(f"stopped after step {stopped}, saved; run the same command with --resume to continue", err=True)
-        raise typer.Exit(130)
+        typer.echo(
+            f"stopped after step {stopped.step}, saved; run the same command with --resume to continue", err=True
+        )
+        raise typer.Exit(stopped.exit_code)
     typer.echo(f"final model: {config.run}/model; run folder: {config.run}{_best(config)}")
 
 

@@ -128,7 +128,12 @@ def within(seconds: float, doing: str, work: Callable[[], T]) -> T:
 
 
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a new event loop, and log nothing if the surrounding call is abandoned."""
+    """Run a coroutine in a new event loop, and log nothing if the surrounding call is abandoned.
+
+    In a thread that already runs an event loop, as in a notebook, the new one runs in another thread.
+    """
+    if asyncio._get_running_loop() is not None:
+        return within(MAX_TIMEOUT, "running an event loop", lambda: run_loop(work))
 
     def quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not isinstance(context.get("exception"), _Interrupt):

@@ -1,20 +1,69 @@
-"""Start worker processes that ignore Ctrl-C and end with their work."""
+"""Signals that stop a program, and worker processes that leave them to the main process."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context, resource_tracker
+from multiprocessing import active_children, current_process, get_context, resource_tracker
 from typing import Any
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask a program to stop: Ctrl-C, the end of a job, and a closed terminal."""
+UNGUARDED = 78
+"""Exit code of a worker process whose import of the user's script started worker processes again."""
+GUARD = "put calls under `if __name__ == '__main__':`, because worker processes import the script; or use one worker"
+
+
+def check_main_guard() -> None:
+    """End this process if it is a worker that is still importing the user's script; the parent says why."""
+    if getattr(current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)
+
+
+class StopSignal(KeyboardInterrupt):
+    """A stop signal was received."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a program stopped by this signal, as shells report it."""
+        return 128 + self.number
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise StopSignal(number)
 
 
 @contextmanager
-def sigint_blocked() -> Iterator[None]:
-    """Block SIGINT while child processes start; only the main process handles Ctrl-C."""
+def stop_signals_to(handler: Callable[[int, Any], Any] = _stop) -> Iterator[None]:
+    """Handle the stop signals in this block; by default they raise StopSignal. Ignored ones, as by nohup, stay so."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        for number, own in before.items():
+            if own != signal.SIG_IGN or number == signal.SIGINT:
+                signal.signal(number, handler)
+        yield
+    finally:
+        for number, own in before.items():
+            signal.signal(number, own)
+
+
+@contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Block the stop signals while child processes start; only the main process handles them.
+
+    They are often sent to all processes of a job, which could then not finish its step. So children must be killed, not
+    terminated.
+    """
     resource_tracker.ensure_running()  # otherwise multiprocessing starts it in this block and unblocks SIGINT
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -27,18 +76,27 @@ def worker_map(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
     if workers == 1:
         yield map
         return
+    check_main_guard()
     others, pool = active_children(), ProcessPoolExecutor(workers, get_context("spawn"))
 
     def pool_map(*args: Any) -> Iterator[Any]:
-        with sigint_blocked():
-            return pool.map(*args)
+        with stop_signals_blocked():
+            results = pool.map(*args)
+        return _explained(results)
 
     try:
         yield pool_map
     except BaseException:
         for child in active_children():
             if child not in others:
-                child.terminate()
+                child.kill()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _explained(results: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from results
+    except BrokenProcessPool as error:
+        raise RuntimeError(f"a worker process ended unexpectedly; in a script of your own, {GUARD}") from error

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise, takewhile
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ import torch
 
 from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.files import writing
-from codots.core.processes import sigint_blocked
+from codots.core.processes import GUARD, UNGUARDED, stop_signals_blocked
 from codots.core.transcript import Sample
 from codots.engine.forkserver import model_processes
 from codots.engine.worker import Plan, Worker, serve_calls
@@ -65,8 +66,9 @@ class LocalEngine:
         for _ in range(more):
             here, there = context.Pipe()
             process = context.Process(target=serve_calls, args=(there, plan), daemon=True)
-            with sigint_blocked():
+            with stop_signals_blocked():
                 process.start()
+            Finalize(None, process.kill, exitpriority=0)  # at exit, multiprocessing would terminate it and wait
             there.close()
             self._others.append((process, here))
 
@@ -268,7 +270,8 @@ class LocalEngine:
         if errors := [value for _, (kind, value) in sorted(answers.items()) if kind == "error"]:
             error, message, trace = errors[0]
             failure: Exception = error(message)
-            failure.add_note(trace)
+            if trace:
+                failure.add_note(trace)
             raise failure
         return [answers[k][1] for k in range(len(self._others))]
 
@@ -297,4 +300,6 @@ def _in_thread(call: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
 
 def _ended(process: Any) -> str:
     process.join(timeout=30)
+    if process.exitcode == UNGUARDED:
+        return f"worker processes cannot start: {GUARD}"
     return f"a worker process ended with exit code {process.exitcode}"

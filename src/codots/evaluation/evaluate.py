@@ -12,6 +12,7 @@ import numpy as np
 
 from codots.config.schema import EvalConfig
 from codots.core.files import writable
+from codots.core.processes import check_main_guard
 from codots.core.progress import OnProgress, no_progress
 from codots.domains.base import POLICIES, Pack
 from codots.domains.registry import make_pack
@@ -86,6 +87,7 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
     the first prompt does not fit into it, and if `rows` belongs to another evaluation. Raises TimeoutError if a chunk
     takes longer than `stage_timeout` seconds.
     """
+    check_main_guard()
     arms, rows = config.arms, None if config.rows is None else Path(config.rows)
     if rows is not None:
         writable(rows)

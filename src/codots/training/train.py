@@ -17,6 +17,7 @@ from codots.algorithm.credit import Advantages
 from codots.config.schema import TrainConfig
 from codots.core.deadline import within
 from codots.core.files import write_atomically, write_folder
+from codots.core.processes import check_main_guard
 from codots.core.transcript import Sample
 from codots.domains.base import Pack
 from codots.engine.base import Engine
@@ -60,6 +61,7 @@ def train(
     ArithmeticError for non-finite numbers, or if sampler and learner logprobs differ too much, before the weights
     change. Raises RuntimeError if every life of a step failed.
     """
+    check_main_guard()
     timeout, learner = config.stage_timeout, config.learner
     with ExitStack() as stack:
         on_progress("starting")
