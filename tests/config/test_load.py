@@ -7,7 +7,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codots.config.load import keys_of, load_recipe
+from codots.config.load import keys_of, load_recipe, settings
 from codots.config.schema import EvalConfig, LearnerConfig, PretrainConfig, TrainConfig, WorldConfig, fingerprint
 from codots.runs.folder import MUTABLE_KEYS
 
@@ -391,3 +391,13 @@ def test_keys_of_the_short_form_are_listed_like_keys_of_an_entry():
 def test_every_key_has_a_description():
     for kind in (TrainConfig, PretrainConfig, EvalConfig, WorldConfig):
         assert all(info.description for info in kind.model_fields.values())
+
+
+def test_a_tilde_is_the_home_directory_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    changes = ["run=~/runs/x", "model=~/m", "init_from=~/i", "learner.reference=~/r", "learner.kl_coef=0.1"]
+    config = settings(TrainConfig, {}, changes, "recipe")
+    found = [config.run, config.model, config.init_from, config.learner.reference]
+    assert found == [str(tmp_path / name) for name in ("runs/x", "m", "i", "r")]
+    config = settings(EvalConfig, {}, ["model=~/m", "writer=~/w", "rows=~/rows.jsonl"], "eval")
+    assert [config.model, config.writer, config.rows] == [str(tmp_path / name) for name in ("m", "w", "rows.jsonl")]

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from codots.report.page import build, section
 from codots.report.run import POINTS, by_setting, find_runs, read_run, references_of, unique_names
 from tests.report.runs import WORLDS, demo_summary, full_run, life, make_run, mixed_run, report, steps
 
@@ -199,3 +200,18 @@ def test_an_evaluation_of_longer_packs_is_no_reference(tmp_path):
     longer = report([0.2] * 8, [0.1] * 8) | {"model": f"{folder}/model"}
     (folder / "eval.json").write_text(json.dumps(longer))
     assert references_of(read_run(folder)) == computed
+
+
+def test_a_collapse_is_told_with_its_last_step(tmp_path):
+    rewards, entropies = [0.35] * 5 + [0.03] * 7, [0.2] * 5 + [0.06] * 7
+    rows = [
+        {"step": i, "reward/0": reward, "train/entropy": entropy, "train/collapse": float(i in (9, 10))}
+        for i, (reward, entropy) in enumerate(zip(rewards, entropies, strict=True), 1)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_run(tmp_path).collapse.startswith(
+        "By step 10 training is collapsing: mean reward 0.03 (its best was 0.35)"
+    )
+    assert "By step 10 training is collapsing" in build([section(read_run(tmp_path))])
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row | {"train/collapse": 0.0}) + "\n" for row in rows))
+    assert read_run(tmp_path).collapse == ""

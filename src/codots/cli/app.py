@@ -59,6 +59,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def expanded(path: Path | None) -> Path | None:
+    """Expand `~` in the value of an option; shells do so only at the start of a word, so not in `--out=~/mine`."""
+    return path and path.expanduser()
+
+
 Recipe = Annotated[Path, typer.Argument(help="Recipe file, such as recipes/lake.yaml.")]
 Changes = Annotated[
     list[str] | None,

@@ -93,6 +93,7 @@ class TrainDisplay:
         parts += unread(v)
         parts += [f"facts right {v['facts/right']:.2f} wrong {v['facts/wrong']:.2f}"] if "facts/right" in v else []
         parts += [f"lift on dev {self.lift:+.3f}"] if self.lift is not None else []
+        parts += ["collapsing: replies become alike and rewards fall"] if v.get("train/collapse") else []
         seconds = time.monotonic() - self.since
         return Group(
             self.bar, table, Text("  ".join(filter(None, parts))), Text(f"{self.stage} ({seconds:.0f} s)", "dim")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from codots.cli.app import AsJson, Changes, Recipe, app, show
+from codots.cli.app import AsJson, Changes, Recipe, app, expanded, show
 
 
 @app.command()
@@ -17,7 +17,9 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Report file; the default is RUN/report.html for one run, report.html for several.", show_default=False
+            help="Report file; the default is RUN/report.html for one run, report.html for several.",
+            callback=expanded,
+            show_default=False,
         ),
     ] = None,
     figures: Annotated[

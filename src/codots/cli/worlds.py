@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from codots.cli.app import AsJson, Id, Packs, Size, SomePreset, Split, Workers, app, show
+from codots.cli.app import AsJson, Id, Packs, Size, SomePreset, Split, Workers, app, expanded, show
 from codots.cli.shell_completion import completing, domains, import_from_here, policies
 
 
@@ -71,7 +71,7 @@ def check(
 @app.command("export")
 def run_export(
     id: Id,
-    out: Annotated[Path, typer.Option(help="Output file: .parquet or .jsonl.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Output file: .parquet or .jsonl.", callback=expanded, show_default=False)],
     preset: SomePreset = None,
     split: Split = "train",
     packs: Annotated[int, typer.Option(min=1, help="Number of packs.")] = 100,

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from codots.algorithm.credit import choose
 from codots.core.deadline import MAX_TIMEOUT, STAGE_TIMEOUT
-from codots.core.section import Config, Section
+from codots.core.section import Config, FilePath, Section
 from codots.core.suggest import check_known
 from codots.domains.frozen_lake.teacher import Noise
 from codots.domains.registry import check_split, get_domain
@@ -117,11 +117,11 @@ class TrainConfig(Config):
     worlds: list[WorldConfig] = Field(default_factory=lambda: [WorldConfig()], min_length=1)
     """Worlds to train on: a list of `{domain, preset, pack_size, packs_per_step, profile}`. A recipe with one entry may
     set `domain`, `preset`, `pack_size` and `packs_per_step` at the top level instead."""
-    model: str = "base"
+    model: FilePath = "base"
     """Model to start from: a model folder, or `base`, the tiny model included in the package."""
-    init_from: str | None = Field(None, min_length=1)
+    init_from: FilePath | None = Field(None, min_length=1)
     """Run or checkpoint to start from instead of `model`, with its weights and optimizer state. Steps count from 0."""
-    run: str = "runs/train"
+    run: FilePath = "runs/train"
     """Folder of the run."""
     seed: int = 0
     """Seed of all random streams."""
@@ -218,7 +218,7 @@ class TrainConfig(Config):
 class EvalConfig(Config):
     """Settings of `codots eval`, which evaluates one model on held-out packs, with the same packs for every arm."""
 
-    model: str
+    model: FilePath
     """Model to evaluate: a model folder, a run folder, `base`, or `openai:NAME`."""
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""
@@ -232,7 +232,7 @@ class EvalConfig(Config):
     """Number of tasks in a pack, S."""
     arms: list[str] = Field(default=["own", "null"], min_length=1)
     """Arms to compare: `own`, `null`, `shuffled`, `frozen`, `oracle`. On the command line, write `arms=own,null`."""
-    writer: str | None = None
+    writer: FilePath | None = None
     """Model that writes the contexts, instead of the evaluated model."""
     seed: int = 0
     """Seed of the sampling."""
@@ -243,7 +243,7 @@ class EvalConfig(Config):
     `max_context_chars`."""
     workers: int = Field(default=2, ge=1)
     """Number of processes, one per core."""
-    rows: str | None = None
+    rows: FilePath | None = None
     """File to write with one JSON line per episode. A stopped evaluation resumes from this file."""
     device: str = "auto"
     """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
@@ -304,7 +304,7 @@ class Stage(Section):
 class PretrainConfig(Config):
     """Recipe of `codots pretrain`, which trains a tiny model from scratch by imitation of a scripted teacher."""
 
-    run: str = "runs/tiny-base"
+    run: FilePath = "runs/tiny-base"
     """Folder of the run. The model is saved in the subfolder `model`."""
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""

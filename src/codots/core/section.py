@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from codots.core.renamed import KEYS, old_keys
+
+FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path in which `~` is the home directory; shells expand it only at the start of a word, so not in `run=~/mine`."""
 
 
 class Section(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from codots.core.section import Section
+from codots.core.section import FilePath, Section
 from codots.core.transcript import Sample
 
 DEFAULT_LOSS = "rec-oneside-nois"
@@ -70,7 +70,7 @@ class LearnerConfig(Section):
     """Weight of the KL penalty to the reference model."""
     entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus."""
-    reference: str | None = None
+    reference: FilePath | None = None
     """Folder of the reference model of `kl_coef`; the default is the `model` of the recipe."""
 
     @model_validator(mode="after")

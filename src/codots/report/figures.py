@@ -44,6 +44,9 @@ NUMBERS = {
         {"answers": ("malformed/solve", 0), "rewrites": ("malformed/update", 1)},
     ),
     "signal": Number("Tasks without a learning signal", "share", 1.0, {"equal": ("credit/zero_signal_groups", 0)}),
+    "distinct": Number(
+        "Distinct replies in a group", "share of its lives", 1.0, {"distinct": ("rollout/distinct_replies", 0)}
+    ),
     "entropy": Number("Entropy per sampled token", "nats", 0.1, {"entropy": ("train/entropy", 0)}),
     "gradient": Number("Gradient norm", "before clipping", 0.1, {"norm": ("train/grad_norm", 0)}),
     "gap": Number(

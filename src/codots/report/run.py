@@ -20,6 +20,7 @@ from codots.domains.registry import get_domain, make_pack
 from codots.evaluation.curves import compare
 from codots.report.evaluation import REFERENCES, Evaluation, checked, is_evaluation, when_of, worlds_of
 from codots.rollout.records import HEAD
+from codots.training.collapse import find_collapse
 
 SUMMARY = "summary.json"
 """File with the results of `codots demo`."""
@@ -47,6 +48,8 @@ class RunRecord:
     evaluations: list[Evaluation]
     seconds: dict[str, float]
     """Seconds of each stage of `codots demo`. Empty for any other run."""
+    collapse: str = ""
+    """How training had collapsed by the last step where it had; empty if it never did."""
     rows: list[tuple[str, Path]] = field(default_factory=list)
     """Names and paths of the files with recorded lives."""
 
@@ -142,6 +145,7 @@ def read_run(folder: Path) -> RunRecord:
         },
         evaluations=evaluations,
         seconds=seconds,
+        collapse=collapse_of(metrics),
         rows=row_files(folder),
         **columns(metrics),
     )
@@ -195,6 +199,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: expected the metrics of a step as JSON") from error
     return rows
+
+
+def collapse_of(rows: list[dict[str, float]]) -> str:
+    """Return how training had collapsed by the last step that was marked as collapsed, or "" if none was."""
+    marked = [i for i, row in enumerate(rows) if row.get("train/collapse")]
+    found = find_collapse(rows[: marked[-1] + 1]) if marked else None
+    return f"By step {rows[marked[-1]]['step']} {found}." if found else ""
 
 
 def columns(rows: list[dict[str, float]]) -> dict[str, Any]:

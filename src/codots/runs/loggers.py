@@ -47,6 +47,8 @@ class Metrics:
         if len(kept) < done:
             log.warning(f"{self.path} has only {len(kept)} of the {done} completed steps; the rest are lost")
         write_atomically(self.path, "".join(text + "\n" for text in kept))
+        self.history: list[Numbers] = [json.loads(text) for text in kept]
+        """Metrics of all steps so far."""
         public = json.loads(without_secrets(json.dumps(about or {})))
         self.loggers = [GuardedLogger(name, run, done, public) for name in loggers]
 
@@ -72,6 +74,7 @@ class Metrics:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OSError(f"step {step}: {error}; continue with --resume") from error
+        self.history.append(values)
         for logger in self.loggers:
             logger.add(step, values)
 

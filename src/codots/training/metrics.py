@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from codots.core.transcript import StopReason
+from codots.core.transcript import StopReason, Transcript
 from codots.rollout.life import Life
 from codots.training.batch import Block
 
@@ -27,10 +27,29 @@ def summary(blocks: Sequence[Block]) -> dict[str, float]:
         values[f"cut/{kind}"] = share(episode.ended == StopReason.LENGTH for episode in episodes)
         values[f"no_room/{kind}"] = share(episode.ended == StopReason.FULL for episode in episodes)
     values["rollout/failed"] = float(sum(life.failure is not None for life in lives))
+    if distinct := [found for block in blocks for found in distinct_replies(block)]:
+        values["rollout/distinct_replies"] = float(np.mean(distinct))
     for block in blocks:
         for name, value in last_facts(block).items():
             values[named("facts", block, blocks, name)] = value
     return values
+
+
+def distinct_replies(block: Block) -> Iterator[float]:
+    """Yield, for each pack and position, the distinct solves of its lives as a fraction of their number.
+
+    The fraction is 1 if every life replied in its own words, and 0 if all replied in the same.
+    """
+    size = block.entry.group_size
+    for p in range(len(block.packs)):
+        solves = [[e for e in life.episodes if e.kind == "solve"] for life in block.lives[p * size : (p + 1) * size]]
+        for group in zip(*(life for life in solves if life), strict=False):
+            if len(group) > 1:
+                yield (len({_reply(solve.transcript) for solve in group}) - 1) / (len(group) - 1)
+
+
+def _reply(transcript: Transcript) -> tuple[int, ...]:
+    return tuple(id for id, sampled in zip(transcript.ids, transcript.mask, strict=True) if sampled)
 
 
 def named(section: str, block: Block, blocks: Sequence[Block], name: str) -> str:

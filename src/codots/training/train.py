@@ -26,6 +26,7 @@ from codots.rollout.life import Life
 from codots.rollout.records import dump, life_rows, why_unreadable
 from codots.runs.checkpoint import is_saved
 from codots.training.batch import Block, advantage_of, blocks_of, minibatches, step_jobs
+from codots.training.collapse import find_collapse
 from codots.training.metrics import sampled_tokens, staleness, summary
 from codots.training.setup import Run, open_training
 
@@ -182,6 +183,7 @@ def report_and_save(
         on_progress(f"saving checkpoint {step}")
         within(config.stage_timeout, f"saving checkpoint {step}", lambda: run.save(step, dev))
 
+    values["train/collapse"] = float(warn_of_collapse(step, [*run.metrics.history, values]))
     run.metrics.add(step, values)
     lives, packs = [life for b in blocks for life in b.lives], [pack for b in blocks for pack in b.packs]
     try:
@@ -191,6 +193,14 @@ def report_and_save(
         raise
     if step % config.save_every == 0 or step == config.steps or run.is_best(dev):
         save()
+
+
+def warn_of_collapse(step: int, steps: Sequence[dict[str, float]]) -> bool:
+    """Return whether training has collapsed by the last of these steps, and log a warning if that is new."""
+    collapse = find_collapse(steps)
+    if collapse and not steps[-2].get("train/collapse"):
+        log.warning(f"step {step}: {collapse}")
+    return collapse is not None
 
 
 def first_packs(block: Block, count: int) -> Block:
