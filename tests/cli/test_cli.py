@@ -518,7 +518,7 @@ def test_a_report_prints_its_path_and_includes_evaluations_in_the_run_folder(cod
     evaluation = ["eval", "run", "preset=tiny", "pack_size=2", "packs=2", "workers=1"]
     (home / "run" / "mine.json").write_text(codots(*evaluation, "--json", "rows=run/mine.jsonl").out)
     ended = codots("report", "run", "--figures")
-    assert (ended.code, ended.out) == (0, "open run/report.html, and 20 figures in run/figures\n")
+    assert (ended.code, ended.out) == (0, "open run/report.html, and 22 figures in run/figures\n")
     page = (home / "run" / "report.html").read_text()
     assert "the trained model reached a reward of" in page
     assert '"where":["mine","step 1"]' in page

@@ -119,7 +119,7 @@ class TrainConfig(Config):
     set `domain`, `preset`, `pack_size` and `packs_per_step` at the top level instead."""
     model: FilePath = "base"
     """Model to start from: a model folder, or `base`, the tiny model included in the package."""
-    init_from: FilePath | None = Field(None, min_length=1)
+    init_from: FilePath | None = None
     """Run or checkpoint to start from instead of `model`, with its weights and optimizer state. Steps count from 0."""
     run: FilePath = "runs/train"
     """Folder of the run."""

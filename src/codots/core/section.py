@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from codots.core.renamed import KEYS, old_keys
 
-FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 """A path in which `~` is the home directory; shells expand it only at the start of a word, so not in `run=~/mine`."""
 
 
