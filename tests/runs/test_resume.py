@@ -17,7 +17,7 @@ from codots.rollout.records import load_rollouts
 from tests.disk import mounted
 from tests.evaluating import measured
 from tests.random_model import Flaky, make_random_model
-from tests.sampler.test_openai import Server, good
+from tests.sampler.server import Server, good
 
 LAKE = {"domain": "frozen-lake-v1", "preset": "tiny", "pack_size": 2, "packs": 5, "workers": 1}
 CHUNK = 2

@@ -6,10 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -30,72 +28,14 @@ from codots.rollout.life import Job
 from codots.rollout.profile import Profile, load_profile
 from codots.rollout.steps import Given, Own
 from codots.sampler.base import SamplingParams
-from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler, RefusedError, messages
+from codots.sampler.endpoint import Endpoint
+from codots.sampler.openai import EndpointError, EndpointSampler, RefusedError, messages
+from codots.sampler.refusals import words
+from tests.sampler.server import good
 
 SECRET = "sk-secret-0123456789"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\uf8fc\uf8fd\uf8fe\uf8ff"), max_size=30)
 PARAMS = SamplingParams(7, 0.5)
-
-
-def good(text="hello", reason="stop"):
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-
-
-class Server(ThreadingHTTPServer):
-    """A server with scripted answers: (status, body[, headers]), or a function of the request that returns one."""
-
-    daemon_threads = True
-
-    def __init__(self, *script):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.requests, self.headers = list(script), [], []
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        self.lock, self.active, self.most_active = threading.Lock(), 0, 0
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    def next(self):
-        with self.lock:
-            return self.script.pop(0) if len(self.script) > 1 else self.script[0]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        with server.lock:
-            server.active += 1
-            server.most_active = max(server.most_active, server.active)
-        server.headers.append(self.headers)
-        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        server.requests.append(request)
-        answer = server.next()
-        status, body, *headers = answer(request) if callable(answer) else answer
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        with server.lock:
-            server.active -= 1
-        self.send_response(status)
-        for name, value in {"content-type": "application/json", **(headers[0] if headers else {})}.items():
-            self.send_header(name, value)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(*script):
-        servers.append(Server(*script))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def endpoint(server, **changes):
@@ -157,7 +97,7 @@ def test_every_request_has_all_options_that_shape_the_answer(serve):
         (good("\u00e9\U0001f9ca"), "\u00e9\U0001f9ca", StopReason.STOP),
         (good("half an ans", "length"), "half an ans", StopReason.LENGTH),
         (good(None, "length"), "", StopReason.LENGTH),
-        (good(None, "content_filter"), "", StopReason.STOP),
+        (good(None, "content_filter"), "", StopReason.FILTERED),
         ((200, json.dumps(good("a\ud800b")[1]).encode()), "a?b", StopReason.STOP),
         (
             (400, {"error": {"message": "This model's maximum context length is 8 tokens", "code": "x"}}),
@@ -189,7 +129,8 @@ BROKEN = {
     "no choice": (200, good()[1] | {"choices": []}),
     "a number": (200, b"3"),
     "an HTML page": (200, b"<html>", {"content-type": "text/html"}),
-    "no finish reason": good("x", None),
+    "neither text nor finish reason": good(None, None),
+    "a reply that broke off": good("half", "error"),
     "no answer": hang,
 }
 
@@ -238,10 +179,23 @@ def test_the_number_of_concurrent_requests_is_bounded(serve):
     assert (len(server.requests), server.most_active) == (12, 3)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_no_request_is_sent_after_a_refusal(serve, status):
-    server = serve((status, {"error": {"message": "no such model"}}))
-    with pytest.raises(RefusedError, match=f"refuses: status {status}, no such model"):
+SPENT = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
+FOR_ALL = {
+    "no such model": (404, {"error": {"message": "no such model"}}),
+    "a model of a server with other statuses": (400, {"message": "Model Not Exist"}),
+    "a wrong key": (401, {"error": {"message": "Incorrect API key"}}),
+    "a wrong key, elsewhere": (400, [{"error": {"message": "API key not valid."}}]),
+    "forbidden": (403, {"detail": "Not authenticated"}),
+    "an empty account": (402, {"error": "Insufficient balance"}),
+    "an empty account, as if for now": (429, {"error": SPENT}),
+}
+
+
+@pytest.mark.parametrize("what", FOR_ALL)
+def test_no_request_is_sent_after_a_refusal_that_concerns_all(serve, what):
+    status, body = FOR_ALL[what]
+    server = serve((status, body))
+    with pytest.raises(RefusedError, match=f"refuses: status {status}, {words(json.dumps(body))}"):
         ask(endpoint(server, at_once=1), chats=5)
     assert len(server.requests) == 1
 
@@ -263,6 +217,24 @@ def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_complete(serv
     assert len(finished) == 3
     with pytest.raises(EndpointError, match=r"every life failed; the first error: .*status 500"):
         EndpointEngine(endpoint(serve((500, {})), at_once=1)).rollout(jobs[:1], STAGE_TIMEOUT)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_request_ends_its_own_life_at_once_and_no_other(serve, status):
+    packs = [make_pack("frozen-lake-v1", "tiny", "dev", i, 2) for i in range(3)]
+    refused = packs[1].tasks[0].env().observe()
+
+    def answer(request):
+        return (
+            (status, {"error": "odd"}) if refused == request["messages"][1]["content"] else good("<action>1</action>")
+        )
+
+    server = serve(answer)
+    jobs = [Job(pack, NONE, Profile(solve_tokens=5).episode_params(), ("t", i)) for i, pack in enumerate(packs)]
+    lives = EndpointEngine(endpoint(server, at_once=1)).rollout(jobs, STAGE_TIMEOUT)
+    line = f"RefusedError: openai:m at {server.url} refuses this request: status {status}, odd"
+    assert [life.failure for life in lives] == [None, line, None]
+    assert [request["messages"][1]["content"] for request in server.requests].count(refused) == 1
 
 
 NONE = Given(Profile().strategy(), ("", ""))

@@ -17,6 +17,7 @@ from codots.domains.frozen_lake.teacher import Noise
 from codots.domains.registry import check_split, get_domain
 from codots.learner.config import LearnerConfig
 from codots.model.device import check_device
+from codots.model.load import ENDPOINT
 from codots.rollout.arms import ARMS
 from codots.rollout.profile import Profile
 from codots.sampler.base import CACHE_BYTES
@@ -241,6 +242,9 @@ class EvalConfig(Config):
     profile: EntryProfile = Field(default={})
     """Keys that override keys of the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`,
     `max_context_chars`."""
+    extra_body: dict[str, Any] = Field(default={})
+    """Options that every request to an `openai:NAME` model adds or replaces, such as `extra_body.top_k=20`. An option
+    that is null is not sent, such as `extra_body.seed=null`."""
     workers: int = Field(default=2, ge=1)
     """Number of processes, one per core."""
     rows: FilePath | None = None
@@ -258,6 +262,11 @@ class EvalConfig(Config):
             return [_null(word) for word in words]
         return [_null(words)] if words is None else words
 
+    @property
+    def asks_endpoint(self) -> bool:
+        """Whether a model behind an API is evaluated, or writes the contexts."""
+        return any(model.startswith(ENDPOINT) for model in (self.model, self.writer or ""))
+
     @field_validator("split")
     @classmethod
     def _split(cls, given: str) -> str:
@@ -272,6 +281,8 @@ class EvalConfig(Config):
     def _exists(self) -> Self:
         for arm in self.arms:
             check_known(arm, ARMS, "arm")
+        if self.extra_body and not self.asks_endpoint:
+            raise ValueError("extra_body is for a model behind an API; expected openai:NAME as model or writer")
         _preset_exists(self.domain, self.preset)
         check_device(self.device)
         return self

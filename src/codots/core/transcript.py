@@ -15,6 +15,12 @@ class StopReason(StrEnum):
     """The maximum number of new ids was reached."""
     FULL = "full"
     """The session has reached the maximum length of the model."""
+    THOUGHT = "thought"
+    """The maximum number of new ids was reached in a hidden thought, before any answer. Only servers think hidden."""
+    FILTERED = "filtered"
+    """A content filter of the server withheld the answer or the rest of it."""
+    TOOLS = "tools"
+    """The model called a tool of the server instead of answering."""
 
 
 @dataclass(frozen=True)

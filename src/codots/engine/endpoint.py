@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from codots.core.deadline import SideThread, run_loop
 from codots.model.alphabet import make_render
 from codots.rollout.life import Job, Life, OnLife, rollouts
-from codots.sampler.openai import Endpoint, EndpointError, EndpointSampler
+from codots.sampler.endpoint import Endpoint, Terms
+from codots.sampler.openai import EndpointError, EndpointSampler
 
 
 class EndpointEngine:
     """Engine that rolls out lives with the model of an endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+        self.endpoint, self._terms = endpoint, Terms()
         self._thread = SideThread()
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
@@ -31,7 +32,7 @@ class EndpointEngine:
         )
 
     async def _rollout(self, jobs: Sequence[Job], on_life: OnLife) -> list[Life]:
-        async with EndpointSampler(self.endpoint) as sampler:
+        async with EndpointSampler(self.endpoint, self._terms) as sampler:
             lives = await rollouts(jobs, sampler, make_render(), on_life, self.endpoint.at_once)
         if jobs and all(life.failure for life in lives):
             raise EndpointError(f"every life failed; the first error: {lives[0].failure}")

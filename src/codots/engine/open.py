@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from codots.model.load import ENDPOINT, identity, model_folder
 from codots.rollout.fit import check_fits
 from codots.rollout.life import Job, Life, OnLife
 from codots.rollout.profile import load_profile
-from codots.sampler.openai import Endpoint
+from codots.sampler.endpoint import Endpoint
 
 AT_ONCE = 8
 """Concurrent requests to an endpoint per worker."""
@@ -40,10 +40,12 @@ class OpenModel:
         profile: dict[str, Any] | None = None,
         workers: int = 1,
         device: str = "auto",
+        extra_body: Mapping[str, Any] | None = None,
     ) -> None:
+        """`extra_body` holds options that every request to an endpoint adds or replaces; None drops an option."""
         name, self.workers = str(model), workers
         served = name.removeprefix(ENDPOINT) if name.startswith(ENDPOINT) else None
-        self.endpoint = None if served is None else Endpoint.from_environment(served, AT_ONCE * workers)
+        self.endpoint = None if served is None else Endpoint.from_environment(served, AT_ONCE * workers, extra_body)
         self.folder = model_folder(model) if served is None else Path(served)
         if served is None:
             check_readable(self.folder)

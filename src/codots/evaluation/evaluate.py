@@ -105,6 +105,7 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
         head = {"model": reader.model.identity, "writer": None if writer is None else writer.model.identity}
         head |= settings | config.model_dump(include={"pack_size"}) | {"packs": config.packs, "arms": arms}
         head |= {"workers": config.workers, "profile": config.profile}
+        head |= {"extra_body": config.extra_body or None}
     try:
         with Journal(rows, head) as journal:
             lives = roll_out_arms(arms, packs, reader, writer, journal, on_progress)
@@ -153,7 +154,9 @@ class _Evaluator:
     """One model, with the settings for rolling out packs."""
 
     def __init__(self, model: str, config: EvalConfig) -> None:
-        options: dict[str, Any] = config.model_dump(include={"temperature", "profile", "workers", "device"})
+        options: dict[str, Any] = config.model_dump(
+            include={"temperature", "profile", "workers", "device", "extra_body"}
+        )
         self.model = OpenModel(model, config.domain, **options)
         self.seed, self.timeout = config.seed, config.stage_timeout
         profile = self.model.profile

@@ -14,7 +14,7 @@ from codots.domains.base import Pack, Step
 from codots.model.renderer import Render
 from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, SolveSteps, UpdateSteps
-from codots.sampler.base import Sampler, Session
+from codots.sampler.base import FinalError, Sampler, Session
 
 TRIES = 3
 """Maximum number of attempts per life if the infrastructure fails."""
@@ -57,8 +57,8 @@ class Job:
 async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     """Roll out one life.
 
-    Any exception counts as an infrastructure failure and restarts the life. After TRIES attempts, the whole life is
-    missing. Raises ValueError if there are fewer given contexts than tasks.
+    Any exception counts as an infrastructure failure and restarts the life. After TRIES attempts, or a FinalError, the
+    whole life is missing. Raises ValueError if there are fewer given contexts than tasks.
     """
     tasks, contexts = job.pack.tasks, job.contexts
     if isinstance(contexts, Given) and len(contexts.contexts) < len(tasks):
@@ -69,6 +69,8 @@ async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
             return Life(job.names, tuple([e async for e in _episodes(job, sampler, render)]))
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
+            if isinstance(error, FinalError):
+                break
     return Life(job.names, (), failure)
 
 

@@ -14,6 +14,10 @@ CACHE_BYTES = 2 * 2**30
 """Default maximum size of a sampler's KV cache, in bytes."""
 
 
+class FinalError(Exception):
+    """Failure that another attempt would only repeat."""
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """Parameters for sampling one answer."""

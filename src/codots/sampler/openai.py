@@ -5,23 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-from codots.core.redact import without_secrets
+from codots.core.redact import SHORT, without_secrets
 from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
 from codots.model.alphabet import END, ROLES, Alphabet
-from codots.sampler.base import SamplingParams
+from codots.sampler.base import FinalError, SamplingParams
+from codots.sampler.endpoint import KEY, OPENAI_URL, Endpoint, Terms
+from codots.sampler.network import certificate_hint, http_client, proxy_of
+from codots.sampler.refusals import (
+    LIMITS,
+    concerns_all,
+    is_filtered,
+    is_spent,
+    refused_option,
+    room,
+    words,
+)
+from codots.sampler.replies import Reply, UnreadableError, read_reply
 
-URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
-OPENAI_URL = "https://api.openai.com/v1"
 MAX_PAUSE = 60.0
 """Maximum pause between two tries, in seconds."""
 MAX_MESSAGE = 200
@@ -40,58 +48,8 @@ class EndpointError(ConnectionError):
     """Infrastructure failure: the endpoint gave no answer."""
 
 
-class RefusedError(EndpointError):
-    """Permanent refusal by the endpoint; retries are useless."""
-
-
-class _BadResponse(Exception):  # noqa: N818
-    """A response that is not a chat completion."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Address, retry policy and timeout of a served model."""
-
-    name: str
-    url: str = OPENAI_URL
-    key: str = field(default="none", repr=False)
-    """API key; sent in one header and used nowhere else."""
-    at_once: int = 16
-    """Maximum number of concurrent requests."""
-    tries: int = 6
-    pause: float = 1.0
-    """Approximate seconds before the second try, doubled for each later try, or longer if the server asks; never more
-    than MAX_PAUSE."""
-    timeout: float = 600.0
-    """Timeout of one try, from first to last byte, in seconds."""
-
-    @classmethod
-    def from_environment(cls, name: str, at_once: int) -> Endpoint:
-        """Read address and key from the environment.
-
-        Raises ValueError, without quoting the key, if either is invalid or both are missing.
-        """
-        url, key = os.environ.get(URL, "").strip(), os.environ.get(KEY, "").strip()
-        if not (url or key):
-            raise ValueError(f"openai:{name} needs {KEY}, or {URL} for your own server, such as http://host:8000/v1")
-        if not _valid_url(url or OPENAI_URL):
-            raise ValueError(f"{URL} must look like https://host:port/v1 and contain no user name, password or query")
-        if not re.fullmatch(r"[\x21-\x7e]*", key):
-            raise ValueError(f"{KEY} has characters that are not allowed in a header")
-        return cls(name, url or OPENAI_URL, key or "none", at_once)
-
-    def __str__(self) -> str:
-        """Return the name for error messages."""
-        return f"openai:{self.name} at {self.url}"
-
-
-def _valid_url(url: str) -> bool:
-    try:
-        parts, port = urlsplit(url), urlsplit(url).port
-    except ValueError:
-        return False
-    plain = re.fullmatch(r"[\x21-\x7e]+", url) and not (parts.query or parts.fragment or "@" in parts.netloc)
-    return bool(plain and parts.scheme in ("http", "https") and parts.hostname and port != 0)
+class RefusedError(EndpointError, FinalError):
+    """Permanent refusal by the endpoint, of one request or of all; retries are useless."""
 
 
 class EndpointSession:
@@ -101,6 +59,8 @@ class EndpointSession:
         self.sampler, self.names = sampler, names
         self.ids: list[int] = []
         self.turn = 0
+        self.used = 0
+        """Number of tokens of the last request, as the server counts them."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,27 +72,31 @@ class EndpointSession:
         """Send the chat with the new text and return the answer. Its ids are code points, and its logprobs are NaN."""
         rng = stream(*self.names, self.turn)
         self.turn += 1
-        text, stop = await self.sampler.answer([*self.ids, *ids], params, rng)
-        new = [*map(ord, text), *([END] if stop is StopReason.STOP else [])]
+        reply = await self.sampler.answer([*self.ids, *ids], params, rng, self.used)
+        new = [*map(ord, reply.text), *([END] if reply.stop is StopReason.STOP else [])]
         self.ids += [*ids, *new]
-        return Sampled(new, [math.nan] * len(new), stop, [0] * len(new))
+        self.used = reply.prompt_tokens
+        return Sampled(new, [math.nan] * len(new), reply.stop, [0] * len(new))
 
 
 class EndpointSampler:
     """Sampler of an endpoint, with retries and a maximum number of concurrent requests, in one event loop.
 
-    A request that fails in all tries raises EndpointError. A request that is refused permanently, such as for a wrong
-    key, raises RefusedError. After that, all requests raise RefusedError and are not sent.
+    A request that fails in all tries raises EndpointError. A request that is refused permanently raises RefusedError.
+    If the reason concerns every request, such as a wrong key, later requests raise RefusedError and are not sent.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, terms: Terms | None = None) -> None:
+        """`terms` holds what earlier samplers of this endpoint have learned."""
         try:
             import openai
             import tenacity  # noqa: F401
         except ImportError as error:
             raise ValueError(f"an endpoint needs {error.name}: pip install 'codots[openai]'") from error
-        self.endpoint, self.refused = endpoint, ""
-        self._client = openai.AsyncOpenAI(api_key=endpoint.key, base_url=endpoint.url, max_retries=0)
+        self.endpoint, self.refused, self.terms = endpoint, "", Terms() if terms is None else terms
+        self._client = openai.AsyncOpenAI(
+            api_key=endpoint.key, base_url=endpoint.url, max_retries=0, http_client=http_client(endpoint.url)
+        )
         self._slots = asyncio.Semaphore(endpoint.at_once)
         self._warned = -math.inf
 
@@ -151,14 +115,64 @@ class EndpointSampler:
         """Raise ValueError: the weights behind an endpoint cannot be trained."""
         raise ValueError(f"{self.endpoint} only answers; training needs a model folder")
 
-    async def answer(self, ids: list[int], params: SamplingParams, rng: Any) -> tuple[str, StopReason]:
-        """Return the model's next message and the stop reason.
+    async def answer(self, ids: list[int], params: SamplingParams, rng: Any, used: int = 0) -> Reply:
+        """Return the model's next message. `used` is a lower bound of the server's count of prompt tokens.
 
-        If the chat is too long for the model, the message is empty and the stop reason is FULL.
+        A refusal that says how to ask instead, such as for fewer tokens or without an option, is followed. If the chat
+        is too long for the model, the message is empty and the stop reason is FULL.
         """
+        chat, seed = messages(ids), int(rng.integers(2**31))
+        async with self._slots:
+            most, told = self.terms.most(params.max_tokens, used), False
+            while most:
+                options = self._options(params.temperature, seed, most)
+                try:
+                    reply = await self._try(chat, options, rng)
+                except _RefusedRequest as refusal:
+                    if is_filtered(refusal.text):
+                        return Reply("", StopReason.FILTERED)
+                    if found := room(refusal.text, most):
+                        self.terms.learn(found)
+                        most = min(found.tokens, most // 2) if told else found.tokens  # a server may count wrong
+                        told = True
+                    elif not self._drop(refusal, options):
+                        raise RefusedError(f"{self.endpoint} refuses this request: {refusal}") from None
+                else:
+                    return self._marked(reply, most, params.max_tokens)
+        return Reply("", StopReason.FULL)
+
+    def _marked(self, reply: Reply, most: int, asked: int) -> Reply:
+        """Mark a reply that filled the window of the server, not the length that was asked for."""
+        filled = reply.stop is StopReason.LENGTH and most < min(asked, self.terms.cap or asked)
+        return replace(reply, stop=StopReason.FULL) if filled else reply
+
+    def _options(self, temperature: float, seed: int, most: int) -> dict[str, Any]:
+        # Send all options that change the distribution, because servers have their own defaults.
+        given, openai_first = self.endpoint.extra_body, self.endpoint.url.startswith(OPENAI_URL)
+        options = {"temperature": temperature, "top_p": 1.0, "seed": seed}
+        names = [name for name in (reversed(LIMITS) if openai_first else LIMITS) if name not in self.terms.refused]
+        if names and not any(given.get(name) for name in LIMITS):
+            options[next((name for name in names if name not in given), names[0])] = most
+        kept = {name: value for name, value in options.items() if name not in self.terms.refused}
+        return {name: value for name, value in (kept | dict(given)).items() if value is not None}
+
+    def _drop(self, refusal: _RefusedRequest, options: dict[str, Any]) -> bool:
+        """Return whether the refusal names an option that later requests do without; log it the first time."""
+        option = refused_option(refusal.text, set(options) - set(self.endpoint.extra_body))
+        if option is None:
+            return False
+        if option not in self.terms.refused:
+            self.terms.refused.add(option)
+            other = next((name for name in LIMITS if option in LIMITS and name not in self.terms.refused), None)
+            instead = f"{other} is sent instead" if other else "it is no longer sent"
+            log.warning(f"{self.endpoint} does not take {option}; {instead} ({refusal})")
+        return True
+
+    async def _try(self, chat: list[dict[str, str]], options: dict[str, Any], rng: Any) -> Reply:
+        """Send a request until it is answered. Raises EndpointError, RefusedError or _RefusedRequest."""
         import tenacity
 
-        e, body = self.endpoint, self._body(ids, params, int(rng.integers(2**31)))
+        e = self.endpoint
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_transient),
             stop=tenacity.stop_after_attempt(e.tries),
@@ -166,47 +180,40 @@ class EndpointSampler:
             before_sleep=self._warn,
             reraise=True,
         )
-        async with self._slots:
-            if self.refused:
-                raise RefusedError(self.refused)
-            try:
-                answered: tuple[str, StopReason] = await retrying(self._ask, body)
-                return answered
-            except Exception as error:
-                message = _describe(error, e.timeout)
-                if _too_long(error):
-                    return "", StopReason.FULL
-                if _transient(error):
-                    raise EndpointError(f"{e} gave no answer in {e.tries} tries: {message}") from None
-                self.refused = f"{e} refuses: {message}"
-                raise RefusedError(self.refused) from None
-
-    def _body(self, ids: list[int], params: SamplingParams, seed: int) -> dict[str, Any]:
-        # Send all options that change the distribution, because servers have their own defaults.
-        limit = "max_completion_tokens" if self.endpoint.url.startswith(OPENAI_URL) else "max_tokens"
-        options = {"temperature": params.temperature, "top_p": 1.0, "seed": seed, limit: params.max_tokens}
-        return {"model": self.endpoint.name, "messages": messages(ids), **options}
-
-    async def _ask(self, body: dict[str, Any]) -> tuple[str, StopReason]:
-        answer = await asyncio.wait_for(self._client.chat.completions.create(**body), self.endpoint.timeout)
+        if self.refused:
+            raise RefusedError(self.refused)
         try:
-            choice = answer.choices[0]
-            text, ended = choice.message.content or "", choice.finish_reason
-        except (AttributeError, IndexError, TypeError):
-            raise _BadResponse("the answer is not a chat completion") from None
-        if not isinstance(text, str) or not isinstance(ended, str):
-            raise _BadResponse("the answer has no text, or no finish reason")
-        text = text.encode(errors="replace").decode()  # a lone surrogate cannot be encoded
-        return text, StopReason.LENGTH if ended == "length" else StopReason.STOP
+            reply: Reply = await retrying(self._ask, chat, options)
+            return reply
+        except Exception as error:
+            message = _describe(error, e)
+            if _transient(error):
+                raise EndpointError(f"{e} gave no answer in {e.tries} tries: {message}") from None
+            if not concerns_all(getattr(error, "status_code", 0), text := _text(error)):
+                raise _RefusedRequest(message, text) from None
+            self.refused = f"{e} refuses: {message}"
+            raise RefusedError(self.refused) from None
+
+    async def _ask(self, chat: list[dict[str, str]], options: dict[str, Any]) -> Reply:
+        create = self._client.chat.completions.create(model=self.endpoint.name, messages=chat, extra_body=options)
+        return read_reply(await asyncio.wait_for(create, self.endpoint.timeout))
 
     def _warn(self, state: Any) -> None:
         """Log the failure before a retry, at most once in 10 seconds."""
         if time.monotonic() - self._warned > 10:
             self._warned = time.monotonic()
-            message, wait = _describe(state.outcome.exception(), self.endpoint.timeout), state.next_action.sleep
+            message, wait = _describe(state.outcome.exception(), self.endpoint), state.next_action.sleep
             log.warning(
                 f"waiting for {self.endpoint}, which did not answer: {message}; the next try is in {wait:.0f} s"
             )
+
+
+class _RefusedRequest(Exception):  # noqa: N818
+    """Refusal of one request, with its description and the body of the response."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
 
 
 def _transient(error: BaseException | None) -> bool:
@@ -214,8 +221,14 @@ def _transient(error: BaseException | None) -> bool:
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 425, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | TimeoutError | ValueError | _BadResponse)
+        waits = error.status_code in (408, 409, 425, 429) or error.status_code >= 500
+        return waits and not (error.status_code == 429 and is_spent(_text(error)))
+    return isinstance(error, openai.APIConnectionError | TimeoutError | ValueError | UnreadableError)
+
+
+def _text(error: BaseException) -> str:
+    """Return the body of an error response."""
+    return str(getattr(getattr(error, "response", None), "text", ""))
 
 
 def _pause(state: Any, first: float, draw: float) -> float:
@@ -229,24 +242,24 @@ def _pause(state: Any, first: float, draw: float) -> float:
     return min(MAX_PAUSE, max(least, grown * (0.5 + draw)))
 
 
-def _too_long(error: BaseException) -> bool:
-    return getattr(error, "status_code", 0) in (400, 413) and bool(
-        re.search(r"context[_ ](length|window|size)|prompt is too long|too many tokens", str(error), re.IGNORECASE)
-    )
-
-
-def _describe(error: BaseException, timeout: float) -> str:
+def _describe(error: BaseException, endpoint: Endpoint) -> str:
     """Describe a failure in one line without secrets."""
     import openai
 
+    proxy = proxy_of(endpoint.url)
     if isinstance(error, TimeoutError):
-        return f"no answer within {timeout:g} s"
-    if isinstance(error, openai.APIStatusError):
-        body = error.body if isinstance(error.body, dict) else {}
-        reason = body.get("message") or body.get("detail") or error.response.reason_phrase
-        line = f"status {error.status_code}, {reason}"
+        line = f"no answer within {endpoint.timeout:g} s"
+    elif isinstance(error, openai.APIStatusError):
+        line = f"status {error.status_code}, {words(_text(error)) or error.response.reason_phrase}"
     elif isinstance(error, openai.APIConnectionError):
-        line = f"it cannot be reached ({error.__cause__ or error})"
+        cause = str(error.__cause__ or error)
+        hint = certificate_hint() if "CERTIFICATE" in cause else ""
+        return _line(f"{proxy or 'it'} cannot be reached ({cause}){hint}", endpoint)
     else:
-        line = str(error) if isinstance(error, _BadResponse) else "the answer is not JSON"
-    return " ".join(without_secrets(line).split())[:MAX_MESSAGE]
+        line = str(error) if isinstance(error, UnreadableError) else "the answer is not JSON"
+    return _line(line, endpoint) + (f", through {_line(proxy, endpoint)}" if proxy else "")
+
+
+def _line(text: str, endpoint: Endpoint) -> str:
+    known = text.replace(endpoint.key, f"<{KEY}>") if len(endpoint.key) >= SHORT else text
+    return " ".join(without_secrets(known).split())[:MAX_MESSAGE]
