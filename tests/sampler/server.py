@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -48,5 +49,6 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"content-type": "application/json", **(headers[0] if headers else {})}.items():
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # the client is gone
+            self.end_headers()
+            self.wfile.write(body)

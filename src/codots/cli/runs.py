@@ -11,7 +11,7 @@ import typer
 from codots.cli.app import AsJson, Changes, Packs, Recipe, Settings, app, show
 
 if TYPE_CHECKING:
-    from codots.config.schema import TrainConfig
+    from codots.config.schema import EvalConfig, TrainConfig
 
 
 @app.command()
@@ -125,6 +125,9 @@ def run_evaluation(
     ],
     changes: Settings = None,
     as_json: AsJson = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how many requests and tokens are ahead, without sending anything.")
+    ] = False,
 ) -> None:
     """Evaluate a model: mean reward by position for every arm, all on the same packs."""
     from codots.cli.display import counting, report_table
@@ -137,6 +140,8 @@ def run_evaluation(
         config = load_recipe(EvalConfig, Path(model), changes)
     else:
         config = settings(EvalConfig, {"model": model}, changes, "eval")
+    if dry_run:
+        return _forecast(config, as_json)
     with counting("rolling out") as on_progress:
         report = evaluate(config, on_progress=on_progress)
     if as_json:
@@ -145,6 +150,24 @@ def run_evaluation(
         show(report_table(report))
     if any(arm.missing == config.packs for arm in report.arms.values()):
         raise typer.Exit(1)
+
+
+def _forecast(config: EvalConfig, as_json: bool) -> None:
+    from codots.evaluation.evaluate import budget_of
+    from codots.evaluation.forecast import forecast, total
+
+    sums = total(forecast(config), budget_of(config))
+    if as_json:
+        return typer.echo(json.dumps(sums, indent=2))
+    for row in (*sums["arms"], {"arm": "total", **sums}):
+        lives = f"{row['lives']} lives, " if "lives" in row else ""
+        prompt, reply = ("{:,} to {:,}".format(*row[name]) for name in ("prompt_tokens", "completion_tokens"))
+        typer.echo(f"{row['arm']}: {lives}{row['requests']:,} requests, {prompt} prompt tokens, {reply} reply tokens")
+    if config.price_in is not None or config.price_out is not None:
+        typer.echo("cost: {:.4g} to {:.4g}".format(*sums["cost"]))
+    typer.echo(
+        "# estimated with scripted policies: with their replies, and with replies of maximum length; nothing was sent"
+    )
 
 
 @app.command("demo")

@@ -245,6 +245,14 @@ class EvalConfig(Config):
     extra_body: dict[str, Any] = Field(default={})
     """Options that every request to an `openai:NAME` model adds or replaces, such as `extra_body.top_k=20`. An option
     that is null is not sent, such as `extra_body.seed=null`."""
+    max_tokens_total: int | None = Field(default=None, ge=1)
+    """Maximum number of tokens that `openai:NAME` models may read and write, in all runs with the same `rows`."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """Maximum cost of `openai:NAME` models, in the currency of the prices, in all runs with the same `rows`."""
+    price_in: float | None = Field(default=None, ge=0)
+    """Price of a million prompt tokens."""
+    price_out: float | None = Field(default=None, ge=0)
+    """Price of a million tokens of replies."""
     workers: int = Field(default=2, ge=1)
     """Number of processes, one per core."""
     rows: FilePath | None = None
@@ -283,6 +291,13 @@ class EvalConfig(Config):
             check_known(arm, ARMS, "arm")
         if self.extra_body and not self.asks_endpoint:
             raise ValueError("extra_body is for a model behind an API; expected openai:NAME as model or writer")
+        if self.max_tokens_total is not None or self.max_cost is not None:
+            if not self.asks_endpoint:
+                raise ValueError("max_tokens_total and max_cost are for openai:NAME as model or writer")
+            if self.rows is None:
+                raise ValueError("max_tokens_total and max_cost need rows=FILE, which keeps what was paid for")
+        if self.max_cost is not None and (self.price_in is None or self.price_out is None):
+            raise ValueError("max_cost needs price_in and price_out, the prices of a million tokens")
         _preset_exists(self.domain, self.preset)
         check_device(self.device)
         return self

@@ -33,6 +33,10 @@ class Sampled:
     stop: StopReason
     versions: list[int]
     """Version of the weights that sampled each id."""
+    prompt_tokens: int | None = None
+    """Number of prompt tokens that a server counted for this answer, or None for a local model."""
+    completion_tokens: int | None = None
+    """Number of generated tokens that a server counted for this answer, hidden thoughts included, or None."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ class Transcript:
     mask: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    """Number of prompt tokens of all answers that a server counted, or None for a local model."""
+    completion_tokens: int | None = None
 
     def read(self, ids: list[int]) -> None:
         """Add ids that the policy was given."""
@@ -73,6 +80,9 @@ class Transcript:
         self.mask += [True] * len(sampled.ids)
         self.logprobs += sampled.logprobs
         self.versions += sampled.versions
+        if sampled.prompt_tokens is not None and sampled.completion_tokens is not None:
+            self.prompt_tokens = (self.prompt_tokens or 0) + sampled.prompt_tokens
+            self.completion_tokens = (self.completion_tokens or 0) + sampled.completion_tokens
 
     @property
     def tokens(self) -> int:

@@ -18,6 +18,7 @@ from codots.model.load import ENDPOINT, identity, model_folder
 from codots.rollout.fit import check_fits
 from codots.rollout.life import Job, Life, OnLife
 from codots.rollout.profile import load_profile
+from codots.sampler.budget import Budget
 from codots.sampler.endpoint import Endpoint
 
 AT_ONCE = 8
@@ -41,9 +42,13 @@ class OpenModel:
         workers: int = 1,
         device: str = "auto",
         extra_body: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        """`extra_body` holds options that every request to an endpoint adds or replaces; None drops an option."""
-        name, self.workers = str(model), workers
+        """`extra_body` holds options that every request to an endpoint adds or replaces; None drops an option.
+
+        `budget` limits all requests to an endpoint.
+        """
+        name, self.workers, self._budget = str(model), workers, budget
         served = name.removeprefix(ENDPOINT) if name.startswith(ENDPOINT) else None
         self.endpoint = None if served is None else Endpoint.from_environment(served, AT_ONCE * workers, extra_body)
         self.folder = model_folder(model) if served is None else Path(served)
@@ -70,7 +75,8 @@ class OpenModel:
         """Roll out jobs and return their lives. `on_life` is called for each life when it ends."""
         if self.engine is None:
             local = Plan(self.folder, self.profile, None, place=self.place)
-            self.engine = EndpointEngine(self.endpoint) if self.endpoint else LocalEngine(local, self.workers)
+            served = None if self.endpoint is None else EndpointEngine(self.endpoint, self._budget)
+            self.engine = served or LocalEngine(local, self.workers)
         return self.engine.rollout(jobs, timeout, on_life)
 
     def close(self) -> None:

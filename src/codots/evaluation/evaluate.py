@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from codots.rollout.life import Job, Life
 from codots.rollout.records import MISSING, Row, contexts, life_rows, missing_row, solves, why_unreadable
 from codots.rollout.steps import Given, Own
 from codots.runs.resume import Journal
+from codots.sampler.budget import Budget, SpentError
 
 log = logging.getLogger("codots")
 
@@ -85,15 +87,16 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
 
     Missing lives (lost to infrastructure failures) are logged as warnings. Raises ValueError for an unknown model, if
     the first prompt does not fit into it, and if `rows` belongs to another evaluation. Raises TimeoutError if a chunk
-    takes longer than `stage_timeout` seconds.
+    takes longer than `stage_timeout` seconds, and SpentError if `max_tokens_total` or `max_cost` is reached.
     """
     check_main_guard()
     arms, rows = config.arms, None if config.rows is None else Path(config.rows)
     if rows is not None:
         writable(rows)
     packs = [make_pack(config.domain, config.preset, config.split, i, config.pack_size) for i in range(config.packs)]
-    reader = _Evaluator(config.model, config)
-    writer = None if config.writer is None else _Evaluator(config.writer, config)
+    budget = budget_of(config)
+    reader = _Evaluator(config.model, config, budget)
+    writer = None if config.writer is None else _Evaluator(config.writer, config, budget)
     for model in (reader, writer):
         if model is not None:
             model.model.check_fits(packs[0])
@@ -108,8 +111,13 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
         head |= {"extra_body": config.extra_body or None}
     try:
         with Journal(rows, head) as journal:
+            for row in chain.from_iterable(journal.lives.values()):
+                budget.spend(row.prompt_tokens or 0, row.completion_tokens or 0)
             lives = roll_out_arms(arms, packs, reader, writer, journal, on_progress)
             journal.sort()
+    except SpentError as error:
+        kept = f"{len(journal.lives)} finished lives are in {rows}; raise the limit and run the same command to go on"
+        raise SpentError(f"{error}; {kept}") from None
     finally:
         reader.model.close()
         if writer is not None:
@@ -129,6 +137,11 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
         **compare(packs, lives),
         tokens=sum(row.tokens for arm_lives in lives.values() for life in arm_lives for row in life),
     )
+
+
+def budget_of(config: EvalConfig) -> Budget:
+    """Return the limits of an evaluation, with nothing used yet."""
+    return Budget(config.max_tokens_total, config.max_cost, config.price_in or 0.0, config.price_out or 0.0)
 
 
 def warn_of_missing(lives: dict[str, list[list[Row]]]) -> None:
@@ -153,11 +166,11 @@ class _Asked:
 class _Evaluator:
     """One model, with the settings for rolling out packs."""
 
-    def __init__(self, model: str, config: EvalConfig) -> None:
+    def __init__(self, model: str, config: EvalConfig, budget: Budget) -> None:
         options: dict[str, Any] = config.model_dump(
             include={"temperature", "profile", "workers", "device", "extra_body"}
         )
-        self.model = OpenModel(model, config.domain, **options)
+        self.model = OpenModel(model, config.domain, **options, budget=budget)
         self.seed, self.timeout = config.seed, config.stage_timeout
         profile = self.model.profile
         self.style, self.strategy, self.params = profile.style, profile.strategy(), profile.episode_params()
@@ -243,7 +256,8 @@ def joined(pack: Pack, arm: str, known: Sequence[Row], pieces: Mapping[int, Life
     lives = [pieces[k] for k in sorted(pieces)]
     if missing := [life for life in lives if not life.episodes]:
         return [missing_row(pack, missing[0], arm=arm)]
-    rows = [replace(row, arm=arm) for row in known] + [row for life in lives for row in life_rows(pack, life, arm=arm)]
+    reused = [replace(row, arm=arm, prompt_tokens=None, completion_tokens=None) for row in known]
+    rows = reused + [row for life in lives for row in life_rows(pack, life, arm=arm)]
     return sorted(rows, key=lambda row: row.position)
 
 

@@ -15,6 +15,7 @@ from codots.model.renderer import Render
 from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, SolveSteps, UpdateSteps
 from codots.sampler.base import FinalError, Sampler, Session
+from codots.sampler.budget import SpentError
 
 TRIES = 3
 """Maximum number of attempts per life if the infrastructure fails."""
@@ -58,7 +59,8 @@ async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     """Roll out one life.
 
     Any exception counts as an infrastructure failure and restarts the life. After TRIES attempts, or a FinalError, the
-    whole life is missing. Raises ValueError if there are fewer given contexts than tasks.
+    whole life is missing. Raises ValueError if there are fewer given contexts than tasks, and SpentError if a limit on
+    tokens or money is reached.
     """
     tasks, contexts = job.pack.tasks, job.contexts
     if isinstance(contexts, Given) and len(contexts.contexts) < len(tasks):
@@ -67,6 +69,8 @@ async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     for _ in range(TRIES):
         try:
             return Life(job.names, tuple([e async for e in _episodes(job, sampler, render)]))
+        except SpentError:
+            raise
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
             if isinstance(error, FinalError):
@@ -148,4 +152,10 @@ async def rollouts(
             on_life(index, life)
         return life
 
-    return list(await asyncio.gather(*(run(index, job) for index, job in enumerate(jobs))))
+    tasks = [asyncio.ensure_future(run(index, job)) for index, job in enumerate(jobs)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:  # after an exception, end the other lives before the sampler is closed
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -48,6 +48,10 @@ class Row:
     step: int | None = None
     ended: str | None = None
     """How the last reply ended: `stop`, `length` or `full`. None in files of earlier versions."""
+    prompt_tokens: int | None = None
+    """Number of prompt tokens that a server counted, over all requests. None for a local model or a reused episode."""
+    completion_tokens: int | None = None
+    """Number of generated tokens that a server counted, hidden thoughts included. None as for `prompt_tokens`."""
 
 
 def life_rows(
@@ -71,6 +75,8 @@ def life_rows(
             None if credit is None else float(credit(e.kind, e.position)),
             step,
             e.ended,
+            e.transcript.prompt_tokens,
+            e.transcript.completion_tokens,
         )
         for e in life.episodes
     ]

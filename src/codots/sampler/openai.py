@@ -17,6 +17,7 @@ from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
 from codots.model.alphabet import END, ROLES, Alphabet
 from codots.sampler.base import FinalError, SamplingParams
+from codots.sampler.budget import CHARS_PER_TOKEN, Budget
 from codots.sampler.endpoint import KEY, OPENAI_URL, Endpoint, Terms
 from codots.sampler.network import certificate_hint, http_client, proxy_of
 from codots.sampler.refusals import (
@@ -75,8 +76,9 @@ class EndpointSession:
         reply = await self.sampler.answer([*self.ids, *ids], params, rng, self.used)
         new = [*map(ord, reply.text), *([END] if reply.stop is StopReason.STOP else [])]
         self.ids += [*ids, *new]
-        self.used = reply.prompt_tokens
-        return Sampled(new, [math.nan] * len(new), reply.stop, [0] * len(new))
+        self.used = reply.prompt_tokens if reply.told else 0
+        nan, zero = [math.nan] * len(new), [0] * len(new)
+        return Sampled(new, nan, reply.stop, zero, reply.prompt_tokens, reply.completion_tokens)
 
 
 class EndpointSampler:
@@ -86,14 +88,15 @@ class EndpointSampler:
     If the reason concerns every request, such as a wrong key, later requests raise RefusedError and are not sent.
     """
 
-    def __init__(self, endpoint: Endpoint, terms: Terms | None = None) -> None:
-        """`terms` holds what earlier samplers of this endpoint have learned."""
+    def __init__(self, endpoint: Endpoint, terms: Terms | None = None, budget: Budget | None = None) -> None:
+        """`terms` holds what earlier samplers of the endpoint have learned; `budget` limits all requests."""
         try:
             import openai
             import tenacity  # noqa: F401
         except ImportError as error:
             raise ValueError(f"an endpoint needs {error.name}: pip install 'codots[openai]'") from error
         self.endpoint, self.refused, self.terms = endpoint, "", Terms() if terms is None else terms
+        self.budget = Budget() if budget is None else budget
         self._client = openai.AsyncOpenAI(
             api_key=endpoint.key, base_url=endpoint.url, max_retries=0, http_client=http_client(endpoint.url)
         )
@@ -119,12 +122,14 @@ class EndpointSampler:
         """Return the model's next message. `used` is a lower bound of the server's count of prompt tokens.
 
         A refusal that says how to ask instead, such as for fewer tokens or without an option, is followed. If the chat
-        is too long for the model, the message is empty and the stop reason is FULL.
+        is too long for the model, the message is empty and the stop reason is FULL. Raises SpentError if a limit of the
+        budget is reached.
         """
         chat, seed = messages(ids), int(rng.integers(2**31))
         async with self._slots:
             most, told = self.terms.most(params.max_tokens, used), False
             while most:
+                self.budget.check()
                 options = self._options(params.temperature, seed, most)
                 try:
                     reply = await self._try(chat, options, rng)
@@ -138,8 +143,18 @@ class EndpointSampler:
                     elif not self._drop(refusal, options):
                         raise RefusedError(f"{self.endpoint} refuses this request: {refusal}") from None
                 else:
-                    return self._marked(reply, most, params.max_tokens)
+                    reply = self._counted(chat, self._marked(reply, most, params.max_tokens))
+                    self.budget.spend(reply.prompt_tokens, reply.completion_tokens)
+                    return reply
         return Reply("", StopReason.FULL)
+
+    def _counted(self, chat: list[dict[str, str]], reply: Reply) -> Reply:
+        """Estimate the numbers of tokens that the server does not tell."""
+        if reply.prompt_tokens:
+            return reply
+        letters = sum(len(message["content"]) for message in chat), len(reply.text)
+        prompt, said = (-(-count // CHARS_PER_TOKEN) for count in letters)
+        return replace(reply, prompt_tokens=prompt, completion_tokens=reply.completion_tokens or said, told=False)
 
     def _marked(self, reply: Reply, most: int, asked: int) -> Reply:
         """Mark a reply that filled the window of the server, not the length that was asked for."""

@@ -31,6 +31,8 @@ class Reply:
     """Number of tokens of the request as the server counts them, or 0 if it does not tell."""
     completion_tokens: int = 0
     """Number of generated tokens, hidden thoughts included, or 0 if the server does not tell."""
+    told: bool = True
+    """Whether the server counted the tokens."""
 
 
 def read_reply(answer: Any) -> Reply:
