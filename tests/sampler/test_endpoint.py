@@ -1,11 +1,14 @@
 """An endpoint is asked again in the way that its refusals ask for, and the next requests are sent like that at once."""
 
 import asyncio
+import io
 import threading
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
+from codots.cli.display import report_table
 from codots.core.deadline import STAGE_TIMEOUT
 from codots.core.transcript import StopReason
 from codots.domains.registry import make_pack
@@ -17,6 +20,7 @@ from codots.model.device import Place
 from codots.model.load import load_model, model_folder
 from codots.rollout.life import Job
 from codots.rollout.profile import load_profile
+from codots.rollout.records import load_rollouts
 from codots.rollout.steps import Own
 from codots.sampler.base import SamplingParams
 from codots.sampler.endpoint import Terms
@@ -230,3 +234,32 @@ def test_the_settings_of_an_evaluation_choose_what_is_sent(serve, monkeypatch, t
         measured("openai:m", **options)
     with pytest.raises(ValueError, match="extra_body is for a model behind an API; expected openai:NAME"):
         measured("base", **options, extra_body={"seed": None})
+
+
+@pytest.mark.parametrize(
+    ("message", "ended", "line"),
+    [
+        ({"content": None, "reasoning_content": "hm"}, "length", "spent on hidden thoughts alone: raise solve_tokens"),
+        ({"content": None}, "content_filter", "withheld by the server's content filter: "),
+        (
+            {"content": None, "tool_calls": [{"id": "1", "type": "function"}]},
+            "tool_calls",
+            "tool calls without a text: ",
+        ),
+    ],
+)
+def test_replies_without_an_answer_are_counted_and_told_with_what_to_do(
+    serve, monkeypatch, tmp_path, caplog, message, ended, line
+):
+    choice = {"index": 0, "message": {"role": "assistant"} | message, "finish_reason": ended}
+    server = serve((200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}))
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    report = measured("openai:m", packs=2, pack_size=2, arms=["own"], workers=1, rows=tmp_path / "rows.jsonl")
+    (end,) = {row.ended for row in load_rollouts(tmp_path / "rows.jsonl")}
+    assert report.arms["own"].unanswered == {end: 6}
+    assert len(server.requests) == 6
+    assert f"6 replies of openai:m were {line}" in caplog.text
+    assert "was it trained on" not in caplog.text
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report_table(report))
+    assert f"own: 6 replies {line.partition(':')[0]}" in console.export_text()

@@ -221,6 +221,8 @@ def counting(what: str, *, together: bool = False) -> Iterator[Callable[[str, in
 
 def report_table(report: Report) -> Table:
     """Return a table of the curves of an evaluation."""
+    from codots.rollout.records import UNANSWERED
+
     sampled = f"{report.n_packs} packs at temperature {report.temperature:g}"
     by = f", contexts by {report.writer} at temperature {report.writer_temperature:g}" if report.writer else ""
     table = Table(title=f"{report.model} on {report.domain} {report.preset} {report.split}, {sampled}{by}")
@@ -233,6 +235,8 @@ def report_table(report: Report) -> Table:
         for shares, cause in ((curves.cut, "replies cut at solve_tokens"), (curves.no_room, "no room: max_model_len")):
             if any(share >= 0.01 for share in shares):
                 table.add_row(f"{arm}: {cause}", *(f"{share:.0%}" for share in shares), style="yellow")
+        for end, count in curves.unanswered.items():
+            table.add_row(f"{arm}: {count} replies {UNANSWERED[end][0]}", style="yellow")
         if curves.cut_updates >= 0.01:
             table.add_row(f"{arm}: {curves.cut_updates:.0%} of rewrites cut at update_tokens", style="yellow")
         if curves.missing:

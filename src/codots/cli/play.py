@@ -16,6 +16,7 @@ from codots.core.suggest import check_known
 from codots.domains.base import POLICIES, Env, Pack, Policy, Step, Task
 from codots.model.alphabet import make_render
 from codots.rollout.profile import Profile
+from codots.rollout.records import UNANSWERED
 from codots.rollout.steps import Episode, Given, LifeSteps, Own, SolveSteps, UpdateSteps
 from codots.sampler.scripted import scripted
 
@@ -149,5 +150,6 @@ def watch(
 def _describe_solve(episode: Episode) -> str:
     turns = "\n".join(f"{turn.observation}\n> {turn.reply}" for turn in episode.turns)
     why = {"length": " (cut at solve_tokens)", "full": " (no room left in the context window)"}
+    why |= {str(end): f" (reply {words})" for end, (words, _) in UNANSWERED.items()}
     ended = f"{episode.outcome}\n{episode.stop}{why.get(episode.ended, '')}, reward {episode.reward:.2f}"
     return f"notes: {episode.context or 'none'}\n\n{turns}\n{ended}"

@@ -153,8 +153,7 @@ def run_evaluation(
 
 
 def _forecast(config: EvalConfig, as_json: bool) -> None:
-    from codots.evaluation.evaluate import budget_of
-    from codots.evaluation.forecast import forecast, total
+    from codots.evaluation.forecast import budget_of, forecast, total
 
     sums = total(forecast(config), budget_of(config))
     if as_json:

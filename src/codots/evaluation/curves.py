@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +14,9 @@ from codots.core.transcript import StopReason
 from codots.domains.base import Pack
 from codots.domains.scripted import play_pack
 from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
-from codots.rollout.records import Row, solves
+from codots.rollout.records import UNANSWERED, Row, solves
+
+log = logging.getLogger("codots")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class ArmReport:
     """Fraction of solves whose last reply was cut at `solve_tokens`."""
     cut_updates: float = 0.0
     """Fraction of rewrites that were cut at `update_tokens`."""
+    unanswered: dict[str, int] = field(default_factory=dict)
+    """Number of episodes whose last reply of a server had no answer, by how it ended: thought, filtered, tools."""
     no_room: list[float] = field(default_factory=list)
     """Fraction of solves whose last prompt or reply had no room in the context window."""
 
@@ -99,6 +105,7 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
         malformed_updates=of_updates(lambda row: row.stop == "malformed"),
         cut=by_position(lambda row: row.ended == StopReason.LENGTH),
         cut_updates=of_updates(lambda row: row.ended == StopReason.LENGTH),
+        unanswered=dict(Counter(str(row.ended) for rows in lives for row in rows if row.ended in UNANSWERED)),
         no_room=by_position(lambda row: row.ended == StopReason.FULL),
         missing=len(lives) - len(present),
         right=None if claims is None else rounded((claims[..., 0] / claims[..., 2]).mean(0)),
@@ -119,3 +126,10 @@ def rounded(values: np.ndarray) -> list[float]:
 def scripted_rewards(policy: str, packs: Sequence[Pack]) -> np.ndarray:
     """Return the rewards of a scripted policy as an array of shape (packs, tasks). Each pack has its own policy."""
     return np.array([[played.reward for played in play_pack(pack, policy)] for pack in packs])
+
+
+def warn_of_unanswered(model: str, arms: Mapping[str, ArmReport]) -> None:
+    """Log a warning for each way in which replies of a server had no answer, with their number and what to do."""
+    for end, (words, hint) in UNANSWERED.items():
+        if count := sum(arm.unanswered.get(str(end), 0) for arm in arms.values()):
+            log.warning(f"{count} replies of {model} were {words}: {hint}")

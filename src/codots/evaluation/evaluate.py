@@ -18,7 +18,8 @@ from codots.core.progress import OnProgress, no_progress
 from codots.domains.base import POLICIES, Pack
 from codots.domains.registry import make_pack
 from codots.engine.open import OpenModel
-from codots.evaluation.curves import ArmReport, compare, rounded, scripted_rewards
+from codots.evaluation.curves import ArmReport, compare, rounded, scripted_rewards, warn_of_unanswered
+from codots.evaluation.forecast import budget_of
 from codots.rollout.arms import ARMS, contexts_of, fitted, needed_own
 from codots.rollout.life import Job, Life
 from codots.rollout.records import MISSING, Row, contexts, life_rows, missing_row, solves, why_unreadable
@@ -128,20 +129,17 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
         asked = reader.params.solve.max_tokens
         hint = why_unreadable((row.ended for row in solved), asked, f"was it trained on {config.domain}?")
         log.warning(f"no reply of {config.model} could be parsed; {hint}")
+    curves = compare(packs, lives)
+    warn_of_unanswered(config.model, curves["arms"])
     return Report(
         model=config.model,
         writer=config.writer,
         n_packs=config.packs,
         size=config.pack_size,
         **settings,
-        **compare(packs, lives),
+        **curves,
         tokens=sum(row.tokens for arm_lives in lives.values() for life in arm_lives for row in life),
     )
-
-
-def budget_of(config: EvalConfig) -> Budget:
-    """Return the limits of an evaluation, with nothing used yet."""
-    return Budget(config.max_tokens_total, config.max_cost, config.price_in or 0.0, config.price_out or 0.0)
 
 
 def warn_of_missing(lives: dict[str, list[list[Row]]]) -> None:

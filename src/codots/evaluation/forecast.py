@@ -37,6 +37,11 @@ class ArmForecast:
     completion_tokens: tuple[int, int]
 
 
+def budget_of(config: EvalConfig) -> Budget:
+    """Return the limits of an evaluation, with nothing used yet."""
+    return Budget(config.max_tokens_total, config.max_cost, config.price_in or 0.0, config.price_out or 0.0)
+
+
 def forecast(config: EvalConfig) -> list[ArmForecast]:
     """Estimate the requests and tokens that an evaluation has ahead, without sending anything.
 

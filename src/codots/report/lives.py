@@ -14,7 +14,7 @@ from typing import Any
 from codots.core.transcript import StopReason
 from codots.domains.base import Env, Pack
 from codots.domains.registry import make_pack
-from codots.rollout.records import MISSING, Row, names_of, read_rows, solves
+from codots.rollout.records import MISSING, UNANSWERED, Row, names_of, read_rows, solves
 
 MAX_EPISODES = 20_000
 """Maximum number of episodes on one page, approximately. For a longer run only every n-th pack is shown."""
@@ -191,6 +191,8 @@ def cut_note(row: Row) -> str:
     """Return what cut the last reply of an episode short, or an empty string."""
     if row.ended == StopReason.LENGTH:
         return f"reply cut at {'solve_tokens' if row.kind == 'solve' else 'update_tokens'}"
+    if row.ended in UNANSWERED:
+        return f"reply {UNANSWERED[row.ended][0]}"
     return "no room in the context window" if row.ended == StopReason.FULL else ""
 
 

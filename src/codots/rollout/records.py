@@ -19,6 +19,12 @@ from codots.rollout.steps import Episode
 
 HEAD = "evaluation"
 """Key in the first line of an evaluation's file. The value identifies the evaluation."""
+UNANSWERED: dict[str | None, tuple[str, str]] = {
+    StopReason.THOUGHT: ("spent on hidden thoughts alone", "raise solve_tokens, or turn thinking off"),
+    StopReason.FILTERED: ("withheld by the server's content filter", "see the server's settings"),
+    StopReason.TOOLS: ("tool calls without a text", "turn off the server's tools"),
+}
+"""What became of replies without an answer, by how they ended, and what to do."""
 MISSING = "missing"
 """Kind of the single row of a life that was lost to an infrastructure failure."""
 
@@ -47,7 +53,7 @@ class Row:
     advantage: float | None = None
     step: int | None = None
     ended: str | None = None
-    """How the last reply ended: `stop`, `length` or `full`. None in files of earlier versions."""
+    """How the last reply ended: a StopReason. None in files of earlier versions."""
     prompt_tokens: int | None = None
     """Number of prompt tokens that a server counted, over all requests. None for a local model or a reused episode."""
     completion_tokens: int | None = None
@@ -94,6 +100,8 @@ def why_unreadable(ends: Iterable[str | None], solve_tokens: int, otherwise: str
         return f"most were cut at {solve_tokens} ids: raise solve_tokens"
     if end == StopReason.FULL:
         return "most had no room in the context window: raise max_model_len"
+    if end in UNANSWERED:
+        return "most were {}: {}".format(*UNANSWERED[end])
     return otherwise
 
 
