@@ -85,17 +85,6 @@ def test_pickled_weights_are_named_with_what_to_do(folder):
     assert_refused(folder, r"has pickled weights, pytorch_model\.bin; expected a \.safetensors file: .*save_pretrained")
 
 
-def test_an_adapter_is_named_with_its_base_and_what_to_do(folder):
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base", "peft_type": "LORA"}')
-    assert_refused(folder, "has a LoRA adapter of org/base beside a model; merge it .* merge_and_unload")
-    (folder / "config.json").unlink()
-    with pytest.raises(ValueError, match="is a LoRA adapter of org/base without its base model; merge it"):
-        model_folder(folder)
-    (folder / "adapter_config.json").write_text("[]")
-    with pytest.raises(ValueError, match="is a LoRA adapter of an unknown model without its base model"):
-        model_folder(folder)
-
-
 def test_a_foreign_tokenizer_is_a_one_line_error(folder, tokenizer):
     words = tiny.make_tokenizer()
     words.add_tokens(["one", "two", "three"])

@@ -105,6 +105,12 @@ Split = Annotated[
         autocompletion=completing(splits),
     ),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base", help="Base of a LoRA adapter, instead of the one that the adapter names.", show_default=False
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON to stdout.")]
 Workers = Annotated[int, typer.Option(min=1, help="Number of processes, one per core.")]
 

@@ -40,7 +40,7 @@ def demo(config: TrainConfig, *, packs: int = 500) -> DemoResult | None:
     """
     if len(config.worlds) > 1:
         raise ValueError(f"a demo trains on one domain; the recipe has {len(config.worlds)} worlds")
-    profile = profile_of(config, start_folder(config.model, config.init_from))
+    profile = profile_of(config, start_folder(config.model, config.init_from, config.base))
     folder = Path(config.run)
     seconds: dict[str, float] = {}
     with TemporaryDirectory() as temporary:  # training needs an empty run folder
@@ -87,6 +87,7 @@ def evaluate_model(
             workers=config.workers,
             rows=str(rows),
             device=config.device,
+            base=config.base if model == config.model else None,
         )
         return evaluate(settings, on_progress=on_progress)
 

@@ -121,16 +121,17 @@ def watch(
     temperature: float | None = None,
     seed: int = 0,
     timeout: float = STAGE_TIMEOUT,
+    base: str | None = None,
 ) -> Iterator[str]:
     """Let a model play a pack. Yield one paragraph per episode, then the rewards.
 
-    Raises ValueError for an unknown model, RuntimeError if the life fails with an infrastructure error, and
-    TimeoutError if the life takes longer than `timeout` seconds.
+    `base` names the base model of an adapter. Raises ValueError for an unknown model, RuntimeError if the life fails
+    with an infrastructure error, and TimeoutError if the life takes longer than `timeout` seconds.
     """
     from codots.engine.open import OpenModel  # imported here, because only a model needs torch
     from codots.rollout.life import Job
 
-    with closing(OpenModel(model, pack.domain.id, temperature=temperature)) as player:
+    with closing(OpenModel(model, pack.domain.id, temperature=temperature, base=base)) as player:
         player.check_fits(pack)
         job = Job(pack, Own(player.profile.strategy()), player.profile.episode_params(), ("play", seed, pack.index))
         life = player.rollout([job], timeout)[0]

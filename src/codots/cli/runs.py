@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codots.cli.app import AsJson, Changes, Packs, Recipe, Settings, app, show
+from codots.cli.app import AsJson, Base, Changes, Packs, Recipe, Settings, app, show
 
 if TYPE_CHECKING:
     from codots.config.schema import EvalConfig, TrainConfig
@@ -23,6 +23,7 @@ def train(
         str | None,
         typer.Option("--init-from", help="Start from a run or a checkpoint; same as init_from=..."),
     ] = None,
+    base: Base = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Validate the recipe and print it in full without running it.")
     ] = False,
@@ -32,8 +33,8 @@ def train(
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
 
-    init_change = [] if origin is None else [f"init_from={json.dumps(origin)}"]
-    config = load_recipe(TrainConfig, recipe, [*(changes or []), *init_change])
+    options = _as_changes(init_from=origin, base=base)
+    config = load_recipe(TrainConfig, recipe, [*(changes or []), *options])
     if dry_run:
         return _dry_run(config)
     stopped = run_training(config, resume=resume)
@@ -43,6 +44,10 @@ def train(
         )
         raise typer.Exit(stopped.exit_code)
     typer.echo(f"final model: {config.run}/model; run folder: {config.run}{_best(config)}")
+
+
+def _as_changes(**options: str | None) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
 
 
 def _best(config: TrainConfig) -> str:
@@ -59,7 +64,7 @@ def _dry_run(config: TrainConfig) -> None:
     from codots.training.setup import check_prompts, engine_plan, profile_of
 
     check_loggers(config.loggers)
-    folder = start_folder(config.model, config.init_from)
+    folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
     engine_plan(config, folder, profile)  # raises if the reference model is missing
     check_prompts(config, folder, profile)
@@ -119,11 +124,12 @@ def run_evaluation(
     model: Annotated[
         str,
         typer.Argument(
-            help="Model folder, run folder, base (the bundled tiny model) or openai:NAME; or a file of settings, such "
-            "as eval.yaml."
+            help="Model folder, run folder, LoRA adapter, base (the bundled tiny model) or openai:NAME; or a file of "
+            "settings, such as eval.yaml."
         ),
     ],
     changes: Settings = None,
+    base: Base = None,
     as_json: AsJson = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how many requests and tokens are ahead, without sending anything.")
@@ -136,6 +142,7 @@ def run_evaluation(
     from codots.evaluation.evaluate import as_json as plain
     from codots.evaluation.evaluate import evaluate
 
+    changes = [*(changes or []), *_as_changes(base=base)]
     if model.endswith((".yaml", ".yml")):
         config = load_recipe(EvalConfig, Path(model), changes)
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from codots.cli.app import AsJson, Id, Packs, Size, SomePreset, Split, Workers, app, expanded, show
+from codots.cli.app import AsJson, Base, Id, Packs, Size, SomePreset, Split, Workers, app, expanded, show
 from codots.cli.shell_completion import completing, domains, import_from_here, policies
 
 
@@ -133,10 +133,11 @@ def run_play(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Watch a model: model folder, run folder, base (the bundled tiny model) or openai:NAME.",
+            help="Watch a model: model folder, run folder, LoRA adapter, base (the bundled tiny model) or openai:NAME.",
             show_default=False,
         ),
     ] = None,
+    base: Base = None,
 ) -> None:
     """Play a pack yourself: solve the tasks, and write your own notes between them."""
     from codots.cli.play import play, watch
@@ -148,5 +149,5 @@ def run_play(
         return
     if policy is not None:
         raise typer.BadParameter("expected --policy or --model, not both")
-    for part in watch(model, pack):
+    for part in watch(model, pack, base=base):
         typer.echo(f"\n{part}")

@@ -119,7 +119,9 @@ class TrainConfig(Config):
     """Worlds to train on: a list of `{domain, preset, pack_size, packs_per_step, profile}`. A recipe with one entry may
     set `domain`, `preset`, `pack_size` and `packs_per_step` at the top level instead."""
     model: FilePath = "base"
-    """Model to start from: a model folder, or `base`, the tiny model included in the package."""
+    """Model to start from: a model folder, a LoRA adapter, or `base`, the tiny model included in the package."""
+    base: FilePath | None = None
+    """Base of a LoRA adapter that is given as `model`, instead of the base that the adapter names."""
     init_from: FilePath | None = None
     """Run or checkpoint to start from instead of `model`, with its weights and optimizer state. Steps count from 0."""
     run: FilePath = "runs/train"
@@ -193,9 +195,11 @@ class TrainConfig(Config):
     def to_dict(self) -> dict[str, Any]:
         """Return all values as plain data for YAML and JSON.
 
-        If `worlds` has one entry without a profile, its keys are at the top level.
+        If `worlds` has one entry without a profile, its keys are at the top level. `base` is left out if it is None.
         """
         values = self.model_dump(mode="json")
+        if self.base is None:  # as in earlier versions, whose runs have fingerprints without it
+            del values["base"]
         if len(self.worlds) > 1 or self.worlds[0].profile:
             return values
         (entry,) = values.pop("worlds")
@@ -220,7 +224,9 @@ class EvalConfig(Config):
     """Settings of `codots eval`, which evaluates one model on held-out packs, with the same packs for every arm."""
 
     model: FilePath
-    """Model to evaluate: a model folder, a run folder, `base`, or `openai:NAME`."""
+    """Model to evaluate: a model folder, a run folder, a LoRA adapter, `base`, or `openai:NAME`."""
+    base: FilePath | None = None
+    """Base of a LoRA adapter that is given as `model`, instead of the base that the adapter names."""
     domain: str = "frozen-lake-v1"
     """Versioned id of the domain."""
     preset: str = "easy"
@@ -280,7 +286,7 @@ class EvalConfig(Config):
     def _split(cls, given: str) -> str:
         return check_split(given)
 
-    @field_validator("model", "writer", "rows", mode="before")
+    @field_validator("model", "base", "writer", "rows", mode="before")
     @classmethod
     def _path(cls, given: Any) -> Any:
         return str(given) if isinstance(given, Path) else given

@@ -91,9 +91,9 @@ def writable(path: Path) -> None:
         raise ValueError(f"cannot write {path}: {why}")
 
 
-def check_readable(folder: Path) -> None:
+def check_readable(*folders: Path) -> None:
     """Raise ValueError if a file of a folder cannot be read, such as for lack of permission."""
-    for path in folder.iterdir():
+    for path in (path for folder in folders for path in folder.iterdir()):
         if path.is_file():
             try:
                 path.open("rb").close()

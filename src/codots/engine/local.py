@@ -23,6 +23,7 @@ from codots.engine.forkserver import model_processes
 from codots.engine.worker import Plan, Worker, serve_calls
 from codots.learner.batch import fair_shares, means
 from codots.learner.lora import ADAPTER, load_adapter, merged, save_adapter
+from codots.model.adapter import CONFIG, Adapted
 from codots.model.device import Place
 from codots.model.load import identity, load_model
 from codots.model.path import path_of
@@ -54,6 +55,11 @@ class LocalEngine:
         more = workers - 1 if plan.place.device == "cpu" else 0
         context: Any = model_processes() if more else None  # imports in parallel with this process
         self.first = Worker(plan)
+        if isinstance(plan.model, Adapted) and plan.model.adapter == plan.model.base:
+            log.warning(
+                f"{plan.model.base} has all weights and a LoRA adapter; the adapter is merged into them, and without "
+                f"its {CONFIG} it is not"
+            )
         if not (path := path_of(self.first.model)).rows:
             log.warning(f"{plan.model}: {path}")
         self.base_identity = identity(plan.model) if plan.lora else ""

@@ -13,11 +13,12 @@ from codots.engine.endpoint import EndpointEngine
 from codots.engine.forkserver import model_processes
 from codots.engine.local import LocalEngine
 from codots.engine.worker import Plan
+from codots.model.adapter import Model, folders, holder
 from codots.model.device import Place, place
 from codots.model.load import ENDPOINT, identity, model_folder
 from codots.rollout.fit import check_fits
 from codots.rollout.life import Job, Life, OnLife
-from codots.rollout.profile import load_profile
+from codots.rollout.profile import PROFILE, load_profile
 from codots.sampler.budget import Budget
 from codots.sampler.endpoint import Endpoint
 
@@ -29,7 +30,8 @@ class OpenModel:
     """A model opened for rollouts. Its engine starts with the first rollout.
 
     The profile is the `codots.json` of the model's folder. For `openai:NAME`, that folder is NAME, if it exists on this
-    machine. Raises ValueError if the model is missing or the domain lacks the prompt style.
+    machine. `base` names the base model of an adapter. Raises ValueError if the model is missing or the domain lacks
+    the prompt style.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class OpenModel:
         device: str = "auto",
         extra_body: Mapping[str, Any] | None = None,
         budget: Budget | None = None,
+        base: str | None = None,
     ) -> None:
         """`extra_body` holds options that every request to an endpoint adds or replaces; None drops an option.
 
@@ -50,11 +53,13 @@ class OpenModel:
         """
         name, self.workers, self._budget = str(model), workers, budget
         served = name.removeprefix(ENDPOINT) if name.startswith(ENDPOINT) else None
+        if served is not None and base is not None:
+            raise ValueError(f"base={base} is given, but {name} is an endpoint, not a LoRA adapter")
         self.endpoint = None if served is None else Endpoint.from_environment(served, AT_ONCE * workers, extra_body)
-        self.folder = model_folder(model) if served is None else Path(served)
+        self.folder: Model = model_folder(model, base) if served is None else Path(served)
         if served is None:
-            check_readable(self.folder)
-        chosen = replace(load_profile(self.folder), **(profile or {})).fits(domain)
+            check_readable(*folders(self.folder))
+        chosen = replace(load_profile(holder(self.folder, PROFILE)), **(profile or {})).fits(domain)
         self.profile = chosen if temperature is None else chosen.at(temperature)
         self.place = Place() if self.endpoint else place(self.folder, device)
         self.engine: LocalEngine | EndpointEngine | None = None

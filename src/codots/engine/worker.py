@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from codots.learner.config import LearnerConfig, LoraConfig
 from codots.learner.local import LocalLearner
 from codots.learner.lora import adapt
 from codots.learner.score import Scorer
+from codots.model.adapter import Model
 from codots.model.device import Place
 from codots.model.load import load_model
 from codots.rollout.life import Job, Life, OnLife, rollouts
@@ -53,11 +53,11 @@ SAMPLERS: dict[str, MakeSampler] = {"lockstep": lockstep, "continuous": continuo
 class Plan:
     """Everything that a worker needs to start."""
 
-    model: Path
+    model: Model
     profile: Profile
     learner: LearnerConfig | None = field(default_factory=LearnerConfig)
     """Settings of the learner, or None for a model that is not trained."""
-    reference: Path | None = None
+    reference: Model | None = None
     """Frozen reference model of the KL penalty, or None if there is no penalty."""
     total_steps: int = 0
     """Number of optimizer steps of the whole run, for the learning rate decay."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from codots.core.suggest import nearest
+from codots.model.adapter import Model, folders, weight_files
 
 LARGE = 50_000_000
 """Smallest number of weights at which a GPU is faster than a CPU core. For fewer, kernel launches dominate."""
@@ -36,7 +36,7 @@ def check_device(name: str) -> str:
     return name
 
 
-def place(folder: Path, device: str = "auto", dtype: str = "auto") -> Place:
+def place(model: Model, device: str = "auto", dtype: str = "auto") -> Place:
     """Choose the device and dtype for a model.
 
     Device `auto` is a CUDA GPU for a model of 50 million weights or more, if there is one, and otherwise the CPU. An
@@ -46,7 +46,7 @@ def place(folder: Path, device: str = "auto", dtype: str = "auto") -> Place:
     import torch
 
     if check_device(device) == "auto":
-        device = "cuda" if torch.cuda.is_available() and count_weights(folder) >= LARGE else "cpu"
+        device = "cuda" if torch.cuda.is_available() and count_weights(model) >= LARGE else "cpu"
     available = torch.backends.mps.is_available() if device == "mps" else torch.cuda.is_available()
     if device != "cpu" and not available:
         raise ValueError(
@@ -60,14 +60,14 @@ def place(folder: Path, device: str = "auto", dtype: str = "auto") -> Place:
     return Place(device, dtype)
 
 
-def count_weights(folder: Path) -> int:
-    """Count the parameters in a folder's weight files without reading the weights."""
+def count_weights(model: Model) -> int:
+    """Count the parameters in a model's weight files, without an adapter, and without reading the weights."""
     from math import prod
 
     from safetensors import safe_open
 
     count = 0
-    for file in folder.glob("*.safetensors"):
+    for file in weight_files(folders(model)[-1]):
         with safe_open(file, "pt") as weights:
             count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     return count

@@ -6,9 +6,22 @@ import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from codots.core.suggest import closest
+from codots.model.adapter import (
+    CONFIG,
+    WEIGHTS,
+    Adapted,
+    Model,
+    base_name,
+    check_adapter,
+    folders,
+    holder,
+    merge,
+    weight_files,
+)
 from codots.model.device import Place
 from codots.model.renderer import Render
 
@@ -17,45 +30,70 @@ BASE = "base"
 CPU = Place()
 ENDPOINT = "openai:"
 """Prefix of the name of a model behind an endpoint."""
-
-ADAPTER_CONFIG = "adapter_config.json"
-"""File that peft writes beside the weights of an adapter."""
-MERGE = "merge it into the base with peft's merge_and_unload, save that, and give its folder"
+TEMPLATE = "chat_template.jinja"
 LFS_POINTER, LFS_SIZE = b"version https://git-lfs", 1024
 """First bytes of a file that Git LFS has not fetched, and a bound on its size."""
 
 
-def model_folder(name: str | Path) -> Path:
-    """Return the folder of a model, given `base`, a model folder, a run or a checkpoint.
+def model_folder(name: str | Path, base: str | Path | None = None) -> Model:
+    """Return the files of a model, given `base`, a model folder, an adapter, a run or a checkpoint.
 
-    Raises a ValueError that names what is missing.
+    `base` names the base model of an adapter, instead of the adapter's own `base_model_name_or_path`. Raises a
+    ValueError that names what is missing.
     """
+    folder = _found(name)
+    if (folder / CONFIG).is_file():
+        return Adapted(folder, _base_of(folder, base))
+    if base is not None:
+        raise ValueError(f"base={base} is given, but {name} is not a LoRA adapter: it has no {CONFIG}")
+    return folder
+
+
+def _found(name: str | Path) -> Path:
     if str(name) == BASE:
         return Path(str(files("codots.model") / "base"))
     if str(name).startswith(ENDPOINT):
         raise ValueError(f"{name} is an endpoint, which only answers; expected a model folder, or {BASE!r}")
     folder = Path(name)
     for inner in (folder, folder / "model"):
-        if (inner / "config.json").is_file():
+        if (inner / "config.json").is_file() or (inner / CONFIG).is_file():
             return inner
     if not folder.exists():
         expected = f"expected a Hugging Face folder on this machine, or {BASE!r} for the one shipped"
         raise ValueError(f"no model at {str(name)!r}; {expected}{closest(folder, BASE)}")
     stopped = sorted((folder / "checkpoints").glob("step-*/model"))
     hint = f"; its run stopped before the end, and left {stopped[-1].parent}" if stopped else ""
-    if (folder / ADAPTER_CONFIG).is_file():
-        raise ValueError(f"{folder} is a LoRA adapter of {_base_of(folder)} without its base model; {MERGE}")
     raise ValueError(f"{folder} is not a model folder: it has no config.json{hint}")
 
 
-def check_files(folder: Path) -> None:
+def _base_of(adapter: Path, given: str | Path | None) -> Path:
+    """Return the base of an adapter: the given one, or full weights beside it, or the base that it names."""
+    if given is None and (adapter / "config.json").is_file() and weight_files(adapter):
+        return adapter  # as transformers does
+    named = base_name(adapter) if given is None else given
+    if named is None:
+        raise ValueError(f"{adapter} is a LoRA adapter that names no base model; give base=FOLDER")
+    near = [path for path in (adapter / named, Path(named)) if path.exists()] if given is None else []
+    try:
+        base = _found(near[0].resolve() if near else named)
+    except ValueError as error:
+        if given is not None:
+            raise
+        raise ValueError(f"{adapter} is a LoRA adapter of {named}, which is not found; give base=FOLDER") from error
+    if (base / CONFIG).is_file() and not weight_files(base):
+        raise ValueError(f"the base {base} of {adapter} is an adapter itself; expected a model with all weights")
+    return base
+
+
+def check_files(model: Model) -> None:
     """Raise a ValueError that says what a folder holds instead of weights that can be loaded, and what to do."""
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.stat().st_size < LFS_SIZE):
-        if path.read_bytes().startswith(LFS_POINTER):
-            raise ValueError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in {folder}")
-    if (folder / ADAPTER_CONFIG).is_file():
-        raise ValueError(f"{folder} has a LoRA adapter of {_base_of(folder)} beside a model; {MERGE}")
-    if any(folder.glob("*.safetensors")):
+    for folder in folders(model):
+        for path in sorted(path for path in folder.iterdir() if path.is_file() and path.stat().st_size < LFS_SIZE):
+            if path.read_bytes().startswith(LFS_POINTER):
+                raise ValueError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in {folder}")
+    if isinstance(model, Adapted):
+        check_adapter(model.adapter)
+    if weight_files(folder):
         return
     if pickled := sorted(path.name for path in folder.glob("*.bin")):
         raise ValueError(
@@ -65,71 +103,94 @@ def check_files(folder: Path) -> None:
     raise ValueError(f"{folder} has no weights: expected a .safetensors file beside config.json")
 
 
-def _base_of(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "an unknown model"
-
-
-def identity(folder: Path) -> str:
-    """Return a hash of all files in the folder: weights, tokenizer and profile."""
+def identity(model: Model) -> str:
+    """Return a hash of all files of a model: weights, adapter, tokenizer and profile."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != "."):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    for folder in folders(model):
+        for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != "."):
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
-def load_render(folder: Path, thinking: bool = False) -> Render:
+def load_render(model: Model, thinking: bool = False) -> Render:
     """Load a tokenizer as a renderer. Raises ValueError for an unreadable tokenizer or an unsupported chat template."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        eos = eos_ids(folder)
+        tokenizer = _load_tokenizer(model)
+        eos = eos_ids(model)
     except Exception as error:
-        raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{model} cannot be loaded: {str(error).splitlines()[0]}") from error
     return Render(tokenizer, thinking, eos)
 
 
-def eos_ids(folder: Path) -> frozenset[int]:
+def _load_tokenizer(model: Model) -> Any:
+    """Return the tokenizer; that of an adapter may lack a chat template, and then has that of the base."""
+    from transformers import AutoTokenizer
+
+    own, base = holder(model, "tokenizer_config.json"), folders(model)[-1]
+    tokenizer = AutoTokenizer.from_pretrained(own, local_files_only=True)
+    template = holder(model, TEMPLATE) / TEMPLATE
+    if own == base != template.parent:
+        tokenizer.chat_template = template.read_text()
+    elif own != base and not tokenizer.chat_template:
+        tokenizer.chat_template = AutoTokenizer.from_pretrained(base, local_files_only=True).chat_template
+    return tokenizer
+
+
+def eos_ids(model: Model) -> frozenset[int]:
     """Return the EOS ids of `config.json` and `generation_config.json`."""
     ids: list[int] = []
     for name in ("config.json", "generation_config.json"):
-        if (folder / name).is_file():
-            found = json.loads((folder / name).read_text()).get("eos_token_id")
+        if (path := holder(model, name) / name).is_file():
+            found = json.loads(path.read_text()).get("eos_token_id")
             ids += found if isinstance(found, list) else [] if found is None else [found]
     return frozenset(ids)
 
 
-def load_model(folder: Path, place: Place = CPU, thinking: bool = False) -> tuple[Any, Render]:
+def load_model(source: Model, place: Place = CPU, thinking: bool = False) -> tuple[Any, Render]:
     """Load a causal LM and its renderer, and decide how it reads several sequences (`codots.model.path`).
 
-    Raises ValueError with what is missing or does not fit.
+    An adapter is merged into its base. Raises ValueError with what is missing or does not fit.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     from codots.model.path import path_of
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # errors are raised below, in one line
-    check_files(folder)
+    if isinstance(source, Path) and (source / CONFIG).is_file():
+        source = model_folder(source)
+    check_files(source)
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=place.torch_dtype, local_files_only=True, output_loading_info=True
-        )
+        model, found = _load_weights(folders(source)[-1], place)
+        missing = sorted(found["missing_keys"])
+        if isinstance(source, Adapted) and not missing:
+            model = merge(model, source.adapter)
     except Exception as error:
-        raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if missing := sorted(found["missing_keys"]):
-        raise ValueError(f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}")
-    render = load_render(folder, thinking)
+        raise ValueError(f"{source} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if missing:
+        raise ValueError(f"{source} lacks {len(missing)} of the model's weights, such as {missing[0]}")
+    render = load_render(source, thinking)
     if (known := len(render.tokenizer)) > model.config.vocab_size:
-        raise ValueError(f"{folder} has a foreign tokenizer: it has {known} ids, the model {model.config.vocab_size}")
+        raise ValueError(f"{source} has a foreign tokenizer: it has {known} ids, the model {model.config.vocab_size}")
     model = model.to(place.device).eval()
     try:
         path_of(model)
     except ValueError as error:
-        raise ValueError(f"{folder} is not supported: {error}") from error
+        raise ValueError(f"{source} is not supported: {error}") from error
     return model, render
+
+
+def _load_weights(folder: Path, place: Place) -> tuple[Any, dict[str, Any]]:
+    """Load the model of a folder without an adapter that lies beside it; also return which weights were missing."""
+    from transformers import AutoModelForCausalLM
+
+    how = {"dtype": place.torch_dtype, "local_files_only": True, "output_loading_info": True}
+    if not (folder / CONFIG).is_file():
+        loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(folder, **how)
+        return loaded
+    with TemporaryDirectory() as plain:  # transformers would load the adapter, and not merge it
+        for path in folder.iterdir():
+            if path.name not in (CONFIG, WEIGHTS):
+                (Path(plain) / path.name).symlink_to(path.resolve())
+        return _load_weights(Path(plain), place)

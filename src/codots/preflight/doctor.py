@@ -78,7 +78,7 @@ def check_device(config: TrainConfig) -> Iterator[Finding]:
         devices.append("Apple GPU")
     folder = None
     with suppress(ValueError):  # check_model reports a missing model
-        folder = start_folder(config.model, config.init_from)
+        folder = start_folder(config.model, config.init_from, config.base)
     if folder is None:
         yield Finding("device", ", ".join(devices))
         return
@@ -118,7 +118,7 @@ def check_disk(config: TrainConfig) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     checkpoint_size = 0
     with suppress(ValueError):
-        model = start_folder(config.model, config.init_from)
+        model = start_folder(config.model, config.init_from, config.base)
         half = place(model, config.device, config.dtype).dtype != "float32"
         optimizer_bytes = MOMENTS + 4 * half if not config.learner.lora else 0
         checkpoint_size = count_weights(model) * ((2 if half else 4) + optimizer_bytes)
@@ -138,15 +138,15 @@ def check_model(config: TrainConfig) -> Iterator[Finding]:
     from codots.model.path import path_of
     from codots.training.setup import check_prompts, profile_of
 
-    folder = start_folder(config.model, config.init_from)
+    folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
     loaded, _ = load_model(folder, Place(dtype="auto"), profile.thinking)
     check_prompts(config, folder, profile)
     size = sum(parameter.numel() for parameter in loaded.parameters())
     if config.learner.lora:
         check_lora()
-    if config.learner.kl_coef:
-        model_folder(config.learner.reference or config.model)
+    if config.learner.kl_coef and config.learner.reference:
+        model_folder(config.learner.reference)
     model = f"{config.init_from or config.model}: {size:,} parameters, {identity(folder)}, {profile.style}"
     yield Finding("model", f"{model}, {path_of(loaded)}")
 

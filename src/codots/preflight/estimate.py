@@ -15,6 +15,7 @@ from codots.domains.registry import make_pack
 from codots.learner.batch import MicroBatch, micro_batches
 from codots.learner.config import LoraConfig
 from codots.learner.score import PIECE
+from codots.model.adapter import folders
 from codots.model.device import Place, place
 from codots.model.load import load_render
 from codots.model.renderer import Render
@@ -72,12 +73,12 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
     """
     from transformers import AutoConfig
 
-    folder = start_folder(config.model, config.init_from)
+    folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
     check_prompts(config, folder, profile)
     render = load_render(folder, profile.thinking)
     at = remote_place(config) if gib else place(folder, config.device, config.dtype)
-    shape = Shape(AutoConfig.from_pretrained(folder, local_files_only=True), at)
+    shape = Shape(AutoConfig.from_pretrained(folders(folder)[-1], local_files_only=True), at)
     profile = replace(profile, max_model_len=min(profile.max_model_len, shape.config.max_position_embeddings))
     lives = scripted_lives(config, profile, render, 1.0)
     there = gib * GIB if gib else device_memory(at)

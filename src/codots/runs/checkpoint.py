@@ -13,6 +13,7 @@ from typing import Any
 
 from codots.core.files import check_readable, write_atomically, write_folder
 from codots.core.suggest import closest
+from codots.model.adapter import Model, folders
 from codots.model.load import model_folder
 
 STATE = "state.json"
@@ -137,14 +138,14 @@ def find_checkpoint(name: str) -> tuple[Path, dict[str, Any]]:
     return found[-1], verified(found[-1])
 
 
-def start_folder(model: str, init_from: str | None) -> Path:
-    """Return the model folder that a run starts from: the model in `init_from` if that is given, otherwise `model`.
+def start_folder(model: str, init_from: str | None, base: str | None = None) -> Model:
+    """Return the model that a run starts from: that of `init_from` if that is given, otherwise `model` on `base`.
 
-    Raises ValueError if the folder or a file in it cannot be read.
+    Raises ValueError if a folder or a file in it cannot be read.
     """
-    folder = model_folder(find_checkpoint(init_from)[0] if init_from else model)
-    check_readable(folder)
-    return folder
+    found = model_folder(find_checkpoint(init_from)[0]) if init_from else model_folder(model, base)
+    check_readable(*folders(found))
+    return found
 
 
 def _digest(file: Path) -> str:

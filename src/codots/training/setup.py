@@ -17,10 +17,11 @@ from codots.domains.registry import make_pack
 from codots.engine.base import Engine
 from codots.engine.local import LocalEngine
 from codots.engine.worker import SAMPLERS, Plan
+from codots.model.adapter import Model, folders, holder
 from codots.model.device import place
 from codots.model.load import model_folder
 from codots.rollout.fit import check_fits
-from codots.rollout.profile import Profile, load_profile
+from codots.rollout.profile import PROFILE, Profile, load_profile
 from codots.runs.checkpoint import best_checkpoint, find_checkpoint, last_checkpoint, save_checkpoint, score_of
 from codots.runs.folder import MUTABLE_KEYS, open_run
 from codots.runs.loggers import Metrics, check_loggers
@@ -74,10 +75,10 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
         saved = last_checkpoint(run, fingerprint(recipe, without=MUTABLE_KEYS))
     origin = find_checkpoint(config.init_from) if config.init_from and not saved else None
     source = (saved or origin) if config.init_from else None
-    folder = model_folder(source[0] if source else config.model)
-    if config.learner.lora and source:  # the adapter needs the base model; a checkpoint has the merged model
-        folder = model_folder(config.model)
-    check_readable(folder)
+    # With LoRA, the adapter of a checkpoint needs the base model; the model of the checkpoint is merged.
+    whole = source if not config.learner.lora else None
+    folder = model_folder(whole[0]) if whole else model_folder(config.model, config.base)
+    check_readable(*folders(folder))
     profile = profile_of(config, folder)
     entries = entries_of(config, profile)
     if engine is None:
@@ -100,12 +101,12 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     return opened
 
 
-def profile_of(config: TrainConfig, folder: Path) -> Profile:
+def profile_of(config: TrainConfig, folder: Model) -> Profile:
     """Return the profile of the model's folder with the recipe's overrides.
 
     Raises ValueError for an unknown key, a prompt style that a domain of the recipe lacks, or temperature 0.
     """
-    default = load_profile(folder)
+    default = load_profile(holder(folder, PROFILE))
     known = [field.name for field in fields(Profile)]
     if unknown := [key for key in config.profile if key not in known]:
         raise ValueError(nearest(unknown[0], known, "key of profile"))
@@ -171,14 +172,17 @@ def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
-def engine_plan(config: TrainConfig, folder: Path, profile: Profile) -> Plan:
+def engine_plan(config: TrainConfig, folder: Model, profile: Profile) -> Plan:
     """Return the local engine's plan for a recipe."""
-    reference = (config.learner.reference or config.model) if config.learner.kl_coef else None
+    reference = None
+    if config.learner.kl_coef:
+        other = config.learner.reference
+        reference = model_folder(other) if other else model_folder(config.model, config.base)
     return Plan(
         folder,
         profile,
         config.learner,
-        reference=model_folder(reference) if reference else None,
+        reference=reference,
         total_steps=config.steps * config.minibatches,
         make_sampler=SAMPLERS[config.sampler],
         place=place(folder, config.device, config.dtype),
