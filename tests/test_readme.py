@@ -92,7 +92,7 @@ def test_every_recipe_runs_for_two_steps(codots, recipe: Path, tmp_path: Path, q
     text = recipe.read_text()
     command = "pretrain" if "stages:" in text else "train"
     changes = SMALL.split() if command == "train" else ["stages=[{steps: 2, packs_per_step: 2}]", "workers=1"]
-    if "model: models/" in text:  # tests are offline: use a small untrained model of the same architecture
+    if "model: Qwen/" in text:  # tests are offline: use a small untrained model of the same architecture
         changes += [f"model={qwen}", "profile.solve_tokens=12", "profile.update_tokens=16"]
     done = codots(command, recipe, f"run={tmp_path / 'run'}", *changes)
     assert done.code == 0, done.err

@@ -124,8 +124,8 @@ def run_evaluation(
     model: Annotated[
         str,
         typer.Argument(
-            help="Model folder, run folder, LoRA adapter, base (the bundled tiny model) or openai:NAME; or a file of "
-            "settings, such as eval.yaml."
+            help="Model folder, run folder, LoRA adapter, org/name on the Hugging Face hub, base (the bundled tiny "
+            "model) or openai:NAME; or a file of settings, such as eval.yaml."
         ),
     ],
     changes: Settings = None,

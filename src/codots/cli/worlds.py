@@ -133,7 +133,8 @@ def run_play(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Watch a model: model folder, run folder, LoRA adapter, base (the bundled tiny model) or openai:NAME.",
+            help="Watch a model: model folder, run folder, LoRA adapter, org/name on the Hugging Face hub, base (the "
+            "bundled tiny model) or openai:NAME.",
             show_default=False,
         ),
     ] = None,

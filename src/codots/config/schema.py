@@ -119,7 +119,8 @@ class TrainConfig(Config):
     """Worlds to train on: a list of `{domain, preset, pack_size, packs_per_step, profile}`. A recipe with one entry may
     set `domain`, `preset`, `pack_size` and `packs_per_step` at the top level instead."""
     model: FilePath = "base"
-    """Model to start from: a model folder, a LoRA adapter, or `base`, the tiny model included in the package."""
+    """Model to start from: a model folder, a LoRA adapter, an id on the Hugging Face hub such as `Qwen/Qwen3-0.6B`, or
+    `base`, the tiny model included in the package."""
     base: FilePath | None = None
     """Base of a LoRA adapter that is given as `model`, instead of the base that the adapter names."""
     init_from: FilePath | None = None
@@ -224,7 +225,8 @@ class EvalConfig(Config):
     """Settings of `codots eval`, which evaluates one model on held-out packs, with the same packs for every arm."""
 
     model: FilePath
-    """Model to evaluate: a model folder, a run folder, a LoRA adapter, `base`, or `openai:NAME`."""
+    """Model to evaluate: a model folder, a run folder, a LoRA adapter, an id on the Hugging Face hub, `base`, or
+    `openai:NAME`."""
     base: FilePath | None = None
     """Base of a LoRA adapter that is given as `model`, instead of the base that the adapter names."""
     domain: str = "frozen-lake-v1"

@@ -71,7 +71,7 @@ class LearnerConfig(Section):
     entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus."""
     reference: FilePath | None = None
-    """Folder of the reference model of `kl_coef`; the default is the `model` of the recipe."""
+    """Reference model of `kl_coef`; the default is the `model` of the recipe."""
 
     @model_validator(mode="after")
     def _exists(self) -> Self:

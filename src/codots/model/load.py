@@ -23,6 +23,7 @@ from codots.model.adapter import (
     weight_files,
 )
 from codots.model.device import Place
+from codots.model.hub import is_hub_id, snapshot
 from codots.model.renderer import Render
 
 BASE = "base"
@@ -36,7 +37,7 @@ LFS_POINTER, LFS_SIZE = b"version https://git-lfs", 1024
 
 
 def model_folder(name: str | Path, base: str | Path | None = None) -> Model:
-    """Return the files of a model, given `base`, a model folder, an adapter, a run or a checkpoint.
+    """Return the files of a model, given `base`, a model folder, an adapter, a run, a checkpoint or an id of the hub.
 
     `base` names the base model of an adapter, instead of the adapter's own `base_model_name_or_path`. Raises a
     ValueError that names what is missing.
@@ -58,8 +59,10 @@ def _found(name: str | Path) -> Path:
     for inner in (folder, folder / "model"):
         if (inner / "config.json").is_file() or (inner / CONFIG).is_file():
             return inner
+    if is_hub_id(str(name)):
+        return snapshot(str(name))
     if not folder.exists():
-        expected = f"expected a Hugging Face folder on this machine, or {BASE!r} for the one shipped"
+        expected = f"expected a Hugging Face folder on this machine, org/name on the hub, or {BASE!r}"
         raise ValueError(f"no model at {str(name)!r}; {expected}{closest(folder, BASE)}")
     stopped = sorted((folder / "checkpoints").glob("step-*/model"))
     hint = f"; its run stopped before the end, and left {stopped[-1].parent}" if stopped else ""
@@ -79,7 +82,8 @@ def _base_of(adapter: Path, given: str | Path | None) -> Path:
     except ValueError as error:
         if given is not None:
             raise
-        raise ValueError(f"{adapter} is a LoRA adapter of {named}, which is not found; give base=FOLDER") from error
+        line = f"{adapter} is a LoRA adapter of {named}, which is not found; give base=FOLDER ({error})"
+        raise ValueError(line) from error
     if (base / CONFIG).is_file() and not weight_files(base):
         raise ValueError(f"the base {base} of {adapter} is an adapter itself; expected a model with all weights")
     return base
