@@ -44,6 +44,14 @@ DELTA = {
     "linear_value_head_dim": 8,
     "layer_types": ["linear_attention", "full_attention"],
 }
+LLAMA4 = {"attention_chunk_size": 16, "intermediate_size_mlp": 48, "num_local_experts": 2}
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "depth": 1} | {
+    "num_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "out_hidden_size": 32,
+}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 9.0, 12.0]}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -81,15 +89,26 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "deepseek_v3": LATENT
     | {"num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "qwen3_5_text": DELTA,
+    "qwen3_5": {"text_config": DELTA, "vision_config": VISION},
+    "gemma3": {"text_config": {"sliding_window": 5, "query_pre_attn_scalar": 8}, "vision_config": VISION},
+    "llama4": {"text_config": LLAMA4, "vision_config": VISION},
+    "mistral3": {"text_config": {"model_type": "mistral"}, "vision_config": VISION},
+    "qwen3_vl": {
+        "text_config": {"rope_parameters": MROPE},
+        "vision_config": VISION | {"deepstack_visual_indexes": [0]},
+    },
     "qwen3_next": DELTA | EXPERTS | {"shared_expert_intermediate_size": 16},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
-    "llama4_text": {"attention_chunk_size": 16, "intermediate_size_mlp": 48, "num_local_experts": 2},
+    "llama4_text": LLAMA4,
     "mamba": {"state_size": 4},
     "falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8},
     "gpt2": GPT2,
     "gpt_neox": {},
     "gptj": GPT2 | {"rotary_dim": 4},
     "bloom": {"n_head": 4, "n_layer": 2},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128},
+    "falcon": {"num_ln_in_parallel_attn": None},
+    "falcon, alibi": {"alibi": True, "new_decoder_architecture": False, "multi_query": False},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "bert": {},
 }
@@ -136,13 +155,13 @@ def main() -> None:
 def make_model(name: str, **changes: Any) -> Any:
     """Return a small model whose attention matters, since its weights are large; `changes` are keys of its config."""
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = CONFIG_MAPPING[name.partition(",")[0]](**{**SIZES, **ARCHITECTURES[name], **changes})
+    from codots.model.kind import auto_class
+
+    config = make_config(name, **changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config).eval()
+        model = auto_class(config).from_config(config).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
@@ -150,6 +169,18 @@ def make_model(name: str, **changes: Any) -> Any:
                 elif parameter.ndim == 1:  # norms and biases, which begin as ones and zeros
                     parameter.add_(torch.randn_like(parameter) / 8)
     return model
+
+
+def make_config(name: str, **changes: Any) -> Any:
+    """Return a config with the sizes that its class has; those of a multimodal model are of its text part."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    own = ARCHITECTURES[name]
+    if text := own.get("text_config"):
+        return CONFIG_MAPPING[name](**own | {"text_config": SIZES | text | changes})
+    kind = CONFIG_MAPPING[name.partition(",")[0]]
+    known = {*kind().to_dict(), *kind.attribute_map}
+    return kind(**{key: value for key, value in SIZES.items() if key in known} | own | changes)
 
 
 def measure(name: str) -> Row:

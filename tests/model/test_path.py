@@ -14,11 +14,15 @@ from codots.model.load import load_model
 from codots.model.path import ForwardPath, path_of, read_alone
 from tests.qwen import make_qwen_tokenizer
 
-ROWS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "mixtral")
+ROWS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "mixtral", "gemma3", "mistral3", "qwen3_vl")
 ALONE = {
     "qwen3_5_text": "layer 0 is linear_attention",
     "lfm2": "layer 0 is conv",
     "llama4_text": "layer 0 is chunked_attention",
+    "qwen3_5": "layer 0 is linear_attention",
+    "mpt": "MptAttention (layer 0) has an attention of its own",
+    "bloom": "BloomAttention does not take packed rows",
+    "falcon": "FalconAttention does not take packed rows",
     "gptj": "GPTJAttention (layer 0) has an attention of its own",
     "gemma2": "Gemma2Attention uses softcap, which this attention does not support",
     "phi3, longrope": "its rotary embedding (longrope) changes beyond 16 ids",

@@ -15,7 +15,7 @@ from codots.domains.registry import make_pack, register
 from codots.learner.batch import micro_batches
 from codots.learner.config import LoraConfig
 from codots.learner.lora import adapt, adapters
-from codots.model.attention import run
+from codots.model.attention import run, use_row_attention
 from codots.model.device import Place, count_weights
 from codots.model.load import load_model, load_render
 from codots.preflight.estimate import GIB, PACKS, changes_that_fit, estimate, memory, smaller_recipes
@@ -107,7 +107,7 @@ def test_the_saved_bytes_of_a_layer_cover_what_autograd_saves(shape, recipe, qwe
     config = recipe()
     lives = dry_run(packs_of(config), PROFILE, load_render(qwen), 1.0)
     part = next(micro_batches(grouped(lives, 2), 700))
-    saved, models = {}, [shape.with_layers(n, "cpu") for n in (1, 2)]
+    saved, models = {}, [use_row_attention(shape.with_layers(n, "cpu")) for n in (1, 2)]
 
     def pack(tensor):
         saved[tensor.untyped_storage().data_ptr()] = tensor
@@ -126,7 +126,7 @@ def test_the_saved_bytes_of_a_layer_cover_what_autograd_saves(shape, recipe, qwe
         sum(rows.queries_BT.numel() * rows.width for rows in part.rows("cpu").parts) * shape.config.num_attention_heads
     )
     assert counts[1] - counts[0] <= shape.saved_bytes(part) <= 1.15 * (counts[1] - counts[0]) + 2 * 4 * shares
-    assert _saved_bytes(shape.with_layers(1, "meta"), part) > 0
+    assert _saved_bytes(use_row_attention(shape.with_layers(1, "meta")), part, True) > 0
 
 
 def test_every_change_reduces_memory_and_the_first_that_fits_is_named(recipe, shape, qwen):

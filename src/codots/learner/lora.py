@@ -59,7 +59,8 @@ def target_layers(model: Any, targets: Sequence[str]) -> dict[str, Any]:
     Raises ValueError if the model has no such layer.
     """
     head = model.get_output_embeddings()  # may be tied to the embedding, which must not change
-    linear = {name: m for name, m in model.named_modules() if type(m) in (torch.nn.Linear, Conv1D) and m is not head}
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head}
+    linear = {name: layer for name, layer in linear.items() if layer.weight.requires_grad}  # not those for images
     if not linear:
         raise ValueError(f"{type(model).__name__} has no linear layer that LoRA could adapt")
     if ALL_LINEAR in targets:

@@ -125,11 +125,19 @@ def _layer_forward(
     return layer(hidden[0], rows, position_embeddings)[None]
 
 
-def _model_forward(self: Any, *, input_ids: Tensor, position_ids: Tensor, rows: Any, **_: Any) -> Any:
-    """Run a pass from ids to the last hidden state, without the lookups and checks of transformers."""
+def _model_forward(
+    self: Any,
+    *,
+    input_ids: Tensor | None = None,
+    inputs_embeds: Tensor | None = None,
+    position_ids: Tensor,
+    rows: Any,
+    **_: Any,
+) -> Any:
+    """Run a pass from ids, or from their embeddings, to the last hidden state, without the checks of transformers."""
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
-    hidden = self.embed_tokens(input_ids)
+    hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
     angles = self.rotary_emb(hidden, position_ids)
     for layer in self.layers:
         hidden = layer(hidden, rows=rows, position_embeddings=angles)

@@ -24,6 +24,7 @@ from codots.model.adapter import (
 )
 from codots.model.device import Place
 from codots.model.hub import is_hub_id, snapshot
+from codots.model.kind import auto_class, read_config, text_config, train_text_only
 from codots.model.renderer import Render
 
 BASE = "base"
@@ -175,9 +176,9 @@ def load_model(source: Model, place: Place = CPU, thinking: bool = False) -> tup
     if missing:
         raise ValueError(f"{source} lacks {len(missing)} of the model's weights, such as {missing[0]}")
     render = load_render(source, thinking)
-    if (known := len(render.tokenizer)) > model.config.vocab_size:
-        raise ValueError(f"{source} has a foreign tokenizer: it has {known} ids, the model {model.config.vocab_size}")
-    model = model.to(place.device).eval()
+    if (known := len(render.tokenizer)) > (size := text_config(model).vocab_size):
+        raise ValueError(f"{source} has a foreign tokenizer: it has {known} ids, the model {size}")
+    model = train_text_only(model.to(place.device).eval())
     try:
         path_of(model)
     except ValueError as error:
@@ -187,11 +188,10 @@ def load_model(source: Model, place: Place = CPU, thinking: bool = False) -> tup
 
 def _load_weights(folder: Path, place: Place) -> tuple[Any, dict[str, Any]]:
     """Load the model of a folder without an adapter that lies beside it; also return which weights were missing."""
-    from transformers import AutoModelForCausalLM
-
     how = {"dtype": place.torch_dtype, "local_files_only": True, "output_loading_info": True}
     if not (folder / CONFIG).is_file():
-        loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(folder, **how)
+        kind = auto_class(read_config(folder))
+        loaded: tuple[Any, dict[str, Any]] = kind.from_pretrained(folder, trust_remote_code=False, **how)
         return loaded
     with TemporaryDirectory() as plain:  # transformers would load the adapter, and not merge it
         for path in folder.iterdir():

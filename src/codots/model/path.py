@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from codots.model.attention import Rows, run, use_row_attention
+from codots.model.kind import text_config
 
 LENGTHS = (7, 19, 2, 12)
 """Lengths of the random sequences; the longest is also read in two parts."""
@@ -63,6 +64,24 @@ def path_of(model: Any) -> ForwardPath:
     return path
 
 
+def rows_fit_shape(model: Any) -> bool:
+    """Return whether packed rows reach every layer of a model on the meta device, whose logits cannot be compared.
+
+    The row attention is installed if they do.
+    """
+    own, seen = model.config._attn_implementation, dict[int, int | None]()
+    if _unfit_config(text_config(model), _switches_of(model)):
+        return False
+    try:
+        _packed(use_row_attention(model), _random_ids(model), seen)
+    except Exception:
+        seen.clear()
+    if fits := set(range(text_config(model).num_hidden_layers)) <= set(seen):
+        return fits
+    model.set_attn_implementation(own)
+    return fits
+
+
 def read_alone(model: Any, ids_L: Tensor, path: ForwardPath) -> Tensor:
     """Return the model's output for one sequence, (L, V), or (L, hidden) for the part of it below the LM head.
 
@@ -82,7 +101,7 @@ def last_only(model: Any) -> dict[str, int]:
 
 
 def _choose(model: Any) -> ForwardPath:
-    switches = tuple(sorted(set(_switches(getattr(model.config, "rope_parameters", None)))))
+    switches = _switches_of(model)
     probes = [ids[: min(switches, default=None)] for ids in _random_ids(model)]
     longest = max(probes, key=len)
     half = len(longest) // 2
@@ -93,7 +112,7 @@ def _choose(model: Any) -> ForwardPath:
         raise ValueError(f"{type(model).__name__} cannot read a sequence of ids: {_line(error)}") from error
     if not _equal(start, whole[:half]):
         raise ValueError(f"{_layer_class(model)} is not causal: the logits of an id depend on later ids")
-    if why := _unfit_config(model.config, switches) or _unfit_rows(model, probes, torch.cat(alone)):
+    if why := _unfit_config(text_config(model), switches) or _unfit_rows(model, probes, torch.cat(alone)):
         return ForwardPath(False, why, _is_cache_right(model, longest, half, whole), switches)
     return ForwardPath()
 
@@ -112,7 +131,7 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 def _random_ids(model: Any) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.config.vocab_size, (sum(LENGTHS),), generator=generator)
+    ids = torch.randint(text_config(model).vocab_size, (sum(LENGTHS),), generator=generator)
     return list(torch.split(ids.to(model.device), list(LENGTHS)))
 
 
@@ -127,6 +146,10 @@ def _equal(some: Tensor, others: Tensor) -> bool:
     tolerance = TOLERANCE.get(others.dtype, HALF_TOLERANCE)
     spread = (others.float() - others.float().mean(-1, keepdim=True)).square().mean().sqrt()
     return bool((some.float() - others.float()).square().mean().sqrt() <= tolerance * spread)
+
+
+def _switches_of(model: Any) -> tuple[int, ...]:
+    return tuple(sorted(set(_switches(getattr(text_config(model), "rope_parameters", None)))))
 
 
 def _switches(parameters: Any) -> Iterator[int]:
@@ -189,13 +212,13 @@ def _packed(model: Any, probes: list[Tensor], seen: dict[int, int | None]) -> Te
 
 
 def _difference(model: Any, seen: dict[int, int | None], packed_NC: Tensor, alone_NC: Tensor) -> str:
-    if unseen := sorted(set(range(model.config.num_hidden_layers)) - set(seen)):
+    if unseen := sorted(set(range(text_config(model).num_hidden_layers)) - set(seen)):
         return f"{_layer_class(model, seen)} (layer {unseen[0]}) has an attention of its own"
     if not _equal(packed_NC, alone_NC):
         off = (packed_NC.float() - alone_NC.float()).abs().max()
         return f"packed rows change logits by up to {float(off):.2g} in {_layer_class(model)}"
     for layer, window in seen.items():
-        if window != (expected := _window(model.config, layer)):
+        if window != (expected := _window(text_config(model), layer)):
             return f"{_layer_class(model)} (layer {layer}) has a window of {expected}, packed rows one of {window}"
     return ""
 

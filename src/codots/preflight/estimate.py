@@ -12,11 +12,12 @@ from typing import Any
 
 from codots.config.schema import TrainConfig
 from codots.domains.registry import make_pack
-from codots.learner.batch import MicroBatch, micro_batches
+from codots.learner.batch import MicroBatch
 from codots.learner.config import LoraConfig
 from codots.learner.score import PIECE
 from codots.model.adapter import folders
 from codots.model.device import Place, place
+from codots.model.kind import read_config
 from codots.model.load import load_render
 from codots.model.renderer import Render
 from codots.preflight.model_shape import Shape
@@ -71,15 +72,13 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
     The memory is that of replies of maximum length. The time is that of replies of half the maximum length; it is not
     estimated if the run does not fit into memory. Raises ValueError for a recipe that cannot run.
     """
-    from transformers import AutoConfig
-
     folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
     check_prompts(config, folder, profile)
     render = load_render(folder, profile.thinking)
     at = remote_place(config) if gib else place(folder, config.device, config.dtype)
-    shape = Shape(AutoConfig.from_pretrained(folders(folder)[-1], local_files_only=True), at)
-    profile = replace(profile, max_model_len=min(profile.max_model_len, shape.config.max_position_embeddings))
+    shape = Shape(read_config(folders(folder)[-1]), at)
+    profile = replace(profile, max_model_len=min(profile.max_model_len, shape.positions))
     lives = scripted_lives(config, profile, render, 1.0)
     there = gib * GIB if gib else device_memory(at)
     parts = memory(config, profile, shape, lives)
@@ -148,7 +147,7 @@ def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryR
     workers = config.workers if shape.place.device == "cpu" else 1
     lora = config.learner.lora
     new = shape.adapters(lora.rank, lora.targets) if lora else 0
-    learned, half = new or shape.weights, shape.itemsize < 4
+    learned, half = new or shape.trained, shape.itemsize < 4
     rows = -(-config.packs_per_step * config.group_size // workers)
     slots = min(rows, SESSIONS, max(1, int(config.kv_cache_gib * GIB) // (profile.max_model_len * shape.bytes_per_id)))
     width = min(profile.max_model_len, 1 << (max(life.longest for life in lives) - 1).bit_length())
@@ -170,7 +169,7 @@ def backward_bytes(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> fl
     """Return the peak bytes of memory of the costliest forward and backward pass."""
     # the longest lives, at most one per pack of a step
     longest = sorted(lives, key=lambda life: life.passes, reverse=True)[: config.packs_per_step]
-    parts = micro_batches(grouped(longest, config.group_size), config.learner.max_microbatch_tokens)
+    parts = shape.micro_batches(grouped(longest, config.group_size), config.learner.max_microbatch_tokens)
     part = max(
         parts, key=lambda part: scored_tokens(part) * shape.vocabulary + len(part.ids) * shape.width * shape.layers
     )
@@ -234,7 +233,8 @@ def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> dict
     rows = -(-config.packs_per_step * config.group_size // workers)
     speed = time_passes(shape, lives, min(rows, 64), config.learner.gradient_checkpointing)
     samples = [sample for life in lives for sample in life.samples]
-    learned = sum(len(part.ids) for part in micro_batches(samples, config.learner.max_microbatch_tokens)) / len(lives)
+    parts = shape.micro_batches(samples, config.learner.max_microbatch_tokens)
+    learned = sum(len(part.ids) for part in parts) / len(lives)
     read = sum(len(sample.ids) - sum(sample.mask) for sample in samples) / len(lives)
     worlds = sum(life.seconds for life in lives) / len(lives)
     return {

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from codots.learner.batch import MicroBatch
+from codots.core.transcript import Sample
+from codots.learner.batch import MicroBatch, micro_batches
 from codots.learner.lora import target_layers
-from codots.model.attention import run, use_row_attention
+from codots.model.attention import run
 from codots.model.device import Place
+from codots.model.kind import auto_class, max_positions, train_text_only
+from codots.model.path import rows_fit_shape
 from codots.sampler.cache import bytes_per_id
 
 
@@ -24,30 +27,48 @@ class Shape:
 
     def __init__(self, config: Any, place: Place) -> None:
         self.config, self.place = config, place
-        self.layers, self.vocabulary = int(config.num_hidden_layers), int(config.vocab_size)
-        self.width = int(config.hidden_size)
+        text = config.get_text_config()
+        self.layers, self.vocabulary = int(text.num_hidden_layers), int(text.vocab_size)
+        self.width, self.positions = int(text.hidden_size), max_positions(text)
         self.itemsize = int(place.torch_dtype.itemsize)
 
     def with_layers(self, count: int, device: str) -> Any:
         """Return a model with random weights and `count` layers."""
-        from transformers import AutoModelForCausalLM
-
         config = deepcopy(self.config)
-        config.num_hidden_layers = count
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:count]
+        text = config.get_text_config()
+        text.num_hidden_layers = count
+        if text.to_dict().get("layer_types"):  # some configs derive it from other keys
+            text.layer_types = text.layer_types[:count]
         with torch.device(device):
-            return use_row_attention(AutoModelForCausalLM.from_config(config, dtype=self.place.torch_dtype))
+            return train_text_only(auto_class(config).from_config(config, dtype=self.place.torch_dtype))
 
     @cached_property
     def _one_and_two(self) -> tuple[Any, Any]:
         return self.with_layers(1, "meta"), self.with_layers(2, "meta")
 
     @cached_property
+    def rows(self) -> bool:
+        """Whether the model reads packed rows; otherwise it reads each sequence alone."""
+        fit = [rows_fit_shape(model) for model in self._one_and_two]  # installs the row attention in both
+        return all(fit)
+
+    @cached_property
     def weights(self) -> int:
         """Number of weights of the model."""
-        one, two = (sum(int(p.numel()) for p in model.parameters()) for model in self._one_and_two)
+        return self._extrapolated(lambda weight: True)
+
+    @cached_property
+    def trained(self) -> int:
+        """Number of weights that are trained without LoRA: all, or those that read text."""
+        return self._extrapolated(lambda weight: bool(weight.requires_grad))
+
+    def _extrapolated(self, counts: Callable[[Any], bool]) -> int:
+        one, two = (sum(int(p.numel()) for p in m.parameters() if counts(p)) for m in self._one_and_two)
         return one + (two - one) * (self.layers - 1)
+
+    def micro_batches(self, samples: Sequence[Sample], tokens: int) -> list[MicroBatch]:
+        """Return the micro-batches of the learner, which have one sample each if the model reads each alone."""
+        return list(micro_batches(samples, tokens if self.rows else 0))
 
     @property
     def bytes_per_id(self) -> int:
@@ -60,12 +81,19 @@ class Shape:
         return sum(sum(layer.weight.shape) for layer in layers.values()) * rank * self.layers
 
     def saved_bytes(self, part: MicroBatch) -> int:
-        """Return the bytes that one layer saves for the backward pass of a micro-batch."""
-        one, two = (_saved_bytes(model, part) for model in self._one_and_two)
+        """Return the bytes that one layer saves for the backward pass of a micro-batch.
+
+        Raises ValueError if the model cannot run without weights.
+        """
+        try:
+            one, two = (_saved_bytes(model, part, self.rows) for model in self._one_and_two)
+        except Exception as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"cannot count the memory of {type(self._one_and_two[0]).__name__}: {line}") from error
         return int(two - one)
 
 
-def _saved_bytes(model: Any, part: MicroBatch) -> int:
+def _saved_bytes(model: Any, part: MicroBatch, rows: bool) -> int:
     sizes = {parameter.untyped_storage()._cdata: 0 for parameter in model.parameters()}
     tensors = []
 
@@ -75,8 +103,21 @@ def _saved_bytes(model: Any, part: MicroBatch) -> int:
         tensors.append(tensor)  # keeps the storage alive, so that its id is not reused
         return tensor
 
+    ids = torch.tensor(part.ids, device="meta")
     starts = zip(part.shared, part.nodes, strict=True)
     positions = torch.cat([torch.arange(s, len(nodes)) for s, nodes in starts]).to("meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        run(model.base_model, torch.tensor(part.ids, device="meta"), positions, part.rows("meta"))
+        if rows:
+            run(model.base_model, ids, positions, part.rows("meta"))
+        else:
+            _read_alone(model.base_model, ids[None])
     return sum(sizes.values())
+
+
+def _read_alone(model: Any, ids_1L: torch.Tensor) -> None:
+    # Most models read the values of other masks, which the meta device does not have. Some take only others.
+    unmasked = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids_1L.device)
+    try:
+        model(input_ids=ids_1L, attention_mask=unmasked, use_cache=False)
+    except (ValueError, IndexError):
+        model(input_ids=ids_1L, use_cache=False)

@@ -13,9 +13,9 @@ import torch
 
 from codots.core.deadline import run_loop
 from codots.core.transcript import Sample
-from codots.learner.batch import micro_batches
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
+from codots.model.kind import text_config
 from codots.preflight.model_shape import Shape
 from codots.rollout.fit import DryRun
 from codots.sampler.base import SamplingParams
@@ -68,7 +68,7 @@ def _timed(
     read = max(0.0, one_token - sampled) / sum(map(len, prompts))
     learner = LocalLearner(model, LearnerConfig(gradient_checkpointing=recompute, max_microbatch_tokens=TOKENS))
     batch = _first_episodes(samples)
-    ids = sum(len(part.ids) for part in micro_batches(batch, TOKENS))
+    ids = sum(len(part.ids) for part in shape.micro_batches(batch, TOKENS))
     return sampled, read, _median(clock, lambda: learner.forward_backward(batch, ids)) / ids
 
 
@@ -98,7 +98,7 @@ def _sample(model: Any, prompts: Sequence[list[int]], count: int) -> None:
 
     async def one(i: int) -> None:
         ids = [
-            i % model.config.vocab_size,
+            i % text_config(model).vocab_size,
             *prompts[i],
         ]  # distinct first tokens, because the sampler reads a shared prefix only once
         async with sampler.session(("trial", i)) as session:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from codots.model.attention import shared_prefix
+from codots.model.kind import text_config
 
 BLOCK = 8
 """Block size of the prefix search, in token ids. A common prefix shorter than one block is computed again."""
@@ -162,9 +163,10 @@ def shares(wanted: Sequence[int], budget: int) -> list[int]:
 
 def bytes_per_id(model: Any) -> int:
     """Return the size of the keys and values of one token id, in bytes."""
-    config = model.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    config = text_config(model)
+    queries = getattr(config, "num_attention_heads", None) or 1  # a model without attention keeps a state instead
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    width = getattr(config, "head_dim", None) or config.hidden_size // queries
     return int(2 * config.num_hidden_layers * heads * width * model.dtype.itemsize)
 
 

@@ -13,6 +13,7 @@ import torch
 from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
 from codots.model.attention import Rows, run
+from codots.model.kind import max_positions, text_config
 from codots.model.path import path_of
 from codots.sampler.base import CACHE_BYTES, SESSIONS, SamplingParams
 from codots.sampler.cache import SlotCache, bytes_per_id
@@ -94,7 +95,7 @@ class LocalSampler:
         self.model, self.path = model, path_of(model)
         self.device = model.device
         self.stop_ids = stop_ids
-        self.max_length = min(int(model.config.max_position_embeddings), max_length or 2**31)
+        self.max_length = min(max_positions(text_config(model)), max_length or 2**31)
         self.version = 0
         self.generation = 0
         """Number of times that weights were loaded."""
