@@ -211,7 +211,7 @@ def test_a_life_whose_endpoint_fails_is_missing_and_the_others_are_complete(serv
     engine = EndpointEngine(endpoint(server, at_once=1))
     jobs = [Job(pack, NONE, Profile(solve_tokens=5).episode_params(), ("t", i)) for i, pack in enumerate(packs)]
     finished = []
-    lives = engine.rollout(jobs, STAGE_TIMEOUT, finished.append)
+    lives = engine.rollout(jobs, STAGE_TIMEOUT, lambda index, life: finished.append(life))
     assert [life.failure is None for life in lives] == [True, False, True]
     assert lives[1].failure.startswith(f"EndpointError: openai:m at {server.url} gave no answer in 3 tries")
     assert len(finished) == 3
