@@ -92,7 +92,7 @@ def writable(path: Path) -> None:
 
 
 def check_readable(*folders: Path) -> None:
-    """Raise ValueError if a file of a folder cannot be read, such as for lack of permission."""
+    """Raise ValueError if a file in these folders cannot be read, such as for lack of permission."""
     for path in (path for folder in folders for path in folder.iterdir()):
         if path.is_file():
             try:

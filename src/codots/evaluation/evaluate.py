@@ -168,8 +168,8 @@ class _Evaluator:
         options: dict[str, Any] = config.model_dump(
             include={"temperature", "profile", "workers", "device", "extra_body"}
         )
-        options["base"] = config.base if model == config.model else None
-        self.model = OpenModel(model, config.domain, **options, budget=budget)
+        base = config.base if model == config.model else None
+        self.model = OpenModel(model, config.domain, **options, budget=budget, base=base)
         self.seed, self.timeout = config.seed, config.stage_timeout
         profile = self.model.profile
         self.style, self.strategy, self.params = profile.style, profile.strategy(), profile.episode_params()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from codots.context.rewrite import CLOSE, OPEN
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
 from codots.domains.base import Pack
+from codots.model.adapter import Model, folders
 from codots.model.load import load_render
 from codots.model.renderer import Render
 from codots.rollout.profile import Profile
@@ -36,22 +36,22 @@ class DryRun:
         return max((len(sample.ids) for sample in self.samples), default=0)
 
 
-def window(folder: Path) -> int:
+def window(model: Model) -> int:
     """Return the maximum length of an episode that a model's positions allow, in tokens."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+        config = AutoConfig.from_pretrained(folders(model)[-1], local_files_only=True).get_text_config()
     except Exception as error:
-        raise ValueError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{model} cannot be loaded: {str(error).splitlines()[0]}") from error
     return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
 
-def check_fits(folder: Path, wanted: Sequence[tuple[Pack, Profile]]) -> None:
-    """Raise ValueError if the first prompt of a pack leaves no room for a reply of the model in this folder."""
-    positions = window(folder)
+def check_fits(model: Model, wanted: Sequence[tuple[Pack, Profile]]) -> None:
+    """Raise ValueError if the first prompt of a pack leaves no room for a reply of the model."""
+    positions = window(model)
     for pack, profile in wanted:
-        check_fit(pack, profile, load_render(folder, profile.thinking), positions)
+        check_fit(pack, profile, load_render(model, profile.thinking), positions)
 
 
 def check_fit(pack: Pack, profile: Profile, render: Render, positions: int = 2**31) -> None:

@@ -141,7 +141,7 @@ def find_checkpoint(name: str) -> tuple[Path, dict[str, Any]]:
 def start_folder(model: str, init_from: str | None, base: str | None = None) -> Model:
     """Return the model that a run starts from: that of `init_from` if that is given, otherwise `model` on `base`.
 
-    Raises ValueError if a folder or a file in it cannot be read.
+    Raises ValueError if a file of it cannot be read.
     """
     found = model_folder(find_checkpoint(init_from)[0]) if init_from else model_folder(model, base)
     check_readable(*folders(found))

@@ -123,11 +123,11 @@ def entry_profile(profile: Profile, world: WorldConfig) -> Profile:
     return replace(profile, **world.profile).fits(world.domain)
 
 
-def check_prompts(config: TrainConfig, folder: Path, profile: Profile) -> None:
-    """Raise ValueError if the first prompt of an entry of `worlds` does not fit into the model in this folder."""
+def check_prompts(config: TrainConfig, model: Model, profile: Profile) -> None:
+    """Raise ValueError if the first prompt of an entry of `worlds` does not fit into the model."""
     packs = [make_pack(world.domain, world.preset, "train", 0, world.pack_size) for world in config.worlds]
     wanted = zip(packs, config.worlds, strict=True)
-    check_fits(folder, [(pack, entry_profile(profile, world)) for pack, world in wanted])
+    check_fits(model, [(pack, entry_profile(profile, world)) for pack, world in wanted])
 
 
 def entries_of(config: TrainConfig, profile: Profile) -> tuple[Entry, ...]:
