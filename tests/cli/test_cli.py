@@ -910,3 +910,40 @@ def test_a_command_has_the_defaults_of_its_function(command, function):
     for name in shared:
         default = called[name].default
         assert typed[name].default == (",".join(default) if isinstance(default, tuple) else default), name
+
+
+def test_rescore_prints_the_table_of_the_evaluation_and_writes_new_rows(home, codots):
+    evaluated = strict(codots("eval", "eval.yaml", "rows=rows.jsonl", "--json").out)
+    found = strict(codots("rescore", "rows.jsonl", "--json").out)
+    changes = found.pop("rescored")
+    assert {arm: (c["rescored"], c["changed"], c["why"]) for arm, c in changes.items()} == {
+        arm: (4, 0, {}) for arm in ("own", "null")
+    }
+    assert found | {"model": "model"} == evaluated
+    assert Path("rows.rescored.jsonl").read_bytes() == Path("rows.jsonl").read_bytes()
+    table = codots("rescore", "rows.jsonl", "--out", "other.jsonl").out
+    assert all(
+        word in table for word in ("own reward", "lift", "changed", "diverged", "the new rows are in other.jsonl")
+    )
+    for line, args in (
+        ("codots: rows.jsonl exists; remove it, or give --out ANOTHER\n", ("rows.jsonl", "--out", "rows.jsonl")),
+        ("holds no recorded episodes; expected the file of", ("eval.yaml",)),
+        ("no rows at nowhere; expected a run folder or a .jsonl file", ("nowhere",)),
+        ("no rows in model; expected rollouts, or the file of an evaluation", ("model",)),
+    ):
+        ended = codots("rescore", *args)
+        assert (ended.code, ended.out) == (2, "")
+        assert line in ended.err
+
+
+def test_rescore_of_a_run_says_what_diverged(home, codots):
+    codots("train", "recipe.yaml")
+    path = Path("run/rollouts/step-000001.jsonl")
+    text = path.read_text()
+    path.write_text(re.sub(r'"hash": "\w+"', '"hash": "0"', text, count=1))
+    done = codots("rescore", "run")
+    assert "training: tasks re-scored" in done.out
+    assert re.search(r"step-000001.jsonl, own: 2 tasks diverged; sample again; the first at position 0", done.err)
+    assert "not a random sample" in done.err
+    codots("report", "run/rescored")
+    assert Path("run/rescored/report.html").is_file()

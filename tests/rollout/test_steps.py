@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+from dataclasses import replace
 from itertools import cycle
 
 import pytest
@@ -15,7 +16,7 @@ from codots.domains.registry import make_pack
 from codots.model.alphabet import END, make_render
 from codots.rollout.life import Job, rollouts
 from codots.rollout.profile import EpisodeParams
-from codots.rollout.steps import FORMAT_PENALTY, Episode, Given, LifeSteps, Own, SolveSteps, UpdateSteps
+from codots.rollout.steps import FORMAT_PENALTY, Episode, Given, LifeSteps, Own, SolveSteps, UpdateSteps, prompt_record
 from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 from codots.sampler.scripted import scripted
@@ -126,6 +127,7 @@ def plain_life(job, answer, render):
         episodes.append(
             Episode("solve", j, step.reward, z, None, step.stop or "done", tuple(turns), seen, transcript, stop.value)
         )
+        episodes[-1] = replace(episodes[-1], prompt=prompt_record(prompt, "natural", strategy))
         if isinstance(job.contexts, Given) or j + 1 == len(job.pack.tasks):
             continue
         trajectory = Trajectory(rules, tuple(turns), seen, step.reward, step.feedback)
@@ -135,6 +137,7 @@ def plain_life(job, answer, render):
         reward, stop = (-FORMAT_PENALTY, "malformed") if parsed.failure else (0.0, "ok")
         turns, outcome = (Turn(prompt.user, text),), parsed.failure or ""
         episodes.append(Episode("update", j, reward, z, parsed.context, stop, turns, outcome, transcript, end.value))
+        episodes[-1] = replace(episodes[-1], prompt=prompt_record(prompt, params.style, strategy))
         z = parsed.context
     return tuple(episodes)
 

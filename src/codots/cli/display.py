@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from codots.config.schema import TrainConfig
     from codots.domains.catalog import DomainInfo
     from codots.evaluation.evaluate import Report
+    from codots.evaluation.rescore import Change
     from codots.preflight.doctor import Finding
     from codots.preflight.estimate import Estimate
     from codots.training.train import StepReport
@@ -239,6 +240,8 @@ def report_table(report: Report) -> Table:
             table.add_row(f"{arm}: {count} replies {UNANSWERED[end][0]}", style="yellow")
         if curves.cut_updates >= 0.01:
             table.add_row(f"{arm}: {curves.cut_updates:.0%} of rewrites cut at update_tokens", style="yellow")
+        if curves.diverged:
+            table.add_row(f"{arm}: diverged, sample again", *map(str, curves.diverged), style="red")
         if curves.missing:
             table.add_row(f"{arm}: {curves.missing} lives are missing", style="red")
     table.add_section()
@@ -249,6 +252,20 @@ def report_table(report: Report) -> Table:
     table.add_section()
     for name in ("floor", "bayes", "ceiling"):
         table.add_row(name, *(f"{value:.3f}" for value in getattr(report, name)))
+    return table
+
+
+def changes_table(title: str, changes: dict[str, Change]) -> Table:
+    """Return a table of what re-scoring changed, by arm."""
+    table = Table("", title=title)
+    for name in ("tasks", "changed", "updates changed", "diverged", "missing"):
+        table.add_column(name, justify="right")
+    for j in range(max((len(change.before) for change in changes.values()), default=0)):
+        table.add_column(f"position {j}", justify="right")
+    for arm, c in changes.items():
+        counts = (c.rescored, c.changed, c.updates, c.diverged, c.missing)
+        means = (f"{before:.3f} -> {after:.3f}" for before, after in zip(c.before, c.after, strict=True))
+        table.add_row(arm, *map(str, counts), *means)
     return table
 
 

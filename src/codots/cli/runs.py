@@ -1,4 +1,4 @@
-"""Commands that train and evaluate models: train, config, pretrain, eval, demo."""
+"""Commands that train and evaluate models: train, config, pretrain, eval, rescore, demo."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from codots.cli.app import AsJson, Base, Changes, Packs, Recipe, Settings, app, 
 
 if TYPE_CHECKING:
     from codots.config.schema import EvalConfig, TrainConfig
+    from codots.evaluation.rescore import Change
 
 
 @app.command()
@@ -174,6 +175,60 @@ def _forecast(config: EvalConfig, as_json: bool) -> None:
     typer.echo(
         "# estimated with scripted policies: with their replies, and with replies of maximum length; nothing was sent"
     )
+
+
+@app.command("rescore")
+def run_rescoring(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|ROWS", help="Run folder, or file of recorded rows, such as of `codots eval`.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="New file or folder; the default is ROWS with the suffix .rescored.jsonl, or RUN/rescored.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute rewards and arms anew from recorded rows, after a domain or a parser has changed, without sampling."""
+    from codots.cli.display import changes_table, counting, report_table
+    from codots.evaluation.rescored import changes_of_steps, named_report, plain, rescore_file, rescore_run
+
+    with counting("re-scoring", together=True) as on_progress:
+        if path.is_dir():
+            found, written = rescore_run(path, out, on_progress=on_progress)
+        else:
+            one, written = rescore_file(path, out, on_progress=on_progress)
+            found = [one]
+    folder = path if path.is_dir() else path.parent
+    evaluations, steps = [one for one in found if one.head is not None], changes_of_steps(found)
+    reports = [named_report(one, folder) for one in evaluations]
+    if as_json:
+        values = {one.path.name: plain(one, folder) for one in found}
+        typer.echo(json.dumps(values if path.is_dir() else values[path.name], indent=2))
+    else:
+        for one, report in zip(evaluations, reports, strict=True):
+            show(report_table(report))
+            show(changes_table(f"{one.path.name}: tasks re-scored, mean reward recorded -> now", one.changes))
+        if steps:
+            show(changes_table("training: tasks re-scored, mean reward recorded -> now", steps))
+        typer.echo(f"the new rows are in {written}")
+    for one in found:
+        _say_what_is_left(one.path.name, one.changes)
+    if any(arm.missing == report.n_packs for report in reports for arm in report.arms.values()):
+        raise typer.Exit(1)
+
+
+def _say_what_is_left(name: str, changes: dict[str, Change]) -> None:
+    """Print how many tasks of a file diverged or are missing, and why the first one is."""
+    words = {"diverged": "diverged; sample again", "missing": "could not be re-scored"}
+    for arm, change in changes.items():
+        for stop, why in change.why.items():
+            line = f"{name}, {arm}: {getattr(change, stop)} tasks {words[stop]}; the first at {why}"
+            typer.echo(line, err=True)
+    if any(change.why for change in changes.values()):
+        typer.echo(f"{name}: all means are over the other tasks, which are not a random sample", err=True)
 
 
 @app.command("demo")

@@ -14,7 +14,7 @@ from codots.core.transcript import StopReason
 from codots.domains.base import Pack
 from codots.domains.scripted import play_pack
 from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
-from codots.rollout.records import UNANSWERED, Row, solves
+from codots.rollout.records import DIVERGED, MISSING, UNANSWERED, Row, solves
 
 log = logging.getLogger("codots")
 
@@ -33,7 +33,8 @@ class ArmReport:
     malformed_updates: float
     """Fraction of rewrites that could not be parsed."""
     missing: int
-    """Number of missing lives, which were lost to infrastructure failures."""
+    """Number of lives that are missing, as a whole (lost to infrastructure failures) or in part (re-scored lives that
+    diverged)."""
     right: list[float] | None
     """Correct claims in the context, as a fraction of all facts. None if the domain does not count facts or every life
     is missing."""
@@ -48,6 +49,8 @@ class ArmReport:
     """Number of episodes whose last reply of a server had no answer, by how it ended: thought, filtered, tools."""
     no_room: list[float] = field(default_factory=list)
     """Fraction of solves whose last prompt or reply had no room in the context window."""
+    diverged: list[int] = field(default_factory=list)
+    """Number of tasks that must be sampled again after `codots rescore`. Empty if there are none."""
 
 
 def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[str, Any]:
@@ -83,39 +86,69 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
     """Compute the curves of one arm."""
     domain, size = packs[0].domain, len(packs[0].tasks)
     reward_PS = rewards(lives, size)
-    present = [(pack, solved) for pack, rows in zip(packs, lives, strict=True) if (solved := solves(rows))]
+    there_PS = ~np.isnan(reward_PS)
+    present = [(p, row) for p, rows in enumerate(lives) for row in solves(rows)]
     cis = [mean_ci(column, *domain.bounds) for column in reward_PS.T]
-    won_PS = reward_PS[~np.isnan(reward_PS[:, 0])] > 0
     updates = [row for rows in lives for row in rows if row.kind == "update"]
 
-    def by_position(hit: Callable[[Row], bool]) -> list[float]:
-        return rounded(np.mean([[hit(row) for row in solved] for _, solved in present], axis=0)) if present else []
+    def by_position(value: Callable[[int, Row], float]) -> list[float]:
+        if not present:
+            return []
+        values_PS = np.zeros(reward_PS.shape)
+        for p, row in present:
+            values_PS[p, row.position] = value(p, row)
+        count_S = there_PS.sum(0)
+        return rounded(np.where(count_S > 0, values_PS.sum(0) / np.maximum(count_S, 1), np.nan))
+
+    def share(hit: Callable[[Row], bool]) -> list[float]:
+        return by_position(lambda _, row: hit(row))
 
     def of_updates(hit: Callable[[Row], bool]) -> float:
         return round(sum(map(hit, updates)) / max(len(updates), 1), 4)
 
-    facts = [[domain.facts(pack.world, row.context) for row in solved] for pack, solved in present]
-    claims = np.array(facts, dtype=float) if facts and facts[0][0] is not None else None
+    facts = {(p, row.position): domain.facts(packs[p].world, row.context) for p, row in present}
+
+    def claimed(k: int) -> list[float] | None:
+        if not facts or None in facts.values():
+            return None
+        return by_position(lambda p, row: (found := facts[p, row.position] or (0, 0, 1))[k] / found[2])
+
     return ArmReport(
         reward=[round(ci.mean, 4) for ci in cis],
         ci95=[ci.interval for ci in cis],
-        success=rounded(won_PS.mean(0)) if present else [],
-        success_ci95=[rate_ci(column) for column in won_PS.T] if present else [],
-        malformed=by_position(lambda row: row.stop == "malformed"),
+        success=share(lambda row: row.reward > 0),
+        success_ci95=[
+            rate_ci(rewards_P[there_P] > 0) for rewards_P, there_P in zip(reward_PS.T, there_PS.T, strict=True)
+        ]
+        if present
+        else [],
+        malformed=share(lambda row: row.stop == "malformed"),
         malformed_updates=of_updates(lambda row: row.stop == "malformed"),
-        cut=by_position(lambda row: row.ended == StopReason.LENGTH),
+        cut=share(lambda row: row.ended == StopReason.LENGTH),
         cut_updates=of_updates(lambda row: row.ended == StopReason.LENGTH),
         unanswered=dict(Counter(str(row.ended) for rows in lives for row in rows if row.ended in UNANSWERED)),
-        no_room=by_position(lambda row: row.ended == StopReason.FULL),
-        missing=len(lives) - len(present),
-        right=None if claims is None else rounded((claims[..., 0] / claims[..., 2]).mean(0)),
-        wrong=None if claims is None else rounded((claims[..., 1] / claims[..., 2]).mean(0)),
+        no_room=share(lambda row: row.ended == StopReason.FULL),
+        missing=int((~there_PS).any(1).sum()),
+        right=claimed(0),
+        wrong=claimed(1),
+        diverged=diverged(lives, size),
     )
 
 
 def rewards(lives: Sequence[Sequence[Row]], size: int) -> np.ndarray:
-    """Return the rewards of the solve episodes as an array of shape (packs, tasks). Missing lives have NaN rewards."""
-    return np.array([[row.reward for row in solves(rows)] or [np.nan] * size for rows in lives], dtype=float)
+    """Return the rewards of the solve episodes, NaN for missing ones, as an array of shape (packs, tasks)."""
+    reward_PS = np.full((len(lives), size), np.nan)
+    for p, rows in enumerate(lives):
+        for row in solves(rows):
+            reward_PS[p, row.position] = row.reward
+    return reward_PS
+
+
+def diverged(lives: Sequence[Sequence[Row]], size: int) -> list[int]:
+    """Return the number of tasks at each position that must be sampled again. Empty if there are none."""
+    marked_P = np.array([any(row.kind == MISSING and row.stop == DIVERGED for row in rows) for rows in lives])
+    found: list[int] = np.isnan(rewards(lives, size))[marked_P].sum(0).tolist()
+    return found if any(found) else []
 
 
 def rounded(values: np.ndarray) -> list[float]:

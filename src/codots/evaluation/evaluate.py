@@ -278,9 +278,8 @@ def roll_out_arms(
             writer.model.close()  # keep one model in memory
             given = [Given(reader.strategy, fitted(contexts(rows), size)) for rows in written]
         lives["own"] = reader.roll_out("own", packs, given, journal, on_progress)
-        if writer is not None:  # if the writer's life is missing, the life of `own` is missing as well
-            missing = [[replace(rows[0], arm="own")] if rows[0].kind == MISSING else [] for rows in written]
-            lives["own"] = [lost or rows for lost, rows in zip(missing, lives["own"], strict=True)]
+        if writer is not None:
+            lives["own"] = without_writer(lives["own"], written)
     own = [contexts(rows) for rows in lives.get("own", [])]
     for arm in arms:
         if arm != "own":
@@ -289,6 +288,12 @@ def roll_out_arms(
             ]
             lives[arm] = reader.roll_out(arm, packs, given, journal, on_progress, lives.get("own", ()))
     return {arm: lives[arm] for arm in arms}
+
+
+def without_writer(own: Sequence[list[Row]], written: Sequence[Sequence[Row]]) -> list[list[Row]]:
+    """Return the lives of `own`, of which those are missing whose writer's life is missing."""
+    missing = [[replace(rows[0], arm="own")] if rows[0].kind == MISSING else [] for rows in written]
+    return [lost or rows for lost, rows in zip(missing, own, strict=True)]
 
 
 def baselines(

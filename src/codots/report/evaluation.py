@@ -8,6 +8,7 @@ from typing import Any
 
 from codots.core.suggest import nearest
 from codots.evaluation.curves import ArmReport
+from codots.evaluation.rescored import FOLDER
 from codots.rollout.arms import ARMS
 
 REFERENCES = ("floor", "bayes", "ceiling")
@@ -78,7 +79,8 @@ def checked(path: Path, report: Any) -> dict[str, Any]:
 
 def when_of(folder: Path, config: dict[str, Any], model: str) -> str:
     """Return `after` for the model that the run trained, `before` for the model in its recipe, otherwise `other`."""
-    name = folder.resolve().name
+    home = folder.resolve()
+    name = home.parent.name if home.name == FOLDER else home.name
     if name in (Path(model).name, Path(model).parent.name):
         return "after"
     return "before" if model == config.get("model") else "other"

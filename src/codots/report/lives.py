@@ -14,7 +14,7 @@ from typing import Any
 from codots.core.transcript import StopReason
 from codots.domains.base import Env, Pack
 from codots.domains.registry import make_pack
-from codots.rollout.records import MISSING, UNANSWERED, Row, names_of, read_rows, solves
+from codots.rollout.records import UNANSWERED, Row, lost, names_of, read_rows, solves
 
 MAX_EPISODES = 20_000
 """Maximum number of episodes on one page, approximately. For a longer run only every n-th pack is shown."""
@@ -132,8 +132,9 @@ def by_life(path: Path) -> list[list[Row]]:
 
 
 def rewards(rows: Iterable[Row]) -> list[float]:
-    """Return the reward of each task of a life."""
-    return [row.reward for row in solves(rows)]
+    """Return the reward of each task of a life, or an empty list if a part of the life is missing."""
+    rows = list(rows)
+    return [] if lost(rows) else [row.reward for row in solves(rows)]
 
 
 def life_view(where: str, rows: Sequence[Row], null: Sequence[float] | None) -> LifeView:
@@ -145,7 +146,7 @@ def life_view(where: str, rows: Sequence[Row], null: Sequence[float] | None) -> 
 
 def flags(rows: Sequence[Row], null: Sequence[float] | None) -> int:
     """Return the flags of a life. `null` is the rewards of the same pack with empty contexts, if they were recorded."""
-    if rows[0].kind == MISSING:
+    if lost(rows):
         return LOST
     found = rewards(rows)
     hurt = rows[0].arm != "null" and any(own < other - 1e-9 for own, other in zip(found, null or (), strict=False))
@@ -163,8 +164,9 @@ def story(rows: Sequence[Row]) -> Story:
     differs from its record.
     """
     solved = solves(rows)
-    if not solved:
-        return Story("", "", "", [], rows[0].outcome or "none of its tasks was recorded")
+    missing = lost(rows)
+    if missing or not solved:
+        return Story("", "", "", [], (missing or rows[0]).outcome or "none of its tasks was recorded")
     pack, style = _pack_of(names_of(solved[0]), len(solved)), ""
     if pack is not None:
         style = find_style(pack, solved[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +68,7 @@ async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     failure = ""
     for _ in range(TRIES):
         try:
-            return Life(job.names, tuple([e async for e in _episodes(job, sampler, render)]))
+            return Life(job.names, tuple([e async for e in episodes(job, sampler, render)]))
         except SpentError:
             raise
         except Exception as error:
@@ -78,7 +78,8 @@ async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     return Life(job.names, (), failure)
 
 
-async def _episodes(job: Job, sampler: Sampler, render: Render) -> AsyncIterator[Episode]:
+async def episodes(job: Job, sampler: Sampler, render: Render) -> AsyncGenerator[Episode, None]:
+    """Roll out one life once and yield each episode when it ends. An infrastructure failure raises its exception."""
     pack, style = job.pack, job.params.style
     life, memory = LifeSteps(job.contexts, job.params, len(pack.tasks)), pack.domain.make_memory(pack.world)
     for task in pack.tasks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ UNANSWERED: dict[str | None, tuple[str, str]] = {
 }
 """What became of replies without an answer, by how they ended, and what to do."""
 MISSING = "missing"
-"""Kind of the single row of a life that was lost to an infrastructure failure."""
+"""Kind of the single row of a life that was lost to an infrastructure failure, and its stop word."""
+DIVERGED = "diverged"
+"""Stop word of a row of kind MISSING that `codots rescore` writes for an episode that must be sampled again."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Row:
     """Number of prompt tokens that a server counted, over all requests. None for a local model or a reused episode."""
     completion_tokens: int | None = None
     """Number of generated tokens that a server counted, hidden thoughts included. None as for `prompt_tokens`."""
+    prompt: dict[str, Any] | None = None
+    """Prompt style, settings of the strategy, and hash of the prompt. None in files of earlier versions."""
 
 
 def life_rows(
@@ -83,6 +87,7 @@ def life_rows(
             e.ended,
             e.transcript.prompt_tokens,
             e.transcript.completion_tokens,
+            e.prompt,
         )
         for e in life.episodes
     ]
@@ -91,6 +96,11 @@ def life_rows(
 def missing_row(pack: Pack, life: Life, *, arm: str) -> Row:
     """Return the row of a missing life, with its error as the outcome."""
     return Row(list(pack.names), arm, 0, 0, MISSING, 0.0, MISSING, "", None, [], life.failure or "", 0)
+
+
+def lost(rows: Sequence[Row]) -> Row | None:
+    """Return the first row of kind MISSING of a life, or None if the life is complete."""
+    return next((row for row in rows if row.kind == MISSING), None)
 
 
 def why_unreadable(ends: Iterable[str | None], solve_tokens: int, otherwise: str) -> str:

@@ -7,9 +7,10 @@ to an environment, immediately or days later. All objects can be pickled between
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from codots.context.rewrite import Prompt, Strategy, Trajectory, Turn
+from codots.core.rng import digest
 from codots.core.transcript import Sampled, StopReason, Transcript
 from codots.domains.base import Step
 from codots.model.renderer import Render, without_thought
@@ -56,13 +57,23 @@ class Episode:
     transcript: Transcript
     ended: str = StopReason.STOP.value
     """How the last reply ended: `stop` by itself, `length` at the maximum of its tokens, `full` for lack of room."""
+    prompt: dict[str, Any] | None = None
+    """What `prompt_record` returns for the prompt. None in checkpoints of earlier versions."""
+
+
+def prompt_record(prompt: Prompt, style: str, strategy: Strategy) -> dict[str, Any]:
+    """Return what re-scoring needs: the prompt style, the settings of the strategy, and a hash of the prompt."""
+    return {"style": style, **vars(strategy), "hash": f"{digest(prompt.system, prompt.user):032x}"}
 
 
 class _Steps:
     """Base class of a solve and an update."""
 
-    def __init__(self, position: int, context: str, prompt: Prompt, sampling: SamplingParams) -> None:
+    def __init__(
+        self, position: int, context: str, prompt: Prompt, strategy: Strategy, style: str, sampling: SamplingParams
+    ) -> None:
         self.position, self.context = position, context
+        self.strategy, self.style = strategy, style
         self.sampling = sampling
         """Sampling parameters of every reply."""
         self.due = "next_ids"
@@ -108,7 +119,8 @@ class SolveSteps(_Steps):
     def __init__(
         self, position: int, rules: str, observation: str, context: str, strategy: Strategy, params: EpisodeParams
     ) -> None:
-        super().__init__(position, context, strategy.solve(rules, context, observation, params.style), params.solve)
+        prompt = strategy.solve(rules, context, observation, params.style)
+        super().__init__(position, context, prompt, strategy, params.style, params.solve)
         self.rules, self._message = rules, observation
         self._last = NOT_OVER
 
@@ -141,6 +153,7 @@ class SolveSteps(_Steps):
             last.observation,
             self.transcript,
             self._stop.value,
+            prompt_record(self._prompt, self.style, self.strategy),
         )
 
     def trajectory(self, reveals_reward: bool) -> Trajectory:
@@ -158,8 +171,8 @@ class UpdateSteps(_Steps):
     def __init__(
         self, position: int, trajectory: Trajectory, context: str, strategy: Strategy, params: EpisodeParams
     ) -> None:
-        super().__init__(position, context, strategy.prompt(trajectory, context, params.style), params.update)
-        self._strategy = strategy
+        prompt = strategy.prompt(trajectory, context, params.style)
+        super().__init__(position, context, prompt, strategy, params.style, params.update)
         self.written = context
         """The old context until the reply is recorded, then the parsed one."""
         self._failure: str | None = None
@@ -170,7 +183,7 @@ class UpdateSteps(_Steps):
         Return the text after any thinking.
         """
         answer = self._record(sampled, text)
-        parsed = self._strategy.parse(answer, self.context)
+        parsed = self.strategy.parse(answer, self.context)
         self.written, self._failure = parsed.context, parsed.failure
         self.due = "finish"
         return answer
@@ -190,6 +203,7 @@ class UpdateSteps(_Steps):
             self._failure or "",
             self.transcript,
             self._stop.value,
+            prompt_record(self._prompt, self.style, self.strategy),
         )
 
 

@@ -115,5 +115,8 @@ def check_head(path: Path, written: bytes, head: dict[str, Any]) -> None:
 
 
 def is_complete(rows: Sequence[Row], size: int) -> bool:
-    """Return whether a life is missing (lost to an infrastructure failure) or has a solve episode at every position."""
-    return rows[0].kind == MISSING or [row.position for row in solves(rows)] == list(range(size))
+    """Return whether a life is missing (lost to an infrastructure failure) or has a solve episode at every position.
+
+    A life that diverged when it was re-scored is not complete, so that it is rolled out again.
+    """
+    return rows[0].kind == rows[0].stop == MISSING or [row.position for row in solves(rows)] == list(range(size))
