@@ -64,13 +64,11 @@ def test_the_time_left_does_not_count_earlier_work(clock):
 
 
 def test_the_ticks_end_with_the_block():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with ticking(Lines(print), 60):
-        assert threading.active_count() == before + 1
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(5)
-    assert threading.active_count() == before
+        (ticks,) = set(threading.enumerate()) - before
+    ticks.join(5)
+    assert not ticks.is_alive()
 
 
 def test_a_line_is_never_wrapped(monkeypatch):

@@ -26,6 +26,12 @@ WHOLE = {
     "mistral3": "Mistral3ForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
 }
+LENGTHS = {
+    "mpt": {"max_seq_len": 2048},
+    "gptj": {"max_position_embeddings": 2048},
+    "falcon": {"max_position_embeddings": 2048},
+    "gemma2": {"max_position_embeddings": 2048},
+}
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 16}
 
 
@@ -91,8 +97,7 @@ def test_training_changes_only_the_text_part(lora, recipe, tmp_path):
 
 @pytest.mark.parametrize("name", ["bloom", "mpt", "falcon"])
 def test_models_whose_configs_lack_common_keys_train_with_lora(name, recipe, tmp_path):
-    length = {"mpt": {"max_seq_len": 2048}, "falcon": {"max_position_embeddings": 2048}}.get(name, {})
-    save(make_model(name, vocab_size=VOCABULARY, **length), tmp_path / "model", 1024)
+    save(make_model(name, vocab_size=VOCABULARY, **LENGTHS.get(name, {})), tmp_path / "model", 1024)
     (report,) = train(recipe(learner={"lr": 1e-2, "warmup_steps": 0, "lora": {}}))
     assert report.metrics["train/grad_norm"] > 0
 
@@ -102,7 +107,7 @@ def test_multimodal_and_slower_models_are_estimated(name, recipe, tmp_path):
     if name in WHOLE:
         whole(name, tmp_path / "model")
     else:
-        save(make_model(name, vocab_size=VOCABULARY), tmp_path / "model", 128)
+        save(make_model(name, vocab_size=VOCABULARY, **LENGTHS.get(name, {})), tmp_path / "model")
     found = estimate(recipe(profile={"max_model_len": 1024}), 24.0)
     assert found.fits
     weights = sum(weight.numel() for weight in load_model(tmp_path / "model")[0].parameters())

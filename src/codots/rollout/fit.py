@@ -10,7 +10,8 @@ from codots.context.rewrite import CLOSE, OPEN
 from codots.core.transcript import Sample, Sampled, StopReason, Transcript
 from codots.domains.base import Pack
 from codots.model.adapter import Model, folders
-from codots.model.load import load_render
+from codots.model.kind import max_positions, read_config
+from codots.model.load import check_files, load_render
 from codots.model.renderer import Render
 from codots.rollout.profile import Profile
 from codots.rollout.steps import Given, LifeSteps, Own, SolveSteps, UpdateSteps
@@ -38,17 +39,15 @@ class DryRun:
 
 def window(model: Model) -> int:
     """Return the maximum length of an episode that a model's positions allow, in tokens."""
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(folders(model)[-1], local_files_only=True).get_text_config()
+        return max_positions(read_config(folders(model)[-1]).get_text_config())
     except Exception as error:
         raise ValueError(f"{model} cannot be loaded: {str(error).splitlines()[0]}") from error
-    return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
 
 def check_fits(model: Model, wanted: Sequence[tuple[Pack, Profile]]) -> None:
-    """Raise ValueError if the first prompt of a pack leaves no room for a reply of the model."""
+    """Raise ValueError if the first prompt of a pack leaves no room for a reply of a model."""
+    check_files(model)
     positions = window(model)
     for pack, profile in wanted:
         check_fit(pack, profile, load_render(model, profile.thinking), positions)
