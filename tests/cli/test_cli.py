@@ -779,9 +779,11 @@ def environment():
 
 def interrupt(home, file, *args, number=signal.SIGINT):
     """Run the command, signal all its processes once a file has content, and return the step it stopped at."""
+    before = signal.signal(number, signal.SIG_DFL)  # the test process may ignore it, as under nohup
     process = subprocess.Popen(
         [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
     )
+    signal.signal(number, before)
     while process.poll() is None and not ((home / file).exists() and (home / file).read_bytes()):
         pass
     os.killpg(process.pid, number)
