@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from codots.sampler.endpoint import Endpoint
-from codots.sampler.network import certificates, is_loopback, proxy_of
+from codots.sampler.network import certificates, http_client, is_loopback, proxy_of
 from codots.sampler.openai import EndpointError, RefusedError
 from tests.sampler.server import good
 from tests.sampler.test_openai import SECRET, ask, endpoint
@@ -121,3 +121,10 @@ def test_certificates_of_the_environment_are_used(monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", file)
     assert certificates("https://localhost/v1").cert_store_stats()["x509_ca"] > 0
     assert certificates("http://localhost/v1") is None
+
+
+def test_a_proxy_that_cannot_be_used_is_named_without_its_login(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://me:hush-hush@host:1")
+    with pytest.raises(ValueError, match=r"the proxy cannot be used \(HTTP_PROXY=nonsense://\*\*\*@host:1\)") as raised:
+        http_client("http://far.example/v1")
+    assert "hush" not in str(raised.value)

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from codots.core.redact import without_secrets
+
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -34,7 +36,7 @@ def http_client(url: str) -> Any:
         return openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(url), verify=verify)
     except (ValueError, ImportError) as error:
         named = ", ".join(f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.upper() in PROXIES)
-        raise ValueError(f"the proxy cannot be used ({named}): {error}") from error
+        raise ValueError(without_secrets(f"the proxy cannot be used ({named}): {error}")) from None
 
 
 def certificates(url: str) -> ssl.SSLContext | None:
