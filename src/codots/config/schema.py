@@ -13,7 +13,6 @@ from codots.algorithm.credit import choose
 from codots.core.deadline import MAX_TIMEOUT, STAGE_TIMEOUT
 from codots.core.section import Config, FilePath, Section
 from codots.core.suggest import check_known
-from codots.domains.frozen_lake.teacher import Noise
 from codots.domains.registry import check_split, get_domain
 from codots.learner.config import LearnerConfig
 from codots.model.device import check_device
@@ -327,7 +326,7 @@ class Stage(Section):
     """Peak learning rate."""
     min_lr_ratio: float = Field(default=0.05, ge=0, le=1)
     """Final learning rate of the stage, as a fraction of the peak."""
-    noise: Noise = Field(default_factory=Noise)
+    noise: dict[str, Any] = Field(default={})
     """Noise of the scripted teacher."""
     given: float = Field(default=0.0, ge=0, le=1)
     """Fraction of lives that are given the true context and do not write contexts, rounded up to quarters."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from codots.core.rng import Names, stream
 from codots.core.suggest import check_known
+from codots.domains.noise import Noise
 
 Rng = np.random.Generator
 STYLES = ("natural", "compact")
@@ -50,7 +52,7 @@ class Env(Protocol):
 
 
 class Policy(Protocol):
-    """A scripted policy. One instance plays all tasks of a life."""
+    """A scripted policy. One instance plays all tasks of a life. It may also be a `Reader` and a `Writer`."""
 
     def act(self, view: Any) -> str:
         """Return the text of an action in the environment's prompt style.
@@ -61,6 +63,28 @@ class Policy(Protocol):
 
     def end(self, step: Step) -> None:
         """Observe the last step of a task."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A policy that plays from what a context claims.
+
+    If `random` reads, it acts on the claims, and at random where they say nothing. If `bayes` reads, it takes the
+    claims as known until its own observations contradict them.
+    """
+
+    def read(self, context: str) -> None:
+        """Read a context in any style of the domain. Called before the first action."""
+        ...
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A policy that can state what it knows."""
+
+    def notes(self, style: str) -> dict[str, str]:
+        """Return what is known so far, from observations and from the context read, in the form of `Domain.claims`."""
         ...
 
 
@@ -132,6 +156,8 @@ class Domain(ABC):
     """Timeout of a blocking `step`, in seconds. An environment that takes longer counts as down."""
     chance: bool = True
     """Whether environments draw random numbers. If False, all environments receive the same unused generator."""
+    noise: type[Noise] = Noise
+    """Settings of the noise on `skilled`."""
     exact: bool = False
     """Whether `bayes` exactly maximizes the expected reward of each task under the posterior over worlds."""
 
@@ -164,6 +190,13 @@ class Domain(ABC):
     def policy(self, name: str, world: World) -> Policy:
         """Return a scripted policy: `random`, `informed` (knows the world) or `bayes` (knows only what it has seen)."""
 
+    def skilled(self, world: World, noise: Any, rng: Rng) -> Policy:
+        """Return the policy that imitation teaches, with noise on its actions if the domain defines any.
+
+        `noise` is a `self.noise`. By default, the policy is `bayes`, and the noise affects only what is written.
+        """
+        return self.policy("bayes", world)
+
     def lacks(self, preset: str) -> str | None:
         """Return one line on what must be set up before this preset can be drawn, or None if it can be drawn now."""
         return None
@@ -183,9 +216,28 @@ class Domain(ABC):
         """Create an object in which environments carry state across the tasks of a life. Returns None by default."""
         return None
 
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the true statements about the hidden part, one line each, by subject.
+
+        Twins have the same subjects in the same order. By default, every line of `oracle_context` is a claim, if the
+        domain defines that context.
+        """
+        if type(self).oracle_context is Domain.oracle_context:
+            return {}
+        lines = filter(str.strip, self.oracle_context(world, style).splitlines())
+        return {f"line {i}": line for i, line in enumerate(lines)}
+
+    def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
+        """Draw a claim about a subject that is right only by chance. By default, it is true in a drawn twin."""
+        return self.claims(self.twin(world, rng), style)[subject]
+
+    def note(self, claims: Iterable[str], style: str) -> str:
+        """Return a context that makes these claims: one per line, or in the compact style all on one line."""
+        return (" " if style == "compact" else "\n").join(claims)
+
     def oracle_context(self, world: World, style: str) -> str:
-        """Return the context that an agent would write if it knew the world. Empty by default."""
-        return ""
+        """Return the context that an agent would write if it knew the world. By default, it makes all true claims."""
+        return self.note(self.claims(world, style).values(), style)
 
     def floor(self, task: Task) -> float:
         """Return an expected reward that takes no skill. Defaults to the lowest reward."""

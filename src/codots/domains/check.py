@@ -31,6 +31,7 @@ from codots.domains.contract import (
     rollout,
     splits_stay_apart,
 )
+from codots.domains.contract_claims import CLAIM_CHECKS, reading_pays
 from codots.domains.registry import find_domain, get_domain, make_pack, register
 from codots.domains.scripted import Played
 
@@ -102,14 +103,14 @@ def check_preset(domain: Domain, preset: str, packs: int, size: int) -> Checked:
     for check, pack in product(PACK_CHECKS, drawn[:2]):
         with failures_named(f"{where}, {check.__name__}"):
             check(pack)
-    for style_check, pack, style in product(STYLE_CHECKS, drawn[:2], domain.styles):
+    for style_check, pack, style in product((*STYLE_CHECKS, *CLAIM_CHECKS), drawn[:2], domain.styles):
         with failures_named(f"{where} {style}, {style_check.__name__}"):
             style_check(pack, style)
     longest = 0
     for style in domain.styles:
         with failures_named(f"{where} {style}, {prompts_fit.__name__}"):
             longest = max(longest, prompts_fit(drawn[1], style))
-    for check_all in (splits_stay_apart, knowledge_pays):
+    for check_all in (splits_stay_apart, knowledge_pays, reading_pays):
         with failures_named(f"{where}, {check_all.__name__}"):
             check_all(drawn)
     with failures_named(f"{where}, another_process_agrees"):

@@ -97,17 +97,6 @@ def prompts_hide_the_position(pack: Pack, style: str) -> None:
         expect(prompts[-1] == prompts[0], prompts[-1], f"one prompt at every position, {prompts[0]!r:.300}")
 
 
-def facts_are_right(pack: Pack, style: str) -> None:
-    """`facts` counts every claim of the oracle's context as right, and some claim of a twin's oracle as wrong."""
-    world, oracle = pack.world, pack.domain.oracle_context(pack.world, style)
-    found = pack.domain.facts(world, oracle)
-    if found is None or not oracle:
-        return
-    expect(found[0] == found[2] and found[1] == 0, found, "all right and none wrong in the oracle's context")
-    found = pack.domain.facts(world, pack.domain.oracle_context(_twin(pack), style))
-    expect(found is not None and found[1] > 0, found, "something wrong in the context of a twin's oracle")
-
-
 def garbage_is_malformed(pack: Pack, style: str) -> None:
     """Text that contains no action ends the episode as `malformed`. Hostile text leads to a valid step."""
     for text in GARBAGE:
@@ -171,7 +160,6 @@ def _in_step(policies: Any, here: Env, there: Env) -> Step | None:
 STYLE_CHECKS = (
     rules_hide_the_world,
     prompts_hide_the_position,
-    facts_are_right,
     garbage_is_malformed,
     episodes_end,
     replays_are_equal,

@@ -73,7 +73,7 @@ class AdaptivePolicy:
     def end(self, step: Step) -> None:
         self._remember(step.view)
 
-    def read(self, table: Table, context: str) -> None:
+    def read_claims(self, table: Table, context: str) -> None:
         """Store the recipes that a context claims. A recipe is kept until an attempt contradicts it."""
         self.products |= dict(claims(table, context))
 

@@ -30,22 +30,22 @@ Version history:
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from codots.core.rng import stream
 from codots.core.templates import Prompts
-from codots.domains.base import Env, Rng, Task, World
+from codots.domains.base import Env, Policy, Rng, Task, World
 from codots.domains.family import Family, Policies
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances, quirky_reach
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, LakeEnv, Mapping, Rules, draw
+from codots.domains.frozen_lake.noisy import LakeNoise, NoisyPolicy
+from codots.domains.frozen_lake.notes import read_claims, write_claim
 from codots.domains.frozen_lake.policies import Bayes, Informed, Random
 from codots.domains.registry import register
 
 render = Prompts(__package__)
-CLAIM = re.compile(r"\b([1-4])\b(?:\W+(?!up\b|down\b|left\b|right\b)[a-z]+){0,4}?\W+(up|down|left|right)\b", re.I)
 
 
 class FrozenLake(Family):
@@ -54,6 +54,7 @@ class FrozenLake(Family):
     rules: Rules
     chance = False
     styles = ("natural", "compact")
+    noise = LakeNoise
     exact = True
 
     def make_world(self, rng: Rng, dials: Dials) -> Mapping:
@@ -109,12 +110,17 @@ class FrozenLake(Family):
             "bayes": lambda: Bayes(world.dials),
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return the true mapping as text."""
-        facts = zip(CODES, world.hidden, strict=True)
-        if style == "compact":
-            return " ".join(f"{code}={direction}" for code, direction in facts)
-        return "\n".join(f"- code {code} moves you {direction}" for code, direction in facts)
+    def skilled(self, world: World, noise: LakeNoise, rng: Rng) -> Policy:
+        """Return `bayes` with noise on every word."""
+        return NoisyPolicy(world.dials, noise, rng)
+
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the direction of each code."""
+        return {code: write_claim(code, d, style) for code, d in zip(CODES, world.hidden, strict=True)}
+
+    def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
+        """Draw a claim with a uniformly drawn direction."""
+        return write_claim(subject, list(DIRECTIONS)[rng.integers(4)], style)
 
     def floor(self, task: Task) -> float:
         """Return the exact expected reward of drawing codes uniformly."""
@@ -144,7 +150,7 @@ class FrozenLake(Family):
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
         """Count claims of the form `code ... direction`. A code claimed twice counts twice."""
-        claims = [(code, direction.lower()) for code, direction in CLAIM.findall(context)]
+        claims = read_claims(context)
         right = sum(world.hidden[CODES.index(code)] == direction for code, direction in claims)
         return right, len(claims) - right, len(CODES)
 

@@ -9,6 +9,7 @@ from itertools import permutations
 from codots.domains.base import Rng, Step
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances, good_directions
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, Mapping, View, write_code
+from codots.domains.frozen_lake.notes import Claim, read_claims, write_claim
 
 MAPPINGS: tuple[Mapping, ...] = tuple(permutations(DEFAULT))
 """All mappings. A belief is a set of possibly true mappings, stored as an int with one bit per mapping."""
@@ -20,6 +21,12 @@ MEANS = [
     for i in range(len(CODES))
 ]
 """MEANS[code][direction]: bitmask of the mappings in which the code has that direction."""
+
+
+def known(belief: list[Mapping], code: str) -> str | None:
+    """Return the direction that all mappings assign to a code, or None if they differ."""
+    directions = {mapping[CODES.index(code)] for mapping in belief}
+    return directions.pop() if len(directions) == 1 else None
 
 
 def belief_in(mappings: Iterable[Mapping]) -> int:
@@ -43,20 +50,39 @@ def representatives(belief: int) -> tuple[int, ...]:
 
 
 class Random:
-    """Policy that draws codes uniformly."""
+    """Policy that draws codes uniformly.
+
+    If it has read a context, it follows a shortest path, and draws only the codes of directions that are not claimed.
+    """
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
+        self.claims: list[Claim] | None = None
         self.drawn: list[int] = []
         """The next codes in reverse order. Drawing codes in blocks is faster and yields the same codes."""
 
     def act(self, view: View) -> str:
+        if self.claims is None:
+            return write_code(self._draw(), "anywhere", view.style)
+        direction = good_directions(view.board, view.at)[0]
+        return write_code(claimed_code(self.claims, direction) or self._draw(), direction, view.style)
+
+    def _draw(self) -> str:
         if not self.drawn:
             self.drawn = self.rng.integers(4, size=64).tolist()[::-1]
-        return write_code(CODES[self.drawn.pop()], "anywhere", view.style)
+        return CODES[self.drawn.pop()]
 
     def end(self, step: Step) -> None:
         """Ignore the outcome; this policy does not learn."""
+
+    def read(self, context: str) -> None:
+        """Read which code has which direction."""
+        self.claims = read_claims(context)
+
+
+def claimed_code(claims: list[Claim], direction: str) -> str | None:
+    """Return the last code that is claimed to have a direction, or None."""
+    return next((code for code, claimed in reversed(claims) if claimed == direction), None)
 
 
 class Informed:
@@ -78,6 +104,8 @@ class Bayes:
 
     def __init__(self, dials: Dials) -> None:
         self.mappings = list(dials.mappings)
+        """The mappings that agree with everything seen."""
+        self.claims: list[Claim] = []
         self._plan: dict[tuple[Cell, int, int], tuple[float, list[int]]] = {}
         self._board: Board | None = None
         self._moves: dict[Cell, dict[str, Cell]] = {}
@@ -86,10 +114,21 @@ class Bayes:
         """Number of steps from each cell to the goal."""
 
     def act(self, view: View) -> str:
-        self._update(view)
-        code = self.best(view, self.mappings)[0]
-        direction = {mapping[code] for mapping in self.mappings}
-        return write_code(CODES[code], direction.pop() if len(direction) == 1 else "anywhere", view.style)
+        self.observe(view)
+        belief = self.belief
+        code = self.best(view, belief)[0]
+        return write_code(CODES[code], known(belief, CODES[code]) or "anywhere", view.style)
+
+    @property
+    def belief(self) -> list[Mapping]:
+        """The mappings that agree with everything seen and with the claims read.
+
+        Claims are applied in order. A claim that excludes all remaining mappings is ignored.
+        """
+        belief = self.mappings
+        for code, direction in self.claims:
+            belief = [m for m in belief if m[CODES.index(code)] == direction] or belief
+        return belief
 
     def best(self, view: View, belief: list[Mapping]) -> list[int]:
         """Return the indices of the codes with the highest expected reward."""
@@ -99,9 +138,20 @@ class Bayes:
         return self._value(view.at, belief_in(belief), view.turn, view.turns)[1]
 
     def end(self, step: Step) -> None:
-        self._update(step.view)
+        self.observe(step.view)
 
-    def _update(self, view: View) -> None:
+    def read(self, context: str) -> None:
+        """Read which code has which direction."""
+        self.claims = read_claims(context)
+
+    def notes(self, style: str) -> dict[str, str]:
+        """Return the direction of each code that has only one possible direction."""
+        belief = self.belief
+        found = {code: known(belief, code) for code in CODES}
+        return {code: write_claim(code, direction, style) for code, direction in found.items() if direction}
+
+    def observe(self, view: View) -> None:
+        """Drop the mappings that the last move has excluded."""
         if view.code is not None and view.came_from is not None:
             i, board, before = CODES.index(view.code), view.board, view.came_from
             self.mappings = [m for m in self.mappings if board.move(before, m[i]) == view.at]

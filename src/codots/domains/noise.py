@@ -1,0 +1,26 @@
+"""Noise on what a scripted policy writes, for policies that are imitated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Probabilities that control what is written about each fact."""
+
+    right: float = 1.0
+    """Probability that a known fact is written correctly."""
+    wrong: float = 0.0
+    """Probability that a known fact is written as a guess. A fact that is neither right nor wrong is omitted."""
+    invent: float = 0.0
+    """Probability that an unknown fact is written as a guess."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a probability outside 0 to 1."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f"{field.name} is {value!r}; expected a probability from 0 to 1")
+        if self.right + self.wrong > 1:
+            raise ValueError(f"right + wrong is {self.right + self.wrong:g}; expected at most 1")
