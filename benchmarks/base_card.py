@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from codots.config.schema import EvalConfig
+from codots.config.evaluate import EvalConfig
 from codots.core.deadline import STAGE_TIMEOUT
 from codots.domains.base import Pack
 from codots.domains.registry import make_pack

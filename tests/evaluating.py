@@ -1,7 +1,7 @@
 """Run an evaluation from keyword settings."""
 
+from codots.config.evaluate import EvalConfig
 from codots.config.load import validate
-from codots.config.schema import EvalConfig
 from codots.evaluation.evaluate import Report, evaluate
 
 

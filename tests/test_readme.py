@@ -90,8 +90,9 @@ def test_the_command_is_installed() -> None:
 def test_every_recipe_runs_for_two_steps(codots, recipe: Path, tmp_path: Path, qwen: Path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     text = recipe.read_text()
-    command = "pretrain" if "stages:" in text else "train"
-    changes = SMALL.split() if command == "train" else ["stages=[{steps: 2, packs_per_step: 2}]", "workers=1"]
+    command = "imitate" if "teacher:" in text else "train"
+    stage = "{steps: 2, packs_per_step: 2, teacher: skilled}"
+    changes = SMALL.split() if command == "train" else [f"stages=[{stage}]", "workers=1", "eval_packs=2"]
     if "model: Qwen/" in text:  # tests are offline: use a small untrained model of the same architecture
         changes += [f"model={qwen}", "profile.solve_tokens=12", "profile.update_tokens=16"]
     done = codots(command, recipe, f"run={tmp_path / 'run'}", *changes)

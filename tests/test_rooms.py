@@ -45,7 +45,7 @@ def test_imports_have_no_cycles():
     assert imports == {}
 
 
-RECIPES = {"TrainConfig", "PretrainConfig", "EvalConfig"}
+RECIPES = {"TrainConfig", "ImitateConfig", "EvalConfig"}
 """Types that only the rooms that turn a recipe into parts may use in signatures."""
 
 

@@ -11,8 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from codots.cli.app import app
+from codots.config.evaluate import EvalConfig
+from codots.config.imitate import ImitateConfig
 from codots.config.load import keys_of, settings
-from codots.config.schema import EvalConfig, PretrainConfig, TrainConfig
+from codots.config.schema import TrainConfig
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.core.renamed import COMMANDS, KEYS, METRICS, new_metric, old_keys, with_new_keys
 from codots.domains.registry import make_pack
@@ -61,9 +63,9 @@ def test_old_keys_of_evaluations_and_of_imitation_are_refused_too():
     for kind, values, line in (
         (EvalConfig, {"model": "base", "size": 3}, "eval: size is now called pack_size"),
         (EvalConfig, {"model": "base", "profile": {"cap": 3}}, "profile.cap is now called profile.max_context_chars"),
-        (PretrainConfig, {"stages": [{"steps": 1, "packs": 3}]}, "stages.packs is now called stages.packs_per_step"),
+        (ImitateConfig, {"stages": [{"steps": 1, "packs": 3}]}, "stages.packs is now called stages.packs_per_step"),
         (
-            PretrainConfig,
+            ImitateConfig,
             {"stages": [{"steps": 1, "decay_to": 0}]},
             "stages.decay_to is now called stages.min_lr_ratio",
         ),
@@ -74,7 +76,7 @@ def test_old_keys_of_evaluations_and_of_imitation_are_refused_too():
 
 
 def test_every_present_name_exists():
-    known = {key.name for kind in (TrainConfig, PretrainConfig, EvalConfig) for key in keys_of(kind)}
+    known = {key.name for kind in (TrainConfig, ImitateConfig, EvalConfig) for key in keys_of(kind)}
     known |= {f"{where}profile.{name}" for name in Profile.__dataclass_fields__ for where in ("", "worlds.")}
     assert set(KEYS.values()) <= known
     assert not set(KEYS) & {key.name for key in keys_of(TrainConfig)}

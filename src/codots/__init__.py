@@ -10,7 +10,7 @@ __version__ = "0.2.0"
 _NAMES = {
     "Domain": "codots.domains.base",
     "Engine": "codots.engine.base",
-    "EvalConfig": "codots.config.schema",
+    "EvalConfig": "codots.config.evaluate",
     "Step": "codots.domains.base",
     "TrainConfig": "codots.config.schema",
     "check_domain": "codots.domains.check",
@@ -48,8 +48,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from codots.algorithm import credit, losses
+    from codots.config.evaluate import EvalConfig
     from codots.config.load import load_recipe
-    from codots.config.schema import EvalConfig, TrainConfig
+    from codots.config.schema import TrainConfig
     from codots.domains.base import Domain, Step
     from codots.domains.check import check_domain
     from codots.domains.registry import get_domain, make_pack, register

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from codots.cli import runs, worlds
-from codots.config.schema import EvalConfig
+from codots.config.evaluate import EvalConfig
 from codots.domains.check import Checked
 from codots.domains.contract import rollout
 from codots.domains.registry import domain_ids, get_domain, make_pack, register
@@ -39,8 +39,9 @@ RECIPE = {
     "model": "model",
 }
 EVAL = {"model": "model", "preset": "tiny", "packs": 2, "pack_size": 2, "workers": 1, "arms": "own,null"}
-PRETRAIN = {"run": "run", "width": 16, "layers": 1, "heads": 2, "pack_size": 2, "workers": 1}
-PRETRAIN |= {"stages": [{"steps": 2, "packs_per_step": 2, "presets": ["tiny"]}]}
+IMITATE = {"run": "run", "new": {"width": 16, "layers": 1, "heads": 2}, "workers": 1, "eval_packs": 2}
+IMITATE |= {"profile": {"style": "compact", "solve_tokens": 4, "update_tokens": 14}}
+IMITATE |= {"stages": [{"steps": 2, "packs_per_step": 2, "preset": "tiny", "pack_size": 2, "teacher": "skilled"}]}
 COMMAND = [sys.executable, "-m", "codots"]
 
 
@@ -55,7 +56,7 @@ def home(base, tmp_path, monkeypatch):
     shutil.copytree(base, tmp_path / "model")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (tmp_path / "eval.yaml").write_text(yaml.safe_dump(EVAL))
-    (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump(PRETRAIN))
+    (tmp_path / "imitate.yaml").write_text(yaml.safe_dump(IMITATE))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -111,7 +112,7 @@ GREEDY = r"^codots: profile\.temperature is 0, which makes all lives of a group 
         ("unknown domain 'frozen-lake-v7'.*nearest is", ["train", "recipe.yaml", "domain=frozen-lake-v7"]),
         ("steps: .*greater than or equal to 1, got 0", ["train", "recipe.yaml", "steps=0"]),
         ("'steps' is not a change; expected key=value", ["train", "recipe.yaml", "steps"]),
-        (r"pretrain\.yaml is a file for `codots pretrain`: it has stages", ["train", "pretrain.yaml"]),
+        (r"imitate\.yaml is a file for `codots imitate`: it has stages", ["train", "imitate.yaml"]),
         (r"cannot read the recipe recipee\.yaml: No such.*nearest is 'recipe\.yaml'", ["train", "recipee.yaml"]),
         ("unknown choice of contexts 'mine'.*nearest is", ["train", "recipe.yaml", "contexts=mine"]),
         ("unknown choice of loggers.0 'wandbb'.*nearest is 'wandb'", ["train", "recipe.yaml", "loggers=[wandbb]"]),
@@ -163,12 +164,20 @@ GREEDY = r"^codots: profile\.temperature is 0, which makes all lives of a group 
         ("no model at 'nowhere'", ["train", "recipe.yaml", "model=nowhere"]),
         ("no model at 'nowhere'", ["train", "recipe.yaml", "model=nowhere", "--dry-run"]),
         ("no run to resume at run", ["train", "recipe.yaml", "--resume"]),
-        ("is a file for `codots train`: it has steps", ["pretrain", "recipe.yaml"]),
+        ("is a file for `codots train`: it has group_size", ["imitate", "recipe.yaml"]),
+        ("unknown preset of frozen-lake-v1 'eazy'", ["imitate", "imitate.yaml", "stages.0.preset=eazy"]),
+        ("cannot be split into 3 heads", ["imitate", "imitate.yaml", "new.heads=3"]),
         (
-            "unknown preset of frozen-lake-v1 'eazy'",
-            ["pretrain", "pretrain.yaml", "stages=[{steps: 1, presets: [eazy]}]"],
+            "noise.right: right is 2|right is 2; expected a probability",
+            ["imitate", "imitate.yaml", "stages.0.noise.right=2"],
         ),
-        ("cannot be split into 3 heads", ["pretrain", "pretrain.yaml", "heads=3"]),
+        ("unknown choice of .*teacher 'skiled'; .*'skilled'", ["imitate", "imitate.yaml", "stages.0.teacher=skiled"]),
+        (
+            "the model uses prompt style 'natural'|has natural",
+            ["imitate", "imitate.yaml", "stages.0.domain=terminal-v1", "stages.0.preset=easy"],
+        ),
+        ("no model at 'modle'.*nearest is 'model'", ["imitate", "imitate.yaml", "model=modle", "new=null"]),
+        ("pretrain is now called imitate", ["pretrain", "imitate.yaml"]),
         ("unknown arm 'shufled'.*nearest is 'shuffled'", ["eval", "model", "arms=own,shufled", "rows=rows.jsonl"]),
         ("arms: .*at least 1 item", ["eval", "model", "arms=','"]),
         ("unknown preset of frozen-lake-v1 'eazy'.*nearest is 'easy'", ["eval", "model", "preset=eazy"]),
@@ -311,7 +320,7 @@ def test_another_runs_folder_is_one_line(codots, refused):
     refused("run already contains a run; add --resume to continue it", "train", "recipe.yaml", "steps=1")
     refused("run is another run: there seed is 0, here 5", "train", "recipe.yaml", "steps=1", "seed=5", "--resume")
     refused("run is another run: there steps is 1, here 3", "train", "recipe.yaml", "--resume")
-    refused("run already contains a run; give run=ANOTHER", "pretrain", "pretrain.yaml")
+    refused("run already contains a run; add --resume to continue it, or give", "imitate", "imitate.yaml")
 
 
 def test_a_corrupt_checkpoint_is_one_line_and_the_run_continues(codots, refused, home, caplog):
@@ -463,10 +472,16 @@ def test_baselines_are_a_table_or_json(codots):
     assert all(label in table for label in ("random", "informed", "bayes is exact", f"{found['bayes'][1]:.3f}"))
 
 
-def test_a_tiny_model_is_pretrained(codots, home):
-    ended = codots("pretrain", "pretrain.yaml")
-    assert (ended.code, ended.out) == (0, "the model is in run/model\n")
+def test_a_tiny_model_is_made_by_imitation(codots, home):
+    planned = codots("imitate", "imitate.yaml", "--dry-run")
+    assert "# stage 1: 2 steps of 2 lives of teachers" in planned.out
+    assert not (home / "run").exists()
+    ended = codots("imitate", "imitate.yaml")
+    assert (ended.code, ended.out) == (0, "final model: run/model; run folder: run\n")
+    assert "step 2/2  loss " in ended.err
+    assert "malformed " in ended.err
     assert load_profile(home / "run" / "model").style == "compact"
+    assert codots("imitate", "imitate.yaml", "--resume").code == 0
 
 
 def test_a_demo_writes_a_report_and_renames_an_earlier_run(codots, refused, home):
@@ -492,7 +507,7 @@ def test_a_demo_evaluates_with_the_profile_that_it_trains_with(codots, home):
     assert head["profile"]["max_context_chars"] == 100
 
 
-@pytest.mark.parametrize("option", [[], ["--pretrain"], ["--eval"]])
+@pytest.mark.parametrize("option", [[], ["--imitate"], ["--eval"]])
 def test_every_key_of_a_recipe_is_listed(codots, option):
     keys = {key["name"]: key for key in strict(codots("config", *option, "--json").out)}
     assert keys["workers"]["default"] == 2
@@ -508,9 +523,9 @@ def test_every_setting_of_an_evaluation_is_listed_with_its_default(codots):
         model="base"
     ).model_dump(mode="json", exclude={"model"})
     assert all(key["meaning"].endswith(".") for key in keys.values())
-    both = codots("config", "--eval", "--pretrain")
+    both = codots("config", "--eval", "--imitate")
     assert (both.code, both.out, len(both.err.splitlines())) == (2, "", 1)
-    assert "--pretrain or --eval, not both" in both.err
+    assert "--imitate or --eval, not both" in both.err
 
 
 def test_a_report_prints_its_path_and_includes_evaluations_in_the_run_folder(codots, home):

@@ -7,12 +7,14 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from codots.config.evaluate import EvalConfig
+from codots.config.imitate import ImitateConfig
 from codots.config.load import keys_of, load_recipe, settings
-from codots.config.schema import EvalConfig, LearnerConfig, PretrainConfig, TrainConfig, WorldConfig, fingerprint
+from codots.config.schema import LearnerConfig, TrainConfig, WorldConfig, fingerprint
 from codots.runs.folder import MUTABLE_KEYS
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
-STAGES = "stages: [{steps: 1}]\n"
+STAGES = "stages: [{steps: 1, teacher: skilled}]\n"
 
 
 @pytest.fixture
@@ -32,18 +34,17 @@ def one_line(error):
 
 
 def kind_of(path):
-    return PretrainConfig if "stages:" in path.read_text() else TrainConfig
+    return ImitateConfig if "teacher:" in path.read_text() else TrainConfig
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_of_the_repository_is_valid(path):
     config = load_recipe(kind_of(path), path)
-    values = config.to_dict() if isinstance(config, TrainConfig) else config.model_dump(mode="json")
-    assert kind_of(path).model_validate(values) == config
+    assert kind_of(path).model_validate(config.to_dict()) == config
     assert kind_of(path).model_validate(config.model_dump(mode="json")) == config
 
 
-@pytest.mark.parametrize("kind", [TrainConfig, PretrainConfig, EvalConfig])
+@pytest.mark.parametrize("kind", [TrainConfig, ImitateConfig, EvalConfig])
 def test_every_key_has_a_meaning(kind):
     keys = list(keys_of(kind))
     assert len({key.name for key in keys}) == len(keys)
@@ -61,9 +62,8 @@ def test_the_repository_has_recipes():
         ("stepz: 3", TrainConfig, "stepz", "steps"),
         ("learner: {lrr: 0.1}", TrainConfig, "learner.lrr", "learner.lr"),
         ("credit: {presets: paper}", TrainConfig, "credit.presets", "credit.preset"),
-        (STAGES + "heights: 3", PretrainConfig, "heights", "heads"),
-        ("stages: [{steps: 1, pack_step: 3}]", PretrainConfig, "stages.pack_step", "stages.packs_per_step"),
-        ("stages: [{steps: 1, noise: {wrongs: 0.1}}]", PretrainConfig, "stages.noise.wrongs", "stages.noise.wrong"),
+        (STAGES + "new: {heights: 3}", ImitateConfig, "new.heights", "new.heads"),
+        ("stages: [{steps: 1, packs_step: 3}]", ImitateConfig, "stages.packs_step", "stages.packs_per_step"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
@@ -88,7 +88,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, kind, given, nearest):
         ("contexts: owm", "unknown choice of contexts 'owm'; expected one of none, own; the nearest is 'own'"),
         ("loggers: [wandbb]", "unknown choice of loggers.0 'wandbb'.*nearest is 'wandb'"),
         ("contexts: 3", "contexts: Input should be 'own' or 'none', got 3"),
-        ("stages: [{steps: 1}]", "is a file for `codots pretrain`"),
+        ("stages: [{steps: 1}]", "is a file for `codots imitate`"),
         ("max_logprob_gap: 0", "max_logprob_gap: .*greater than 0"),
         ("stage_timeout: 0", "stage_timeout: .*greater than 0"),
         ("domain: frozen-lake-v9", "unknown domain 'frozen-lake-v9'.*nearest is 'frozen-lake-v1'"),
@@ -127,19 +127,27 @@ def test_an_invalid_recipe_is_one_line(recipe, text, line):
     [
         ("stages: []", "stages: List should have at least 1 item"),
         ("seed: 1", "stages: Field required"),
-        ("stages: [{steps: 1}, {steps: 0}]", r"stages.1.steps: .*greater than or equal to 1, got 0"),
-        ("stages: [{steps: 1, presets: [easy, eazy]}]", "unknown preset of frozen-lake-v1 'eazy'"),
-        ("stages: [{steps: 1, presets: []}]", r"stages.0.presets: .*at least 1 item"),
-        ("stages: [{steps: 1, lr: 200}]", r"stages.0.lr: .*less than or equal to 100, got 200"),
-        ("stages: [{steps: 1, noise: {wrong: 2}}]", r"stages.0.noise.wrong: .*less than or equal to 1, got 2"),
-        (STAGES + "domain: lake", "unknown domain 'lake'"),
-        (STAGES + "width: 24\nheads: 5", "a width of 24 cannot be split into 5 heads"),
-        (STAGES + "width: 24\nheads: 8", "24 cannot be split into 8 heads of even"),
+        ("stages: [{teacher: skilled}, {steps: 0, teacher: skilled}]", r"stages.1.steps: .*equal to 1, got 0"),
+        ("stages: [{preset: eazy}]", "unknown preset of frozen-lake-v1 'eazy'"),
+        ("stages: [{steps: 1}]", r"stages.0: expected worlds, such as .*, or recorded"),
+        ("stages: [{recorded: runs/x, teacher: skilled}]", "both worlds and recorded are given; expected one of them"),
+        ("stages: [{teacher: skilled, lr: 200}]", r"stages.0.lr: .*less than or equal to 100, got 200"),
+        ("{teacher: skilled, lr: 200}", r"recipe.yaml: lr: .*less than or equal to 100, got 200"),
+        ("{teacher: skilled, noise: {wrong: 2}}", "wrong is 2; expected a probability from 0 to 1"),
+        ("{teacher: skilled, noise: {wrongs: 0.2}}", "unknown noise of skilled 'wrongs'; .*nearest is 'wrong'"),
+        ("{teacher: skiled}", "unknown choice of teacher 'skiled'; .*nearest is 'skilled'"),
+        ("{teacher: skilled, domain: lake}", "unknown domain 'lake'"),
+        ("{teacher: skilled, given: 2}", "given: .*less than or equal to 1, got 2"),
+        (STAGES + "steps: 3", "both stages and steps are given; expected steps in each entry of stages"),
+        (STAGES + "model: base\nnew: {}", "both model and new are given; expected one of them"),
+        (STAGES + "learner: {loss: ppo}", "loss, kl_coef and entropy_coef are for RL"),
+        (STAGES + "new: {width: 24, heads: 5}", "a width of 24 cannot be split into 5 heads"),
+        (STAGES + "new: {width: 24, heads: 8}", "24 cannot be split into 8 heads of even"),
     ],
 )
-def test_an_invalid_pretraining_recipe_is_one_line(recipe, text, line):
+def test_an_invalid_recipe_of_imitation_is_one_line(recipe, text, line):
     with pytest.raises(ValueError, match=line) as error:
-        recipe(text, kind=PretrainConfig)
+        recipe(text, kind=ImitateConfig)
     assert one_line(error)
 
 
@@ -229,7 +237,7 @@ def is_valid_or_one_line(kind, path, changes=None):
 def test_any_text_is_valid_or_one_line(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    for kind in (TrainConfig, PretrainConfig, EvalConfig):
+    for kind in (TrainConfig, ImitateConfig, EvalConfig):
         assert is_valid_or_one_line(kind, path)
 
 
@@ -313,7 +321,7 @@ def test_entries_are_changed_by_their_index(recipe):
     assert config.packs_per_step == 12
     assert recipe(two_worlds(""), ["worlds.1={preset: tiny}"]).worlds[1] == WorldConfig(preset="tiny")
     assert recipe("", ["worlds=[{preset: tiny}, {}]"]).worlds == [WorldConfig(preset="tiny"), WorldConfig()]
-    assert recipe("stages: [{steps: 1}]", ["stages.0.steps=7"], PretrainConfig).stages[0].steps == 7
+    assert recipe(STAGES, ["stages.0.steps=7"], ImitateConfig).stages[0].steps == 7
 
 
 def test_a_recipe_may_set_an_episode_loss_and_a_kl_penalty(recipe):
@@ -389,7 +397,7 @@ def test_keys_of_the_short_form_are_listed_like_keys_of_an_entry():
 
 
 def test_every_key_has_a_description():
-    for kind in (TrainConfig, PretrainConfig, EvalConfig, WorldConfig):
+    for kind in (TrainConfig, ImitateConfig, EvalConfig, WorldConfig):
         assert all(info.description for info in kind.model_fields.values())
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from codots.cli.display import report_table
-from codots.config.schema import EvalConfig
+from codots.config.evaluate import EvalConfig
 from codots.context.rewrite import Rewrite
 from codots.core.deadline import STAGE_TIMEOUT
 from codots.domains.registry import make_pack, register

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from codots.cli.display import step_line
+from codots.cli.watch import step_line
 from codots.core.transcript import Sampled, StopReason
 from codots.domains.registry import register
 from codots.rollout.records import load_rollouts

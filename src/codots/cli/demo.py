@@ -12,8 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from codots.cli.display import counting, run_training
-from codots.config.schema import ENTRY_PROFILE_KEYS, EvalConfig, TrainConfig
+from codots.cli.display import counting
+from codots.cli.watch import run_training
+from codots.config.evaluate import EvalConfig
+from codots.config.schema import ENTRY_PROFILE_KEYS, TrainConfig
 from codots.core.files import claimed, write_atomically
 from codots.evaluation.evaluate import ARMS, Report, evaluate, without_nan
 from codots.report.page import REPORT, write_report

@@ -1,4 +1,4 @@
-"""Commands that train and evaluate models: train, config, pretrain, eval, rescore, demo."""
+"""Commands that train and evaluate models: train, config, imitate, eval, rescore, demo."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ import typer
 from codots.cli.app import AsJson, Base, Changes, Packs, Recipe, Settings, app, show
 
 if TYPE_CHECKING:
-    from codots.config.schema import EvalConfig, TrainConfig
+    from codots.cli.watch import Stopped
+    from codots.config.evaluate import EvalConfig
+    from codots.config.imitate import ImitateConfig
+    from codots.config.schema import RunKeys, TrainConfig
     from codots.evaluation.rescore import Change
+
+
+Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint of the run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate the recipe and print it in full without running it.")]
 
 
 @app.command()
 def train(
     recipe: Recipe,
     changes: Changes = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint of the run.")] = False,
+    resume: Resume = False,
     origin: Annotated[
         str | None,
         typer.Option("--init-from", help="Start from a run or a checkpoint; same as init_from=..."),
     ] = None,
     base: Base = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Validate the recipe and print it in full without running it.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a model with a recipe."""
-    from codots.cli.display import run_training
+    from codots.cli.watch import run_training
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
 
@@ -38,7 +43,11 @@ def train(
     config = load_recipe(TrainConfig, recipe, [*(changes or []), *options])
     if dry_run:
         return _dry_run(config)
-    stopped = run_training(config, resume=resume)
+    _say_the_end(config, run_training(config, resume=resume))
+
+
+def _say_the_end(config: RunKeys, stopped: Stopped | None) -> None:
+    """Print where the model is. If the run was stopped, exit with the code of the signal."""
     if stopped is not None:
         typer.echo(
             f"stopped after step {stopped.step}, saved; run the same command with --resume to continue", err=True
@@ -51,7 +60,7 @@ def _as_changes(**options: str | None) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
 
 
-def _best(config: TrainConfig) -> str:
+def _best(config: RunKeys) -> str:
     from codots.runs.checkpoint import best_checkpoint, score_of
 
     best = best_checkpoint(Path(config.run))
@@ -68,7 +77,7 @@ def _dry_run(config: TrainConfig) -> None:
     folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
     engine_plan(config, folder, profile)  # raises if the reference model is missing
-    check_prompts(config, folder, profile)
+    check_prompts(config.worlds, folder, profile)
     typer.echo(write_yaml(config.to_dict()).rstrip())
     for world in config.worlds:
         name = f"{world.domain} {world.preset}: " if len(config.worlds) > 1 else ""
@@ -83,9 +92,7 @@ def _dry_run(config: TrainConfig) -> None:
 
 @app.command("config")
 def show_config(
-    pretraining: Annotated[
-        bool, typer.Option("--pretrain", help="List the keys of recipes of `codots pretrain`.")
-    ] = False,
+    imitation: Annotated[bool, typer.Option("--imitate", help="List the keys of recipes of `codots imitate`.")] = False,
     evaluation: Annotated[bool, typer.Option("--eval", help="List the settings of `codots eval`.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -93,31 +100,51 @@ def show_config(
     from dataclasses import asdict
 
     from codots.cli.display import keys_table
+    from codots.config.evaluate import EvalConfig
+    from codots.config.imitate import ImitateConfig
     from codots.config.load import keys_of
-    from codots.config.schema import EvalConfig, PretrainConfig, TrainConfig
+    from codots.config.schema import TrainConfig
 
-    if pretraining and evaluation:
-        raise typer.BadParameter("expected --pretrain or --eval, not both")
-    keys = list(keys_of(PretrainConfig if pretraining else EvalConfig if evaluation else TrainConfig))
+    if imitation and evaluation:
+        raise typer.BadParameter("expected --imitate or --eval, not both")
+    keys = list(keys_of(ImitateConfig if imitation else EvalConfig if evaluation else TrainConfig))
     if as_json:
         typer.echo(json.dumps([asdict(key) for key in keys], indent=2))
     else:
         show(keys_table(keys))
 
 
-@app.command("pretrain")
-def run_pretraining(recipe: Recipe, changes: Changes = None) -> None:
-    """Train a tiny base model from scratch by imitation."""
-    from codots.cli.display import counting
+@app.command("imitate")
+def run_imitation(
+    recipe: Recipe,
+    changes: Changes = None,
+    resume: Resume = False,
+    base: Base = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a model, new or existing, on the lives of scripted teachers or on recorded lives."""
+    from codots.cli.watch import run_training
+    from codots.config.imitate import ImitateConfig
     from codots.config.load import load_recipe
-    from codots.config.schema import PretrainConfig
-    from codots.training.pretrain import pretrain
 
-    config = load_recipe(PretrainConfig, recipe, changes)
-    with counting("pretraining, stage") as on_progress:
-        for report in pretrain(config):
-            on_progress(f"{report.stage}", report.step, report.steps)
-    typer.echo(f"the model is in {config.run}/model")
+    config = load_recipe(ImitateConfig, recipe, [*(changes or []), *_as_changes(base=base)])
+    if dry_run:
+        return _imitation_dry_run(config)
+    _say_the_end(config, run_training(config, resume=resume))
+
+
+def _imitation_dry_run(config: ImitateConfig) -> None:
+    from codots.core.yaml_text import write_yaml
+    from codots.runs.loggers import check_loggers
+    from codots.training.imitate import plan_of
+
+    check_loggers(config.loggers)
+    plan = plan_of(config)
+    typer.echo(write_yaml(config.to_dict()).rstrip())
+    for number, (stage, lessons) in enumerate(zip(config.stages, plan.lessons, strict=True), start=1):
+        what = f"of {len(lessons.recorded)} recorded" if stage.recorded else "of teachers"
+        typer.echo(f"# stage {number}: {stage.steps} steps of {len(lessons.jobs(1))} lives {what}")
+    typer.echo(f"# {config.steps} steps from {config.model or 'a new model'}; nothing was run")
 
 
 @app.command("eval")
@@ -138,8 +165,8 @@ def run_evaluation(
 ) -> None:
     """Evaluate a model: mean reward by position for every arm, all on the same packs."""
     from codots.cli.display import counting, report_table
+    from codots.config.evaluate import EvalConfig
     from codots.config.load import load_recipe, settings
-    from codots.config.schema import EvalConfig
     from codots.evaluation.evaluate import as_json as plain
     from codots.evaluation.evaluate import evaluate
 

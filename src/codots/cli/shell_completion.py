@@ -33,8 +33,8 @@ def keys() -> list[str]:
 
 def settings() -> list[str]:
     """Return the settings of an evaluation, each followed by `=`."""
+    from codots.config.evaluate import EvalConfig
     from codots.config.load import keys_of
-    from codots.config.schema import EvalConfig
 
     return [f"{key.name}=" for key in keys_of(EvalConfig)]
 

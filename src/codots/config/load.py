@@ -10,7 +10,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from codots.config.schema import EvalConfig, PretrainConfig, TrainConfig
+from codots.config.evaluate import EvalConfig
+from codots.config.imitate import ImitateConfig
+from codots.config.schema import TrainConfig
 from codots.core.section import Section
 from codots.core.suggest import closest, nearest
 from codots.core.yaml_text import read_yaml
@@ -18,7 +20,7 @@ from codots.core.yaml_text import read_yaml
 C = TypeVar("C", bound=Section)
 COMMAND_KEYS: dict[type[Section], tuple[str, tuple[str, ...]]] = {
     TrainConfig: ("train", ("worlds", "steps", "group_size", "learner", "credit", "engine")),
-    PretrainConfig: ("pretrain", ("stages",)),
+    ImitateConfig: ("imitate", ("stages", "teacher", "recorded", "new")),
     EvalConfig: ("eval", ("arms", "split", "writer")),
 }
 """The command of each kind of recipe, and some keys that only this kind of recipe has."""
@@ -37,8 +39,9 @@ def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> 
     values = _read(text, str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a recipe: expected keys and values, got {type(values).__name__}")
+    allowed = {*kind.model_fields, *getattr(kind, "SHORT", ())}
     for other, (command, own_keys) in COMMAND_KEYS.items():
-        if other is not kind and (found := [key for key in own_keys if key in values]):
+        if other is not kind and (found := [key for key in own_keys if key in values and key not in allowed]):
             raise ValueError(f"{path} is a file for `codots {command}`: it has {found[0]}")
     return settings(kind, values, changes, str(path))
 
@@ -118,8 +121,10 @@ def validate(kind: type[C], values: dict[str, Any], where: str) -> C:
 
 
 def _short_form(kind: type[Section], values: dict[str, Any], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Drop `worlds.0` from a location if the recipe uses the short form."""
-    return loc[2:] if "worlds" not in values and loc[:2] == ("worlds", 0) else loc
+    """Drop `stages.0` and `worlds.0` from a location if the recipe uses the short form."""
+    for name in ("stages", "worlds"):
+        loc = loc[2:] if name not in values and loc[:2] == (name, 0) else loc
+    return loc
 
 
 @dataclass(frozen=True)
@@ -137,15 +142,16 @@ class Key:
 def keys_of(kind: type[Section], prefix: str = "") -> Iterator[Key]:
     """Yield every key of a kind of recipe, including the keys of sections and of lists of sections.
 
-    The keys that a recipe with one entry of `worlds` may set at the top level are also yielded in that short form.
+    The keys that may be set one level higher if a list has one entry are also yielded in that short form.
     """
     for name, info in kind.model_fields.items():
         sections = [part for part in (info.annotation, *get_args(info.annotation)) if _is_section(part)]
         default = None if sections or info.is_required() else info.default
         yield Key(prefix + name, default, " ".join((info.description or "").split()))
         for section in sections:
-            if name == "worlds":
-                yield from (key for key in keys_of(section) if key.name in TrainConfig.SHORT)
+            if name in ("worlds", "stages"):
+                short = [prefix + key for key in getattr(kind, "SHORT", ())]
+                yield from (key for key in keys_of(section, prefix) if key.name in short)
             yield from keys_of(section, f"{prefix}{name}.")
 
 

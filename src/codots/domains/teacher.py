@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from codots.context.rewrite import CLOSE, OPEN
 from codots.core.rng import Names, stream
 from codots.core.suggest import check_known, nearest
-from codots.domains.base import Domain, Policy, Reader, Rng, World, Writer
+from codots.domains.base import Domain, Policy, Reader, Step, Task, Writer
 from codots.domains.noise import Noise
+
+
+class Player(Protocol):
+    """A teacher in one task: it solves the task and then rewrites the context."""
+
+    def act(self, view: Any) -> str:
+        """Return the text of an action."""
+        ...
+
+    def end(self, step: Step) -> None:
+        """Observe the last step."""
+        ...
+
+    def rewrite(self) -> str:
+        """Return the reply of the update after the task."""
+        ...
+
+
+class Teacher(Protocol):
+    """A source of lives to imitate. It knows what a model reads, and nothing of earlier tasks but the context."""
+
+    def player(self, task: Task, context: str, style: str, names: Names) -> Player:
+        """Return the player of a task, which has read the context. `names` is the name of its random streams."""
+        ...
+
 
 TEACHERS = {
     "format": Noise(right=0.0, invent=0.6),
@@ -25,7 +50,7 @@ with nothing but the context, and knows what that policy knows.
 """
 
 
-def make_teacher(name: str, domain: Domain, changes: dict[str, Any] | None = None) -> Teacher:
+def make_teacher(name: str, domain: Domain, changes: dict[str, Any] | None = None) -> ScriptedTeacher:
     """Return a teacher of a domain. `changes` overrides its default noise.
 
     Raises ValueError if there is no such teacher, the noise is invalid, or the domain lacks what the teacher needs.
@@ -36,26 +61,26 @@ def make_teacher(name: str, domain: Domain, changes: dict[str, Any] | None = Non
     for key in changes or {}:
         if key not in known:
             raise ValueError(nearest(key, known, f"noise of {name}"))
-    return Teacher(name, replace(kind(**vars(TEACHERS[name])), **(changes or {})))
+    return ScriptedTeacher(name, replace(kind(**vars(TEACHERS[name])), **(changes or {})))
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """A scripted player of lives. It knows what the model reads: the context, and the task's public views.
-
-    Every task has a new policy, so only the context carries knowledge from task to task.
-    """
+class ScriptedTeacher:
+    """A teacher made of a domain's scripted policies and claims."""
 
     name: str
     noise: Noise
 
-    def policy(self, domain: Domain, world: World, context: str, names: Names) -> Policy:
-        """Return the policy of one task, which has read the context. `names` seeds it."""
-        rng = stream(*names, "teacher")
+    def player(self, task: Task, context: str, style: str, names: Names) -> ScriptedPlayer:
+        """Return the player of a task. Raises ValueError if it has to read a context and its policy cannot."""
+        return ScriptedPlayer(self, task, self._policy(task, context, names), style, names)
+
+    def _policy(self, task: Task, context: str, names: Names) -> Policy:
+        domain, world = task.domain, task.world
         if self.name == "skilled":
-            policy = domain.skilled(world, self.noise, rng)
-        else:
-            policy = domain.policy("random", replace(world, names=names))  # or every life of a world would be the same
+            policy = domain.skilled(world, self.noise, stream(*names, "solve", "teacher"))
+        else:  # the lives of a pack differ, although `random` is seeded by the name of the world
+            policy = domain.policy("random", replace(world, names=(*names, "solve")))
         if self.name == "format":
             return policy
         if not isinstance(policy, Reader):
@@ -63,25 +88,44 @@ class Teacher:
         policy.read(context)
         return policy
 
-    def rewrite(self, policy: Policy, domain: Domain, world: World, style: str, names: Names) -> str:
-        """Return the reply of an update, after the policy has played the task. `names` seeds the noise."""
-        facts = self._facts(policy, domain, world, style)
-        lines = domain.note(self._noisy(facts, domain, world, style, stream(*names, "teacher")), style)
-        return (" " if style == "compact" else "\n").join(filter(None, [OPEN, lines, CLOSE]))
 
-    def _facts(self, policy: Policy, domain: Domain, world: World, style: str) -> dict[str, str | None]:
-        """Return the known claim about each subject, or None if it is unknown."""
-        known: dict[str, str] = {}
-        if self.name == "literate":
-            known = domain.claims(world, style)
-        elif self.name == "skilled" and isinstance(policy, Writer):
-            known = policy.notes(style)
-        return {subject: known.get(subject) for subject in domain.claims(world, style)}
+@dataclass(frozen=True)
+class ScriptedPlayer:
+    """A scripted teacher in one task."""
 
-    def _noisy(self, facts: dict[str, str | None], domain: Domain, world: World, style: str, rng: Rng) -> Iterator[str]:
-        for subject, claim in facts.items():
-            draw, guess = rng.random(), domain.guess(world, subject, style, rng)
-            if claim is not None and draw < self.noise.right:
-                yield claim
-            elif draw < (self.noise.invent if claim is None else self.noise.right + self.noise.wrong):
+    teacher: ScriptedTeacher
+    task: Task
+    policy: Policy
+    style: str
+    names: Names
+
+    def act(self, view: Any) -> str:
+        """Return the action of the policy."""
+        return self.policy.act(view)
+
+    def end(self, step: Step) -> None:
+        """Show the last step to the policy."""
+        self.policy.end(step)
+
+    def rewrite(self) -> str:
+        """Return a context of claims, each drawn with noise."""
+        note = self.task.domain.note(self._claims(), self.style)
+        return (" " if self.style == "compact" else "\n").join(filter(None, [OPEN, note, CLOSE]))
+
+    def _claims(self) -> Iterator[str]:
+        noise, domain, world = self.teacher.noise, self.task.domain, self.task.world
+        rng, known = stream(*self.names, "update", "teacher"), self._known()
+        for subject in domain.claims(world, self.style):
+            draw, guess = rng.random(), domain.guess(world, subject, self.style, rng)
+            if subject in known and draw < noise.right:
+                yield known[subject]
+            elif draw < (noise.right + noise.wrong if subject in known else noise.invent):
                 yield guess
+
+    def _known(self) -> dict[str, str]:
+        """Return what the teacher knows, by subject."""
+        if self.teacher.name == "literate":
+            return self.task.domain.claims(self.task.world, self.style)
+        return (
+            self.policy.notes(self.style) if self.teacher.name == "skilled" and isinstance(self.policy, Writer) else {}
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from codots.config.schema import EvalConfig
+from codots.config.evaluate import EvalConfig
 from codots.core.files import writable
 from codots.core.processes import check_main_guard
 from codots.core.progress import OnProgress, no_progress

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from codots.config.schema import EvalConfig
+from codots.config.evaluate import EvalConfig
 from codots.core.transcript import Sample
 from codots.domains.registry import make_pack
 from codots.engine.open import OpenModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ WORDS = (
 
 def make_tokenizer() -> Any:
     """Build a tokenizer of whole words, printable ASCII and bytes; every string round-trips."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, decoders, models
 
     ascii_ = [chr(code) for code in range(32, 127)] + ["\n"]
     words = dict.fromkeys(piece for word in WORDS for piece in (word, f" {word}"))
@@ -45,6 +45,30 @@ def make_tokenizer() -> Any:
     pieces += [(word, -1.0) for word in words]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return _with_chat(tokenizer)
+
+
+def learn_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+    """Learn a byte-level BPE tokenizer of at most `vocabulary` tokens from texts; every string round-trips."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _with_chat(tokenizer)
+
+
+def _with_chat(tokenizer: Any) -> Any:
+    """Add the special tokens and the chat template to a tokenizer."""
+    from tokenizers import AddedToken
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -141,7 +141,7 @@ def check_model(config: TrainConfig) -> Iterator[Finding]:
     folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
     loaded, _ = load_model(folder, Place(dtype="auto"), profile.thinking)
-    check_prompts(config, folder, profile)
+    check_prompts(config.worlds, folder, profile)
     size = sum(parameter.numel() for parameter in loaded.parameters())
     if config.learner.lora:
         check_lora()

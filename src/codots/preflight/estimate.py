@@ -74,7 +74,7 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
     """
     folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
-    check_prompts(config, folder, profile)
+    check_prompts(config.worlds, folder, profile)
     render = load_render(folder, profile.thinking)
     at = remote_place(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(read_config(folders(folder)[-1]), at)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from codots.core.rng import Names
-from codots.domains.base import Pack, Step
+from codots.domains.base import Env, Pack, Step
+from codots.domains.teacher import Player, Teacher
 from codots.model.renderer import Render
 from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, SolveSteps, UpdateSteps
 from codots.sampler.base import FinalError, Sampler, Session
 from codots.sampler.budget import SpentError
+from codots.sampler.scripted import ScriptedSession
 
 TRIES = 3
 """Maximum number of attempts per life if the infrastructure fails."""
@@ -53,6 +55,8 @@ class Job:
     params: EpisodeParams
     names: Names
     """Prefix of the names of all random streams of the life."""
+    teacher: Teacher | None = None
+    """Teacher that replies instead of the model, or None."""
 
 
 async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
@@ -85,16 +89,30 @@ async def episodes(job: Job, sampler: Sampler, render: Render) -> AsyncGenerator
     for task in pack.tasks:
         names = (*job.names, task.position)
         env, rules = task.env(style=style, memory=memory), task.domain.rules_text(task, style)
-        async with sampler.session((*names, "solve")) as session:
-            solve = life.solve(task.position, rules, env.observe())
+        solve = life.solve(task.position, rules, env.observe())
+        player = job.teacher.player(task, solve.context, style, names) if job.teacher else None
+        say = partial(_act, player, env) if player else None
+        async with _session(sampler, (*names, "solve"), render, say) as session:
             while not solve.done:
                 act = partial(env.step, await _reply(solve, session, render))
-                solve.observe(await in_thread(act, task.domain.step_timeout) if task.domain.blocking else act())
+                step = await in_thread(act, task.domain.step_timeout) if task.domain.blocking else act()
+                solve.observe(step)
+        if player:
+            player.end(step)
         yield solve.finish()
         if update := life.update(task.domain.reveals_reward):
-            async with sampler.session((*names, "update")) as session:
+            async with _session(sampler, (*names, "update"), render, player.rewrite if player else None) as session:
                 await _reply(update, session, render)
             yield update.finish()
+
+
+def _act(player: Player, env: Env) -> str:
+    return player.act(env.view)
+
+
+def _session(sampler: Sampler, names: Names, render: Render, say: Callable[[], str] | None) -> Session:
+    """Open the session of an episode. If `say` is given, it replies instead of the model."""
+    return sampler.session(names) if say is None else ScriptedSession(render, lambda _: say(), 0)
 
 
 async def _reply(steps: SolveSteps | UpdateSteps, session: Session, render: Render) -> str:

@@ -17,31 +17,29 @@ MUTABLE_KEYS = frozenset({"run", "loggers", "max_logprob_gap", "stage_timeout"})
 
 
 @contextmanager
-def open_run(folder: Path, recipe: dict[str, Any], *, resume: bool, resumable: bool = True) -> Iterator[Path]:
+def open_run(folder: Path, recipe: dict[str, Any], *, resume: bool) -> Iterator[Path]:
     """Create the folder of a run, or reopen it if `resume` is true, and keep it locked inside the `with` block.
 
     Raises ValueError if another process has the lock; if the folder already holds files and `resume` is false; or if
-    `resume` is true and the folder holds no run, or a run of another recipe. `resumable` is whether the error message
-    for an existing run suggests `--resume`.
+    `resume` is true and the folder holds no run, or a run of another recipe.
     """
-    check_run(folder, recipe, resume, resumable)
+    check_run(folder, recipe, resume)
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder):
-        check_run(folder, recipe, resume, resumable)  # again, because the folder may have changed before it was locked
+        check_run(folder, recipe, resume)  # again, because the folder may have changed before it was locked
         if not resume:
             write_atomically(folder / "config.yaml", write_yaml(recipe))
         yield folder
 
 
-def check_run(folder: Path, recipe: dict[str, Any], resume: bool, resumable: bool = True) -> None:
+def check_run(folder: Path, recipe: dict[str, Any], resume: bool) -> None:
     """Raise ValueError if a run cannot start in this folder or, if `resume` is true, cannot be resumed in it."""
     config = folder / "config.yaml"
     if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
         raise ValueError(f"cannot create a run at {folder}: {files[0]} is a file")
     if not resume:
         if folder.exists() and any(file.suffix != ".part" and file.name != LOCK for file in folder.iterdir()):
-            hint = "add --resume to continue it, or " if resumable else ""
-            raise ValueError(f"{folder} already contains a run; {hint}give run=ANOTHER")
+            raise ValueError(f"{folder} already contains a run; add --resume to continue it, or give run=ANOTHER")
         return
     if not config.is_file():
         raise ValueError(f"there is no run to resume at {folder}: it has no config.yaml{closest(folder)}")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from codots.algorithm.credit import Advantages
-from codots.config.schema import TrainConfig, WorldConfig, fingerprint
+from codots.config.schema import RunKeys, TrainConfig, WorldConfig, fingerprint
 from codots.core.files import check_readable, write_atomically
 from codots.core.suggest import nearest
 from codots.domains.registry import make_pack
 from codots.engine.base import Engine
 from codots.engine.local import LocalEngine
 from codots.engine.worker import SAMPLERS, Plan
+from codots.learner.config import LearnerConfig
 from codots.model.adapter import Model, folders, holder
 from codots.model.device import place
 from codots.model.load import model_folder
@@ -30,14 +31,14 @@ from codots.training.dev import DevEvaluation
 
 
 @dataclass
-class Run:
-    """An open run and its parts."""
+class OpenRun:
+    """An open run of any kind, and its parts."""
 
-    config: TrainConfig
+    config: RunKeys
+    ends: tuple[int, ...]
+    """Last step of each stage. These steps are always saved."""
     folder: Path
     engine: Engine
-    entries: tuple[Entry, ...]
-    credit: Callable[[Sequence[Block]], list[Advantages]]
     dev: DevEvaluation
     metrics: Metrics
     steps_done: int
@@ -46,19 +47,38 @@ class Run:
     """Number of tokens sampled so far."""
 
     @property
-    def lives_per_step(self) -> int:
-        """Number of lives rolled out per step."""
-        return self.config.packs_per_step * self.config.group_size
+    def steps(self) -> int:
+        """Number of steps of the whole run."""
+        return self.ends[-1]
 
     def save(self, step: int, dev: float | None = None) -> None:
         """Save a checkpoint of this step, with the step's dev score if there is one."""
-        recipe = fingerprint(self.config.to_dict(), without=MUTABLE_KEYS)
         state = {"tokens": self.tokens, "dev": dev}
-        save_checkpoint(self.folder, step, recipe, state, self.engine.save, self.config.keep_checkpoints)
+        recipe, keep = run_fingerprint(self.config.to_dict()), self.config.keep_checkpoints
+        save_checkpoint(self.folder, step, recipe, state, self.engine.save, keep)
 
     def is_best(self, dev: float | None) -> bool:
         """Return whether there is a dev score and it is better than the score of every checkpoint."""
         return dev is not None and dev > score_of(best_checkpoint(self.folder))
+
+
+@dataclass
+class Run(OpenRun):
+    """An open run of RL."""
+
+    config: TrainConfig
+    entries: tuple[Entry, ...]
+    credit: Callable[[Sequence[Block]], list[Advantages]]
+
+    @property
+    def lives_per_step(self) -> int:
+        """Number of lives rolled out per step."""
+        return self.config.packs_per_step * self.config.group_size
+
+
+def run_fingerprint(recipe: dict[str, Any]) -> str:
+    """Return the hash of a recipe that must not change on resume."""
+    return fingerprint(recipe, without=MUTABLE_KEYS)
 
 
 def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False, engine: Engine | None = None) -> Run:
@@ -72,7 +92,7 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     run, saved, recipe = Path(config.run), None, config.to_dict()
     if resume:
         stack.enter_context(open_run(run, recipe, resume=True))
-        saved = last_checkpoint(run, fingerprint(recipe, without=MUTABLE_KEYS))
+        saved = last_checkpoint(run, run_fingerprint(recipe))
     origin = find_checkpoint(config.init_from) if config.init_from and not saved else None
     source = (saved or origin) if config.init_from else None
     # With LoRA, the adapter of a checkpoint needs the base model; the model of the checkpoint is merged.
@@ -83,7 +103,7 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     entries = entries_of(config, profile)
     if engine is None:
         engine = stack.enter_context(closing(LocalEngine(engine_plan(config, folder, profile), config.workers)))
-        check_prompts(config, folder, profile)
+        check_prompts(config.worlds, folder, profile)
     if origin:
         engine.init_from(origin[0])
     if not resume:  # last, so that an invalid model raises before anything is written
@@ -94,7 +114,16 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     dev = DevEvaluation(entries, config.eval_packs, config.seed)
     metrics = stack.enter_context(closing(Metrics(run, steps_done, config.loggers, recipe)))
     opened = Run(
-        config, run, engine, entries, lambda blocks: credit_of(config, blocks), dev, metrics, steps_done, tokens
+        config=config,
+        ends=(config.steps,),
+        folder=run,
+        engine=engine,
+        dev=dev,
+        metrics=metrics,
+        steps_done=steps_done,
+        tokens=tokens,
+        entries=entries,
+        credit=lambda blocks: credit_of(config, blocks),
     )
     if origin:
         save_origin(opened, *origin)
@@ -106,14 +135,18 @@ def profile_of(config: TrainConfig, folder: Model) -> Profile:
 
     Raises ValueError for an unknown key, a prompt style that a domain of the recipe lacks, or temperature 0.
     """
-    default = load_profile(holder(folder, PROFILE))
+    return changed_profile(config, config.worlds, load_profile(holder(folder, PROFILE)))
+
+
+def changed_profile(config: RunKeys, worlds: Iterable[WorldConfig], default: Profile) -> Profile:
+    """Return the default profile with the recipe's overrides. Raises ValueError as `profile_of` does."""
     known = [field.name for field in fields(Profile)]
     if unknown := [key for key in config.profile if key not in known]:
         raise ValueError(nearest(unknown[0], known, "key of profile"))
     profile = replace(default, **config.profile)  # type: ignore[arg-type]
     if profile.temperature == 0:  # equal lives have equal returns, and no advantage
         raise ValueError("profile.temperature is 0, which makes all lives of a group alike; expected more, such as 1")
-    for world in config.worlds:
+    for world in worlds:
         entry_profile(profile, world)
     return profile
 
@@ -123,36 +156,43 @@ def entry_profile(profile: Profile, world: WorldConfig) -> Profile:
     return replace(profile, **world.profile).fits(world.domain)
 
 
-def check_prompts(config: TrainConfig, model: Model, profile: Profile) -> None:
+def check_prompts(worlds: Sequence[WorldConfig], model: Model, profile: Profile) -> None:
     """Raise ValueError if the first prompt of an entry of `worlds` does not fit into the model."""
-    packs = [make_pack(world.domain, world.preset, "train", 0, world.pack_size) for world in config.worlds]
-    wanted = zip(packs, config.worlds, strict=True)
+    packs = [make_pack(world.domain, world.preset, "train", 0, world.pack_size) for world in worlds]
+    wanted = zip(packs, worlds, strict=True)
     check_fits(model, [(pack, entry_profile(profile, world)) for pack, world in wanted])
 
 
 def entries_of(config: TrainConfig, profile: Profile) -> tuple[Entry, ...]:
     """Return the entries of a recipe's `worlds`."""
-    entries = []
-    for i, world in enumerate(config.worlds):
-        own_profile = entry_profile(profile, world)
-        same_source = [
-            (k, w.packs_per_step)
-            for k, w in enumerate(config.worlds)
-            if (w.domain, w.preset) == (world.domain, world.preset)
-        ]
-        entries.append(
-            Entry(
-                label=label(world, config.worlds),
-                world=world,
-                params=own_profile.episode_params(),
-                strategy=own_profile.strategy(config.on_parse_failure),
-                group_size=config.group_size,
-                own=config.contexts == "own",
-                first=sum(packs for k, packs in same_source if k < i),
-                stride=sum(packs for _, packs in same_source),
-            )
-        )
-    return tuple(entries)
+    rest = config.group_size, config.contexts == "own", config.on_parse_failure
+    return tuple(make_entry(config.worlds, i, profile, *rest) for i in range(len(config.worlds)))
+
+
+def make_entry(
+    worlds: Sequence[WorldConfig],
+    i: int,
+    profile: Profile,
+    group_size: int = 1,
+    own: bool = True,
+    on_parse_failure: str = "keep",
+) -> Entry:
+    """Return entry `i` of a list of worlds."""
+    world = worlds[i]
+    own_profile = entry_profile(profile, world)
+    same_source = [
+        (k, w.packs_per_step) for k, w in enumerate(worlds) if (w.domain, w.preset) == (world.domain, world.preset)
+    ]
+    return Entry(
+        label=label(world, worlds),
+        world=world,
+        params=own_profile.episode_params(),
+        strategy=own_profile.strategy(on_parse_failure),
+        group_size=group_size,
+        own=own,
+        first=sum(packs for k, packs in same_source if k < i),
+        stride=sum(packs for _, packs in same_source),
+    )
 
 
 def label(world: WorldConfig, worlds: Sequence[WorldConfig]) -> str:
@@ -178,13 +218,17 @@ def engine_plan(config: TrainConfig, folder: Model, profile: Profile) -> Plan:
     if config.learner.kl_coef:
         other = config.learner.reference
         reference = model_folder(other) if other else model_folder(config.model, config.base)
+    plan = learner_plan(config, folder, profile, config.learner, config.steps * config.minibatches)
+    return replace(plan, reference=reference, make_sampler=SAMPLERS[config.sampler])
+
+
+def learner_plan(config: RunKeys, folder: Model, profile: Profile, learner: LearnerConfig, steps: int) -> Plan:
+    """Return the local engine's plan for a number of optimizer steps, without a reference model."""
     return Plan(
         folder,
         profile,
-        config.learner,
-        reference=reference,
-        total_steps=config.steps * config.minibatches,
-        make_sampler=SAMPLERS[config.sampler],
+        learner,
+        total_steps=steps,
         place=place(folder, config.device, config.dtype),
         cache_bytes=int(config.kv_cache_gib * 2**30),
     )

@@ -28,7 +28,7 @@ from codots.runs.checkpoint import is_saved
 from codots.training.batch import Block, advantage_of, blocks_of, minibatches, step_jobs
 from codots.training.collapse import find_collapse
 from codots.training.metrics import sampled_tokens, staleness, summary
-from codots.training.setup import Run, open_training
+from codots.training.setup import OpenRun, Run, open_training
 
 log = logging.getLogger("codots")
 
@@ -90,7 +90,8 @@ def train(
             if config.eval_every and (step % config.eval_every == 0 or step == config.steps):
                 on_progress(f"evaluating {config.eval_packs} dev packs")
                 values |= run.dev.evaluate(run.engine, timeout)
-            yield from report_and_save(run, step, values, blocks, on_progress)
+            lives, packs = [life for b in blocks for life in b.lives], [pack for b in blocks for pack in b.packs]
+            yield from report_and_save(run, StepReport(step, run.steps, values, lives, packs), on_progress)
         on_progress("saving the model")
         within(timeout, "saving the model", lambda: write_folder(run.folder / "model", run.engine.save_model))
 
@@ -173,25 +174,22 @@ def step_metrics(
     return values | {"tokens/sampled": sampled, "tokens/total": run.tokens}
 
 
-def report_and_save(
-    run: Run, step: int, values: dict[str, float], blocks: Sequence[Block], on_progress: Callable[[str], None]
-) -> Iterator[StepReport]:
+def report_and_save(run: OpenRun, report: StepReport, on_progress: Callable[[str], None]) -> Iterator[StepReport]:
     """Log the metrics of a step, yield its report, and save a checkpoint when one is due or the run is closed."""
-    config, dev = run.config, values.get("eval/score")
+    step, dev = report.step, report.metrics.get("eval/score")
 
     def save() -> None:
         on_progress(f"saving checkpoint {step}")
-        within(config.stage_timeout, f"saving checkpoint {step}", lambda: run.save(step, dev))
+        within(run.config.stage_timeout, f"saving checkpoint {step}", lambda: run.save(step, dev))
 
-    values["train/collapse"] = float(warn_of_collapse(step, [*run.metrics.history, values]))
-    run.metrics.add(step, values)
-    lives, packs = [life for b in blocks for life in b.lives], [pack for b in blocks for pack in b.packs]
+    report.metrics["train/collapse"] = float(warn_of_collapse(step, [*run.metrics.history, report.metrics]))
+    run.metrics.add(step, report.metrics)
     try:
-        yield StepReport(step, config.steps, values, lives, packs)
+        yield report
     except GeneratorExit:
         save()
         raise
-    if step % config.save_every == 0 or step == config.steps or run.is_best(dev):
+    if step % run.config.save_every == 0 or step in run.ends or run.is_best(dev):
         save()
 
 
