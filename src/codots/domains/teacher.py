@@ -45,7 +45,8 @@ TEACHERS = {
 """Teachers by name, with their default noise.
 
 `format` acts at random and writes guesses, so it shows the form and nothing else. `literate` acts on what the context
-claims, and at random where the context says nothing; it treats all facts as known. `skilled` plays the domain's `bayes`
+claims, and at random where the context says nothing; its notes hold true claims at a small rate, mixed with claims of a
+twin and with nothing, so that its own notes are worth no more than an empty context. `skilled` plays the domain's `bayes`
 with nothing but the context, and knows what that policy knows.
 """
 
@@ -113,10 +114,12 @@ class ScriptedPlayer:
         return (" " if self.style == "compact" else "\n").join(filter(None, [OPEN, note, CLOSE]))
 
     def _claims(self) -> Iterator[str]:
-        noise, domain, world = self.teacher.noise, self.task.domain, self.task.world
+        noise, domain, world, style = self.teacher.noise, self.task.domain, self.task.world, self.style
         rng, known = stream(*self.names, "update", "teacher"), self._known()
-        for subject in domain.claims(world, self.style):
-            draw, guess = rng.random(), domain.guess(world, subject, self.style, rng)
+        # Claims about one twin, instead of a guess for each fact, so that reading what is not known does not pay.
+        twin = domain.claims(domain.twin(world, rng), style) if self.teacher.name == "literate" else {}
+        for subject in domain.claims(world, style):
+            draw, guess = rng.random(), twin.get(subject) or domain.guess(world, subject, style, rng)
             if subject in known and draw < noise.right:
                 yield known[subject]
             elif draw < (noise.right + noise.wrong if subject in known else noise.invent):
