@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.architectures import ARCHITECTURES, make_model
-from transformers import BertConfig, BertLMHeadModel, MistralForCausalLM
+from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, MistralForCausalLM
 
 from codots.model import path as paths
 from codots.model.attention import NAME
@@ -58,6 +58,47 @@ def test_the_comparison_alone_finds_models_whose_layers_have_a_state(name, monke
 def test_half_precision_decides_as_full_precision():
     for name, rows in (("qwen3", True), ("gemma3_text", True), ("mixtral", True), ("gptj", False), ("lfm2", False)):
         assert path_of(make_model(name).to(torch.bfloat16)).rows == rows
+
+
+@pytest.fixture
+def rough():
+    """Return a deep model in bfloat16, whose rounding changes logits as much as a wrong attention would."""
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=24,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            weight.mul_(20)
+    return model.to(torch.bfloat16)
+
+
+def test_rounding_does_not_decide_for_a_deep_model_in_half_precision(rough):
+    weights = {name: weight.clone() for name, weight in rough.state_dict().items()}
+    assert not paths._choose(rough).rows
+    assert path_of(rough) == ForwardPath()
+    assert all(torch.equal(weight, weights[name]) for name, weight in rough.state_dict().items())
+    assert {weight.dtype for weight in rough.parameters()} == {torch.bfloat16}
+
+
+def test_without_memory_for_float32_the_path_is_chosen_in_half_precision(rough, monkeypatch):
+    seen, choose = [], paths._choose
+
+    def full(model):
+        seen.append(model.dtype)
+        if model.dtype == torch.float32:
+            raise torch.OutOfMemoryError
+        return choose(model)
+
+    monkeypatch.setattr(paths, "_choose", full)
+    assert not path_of(rough).rows
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_a_window_that_short_sequences_do_not_reach_must_be_that_of_the_config(monkeypatch):

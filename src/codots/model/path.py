@@ -6,7 +6,7 @@ The decision is made once for a model, by comparing both on short random sequenc
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,7 @@ def path_of(model: Any) -> ForwardPath:
     """
     if not hasattr(model, "forward_path"):
         with torch.no_grad(), _evaluating(model):
-            model.forward_path = _choose(model)
+            model.forward_path = _in_float32(model, _choose)
     path: ForwardPath = model.forward_path
     if path.rows:
         use_row_attention(model)  # again, since its layers may have been replaced, by LoRA
@@ -117,6 +117,25 @@ def _choose(model: Any) -> ForwardPath:
     return ForwardPath()
 
 
+def _in_float32(model: Any, choose: Callable[[Any], ForwardPath]) -> ForwardPath:
+    """Choose with the weights in float32, where rounding hides nothing, if memory allows; they return unchanged."""
+    dtypes = {weight: weight.dtype for weight in model.parameters() if weight.dtype in (torch.bfloat16, torch.float16)}
+    try:
+        for weight in dtypes:
+            weight.data = weight.data.float()
+        return choose(model)
+    except torch.OutOfMemoryError:
+        _restore(dtypes)
+        return choose(model)
+    finally:
+        _restore(dtypes)
+
+
+def _restore(dtypes: dict[Any, torch.dtype]) -> None:
+    for weight, dtype in dtypes.items():
+        weight.data = weight.data.to(dtype)
+
+
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
     """Turn dropout off for a model in training mode."""
@@ -142,10 +161,15 @@ def _some(output: Any) -> Tensor:
 
 
 def _equal(some: Tensor, others: Tensor) -> bool:
-    """Return whether two computations of the same logits differ by no more than rounding."""
+    """Return whether two computations of the same logits differ by no more than rounding.
+
+    What is added to all logits of an id does not count, since it does not change their logprobs.
+    """
     tolerance = TOLERANCE.get(others.dtype, HALF_TOLERANCE)
-    spread = (others.float() - others.float().mean(-1, keepdim=True)).square().mean().sqrt()
-    return bool((some.float() - others.float()).square().mean().sqrt() <= tolerance * spread)
+    off, spread = (
+        (x - x.mean(-1, keepdim=True)).square().mean().sqrt() for x in (some.float() - others.float(), others.float())
+    )
+    return bool(off <= tolerance * spread)
 
 
 def _switches_of(model: Any) -> tuple[int, ...]:
