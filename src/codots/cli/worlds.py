@@ -79,20 +79,53 @@ def run_export(
     style: Annotated[
         str | None, typer.Option(help="Prompt style; the default is the first style of the domain.")
     ] = None,
+    lives: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEACHER",
+            help="Export the lives of a teacher as chats, one per episode: format, literate or skilled.",
+            show_default=False,
+        ),
+    ] = None,
+    given: Annotated[
+        float, typer.Option(min=0, max=1, help="Fraction of the lives that are given the true context.")
+    ] = 0.6,
+    layout: Annotated[
+        str | None, typer.Option("--as", help="Layout of the rows: tasks, or chat for lives.", show_default=False)
+    ] = None,
 ) -> None:
-    """Export worlds and tasks as rows: prompts, floor, ceiling, and hidden facts in a separate column."""
+    """Export worlds and tasks as rows: prompts, floor, ceiling, and hidden facts in a separate column.
+
+    With --lives, export lessons as chats instead, for any trainer that reads messages.
+    """
     from codots.cli.display import counting
+    from codots.core.suggest import check_known
     from codots.domains.export import check_out, task_rows, write_rows
     from codots.domains.registry import first_preset
 
+    check_known(layout or "tasks", ("tasks", "chat"), "layout of rows")
+    if (layout or "tasks") != ("chat" if lives else "tasks") and layout is not None:
+        expected = "--as chat with --lives" if lives else "--lives TEACHER with --as chat"
+        raise typer.BadParameter(f"--as is {layout!r}; expected {expected}")
     check_out(out)
-    rows = []
+    rows, preset, what = [], preset or first_preset(id), "episodes" if lives else "tasks"
+    if lives:
+        from codots.config.imitate import ImitateConfig
+        from codots.config.load import settings
+        from codots.training.chat import chat_rows
+
+        if split != "train":
+            raise typer.BadParameter(f"--split is {split!r}; lessons are of the split train")
+        lesson = {"domain": id, "preset": preset, "pack_size": size, "packs_per_step": packs, "given": given}
+        found = chat_rows(settings(ImitateConfig, lesson | {"teacher": lives}, [], "export"), style)
+    else:
+        found = task_rows(id, preset=preset, split=split, packs=packs, size=size, style=style)
     with counting("exporting") as on_progress:
-        for row in task_rows(id, preset=preset or first_preset(id), split=split, packs=packs, size=size, style=style):
+        for row in found:
             rows.append(row)
-            on_progress("tasks", len(rows), packs * size)
+            on_progress("packs", row["index"] + 1, packs)
     write_rows(rows, out)
-    typer.echo(f"wrote {len(rows)} tasks of {packs} packs to {out}")
+    typer.echo(f"wrote {len(rows)} {what} of {packs} packs to {out}")
 
 
 @app.command("baselines")

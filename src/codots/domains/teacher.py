@@ -46,7 +46,7 @@ TEACHERS = {
 
 `format` acts at random and writes guesses, so it shows the form and nothing else. `literate` acts on what the context
 claims, and at random where the context says nothing; its notes hold true claims at a small rate, mixed with claims of a
-twin and with nothing, so that its own notes are worth no more than an empty context. `skilled` plays the domain's `bayes`
+twin and with nothing, so that they are worth little more than an empty context. `skilled` plays the domain's `bayes`
 with nothing but the context, and knows what that policy knows.
 """
 

@@ -47,3 +47,14 @@ class Alphabet:
 def make_render() -> Render:
     """Return a renderer that needs no model."""
     return Render(Alphabet())
+
+
+def messages_of(ids: Sequence[int]) -> list[dict[str, str]]:
+    """Return the chat that ids of this tokenizer encode, as messages with `role` and `content`."""
+    messages: list[dict[str, str]] = []
+    for id in ids:
+        if id in ROLES:
+            messages.append({"role": ROLES[id], "content": ""})
+        elif id != END:
+            messages[-1]["content"] += chr(id)
+    return messages
