@@ -4,7 +4,9 @@ import json
 import math
 
 import pytest
+import yaml
 
+from codots.report.figures import figures
 from codots.report.page import build, section
 from codots.report.run import POINTS, by_setting, find_runs, read_run, references_of, unique_names
 from tests.report.runs import WORLDS, demo_summary, full_run, life, make_run, mixed_run, report, steps
@@ -215,3 +217,24 @@ def test_a_collapse_is_told_with_its_last_step(tmp_path):
     assert "By step 10 training is collapsing" in build([section(read_run(tmp_path))])
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row | {"train/collapse": 0.0}) + "\n" for row in rows))
     assert read_run(tmp_path).collapse == ""
+
+
+def test_a_run_of_imitation_has_the_worlds_and_steps_of_all_stages(tmp_path):
+    stages = [
+        {"steps": 2, "worlds": [WORLDS[0]]},
+        {"steps": 2, "worlds": [WORLDS[0], WORLDS[1]]},
+        {"steps": 1, "recorded": "x"},
+    ]
+    values = [
+        {"eval/frozen-lake-v1:easy/own_2": 0.1, "eval/frozen-lake-v1:hard/own_1": 0.1, "eval/malformed/solve": 0.5}
+    ]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump({"stages": stages, "seed": 0}))
+    rows = [{"step": step, "train/loss": 1.0, **values[0]} for step in (1, 2, 3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(folder)
+    assert (run.taught, run.running, run.size) == (True, True, 3)
+    assert run.labels == ["frozen-lake-v1:easy/", "frozen-lake-v1:hard/"]
+    assert run.world == ["frozen-lake-v1 easy, frozen-lake-v1 hard", "seed 0"]
+    assert {"loss", "malformed-dev", "evaluations", "evaluations-1"} <= {figure.name for figure in figures(run)}

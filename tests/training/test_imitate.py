@@ -222,7 +222,11 @@ def test_recorded_lives_are_filtered_by_reward_and_split(tmp_path):
     with pytest.raises(ValueError, match=r"none with a mean reward of 5; the best has"):
         plan_of(config)
     held_out = tmp_path / "dev.jsonl"
-    lines = [json.loads(line) for path in Path(tmp_path / "rl").rglob("step-*.jsonl") for line in path.read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for path in Path(tmp_path / "rl").rglob("step-*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     held_out.write_text("".join(json.dumps(line | {"pack": [*line["pack"][:2], "dev", 0]}) + "\n" for line in lines))
     with pytest.raises(ValueError, match=r"dev.jsonl has 0 complete well-formed lives of the split train"):
         plan_of(config_of(tmp_path / "run", stages=[{"recorded": str(held_out), "min_reward": -1}]))

@@ -48,9 +48,15 @@ class Evaluation:
 
 
 def worlds_of(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the domain, preset and pack size of each entry of a recipe, as far as the recipe contains them."""
+    """Return the domain, preset and pack size of each entry of a recipe, as far as the recipe contains them.
+
+    The entries of a recipe of imitation are those of all its stages, each only once.
+    """
+    stages = [stage for stage in config.get("stages", [config]) if not stage.get("recorded")]
+    entries = [world for stage in stages for world in stage.get("worlds", [stage])] or [{}]
     keys = ("domain", "preset", "pack_size")
-    return [{key: world[key] for key in keys if key in world} for world in config.get("worlds", [config])]
+    found = [{key: world[key] for key in keys if key in world} for world in entries]
+    return [world for i, world in enumerate(found) if "worlds" in config or world not in found[:i]]
 
 
 def is_evaluation(value: Any) -> bool:

@@ -37,6 +37,7 @@ class Number:
 
 
 NUMBERS = {
+    "loss": Number("Loss", "nats per token of the teacher", 0.1, {"loss": ("train/loss", 0)}),
     "malformed": Number(
         "Replies that could not be parsed",
         "share of replies",
@@ -78,7 +79,7 @@ def figures(run: RunRecord) -> list[Figure]:
         found += [
             arms(evaluation, run, f"-{i}" * bool(i)) for evaluation in group if len(evaluation.report["arms"]) > 2
         ]
-    found += [*training(run), *numbers(run)]
+    found += [*training(run), *malformed_on_dev(run), *numbers(run)]
     return sorted(found, key=lambda figure: FIRST.index(figure.caption) if figure.caption in FIRST else len(FIRST))
 
 
@@ -165,11 +166,25 @@ def training_of(run: RunRecord, label: str, suffix: str) -> Iterator[Figure]:
     evaluated = positions(run, f"eval/{label}own_")
     if evaluated:
         at = [i for i, value in enumerate(run.column(f"eval/{label}own_{evaluated - 1}")) if math.isfinite(value)]
-        own, null = ([run.column(f"eval/{label}{arm}_{evaluated - 1}")[i] for i in at] for arm in ("own", "null"))
+        own, null, oracle = (
+            [run.column(f"eval/{label}{arm}_{evaluated - 1}")[i] for i in at] for arm in ("own", "null", "oracle")
+        )
         curves = [Curve("null", null, colour=5, dotted=True), Curve("own", own)]
+        curves += [Curve("oracle", oracle, colour=2)] if run.taught else []
         title = f"Evaluations on dev, position {evaluated - 1}{where}"
         drawn = step_curves([run.steps[i] for i in at], curves, title=title, references=last)
         yield Figure(f"evaluations{suffix}", drawn, "evaluations")
+
+
+def malformed_on_dev(run: RunRecord) -> Iterator[Figure]:
+    """Draw the malformed replies in evaluations on `dev`, for a run of imitation."""
+    kinds = {"answers": run.column("eval/malformed/solve"), "rewrites": run.column("eval/malformed/update")}
+    at = [i for i, value in enumerate(kinds["answers"]) if math.isfinite(value)]
+    if run.taught and at:
+        curves = [Curve(name, [values[i] for i in at], colour=k) for k, (name, values) in enumerate(kinds.items())]
+        title = "Replies on dev that could not be parsed"
+        drawn = step_curves([run.steps[i] for i in at], curves, title=title, unit="share of replies", least_top=0.05)
+        yield Figure("malformed-dev", drawn, "malformed")
 
 
 def positions(run: RunRecord, prefix: str) -> int:
@@ -185,6 +200,8 @@ def numbers(run: RunRecord) -> Iterator[Figure]:
         title = "Facts in the last context" + f", {label.rstrip('/')}" * bool(label)
         shown["facts" + f"-{i}" * bool(i)] = facts(run, label), title, "share of all facts", 1.0
     for name, number in NUMBERS.items():
+        if name == "loss" and not run.taught:  # the loss of RL says little
+            continue
         curves = [
             Curve(curve, [number.scale * value for value in run.column(metric)], colour=colour)
             for curve, (metric, colour) in number.curves.items()

@@ -86,13 +86,22 @@ class RunRecord:
     @property
     def labels(self) -> list[str]:
         """Labels of recipe entries in metric names, such as `frozen-lake-v1/`. One empty label if there are none."""
-        found = [name.removeprefix("reward/").rpartition("/") for name in self.metrics if name.startswith("reward/")]
-        return list(dict.fromkeys(label + slash for label, slash, _ in found)) or [""]
+        kind = "eval/" if self.taught else "reward/"
+        found = [name.removeprefix(kind).rpartition("/") for name in self.metrics if name.startswith(kind)]
+        labels = dict.fromkeys(label + slash for label, slash, _ in found if label != "malformed")
+        return [label for label in labels if label] or [""]
+
+    @property
+    def taught(self) -> bool:
+        """Whether the run is one of imitation."""
+        return "stages" in self.config
 
     @property
     def running(self) -> bool:
         """Whether training has started and the recipe has more steps than were trained so far."""
-        return 0 < self.last_step < int(self.config.get("steps", 0))
+        return (
+            0 < self.last_step < sum(int(stage.get("steps", 0)) for stage in self.config.get("stages", [self.config]))
+        )
 
     def column(self, name: str) -> list[float]:
         """Return the values of a metric. All of them are NaN if the metric was never written."""
@@ -174,13 +183,20 @@ def read_recipe(path: Path) -> dict[str, Any]:
     for key in ("steps", "pack_size"):
         if not isinstance(recipe.get(key, 0), int):
             raise ValueError(f"{path} is not a recipe: expected an integer for {key}, got {recipe[key]!r}")
-    worlds = recipe.get("worlds", [{}])
-    if not isinstance(worlds, list) or not worlds or not all(isinstance(world, dict) for world in worlds):
-        raise ValueError(f"{path} is not a recipe: expected a list of worlds, got {worlds!r}")
+    worlds = []
+    for stage in listed(path, "stages", recipe.get("stages", [recipe])):
+        worlds += [] if stage.get("recorded") else listed(path, "worlds", stage.get("worlds", [{}]))
     for size in (world.get("pack_size", 0) for world in worlds):
         if not isinstance(size, int):
             raise ValueError(f"{path} is not a recipe: expected an integer for pack_size, got {size!r}")
     return recipe
+
+
+def listed(path: Path, name: str, value: Any) -> list[dict[str, Any]]:
+    """Return a list of sections of a recipe. Raises ValueError if it is anything else."""
+    if not isinstance(value, list) or not value or not all(isinstance(section, dict) for section in value):
+        raise ValueError(f"{path} is not a recipe: expected a list of {name}, got {value!r}")
+    return value
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
