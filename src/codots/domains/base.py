@@ -11,6 +11,7 @@ import numpy as np
 
 from codots.core.rng import Names, stream
 from codots.core.suggest import check_known
+from codots.domains.drift import Drift
 from codots.domains.noise import Noise
 
 Rng = np.random.Generator
@@ -101,6 +102,10 @@ class World:
     names: Names = ()
     """Name of the pack that the world belongs to."""
 
+    def at(self, position: int) -> World:
+        """Return the world as it is at a position. Only a hidden part that is a `Drift` differs by position."""
+        return replace(self, hidden=self.hidden.at(position)) if isinstance(self.hidden, Drift) else self
+
 
 @dataclass(frozen=True)
 class Task:
@@ -174,12 +179,14 @@ class Domain(ABC):
         """Open the environment of a task."""
 
     def open(self, task: Task, *, style: str, memory: object | None) -> Env:
-        """Open an environment whose generator is seeded by the task's name.
+        """Open an environment whose generator is seeded by the task's name, in the world as it is at the task.
 
         Raises ValueError, listing the known styles, if the style is unknown.
         """
         check_known(style, self.styles, "prompt style")
         rng = stream(*task.names, "env") if self.chance else NO_CHANCE
+        if isinstance(task.world.hidden, Drift):
+            task = replace(task, world=task.world.at(task.position))
         return self.make_env(task, style=style, memory=memory, rng=rng)
 
     @abstractmethod
@@ -219,8 +226,9 @@ class Domain(ABC):
     def claims(self, world: World, style: str) -> dict[str, str]:
         """Return the true statements about the hidden part, one line each, by subject.
 
-        Twins have the same subjects in the same order. By default, every line of `oracle_context` is a claim, if the
-        domain defines that context.
+        Twins have the same subjects in the same order. If the hidden part is a `Drift`, the statements are true at the
+        first task, and those of `world.at(position)` at another. By default, every line of `oracle_context` is a claim,
+        if the domain defines that context.
         """
         if type(self).oracle_context is Domain.oracle_context:
             return {}

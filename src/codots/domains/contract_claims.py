@@ -55,7 +55,7 @@ def notes_are_right(pack: Pack, style: str) -> None:
         notes = cast(Writer, policy).notes(style)
         subjects = [*domain.claims(pack.world, style)]
         expect(set(notes) <= set(subjects), [*notes], f"notes about {subjects!r:.300}")
-        found = domain.facts(pack.world, domain.note(notes.values(), style))
+        found = domain.facts(pack.world.at(task.position), domain.note(notes.values(), style))
         expect(found is None or found[1] == 0, found, "nothing wrong in what `bayes` knows")
 
 
@@ -83,7 +83,7 @@ def _mean_reward(pack: Pack, name: str, style: str, *, read: bool = False) -> fl
     for task in pack.tasks:
         if read:
             policy = domain.policy(name, pack.world)
-            cast(Reader, policy).read(domain.oracle_context(pack.world, style))
+            cast(Reader, policy).read(domain.oracle_context(pack.world.at(task.position), style))
         *_, (_, last) = turns(task.env(style=style, memory=memory), policy.act)
         policy.end(last)
         rewards.append(last.reward)

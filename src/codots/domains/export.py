@@ -32,7 +32,7 @@ def task_rows(
     check_known(style, domain.styles, f"prompt style of {id}")
     for index in range(packs):
         pack = make_pack(id, preset, split, index, size)
-        oracle, hidden = domain.oracle_context(pack.world, style), as_json(pack.world.hidden)
+        hidden = as_json(pack.world.hidden)
         for task in pack.tasks:
             yield {
                 "domain": id,
@@ -45,7 +45,7 @@ def task_rows(
                 "opening": task.env(style=style, memory=domain.make_memory(pack.world)).observe(),
                 "floor": float(domain.floor(task)),
                 "ceiling": float(domain.ceiling(task)),
-                "oracle_context": oracle,
+                "oracle_context": domain.oracle_context(pack.world.at(task.position), style),
                 "content": as_json(task.content),
                 "hidden": hidden,
             }

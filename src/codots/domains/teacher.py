@@ -114,7 +114,8 @@ class ScriptedPlayer:
         return (" " if self.style == "compact" else "\n").join(filter(None, [OPEN, note, CLOSE]))
 
     def _claims(self) -> Iterator[str]:
-        noise, domain, world, style = self.teacher.noise, self.task.domain, self.task.world, self.style
+        noise, domain, style = self.teacher.noise, self.task.domain, self.style
+        world = self.task.world.at(self.task.position)
         rng, known = stream(*self.names, "update", "teacher"), self._known()
         # Claims about one twin, instead of a guess for each fact, so that reading what is not known does not pay.
         twin = domain.claims(domain.twin(world, rng), style) if self.teacher.name == "literate" else {}
@@ -128,7 +129,7 @@ class ScriptedPlayer:
     def _known(self) -> dict[str, str]:
         """Return what the teacher knows, by subject."""
         if self.teacher.name == "literate":
-            return self.task.domain.claims(self.task.world, self.style)
+            return self.task.domain.claims(self.task.world.at(self.task.position), self.style)
         return (
             self.policy.notes(self.style) if self.teacher.name == "skilled" and isinstance(self.policy, Writer) else {}
         )

@@ -106,7 +106,7 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
     def of_updates(hit: Callable[[Row], bool]) -> float:
         return round(sum(map(hit, updates)) / max(len(updates), 1), 4)
 
-    facts = {(p, row.position): domain.facts(packs[p].world, row.context) for p, row in present}
+    facts = {(p, row.position): domain.facts(packs[p].world.at(row.position), row.context) for p, row in present}
 
     def claimed(k: int) -> list[float] | None:
         if not facts or None in facts.values():

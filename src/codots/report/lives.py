@@ -175,8 +175,8 @@ def story(rows: Sequence[Row]) -> Story:
     tasks = [task_view(pack, row, drawn, updates.get(row.position)) for row, drawn in zip(solved, boards, strict=True)]
     if pack is None:
         return Story("", "", "", tasks, "")
-    hidden = pack.domain.oracle_context(pack.world, style)
-    return Story(hidden, pack.domain.rules_text(pack.tasks[0], style), style, tasks, "")
+    truths = dict.fromkeys(pack.domain.oracle_context(pack.world.at(row.position), style) for row in solved)
+    return Story("\n\nlater:\n".join(truths), pack.domain.rules_text(pack.tasks[0], style), style, tasks, "")
 
 
 @lru_cache(maxsize=4096)
@@ -210,7 +210,7 @@ def task_view(pack: Pack | None, row: Row, boards: Sequence[str | None], update:
         reply = update.turns[0][1] if update.turns else ""
         why = "; ".join(filter(None, (update.outcome, cut_note(update))))
         rewrite = RewriteView(reply, update.stop, why, update.reward, update.advantage, update.tokens)
-    facts = None if pack is None else pack.domain.facts(pack.world, row.context)
+    facts = None if pack is None else pack.domain.facts(pack.world.at(row.position), row.context)
     return TaskView(
         row.context, facts, row.reward, row.stop, cut_note(row), row.advantage, row.tokens, moves, boards[-1], rewrite
     )

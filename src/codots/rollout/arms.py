@@ -29,7 +29,7 @@ def contexts_of(arm: str, i: int, packs: Sequence[Pack], own: Sequence[Sequence[
     if arm == "null":
         return ("",) * size
     if arm == "oracle":
-        return (pack.domain.oracle_context(pack.world, style),) * size
+        return tuple(pack.domain.oracle_context(pack.world.at(j), style) for j in range(size))
     if arm == "frozen":
         first, *rest = fitted(own[i], size)
         return (first, *(rest[:1] * (size - 1)))

@@ -77,7 +77,8 @@ def last_facts(block: Block) -> dict[str, float]:
     counts = []
     for i, life in enumerate(block.lives):
         pack = block.packs[i // block.entry.group_size]
-        if life.contexts and (facts := pack.domain.facts(pack.world, life.contexts[-1])):
+        world = pack.world.at(len(life.contexts) - 1)
+        if life.contexts and (facts := pack.domain.facts(world, life.contexts[-1])):
             counts.append(facts)
     if not counts:
         return {}
