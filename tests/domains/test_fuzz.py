@@ -136,6 +136,12 @@ def corrupted(seed, good):
     return text[:5000]
 
 
+def bandit(env):
+    view = env.view
+    assert view.chosen in (None, *view.options)
+    assert not view.paid or view.chosen
+
+
 def lake(env):
     board = env.view.board
     assert all(0 <= at < board.side for at in env.view.at)
@@ -185,6 +191,7 @@ def dialogue(env):
 
 
 INVARIANTS = {
+    "bandit": bandit,
     "frozen-lake": lake,
     "alchemy": alchemy,
     "grid-navigation": grid,

@@ -1,0 +1,474 @@
+"""Tests of the bandit: names, payouts, the exact optimum, claims, and a rule that changes."""
+
+import itertools
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codots.context.rewrite import OPEN, Rewrite, Trajectory, Turn
+from codots.core.rng import stream
+from codots.domains.bandit import NAMES, PRESETS, side_of
+from codots.domains.bandit.env import Dials, Option, Secret, View, read_option, write_option
+from codots.domains.bandit.notes import DENIED, LIKELY, NOT, PAYS, SURE, UNSURE, read_claims, write_claim
+from codots.domains.bandit.policies import Bayes, possible_rules
+from codots.domains.bandit.words import CODES, WORDS
+from codots.domains.base import Step, World
+from codots.domains.check import PACKS, SIZE, check_preset
+from codots.domains.drift import Drift, holds
+from codots.domains.registry import get_domain, make_pack
+from codots.domains.scripted import play_pack
+
+DOMAIN = get_domain("bandit-v1")
+DOCS = Path(__file__).parents[2] / "docs/domains/bandit.md"
+STYLES = ("natural", "compact")
+A, B, C, D = OPTIONS = tuple(
+    itertools.starmap(Option, [("fig", "bk"), ("lemon", "dm"), ("oak", "fp"), ("violin", "tr")])
+)
+both_styles = pytest.mark.parametrize("style", STYLES)
+every_preset = pytest.mark.parametrize("preset", PRESETS)
+
+
+def world_of(dials, right=A, options=OPTIONS):
+    return World(Secret(options, right), dials, "dev", ("bandit test",))
+
+
+def packs(preset, split, count=60, size=4):
+    return [make_pack("bandit-v1", preset, split, i, size) for i in range(count)]
+
+
+@every_preset
+def test_every_preset_keeps_the_contract(preset):
+    check_preset(DOMAIN, preset, PACKS, SIZE)
+
+
+# Names.
+
+
+def test_no_name_is_part_of_another_or_a_word_of_a_prompt():
+    assert len(WORDS) > 1000
+    assert f"{len(WORDS):,} short English nouns" in DOCS.read_text()
+    assert all(re.fullmatch(r"[a-z]{3,}", word) for word in WORDS)
+    for names in (WORDS, CODES):
+        text = f"\n{chr(10).join(sorted(names))}\n"
+        assert len({*names}) == len(names)
+        assert [name for name in names if text.count(name) > 1] == []
+    prompts = {re.sub(r"\W+", " ", text.lower()) for preset in PRESETS for text in prompts_without_names(preset)}
+    spoken = set(" ".join(prompts).split()) | PAYS | DENIED | UNSURE
+    assert spoken & {*WORDS, *CODES} == set()
+
+
+def prompts_without_names(preset):
+    """All prompts of a life, without the names of its options."""
+    pack, strategy = make_pack("bandit-v1", preset, "dev", 0, 1), Rewrite()
+    (task,) = pack.tasks
+    for style, option in itertools.product(STYLES, task.content):
+        env = task.env(style=style)
+        seen, reply, rules = env.observe(), write_option(option, style), DOMAIN.rules_text(task, style)
+        step, context = env.step(reply), DOMAIN.oracle_context(pack.world, style)
+        ended = Trajectory(rules, (Turn(seen, reply),), step.observation, step.reward, step.feedback)
+        for prompt in (strategy.solve(rules, context, seen, style), strategy.prompt(ended, context, style)):
+            text = f"{prompt.system} {prompt.user} {task.env(style=style).step('').feedback}"
+            yield re.sub("|".join(rf"\b{name}\b" for shown in task.content for name in shown), "", text)
+
+
+@every_preset
+def test_no_name_of_a_train_world_is_in_a_held_out_world(preset):
+    names = {
+        split: {name for pack in packs(preset, split) for option in pack.tasks[0].content for name in option}
+        for split in ("train", "dev", "test")
+    }
+    assert names["train"].isdisjoint(names["dev"] | names["test"])
+    assert {side_of(name) for name in names["train"]} == {"train"}
+    assert {side_of(name) for name in names["dev"]} == {"held-out"}
+    for side in NAMES[1]:
+        assert len(side) > 80  # so that held-out worlds differ
+
+
+def test_a_hash_of_the_name_holds_out_a_quarter_of_the_names():
+    for names in (WORDS, CODES):
+        assert 0.2 < np.mean([side_of(name) == "held-out" for name in names]) < 0.3
+
+
+@every_preset
+def test_neither_a_name_nor_a_place_says_what_pays(preset):
+    """The right option is uniform over the options as drawn, over the alphabet, and over the places of a task."""
+    drawn, k = packs(preset, "train", 600, 2), PRESETS[preset].options
+    rights = [holds(pack.world.hidden).right for pack in drawn]
+    orders = [
+        [holds(pack.world.hidden).options for pack in drawn],
+        [sorted(pack.tasks[0].content) for pack in drawn],
+        [pack.tasks[0].content for pack in drawn],
+        [pack.tasks[1].content for pack in drawn],
+    ]
+    for order in orders:
+        counts = np.bincount([options.index(right) for options, right in zip(order, rights, strict=True)], minlength=k)
+        assert ((counts - 600 / k) ** 2 / (600 / k)).sum() < 26.1  # above the .01% points of up to 7 degrees of freedom
+
+
+@both_styles
+def test_a_preference_for_names_earns_no_more_than_the_floor(style):
+    """Whatever an order of all names prefers, another option is as likely to pay."""
+    rewards = []
+    for seed in range(5):
+        rank = dict(zip([*WORDS, *CODES], stream("taste", seed).random(2000), strict=False))
+        for pack in packs("easy", "train", 400, 1):
+            liked = max(pack.tasks[0].content, key=lambda option: rank[option.name(style)])
+            rewards.append(pack.tasks[0].env(style=style).step(write_option(liked, style)).reward)
+    assert abs(np.mean(rewards) - 0.25) < 4 * 0.433 / len(rewards) ** 0.5
+
+
+@every_preset
+def test_rules_and_observation_are_short(preset):
+    for pack, style in itertools.product(packs(preset, "dev", 20, 1), STYLES):
+        task = pack.tasks[0]
+        text = f"{DOMAIN.rules_text(task, style)}\n{task.env(style=style).observe()}"
+        words = len(re.findall(r"\w+|[^\w\s]", text))
+        assert words < (20 if style == "compact" else 75)
+
+
+# Payouts and replies.
+
+
+@both_styles
+@pytest.mark.parametrize("change", [None, (1, 2)])
+def test_the_right_option_pays_and_no_other_does(change, style):
+    world = DOMAIN.twin(world_of(Dials(4, change=change)), stream("payouts"))
+    world = replace(world, hidden=Drift(Secret(OPTIONS, A), Secret(OPTIONS, B), 2)) if change else world
+    task = replace(make_pack("bandit-v1", "easy", "dev", 0, 1).tasks[0], world=world, content=OPTIONS)
+    for position, option in itertools.product(range(4), OPTIONS):
+        step = replace(task, position=position).env(style=style).step(write_option(option, style))
+        right = holds(world.hidden, position).right
+        assert (step.done, step.reward, step.stop) == (
+            True,
+            float(option == right),
+            "paid" if option == right else "empty",
+        )
+        assert (step.view.chosen, step.view.paid) == (option, option == right)
+
+
+def test_noisy_options_pay_as_often_as_the_dials_say():
+    paid = {True: [], False: []}
+    for pack in packs("noisy", "dev", 500, 1):
+        for option in pack.tasks[0].content:
+            task = replace(pack.tasks[0], names=(*pack.tasks[0].names, option.word))
+            right = option == pack.world.hidden.right
+            paid[right].append(task.env(style="compact").step(option.code).reward)
+    assert np.mean(paid[True]) == pytest.approx(0.8, abs=0.06)
+    assert np.mean(paid[False]) == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("reply", "option"),
+    [
+        ("<action> lemon </action>", B),
+        ("<action>lemon</action>", B),
+        ("I choose <action>\nLEMON.</action> now", B),
+        ("<action> 'fig' </action>", A),
+        ("<action> plum </action>", None),
+        ("<action> dm </action>", None),
+        ("<action> lemon fig </action>", None),
+        ("<action> name </action>", None),
+        ("<action></action>", None),
+        ("<action> fig </action><action> fig </action>", None),
+        ("lemon", None),
+        ("", None),
+    ],
+)
+def test_natural_requires_one_option_in_one_pair_of_tags(reply, option):
+    assert read_option(reply, View(OPTIONS, "natural")) == option
+
+
+@pytest.mark.parametrize(
+    ("reply", "option"),
+    [("dm", B), ("try DM.\n", B), ("bk dm", B), ("dm bk zz", None), ("lemon", None), ("dmbk", None), ("", None)],
+)
+def test_compact_reads_the_last_word(reply, option):
+    assert read_option(reply, View(OPTIONS, "compact")) == option
+
+
+@both_styles
+@given(
+    reply=st.text(max_size=40)
+    | st.lists(st.sampled_from(["<action>", "</action>", "fig", "bk", " ", "."])).map("".join)
+)
+def test_any_text_is_an_option_or_malformed(style, reply):
+    task = make_pack("bandit-v1", "easy", "dev", 0, 1).tasks[0]
+    step = replace(task, content=OPTIONS, world=world_of(PRESETS["easy"])).env(style=style).step(reply)
+    assert step.done
+    assert (step.stop == "malformed") == (step.view.chosen is None)
+
+
+# The exact optimum.
+
+
+def likelihood(dials, right, option, paid):
+    chance = dials.chance if option == right else dials.stray
+    return chance if paid else 1 - chance
+
+
+def rules_of(dials):
+    """Return the right option at each of eight positions, for every equally likely world, by definition."""
+    if dials.change is None:
+        return [(right,) * 8 for right in OPTIONS]
+    first, last = dials.change
+    return [
+        tuple(before if j < position else after for j in range(8))
+        for before, after in itertools.product(OPTIONS, repeat=2)
+        if before != after
+        for position in range(first, last + 1)
+    ]
+
+
+def chance_to_pay(dials, seen, option):
+    """Return the probability that an option pays next, given what was chosen and paid, by enumeration."""
+    weights = {
+        rule: np.prod([likelihood(dials, rule[j], *one) for j, one in enumerate(seen)]) for rule in rules_of(dials)
+    }
+    pays = sum(weight * likelihood(dials, rule[len(seen)], option, True) for rule, weight in weights.items())
+    return pays / sum(weights.values())
+
+
+DIALS = [PRESETS["easy"], PRESETS["noisy"], PRESETS["drift"], Dials(4, 0.8, 0.1, (1, 4))]
+
+
+def shown(policy, option, paid):
+    policy.end(Step("", float(paid), True, "", "paid" if paid else "empty", View(OPTIONS, "compact", option, paid)))
+
+
+@pytest.mark.parametrize("dials", DIALS)
+@given(seen=st.lists(st.tuples(st.sampled_from(OPTIONS), st.booleans()), max_size=7))
+def test_bayes_chooses_the_option_that_a_slow_enumeration_finds_best(dials, seen):
+    """This covers the hazard of a change: the enumeration knows how likely each position is."""
+    if not sum(np.prod([likelihood(dials, r[j], *one) for j, one in enumerate(seen)]) for r in rules_of(dials)):
+        return  # impossible in this preset
+    policy = Bayes(OPTIONS, dials)
+    for option, paid in seen:
+        shown(policy, option, paid)
+    chances = {option: chance_to_pay(dials, seen, option) for option in OPTIONS}
+    chosen = read_option(policy.act(View(OPTIONS, "compact")), View(OPTIONS, "compact"))
+    assert chances[chosen] == pytest.approx(max(chances.values()), abs=1e-9)
+    for option, chance in policy.chances(len(seen)).items():
+        assert dials.stray + chance * (dials.chance - dials.stray) == pytest.approx(chances[option], abs=1e-9)
+
+
+def best_rewards(dials, size):
+    """Return the reward by position of a player who maximizes each task's reward, averaged over all worlds and luck."""
+    totals = np.zeros(size)
+
+    def visit(seen, weight):
+        if len(seen) == size or not weight:
+            return
+        chances = {option: chance_to_pay(dials, seen, option) for option in OPTIONS}
+        best = max(OPTIONS, key=lambda option: round(chances[option], 12))
+        totals[len(seen)] += weight * chances[best]
+        visit((*seen, (best, True)), weight * chances[best])
+        visit((*seen, (best, False)), weight * (1 - chances[best]) if chances[best] < 1 - 1e-12 else 0)
+
+    visit((), 1.0)
+    return totals
+
+
+def test_the_slow_enumeration_earns_what_arithmetic_says():
+    assert best_rewards(PRESETS["easy"], 4) == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert best_rewards(PRESETS["noisy"], 1) == pytest.approx([0.275])
+
+
+def test_bayes_earns_a_quarter_more_at_each_position_of_easy():
+    """In every pack, averaged over the four options that may pay."""
+    for pack in packs("easy", "dev", 50):
+        rewards = []
+        for right in pack.world.hidden.options:
+            world = replace(pack.world, hidden=replace(pack.world.hidden, right=right))
+            twin = replace(pack, world=world, tasks=tuple(replace(task, world=world) for task in pack.tasks))
+            rewards.append([played.reward for played in play_pack(twin, "bayes")])
+        assert np.mean(rewards, axis=0).tolist() == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("preset", ["noisy", "drift"])
+def test_bayes_earns_in_drawn_packs_what_the_enumeration_expects(preset):
+    rewards = [[played.reward for played in play_pack(pack, "bayes")] for pack in packs(preset, "train", 1000, 4)]
+    expected = best_rewards(PRESETS[preset], 4)
+    assert np.abs(np.mean(rewards, axis=0) - expected).max() < 4 * 0.5 / len(rewards) ** 0.5
+
+
+# A rule that changes.
+
+
+def test_the_drawn_change_is_uniform_over_its_positions_and_over_the_other_options():
+    drifts = [pack.world.hidden for pack in packs("drift", "train", 800, 1)]
+    positions = [drift.position for drift in drifts]
+    assert {*positions} == {2, 3, 4, 5}
+    assert min(positions.count(position) for position in (2, 3, 4, 5)) > 150
+    for drift in drifts:
+        assert drift.before.options == drift.after.options
+        assert drift.before.right != drift.after.right
+    rules = possible_rules(OPTIONS, PRESETS["drift"])
+    assert len({*rules}) == len(rules) == 4 * 3 * 4
+
+
+def test_a_world_at_a_position_has_the_rule_of_that_position():
+    world = world_of(PRESETS["drift"])
+    assert world.at(3) is world
+    drifting = replace(world, hidden=Drift("before", "after", 3))
+    assert [drifting.at(j).hidden for j in range(5)] == ["before"] * 3 + ["after"] * 2
+    assert [holds(hidden, 4) for hidden in (drifting.hidden, "always")] == ["after", "always"]
+
+
+def test_the_informed_policy_follows_the_change():
+    for pack in packs("drift", "dev", 20, 8):
+        assert [played.reward for played in play_pack(pack, "informed")] == [1.0] * 8
+
+
+def test_claims_and_facts_are_those_of_the_position():
+    world = replace(world_of(PRESETS["drift"]), hidden=Drift(Secret(OPTIONS, A), Secret(OPTIONS, B), 3))
+    claims = [DOMAIN.oracle_context(world.at(j), "natural") for j in (0, 2, 3, 7)]
+    assert claims == ["- fig pays", "- fig pays", "- lemon pays", "- lemon pays"]
+    assert DOMAIN.oracle_context(world, "compact") == "bk=1"
+    assert [DOMAIN.facts(world.at(j), "fig pays") for j in (2, 3)] == [(1, 0, 1), (0, 1, 1)]
+
+
+# Claims in contexts.
+
+
+@pytest.mark.parametrize(
+    ("context", "right", "wrong"),
+    [
+        ("", 0, 0),
+        ("- fig pays", 1, 0),
+        ("- lemon pays", 0, 1),
+        ("The right option is fig.", 1, 0),
+        ("the right option is fig, not lemon", 1, 0),
+        ("fig: pays", 1, 0),
+        ("fig", 1, 0),
+        ("* FIG", 1, 0),
+        ("Answer: fig", 1, 0),
+        ("bk=1", 1, 0),
+        ("bk=1 dm=0 fp=0", 1, 0),
+        ("bk=0 dm=1", 0, 1),
+        ("bk=? dm=0", 0, 0),
+        ("not fig", 0, 0),
+        ("- not fig, lemon", 0, 0),
+        ("fig does not pay", 0, 0),
+        ("fig doesn\u2019t pay, lemon does", 0, 0),
+        ("fig, lemon and oak do not pay; violin pays", 0, 1),
+        ("fig never paid", 0, 0),
+        ("fig was empty.", 0, 0),
+        ("I chose lemon and it was empty.\nI chose fig and it paid.", 1, 0),
+        ("lemon was tried, fig pays", 1, 0),
+        ("I chose fig. Reward: 0.000", 0, 0),
+        ("fig probably pays", 0, 0),
+        ("maybe fig?", 0, 0),
+        ("Either fig or lemon pays", 0, 0),
+        ("fig pays. fig pays. fig pays.", 1, 0),
+        ("fig pays. In fact fig does not pay.", 0, 0),
+        ("fig pays, lemon pays", 1, 1),
+        ("figs pay", 0, 0),
+        ("plum pays", 0, 0),
+        ("Options: fig, lemon, oak, violin", 0, 0),
+        ("One option pays, always the same one.", 0, 0),
+    ],
+)
+def test_facts_counts_what_is_said_to_pay(context, right, wrong):
+    assert DOMAIN.facts(world_of(PRESETS["easy"]), context) == (right, wrong, 1)
+
+
+@both_styles
+@pytest.mark.parametrize("kind", [SURE, LIKELY, NOT])
+@given(options=st.lists(st.sampled_from(OPTIONS), min_size=1, unique=True))
+def test_a_written_claim_is_read_back(style, kind, options):
+    options = options if kind == NOT else options[:1]
+    assert read_claims(write_claim(options, kind, style), OPTIONS) == dict.fromkeys(options, kind)
+
+
+pieces = st.lists(
+    st.sampled_from(
+        ["fig", "lemon", "bk", "dm", *PAYS, *UNSURE, *DENIED, "=1", "=0", "=?", ",", ".", "\n", " ", "-", "n't"]
+    ),
+    max_size=25,
+)
+
+
+@given(context=pieces.map("".join) | pieces.map(" ".join) | st.text(max_size=60))
+def test_no_text_breaks_a_reader_or_counts_an_option_twice(context):
+    world = world_of(PRESETS["easy"])
+    right, wrong, knowable = DOMAIN.facts(world, context)
+    assert (right in (0, 1), 0 <= wrong <= 3, knowable) == (True, True, 1)
+    for name in ("random", "bayes"):
+        policy = DOMAIN.policy(name, world)
+        policy.read(context)
+        assert read_option(policy.act(View(OPTIONS, "natural")), View(OPTIONS, "natural"))
+
+
+@given(context=pieces.map(" ".join))
+def test_a_denial_around_a_text_is_never_counted_as_right(context):
+    """Whatever is said of an option in one part, its denial at the end is what counts."""
+    assert DOMAIN.facts(world_of(PRESETS["easy"]), f"{context}\nnot fig")[0] == 0
+
+
+@pytest.mark.parametrize("filler", ["fig, ", "not fig ", "bk=1 ", "= ", "reward ", "and ", "a", "' ", ". ", "\n", "?"])
+def test_a_huge_context_is_read_in_linear_time(filler):
+    start = time.process_time()
+    for _ in range(2):
+        DOMAIN.policy("bayes", world_of(PRESETS["easy"])).read(filler * (100_000 // len(filler)))
+    assert time.process_time() - start < 2
+
+
+@both_styles
+def test_random_follows_a_claim_and_avoids_a_denial(style):
+    def chosen(context):
+        policy = DOMAIN.policy("random", world_of(PRESETS["easy"]))
+        policy.read(context)
+        return {read_option(policy.act(View(OPTIONS, style)), View(OPTIONS, style)) for _ in range(60)}
+
+    assert chosen("") == {*OPTIONS}
+    assert chosen(write_claim([B], SURE, style)) == {B}
+    assert chosen(write_claim([B], LIKELY, style)) == {B}
+    assert chosen(write_claim([A, B], NOT, style)) == {C, D}
+
+
+def test_bayes_trusts_a_claim_until_it_is_contradicted():
+    policy = DOMAIN.policy("bayes", world_of(PRESETS["easy"]))
+    policy.read("lemon pays")
+    assert policy.act(View(OPTIONS, "compact")) == "dm"
+    assert policy.notes("natural") == {"pays": "- lemon pays"}
+    shown(policy, B, False)
+    assert policy.act(View(OPTIONS, "compact")) != "dm"
+    assert policy.notes("compact") == {"pays": "dm=0"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "lost"), [("easy", 0.0), ("wide", 0.0), ("tiny", 0.0), ("drift", 0.05), ("noisy", 0.05)]
+)
+def test_notes_carry_what_bayes_knows_to_a_new_bayes(preset, lost):
+    gaps = []
+    for pack in packs(preset, "dev", 200):
+        (*_, last), context = play_pack(pack, "bayes"), ""
+        for task in pack.tasks:
+            policy, env = DOMAIN.policy("bayes", pack.world), task.env()
+            policy.read(context)
+            step = env.step(policy.act(env.view))
+            policy.end(step)
+            context = DOMAIN.note(policy.notes("natural").values(), "natural")
+        gaps.append(last.reward - step.reward)
+    assert np.mean(gaps) <= lost
+
+
+def test_the_life_in_the_docs_matches_a_real_run():
+    pack = make_pack("bandit-v1", "easy", "dev", 0, 4)
+    policy, notes, lines = DOMAIN.policy("bayes", pack.world), "", []
+    for task in pack.tasks:
+        env = task.env(style="compact")
+        lines += [DOMAIN.rules_text(task, "compact"), f"notes {notes}".strip(), env.observe()]
+        reply = policy.act(env.view)
+        step = env.step(reply)
+        policy.end(step)
+        lines += [f"> {reply}", step.observation, f"{step.feedback}, reward {step.reward:.2f}"]
+        notes = DOMAIN.note(policy.notes("compact").values(), "compact")
+    assert "\n".join(lines) in DOCS.read_text()
+    assert OPEN not in notes
