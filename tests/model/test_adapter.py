@@ -19,6 +19,7 @@ from codots.model.device import count_weights
 from codots.model.load import identity, load_model, load_render, model_folder
 from codots.preflight.doctor import examine
 from codots.preflight.estimate import estimate
+from codots.preflight.importing import import_model
 from codots.rollout.profile import PROFILE, load_profile
 from codots.training.train import train
 from tests.evaluating import measured
@@ -73,6 +74,17 @@ def test_an_adapter_gives_the_logits_of_its_base_with_the_adapter(home):
     found = logits(model_folder(home / "adapter"))
     assert torch.allclose(found, own_logits(home / "base", home / "adapter"), atol=1e-4)
     assert (found - logits(home / "base")).abs().max() > 0.1
+
+
+def test_an_imported_adapter_is_one_folder_with_its_base(home):
+    import_model(home / "adapter", home / "whole")
+    assert torch.allclose(logits(home / "whole"), own_logits(home / "base", home / "adapter"), atol=1e-4)
+    assert load_profile(home / "whole") == load_profile(home / "base")
+    assert not (home / "whole" / "adapter_config.json").exists()
+    (home / "base").rename(home / "elsewhere")
+    with pytest.raises(ValueError, match=r"adapter is a LoRA adapter of .*base, which is not found; give base=FOLDER"):
+        import_model(home / "adapter", home / "again")
+    import_model(home / "adapter", home / "again", base=str(home / "elsewhere"))
 
 
 def test_all_weights_of_an_adapted_model_can_be_trained(home):

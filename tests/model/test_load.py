@@ -82,7 +82,9 @@ def test_a_git_lfs_pointer_is_named_with_what_to_do(folder, name):
 
 def test_pickled_weights_are_named_with_what_to_do(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert_refused(folder, r"has pickled weights, pytorch_model\.bin; expected a \.safetensors file: .*save_pretrained")
+    assert_refused(
+        folder, r"has pickled weights, pytorch_model\.bin; expected a \.safetensors file: .*`codots model import"
+    )
 
 
 def test_a_foreign_tokenizer_is_a_one_line_error(folder, tokenizer):

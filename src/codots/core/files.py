@@ -32,7 +32,7 @@ def writing(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except Exception as error:
-        free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
+        free = shutil.disk_usage(_existing(path)).free
         raise WriteError(f"{path} could not be written: {_reason(error, free)} ({_size(free)} free)") from error
 
 
@@ -48,6 +48,25 @@ def _reason(error: Exception, free: int) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder above a path that exists."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Raise ValueError if the disk of a path has less than this many bytes free."""
+    if (free := shutil.disk_usage(folder := _existing(path)).free) < needed:
+        raise ValueError(f"{path} needs {_size(needed)}, and the disk of {folder} has {_size(free)} free")
+
+
+def check_new(folder: Path) -> None:
+    """Raise ValueError if a folder to be written exists already, or cannot be made."""
+    if folder.exists() or folder.is_symlink():
+        raise ValueError(f"{folder} exists already; expected the name of a new folder")
+    if not os.access(above := _existing(folder), os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write {folder}: the folder {above} cannot be written to")
 
 
 def sync(path: Path) -> None:
@@ -91,9 +110,9 @@ def writable(path: Path) -> None:
         raise ValueError(f"cannot write {path}: {why}")
 
 
-def check_readable(*folders: Path) -> None:
-    """Raise ValueError if a file in these folders cannot be read, such as for lack of permission."""
-    for path in (path for folder in folders for path in folder.iterdir()):
+def check_readable(*paths: Path) -> None:
+    """Raise ValueError if one of these files, or a file in one of these folders, cannot be read."""
+    for path in (file for given in paths for file in (given.iterdir() if given.is_dir() else [given])):
         if path.is_file():
             try:
                 path.open("rb").close()
@@ -101,11 +120,11 @@ def check_readable(*folders: Path) -> None:
                 raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder atomically. After a failure, no partly written folder remains.
+def write_folder(whole: Path, fill: Callable[[Path], None], check: Callable[[Path], None] = lambda part: None) -> None:
+    """Write a folder atomically. After a failure or a stop signal, no partly written folder remains.
 
-    `fill` writes the files to a temporary folder, which then replaces `whole`. The files have the mode 0666 less the
-    umask. Raises OSError if a file cannot be written.
+    `fill` writes the files to a temporary folder, which then replaces `whole`, unless `check` raises an error. The
+    files have the mode 0666 less the umask. Raises OSError if a file cannot be written.
     """
     part = whole.with_name(f".{whole.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -113,6 +132,8 @@ def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
         with writing(whole):
             part.mkdir(parents=True)
             fill(part)
+        check(part)
+        with writing(whole):
             for path in (*part.rglob("*"), part):
                 if path.is_file():
                     path.chmod(part.stat().st_mode & 0o666)  # as the umask has it; safetensors writes 0600
@@ -122,7 +143,7 @@ def write_folder(whole: Path, fill: Callable[[Path], None]) -> None:
             part.rename(whole)
             for folder in (whole.parent, whole.parent.parent):
                 sync(folder)
-    except Exception:
+    except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 

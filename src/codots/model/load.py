@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,22 +91,32 @@ def _base_of(adapter: Path, given: str | Path | None) -> Path:
     return base
 
 
-def check_files(model: Model) -> None:
-    """Raise a ValueError that says what a folder holds instead of weights that can be loaded, and what to do."""
+def check_files(model: Model, *, pickled: bool = False) -> None:
+    """Raise a ValueError that says what a folder holds instead of weights that can be loaded, and what to do.
+
+    Weights in `.bin` files are accepted only if `pickled` is true.
+    """
     for folder in folders(model):
-        for path in sorted(path for path in folder.iterdir() if path.is_file() and path.stat().st_size < LFS_SIZE):
-            if path.read_bytes().startswith(LFS_POINTER):
-                raise ValueError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in {folder}")
+        check_pointers(*sorted(folder.iterdir()))
     if isinstance(model, Adapted):
         check_adapter(model.adapter)
     if weight_files(folder):
         return
-    if pickled := sorted(path.name for path in folder.glob("*.bin")):
+    if found := sorted(path.name for path in folder.glob("*.bin")):
+        if pickled:
+            return
         raise ValueError(
-            f"{folder} has pickled weights, {pickled[0]}; expected a .safetensors file: load the model with "
-            "transformers and write it again with save_pretrained"
+            f"{folder} has pickled weights, {found[0]}; expected a .safetensors file: "
+            f"write it with `codots model import {folder} OUT`"
         )
     raise ValueError(f"{folder} has no weights: expected a .safetensors file beside config.json")
+
+
+def check_pointers(*paths: Path) -> None:
+    """Raise ValueError if one of these files is a pointer of Git LFS instead of the file."""
+    for path in paths:
+        if path.is_file() and path.stat().st_size < LFS_SIZE and path.read_bytes().startswith(LFS_POINTER):
+            raise ValueError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in {path.parent}")
 
 
 def identity(model: Model) -> str:
@@ -157,24 +168,12 @@ def load_model(source: Model, place: Place = CPU, thinking: bool = False) -> tup
 
     An adapter is merged into its base. Raises ValueError with what is missing or does not fit.
     """
-    from transformers.utils import logging
-
     from codots.model.path import path_of
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # errors are raised below, in one line
     if isinstance(source, Path) and (source / CONFIG).is_file():
         source = model_folder(source)
     check_files(source)
-    try:
-        model, found = _load_weights(folders(source)[-1], place)
-        missing = sorted(found["missing_keys"])
-        if isinstance(source, Adapted) and not missing:
-            model = merge(model, source.adapter)
-    except Exception as error:
-        raise ValueError(f"{source} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if missing:
-        raise ValueError(f"{source} lacks {len(missing)} of the model's weights, such as {missing[0]}")
+    model = read_weights(source, place)
     render = load_render(source, thinking)
     if (known := len(render.tokenizer)) > (size := text_config(model).vocab_size):
         raise ValueError(f"{source} has a foreign tokenizer: it has {known} ids, the model {size}")
@@ -184,6 +183,39 @@ def load_model(source: Model, place: Place = CPU, thinking: bool = False) -> tup
     except ValueError as error:
         raise ValueError(f"{source} is not supported: {error}") from error
     return model, render
+
+
+def read_weights(source: Model, place: Place = CPU) -> Any:
+    """Read the weights of a model, with an adapter merged into its base, on the CPU.
+
+    Raises ValueError if one is missing, or if they cannot be read.
+    """
+    quiet()
+    try:
+        model, found = _load_weights(folders(source)[-1], place)
+        missing = sorted(found["missing_keys"])
+        if isinstance(source, Adapted) and not missing:
+            model = merge(model, source.adapter)
+    except Exception as error:
+        raise ValueError(
+            f"{source} cannot be loaded: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
+    check_missing(source, missing)
+    return model
+
+
+def check_missing(source: Any, missing: Collection[str]) -> None:
+    """Raise ValueError if weights of a model are missing in its source."""
+    if missing:
+        raise ValueError(f"{source} lacks {len(missing)} of the model's weights, such as {min(missing)}")
+
+
+def quiet() -> None:
+    """Turn the progress bars and the log messages of transformers off; errors are raised in one line instead."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _load_weights(folder: Path, place: Place) -> tuple[Any, dict[str, Any]]:

@@ -54,6 +54,12 @@ class Render:
         self.encode = pieces.inner
         self._check_whole()
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Texts of the tokens of their own that the template writes around messages, in order."""
+        parts = [*chain.from_iterable(self._opening), *self._after, *self._tail]
+        return tuple(dict.fromkeys(part.text for part in parts if isinstance(part, Mark)))
+
     def opening(self, system: str, user: str) -> list[int]:
         """Encode the start of an episode, up to where the model replies."""
         messages: list[list[str | Mark]] = [[message] for message in self._layout.messages(system, user)]
