@@ -312,19 +312,6 @@ def test_the_drawn_change_is_uniform_over_its_positions_and_over_the_other_optio
     assert len({*rules}) == len(rules) == 4 * 3 * 4
 
 
-def test_a_world_at_a_position_has_the_rule_of_that_position():
-    world = world_of(PRESETS["drift"])
-    assert world.at(3) is world
-    drifting = replace(world, hidden=Drift("before", "after", 3))
-    assert [drifting.at(j).hidden for j in range(5)] == ["before"] * 3 + ["after"] * 2
-    assert [holds(hidden, 4) for hidden in (drifting.hidden, "always")] == ["after", "always"]
-
-
-def test_the_informed_policy_follows_the_change():
-    for pack in packs("drift", "dev", 20, 8):
-        assert [played.reward for played in play_pack(pack, "informed")] == [1.0] * 8
-
-
 def test_claims_and_facts_are_those_of_the_position():
     world = replace(world_of(PRESETS["drift"]), hidden=Drift(Secret(OPTIONS, A), Secret(OPTIONS, B), 3))
     claims = [DOMAIN.oracle_context(world.at(j), "natural") for j in (0, 2, 3, 7)]

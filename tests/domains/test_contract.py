@@ -62,7 +62,7 @@ def costs_seen(world, before, view):
 
 EFFECTS = {
     "bandit": lambda world, before, view: view.chosen == holds(world.hidden).right,
-    "frozen-lake": lambda world, before, view: view.board.move(before.at, world.hidden[CODES.index(view.code)]),
+    "frozen-lake": lambda world, before, view: view.board.move(before.at, holds(world.hidden)[CODES.index(view.code)]),
     "alchemy": lambda world, before, view: world.hidden.products.get(view.pair),
     "grid-navigation": costs_seen,
     "terminal-v0": lambda world, before, view: None,
@@ -249,7 +249,8 @@ PINNED = {
 @pytest.mark.parametrize("id", PINNED)
 def test_packs_equal_those_of_the_published_figures(id):
     digest = hashlib.sha256()
-    for preset, style, index in itertools.product(get_domain(id).presets, get_domain(id).styles, range(8)):
+    pinned = [preset for preset in get_domain(id).presets if preset != "drift"]  # which is newer
+    for preset, style, index in itertools.product(pinned, get_domain(id).styles, range(8)):
         pack = make_pack(id, preset, ("train", "dev", "test")[index % 3], index, 4)
         digest.update(repr([pack.domain.rules_text(task, style) for task in pack.tasks]).encode())
         digest.update(repr([task.env(style=style).observe() for task in pack.tasks]).encode())

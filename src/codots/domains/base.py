@@ -164,7 +164,10 @@ class Domain(ABC):
     noise: type[Noise] = Noise
     """Settings of the noise on `skilled`."""
     exact: bool = False
-    """Whether `bayes` exactly maximizes the expected reward of each task under the posterior over worlds."""
+    """Whether `bayes` exactly maximizes the expected reward of each task under the posterior over worlds.
+
+    `is_exact` may except presets.
+    """
 
     @abstractmethod
     def make_world(self, rng: Rng, dials: Any) -> Any:
@@ -207,6 +210,10 @@ class Domain(ABC):
     def lacks(self, preset: str) -> str | None:
         """Return one line on what must be set up before this preset can be drawn, or None if it can be drawn now."""
         return None
+
+    def is_exact(self, preset: str) -> bool:
+        """Return whether `bayes` is exact in this preset."""
+        return self.exact
 
     def belongs(self, hidden: Any, split: str) -> bool:
         """Return whether a hidden part may be used in a split. If not, `make_pack` draws another one."""

@@ -74,7 +74,7 @@ def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[st
         report[name] = None if cis is None else [round(ci.mean, 4) for ci in cis]
         report[f"{name}_ci95"] = None if cis is None else [ci.interval for ci in cis]
     shares = None
-    if "own" in by_arm and domain.exact:
+    if "own" in by_arm and domain.is_exact(packs[0].preset):
         gained, possible = by_arm["own"] - bayes_PS[:, :1], ceiling_PS - bayes_PS[:, :1]
         shares = [ratio_ci(gained[:, j], possible[:, j]) for j in range(size)]
     report["share"] = None if shares is None else [round(ci.mean, 4) for ci in shares]

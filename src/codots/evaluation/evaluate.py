@@ -316,7 +316,7 @@ def baselines(
     # Lives of a pack are consecutive, so that environments can use their caches.
     chance = mean("random", lambda pack: [reseeded(pack, k) for k in range(RANDOM_LIVES)])
     head = {"domain": domain, "preset": preset, "split": split, "n_packs": packs, "size": size}
-    return {**head, "random": chance, **curves, "exact": drawn[0].domain.exact}
+    return {**head, "random": chance, **curves, "exact": drawn[0].domain.is_exact(preset)}
 
 
 def reseeded(pack: Pack, k: int) -> Pack:

@@ -207,7 +207,7 @@ def headline(run: RunRecord) -> Headline | None:
         after=reached["reward"][-1],
         trained=False,
         alone=after.report["bayes"][0],
-        exact=is_exact(after.report["domain"]),
+        exact=is_exact(after.report["domain"], after.report["preset"]),
         share_ci95=share and share[-1],
         worked=before is not None and rose(before.report["arms"]["own"], reached, after.report["lift_ci95"]),
     )
@@ -235,7 +235,7 @@ def training_headline(run: RunRecord) -> Headline | None:
         return None
     few, bayes = max(1, len(rewards) // 10), None if several else references_of(run).get("bayes")
     first, last = sum(rewards[:few]) / few, sum(rewards[-few:]) / few
-    exact = is_exact(str(run.config.get("domain", "")))
+    exact = is_exact(*(str(run.config.get(key, "")) for key in ("domain", "preset")))
     return Headline(first if len(rewards) > 1 else None, last, True, bayes[0] if bayes else None, exact, None, False)
 
 

@@ -322,11 +322,11 @@ def _references(domain: str, preset: str, size: int) -> Any:
     return {name: found[name] for name in REFERENCES}
 
 
-def is_exact(domain: str) -> bool:
-    """Return whether `bayes` is the optimal policy of a domain. Returns False if the domain is not installed."""
+def is_exact(domain: str, preset: str) -> bool:
+    """Return whether `bayes` is exact in a preset. Returns False if the domain or the preset is unknown."""
     try:
-        return get_domain(domain).exact
-    except ValueError:
+        return get_domain(domain).is_exact(preset)
+    except (ValueError, KeyError):
         return False
 
 

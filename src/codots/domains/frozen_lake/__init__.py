@@ -15,11 +15,12 @@ Episode end:
     `goal`, `hole`, `late` (out of turns), or malformed text.
 Presets:
     `easy`; `hard` (larger boards, longer paths, more moves). v1 adds `wide` (boards of `hard` with short paths, on
-    which the base model learns to read boards) and `tiny` (tests).
-    Dials: side, frozen, path, turns, hidden (how many codes are secret).
+    which the base model learns to read boards), `drift` (`easy` with a mapping that changes once) and `tiny` (tests).
+    Dials: side, frozen, path, turns, hidden (how many codes are secret), change.
 Reference policies:
     `random` draws codes uniformly. `informed` follows a shortest path under the true mapping. `bayes` maximizes the
-    current task's expected reward exactly, under the posterior over mappings given everything seen in the life.
+    current task's expected reward exactly, under the posterior over mappings given everything seen in the life. In
+    `drift` it is a heuristic: it starts anew when what it sees contradicts what it knows.
 Version history:
     v0: the rules of arXiv 2606.20002. Some paths have one step, a depth-first filter rejects some solvable boards,
     boards are not split, the updater does not see the effect of the last move, and the natural prompt advises
@@ -37,6 +38,7 @@ from typing import Any
 from codots.core.rng import stream
 from codots.core.templates import Prompts
 from codots.domains.base import Env, Policy, Rng, Task, World
+from codots.domains.drift import Drift, holds
 from codots.domains.family import Family, Policies
 from codots.domains.frozen_lake.board import DIRECTIONS, Board, Cell, distances, quirky_reach
 from codots.domains.frozen_lake.env import CODES, DEFAULT, Dials, LakeEnv, Mapping, Rules, draw
@@ -57,10 +59,11 @@ class FrozenLake(Family):
     noise = LakeNoise
     exact = True
 
-    def make_world(self, rng: Rng, dials: Dials) -> Mapping:
-        """Draw the mapping."""
+    def make_world(self, rng: Rng, dials: Dials) -> Mapping | Drift:
+        """Draw the mapping, or two of them if it changes."""
         mappings = dials.mappings
-        return mappings[rng.integers(len(mappings))]
+        mapping: Mapping | Drift = self.drift(mappings[rng.integers(len(mappings))], dials, rng)
+        return mapping
 
     def make_task(self, world: World, position: int, rng: Rng) -> Board:
         """Draw boards until one is solvable within the allowed steps and belongs to the world's split."""
@@ -100,7 +103,7 @@ class FrozenLake(Family):
         """Return the rules of a task as text."""
         dials: Dials = task.world.dials
         known = list(zip(CODES[dials.hidden :], DEFAULT[dials.hidden :], strict=True))
-        return render("rules", style, turns=dials.turns, known=known, advice=self.rules.advice)
+        return render("rules", style, turns=dials.turns, known=known, drifts=dials.change, advice=self.rules.advice)
 
     def policies(self, world: World) -> Policies:
         """Return a factory for each scripted policy, by name."""
@@ -110,13 +113,17 @@ class FrozenLake(Family):
             "bayes": lambda: Bayes(world.dials),
         }
 
+    def is_exact(self, preset: str) -> bool:
+        """Return whether `bayes` is exact: it is a heuristic if the mapping changes."""
+        return self.presets[preset].change is None
+
     def skilled(self, world: World, noise: LakeNoise, rng: Rng) -> Policy:
         """Return `bayes` with noise on every word."""
         return NoisyPolicy(world.dials, noise, rng)
 
     def claims(self, world: World, style: str) -> dict[str, str]:
         """Return the direction of each code."""
-        return {code: write_claim(code, d, style) for code, d in zip(CODES, world.hidden, strict=True)}
+        return {code: write_claim(code, d, style) for code, d in zip(CODES, holds(world.hidden), strict=True)}
 
     def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
         """Draw a claim with a uniformly drawn direction."""
@@ -145,13 +152,15 @@ class FrozenLake(Family):
 
     def twin(self, world: World, rng: Rng) -> World:
         """Return the world with a different mapping, or with the same mapping if no other is possible."""
-        others = [m for m in world.dials.mappings if m != world.hidden] or [world.hidden]
-        return replace(world, hidden=others[rng.integers(len(others))])
+        mapping = holds(world.hidden)
+        others = [m for m in world.dials.mappings if m != mapping] or [mapping]
+        other = others[rng.integers(len(others))]
+        return replace(world, hidden=self.drift(other, world.dials, rng) if mapping is not world.hidden else other)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
         """Count claims of the form `code ... direction`. A code claimed twice counts twice."""
-        claims = read_claims(context)
-        right = sum(world.hidden[CODES.index(code)] == direction for code, direction in claims)
+        claims, mapping = read_claims(context), holds(world.hidden)
+        right = sum(mapping[CODES.index(code)] == direction for code, direction in claims)
         return right, len(claims) - right, len(CODES)
 
     def draw(self, view: Any) -> str:
@@ -164,7 +173,8 @@ V1 = Rules(shortest=2, quirky_filter=False, split_boards=True, last_move_shown=T
 EASY = Dials(side=(4, 5), path=7, turns=8)
 HARD = Dials(side=(6, 7), path=9, turns=10)
 WIDE = Dials(side=(6, 7), path=5, turns=8)
+DRIFT = replace(EASY, change=(2, 5))
 TINY = Dials(side=(3, 3), path=3, turns=5)
 
 register(FrozenLake("frozen-lake-v0", V0, {"easy": EASY, "hard": HARD}))
-register(FrozenLake("frozen-lake-v1", V1, {"easy": EASY, "hard": HARD, "wide": WIDE, "tiny": TINY}))
+register(FrozenLake("frozen-lake-v1", V1, {"easy": EASY, "hard": HARD, "wide": WIDE, "drift": DRIFT, "tiny": TINY}))

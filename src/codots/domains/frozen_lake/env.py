@@ -48,6 +48,8 @@ class Dials:
     """Range of the probability that a cell is ice."""
     hidden: int = 4
     """Number of secret codes: 0, 2, 3 or 4, which leaves 1, 2, 6 or 24 mappings."""
+    change: tuple[int, int] | None = None
+    """First and last position at which the mapping may change, or None if it never changes."""
 
     @property
     def mappings(self) -> tuple[Mapping, ...]:

@@ -49,6 +49,15 @@ def representatives(belief: int) -> tuple[int, ...]:
     return tuple(next(i for i in range(j + 1) if interchangeable(i, j)) for j in range(len(CODES)))
 
 
+Move = tuple[int, Board, Cell, Cell]
+"""The index of a code, the board, and the cells before and after the move."""
+
+
+def agreeing(mappings: Iterable[Mapping], moves: list[Move]) -> list[Mapping]:
+    """Return the mappings under which all these moves lead where they led."""
+    return [m for m in mappings if all(board.move(before, m[i]) == at for i, board, before, at in moves)]
+
+
 class Random:
     """Policy that draws codes uniformly.
 
@@ -100,12 +109,19 @@ class Informed:
 
 
 class Bayes:
-    """Policy that maximizes the expected reward of each task exactly, given everything seen in the life."""
+    """Policy that maximizes the expected reward of each task exactly, given everything seen in the life.
+
+    If the mapping may change, the policy is a heuristic. It expects no change, but keeps only what the current task has
+    shown as soon as no mapping agrees with everything seen, and no claim as soon as one of them is contradicted.
+    """
 
     def __init__(self, dials: Dials) -> None:
         self.mappings = list(dials.mappings)
         """The mappings that agree with everything seen."""
         self.claims: list[Claim] = []
+        self.dials = dials
+        self._seen: list[Move] = []
+        """The moves of this task."""
         self._plan: dict[tuple[Cell, int, int], tuple[float, list[int]]] = {}
         self._board: Board | None = None
         self._moves: dict[Cell, dict[str, Cell]] = {}
@@ -139,6 +155,7 @@ class Bayes:
 
     def end(self, step: Step) -> None:
         self.observe(step.view)
+        self._seen = []
 
     def read(self, context: str) -> None:
         """Read which code has which direction."""
@@ -153,8 +170,17 @@ class Bayes:
     def observe(self, view: View) -> None:
         """Drop the mappings that the last move has excluded."""
         if view.code is not None and view.came_from is not None:
-            i, board, before = CODES.index(view.code), view.board, view.came_from
-            self.mappings = [m for m in self.mappings if board.move(before, m[i]) == view.at]
+            move = (CODES.index(view.code), view.board, view.came_from, view.at)
+            self._seen.append(move)
+            self.mappings = agreeing(self.mappings, [move])
+            if self.dials.change:
+                self._notice_change()
+
+    def _notice_change(self) -> None:
+        """Forget what can only have been true before a change."""
+        self.mappings = self.mappings or agreeing(self.dials.mappings, self._seen)
+        if not all(any(m[CODES.index(code)] == d for m in self.mappings) for code, d in self.claims):
+            self.claims = []
 
     def _value(self, at: Cell, belief: int, turn: int, turns: int) -> tuple[float, list[int]]:
         """Return the highest expected reward from this state, and the codes that reach it."""
