@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -91,9 +92,15 @@ def test_every_recipe_runs_for_two_steps(codots, recipe: Path, tmp_path: Path, q
     monkeypatch.chdir(ROOT)
     text = recipe.read_text()
     command = "imitate" if "teacher:" in text else "train"
-    stage = "{steps: 2, packs_per_step: 2, teacher: skilled}"
-    changes = SMALL.split() if command == "train" else [f"stages=[{stage}]", "workers=1", "eval_packs=2"]
-    if "model: Qwen/" in text:  # tests are offline: use a small untrained model of the same architecture
+    lesson = {"steps": 2, "packs_per_step": 2, "teacher": "skilled"}
+    if command == "imitate":
+        changes = ["workers=1", "eval_packs=2"]
+        changes += [f"stages=[{json.dumps(lesson)}]"] if "stages:" in text else [f"{k}={v}" for k, v in lesson.items()]
+    else:
+        changes = SMALL.split()
+    if (
+        "model: Qwen/" in text or "model: models/" in text
+    ):  # tests are offline: use a small untrained model of the same architecture
         changes += [f"model={qwen}", "profile.solve_tokens=12", "profile.update_tokens=16"]
     done = codots(command, recipe, f"run={tmp_path / 'run'}", *changes)
     assert done.code == 0, done.err

@@ -11,11 +11,13 @@ _NAMES = {
     "Domain": "codots.domains.base",
     "Engine": "codots.engine.base",
     "EvalConfig": "codots.config.evaluate",
+    "ImitateConfig": "codots.config.imitate",
     "Step": "codots.domains.base",
     "TrainConfig": "codots.config.schema",
     "check_domain": "codots.domains.check",
     "evaluate": "codots.evaluation.evaluate",
     "get_domain": "codots.domains.registry",
+    "imitate": "codots.training.imitate",
     "load_recipe": "codots.config.load",
     "load_rollouts": "codots.rollout.records",
     "make_pack": "codots.domains.registry",
@@ -30,6 +32,7 @@ __all__ = [
     "Domain",
     "Engine",
     "EvalConfig",
+    "ImitateConfig",
     "Step",
     "TrainConfig",
     "__version__",
@@ -38,6 +41,7 @@ __all__ = [
     "credit",
     "evaluate",
     "get_domain",
+    "imitate",
     "load_recipe",
     "load_rollouts",
     "losses",
@@ -49,6 +53,7 @@ __all__ = [
 if TYPE_CHECKING:
     from codots.algorithm import credit, losses
     from codots.config.evaluate import EvalConfig
+    from codots.config.imitate import ImitateConfig
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
     from codots.domains.base import Domain, Step
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     from codots.engine.base import Engine
     from codots.evaluation.evaluate import baselines, evaluate
     from codots.rollout.records import load_rollouts
+    from codots.training.imitate import imitate
     from codots.training.train import train
 
 
