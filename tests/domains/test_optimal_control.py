@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.core.rng import stream
 from codots.domains.base import World
-from codots.domains.optimal_control import CLAIM, EASY, REFERENCE, TINY, V0, V1, OptimalControl
+from codots.domains.optimal_control import EASY, REFERENCE, TINY, V0, V1, OptimalControl
 from codots.domains.optimal_control.env import ControlEnv, Last, Memory, View, read_reply, write_reply
 from codots.domains.optimal_control.law import DEPTH, LENGTH, LawError, push, read_law
+from codots.domains.optimal_control.notes import CLOSE, Estimate, read_claims, read_estimate, write_claim
 from codots.domains.optimal_control.point import STEER, Fit, Goal, Plant, constant_law, least_loss, loss, plan, run
 from codots.domains.optimal_control.policies import CAUTIOUS, best_law
 from codots.domains.registry import get_domain, make_pack
+from tests.domains.reading import hostile_text, last_rewards, life, noted_life, play
 
 DOCS = Path(__file__).parents[2] / "docs/domains/optimal_control.md"
 IDS = ("optimal-control-v0", "optimal-control-v1")
@@ -45,6 +47,10 @@ def value_of(law, **changes):
 
 def sample_tasks(id, preset, packs, size=1, split="dev"):
     return [task for i in range(packs) for task in make_pack(id, preset, split, i, size).tasks]
+
+
+def numbers(text):
+    return {claim.name: claim.value for claim in read_claims(text)}
 
 
 def curve(id, name, preset, packs, size=2):
@@ -487,9 +493,9 @@ def test_updater_sees_the_run(rules):
 
 
 def test_environment_fits_a_and_b_only_with_aid():
-    found = dict(CLAIM.findall(env().step(reply_with("0.5 if t else -0.5")).observation))
-    assert float(found["a"]) == pytest.approx(0.9, abs=0.002)
-    assert float(found["b"]) == pytest.approx(-1.1, abs=0.002)
+    found = numbers(env().step(reply_with("0.5 if t else -0.5")).observation)
+    assert found["a"] == pytest.approx(0.9, abs=0.002)
+    assert found["b"] == pytest.approx(-1.1, abs=0.002)
     assert "fits" not in env(dials=replace(EASY, aid=False)).step(reply_with("-v")).observation
 
 
@@ -635,13 +641,13 @@ def roll_out(pack, contexts=None):
     rewards, lines, z = [], [], ""
     for j, task in enumerate(pack.tasks):
         opened, z = task.env(), z if contexts is None else contexts[j]
-        claims = {name: float(number) for name, number in CLAIM.findall(z)}
+        claims = numbers(z)
         law = f"steer({claims['a']}, {claims['b']})" if len(claims) == 2 else CAUTIOUS.format(sign="")
         step = opened.step(f"<action>{law}</action>")
         lines += [f"notes: {z}", opened.observe(), f"> <action>{law}</action>", step.observation, step.feedback]
         rewards.append(step.reward)
-        found = dict(CLAIM.findall(step.observation))
-        z = f"a = {found['a']}, b = {found['b']}" if len(found) == 2 else z
+        found = numbers(step.observation)
+        z = f"a = {found['a']:.4f}, b = {found['b']:.4f}" if len(found) == 2 else z
     return rewards, "\n".join(line.strip() for line in lines)
 
 
@@ -671,3 +677,121 @@ def test_custom_rules():
     goals = [domain.make_task(World(PLANT, TINY), 0, stream("apart", i)) for i in range(20)]
     assert min(abs(goal.x_target - goal.x0) for goal in goals) >= 2
     assert loss(GOAL, run(PLANT, GOAL, constant_law(0.0), NO_GUSTS)) > least_loss(PLANT, GOAL)
+
+
+# Reading and notes.
+
+
+@pytest.mark.parametrize(
+    ("context", "a", "b"),
+    [
+        ("a = 0.98, b = 0.12", 0.98, 0.12),
+        ("a = 0.98 and b = 0.12", 0.98, 0.12),
+        ("I measured it: **a** = .98; b is -1.2.", 0.98, -1.2),
+        ("a=0.98\nb=\u22121.2", 0.98, -1.2),
+        ("a = 0.5, b = 1. Later a = 0.98 +- 0.05.", 0.98, 1.0),
+        ("a = 999999999, b = -999", 2.0, -5.0),
+    ],
+)
+def test_a_and_b_are_read_from_the_sentences_of_a_model(context, a, b):
+    assert read_estimate(context).plant == Plant(a, b)
+
+
+@given(st.floats(0.55, 1.2), st.floats(-1.5, 1.5))
+def test_the_claim_of_a_world_is_read_back(a, b):
+    claim = get_domain(IDS[1]).claims(World(Plant(a, b), TINY), "natural")["law"]
+    assert read_estimate(claim).plant == Plant(round(a, 4), round(b, 4) + 0.0)
+
+
+def test_a_stated_error_makes_an_estimate_that_counts_neither_as_right_nor_as_wrong():
+    assert get_domain(IDS[1]).facts(World(PLANT, TINY), "a = 0.5 +- 0.3, b = -1.1 +- 0.02") == (1, 0, 2)
+    estimate = read_estimate("a = 0.5 +- 0.3, b = -1.1")
+    assert estimate == Estimate(Plant(0.5, -1.1), (0.3, CLOSE))
+    assert write_claim(estimate) == "a = 0.5000 +- 0.30, b = -1.1000"
+
+
+@pytest.mark.parametrize("context", ["b is negative", "so b = -1.3 and nothing else"])
+def test_readers_of_the_sign_alone_push_gently_in_its_direction(context):
+    for name in ("random", "bayes"):
+        policy = get_domain(IDS[1]).policy(name, World(PLANT, TINY, names=("sign",)))
+        policy.read(context)
+        assert f"<action>{CAUTIOUS.format(sign='-')}</action>" in policy.act(env().view)
+
+
+def test_random_draws_the_same_pushes_whether_or_not_it_has_read_an_empty_context():
+    world = World(PLANT, TINY, names=("silent",))
+    policies = [get_domain(IDS[1]).policy("random", world) for _ in range(2)]
+    policies[1].read("nothing is known")
+    assert len({tuple(policy.act(env().view) for _ in range(20)) for policy in policies}) == 1
+
+
+@pytest.mark.parametrize(("id", "preset"), [("optimal-control-v0", "easy"), ("optimal-control-v1", "hard")])
+def test_readers_of_the_oracles_context_play_like_the_informed_policy(id, preset):
+    for i in range(3):
+        pack = make_pack(id, preset, "dev", i, 3)
+        context = pack.domain.oracle_context(pack.world, "natural")
+        for name in ("random", "bayes"):
+            assert life(pack, name, context) == pytest.approx(life(pack, "informed"), abs=0.01)
+
+
+@pytest.mark.parametrize("preset", ["easy", "by-hand", "gusts"])
+def test_notes_carry_what_a_whole_life_knows(preset):
+    noted, whole = last_rewards("optimal-control-v1", preset, 12)
+    assert noted == pytest.approx(whole, abs=0.05)
+
+
+def test_notes_state_errors_that_hold_the_truth():
+    """With noise one run determines a and b only roughly. The notes say how roughly, and get better."""
+    widths = []
+    for i in range(30):
+        pack, contexts = make_pack("optimal-control-v1", "gusts", "dev", i, 4), []
+        noted_life(pack, contexts)
+        for context in contexts:
+            found = read_estimate(context)
+            assert abs(found.plant.a - pack.world.hidden.a) <= found.errors[0] + 0.01
+            assert abs(found.plant.b - pack.world.hidden.b) <= found.errors[1] + 0.01
+        widths.append([read_estimate(context).errors[0] for context in contexts])
+    assert np.mean(widths, axis=0)[3] < 0.7 * np.mean(widths, axis=0)[0]
+
+
+def test_own_steps_overrule_a_wrong_claim():
+    pack = make_pack("optimal-control-v1", "easy", "dev", 0, 2)
+    policy = pack.domain.policy("bayes", pack.world)
+    policy.read("a = 0.60, b = 0.90" if pack.world.hidden.b < 0 else "a = 0.60, b = -0.90")
+    wrong, right = (play(policy, task).reward for task in pack.tasks)
+    assert wrong < 0.6
+    assert right > 0.98
+    assert pack.domain.facts(pack.world, policy.notes("natural")["law"]) == (2, 0, 2)
+
+
+def test_an_estimate_weighs_as_much_as_steps_that_are_equally_good():
+    read = Fit(least=0.0).add_estimate(PLANT, (0.3, 0.06), 0.1)
+    assert (read.solve().a, read.solve().b) == pytest.approx((PLANT.a, PLANT.b))
+    assert read.errors(0.1) == pytest.approx((0.3, 0.06))
+    steps, seen = Fit(), stream("steps")
+    rows = seen.normal(size=(40, 2))
+    for v, u in rows:
+        steps.add([v, 0.7 * v + 0.4 * u], [u])
+    slow = 3 * 0.1 * np.sqrt(np.diag(np.linalg.inv(sum(np.outer(row, row) for row in rows))))
+    assert steps.errors(0.1) == pytest.approx(tuple(slow))
+    assert read.contradicts(steps, 0.1)
+    assert not Fit(least=0.0).add_estimate(Plant(0.75, 0.35), (0.3, 0.3), 0.1).contradicts(steps, 0.1)
+
+
+@pytest.mark.parametrize("preset", ["easy", "by-hand"])
+@settings(max_examples=60, deadline=None)
+@given(context=hostile_text("a = ", "b = ", "=", "+-", "1e9", ".", "b is positive", "a = 999999999, b = 0"))
+def test_any_context_is_read_and_leads_to_a_law(preset, context):
+    pack = make_pack("optimal-control-v1", preset, "dev", 0, 1)
+    for name in ("random", "bayes"):
+        policy = pack.domain.policy(name, pack.world)
+        policy.read(context)
+        assert play(policy, pack.tasks[0]).stop == "done"
+
+
+@pytest.mark.parametrize("filler", ["a = ", "a = 0.9 ", "b is ", " ", "9", "a = 1 +- 1 "])
+def test_huge_contexts_are_read_quickly(filler):
+    start = time.perf_counter()
+    read_estimate(filler * 50_000)
+    get_domain(IDS[1]).facts(World(PLANT, TINY), filler * 50_000)
+    assert time.perf_counter() - start < 2

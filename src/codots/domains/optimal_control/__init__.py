@@ -39,7 +39,6 @@ Version history:
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from codots.core.rng import stream
@@ -47,14 +46,10 @@ from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Policies
 from codots.domains.optimal_control.env import ControlEnv, Dials, Memory, Rules, View, render, table
 from codots.domains.optimal_control.law import LENGTH
+from codots.domains.optimal_control.notes import CLOSE, Estimate, read_claims, read_signs, write_claim
 from codots.domains.optimal_control.point import Goal, Plant, constant_law, least_loss, loss, run
 from codots.domains.optimal_control.policies import PUSHES, AdaptivePolicy, Informed, Random
 from codots.domains.registry import register
-
-CLAIM = re.compile(r"\b([ab]) ?(?:=|:|~|is|is about) ?([-+]?\d{1,9}(?:\.\d{1,9})?)(?!\w|\.\d)", re.I | re.A)
-SIGN = re.compile(r"\bb ?(is positive|> ?0|is negative|< ?0)(?!\w|\.\d)", re.I | re.A)
-CLOSE = 0.02
-"""Maximum error at which a claimed number counts as right. Such numbers are close enough for steering."""
 
 
 class OptimalControl(Family):
@@ -116,12 +111,12 @@ class OptimalControl(Family):
         return {
             "random": lambda: Random(stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
-            "bayes": lambda: AdaptivePolicy(stream(*world.names, "bayes")),
+            "bayes": lambda: AdaptivePolicy(stream(*world.names, "bayes"), world.dials.noise),
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return a and b as text."""
-        return f"a = {world.hidden.a:.4f}, b = {world.hidden.b:.4f}"
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return a and b."""
+        return {"law": write_claim(Estimate(world.hidden))}
 
     def floor(self, task: Task) -> float:
         """Return the expected reward of a uniformly drawn push that is held for the whole task."""
@@ -153,10 +148,13 @@ class OptimalControl(Family):
                 return twin
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims such as `a = 0.9`, `b is -1.1` or `b is negative`. Repeated claims count each time."""
+        """Count claims such as `a = 0.9`, `b is -1.1` or `b is negative`. Repeated claims count each time.
+
+        An estimate whose stated error exceeds CLOSE, such as `a = 0.9 +- 0.1`, is no claim.
+        """
         true = {"a": world.hidden.a, "b": world.hidden.b}
-        claims = [abs(true[name.lower()] - float(number)) <= CLOSE for name, number in CLAIM.findall(context)]
-        claims += [(">" in sign or "pos" in sign.lower()) == (true["b"] > 0) for sign in SIGN.findall(context)]
+        claims = [abs(true[claim.name] - claim.value) <= CLOSE for claim in read_claims(context) if claim.sure]
+        claims += [positive == (true["b"] > 0) for positive in read_signs(context)]
         return sum(claims), len(claims) - sum(claims), len(true)
 
     def draw(self, view: View) -> str:

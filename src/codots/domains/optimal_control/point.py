@@ -14,6 +14,11 @@ from codots.domains.optimal_control.law import Function, Law, State, push
 
 V_WEIGHT = 2.0
 """Weight of the velocity error relative to the position error."""
+SIGMAS = 3
+"""Standard errors in a stated maximum error."""
+FAR = 6
+"""Standard errors between two fits that contradict each other."""
+RIDGE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,11 @@ class Plant:
 
     a: float
     b: float
+
+    @property
+    def clipped(self) -> Plant:
+        """The plant with a clipped to [-2, 2] and b to [-5, 5]."""
+        return Plant(min(2.0, max(-2.0, self.a)), min(5.0, max(-5.0, self.b)))
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,6 @@ def _steer(state: State, a: float, b: float) -> float:
     """Return the best push at this step, given a and b. First clips a to [-2, 2] and b to [-5, 5]."""
     if not (math.isfinite(a) and math.isfinite(b)):
         raise ValueError("steer was given no finite numbers")
-    believed = Plant(min(2.0, max(-2.0, float(a))), min(5.0, max(-5.0, float(b))))
     left = Goal(
         x0=state["x"],
         v0=state["v"],
@@ -135,7 +144,7 @@ def _steer(state: State, a: float, b: float) -> float:
         horizon=int(state["remaining_steps"]),
         penalty=state["penalty"],
     )
-    return plan(believed, left)[0]
+    return plan(Plant(float(a), float(b)).clipped, left)[0]
 
 
 STEER = {"steer": Function(2, 2, _steer, times=4)}
@@ -157,6 +166,34 @@ class Fit:
         self.normal += seen.T @ seen
         self.right += seen.T @ np.array(v[1 : len(u) + 1])
         return self
+
+    def add_estimate(self, plant: Plant, errors: tuple[float, float], deviation: float) -> Fit:
+        """Add an earlier estimate, whose maximum errors count as three standard errors, and return the fit itself.
+
+        `deviation` is the standard deviation of a step. The estimate weighs as much as steps that determine a and b
+        equally well.
+        """
+        weights = np.square([SIGMAS * deviation / error for error in errors])
+        self.normal += np.diag(weights)
+        self.right += weights * (plant.a, plant.b)
+        return self
+
+    def join(self, other: Fit) -> Fit:
+        """Add all data of another fit, and return the fit itself."""
+        self.normal += other.normal
+        self.right += other.right
+        return self
+
+    def contradicts(self, other: Fit, deviation: float) -> bool:
+        """Return whether two fits lie more than FAR standard errors apart. `deviation` is that of a step."""
+        inverses = [np.linalg.inv(fit.normal + RIDGE * np.eye(2)) for fit in (self, other)]
+        apart = inverses[0] @ self.right - inverses[1] @ other.right
+        return float(apart @ np.linalg.solve(sum(inverses), apart)) > (FAR * deviation) ** 2
+
+    def errors(self, deviation: float) -> tuple[float, float]:
+        """Return three standard errors of a and of b, if a and b are determined. `deviation` is that of a step."""
+        a, b = SIGMAS * deviation * np.sqrt(np.diag(np.linalg.inv(self.normal)))
+        return float(a), float(b)
 
     def solve(self) -> Plant | None:
         """Return the best fit, or None if the runs do not determine a and b."""
