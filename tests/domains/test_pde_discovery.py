@@ -20,12 +20,14 @@ from codots.domains.pde_discovery import CLOSE, EASY, TRAINED, V0, V1
 from codots.domains.pde_discovery.actions import read_action, write_answer, write_regress, write_sample
 from codots.domains.pde_discovery.env import Archive, FitReport, PdeEnv, Point, View
 from codots.domains.pde_discovery.equation import LARGEST, LIBRARY, TERMS, columns, equation, read_equation, read_term
-from codots.domains.pde_discovery.families import SIZES, templates
+from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
 from codots.domains.pde_discovery.field import CELLS, LIMIT, STEPS, TOP, Field, Start
+from codots.domains.pde_discovery.notes import read_equation_of, read_points, write_claim
 from codots.domains.pde_discovery.posterior import fit_in_box
 from codots.domains.pde_discovery.regression import Scored, fit, kappa, ranked, supports
 from codots.domains.pde_discovery.rules import formula_reward, likeness
 from codots.domains.registry import get_domain, make_pack
+from tests.domains.reading import hostile_text, last_rewards, life, noted_life
 
 TRUTH = read_equation("1.2*u - 0.7*u**3")
 START = Start(2.0, (1.0, 0.4))
@@ -745,3 +747,132 @@ def test_draw_view():
     env.step(write_sample([(0.3, 0.0), (0.5, 0.0)]))
     env.step(write_regress([TRUTH]))
     assert domain.draw(env.view).startswith("f(u) = ")
+
+
+# Reading and notes.
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "The law is f(u) = 1.2*u - 0.7*u**3",
+        "f(u) = 1.2 * u - 0.7 * u ** 3, surely.",
+        "f(u) = 1.2\u00b7u \u2212 0.7\u00b7u^3",
+        "Perhaps f(u) = 3*u\nNo: f(u) = 1.2*u - 0.7*u**3\nI measure two points each time.",
+        "f(u) = 9*u + 1.2*u - 0.7*(u**3)",
+    ],
+)
+def test_the_equation_is_read_from_the_sentences_of_a_model(context):
+    assert str(read_equation_of(context)) == str(TRUTH)
+
+
+@pytest.mark.parametrize("family", ["known", "new"])
+def test_the_claim_of_a_world_is_read_back(family):
+    for i in range(40):
+        drawn = draw_equation(stream("claim", i), family, (1, 3))
+        claim = get_domain("pde-discovery-v1").claims(World(drawn, EASY), "natural")["law"]
+        assert read_equation_of(claim) == drawn
+        assert read_points(claim) == []
+
+
+@given(st.lists(st.tuples(st.integers(-40, 40), st.integers(-9999, 9999)), max_size=80))
+def test_noted_points_are_read_back_in_six_digits(points):
+    points = [(u / 10.00003, y / 7) for u, y in points]
+    rounded = list(dict.fromkeys((float(f"{u:.6g}"), float(f"{y:.6g}")) for u, y in points[-64:]))
+    assert read_points(write_claim(TRUTH, points)) == rounded
+
+
+def test_a_doubtful_equation_is_read_but_is_no_claim():
+    doubtful = write_claim(TRUTH, [(0.5, 0.2)], sure=False)
+    assert str(read_equation_of(doubtful)) == str(TRUTH)
+    assert read_equation_of(doubtful, doubtful=False) is None
+    assert get_domain("pde-discovery-v1").facts(World(TRUTH, EASY), doubtful) == (0, 0, 2)
+
+
+@pytest.mark.parametrize(("id", "preset"), [("pde-discovery-v0", "hard"), ("pde-discovery-v1", "easy")])
+def test_readers_of_the_oracles_context_earn_what_the_informed_policy_earns(id, preset):
+    for i in range(3):
+        pack = make_pack(id, preset, "dev", i, 2)
+        context = pack.domain.oracle_context(pack.world, "natural")
+        for name in ("random", "bayes"):
+            assert np.mean(life(pack, name, context)) == pytest.approx(np.mean(life(pack, "informed")), abs=0.02)
+
+
+def test_random_draws_the_same_replies_whether_or_not_it_has_read_an_empty_context():
+    for context in ("", "f(u) = 1*u + 1*u**2 + 1*u**3 + 1*u**4"):  # too many terms count as no equation
+        pack = make_pack("pde-discovery-v0", "easy", "dev", 0, 1)
+        views = [task.env().view for task in pack.tasks]
+        policies = [pack.domain.policy("random", pack.world) for _ in range(2)]
+        policies[1].read(context)
+        assert [policies[0].act(view) for view in views] == [policies[1].act(view) for view in views]
+
+
+@pytest.mark.parametrize(("id", "preset"), [("pde-discovery-v0", "easy"), ("pde-discovery-v1", "easy")])
+def test_notes_carry_what_a_whole_life_knows(id, preset):
+    noted, whole = last_rewards(id, preset, 8)
+    assert noted >= whole - 0.05
+
+
+def test_notes_hold_the_points_and_the_next_task_hands_them_to_the_tool():
+    pack = make_pack("pde-discovery-v1", "easy", "dev", 0, 2)
+    first, second = (pack.domain.policy("bayes", pack.world) for _ in range(2))
+    play(first, pack.tasks[0])
+    note = first.notes("natural")["law"]
+    assert note.startswith("The law is perhaps f(u) = ")
+    assert read_points(note) == list(first.points)
+    second.read(note)
+    env = pack.tasks[1].env()
+    env.step(second.act(env.view))
+    assert second.act(env.view).count("<known ") == 2
+
+
+def test_the_law_is_stated_without_doubt_only_if_it_is_right():
+    sure = []
+    for i in range(12):
+        pack, contexts = make_pack("pde-discovery-v1", "easy", "dev", i, 4), []
+        noted_life(pack, contexts)
+        found = [pack.domain.facts(pack.world, context) for context in contexts]
+        assert not any(wrong for _, wrong, _ in found)
+        sure.append(found[-1][0] > 0)
+    assert np.mean(sure) > 0.3
+
+
+@pytest.mark.parametrize("id", ["pde-discovery-v0", "pde-discovery-v1"])
+def test_own_points_overrule_a_wrong_equation(id):
+    pack = make_pack(id, "easy", "dev", 0, 3)
+    policy, fresh = pack.domain.policy("bayes", pack.world), pack.domain.policy("bayes", pack.world)
+    twin = pack.domain.twin(pack.world, stream("twin"))
+    policy.read(pack.domain.oracle_context(twin, "natural"))
+    misled, free = (
+        [play(p, task, memory).reward for task in pack.tasks]
+        for p, memory in ((policy, pack.domain.make_memory(twin)), (fresh, pack.domain.make_memory(twin)))
+    )
+    assert misled == free
+    assert str(twin.hidden) not in policy.notes("natural")["law"]
+
+
+def test_random_answers_even_if_the_tool_refuses_the_terms_that_it_read():
+    pack = make_pack("pde-discovery-v0", "easy", "dev", 1, 1)
+    policy = pack.domain.policy("random", pack.world)
+    policy.read("f(u) = 1*u**7")
+    assert any(play(policy, task).stop == "answered" for task in pack.tasks)
+
+
+@pytest.mark.parametrize("id", ["pde-discovery-v0", "pde-discovery-v1"])
+@settings(max_examples=25, deadline=None)
+@given(context=hostile_text("1.2*u", "- 0.7*u**3", "9999999*u**7", "u=4, y=-10000;", "u=1e9, y=0", "perhaps", "*", "="))
+def test_any_context_is_read_and_leads_to_an_end(id, context):
+    pack = make_pack(id, "easy", "dev", 0, 1)
+    for name in ("random", "bayes"):
+        policy = pack.domain.policy(name, pack.world)
+        policy.read(context)
+        assert play(policy, pack.tasks[0], pack.domain.make_memory(pack.world)).stop in ("answered", "late")
+    assert all(len(line.splitlines()) == 1 for line in policy.notes("natural").values())
+
+
+@pytest.mark.parametrize("filler", ["1.2*u ", "u=1, y=2; ", "1.2*u\n", " ", "1", "*", "u = 1 "])
+def test_huge_contexts_are_read_quickly(filler):
+    start = time.perf_counter()
+    read_equation_of(filler * 30_000)
+    read_points(filler * 30_000)
+    assert time.perf_counter() - start < 2

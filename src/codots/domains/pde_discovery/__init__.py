@@ -39,24 +39,20 @@ Version history:
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from codots.core.rng import digest, stream
 from codots.domains.base import Env, Policy, Rng, Task, World
 from codots.domains.family import Family, Policies
 from codots.domains.pde_discovery.env import Archive, PdeEnv, View
-from codots.domains.pde_discovery.equation import NUMBER, TERM, Equation, term_index
+from codots.domains.pde_discovery.equation import Equation
 from codots.domains.pde_discovery.families import SIZES, draw_equation, templates
 from codots.domains.pde_discovery.field import TOP, WAVES, Start
+from codots.domains.pde_discovery.notes import CLOSE, read_claims, write_claim
 from codots.domains.pde_discovery.policies import AdaptivePolicy, Informed, Random, Sparse
 from codots.domains.pde_discovery.posterior import Posterior
 from codots.domains.pde_discovery.rules import Dials, Rules, rules_text
 from codots.domains.registry import register
-
-CLAIM = re.compile(rf"([+-]? {{0,2}})(?<![\w.])({NUMBER}) {{0,2}}\* {{0,2}}({TERM})", re.A)
-CLOSE = 0.05
-"""Maximum error at which a claimed coefficient counts as right."""
 
 
 class PdeDiscovery(Family):
@@ -104,17 +100,17 @@ class PdeDiscovery(Family):
         def adaptive() -> Policy:
             if self.rules.free:
                 return AdaptivePolicy(Posterior(templates(dials.family), SIZES, dials.noise[1]))
-            return Sparse(dials.terms[1])
+            return Sparse(dials.terms[1], dials.noise)
 
         return {
-            "random": lambda: Random(stream(*world.names, "random"), dials.terms),
+            "random": lambda: Random(stream(*world.names, "random"), dials.terms, self.rules.free),
             "informed": lambda: Informed(world.hidden, self.rules.free),
             "bayes": adaptive,
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return the hidden equation as text."""
-        return f"The law is f(u) = {world.hidden}"
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the hidden equation."""
+        return {"law": write_claim(world.hidden)}
 
     def twin(self, world: World, rng: Rng) -> World:
         """Draw an equation with different terms."""
@@ -124,9 +120,9 @@ class PdeDiscovery(Family):
                 return replace(world, hidden=hidden)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims of the form `number * term`. Repeated claims count each time."""
+        """Count claims of the form `number * term`. Repeated claims count each time, doubtful ones do not count."""
         truth: Equation = world.hidden
-        claims = [(term_index(term), float(sign.strip() + size)) for sign, size, term in CLAIM.findall(context)]
+        claims = [claim for line in read_claims(context) if line.sure for claim in line.found]
         right = sum(i in truth.support and abs(truth.coefficients[i] - c) <= CLOSE for i, c in claims)
         return right, len(claims) - right, len(truth.support)
 

@@ -19,7 +19,7 @@ KNOWN = 64
 NOTE = 300
 """Maximum characters of a note. The rest is cut off."""
 _NUMBER = re.compile(rf"[+-]?{NUMBER}", re.A)
-_NOTED = 4.0, 1e4
+NOTED = 4.0, 1e4
 """Maximum absolute u and y of a noted point."""
 Element = ElementTree.Element
 
@@ -92,8 +92,8 @@ def noted_points(element: Element) -> list[tuple[float, float]]:
     for point in noted:
         allow(point, ("u", "y"))
     found = [(number(point, "u"), number(point, "y")) for point in noted]
-    if any(abs(u) > _NOTED[0] or abs(y) > _NOTED[1] for u, y in found):
-        raise RefusedError(f"A known point has u within {_NOTED[0]:g} and y within {_NOTED[1]:g}.")
+    if any(abs(u) > NOTED[0] or abs(y) > NOTED[1] for u, y in found):
+        raise RefusedError(f"A known point has u within {NOTED[0]:g} and y within {NOTED[1]:g}.")
     return found
 
 

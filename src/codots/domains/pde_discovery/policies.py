@@ -10,7 +10,8 @@ from codots.domains.base import Rng, Step
 from codots.domains.pde_discovery.actions import write_answer, write_regress, write_sample
 from codots.domains.pde_discovery.env import FitReport, View
 from codots.domains.pde_discovery.equation import TERMS, Equation, equation
-from codots.domains.pde_discovery.posterior import Posterior
+from codots.domains.pde_discovery.notes import CLOSE, Pair, read_equation_of, read_points, write_claim
+from codots.domains.pde_discovery.posterior import Posterior, explains
 from codots.domains.pde_discovery.regression import Scored, fit, supports
 
 ALL = tuple(range(len(TERMS)))
@@ -33,12 +34,19 @@ def unevenly(count: int) -> list[tuple[float, float]]:
 
 
 class Random:
-    """Policy that measures random points, fits random terms and answers the result."""
+    """Policy that measures random points, fits random terms and answers the result.
 
-    def __init__(self, rng: Rng, terms: tuple[int, int]) -> None:
-        self.rng, self.terms = rng, terms
+    If it has read an equation, it answers that one, or if answers must be fitted, the fit of its terms.
+    """
+
+    def __init__(self, rng: Rng, terms: tuple[int, int], free: bool) -> None:
+        self.rng, self.terms, self.free = rng, terms, free
+        self.claimed: Equation | None = None
 
     def act(self, view: View) -> str:
+        refused = view.turn > 1 and view.report is None  # because the coefficients of the claimed terms are too small
+        if self.claimed is not None and not refused:
+            return Informed(self.claimed, self.free).act(view)
         if view.left:
             return write_sample([(0.001 + 0.998 * x, t) for x, t in self.rng.random((view.left, 2))])
         if view.report is None:
@@ -49,6 +57,11 @@ class Random:
 
     def end(self, step: Step) -> None:
         """Ignore the outcome."""
+
+    def read(self, context: str) -> None:
+        """Read an equation. One with too many terms is ignored."""
+        claimed = read_equation_of(context)
+        self.claimed = claimed if claimed and len(claimed.support) <= self.terms[1] else None
 
 
 class Informed:
@@ -73,12 +86,16 @@ class Informed:
 class Sparse:
     """Policy that fits the whole library to all data and takes the fewest terms that fit nearly as well as the best.
 
-    A report shows all points but few equations, so the policy computes the fits itself. Before it answers, it has the
-    tool score the chosen equation.
+    If it has read an equation that fits up to the noise, it takes the terms of that one. A report shows all points but
+    few equations, so the policy computes the fits itself. Before it answers, it has the tool score the chosen equation.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, noise: tuple[float, float]) -> None:
+        self.most, self.noise = most, noise
+        self.claimed: Equation | None = None
+        self.sure: Equation | None = None
+        """The claimed equation, unless it is claimed with doubt."""
+        self.chosen: Equation | None = None
 
     def act(self, view: View) -> str:
         if view.left:
@@ -86,12 +103,29 @@ class Sparse:
         if view.report is None:
             return write_regress(terms=ALL)
         if view.report.count > 1:
-            u, y = np.array(_points_of(view.report)).T
-            return write_regress([sparse(fit(u, y, supports(ALL, self.most)))])
+            self.chosen = self._choose(_points_of(view.report))
+            return write_regress([self.chosen])
         return write_answer(view.report.best.equation)
+
+    def _choose(self, points: list[Pair]) -> Equation:
+        u, y = np.array(points).T
+        claimed = self.claimed if self.claimed and len(self.claimed.support) <= self.most else None
+        # The tool refuses terms whose coefficients all come out too small.
+        if claimed and explains(claimed, points, self.noise) and fit(u, y, [claimed.support]):
+            return claimed
+        return sparse(fit(u, y, supports(ALL, self.most)))
 
     def end(self, step: Step) -> None:
         """Ignore the outcome; the environment keeps the data."""
+
+    def read(self, context: str) -> None:
+        """Read an equation."""
+        self.claimed, self.sure = read_equation_of(context), read_equation_of(context, doubtful=False)
+
+    def notes(self, style: str) -> dict[str, str]:
+        """Return the chosen equation. It is in doubt unless its terms were read without doubt."""
+        best = self.chosen or self.claimed
+        return {"law": write_claim(best, sure=best == self.sure)} if best else {}
 
 
 def sparse(fits: Sequence[Scored]) -> Equation:
@@ -102,23 +136,49 @@ def sparse(fits: Sequence[Scored]) -> Equation:
 
 
 class AdaptivePolicy:
-    """Policy that remembers every observed point and answers with the highest expected reward under the posterior."""
+    """Policy that remembers every observed point and answers with the highest expected reward under the posterior.
+
+    If it has read an equation that fits these points, it answers that one.
+    """
 
     def __init__(self, posterior: Posterior) -> None:
         self.posterior = posterior
-        self.points: dict[tuple[float, float], None] = {}
+        self.points: dict[Pair, None] = {}
+        self.noted: list[Pair] = []
+        """The points that were read."""
+        self.claimed: Equation | None = None
 
     def act(self, view: View) -> str:
         if view.left:
             return write_sample(unevenly(view.left))
         if view.report is None:
-            return write_regress(terms=ALL)
-        return write_answer(self.posterior.best_answer([*self.points, *_points_of(view.report)]))
+            return write_regress(terms=ALL, known=self.noted)
+        return write_answer(self._best([*self.points, *_points_of(view.report)]))
+
+    def _best(self, points: list[Pair]) -> Equation:
+        if self.claimed and explains(self.claimed, points, (0.0, self.posterior.noise)):
+            return self.claimed
+        return self.posterior.best_answer(points)
 
     def end(self, step: Step) -> None:
         if step.view.report is not None:
             self.points.update(dict.fromkeys(_points_of(step.view.report)))
 
+    def read(self, context: str) -> None:
+        """Read points and an equation. A doubtful equation is ignored if there are points."""
+        self.noted = read_points(context)
+        self.points.update(dict.fromkeys(self.noted))
+        self.claimed = read_equation_of(context, doubtful=not self.noted)
 
-def _points_of(report: FitReport) -> list[tuple[float, float]]:
+    def notes(self, style: str) -> dict[str, str]:
+        """Return the best answer and all points. The answer is in doubt unless the points determine it."""
+        points = [*self.points]
+        if not points:
+            return {"law": write_claim(self.claimed)} if self.claimed else {}
+        best = self._best(points)
+        sure = best == self.claimed or self.posterior.determines(best, points, CLOSE)
+        return {"law": write_claim(best, points, sure)}
+
+
+def _points_of(report: FitReport) -> list[Pair]:
     return [(point.u, point.y) for point in report.points]

@@ -12,6 +12,16 @@ from codots.domains.pde_discovery.equation import Equation, Floats, columns, equ
 from codots.domains.pde_discovery.rules import EVERYWHERE, likeness
 
 RIDGE = 1e-11
+FAR = 3
+"""Multiple of the noise that the typical error of a true equation does not exceed."""
+ROUNDING = 0.005
+"""Maximum error of a coefficient that is rounded to two decimals."""
+UNEVEN = 0.003
+"""Relative error of y between grid points, where u and y are interpolated alike although f is not linear."""
+STEP = 1e-4
+"""Step of a numerical derivative."""
+SURE = 0.999
+"""Weight from which a template is beyond doubt."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,19 @@ class Posterior:
         weights, fitted = self.weigh(points)
         values = np.stack([e(EVERYWHERE) for e in fitted])
         return fitted[int(np.argmax(likeness(values[:, None], values[None]) @ weights))]
+
+    def determines(self, best: Equation, points: Sequence[tuple[float, float]], close: float) -> bool:
+        """Return whether the points leave little doubt about the terms of an equation and its coefficients.
+
+        Three standard errors of each coefficient and its rounding are at most `close`.
+        """
+        weights, fitted = self.weigh(points)
+        if fitted[int(np.argmax(weights))] != best or weights.max() < SURE:
+            return False
+        table = columns(np.array(points)[:, 0])[:, list(best.support)]
+        values, vectors = np.linalg.eigh(table.T @ table)
+        errors = self.noise * np.sqrt((vectors**2 / np.maximum(values, RIDGE)).sum(axis=1))
+        return bool(3 * errors.max() + ROUNDING <= close)
 
     def weigh(self, points: Sequence[tuple[float, float]]) -> tuple[Floats, list[Equation]]:
         """Return the weight of each template by Laplace's approximation, and its best fit rounded to two decimals."""
@@ -48,6 +71,15 @@ class Posterior:
         values = np.linalg.eigvalsh(gram)
         width = self.noise * np.sqrt(2 * np.pi / np.maximum(values, RIDGE)) / (self.sizes[1] - self.sizes[0])
         return float(np.sum(np.log(np.minimum(width, 1))))
+
+
+def explains(claimed: Equation, points: Sequence[tuple[float, float]], noise: tuple[float, float]) -> bool:
+    """Return whether the typical error of an equation is at most FAR times the noise on u and y."""
+    u, y = np.array(points, dtype=float).reshape(-1, 2).T
+    with np.errstate(all="ignore"):  # points that were read may be anywhere
+        slope = (claimed(u + STEP) - claimed(u - STEP)) / (2 * STEP)
+        errors = (claimed(u) - y) / np.sqrt(noise[1] ** 2 + (slope * noise[0]) ** 2 + (UNEVEN * y) ** 2)
+        return bool(np.mean(errors**2) <= FAR**2)
 
 
 def fit_in_box(gram: Floats, moments: Floats, total: float, box: tuple[float, float]) -> tuple[Floats, float]:
