@@ -11,17 +11,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.core.rng import stream
 from codots.domains.base import World
 from codots.domains.learn2ask import EASY, HARD, SCORED, TINY
+from codots.domains.learn2ask.belief import agreeing, all_protocols
 from codots.domains.learn2ask.clinic import LONGEST, ClinicEnv, Reply, Review, View, read_reply, score, write_reply
 from codots.domains.learn2ask.dialogue import DialogueEnv, DialogueView, Source
 from codots.domains.learn2ask.judge import Judge, JudgeError, Verdict, judge_from_environment, quote, read_verdict
 from codots.domains.learn2ask.log import DOCTOR, PATIENT, Round, cut, merged, read_log, split
+from codots.domains.learn2ask.notes import Claim, read_claims
 from codots.domains.learn2ask.policies import Bayes, Informed
 from codots.domains.learn2ask.protocol import ANSWERS, CHANNELS, TOPICS, Case, Protocol, protocols
 from codots.domains.learn2ask.score import FUSIONS, Scores, best, fuse, single
@@ -33,6 +35,7 @@ from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import Given
 from codots.sampler.base import SamplingParams
 from codots.sampler.scripted import ScriptedSampler
+from tests.domains.reading import hostile_text, last_rewards, life, play
 
 text = st.text(max_size=60)
 pieces = [
@@ -895,3 +898,134 @@ def test_the_rule_based_judge_uses_the_scale():
         assert (verdict.format, verdict.content) == (single(questions), 1.0)
     assert judge_by_rule(LINES, "severity?", "trigger: cold").content == 0.5
     assert judge_by_rule(LINES, "well?", "trigger: cold").content == 0.0
+
+
+# Reading and notes.
+
+
+@pytest.mark.parametrize(
+    ("context", "about", "options"),
+    [
+        ("- rank 2: nature", 2, ("nature",)),
+        ("2. Nature or Place comes next", 2, ("nature", "place")),
+        ("- on a call: stop once the first 3 are known", "call", (3,)),
+        ("On a visit 1 or 3 topics", "visit", (1, 3)),
+        (
+            "On a call: ask nature or place when onset and relief are known",
+            ("call", ("onset", "relief")),
+            ("nature", "place"),
+        ),
+        ("- in a chat: stop when place is known", ("chat", ("place",)), ("stop",)),
+        ("- on a visit: ask onset when nothing is known", ("visit", ()), ("onset",)),
+    ],
+)
+def test_claims_are_read_from_the_sentences_of_a_model(context, about, options):
+    assert read_claims(context) == [Claim(about, options)]
+
+
+@pytest.mark.parametrize("preset", ["easy", "hard", "tiny"])
+def test_the_claims_of_a_world_are_read_back(preset):
+    pack = make_pack("learn2ask-v1", preset, "dev", 0, 1)
+    every, dials = protocols(pack.world.dials.topics, pack.world.dials.depths), pack.world.dials
+    claims = read_claims(pack.domain.oracle_context(pack.world, "natural"))
+    assert [every[i] for i in agreeing(dials, all_protocols(dials), claims)] == [pack.world.hidden]
+
+
+def test_a_claim_of_several_options_counts_only_if_it_is_wrong():
+    first, last = PROTOCOL.order[0], [topic for topic in TOPICS if topic not in PROTOCOL.order][:2]
+    facts = get_domain("learn2ask-v1").facts
+    assert facts(World(PROTOCOL, EASY), f"1: {first} or {last[0]}")[:2] == (0, 0)
+    assert facts(World(PROTOCOL, EASY), f"1: {last[0]} or {last[1]}")[:2] == (0, 1)
+
+
+@pytest.mark.parametrize("preset", ["easy", "scored", "hard"])
+def test_readers_of_the_oracles_context_earn_the_maximum(preset):
+    for i in range(3):
+        pack = make_pack("learn2ask-v1", preset, "dev", i, 4)
+        for name in ("random", "bayes"):
+            assert life(pack, name, pack.domain.oracle_context(pack.world, "natural")) == [1] * 4
+
+
+def test_random_draws_the_same_replies_whether_or_not_it_has_read_an_empty_context():
+    pack = make_pack("learn2ask-v1", "easy", "dev", 0, 1)
+    view, policies = pack.tasks[0].env().view, [pack.domain.policy("random", pack.world) for _ in range(2)]
+    policies[1].read("- rank 9: onset\n- in a chat: 3")  # neither exists in this world
+    assert [policies[0].act(view) for _ in range(20)] == [policies[1].act(view) for _ in range(20)]
+
+
+def test_random_follows_what_is_claimed_and_draws_the_rest():
+    policy = get_domain("learn2ask-v1").policy("random", World(PROTOCOL, EASY, names=("partly",)))
+    policy.read("- on a call: stop once the first 3 are known\n- rank 2: onset")
+    view = replace(clinic_env().view, case=replace(CASE, channel="call", volunteered=()))
+    firsts = {policy.act(view) for _ in range(60)}
+    assert len(firsts) == EASY.topics - 1  # each topic but onset may have the first rank, and there is more to ask
+
+
+@pytest.mark.parametrize("preset", ["easy", "hard", "scored"])
+def test_notes_carry_what_a_whole_life_knows(preset):
+    noted, whole = last_rewards("learn2ask-v1", preset, 40)
+    assert noted == pytest.approx(whole, abs=0.08)
+
+
+@pytest.mark.parametrize("preset", ["easy", "scored", "hard"])
+def test_notes_exclude_no_protocol_that_may_be_true(preset):
+    """The protocols that agree with the notes are those that agree with all reviews, and few more."""
+    kept = []
+    for i in range(20):
+        pack = make_pack("learn2ask-v1", preset, "dev", i, 4)
+        policy, dials = pack.domain.policy("bayes", pack.world), pack.world.dials
+        for task in pack.tasks:
+            play(policy, task)
+            note = pack.domain.note(policy.notes("natural").values(), "natural")
+            agree = agreeing(dials, all_protocols(dials), read_claims(note))
+            assert set(policy.remaining) <= set(agree)
+            kept.append(len(policy.remaining) / len(agree))
+    assert np.mean(kept) > 0.7
+
+
+def test_a_claim_that_excludes_everything_else_is_ignored():
+    reader, dials = Bayes(TINY), TINY
+    reader.read("1: onset\n1: place\n2: onset")
+    order = {protocols(dials.topics, dials.depths)[i].order[0] for i in reader.belief}
+    assert order == {"onset"}
+
+
+def test_own_reviews_overrule_wrong_claims():
+    pack = make_pack("learn2ask-v1", "easy", "dev", 0, 8)
+    policy = pack.domain.policy("bayes", pack.world)
+    policy.read(pack.domain.oracle_context(pack.domain.twin(pack.world, stream("twin")), "natural"))
+    for task in pack.tasks:
+        play(policy, task)
+    assert pack.world.hidden in [protocols(EASY.topics, EASY.depths)[i] for i in policy.remaining]
+    assert set(policy.belief) <= set(policy.remaining)
+
+
+@settings(max_examples=100, deadline=None)
+@given(hostile_text("1: onset", "or", "place", "call", "visit 3", "ask", "stop", "when", "and", "nothing", "chat:"))
+def test_any_context_is_read_and_leads_to_a_reply(context):
+    pack = make_pack("learn2ask-v1", "easy", "dev", 0, 1)
+    for name in ("random", "bayes"):
+        policy = pack.domain.policy(name, pack.world)
+        policy.read(context)
+        assert play(policy, pack.tasks[0]).stop != "malformed"
+    known = policy.notes("natural")
+    assert list(known) == [subject for subject in pack.domain.claims(pack.world, "natural") if subject in known]
+
+
+@pytest.mark.parametrize(
+    "filler", ["1: onset or ", "call ", "call 1 or ", "ask onset when place and ", " ", "call\nask place when "]
+)
+def test_huge_contexts_are_read_quickly(filler):
+    start = time.perf_counter()
+    reader = Bayes(HARD)
+    reader.read(filler * 20_000)
+    assert len(reader.belief)
+    assert time.perf_counter() - start < 2
+
+
+def test_v0_hides_nothing_so_that_all_worlds_have_the_same_claims():
+    pack = make_pack("learn2ask-v0", "toy", "dev", 0, 1)
+    domain, twin = pack.domain, pack.domain.twin(pack.world, stream("twin"))
+    claims = domain.claims(pack.world, "natural")
+    assert domain.note(claims.values(), "natural") == domain.oracle_context(twin, "natural")
+    assert domain.claims(twin, "natural") == claims

@@ -39,8 +39,6 @@ Version history:
 
 from __future__ import annotations
 
-import re
-
 from codots.core.rng import stream
 from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Policies
@@ -48,18 +46,12 @@ from codots.domains.learn2ask.clinic import LONGEST, MODE, ClinicEnv, Dials, Rep
 from codots.domains.learn2ask.dialogue import TOKEN, AdaptivePolicy, DialogueEnv, InformedPolicy, RandomPolicy, Source
 from codots.domains.learn2ask.judge import DEADLINE
 from codots.domains.learn2ask.log import Round
+from codots.domains.learn2ask.notes import Claim, Subject, read_claims, write_channel, write_rank
 from codots.domains.learn2ask.policies import Bayes, Informed, Random
 from codots.domains.learn2ask.protocol import CHANNELS, TOPICS, Case, Protocol, draw_case, protocols
 from codots.domains.learn2ask.score import Scores, best, fuse
 from codots.domains.learn2ask.template import render
 from codots.domains.registry import register
-
-RANK = re.compile(rf"\b([1-9])\W{{1,3}}({'|'.join(TOPICS)})\b", re.I | re.A)
-DEPTH = re.compile(
-    rf"\b({'|'.join(CHANNELS)})\b(?:\W{{1,3}}(?!(?:{'|'.join(CHANNELS)})\b)[a-z]+){{0,4}}?\W{{1,3}}([1-9])\b"
-    rf"(?!\W{{1,3}}(?:{'|'.join(TOPICS)})\b)",
-    re.I | re.A,
-)
 
 
 class Clinic(Family):
@@ -110,16 +102,17 @@ class Clinic(Family):
     def policies(self, world: World) -> Policies:
         """Return a factory for each scripted policy, by name."""
         return {
-            "random": lambda: Random(stream(*world.names, "random"), world.dials.named),
+            "random": lambda: Random(stream(*world.names, "random"), world.dials),
             "informed": lambda: Informed(world.hidden),
             "bayes": lambda: Bayes(world.dials),
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return the protocol as text."""
-        ranks = [f"- rank {i}: {topic}" for i, topic in enumerate(world.hidden.order, start=1)]
-        depths = zip(CHANNELS.values(), world.hidden.depth, strict=False)
-        return "\n".join(ranks + [f"- {channel}: stop once the first {depth} are known" for channel, depth in depths])
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the topic of each rank and the depth of each channel."""
+        ranks = [Claim(i, (topic,)) for i, topic in enumerate(world.hidden.order, start=1)]
+        depths = zip(world.dials.channels, world.hidden.depth, strict=True)
+        found = {f"rank {claim.about}": write_rank(claim) for claim in ranks}
+        return found | {channel: write_channel(channel, [Claim(channel, (depth,))]) for channel, depth in depths}
 
     def floor(self, task: Task) -> float:
         """Return the expected reward of a uniform choice between stopping and the topics."""
@@ -131,15 +124,16 @@ class Clinic(Family):
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
         """Count the right and the wrong claims of the forms `1: onset` and `call ... 3`, and all true facts.
 
-        Claims about ranks that are never wanted, or about channels that the world lacks, are ignored.
+        Claims about ranks that are never wanted, or about channels that the world lacks, are ignored. A claim that
+        leaves several options, such as `1: onset or place`, counts only if it is wrong.
         """
         protocol: Protocol = world.hidden
-        ranks = [(int(rank) - 1, topic.lower()) for rank, topic in RANK.findall(context)]
-        right = [protocol.order[rank] == topic for rank, topic in ranks if rank < len(protocol.order)]
-        channels = dict(zip(CHANNELS, protocol.depth, strict=False))
-        depths = [(channel.lower(), int(depth)) for channel, depth in DEPTH.findall(context)]
-        right += [channels[channel] == depth for channel, depth in depths if channel in channels]
-        return sum(right), len(right) - sum(right), len(protocol.order) + len(channels)
+        truth: dict[Subject, int | str] = dict(enumerate(protocol.order, start=1))
+        truth |= zip(CHANNELS, protocol.depth, strict=False)
+        claims = [claim for claim in read_claims(context) if claim.about in truth]
+        wrong = sum(truth[claim.about] not in claim.options for claim in claims)
+        right = sum((truth[claim.about],) == claim.options for claim in claims)
+        return right, wrong, len(truth)
 
 
 class Dialogues(Family):

@@ -36,6 +36,11 @@ class Dials:
         """Names of the topics."""
         return tuple(TOPICS)[: self.topics]
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels."""
+        return tuple(CHANNELS)[: len(self.depths)]
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-
 import numpy as np
-from numpy.typing import NDArray
 
 from codots.domains.base import Rng, Step
+from codots.domains.learn2ask.belief import NO_TOPIC, Ints, Wanted, agreeing, all_protocols, notes_of, wanted_by
 from codots.domains.learn2ask.clinic import Dials, View, write_reply
-from codots.domains.learn2ask.protocol import CHANNELS, Case, Protocol, protocols
+from codots.domains.learn2ask.notes import Claim, Situation, read_claims
+from codots.domains.learn2ask.protocol import Case, Protocol, protocols
 from codots.domains.learn2ask.score import STOP
-
-Ints = NDArray[np.int64]
-NO_TOPIC = -1
-"""Index used instead of a topic if the clinic would stop."""
 
 
 class Random:
-    """Policy that chooses uniformly between stopping and asking about one of the topics."""
+    """Policy that chooses uniformly between stopping and asking about one of the topics.
 
-    def __init__(self, rng: Rng, topics: tuple[str, ...]) -> None:
-        self.rng, self.choices = rng, (STOP, *topics)
+    If it has read claims about the protocol, it follows a uniformly drawn protocol that agrees with them.
+    """
+
+    def __init__(self, rng: Rng, dials: Dials) -> None:
+        self.rng, self.dials, self.claims = rng, dials, list[Claim]()
 
     def act(self, view: View) -> str:
-        return write_reply(self.choices[self.rng.integers(len(self.choices))])
+        every = protocols(self.dials.topics, self.dials.depths)
+        left = agreeing(self.dials, all_protocols(self.dials), self.claims)
+        if len(left) < len(every):
+            wanted = every[left[self.rng.integers(len(left))]].wanted(view.case)
+            return write_reply((*wanted, STOP)[0])
+        choices = (STOP, *self.dials.named)
+        return write_reply(choices[self.rng.integers(len(choices))])
 
     def end(self, step: Step) -> None:
         """Ignore the outcome."""
+
+    def read(self, context: str) -> None:
+        """Read claims about the protocol."""
+        self.claims = read_claims(context)
 
 
 class Informed:
@@ -44,30 +51,6 @@ class Informed:
         """Ignore the outcome; the protocol is already known."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What each of N protocols wants to know from one patient."""
-
-    first: Ints
-    """Index of the wanted topic, or NO_TOPIC to stop. Shape (N,)."""
-    worth: NDArray[np.float64]
-    """Content score of a question about each topic. Shape (N, topics)."""
-
-    def rewards(self) -> NDArray[np.float64]:
-        """Return the reward of stopping and of asking about each topic, as an array of shape (N, 1 + topics)."""
-        on = (self.first != NO_TOPIC)[:, None]
-        return np.hstack([~on * 1.0, on * (0.5 + 0.5 * self.worth)])
-
-
-@cache
-def _table(topics: int, depths: tuple[int, ...]) -> tuple[Ints, Ints]:
-    """Return all N protocols as arrays: ranked topics (N, max depth) and depths by channel (N, channels)."""
-    every = protocols(topics, depths)
-    index = {topic: i for i, topic in enumerate(Dials(topics, depths, (0, 0)).named)}
-    order = np.array([[index[topic] for topic in p.order] for p in every], dtype=np.int64)
-    return order, np.array([p.depth for p in every], dtype=np.int64)
-
-
 class Bayes:
     """Policy that exactly maximizes the expected reward of each task, given every review of the life.
 
@@ -77,11 +60,14 @@ class Bayes:
 
     def __init__(self, dials: Dials) -> None:
         self.dials = dials
-        self.remaining: Ints = np.arange(len(protocols(dials.topics, dials.depths)))
+        self.remaining: Ints = all_protocols(dials)
         """Indices of the protocols that agree with every review."""
+        self.claims: list[Claim] = []
+        self.situations: dict[Situation, None] = {}
+        """The situations that were read about or reviewed, in order."""
 
     def act(self, view: View) -> str:
-        rewards = self.wanted(view.case).rewards().mean(axis=0)
+        rewards = self.wanted(view.case, self.belief).rewards().mean(axis=0)
         best = int(np.flatnonzero(rewards > rewards.max() - 1e-9)[0])
         return write_reply((STOP, *self.dials.named)[best])
 
@@ -89,7 +75,7 @@ class Bayes:
         view: View = step.view
         if view.review is None:  # a malformed reply gets no review
             return
-        wanted, reply, scores = self.wanted(view.case), view.review.reply, view.review.scores
+        wanted, reply, scores = self.wanted(view.case, self.remaining), view.review.reply, view.review.scores
         on = wanted.first != NO_TOPIC
         fits = on == (reply.stop != bool(scores.action))
         if scores.action and reply.topics:
@@ -99,16 +85,23 @@ class Bayes:
             named = NO_TOPIC if view.review.wanted == STOP else self.dials.named.index(view.review.wanted)
             fits &= wanted.first == named
         self.remaining = self.remaining[fits]
+        self.situations[view.case.channel, tuple(sorted(view.case.volunteered))] = None
 
-    def wanted(self, case: Case) -> Wanted:
-        """Return what the remaining protocols want in a case."""
-        order, depth = (table[self.remaining] for table in _table(self.dials.topics, self.dials.depths))
-        known = np.isin(order, [self.dials.named.index(topic) for topic in case.volunteered])
-        missing = ~known & (np.arange(order.shape[1]) < depth[:, [list(CHANNELS).index(case.channel)]])
-        place = missing.argmax(axis=1)
-        rows = np.arange(len(order))
-        first = np.where(missing.any(axis=1), order[rows, place], NO_TOPIC)
-        worth = np.zeros((len(order), self.dials.topics))
-        np.put_along_axis(worth, order, 0.5 * missing, axis=1)
-        worth[rows[first != NO_TOPIC], first[first != NO_TOPIC]] = 1.0
-        return Wanted(first, worth)
+    def read(self, context: str) -> None:
+        """Read claims about the protocol."""
+        self.claims = read_claims(context)
+        found = [claim.about for claim in self.claims if isinstance(claim.about, tuple)]
+        self.situations |= {(channel, known): None for channel, known in found if channel in self.dials.channels}
+
+    @property
+    def belief(self) -> Ints:
+        """Indices of the protocols that agree with every review and with the claims read."""
+        return agreeing(self.dials, self.remaining, self.claims)
+
+    def wanted(self, case: Case, candidates: Ints) -> Wanted:
+        """Return what candidate protocols want in a case."""
+        return wanted_by(self.dials, candidates, case.channel, case.volunteered)
+
+    def notes(self, style: str) -> dict[str, str]:
+        """Return the possible topics of each rank and the possible depths of each channel, if not all are possible."""
+        return notes_of(self.dials, self.belief, self.situations)
