@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
 from itertools import pairwise
@@ -26,10 +27,12 @@ from codots.domains.bridges.gymnasium.upstream import NAMES, find_spec, open_env
 from codots.domains.bridges.reasoning_gym import policies as problem_policies
 from codots.domains.bridges.reasoning_gym import problems
 from codots.domains.bridges.textworld import SPECS, house, upstream
+from codots.domains.bridges.textworld import notes as house_notes
 from codots.domains.check import check_domain
 from codots.domains.contract import rollout
 from codots.domains.isolation import isolated
 from codots.domains.registry import bridges, domain_ids, get_domain, make_pack
+from tests.domains.reading import hostile_text, life, noted_life, play
 
 EXAMPLES = ["gymnasium:FrozenLake-v1", "reasoning-gym:spell_backward", "textworld:house"]
 ICE = "gymnasium:FrozenLake-v1?is_slippery=false"
@@ -550,7 +553,8 @@ def test_facts_count_claims_about_places(house_pack):
     thing, other = list(plan.holder)[:2]
     wrong = next(place for place in plan.room_of if place != plan.holder[other])
     context = f"- {thing}: in {plan.holder[thing]}\nThe {other.upper()} is on the {wrong}."
-    assert facts(house_pack.world, context) == (1, 1, len(plan.holder))
+    exits = sum(len(ways) for ways in plan.ways.values())
+    assert facts(house_pack.world, context) == (1, 1, len(plan.holder) + len(plan.room_of) + exits)
     assert facts(house_pack.world, "spoon " * 20_000)[:2] == (0, 0)
 
 
@@ -560,6 +564,96 @@ def test_exits_lead_back(house_pack):
     for room, way, (to, door) in [(r, w, e) for r, exits in ways.items() for w, e in exits.items()]:
         assert ways[to][back[way]] == (room, door)
     assert all(a != b for a, b in pairwise(sorted(ways)))
+
+
+@pytest.mark.parametrize(
+    ("line", "claims"),
+    [
+        (
+            "- kitchen: north to hall through oak door, east to pantry",
+            [("kitchen", "north", "hall", "oak door"), ("kitchen", "east", "pantry", None)],
+        ),
+        ("The kitchen: north to the hall", [("kitchen", "north", "hall", None)]),
+        ("- safe stands in hall, closed, searched", [("safe", "hall", True, True)]),
+        ("The safe stands in the hall.", [("safe", "hall", False, False)]),
+        ("- nest of beetles: in safe", [("nest of beetles", "safe", False)]),
+        ("I saw that the worm is on the stand; worm: on stand", [("worm", "stand", True)] * 2),
+        ("Quote of the Day Calendar: in hall", [("Quote of the Day Calendar", "hall", False)]),
+        ("north of here is a room", []),
+    ],
+)
+def test_claims_about_a_house_are_read_from_the_sentences_of_a_model(line, claims):
+    assert house_notes.read_claims(line) == claims
+
+
+def test_the_claims_of_a_house_are_read_back(house_pack):
+    plan = house.plan_of(house_pack.world.hidden)
+    reader = house_pack.domain.policy("bayes", house_pack.world)
+    reader.read(house_pack.domain.oracle_context(house_pack.world, "natural"))
+    assert (reader.belief.ways, reader.belief.holder, reader.belief.room_of) == (plan.ways, plan.holder, plan.room_of)
+
+
+@pytest.mark.parametrize("name", ["random", "bayes"])
+def test_readers_of_the_plan_of_a_house_do_chores_like_the_informed_policy(house_pack, name):
+    context = house_pack.domain.oracle_context(house_pack.world, "natural")
+    assert life(house_pack, name, context) == life(house_pack, "informed")
+
+
+def test_notes_of_a_house_carry_what_a_whole_life_knows(house_pack):
+    contexts = []
+    assert noted_life(house_pack, contexts) == pytest.approx(life(house_pack, "bayes"), abs=0.05)
+    found = [house_pack.domain.facts(house_pack.world, context) for context in contexts]
+    assert not any(wrong for _, wrong, _ in found)
+    assert found[-1][0] > found[0][0]
+
+
+def test_own_eyes_overrule_wrong_claims_about_a_house(house_pack):
+    twin = house_pack.domain.twin(house_pack.world, stream("twin"))
+    policy = house_pack.domain.policy("bayes", house_pack.world)
+    policy.read(house_pack.domain.oracle_context(twin, "natural"))
+    rewards = [play(policy, task).reward for task in house_pack.tasks * 2]
+    assert np.mean(rewards[4:]) > 0.7
+    seen = house_pack.domain.note(policy.notes("natural").values(), "natural")
+    right, wrong, _ = house_pack.domain.facts(house_pack.world, seen)
+    assert right > 5 * wrong
+
+
+def test_random_draws_the_same_commands_whether_or_not_it_has_read_an_empty_context(house_pack):
+    view, policies = (
+        house_pack.tasks[0].env().view,
+        [house_pack.domain.policy("random", house_pack.world) for _ in "ab"],
+    )
+    policies[1].read("nothing is known")
+    assert [policies[0].act(view) for _ in range(20)] == [policies[1].act(view) for _ in range(20)]
+
+
+def test_guesses_about_a_house_are_claims_that_are_right_only_by_chance(house_pack):
+    domain, world, rng = house_pack.domain, house_pack.world, stream("guess")
+    found = [domain.facts(world, domain.guess(world, s, "natural", rng)) for s in domain.claims(world, "natural")] * 20
+    assert all(right + wrong <= 4 for right, wrong, _ in found)
+    assert sum(right for right, _, _ in found) < sum(wrong for _, wrong, _ in found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    hostile_text(
+        "attic:", "north to", "somewhere", "stands in", "closed", "on", "in", "the ", "worm", "a" * 600, ":", ","
+    )
+)
+def test_any_context_about_a_house_is_read_and_leads_to_a_command(house_pack, context):
+    view = house_pack.tasks[0].env().view
+    for name in ("random", "bayes"):
+        policy = house_pack.domain.policy(name, house_pack.world)
+        policy.read(f"{context}\n{view.room}: {context}")
+        assert policy.act(view).startswith("<action>")
+    assert all(len(line.splitlines()) == 1 for line in policy.notes("natural").values())
+
+
+@pytest.mark.parametrize("filler", ["north to a ", "a stands in b, ", "a: on b\n", " ", "the ", "a: north to b\n"])
+def test_huge_contexts_about_a_house_are_read_quickly(filler):
+    start = time.perf_counter()
+    assert len(house_notes.read_claims(filler * 50_000)) <= house_notes.LINES
+    assert time.perf_counter() - start < 2
 
 
 # The docs.

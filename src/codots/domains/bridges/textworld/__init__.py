@@ -29,14 +29,24 @@ Version history:
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from codots.core.rng import digest, stream
 from codots.core.suggest import check_known
 from codots.domains.base import Domain, Env, Rng, Task, World
 from codots.domains.bridges.textworld.env import HouseEnv, render
-from codots.domains.bridges.textworld.house import Chore, House, chores, hides, plan_of, solution
+from codots.domains.bridges.textworld.house import DIRECTIONS, Chore, House, chores, hides, plan_of, solution
+from codots.domains.bridges.textworld.notes import (
+    CLOSED,
+    SOMEWHERE,
+    read_claims,
+    subject_and_place,
+    truth_of,
+    write_piece,
+    write_plan,
+    write_room,
+    write_thing,
+)
 from codots.domains.bridges.textworld.policies import AdaptivePolicy, Informed, Random
 from codots.domains.bridges.textworld.upstream import Size, draw_house
 from codots.domains.family import Family, Policies
@@ -110,10 +120,24 @@ class TextWorld(Family):
             "bayes": AdaptivePolicy,
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return the rooms, furniture and things as text."""
-        plan = plan_of(world.hidden)
-        return render("oracle", style, plan=plan, supporters=world.hidden.supporters)
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the exits of each room, the room of each piece of furniture, and the place of each thing."""
+        return write_plan(plan_of(world.hidden), world.hidden.supporters)
+
+    def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
+        """Draw a claim with uniformly drawn rooms and places."""
+        kind, _, name = subject.partition(" ")
+        plan, house = plan_of(world.hidden), world.hidden
+        rooms, places = [*plan.ways], [*plan.ways, *plan.room_of]
+        if kind == "thing":
+            return write_thing(name, places[rng.integers(len(places))], house.supporters)
+        if kind == "piece":
+            closed = name in house.containers and rng.random() < 0.5
+            return write_piece(name, rooms[rng.integers(len(rooms))], *[CLOSED][:closed])
+        ways = rng.permutation(DIRECTIONS)[: rng.integers(1, 4)].tolist()
+        others: list[str] = rng.permutation([room for room in rooms if room != name]).tolist()
+        exits = dict(zip(ways, others, strict=False))
+        return write_room(name, {way: (exits[way], None) for way in DIRECTIONS if way in exits})
 
     def ceiling(self, task: Task) -> float:
         """Return the reward of a shortest solution."""
@@ -136,19 +160,14 @@ class TextWorld(Family):
                 return replace(world, hidden=house)
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
-        """Count claims that a thing is on or in a place. Claims about the rooms of furniture are ignored."""
-        plan, house = plan_of(world.hidden), world.hidden
-        things, places = (_any(names) for names in (house.things, (*plan.room_of, *plan.ways)))
-        pattern = rf"\b({things})\b\W{{1,3}}(?:(?:is|lies)\W)?(?:on|in)\W(?:the\W)?({places})\b"
-        claims = re.findall(pattern, context, re.I)
-        truth = {thing.lower(): holder.lower() for thing, holder in plan.holder.items()}
-        right = sum(truth[thing.lower()] == place.lower() for thing, place in claims)
-        return right, len(claims) - right, len(house.things)
+        """Count claims that an exit leads to a room, that furniture stands in a room, or that a thing is in a place.
 
-
-def _any(names: tuple[str, ...]) -> str:
-    """Return a pattern that matches any of these names, with longer names first."""
-    return "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+        Claims about other names are ignored.
+        """
+        truth = truth_of(plan_of(world.hidden))
+        claims = [subject_and_place(claim) for claim in read_claims(context)]
+        known = [truth[subject] == place for subject, place in claims if subject in truth and place != SOMEWHERE]
+        return sum(known), len(known) - sum(known), len(truth)
 
 
 def build(spec: str) -> Domain:
