@@ -29,6 +29,7 @@ from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, re
 from codots.domains.alchemy.notes import claims, write_down
 from codots.domains.alchemy.policies import AdaptivePolicy, prior
 from codots.domains.base import World
+from codots.domains.drift import holds
 from codots.domains.registry import get_domain, make_pack
 
 DOCS = Path(__file__).parents[2] / "docs/domains/alchemy.md"
@@ -210,7 +211,21 @@ def test_the_compact_style_has_a_small_vocabulary_of_short_words(preset):
                 reply = policy.act(env.view)
                 step = env.step(reply)
                 words |= set(f"{reply} {step.observation} {step.feedback}".split())
-    known = {"alchemy", "rounds", "limited", "tier", "make", "have", "any", "nothing", "made", "late", "spent", "="}
+    known = {
+        "alchemy",
+        "rounds",
+        "limited",
+        "drift",
+        "tier",
+        "make",
+        "have",
+        "any",
+        "nothing",
+        "made",
+        "late",
+        "spent",
+        "=",
+    }
     assert {word for word in words if not re.fullmatch(r"[a-z]|\d\d?", word)} <= known
 
 
@@ -371,7 +386,7 @@ def test_the_papers_count_is_too_low_if_an_element_is_needed_twice():
 def test_every_task_of_v1_can_be_solved_and_has_a_new_target(preset):
     dials = V1_PRESETS[preset]
     for pack in packs("alchemy-v1", preset, size=dials.targets):
-        book = pack.world.hidden
+        book = holds(pack.world.hidden)
         asked = [task.content.target for task in pack.tasks]
         assert len(set(asked)) == dials.targets
         assert not set(asked) & book.noise

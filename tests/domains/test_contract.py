@@ -63,7 +63,7 @@ def costs_seen(world, before, view):
 EFFECTS = {
     "bandit": lambda world, before, view: view.chosen == holds(world.hidden).right,
     "frozen-lake": lambda world, before, view: view.board.move(before.at, holds(world.hidden)[CODES.index(view.code)]),
-    "alchemy": lambda world, before, view: world.hidden.products.get(view.pair),
+    "alchemy": lambda world, before, view: holds(world.hidden).products.get(view.pair),
     "grid-navigation": costs_seen,
     "terminal-v0": lambda world, before, view: None,
     "terminal": lambda world, before, view: world.hidden.transfer if "scp" in view.line else None,

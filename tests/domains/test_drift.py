@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from codots.core.rng import stream
-from codots.domains.base import World
+from codots.domains.alchemy.policies import AdaptivePolicy
+from codots.domains.base import Step, World
 from codots.domains.drift import Drift, holds
 from codots.domains.export import task_rows
 from codots.domains.frozen_lake.env import DEFAULT, View
@@ -25,7 +26,7 @@ def packs(id, count=12, size=8):
 
 
 def test_the_domains_with_a_preset_that_changes():
-    assert set(IDS) >= {"bandit-v1", "frozen-lake-v1"}
+    assert set(IDS) == {"alchemy-v1", "bandit-v1", "frozen-lake-v1"}
 
 
 def test_a_world_at_a_position_has_the_hidden_part_of_that_position():
@@ -67,7 +68,7 @@ def test_the_informed_policy_earns_the_ceiling_before_and_after_the_change(id):
         assert rewards == pytest.approx([pack.domain.ceiling(task) for task in pack.tasks])
 
 
-@every_domain
+@pytest.mark.parametrize("id", ["bandit-v1", "frozen-lake-v1"])
 def test_bayes_loses_by_the_change_and_recovers(id):
     early = [pack for pack in packs(id, 300) if pack.world.hidden.position == 3][:40]
     rewards = np.mean([[played.reward for played in play_pack(pack, "bayes")] for pack in early], axis=0)
@@ -117,6 +118,18 @@ def test_bayes_of_the_lake_forgets_only_what_a_change_contradicts():
     reader.observe(View(board, (0, 1), 1, 8, "compact", "1", (1, 1)))
     assert reader.claims == []
     assert Bayes(get_domain("frozen-lake-v1").presets["easy"]).dials.change is None
+
+
+def test_bayes_of_alchemy_keeps_only_what_the_task_has_shown_when_a_known_pair_does_something_else():
+    task = make_pack("alchemy-v1", "drift", "dev", 0, 1).tasks[0]
+    view, policy = task.env().view, AdaptivePolicy(task.world.dials, stream("change"))
+    policy.products, policy.dead = {(0, 1): 5, (0, 0): 4}, {(1, 1)}
+    policy.act(view._replace(pair=(0, 1), made=5))
+    assert (policy.products, policy.dead) == ({(0, 1): 5, (0, 0): 4}, {(1, 1)})
+    policy.act(view._replace(pair=(0, 0), made=None))
+    assert (policy.products, policy.dead) == ({(0, 1): 5}, {(0, 0)})
+    policy.end(Step("", 0.0, True, view=view._replace(pair=(0, 0), made=4)))
+    assert (policy.products, policy.shown) == ({(0, 1): 5, (0, 0): 4}, {})
 
 
 def test_only_presets_without_a_heuristic_count_as_exact():

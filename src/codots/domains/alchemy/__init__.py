@@ -17,9 +17,10 @@ Episode end:
     `made` (the target), `late` (out of rounds), `spent` (too few copies left to combine), or malformed text.
 Presets:
     v0 has the paper's `easy` and `hard`. v1 changes one dial of its `easy` at a time: `tall` (one more tier), `wide`
-    (more elements), `double` (second recipes), `noisy` (useless elements), `limited` (attempts use up copies, which are
-    plentiful). `scarce` is `limited` with few copies, `hard` changes all dials, `tiny` is for tests.
-    Dials: rounds, tiers, base, growth, recipes, gap, cross, noise, depth, limited, copies, targets.
+    (more elements), `double` (second recipes), `noisy` (useless elements), `drift` (the book changes once), `limited`
+    (attempts use up copies, which are plentiful). `scarce` is `limited` with few copies, `hard` changes all dials,
+    `tiny` is for tests.
+    Dials: rounds, tiers, base, growth, recipes, gap, cross, noise, depth, limited, copies, targets, change.
 Reference policies:
     `random` draws uniformly among the pairs that the stock allows. `informed` follows a shortest plan under the true
     book. `bayes` is an adaptive scripted policy, not the optimum: it remembers every pair of the life, follows a
@@ -46,6 +47,7 @@ from codots.domains.alchemy.env import AlchemyEnv, Order, View, held, render
 from codots.domains.alchemy.notes import claims, write_down
 from codots.domains.alchemy.policies import AdaptivePolicy, Informed, Random
 from codots.domains.base import Env, Rng, Task, World
+from codots.domains.drift import Drift, holds
 from codots.domains.family import Family, Policies
 from codots.domains.registry import register
 from codots.domains.scripted import turns
@@ -61,17 +63,18 @@ class Alchemy(Family):
     chance = False
     styles = ("natural", "compact")
 
-    def make_world(self, rng: Rng, dials: Dials) -> Book:
-        """Draw the recipe book."""
-        return draw_book(rng, dials, self.rules)
+    def make_world(self, rng: Rng, dials: Dials) -> Book | Drift:
+        """Draw the recipe book, or two of them if it changes."""
+        book: Book | Drift = self.drift(draw_book(rng, dials, self.rules), dials, rng)
+        return book
 
-    def belongs(self, hidden: Book, split: str) -> bool:
+    def belongs(self, hidden: Book | Drift, split: str) -> bool:
         """Return whether a book may appear in this split. `train` and the held-out splits share no book."""
-        return not self.rules.split or (hidden.side == "train") == (split == "train")
+        return not self.rules.split or (holds(hidden).side == "train") == (split == "train")
 
     def make_task(self, world: World, position: int, rng: Rng) -> Order:
         """Return the order for the target at this position, with the number of copies in the initial stock."""
-        book, dials = world.hidden, world.dials
+        book, dials = holds(world.hidden), world.dials
         target = book.targets[position % len(book.targets)]
         if not dials.limited:
             return Order(target, 1)
@@ -86,11 +89,11 @@ class Alchemy(Family):
         return self._env(task, style)
 
     def _env(self, task: Task, style: str) -> AlchemyEnv:
-        return AlchemyEnv(task.content, task.world.hidden, self.rules, task.world.dials, style)
+        return AlchemyEnv(task.content, holds(task.world.hidden, task.position), self.rules, task.world.dials, style)
 
     def rules_text(self, task: Task, style: str) -> str:
         """Render the rules of a task and the table of elements."""
-        table = task.world.hidden.table
+        table = holds(task.world.hidden).table
         names = table.names(style)
         return render("rules", style, dials=task.world.dials, rules=self.rules, table=table, names=names)
 
@@ -104,7 +107,8 @@ class Alchemy(Family):
 
     def oracle_context(self, world: World, style: str) -> str:
         """Return the whole recipe book as text."""
-        return write_down(world.hidden.table, sorted(world.hidden.recipes), style)
+        book: Book = holds(world.hidden)
+        return write_down(book.table, sorted(book.recipes), style)
 
     def floor(self, task: Task) -> float:
         """Return the mean reward of FLOOR_PLAYS random plays, which are the same on every call."""
@@ -116,7 +120,7 @@ class Alchemy(Family):
 
     def ceiling(self, task: Task) -> float:
         """Return the reward of a shortest plan, or 0 if the task cannot be solved."""
-        book, dials, order = task.world.hidden, task.world.dials, task.content
+        book, dials, order = holds(task.world.hidden, task.position), task.world.dials, task.content
         pairs = plan(book.pairs_by_product, opening_stock(book.table, order.copies), order.target, dials.limited)
         return 0.0 if pairs is None or len(pairs) > dials.rounds else 1 - 0.1 * len(pairs) / dials.rounds
 
@@ -125,18 +129,18 @@ class Alchemy(Family):
 
         Elements swap places only within a tier and only if they need equally many copies, so no task gets harder.
         """
-        book: Book = world.hidden
+        book: Book = holds(world.hidden)
         needed = [self._needed(book, e) if world.dials.limited else 1 for e in range(len(book.table.tier))]
         classes = [(tier, e in book.noise, needed[e]) for e, tier in enumerate(book.table.tier)]
         for _ in range(100):  # if little is hidden, a shuffle may return the same book
             twin = book.shuffled(rng, classes)
             if twin.products != book.products:
                 break
-        return replace(world, hidden=twin)
+        return replace(world, hidden=twin if book is world.hidden else self.drift(twin, world.dials, rng))
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
         """Count claimed recipes, each only once. Claims that a pair makes nothing are ignored."""
-        book: Book = world.hidden
+        book: Book = holds(world.hidden)
         claimed = claims(book.table, context)
         right = sum(book.products.get(pair) == product for pair, product in claimed)
         return right, len(claimed) - right, len(book.recipes)
@@ -186,6 +190,7 @@ V1_PRESETS = {
     "wide": replace(EASY, base=(6, 6)),
     "double": replace(EASY, recipes=(1, 2)),
     "noisy": replace(EASY, noise=(0.2, 0.4)),
+    "drift": replace(EASY, change=(2, 5)),
     "limited": LIMITED,
     "scarce": replace(LIMITED, copies=(1.5, 2.0)),
     "hard": HARD,

@@ -48,6 +48,8 @@ class Dials:
     """Copies of each base element as a multiple of the minimum. Used only if `limited` is true."""
     targets: int = 8
     """Number of different targets. A longer pack repeats them."""
+    change: tuple[int, int] | None = None
+    """First and last position at which the book may change, or None if it never changes."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,9 @@ class AdaptivePolicy:
     The policy is a heuristic that looks one attempt ahead, not the optimum. The probability that an untried pair makes
     an element is the prior under the dials, restricted to untried pairs. The target helps, and so do the likely inputs
     of any element that helps. If no pair helps, the policy tries a new pair.
+
+    If the book may change, the policy expects no change. As soon as a known pair does something else than before, it
+    keeps only what the current task has shown.
     """
 
     def __init__(self, dials: Dials, rng: Rng) -> None:
@@ -57,6 +60,8 @@ class AdaptivePolicy:
         """The known product of each pair."""
         self.dead: set[Pair] = set()
         """Pairs known to make nothing."""
+        self.shown: dict[Pair, int | None] = {}
+        """What pairs have made in this task, if the book may change."""
 
     def act(self, view: View) -> str:
         self._remember(view)
@@ -72,12 +77,24 @@ class AdaptivePolicy:
 
     def end(self, step: Step) -> None:
         self._remember(step.view)
+        self.shown = {}
 
     def read_claims(self, table: Table, context: str) -> None:
         """Store the recipes that a context claims. A recipe is kept until an attempt contradicts it."""
         self.products |= dict(claims(table, context))
 
+    def _notice_change(self, view: View) -> None:
+        """Forget what can only have been true before a change."""
+        if view.pair is None or self.dials.change is None:
+            return
+        self.shown[view.pair] = view.made
+        known = view.pair in self.products or view.pair in self.dead
+        if known and self.products.get(view.pair) != view.made:
+            self.products = {pair: made for pair, made in self.shown.items() if made is not None}
+            self.dead = self.shown.keys() - self.products.keys()
+
     def _remember(self, view: View) -> None:
+        self._notice_change(view)
         if view.pair is not None and view.made is not None:
             self.products[view.pair] = view.made
         elif view.pair is not None:
