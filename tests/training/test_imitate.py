@@ -11,7 +11,7 @@ from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.rollout.steps import Given, Own
 from codots.runs.checkpoint import checkpoints
-from codots.training.imitate import imitate, plan_of
+from codots.training.imitate import imitate, prepare
 from codots.training.lessons import samples_of
 from codots.training.train import train
 from tests.training.small import equal, metrics, recipe, weights
@@ -164,7 +164,7 @@ def test_a_vocabulary_is_learned_from_lessons(tmp_path):
 
 def test_given_is_the_fraction_of_lives_with_the_true_context(tmp_path):
     stages = [{"worlds": [TINY | {"packs_per_step": 200, "given": 0.3}]}]
-    (lessons,) = plan_of(config_of(tmp_path / "run", stages=stages)).lessons
+    (lessons,) = prepare(config_of(tmp_path / "run", stages=stages)).lessons
     jobs = lessons.jobs(1)
     given = [job for job in jobs if isinstance(job.contexts, Given)]
     assert 40 < len(given) < 80
@@ -175,7 +175,7 @@ def test_given_is_the_fraction_of_lives_with_the_true_context(tmp_path):
 
 
 def test_no_pack_is_repeated_by_a_later_step(tmp_path):
-    lessons = plan_of(config_of(tmp_path / "run")).lessons
+    lessons = prepare(config_of(tmp_path / "run")).lessons
     packs = [job.pack.names for step in range(1, 9) for job in lessons[0].jobs(step)]
     packs += [job.pack.names for step in (9, 10) for job in lessons[1].jobs(step)]
     assert len(set(packs)) == len(packs)
@@ -206,7 +206,7 @@ def test_recorded_lives_of_training_are_lessons(tmp_path):
     bad = {(row.step, *row.pack, row.life) for row in rows if row.stop == "malformed"}
     stages = [{"steps": 3, "recorded": str(tmp_path / "rl"), "min_reward": -1, "lives_per_step": 2}]
     config = config_of(tmp_path / "run", model="base", new=None, profile={}, stages=stages)
-    (lessons,) = plan_of(config).lessons
+    (lessons,) = prepare(config).lessons
     assert len(lessons.recorded) == len(lives - bad) > 0
     reports = list(imitate(config))
     said = {tuple(map(tuple, row.turns)) for row in rows if row.kind == "solve"}
@@ -220,7 +220,7 @@ def test_recorded_lives_are_filtered_by_reward_and_split(tmp_path):
     stages = [{"recorded": str(tmp_path / "rl"), "min_reward": 5}]
     config = config_of(tmp_path / "run", model="base", new=None, profile={}, stages=stages)
     with pytest.raises(ValueError, match=r"none with a mean reward of 5; the best has"):
-        plan_of(config)
+        prepare(config)
     held_out = tmp_path / "dev.jsonl"
     lines = [
         json.loads(line)
@@ -229,7 +229,7 @@ def test_recorded_lives_are_filtered_by_reward_and_split(tmp_path):
     ]
     held_out.write_text("".join(json.dumps(line | {"pack": [*line["pack"][:2], "dev", 0]}) + "\n" for line in lines))
     with pytest.raises(ValueError, match=r"dev.jsonl has 0 complete well-formed lives of the split train"):
-        plan_of(config_of(tmp_path / "run", stages=[{"recorded": str(held_out), "min_reward": -1}]))
+        prepare(config_of(tmp_path / "run", stages=[{"recorded": str(held_out), "min_reward": -1}]))
 
 
 def test_only_sampled_words_of_the_teacher_are_trained(reports):

@@ -136,12 +136,12 @@ def run_imitation(
 def _imitation_dry_run(config: ImitateConfig) -> None:
     from codots.core.yaml_text import write_yaml
     from codots.runs.loggers import check_loggers
-    from codots.training.imitate import plan_of
+    from codots.training.imitate import prepare
 
     check_loggers(config.loggers)
-    plan = plan_of(config)
+    prepared = prepare(config)
     typer.echo(write_yaml(config.to_dict()).rstrip())
-    for number, (stage, lessons) in enumerate(zip(config.stages, plan.lessons, strict=True), start=1):
+    for number, (stage, lessons) in enumerate(zip(config.stages, prepared.lessons, strict=True), start=1):
         what = f"of {len(lessons.recorded)} recorded" if stage.recorded else "of teachers"
         typer.echo(f"# stage {number}: {stage.steps} steps of {len(lessons.jobs(1))} lives {what}")
     typer.echo(f"# {config.steps} steps from {config.model or 'a new model'}; nothing was run")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -84,9 +85,9 @@ def imitate(
         run = within(timeout, "starting", lambda: open_imitation(config, stack, resume=resume))
         for step in range(run.steps_done + 1, run.steps + 1):
             start, number = time.perf_counter(), run.stage_at(step)
-            if step - 1 in run.ends:
+            if run.steps_done < step - 1 and step - 1 in run.ends:
                 on_progress(f"starting stage {number + 1} of {len(run.ends)}")
-                within(timeout, "starting a stage", lambda number=number: next_stage(run, number))  # type: ignore[misc]
+                within(timeout, "starting a stage", partial(next_stage, run, number))
             jobs = run.lessons[number].jobs(step)
             on_progress(f"living {len(jobs)} lessons")
             lives = run.engine.rollout(jobs, timeout)
@@ -104,11 +105,11 @@ def imitate(
             if step in run.ends[:-1]:
                 on_progress("saving the model of the stage")
                 folder = run.folder / f"stage-{number + 1}"
-                within(timeout, "saving a model", lambda folder=folder: write_folder(folder, run.engine.save_model))  # type: ignore[misc]
+                within(timeout, "saving a model", partial(write_folder, folder, run.engine.save_model))
             report = StepReport(step, run.steps, values, lives, [job.pack for job in jobs])
             yield from report_and_save(run, report, on_progress)
         on_progress("saving the model")
-        within(timeout, "saving the model", lambda: write_folder(run.folder / "model", run.engine.save_model))
+        within(timeout, "saving the model", partial(write_folder, run.folder / "model", run.engine.save_model))
 
 
 def update(run: Imitation, number: int, lives: Sequence[Life]) -> dict[str, float]:
@@ -132,8 +133,8 @@ def record(folder: Path, step: int, jobs: Sequence[Job], lives: Sequence[Life]) 
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A validated recipe: what can be known before anything is written."""
+class Prepared:
+    """A validated recipe, and what is known before anything is written."""
 
     given: Model | None
     """The model that the recipe names, or None for a new model."""
@@ -143,7 +144,7 @@ class Plan:
     """The different worlds of all stages."""
 
 
-def plan_of(config: ImitateConfig) -> Plan:
+def prepare(config: ImitateConfig) -> Prepared:
     """Validate a recipe. Raises ValueError for a model that cannot be read, and for lessons that cannot be had."""
     check_loggers(config.loggers)
     given = None if config.model is None else model_folder(config.model, config.base)
@@ -154,7 +155,7 @@ def plan_of(config: ImitateConfig) -> Plan:
     if given is not None:
         check_readable(*folders(given))
         check_prompts(worlds, given, profile)
-    return Plan(given, profile, lessons, worlds)
+    return Prepared(given, profile, lessons, worlds)
 
 
 def open_imitation(config: ImitateConfig, stack: ExitStack, *, resume: bool = False) -> Imitation:
@@ -163,13 +164,13 @@ def open_imitation(config: ImitateConfig, stack: ExitStack, *, resume: bool = Fa
     if resume:
         stack.enter_context(open_run(run, recipe, resume=True))
         saved = last_checkpoint(run, run_fingerprint(recipe))
-    plan = plan_of(config)
-    profile, worlds = plan.profile, plan.worlds
-    given = plan.given or open_new_model(config, plan.lessons[0], worlds, profile, stack, resume=resume)
+    prepared = prepare(config)
+    profile, worlds = prepared.profile, prepared.worlds
+    given = prepared.given or open_new_model(config, prepared.lessons[0], worlds, profile, stack, resume=resume)
     ends, done = tuple(accumulate(stage.steps for stage in config.stages)), saved[1]["step"] if saved else 0
     number = next(i for i, end in enumerate(ends) if done < end or end == ends[-1])
     engine = open_engine(config, number, given, profile, stack)
-    if not resume and plan.given is not None:  # last, so that an invalid model raises before anything is written
+    if not resume and prepared.given is not None:  # last, so that an invalid model raises before anything is written
         stack.enter_context(open_run(run, recipe, resume=False))
     if saved and done > (0, *ends)[number]:
         engine.load(saved[0], done)
@@ -185,7 +186,7 @@ def open_imitation(config: ImitateConfig, stack: ExitStack, *, resume: bool = Fa
         tokens=saved[1]["tokens"] if saved else 0,
         start=given,
         profile=profile,
-        lessons=plan.lessons,
+        lessons=prepared.lessons,
         longest=min(profile.max_model_len, window(given)),
         stack=stack,
     )
