@@ -67,10 +67,13 @@ class BanditEnv:
         self.view = View(shown, style)
 
     def observe(self) -> str:
-        """Return the names of the options."""
+        """Return the names of the options, in the natural style as the replies that choose them.
+
+        A small language model copies a whole line of its prompt far better than it puts a name into a given form.
+        """
         style = self.view.style
-        names = [option.name(style) for option in self.view.options]
-        return " ".join(names) if style == "compact" else f"Options: {', '.join(names)}"
+        replies = [write_option(option, style) for option in self.view.options]
+        return " ".join(replies) if style == "compact" else "\n".join(["Reply with one of these lines:", *replies])
 
     def step(self, text: str) -> Step:
         """Choose the option named in the text."""
