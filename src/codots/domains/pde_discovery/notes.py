@@ -48,8 +48,8 @@ def read_claims(context: str) -> Iterator[Claims]:
 
 def read_equation_of(context: str, *, doubtful: bool = True) -> Equation | None:
     """Return the equation that the last line with claims makes. If not `doubtful`, doubtful lines are ignored."""
-    found = [claims.equation for claims in read_claims(context) if claims.sure or doubtful]
-    return next((claimed for claimed in reversed(found) if claimed is not None), None)
+    lines = [claims for claims in read_claims(context) if claims.sure or doubtful]
+    return next((claimed for claims in reversed(lines) if (claimed := claims.equation) is not None), None)
 
 
 def read_points(context: str) -> list[Pair]:
