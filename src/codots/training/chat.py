@@ -16,7 +16,7 @@ from codots.sampler.scripted import ScriptedSampler
 from codots.training.lessons import Lessons
 
 AT_ONCE = 64
-"""Number of lives that are lived before their rows are yielded."""
+"""Number of lives that are rolled out together."""
 
 
 def chat_rows(config: ImitateConfig, style: str | None = None) -> Iterator[dict[str, Any]]:
@@ -38,7 +38,7 @@ def chat_rows(config: ImitateConfig, style: str | None = None) -> Iterator[dict[
 
 
 def rows_of(pack: list[str | int], life: Life) -> Iterator[dict[str, Any]]:
-    """Yield one row per episode of a life that was lived with the renderer of `model.alphabet`."""
+    """Yield one row per episode of a life that was rolled out with the renderer of `model.alphabet`."""
     domain, preset, split, index = pack
     for episode in life.episodes:
         yield {

@@ -89,14 +89,14 @@ def imitate(
                 on_progress(f"starting stage {number + 1} of {len(run.ends)}")
                 within(timeout, "starting a stage", partial(next_stage, run, number))
             jobs = run.lessons[number].jobs(step)
-            on_progress(f"living {len(jobs)} lessons")
+            on_progress(f"rolling out {len(jobs)} lessons")
             lives = run.engine.rollout(jobs, timeout)
-            lived_seconds = time.perf_counter() - start
+            rollout_seconds = time.perf_counter() - start
             on_progress("updating the weights")
             values = update(run, number, lives)
             if step == 1 or step % config.rollout_log_every == 0:
                 record(run.folder / "rollouts", step, jobs, lives)
-            values |= {"time/rollout": lived_seconds, "time/step": time.perf_counter() - start}
+            values |= {"time/rollout": rollout_seconds, "time/step": time.perf_counter() - start}
             if config.eval_every and (step % config.eval_every == 0 or step in run.ends):
                 on_progress(f"evaluating {config.eval_packs} dev packs")
                 run.engine.sync(timeout)
