@@ -14,7 +14,7 @@ def hostile_text(*words):
     return any_text | st.lists(word, max_size=40).map(" ".join)
 
 
-def life(pack, name, context=None):
+def life(pack, name, context=None, style="natural"):
     """Return the rewards of a life. If there is a context, each task has a new policy that reads it."""
     domain, memory, rewards = pack.domain, pack.domain.make_memory(pack.world), []
     policy = domain.policy(name, pack.world)
@@ -22,26 +22,26 @@ def life(pack, name, context=None):
         if context is not None:
             policy = domain.policy(name, pack.world)
             policy.read(context)
-        rewards.append(play(policy, task, memory).reward)
+        rewards.append(play(policy, task, memory, style).reward)
     return rewards
 
 
-def noted_life(pack, contexts=None):
+def noted_life(pack, contexts=None, style="natural"):
     """Return the rewards of a life in which each task has a new `bayes` that reads the notes of the one before."""
     domain, memory, rewards, context = pack.domain, pack.domain.make_memory(pack.world), [], ""
     for task in pack.tasks:
         policy = domain.policy("bayes", pack.world)
         policy.read(context)
-        rewards.append(play(policy, task, memory).reward)
-        context = domain.note(policy.notes("natural").values(), "natural")
+        rewards.append(play(policy, task, memory, style).reward)
+        context = domain.note(policy.notes(style).values(), style)
         if contexts is not None:
             contexts.append(context)
     return rewards
 
 
-def play(policy, task, memory=None):
+def play(policy, task, memory=None, style="natural"):
     """Play one task and return its last step."""
-    *_, (_, last) = turns(task.env(memory=memory), policy.act)
+    *_, (_, last) = turns(task.env(style=style, memory=memory), policy.act)
     policy.end(last)
     return last
 

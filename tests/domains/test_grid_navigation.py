@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.core.rng import stream
 from codots.domains.base import World
-from codots.domains.grid_navigation import TINY, V0, V1, GridNavigation, read_claims
+from codots.domains.grid_navigation import TINY, V0, V1, GridNavigation
 from codots.domains.grid_navigation.env import Dials, GridEnv, View, draw, read_move, write_move
 from codots.domains.grid_navigation.ground import (
     TOP,
@@ -28,9 +29,11 @@ from codots.domains.grid_navigation.ground import (
     name,
     read_name,
 )
+from codots.domains.grid_navigation.notes import read_costs, write_claim
 from codots.domains.grid_navigation.policies import AdaptivePolicy, Random
 from codots.domains.grid_navigation.route import Paid, best_route, in_reach, moves, random_mean, reference_costs
 from codots.domains.registry import get_domain, make_pack
+from tests.domains.reading import life, noted_life
 
 DOCS = Path(__file__).parents[2] / "docs/domains/grid_navigation.md"
 both_styles = pytest.mark.parametrize("style", ["natural", "compact"])
@@ -518,13 +521,6 @@ def test_the_random_policy_moves_even_if_the_goal_is_out_of_reach():
     assert make_env(content=view.trip).step(Random(stream("lost")).act(view)).stop == "missed"
 
 
-def test_the_adaptive_policy_with_the_full_map_plays_as_well_as_the_informed_one():
-    for index in range(5):
-        task = make_pack("grid-navigation-v1", "easy", "dev", index, 1).tasks[0]
-        known = dict(enumerate(task.world.hidden.costs))
-        assert play(AdaptivePolicy(Random(stream("none")), known), task).reward == pytest.approx(1.0)
-
-
 def curve(id, policy_name, packs=60, size=4, preset="easy"):
     """Return a policy's mean reward by position."""
     rewards = []
@@ -558,7 +554,8 @@ class TextPolicy:
     def __init__(self, prompt, rng):
         side, rounds = map(int, re.search(r"grid (\d+) rounds (\d+)", prompt.system).groups())
         start, goal = (read_name(word, side) for word in re.search(r"at (\S+) goal (\S+)", prompt.user).groups())
-        self.policy = AdaptivePolicy(Random(rng), read_claims(prompt.system + "\n" + prompt.user, side))
+        self.policy = AdaptivePolicy(side, Random(rng))
+        self.policy.read(prompt.system + "\n" + prompt.user)
         self.view = View(Trip(side, start, goal, rounds), start, 0, Paid(), bytes([UNKNOWN]) * side**2, "compact")
 
     def act(self):
@@ -566,7 +563,7 @@ class TextPolicy:
 
     def observe(self, observation):
         side, known = self.view.trip.side, self.policy.known
-        known.update(read_claims(observation, side))
+        known.update(read_costs(observation, side))
         at = read_name(observation.split()[0], side)
         entered = [known[cell] for cell in entered_cells(side, self.view.at, at)]
         paid = Paid(self.view.paid.total + sum(entered), self.view.paid.count + len(entered))
@@ -590,7 +587,7 @@ def rollout(pack, contexts, log=lambda line: None):
             log(f"> {reply}\n{step.observation}")
         log(f"{step.feedback}, reward {step.reward:.2f}")
         rewards.append(step.reward)
-        context = " ".join(f"{name(cell, side)}={cost}" for cell, cost in sorted(read_claims(read, side).items()))
+        context = " ".join(f"{name(cell, side)}={cost}" for cell, cost in sorted(read_costs(read, side).items()))
         assert len(context) <= Rewrite().cap
     return rewards
 
@@ -650,7 +647,76 @@ def test_facts_accepts_any_context(context):
     assert right >= 0
     assert wrong >= 0
     assert knowable == 16
-    assert all(0 <= cell < 16 and 0 <= cost <= 99 for cell, cost in read_claims(context, 4).items())
+    assert all(0 <= cell < 16 and 0 <= cost <= 99 for cell, cost in read_costs(context, 4).items())
+
+
+@both_styles
+@given(costs=st.dictionaries(st.integers(0, 15), st.integers(0, 99)))
+def test_written_costs_are_read_back(style, costs):
+    domain = get_domain("grid-navigation-v1")
+    written = domain.note((write_claim(cell, cost, 4) for cell, cost in sorted(costs.items())), style)
+    assert read_costs(written, 4) == costs
+    assert len(written.splitlines()) == (bool(costs) if style == "compact" else 0 if not costs else 1 + rows(costs))
+
+
+def rows(cells):
+    return len({cell // 4 for cell in cells})
+
+
+@both_styles
+@pytest.mark.parametrize("name", ["random", "bayes"])
+def test_readers_of_the_true_map_reach_informed(name, style):
+    for pack in [make_pack("grid-navigation-v1", "easy", "dev", index, 3) for index in range(3)]:
+        context = pack.domain.oracle_context(pack.world, style)
+        assert life(pack, name, context, style) == pytest.approx([1.0] * 3)
+
+
+@both_styles
+@pytest.mark.parametrize("preset", ["easy", "hard"])
+def test_notes_carry_all_that_bayes_knows_to_a_new_bayes(preset, style):
+    pack = make_pack("grid-navigation-v1", preset, "dev", 2, 4)
+    assert noted_life(pack, style=style) == life(pack, "bayes", style=style)
+
+
+def test_a_reader_assumes_the_mean_of_the_claims_elsewhere():
+    policy = get_domain("grid-navigation-v1").policy("random", World(GROUND, TINY))
+    policy.read("b1=10, c2 costs 21; p9=50 (off the grid)")
+    assert policy.costs(make_env().view).tolist() == [16, 10, *[16] * 4, 21, *[16] * 9]
+
+
+def test_bayes_trusts_what_it_sees_over_what_it_reads():
+    env, policy = make_env(), get_domain("grid-navigation-v1").policy("bayes", World(GROUND, TINY))
+    policy.read("a2=77 d4=5 b2=77")
+    env.step("to a2")
+    policy.act(env.view)
+    notes = policy.notes("compact")
+    assert (notes["a2"], notes["b2"], notes["d4"]) == ("a2=1", "b2=2", "d4=5")
+
+
+def test_a_guess_is_a_cost_of_its_cell_and_rarely_right():
+    domain, world, rng = get_domain("grid-navigation-v1"), World(GROUND, TINY), stream("guess")
+    guesses = [domain.guess(world, "c3", "compact", rng) for _ in range(300)]
+    costs = [cost for guess in guesses for cell, cost in read_costs(guess, 4).items() if cell == read_name("c3", 4)]
+    assert len(costs) == 300
+    assert 0 <= min(costs) < 5
+    assert 95 < max(costs) <= 99
+    assert np.mean([domain.facts(world, guess)[0] for guess in guesses]) < 0.25
+
+
+@both_styles
+@given(context=text | words.map("".join))
+def test_any_context_can_be_read_and_played_from(style, context):
+    for kind in ("random", "bayes"):
+        policy, env = get_domain("grid-navigation-v1").policy(kind, World(GROUND, TINY)), make_env(style=style)
+        policy.read(context)
+        assert env.step(policy.act(env.view)).stop is None
+
+
+@pytest.mark.parametrize("filler", ["a1=7 ", "a", "1", "a1 ", "a1 costs ", "= ", "\n"])
+def test_a_huge_context_is_read_in_linear_time(filler):
+    start = time.process_time()
+    get_domain("grid-navigation-v1").policy("bayes", World(GROUND, TINY)).read(filler * (200_000 // len(filler)))
+    assert time.process_time() - start < 2
 
 
 def test_a_view_can_be_drawn():

@@ -19,10 +19,14 @@ from codots.domains.terminal import EASY, HARD, STANDARD, V0, V1, Terminal
 from codots.domains.terminal.env import LINE, TerminalEnv, read_line, with_files, with_ssh, write_line
 from codots.domains.terminal.kinds import KINDS, Scene
 from codots.domains.terminal.machine import NODES, PATH, Machine, Node
+from codots.domains.terminal.notes import read_names, read_settings, write_claim, write_unknown
+from codots.domains.terminal.notes import settings as settings_of
+from codots.domains.terminal.notes import values as values_of
 from codots.domains.terminal.policies import AdaptivePolicy
 from codots.domains.terminal.shell import COMMANDS, Shell
-from codots.domains.terminal.site import LOCAL_NAMES, NAMINGS, ROOTS, TOOLS, Naming, Site, claims, draw_site, truth
+from codots.domains.terminal.site import LOCAL_NAMES, NAMINGS, ROOTS, TOOLS, Naming, Site, draw_site, truth
 from codots.domains.terminal.tasks import COMPOSITE, FOLDERS, NAMES, SINGLE, draw_brief, draw_face
+from tests.domains.reading import life, noted_life
 
 DOCS = Path(__file__).parents[2] / "docs/domains/terminal.md"
 IDS = ("terminal-v0", "terminal-v1")
@@ -100,14 +104,22 @@ def send_lines(env, *lines):
 
 
 def episode_rewards(pack, policy):
-    rewards = []
-    for task in pack.tasks:
-        env, step = task.env(), None
-        while step is None or not step.done:
-            step = env.step(policy.act(env.view))
-        policy.end(step)
-        rewards.append(step.reward)
-    return rewards
+    return [episode_reward(task.env(), policy) for task in pack.tasks]
+
+
+def episode_reward(env, policy):
+    step = None
+    while step is None or not step.done:
+        step = env.step(policy.act(env.view))
+    policy.end(step)
+    return step.reward
+
+
+def reader(dials, context):
+    """Return an adaptive policy that has read a context."""
+    policy = AdaptivePolicy(dials)
+    policy.read(context)
+    return policy
 
 
 def curve(id, preset, policy, packs=60):
@@ -135,7 +147,7 @@ def test_v1_the_oracle_context_raises_the_reward():
         z = pack.domain.oracle_context(pack.world, "natural")
         for task in pack.tasks:
             alone = replace(pack, tasks=(task,))
-            read, blank = (episode_rewards(alone, AdaptivePolicy(EASY, claims(context)))[0] for context in (z, ""))
+            read, blank = (episode_rewards(alone, reader(EASY, context))[0] for context in (z, ""))
             lifts.append(read - blank)
     assert np.mean(lifts) > 0.15
 
@@ -736,17 +748,113 @@ def test_v0_has_no_facts():
     )
 )
 def test_any_context_can_be_read(context):
-    right, wrong, knowable = get_domain("terminal-v1").facts(World(SITE, HARD), context)
+    domain, world = get_domain("terminal-v1"), World(SITE, HARD)
+    right, wrong, knowable = domain.facts(world, context)
     assert right >= 0
     assert wrong >= 0
     assert knowable == len(truth(SITE))
-    AdaptivePolicy(HARD, claims(context))
+    for name in ("random", "bayes"):
+        policy = domain.policy(name, world)
+        policy.read(context)
+        assert 0 <= episode_reward(session(scenes[-1][0], dials=HARD), policy) <= 1
+
+
+@pytest.mark.parametrize("filler", ["root ", "root is /", "zorp ", "zorp=mv\n", "X-live.", "scp ", "live-", "a", "\n"])
+def test_a_huge_context_is_read_in_linear_time(filler):
+    start = time.process_time()
+    reader(HARD, filler * (200_000 // len(filler)))
+    assert time.process_time() - start < 2
+
+
+any_setting = st.sampled_from(settings_of(HARD)).flatmap(
+    lambda setting: st.tuples(st.just(setting), st.sampled_from(values_of(setting, HARD)))
+)
+
+
+@given(any_setting)
+def test_a_written_claim_is_read_back(claim):
+    assert read_settings(write_claim(*claim), HARD) == dict([claim])
+
+
+def test_local_names_are_read_if_all_are_listed():
+    lines = [write_claim("mv", "zorp"), write_unknown("hux"), write_unknown("brint")]
+    dials = replace(EASY, tools=3)
+    assert read_names("\n".join(lines), dials) == ["brint", "hux", "zorp"]
+    assert read_names("\n".join(lines[:2]), dials) == []
+    assert get_domain("terminal-v1").facts(World(SITE, HARD), "\n".join(lines)) == (1, 0, 10)
+
+
+def test_impossible_claims_are_not_believed():
+    assert read_settings("zorp=tar\nthe root is /nowhere\nthe root is /data/web\nscp works", EASY) == {
+        "transfer": "scp"
+    }
+
+
+@pytest.mark.parametrize("name", ["random", "bayes"])
+@pytest.mark.parametrize("preset", ["easy", "hard"])
+def test_readers_of_the_true_settings_reach_informed(preset, name):
+    for pack in [make_pack("terminal-v1", preset, "dev", i, 4) for i in range(10)]:
+        assert life(pack, name, pack.domain.oracle_context(pack.world, "natural")) == life(pack, "informed")
+
+
+@pytest.mark.parametrize("preset", ["easy", "hard", "tiny"])
+def test_notes_carry_all_that_bayes_knows_to_a_new_bayes(preset):
+    for i in range(15):
+        pack = make_pack("terminal-v1", preset, "dev", i, 4)
+        assert noted_life(pack) == life(pack, "bayes")
+
+
+@pytest.mark.parametrize("missing", ["mv", "root", "naming", "transfer"])
+def test_random_draws_a_setting_that_the_context_leaves_out(missing):
+    pack = make_pack("terminal-v1", "easy", "dev", 1, 1)
+    claims = pack.domain.claims(pack.world, "natural")
+    policy = pack.domain.policy("random", pack.world)
+    policy.read(pack.domain.note([claim for setting, claim in claims.items() if setting != missing], "natural"))
+    drawn = set()
+    for _ in range(300):
+        policy.act(pack.tasks[0].env().view)
+        assert policy.facts.items() >= policy.claims.items()
+        drawn.add(policy.facts[missing])
+    assert drawn == set(values_of(missing, EASY))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["brint", "zorp"],
+        ["zorp", "velk"],
+        [SITE.root, "/var/www/html"],
+        ["X-live", "X_pub"],
+        ["rsync works", "scp works"],
+    ],
+)
+def test_bayes_corrects_a_wrong_context_within_a_life(wrong):
+    domain, world = get_domain("terminal-v1"), World(SITE, replace(HARD, slack=6), names=("corrected",))
+    context, (old, new) = domain.oracle_context(world, "natural"), wrong
+    policy = reader(world.dials, context.replace(old, "OLD").replace(new, old).replace("OLD", new))
+    tasks = [domain.make_task(world, j, stream("corrected", j)) for j in range(60)]
+    for brief in tasks:
+        env = TerminalEnv(brief, SITE, V1, world.dials)
+        episode_reward(env, policy)
+    assert policy.notes("natural") == domain.claims(world, "natural")
+
+
+def test_a_guess_is_a_possible_value_of_its_setting():
+    domain, world, rng = get_domain("terminal-v1"), World(SITE, HARD), stream("guess")
+    for setting in domain.claims(world, "natural"):
+        guesses = {domain.guess(world, setting, "natural", rng) for _ in range(400)}
+        assert guesses == {write_claim(setting, value) for value in values_of(setting, HARD)}
+
+
+def test_the_context_of_v0_is_the_same_in_every_world():
+    packs = [make_pack("terminal-v0", "standard", split, i, 1) for split in ("train", "dev") for i in range(3)]
+    assert len({tuple(pack.domain.claims(pack.world, "natural").values()) for pack in packs}) == 1
 
 
 @pytest.mark.parametrize("context", ["root is /srv/www\nzorp=rm\nscp works", "nesk=mv nesk=rm", "root is /nowhere"])
 def test_a_policy_that_trusts_a_wrong_context_still_ends_its_tasks(context):
     pack = make_pack("terminal-v1", "hard", "dev", 3, 4)
-    assert all(0 <= reward <= 1 for reward in episode_rewards(pack, AdaptivePolicy(HARD, claims(context))))
+    assert all(0 <= reward <= 1 for reward in episode_rewards(pack, reader(HARD, context)))
 
 
 def test_the_plan_of_every_kind_is_as_long_on_every_site():

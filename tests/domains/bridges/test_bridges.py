@@ -22,6 +22,7 @@ from codots.core.rng import stream
 from codots.domains import registry as registry_module
 from codots.domains.bridges.gymnasium.env import Start, View
 from codots.domains.bridges.gymnasium.model import ZERO_EPISODES, _counted, model_of, zero_of
+from codots.domains.bridges.gymnasium.notes import read_claims, read_estimates, write_claim, write_estimate
 from codots.domains.bridges.gymnasium.policies import AdaptivePolicy
 from codots.domains.bridges.gymnasium.upstream import NAMES, find_spec, open_env, picture, plain
 from codots.domains.bridges.reasoning_gym import policies as problem_policies
@@ -32,7 +33,7 @@ from codots.domains.check import check_domain
 from codots.domains.contract import rollout
 from codots.domains.isolation import isolated
 from codots.domains.registry import bridges, domain_ids, get_domain, make_pack
-from tests.domains.reading import hostile_text, life, noted_life, play
+from tests.domains.reading import hostile_text, last_rewards, life, noted_life, play
 
 EXAMPLES = ["gymnasium:FrozenLake-v1", "reasoning-gym:spell_backward", "textworld:house"]
 ICE = "gymnasium:FrozenLake-v1?is_slippery=false"
@@ -280,6 +281,29 @@ def test_bayes_repeats_the_most_frequent_answer():
     assert policy.act(problem_policies.View(1, "")) == "<action>No</action>"
 
 
+@pytest.mark.parametrize("name", ["spell_backward", "binary_matrix", "complex_arithmetic", "acre", "sudoku"])
+@pytest.mark.parametrize("preset", ["easy", "hard"])
+def test_claims_about_problems_are_the_settings_that_every_world_states_and_an_answer(name, preset):
+    domain = get_domain(f"reasoning-gym:{name}")
+    subjects = set()
+    for i in range(6):
+        world = make_pack(domain.id, preset, "dev", i, 1).world
+        claims = domain.claims(world, "natural")
+        subjects.add(tuple(claims))
+        assert all(claim in domain.oracle_context(world, "natural") for claim in claims.values())
+    assert len(subjects) == 1
+    assert next(iter(subjects))[-1] == "answer"
+
+
+def test_guesses_about_problems_are_values_of_other_worlds():
+    domain = get_domain("reasoning-gym:spell_backward")
+    world, rng = make_pack(domain.id, "easy", "dev", 0, 1).world, stream("guess")
+    for subject, claim in domain.claims(world, "natural").items():
+        guesses = {domain.guess(world, subject, "natural", rng) for _ in range(60)}
+        assert {guess.partition(":")[0] for guess in guesses} == {claim.partition(":")[0]}
+        assert len(guesses - {claim}) >= 1
+
+
 def test_world_settings_are_shared_and_in_the_oracle_context():
     pack = make_pack("reasoning-gym:basic_arithmetic", "easy", "dev", 0, 4)
     context = pack.domain.oracle_context(pack.world, "natural")
@@ -403,6 +427,93 @@ def test_facts_count_claims_about_codes(context, right, wrong):
     pack = make_pack(ICE, "easy", "dev", 0, 1)
     names = [pack.domain.rules.names[action] for action in pack.world.hidden]
     assert pack.domain.facts(pack.world, context.format(*names)) == (right, wrong, 4)
+
+
+@pytest.mark.parametrize("id", [ICE, "gymnasium:Taxi-v4", "gymnasium:Blackjack-v1"])
+def test_written_claims_about_codes_are_read_back(id):
+    spec, claims = get_domain(id).rules, [(0, 1), (1, 0)]
+    assert read_claims(spec, "\n".join(write_claim(spec, *claim) for claim in claims)) == claims
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4), st.integers(0, 3))
+def test_written_estimates_are_read_back_and_do_not_count_as_claims(estimate, code):
+    spec = get_domain(ICE).rules
+    line = write_estimate(spec, code, np.array(estimate))
+    assert read_claims(spec, f"{line}\n{line}") == []
+    found = read_estimates(spec, line)
+    assert [*found] == [code]
+    assert found[code] == pytest.approx(np.array(estimate), abs=0.0101)
+
+
+@pytest.mark.parametrize("name", ["random", "bayes"])
+def test_readers_of_the_true_codes_reach_informed(name):
+    for pack in [make_pack(ICE, "easy", "dev", i, 3) for i in range(4)]:
+        assert life(pack, name, pack.domain.oracle_context(pack.world, "natural")) == [1.0] * 3
+
+
+def test_notes_carry_what_bayes_knows_about_codes_to_a_new_bayes():
+    assert last_rewards(ICE, "easy", 20) == (1.0, 1.0)
+    noted, whole = last_rewards(EXAMPLES[0], "easy", 20)
+    assert noted > whole - 0.2  # .05 on many packs
+
+
+def test_notes_on_a_slippery_lake_carry_the_posterior():
+    for pack in [make_pack(EXAMPLES[0], "easy", "dev", i, 2) for i in range(5)]:
+        old, new = (pack.domain.policy("bayes", pack.world) for _ in range(2))
+        for task in pack.tasks:
+            play(old, task)
+        new.read(pack.domain.note(old.notes("natural").values(), "natural"))
+        assert new.weights == pytest.approx(old.weights, abs=0.1)
+
+
+def test_bayes_trusts_outcomes_over_claims_about_codes():
+    pack = make_pack(ICE, "easy", "dev", 2, 6)
+    policy = pack.domain.policy("bayes", pack.world)
+    policy.read(pack.domain.oracle_context(pack.domain.twin(pack.world, stream("twin")), "natural"))
+    for task in pack.tasks:
+        play(policy, task)
+    assert tuple(policy.orders[policy.weights.argmax()]) == pack.world.hidden
+
+
+def test_random_draws_from_the_codes_that_are_not_claimed():
+    pack = make_pack(ICE, "easy", "dev", 0, 1)
+    view, hidden = pack.tasks[0].env().view, pack.world.hidden
+    best = pack.domain.policy("informed", pack.world).best(view)
+    code = hidden.index(best)
+    claims = [*pack.domain.claims(pack.world, "natural").values()]
+
+    def chosen(context):
+        policy = pack.domain.policy("random", pack.world)
+        policy.read(context)
+        return {int(policy.act(view)[8]) - 1 for _ in range(100)}
+
+    assert chosen(claims[code]) == {code}
+    assert chosen(claims[code - 1]) == {0, 1, 2, 3} - {(code - 1) % 4}
+    assert chosen("") == {0, 1, 2, 3}
+
+
+contexts = st.text(max_size=80) | st.lists(
+    st.sampled_from(["code 1 is ", "left", "up", "2", " ", "not known for certain, so far:", "0.50", "\n"]), max_size=20
+).map("".join)
+
+
+@given(contexts)
+def test_any_context_about_codes_can_be_read_and_played_from(context):
+    pack = make_pack(ICE, "easy", "dev", 0, 1)
+    for name in ("random", "bayes"):
+        policy = pack.domain.policy(name, pack.world)
+        policy.read(context)
+        assert 0 <= play(policy, pack.tasks[0]).reward <= 1
+
+
+@pytest.mark.parametrize(
+    "filler", ["1 ", "1 a", " ", "code 1 is left ", "code 1 is not known for certain, so far:", "."]
+)
+def test_a_huge_context_about_codes_is_read_in_linear_time(filler):
+    pack = make_pack(ICE, "easy", "dev", 0, 1)
+    start = time.process_time()
+    pack.domain.policy("bayes", pack.world).read(filler * (200_000 // len(filler)))
+    assert time.process_time() - start < 2
 
 
 def test_blackjack_hand_is_described():

@@ -41,11 +41,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from codots.core.rng import stream
-from codots.domains.alchemy.book import Book, counted_copies, least_copies, opening_stock, plan
+from codots.domains.alchemy.book import Book, Table, counted_copies, least_copies, opening_stock, plan
 from codots.domains.alchemy.draw import Dials, Rules, draw_book
 from codots.domains.alchemy.env import AlchemyEnv, Order, View, held, render
-from codots.domains.alchemy.notes import claims, write_down
-from codots.domains.alchemy.policies import AdaptivePolicy, Informed, Random
+from codots.domains.alchemy.notes import NOTHING, by_subject, products_of, read_claims, write_claim
+from codots.domains.alchemy.policies import AdaptivePolicy, Informed, Random, guess_recipe
 from codots.domains.base import Env, Rng, Task, World
 from codots.domains.drift import Drift, holds
 from codots.domains.family import Family, Policies
@@ -99,20 +99,35 @@ class Alchemy(Family):
 
     def policies(self, world: World) -> Policies:
         """Return a factory for each scripted policy, by name."""
+        table, dials = holds(world.hidden).table, world.dials
         return {
-            "random": lambda: Random(stream(*world.names, "random")),
+            "random": lambda: Random(table, dials, stream(*world.names, "random")),
             "informed": lambda: Informed(world.hidden),
-            "bayes": lambda: AdaptivePolicy(world.dials, stream(*world.names, "bayes")),
+            "bayes": lambda: AdaptivePolicy(table, dials, stream(*world.names, "bayes")),
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return the whole recipe book as text."""
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the recipes, each by its product. Further recipes of a product are numbered by tier."""
         book: Book = holds(world.hidden)
-        return write_down(book.table, sorted(book.recipes), style)
+        recipes = by_subject(book.table, book.recipes)
+        return {subject: write_claim(book.table, recipe, style) for subject, recipe in recipes.items()}
+
+    def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
+        """Draw a recipe of a product from the prior."""
+        table: Table = holds(world.hidden).table
+        products = products_of(table, subject)
+        product = products[int(rng.random() * len(products))]
+        return write_claim(table, guess_recipe(table, world.dials, product, rng), style)
+
+    def oracle_context(self, world: World, style: str) -> str:
+        """Return the whole recipe book as text, sorted by inputs."""
+        book: Book = holds(world.hidden)
+        return self.note((write_claim(book.table, recipe, style) for recipe in sorted(book.recipes)), style)
 
     def floor(self, task: Task) -> float:
         """Return the mean reward of FLOOR_PLAYS random plays, which are the same on every call."""
-        policy, total = Random(stream(*task.names, "floor")), 0.0
+        table, dials = holds(task.world.hidden).table, task.world.dials
+        policy, total = Random(table, dials, stream(*task.names, "floor")), 0.0
         for _ in range(FLOOR_PLAYS):
             *_, (_, last) = turns(self._env(task, "compact"), policy.act)
             total += last.reward
@@ -141,9 +156,9 @@ class Alchemy(Family):
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
         """Count claimed recipes, each only once. Claims that a pair makes nothing are ignored."""
         book: Book = holds(world.hidden)
-        claimed = claims(book.table, context)
-        right = sum(book.products.get(pair) == product for pair, product in claimed)
-        return right, len(claimed) - right, len(book.recipes)
+        claims = [claim for claim in read_claims(book.table, context) if claim[2] != NOTHING]
+        right = sum(book.products.get((a, b)) == product for a, b, product in claims)
+        return right, len(claims) - right, len(book.recipes)
 
     def draw(self, view: View) -> str:
         """Return the round, the target and the stock as text."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from functools import lru_cache
+from itertools import accumulate
 
-from codots.domains.alchemy.book import Book, Pair, Table, invert_products, ordered, plan
+from codots.domains.alchemy.book import Book, Pair, Recipe, Table, invert_products, ordered, plan
 from codots.domains.alchemy.draw import Dials
 from codots.domains.alchemy.env import View, feasible, write_pair
-from codots.domains.alchemy.notes import claims
+from codots.domains.alchemy.notes import Claimed, by_subject, read_context, write_claim, write_failures
 from codots.domains.base import Rng, Step
 
 INPUT_WEIGHT = 0.2
@@ -15,17 +17,32 @@ INPUT_WEIGHT = 0.2
 
 
 class Random:
-    """Policy that draws uniformly from the feasible pairs."""
+    """Policy that draws uniformly from the feasible pairs.
 
-    def __init__(self, rng: Rng) -> None:
-        self.rng = rng
+    If it has read a context, it follows a shortest plan of the claimed recipes if there is one, and otherwise draws
+    from the pairs that are not claimed to make nothing. It drops a recipe that fails.
+    """
+
+    def __init__(self, table: Table, dials: Dials, rng: Rng) -> None:
+        self.table, self.dials, self.rng = table, dials, rng
+        self.claimed = Claimed()
 
     def act(self, view: View) -> str:
+        products = self.claimed.products
+        if view.pair is not None and products.get(view.pair) != view.made:
+            products.pop(view.pair, None)
+        if planned := plan(invert_products(products), view.stock, view.target, view.limited):
+            return write_pair(planned[0], products[planned[0]], view)
         pairs = feasible(view)
+        pairs = [pair for pair in pairs if pair not in self.claimed.dead] or pairs
         return write_pair(pairs[int(self.rng.random() * len(pairs))], None, view)
 
     def end(self, step: Step) -> None:
         """Ignore the outcome; this policy does not learn."""
+
+    def read(self, context: str) -> None:
+        """Read which pair makes what."""
+        self.claimed = read_context(self.table, context, self.dials.recipes[1])
 
 
 class Informed:
@@ -54,12 +71,14 @@ class AdaptivePolicy:
     keeps only what the current task has shown.
     """
 
-    def __init__(self, dials: Dials, rng: Rng) -> None:
-        self.dials, self.rng = dials, rng
+    def __init__(self, table: Table, dials: Dials, rng: Rng) -> None:
+        self.table, self.dials, self.rng = table, dials, rng
         self.products: dict[Pair, int] = {}
-        """The known product of each pair."""
+        """The product of each pair, as observed, or as read if no observation contradicts it."""
         self.dead: set[Pair] = set()
-        """Pairs known to make nothing."""
+        """Pairs that make nothing."""
+        self.seen: set[Pair] = set()
+        """Pairs observed, and not only read about."""
         self.shown: dict[Pair, int | None] = {}
         """What pairs have made in this task, if the book may change."""
 
@@ -79,27 +98,50 @@ class AdaptivePolicy:
         self._remember(step.view)
         self.shown = {}
 
-    def read_claims(self, table: Table, context: str) -> None:
-        """Store the recipes that a context claims. A recipe is kept until an attempt contradicts it."""
-        self.products |= dict(claims(table, context))
+    def read(self, context: str) -> None:
+        """Read which pair makes what. What is known already has priority."""
+        told = read_context(self.table, context, self.dials.recipes[1])
+        self.products = {p: e for p, e in told.products.items() if p not in self.dead} | self.products
+        self.dead |= told.dead - self.products.keys()
 
-    def _notice_change(self, view: View) -> None:
-        """Forget what can only have been true before a change."""
-        if view.pair is None or self.dials.change is None:
-            return
-        self.shown[view.pair] = view.made
-        known = view.pair in self.products or view.pair in self.dead
-        if known and self.products.get(view.pair) != view.made:
-            self.products = {pair: made for pair, made in self.shown.items() if made is not None}
-            self.dead = self.shown.keys() - self.products.keys()
+    def notes(self, style: str) -> dict[str, str]:
+        """Return the known recipes. The line of an unknown product lists pairs that need not be tried for it."""
+        recipes: list[Recipe] = [(a, b, product) for (a, b), product in self.products.items()]
+        notes = {s: write_claim(self.table, recipe, style) for s, recipe in by_subject(self.table, recipes).items()}
+        for tier, elements in enumerate(self.table.tiers[1:]):
+            dead = sorted(pair for pair in self.dead if self.table.tier[pair[1]] == tier)
+            unknown = [e for e in elements if self.table.words[e] not in notes]
+            for i, e in enumerate(unknown):
+                if dead[i :: len(unknown)]:
+                    notes[self.table.words[e]] = write_failures(self.table, dead[i :: len(unknown)], style)
+        return notes
 
     def _remember(self, view: View) -> None:
-        self._notice_change(view)
-        if view.pair is not None and view.made is not None:
-            self.products[view.pair] = view.made
-        elif view.pair is not None:
-            self.products.pop(view.pair, None)
-            self.dead.add(view.pair)
+        pair, made = view.pair, view.made
+        if pair is None:
+            return
+        self._notice_change(pair, made)
+        self.seen.add(pair)
+        if made is None:
+            self.products.pop(pair, None)
+            self.dead.add(pair)
+            return
+        self.dead.discard(pair)
+        self.products[pair] = made
+        rivals = {pair for pair, product in self.products.items() if product == made}
+        if len(rivals & self.seen) >= self.dials.recipes[1]:  # the product has no further recipes
+            for rival in rivals - self.seen:
+                del self.products[rival]
+
+    def _notice_change(self, pair: Pair, made: int | None) -> None:
+        """Forget what can only have been true before a change."""
+        if self.dials.change is None:
+            return
+        self.shown[pair] = made
+        if (pair in self.products or pair in self.dead) and self.products.get(pair) != made:
+            self.products = {pair: made for pair, made in self.shown.items() if made is not None}
+            self.dead = self.shown.keys() - self.products.keys()
+            self.seen = set(self.shown)
 
     def _worth(self, view: View) -> dict[Pair, float]:
         """Return the expected worth of trying each pair, computed from the target down."""
@@ -141,6 +183,18 @@ def prior(table: Table, dials: Dials, tier: int) -> tuple[tuple[Pair, float], ..
             for b in table.tiers[low]:
                 chances[ordered(a, b)] = cross / len(upper) / len(lower) / len(table.tiers[low])
     return tuple(chances.items())
+
+
+def guess_recipe(table: Table, dials: Dials, product: int, rng: Rng) -> Recipe:
+    """Draw a recipe of a product from the prior."""
+    pairs, chances = _cumulative(table, dials, table.tier[product])
+    return (*pairs[min(bisect(chances, rng.random()), len(pairs) - 1)], product)
+
+
+@lru_cache(maxsize=256)
+def _cumulative(table: Table, dials: Dials, tier: int) -> tuple[list[Pair], list[float]]:
+    pairs, chances = zip(*prior(table, dials, tier), strict=True)
+    return list(pairs), list(accumulate(chances))
 
 
 class _Needs:

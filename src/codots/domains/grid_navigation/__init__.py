@@ -36,7 +36,7 @@ Version history:
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +44,12 @@ from codots.core.rng import stream
 from codots.domains.base import Env, Rng, Task, World
 from codots.domains.family import Family, Policies
 from codots.domains.grid_navigation.env import Dials, GridEnv, Rules, draw, rules_text
-from codots.domains.grid_navigation.ground import UNKNOWN, Cell, Ground, Trip, draw_ground, draw_trip, name, read_name
-from codots.domains.grid_navigation.policies import AdaptivePolicy, Informed, Random
+from codots.domains.grid_navigation.ground import TOP, UNKNOWN, Ground, Trip, draw_ground, draw_trip, name, read_name
+from codots.domains.grid_navigation.notes import read_claims, write_claim, write_rows
+from codots.domains.grid_navigation.policies import AdaptivePolicy, Informed, Random, Reading
 from codots.domains.grid_navigation.route import reference_costs
 from codots.domains.registry import register
 
-CLAIM = re.compile(r"\b([a-p](?:[1-9]|1[0-6]))(?: ?[=:] ?| costs? | is )(\d\d?)\b", re.I | re.A)
 TOLERANCE = 5
 """Maximum error of a claimed cost that counts as right. Such costs are close enough for planning."""
 
@@ -106,18 +106,26 @@ class GridNavigation(Family):
 
     def policies(self, world: World) -> Policies:
         """Return a factory for each scripted policy, by name."""
+        side = world.hidden.side
         return {
-            "random": lambda: Random(stream(*world.names, "random")),
+            "random": lambda: Reading(side, Random(stream(*world.names, "random"))),
             "informed": lambda: Informed(world.hidden),
-            "bayes": lambda: AdaptivePolicy(Random(stream(*world.names, "bayes"))),
+            "bayes": lambda: AdaptivePolicy(side, Random(stream(*world.names, "bayes"))),
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return the true map as text. The natural style has one line per row."""
-        ground: Ground = world.hidden
-        cells = [f"{name(cell, ground.side)}={cost}" for cell, cost in enumerate(ground.costs)]
-        rows = [" ".join(cells[i : i + ground.side]) for i in range(0, len(cells), ground.side)]
-        return " ".join(rows) if style == "compact" else "\n".join(["Costs of entering cells:", *rows])
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the cost of each cell."""
+        side = world.hidden.side
+        return {name(cell, side): write_claim(cell, cost, side) for cell, cost in enumerate(world.hidden.costs)}
+
+    def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
+        """Draw a cost from 0 to 99, low costs more often, as maps have wide valleys."""
+        cell = read_name(subject, world.hidden.side)
+        return write_claim(cell or 0, round(TOP * rng.random() ** 2), world.hidden.side)
+
+    def note(self, claims: Iterable[str], style: str) -> str:
+        """Return a context that makes these claims. The natural style has one line per row."""
+        return super().note(claims, style) if style == "compact" else write_rows(claims)
 
     def floor(self, task: Task) -> float:
         """Return the reward at the expected mean cost of random moves to the goal."""
@@ -137,19 +145,13 @@ class GridNavigation(Family):
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
         """Count claims of the form `cell ... cost`. Repeated claims count each time. Cells off the grid are wrong."""
         ground: Ground = world.hidden
-        claims = [(read_name(cell, ground.side), int(cost)) for cell, cost in CLAIM.findall(context)]
+        claims = read_claims(context, ground.side)
         right = sum(cell is not None and abs(ground.costs[cell] - cost) <= TOLERANCE for cell, cost in claims)
         return right, len(claims) - right, len(ground.costs)
 
     def draw(self, view: Any) -> str:
         """Return the grid as text."""
         return draw(view)
-
-
-def read_claims(context: str, side: int) -> dict[Cell, int]:
-    """Return the cost that a context claims for each cell. A later claim overrides an earlier one."""
-    claims = ((read_name(cell, side), int(cost)) for cell, cost in CLAIM.findall(context))
-    return {cell: cost for cell, cost in claims if cell is not None}
 
 
 def _blank_map(ground: Ground) -> bytearray:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from codots.domains.base import Rng, Step
 from codots.domains.grid_navigation.env import View, write_move
-from codots.domains.grid_navigation.ground import UNKNOWN, Cell, Ground, Ints
+from codots.domains.grid_navigation.ground import UNKNOWN, Cell, Ground, Ints, name
+from codots.domains.grid_navigation.notes import read_costs, write_claim
 from codots.domains.grid_navigation.route import best_route, in_reach, moves
 
 
@@ -54,25 +53,44 @@ class Informed(Planner):
         """Ignore the outcome; the map is already known."""
 
 
-class AdaptivePolicy(Planner):
-    """Policy that remembers all costs seen in the life and assumes their mean for all other cells.
+class Reading(Planner):
+    """Policy that plans with the costs that a context claims, and assumes their mean for all other cells.
 
-    It moves at random until it has seen a cost.
+    It moves at random if it has read no cost.
     """
 
-    def __init__(self, random: Random, known: Mapping[Cell, int] | None = None) -> None:
-        self.random, self.known = random, dict(known or {})
+    def __init__(self, side: int, random: Random) -> None:
+        self.side, self.random = side, random
+        self.known: dict[Cell, int] = {}
 
     def act(self, view: View) -> str:
-        self._remember(view)
         return super().act(view) if self.known else self.random.act(view)
 
     def costs(self, view: View) -> Ints:
         mean = round(sum(self.known.values()) / len(self.known))
-        return np.array([self.known.get(cell, mean) for cell in range(view.trip.side**2)], dtype=np.int64)
+        return np.array([self.known.get(cell, mean) for cell in range(self.side**2)], dtype=np.int64)
+
+    def end(self, step: Step) -> None:
+        """Ignore the outcome; this policy does not learn."""
+
+    def read(self, context: str) -> None:
+        """Read the costs of cells. What is known already has priority."""
+        self.known = read_costs(context, self.side) | self.known
+
+
+class AdaptivePolicy(Reading):
+    """Policy that also remembers all costs seen in the life. They override costs that it has read."""
+
+    def act(self, view: View) -> str:
+        self._remember(view)
+        return super().act(view)
 
     def end(self, step: Step) -> None:
         self._remember(step.view)
+
+    def notes(self, style: str) -> dict[str, str]:
+        """Return the costs of all cells that were seen or read about."""
+        return {name(c, self.side): write_claim(c, cost, self.side) for c, cost in sorted(self.known.items())}
 
     def _remember(self, view: View) -> None:
         self.known.update((cell, cost) for cell, cost in enumerate(view.known) if cost != UNKNOWN)

@@ -44,9 +44,10 @@ from codots.domains.registry import register
 from codots.domains.terminal import archives, files, network  # noqa: F401, these modules register commands
 from codots.domains.terminal.env import Dials, Rules, TerminalEnv, render, split_side, turns
 from codots.domains.terminal.kinds import Scene
-from codots.domains.terminal.policies import AdaptivePolicy, OneLinePolicy, Random
+from codots.domains.terminal.notes import QUIRKS, draw_value, read_claims, write_claim
+from codots.domains.terminal.policies import AdaptivePolicy, OneLinePolicy, Random, Reading
 from codots.domains.terminal.shell import Behavior
-from codots.domains.terminal.site import BIN, TOOLS, Site, claims, describe, draw_site, other_seed, truth
+from codots.domains.terminal.site import BIN, TOOLS, Site, draw_site, other_seed, truth
 from codots.domains.terminal.tasks import Brief, draw_brief, draw_face
 
 SYSTEMS = {"windows": "Windows", "macos": "macOS", "linux": "Linux"}
@@ -101,18 +102,30 @@ class Terminal(Family):
 
     def policies(self, world: World) -> Policies:
         """Return a factory for each scripted policy, by name."""
-        hidden = self.rules.hidden
+        dials = world.dials
+        if not self.rules.hidden:
+            return {
+                "random": lambda: Random(stream(*world.names, "random")),
+                "informed": lambda: OneLinePolicy(try_plain_name=False),
+                "bayes": lambda: OneLinePolicy(try_plain_name=True),
+            }
         return {
-            "random": lambda: Random(stream(*world.names, "random")),
-            "informed": lambda: (
-                AdaptivePolicy.informed(world.dials, world.hidden) if hidden else OneLinePolicy(try_plain_name=False)
-            ),
-            "bayes": lambda: AdaptivePolicy(world.dials) if hidden else OneLinePolicy(try_plain_name=True),
+            "random": lambda: Reading(dials, stream(*world.names, "random")),
+            "informed": lambda: AdaptivePolicy.informed(dials, world.hidden),
+            "bayes": lambda: AdaptivePolicy(dials),
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return the hidden settings as text, or in v0 the quirks of the simulator."""
-        return describe(world.hidden)
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the values of the hidden settings, or in v0 the quirks of the simulator, which no policy reads."""
+        if not self.rules.hidden:
+            return {f"quirk {i}": line for i, line in enumerate(QUIRKS.splitlines())}
+        return {setting: write_claim(setting, value) for setting, value in truth(world.hidden).items()}
+
+    def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
+        """Draw a claim about a setting. In v0, where nothing is hidden, it is true."""
+        if not self.rules.hidden:
+            return self.claims(world, style)[subject]
+        return write_claim(subject, draw_value(subject, world.dials, rng))
 
     def ceiling(self, task: Task) -> float:
         """Return the reward of the shortest plan."""
@@ -135,7 +148,7 @@ class Terminal(Family):
         if not self.rules.hidden:
             return None
         true = truth(world.hidden)
-        right = [true.get(subject) == value for subject, value in claims(context)]
+        right = [true.get(subject) == value for subject, value in read_claims(context)]
         return sum(right), len(right) - sum(right), len(true)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from codots.domains.base import Rng, Step
 from codots.domains.terminal.env import Dials, View, with_ssh, write_line
 from codots.domains.terminal.kinds import PlanStep, Scene
+from codots.domains.terminal.notes import (
+    draw_value,
+    read_names,
+    read_settings,
+    settings,
+    write_claim,
+    write_unknown,
+)
 from codots.domains.terminal.shell import help_text
-from codots.domains.terminal.site import BIN, NAMINGS, ROOTS, TOOLS, TRANSFERS, Claim, Site, truth
+from codots.domains.terminal.site import BIN, LOCAL_NAMES, ROOTS, TOOLS, TRANSFERS, Site, site_of, truth
 from codots.domains.terminal.tasks import Brief, kind_of
 
 COMMANDS = (
@@ -37,6 +45,34 @@ class Random:
         """Ignore the outcome."""
 
 
+class Reading(Random):
+    """Policy that follows the plan with the settings that a context claims, and draws the others.
+
+    After a plan that fails it draws again. It runs random commands if it has read no context.
+    """
+
+    def __init__(self, dials: Dials, rng: Rng) -> None:
+        super().__init__(rng)
+        self.dials = dials
+        self.claims: dict[str, str] | None = None
+        self.facts: dict[str, str] = {}
+        """The claimed and the drawn settings that the plan is made for."""
+        self.plan: list[PlanStep] = []
+
+    def act(self, view: View) -> str:
+        if self.claims is None:
+            return super().act(view)
+        if view.used == 0 or not self.plan:
+            drawn = {s: draw_value(s, self.dials, self.rng) for s in settings(self.dials) if s not in self.claims}
+            self.facts = self.claims | drawn
+            self.plan = with_ssh(Scene(view.brief, site_of(self.facts), real=True).plan, view.side, view.brief)
+        return write_line(" ".join(command_words(self.plan.pop(0), self.facts)), "On with the task.")
+
+    def read(self, context: str) -> None:
+        """Read the settings of the server."""
+        self.claims = read_settings(context, self.dials)
+
+
 def words(brief: Brief) -> list[str]:
     """Return the words that random commands use: names, paths, addresses and the file mode of a task, `-r` and `.`."""
     paths = [f"{brief.home}/{brief.folder}", f"{brief.home}/{brief.beside}", brief.there or "/srv", brief.yonder]
@@ -60,26 +96,31 @@ class OneLinePolicy:
         if self.try_plain_name and brief.kind == "pack_upload" and view.used == 0:
             brief = replace(brief, archive="archive." + kind_of(brief.archive))
         plan = with_ssh(Scene(brief, Site(), real=False).plan, view.side, brief)
-        return write_line(" && ".join(" ".join(command_words(step, "scp")) for step in plan))
+        return write_line(" && ".join(" ".join(command_words(step, {})) for step in plan))
 
     def end(self, step: Step) -> None:
         """Ignore the outcome. Retries are free."""
 
 
-def command_words(step: PlanStep, transfer: str) -> list[str]:
-    """Return the words of a command of a plan. The tool `send` becomes `transfer`."""
-    return [transfer if step[1] == "send" else step[1], *step[2:]]
+def command_words(step: PlanStep, facts: Mapping[str, str]) -> list[str]:
+    """Return the words of a command of a plan, with the names that the tools have on a server with these settings."""
+    side, tool, *rest = step
+    if tool == "send":
+        tool = facts.get("transfer", TRANSFERS[0])
+    return [facts.get(tool, tool) if side == "remote" else tool, *rest]
 
 
 @dataclass
 class Knowledge:
-    """What is known for certain about a server. Unknown settings are absent."""
+    """What is known about a server. Unknown settings are absent."""
 
     dials: Dials
     facts: dict[str, str] = field(default_factory=dict)
-    """Local name by standard tool, and the values of `root`, `naming` (the name of X.txt) and `transfer`."""
+    """Values of settings, as in `truth`."""
     names: list[str] = field(default_factory=list)
     """Local names on the server. Empty until a listing has shown them."""
+    read: set[str] = field(default_factory=set)
+    """Settings whose value comes from a context and was not observed."""
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -92,16 +133,21 @@ class Knowledge:
         return [name for name in self.names if name not in self.facts.values()]
 
     def learn(self, subject: str, value: str) -> None:
-        """Store a fact. If one tool and one local name then remain, match them too."""
+        """Store an observed fact. If one tool and one local name then remain, match them too."""
+        self.forget({other for other, known in self.facts.items() if known == value})
         self.facts[subject] = value
+        self.read.discard(subject)
         open_tools = [tool for tool in self.hidden if tool not in self.facts]
         if len(open_tools) == 1 and len(self.unassigned) == 1:
             self.facts[open_tools[0]] = self.unassigned[0]
+            self.read.update(open_tools if self.read else ())
 
-    def site(self) -> Site:
-        """Return a server with the known root and naming rule, or with arbitrary ones if they are unknown."""
-        naming = next((n for n in NAMINGS if n("X.txt") == self.facts.get("naming")), NAMINGS[0])
-        return Site(root=self.facts.get("root", ROOTS[0]), naming=naming)
+    def forget(self, subjects: set[str]) -> bool:
+        """Drop facts unless they were observed. Return whether any were dropped."""
+        dropped = subjects & self.read
+        self.read -= dropped
+        self.facts = {subject: value for subject, value in self.facts.items() if subject not in dropped}
+        return bool(dropped)
 
     def read_listing(self, output: str) -> None:
         """Learn from the output of `ls` on several folders. The root is the folder with the index page."""
@@ -110,6 +156,7 @@ class Knowledge:
             names = rest.split()
             if path == BIN:
                 self.names = names
+                self.forget({tool for tool in self.hidden if self.facts.get(tool) not in names})
             index = [name for name in names if "index" in name]
             if index and path in ROOTS:
                 self.learn("root", path)
@@ -124,23 +171,42 @@ class AdaptivePolicy:
     remaining commands on `--help`.
     """
 
-    def __init__(self, dials: Dials, claims: Iterable[Claim] = ()) -> None:
+    def __init__(self, dials: Dials) -> None:
         self.known = Knowledge(dials)
-        for subject, value in claims:
-            self.known.facts.setdefault(subject, value)
         self.asked: str | None = None
-        """What the last line tries to learn: `ls` for folders, `send` for transfers, or the name given to `--help`."""
+        """What the last line tests: `ls` for folders, `send` for transfers, a name given to `--help`, or a tool."""
         self.done = 0
         """Number of commands of the plan that have been run."""
+        self.guessed = False
+        """Whether a guessed name was tried on this task. If so, later failures say nothing about what was read."""
 
     @classmethod
     def informed(cls, dials: Dials, site: Site) -> AdaptivePolicy:
         """Return a policy that knows every hidden setting."""
-        return cls(dials, truth(site).items())
+        policy = cls(dials)
+        policy.known.facts = truth(site)
+        return policy
+
+    def read(self, context: str) -> None:
+        """Read the settings of the server and the local names. What is known already has priority."""
+        known = self.known
+        claims = read_settings(context, known.dials)
+        known.read |= claims.keys() - known.facts.keys()
+        known.facts = claims | known.facts
+        known.names = known.names or read_names(context, known.dials)
+
+    def notes(self, style: str) -> dict[str, str]:
+        """Return the known settings. The line of an unknown tool has a local name that no known tool has."""
+        facts, unknown = self.known.facts, [tool for tool in self.known.hidden if tool not in self.known.facts]
+        lines = {tool: write_unknown(name) for tool, name in zip(unknown, self.known.unassigned, strict=False)}
+        lines |= {setting: write_claim(setting, value) for setting, value in facts.items()}
+        return {setting: lines[setting] for setting in settings(self.known.dials) if setting in lines}
 
     def act(self, view: View) -> str:
         self._update(view)
-        plan = with_ssh(Scene(view.brief, self.known.site(), real=True).plan[self.done :], view.side, view.brief)
+        plan = with_ssh(
+            Scene(view.brief, site_of(self.known.facts), real=True).plan[self.done :], view.side, view.brief
+        )
         needed = {step[1] for step in plan if step[0] == "remote"} & set(self.known.hidden) - set(self.known.facts)
         lost = not {"root", "naming"} <= set(self.known.facts) or (needed and not self.known.names)
         if lost and view.side == "remote":
@@ -153,7 +219,7 @@ class AdaptivePolicy:
 
     def end(self, step: Step) -> None:
         self._update(step.view)
-        self.done = 0
+        self.done, self.guessed = 0, False
 
     def _list_places(self) -> str:
         self.asked = "ls"
@@ -164,10 +230,10 @@ class AdaptivePolicy:
         return write_line(f"{name} --help", "What does this one do?")
 
     def _next_command(self, step: PlanStep, names: list[str]) -> str:
-        tool, *words = command_words(step, self.known.facts.get("transfer", TRANSFERS[0]))
+        tool, *words = command_words(step, self.known.facts)
+        self.asked = step[1] if step[0] == "remote" or step[1] == "send" else None
         if step[0] == "remote" and tool in self.known.hidden:
-            tool = self.known.facts.get(tool) or (names[0] if names else tool)
-        self.asked = "send" if step[1] == "send" else None
+            tool, self.asked, self.guessed = names[0] if names else tool, None, True
         self.done += step[1] not in ("ssh", "exit")
         return write_line(" ".join([tool, *words]), "On with the task.")
 
@@ -179,8 +245,24 @@ class AdaptivePolicy:
             refused = "protocol" in view.output
             tool = view.line.split()[0]
             self.known.learn("transfer", TRANSFERS[tool == "scp"] if refused else tool)
-            self.done -= refused
+            self.done -= refused or self._doubt("transfer", view)
+        elif asked in LOCAL_NAMES:
+            standard = next((tool for tool in self.known.hidden if view.output == help_text(tool, asked)), None)
+            if standard:
+                self.known.learn(standard, asked)
+            else:
+                self.known.names = []  # the context was wrong about the local names
         elif asked is not None:
-            for tool in self.known.hidden:
-                if view.output == help_text(tool, asked):
-                    self.known.learn(tool, asked)
+            self.done -= self._doubt(asked, view)
+
+    def _doubt(self, tool: str, view: View) -> bool:
+        """Forget what a context claims if the last command failed. Return whether to run the command again.
+
+        A command of a plan prints something only if it fails.
+        """
+        if self.guessed or not view.output:
+            return False
+        if "command not found" in view.output:
+            self.known.names = []
+            return self.known.forget({tool})
+        return self.known.forget({"root", "naming"}) or self.known.forget({tool})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from codots.domains.base import Rng
@@ -50,6 +49,8 @@ class Naming:
 
 
 NAMINGS = tuple(Naming(mark, joint, front) for mark in MARKS for joint in "-_" for front in (True, False))
+BY_EXAMPLE = {naming("X.txt"): naming for naming in NAMINGS}
+"""Naming rules by the name that they give to X.txt."""
 
 
 @dataclass(frozen=True)
@@ -91,51 +92,19 @@ def draw_site(rng: Rng, roots: int, hidden: int) -> Site:
     )
 
 
-def describe(site: Site) -> str:
-    """Return the hidden settings as text, or the quirks of v0 if nothing is hidden."""
-    if site.naming is None:
-        return QUIRKS
-    lines = [f"`{local}` is the local name of `{standard}`" for local, standard in site.tools]
-    lines.append(f"the document root is {site.root}")
-    lines.append(f"under it, a file X.txt is named {site.server_name('X.txt')}")
-    lines.append(f"{site.transfer} works, the other one does not")
-    return "\n".join(f"- {line}" for line in lines)
-
-
-QUIRKS = """\
-- an archive of a folder belongs beside the folder; one to upload is named like the folder, with the ending of its kind
-- `ssh user@host` first, then the commands, then `exit`: a command on the ssh line is ignored
-- `tar` has no -C and unpacks where you stand: cd first; `unzip -d` works
-- write paths in full: on Windows without quotes, in scp without ~; `ren` takes a full new path
-- chmod wants three digits; no pipes, no redirection, no wildcards; the target folder of scp, cp and mv has to exist"""
-
-NAME = re.compile(r"\b(?:" + "|".join(LOCAL_NAMES) + r")\b")
-TOOL = re.compile(r"\b(?:" + "|".join(TOOLS) + r")\b")
-ROOT = re.compile(r"\broot\b(?:[ :=`*'\"]{1,5}(?!not\b)[a-z]{1,12}){0,4}[ :=`*'\"]{1,5}(/[\w/-]{1,40}\w)", re.I)
-_MARKS = "|".join(MARKS)
-MARK = re.compile(rf"(?<![\w/-])(?:({_MARKS})([-_])[A-Za-z]{{1,20}}(?=\.)|[A-Za-z]{{1,20}}([-_])({_MARKS})(?=\.))")
-WORKS = re.compile(r"\b(scp|rsync)\b[` ]{1,3}(works|is broken|does not work|fails)")
-
-Claim = tuple[str, str]
-"""Subject (a standard tool, `root`, `naming` or `transfer`) and claimed value."""
-
-
-def claims(context: str) -> Iterator[Claim]:
-    """Yield all claims of a context line by line, including repeated claims."""
-    for line in context.splitlines():
-        for local, standard in zip(NAME.findall(line), TOOL.findall(line), strict=False):
-            yield standard, local
-        yield from (("root", path) for path in ROOT.findall(line))
-        for front, joint, other, mark in MARK.findall(line):
-            yield "naming", Naming(front or mark, joint or other, bool(front))("X.txt")
-        for tool, how in WORKS.findall(line):
-            yield "transfer", tool if how == "works" else TRANSFERS[tool == "scp"]
-
-
 def truth(site: Site) -> dict[str, str]:
-    """Return the true value of each subject."""
+    """Return the values of all hidden settings.
+
+    They are the local name of each renamed tool, by its standard name, and `root`, `naming` (the name of X.txt) and
+    `transfer`.
+    """
     facts = {standard: local for local, standard in site.tools}
     return facts | {"root": site.root, "naming": site.server_name("X.txt"), "transfer": site.transfer}
+
+
+def site_of(facts: Mapping[str, str]) -> Site:
+    """Return a server with these values of `root` and `naming`. Missing values are arbitrary."""
+    return Site(root=facts.get("root", ROOTS[0]), naming=BY_EXAMPLE.get(facts.get("naming", ""), NAMINGS[0]))
 
 
 def other_seed(site: Site, rng: Rng) -> Site:

@@ -32,13 +32,13 @@ Version history:
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from codots.core.rng import digest, stream
 from codots.domains.base import Domain, Env, Rng, Task, World
 from codots.domains.bridges.gymnasium.env import CodedEnv, Start, View, codes, render
 from codots.domains.bridges.gymnasium.model import model_of, zero_of
+from codots.domains.bridges.gymnasium.notes import read_claims, write_claim
 from codots.domains.bridges.gymnasium.policies import AdaptivePolicy, Informed, Random
 from codots.domains.bridges.gymnasium.upstream import Spec, draw_board, find_spec, open_env, plain
 from codots.domains.family import Family, Policies
@@ -111,15 +111,19 @@ class Gymnasium(Family):
         """Return a factory for each scripted policy, by name."""
         turns = self._turns(world.dials)
         return {
-            "random": lambda: Random(self.rules, stream(*world.names, "random")),
+            "random": lambda: Random(self.rules, turns, stream(*world.names, "random")),
             "informed": lambda: Informed(self.rules, turns, world.hidden),
             "bayes": lambda: AdaptivePolicy(self.rules, turns, stream(*world.names, "bayes")),
         }
 
-    def oracle_context(self, world: World, style: str) -> str:
-        """Return the action of each code as text."""
-        pairs = zip(codes(self.rules), world.hidden, strict=True)
-        return "\n".join(f"- code {code} is {self.rules.names[action]}" for code, action in pairs)
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the action of each code."""
+        pairs = zip(codes(self.rules), enumerate(world.hidden), strict=True)
+        return {code: write_claim(self.rules, *pair) for code, pair in pairs}
+
+    def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
+        """Draw a claim with a uniformly drawn action."""
+        return write_claim(self.rules, int(subject) - 1, int(rng.integers(self.rules.actions)))
 
     def twin(self, world: World, rng: Rng) -> World:
         """Draw another mapping of codes to actions."""
@@ -129,15 +133,9 @@ class Gymnasium(Family):
 
     def facts(self, world: World, context: str) -> tuple[int, int, int]:
         """Count claims of the form `code ... action`. Repeated claims count each time."""
-        names = [name.lower() for name in self.rules.names]
-        claims = [(int(code) - 1, names.index(name.lower())) for code, name in self._claims(context)]
+        claims = read_claims(self.rules, context)
         right = sum(world.hidden[code] == action for code, action in claims)
         return right, len(claims) - right, self.rules.actions
-
-    def _claims(self, context: str) -> list[tuple[str, str]]:
-        names = "|".join(map(re.escape, self.rules.names))
-        pattern = rf"\b([1-{self.rules.actions}])\b(?:\W+(?!(?:{names})\b)[a-z]+){{0,4}}?\W+({names})\b"
-        return re.findall(pattern, context, re.I)
 
     def draw(self, view: View) -> str | None:
         """Return the environment's text rendering, or None if it has none."""

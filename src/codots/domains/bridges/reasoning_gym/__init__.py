@@ -47,9 +47,12 @@ from codots.domains.bridges.reasoning_gym.problems import (
     Problem,
     check_family,
     draw_lot,
+    draw_setting,
     harmless,
+    other_answer,
     score,
     settings,
+    stated_settings,
 )
 from codots.domains.family import Family, Policies, action
 from codots.domains.registry import Bridge
@@ -59,6 +62,8 @@ TRIES = 1000
 """Maximum number of problems drawn to find one of the right split."""
 SHOWN = 1000
 """Maximum characters of an answer shown in a context or to the updater."""
+GUESSES = 16
+"""Number of answers to other problems that guesses are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,10 @@ def shortened(answer: str) -> str:
     return answer if len(answer) <= SHOWN else f"{answer[:SHOWN]}..."
 
 
+def _claim_answer(answer: str) -> str:
+    return f"- an answer: {shortened(answer)}".splitlines()[0]
+
+
 class ReasoningGym(Family):
     """Domain family of one kind of Reasoning Gym problems."""
 
@@ -143,18 +152,36 @@ class ReasoningGym(Family):
 
     def policies(self, world: World) -> Policies:
         """Return a factory for each scripted policy, by name."""
-        levels = (world.dials.least, world.dials.most)
+        levels = self._levels(world)
         return {
             "random": lambda: Random(stream(*world.names, "random"), self.rules, levels),
             "informed": lambda: Informed(self.rules, world.hidden),
             "bayes": lambda: AdaptivePolicy(stream(*world.names, "bayes"), self.rules, levels),
         }
 
+    def claims(self, world: World, style: str) -> dict[str, str]:
+        """Return the settings that differ from the defaults in every world, and the first line of an example answer."""
+        found, (least, most) = settings(self.rules, world.hidden), self._levels(world)
+        stated = [key for key in stated_settings(self.rules, least, most) if key in found]
+        return {key: f"- {key}: {found[key]}" for key in stated} | {"answer": _claim_answer(self._example(world))}
+
+    def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
+        """Draw the value of a setting under other levels, or an answer to a problem of another world."""
+        if subject == "answer":
+            return _claim_answer(other_answer(self.rules, *self._levels(world), int(rng.integers(GUESSES))))
+        return f"- {subject}: {draw_setting(rng, self.rules, subject, *self._levels(world))}"
+
+    def _levels(self, world: World) -> tuple[int, int]:
+        return world.dials.least, world.dials.most
+
+    def _example(self, world: World) -> str:
+        return draw_problem(stream(*world.names, "example"), self.rules, world.hidden).answer
+
     def oracle_context(self, world: World, style: str) -> str:
         """Return the settings and an example answer of this world as text."""
-        example = draw_problem(stream(*world.names, "example"), self.rules, world.hidden)
         lines = [f"- {key}: {value}" for key, value in settings(self.rules, world.hidden).items()]
-        return "\n".join(["Settings of the problems here:", *lines, f"- an answer: {shortened(example.answer)}"])
+        example = f"- an answer: {shortened(self._example(world))}"
+        return "\n".join(["Settings of the problems here:", *lines, example])
 
     def ceiling(self, task: Task) -> float:
         """Return the reward of the family's reference answer."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from codots.core.rng import digest
+from codots.core.rng import digest, stream
 from codots.core.suggest import check_known
 from codots.domains.base import Rng
 from codots.domains.isolation import isolated
@@ -84,13 +84,16 @@ def draw_lot(rng: Rng, name: str, least: int, most: int) -> Lot:
     Levels are capped at the highest level of the attribute. A family that accepts none of the drawn levels, such as
     knight_swap, keeps its default settings.
     """
-    tops, seed = _top_levels(name), int(rng.integers(1 << 31))
-    for _ in range(TRIES if tops else 0):
-        levels = [(attribute, int(rng.integers(min(least, top), min(most, top) + 1))) for attribute, top in tops]
-        lot = Lot(tuple(levels), seed)
+    seed = int(rng.integers(1 << 31))
+    for _ in range(TRIES if _top_levels(name) else 0):
+        lot = Lot(_draw_levels(rng, name, least, most), seed)
         if _dataset(name, lot) is not None:
             return lot
     return Lot((), seed)
+
+
+def _draw_levels(rng: Rng, name: str, least: int, most: int) -> tuple[tuple[str, int], ...]:
+    return tuple((a, int(rng.integers(min(least, top), min(most, top) + 1))) for a, top in _top_levels(name))
 
 
 @lru_cache(maxsize=4096)
@@ -102,9 +105,37 @@ def make_problem(name: str, lot: Lot, number: int) -> Problem | None:
 
 def settings(name: str, lot: Lot) -> dict[str, Any]:
     """Return the settings that differ from the family's defaults, by the family's own names."""
-    config = vars(_dataset(name, lot).config)
+    return _changed(name, vars(_dataset(name, lot).config))
+
+
+def _changed(name: str, config: dict[str, Any]) -> dict[str, Any]:
     plain = _default_config(name)
     return {key: value for key, value in config.items() if key not in ("seed", "size") and value != plain.get(key)}
+
+
+@lru_cache(maxsize=256)
+def stated_settings(name: str, least: int, most: int) -> tuple[str, ...]:
+    """Return the settings that differ from the family's defaults at all levels of this range.
+
+    Each attribute sets its own settings, so one attribute is varied at a time.
+    """
+    low = {attribute: min(least, top) for attribute, top in _top_levels(name)}
+    varied = [low | {a: min(level, top)} for a, top in _top_levels(name) for level in range(least + 1, most + 1)]
+    stated = [_changed(name, _config(name, Lot(tuple(levels.items()), 0))) for levels in (low, *varied)]
+    return tuple(key for key in stated[0] if all(key in other for other in stated))
+
+
+def draw_setting(rng: Rng, name: str, key: str, least: int, most: int) -> Any:
+    """Draw the value of a setting under drawn levels, whether the family accepts them or not."""
+    return _config(name, Lot(_draw_levels(rng, name, least, most), 0))[key]
+
+
+@lru_cache(maxsize=1024)
+def other_answer(name: str, least: int, most: int, number: int) -> str:
+    """Return the answer to a problem, chosen by its number, of a lot that belongs to no world."""
+    lot = draw_lot(stream("reasoning-gym", name, "answers"), name, least, most)
+    problems = (make_problem(name, lot, i) for i in range(number, LOT_SIZE))
+    return next((problem.answer for problem in problems if problem is not None), "")
 
 
 def harmless(name: str, answer: str) -> bool:
@@ -126,20 +157,33 @@ def score(name: str, problem: Problem, answer: str) -> float | None:
 @lru_cache(maxsize=256)
 def _dataset(name: str, lot: Lot) -> Any:
     """Return the dataset under these settings, or None if the settings are incompatible."""
-    from reasoning_gym.factory import CURRICULA, DATASETS
+    from reasoning_gym.factory import DATASETS
 
-    kind, config = DATASETS[name]
-    fixed = {"seed": lot.seed, "size": LOT_SIZE}
     try:
         with isolated(name, lot.seed):
-            if not lot.levels:
-                return kind(config(**fixed))
-            curriculum = CURRICULA[name]()
-            for attribute, level in lot.levels:
-                curriculum.set_attr_level(attribute, level)
-            return kind(curriculum.generate_configuration(fixed))
+            return DATASETS[name][0](_configure(name, lot))
     except (AssertionError, ValueError):
         return None
+
+
+def _configure(name: str, lot: Lot) -> Any:
+    """Return a family's own configuration object."""
+    from reasoning_gym.factory import CURRICULA, DATASETS
+
+    fixed = {"seed": lot.seed, "size": LOT_SIZE}
+    if not lot.levels:
+        return DATASETS[name][1](**fixed)
+    curriculum = CURRICULA[name]()
+    for attribute, level in lot.levels:
+        curriculum.set_attr_level(attribute, level)
+    return curriculum.generate_configuration(fixed)
+
+
+@lru_cache(maxsize=1024)
+def _config(name: str, lot: Lot) -> dict[str, Any]:
+    """Return the settings of a lot, whether the family accepts them or not."""
+    with isolated(name, lot.seed):
+        return dict(vars(_configure(name, lot)))
 
 
 @lru_cache(maxsize=4096)
