@@ -1,6 +1,7 @@
 """Kill a run and fill its disk at random moments, and compare the result with an undisturbed run.
 
     python benchmarks/kills.py --kills 100 --full 100
+    python benchmarks/kills.py --kills 20 --full 0 --recipe recipes/tiny-base.yaml    # imitation, --steps in each stage
 
 Where mounting is permitted, the run is on a small tmpfs, which the script fills to the last byte. Elsewhere on Linux it
 sets the file size limit of the running process to 0. The run must end by itself, with an error code and a one-line
@@ -25,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CODOTS = str(Path(sys.executable).with_name("codots"))
-SETTINGS = ["packs_per_step=4", "group_size=4", "save_every=2", "eval_every=4", "eval_packs=2", "rollout_log_every=1"]
+SAVING = ["save_every=2", "eval_every=4", "eval_packs=2", "rollout_log_every=1"]
 SIZE = "24m"
 
 
@@ -36,8 +37,7 @@ def main() -> None:
     rng = random.Random(args.seed)
     rng.shuffle(faults)
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder)) as disk:
-        scale = [f"preset={args.preset}", f"steps={args.steps}", f"workers={args.workers}"]
-        command = [CODOTS, "train", args.recipe, *scale, *SETTINGS]
+        command = [CODOTS, *what_to_run(args), f"workers={args.workers}", *SAVING]
         undisturbed, disturbed = Path(folder) / "undisturbed", (disk or Path(folder)) / "disturbed"
         start = time.perf_counter()
         subprocess.run([*command, f"run={undisturbed}"], check=True, capture_output=True)
@@ -65,6 +65,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments, not of the run")
     parser.add_argument("--recipe", default="recipes/demo.yaml")
     return parser.parse_args()
+
+
+def what_to_run(args: argparse.Namespace) -> list[str]:
+    """Return the command and the changes that make its recipe small."""
+    recipe = Path(args.recipe).read_text()
+    if "teacher:" in recipe:
+        return ["imitate", args.recipe, *(f"stages.{i}.steps={args.steps}" for i in range(recipe.count("- steps:")))]
+    small = [f"preset={args.preset}", f"steps={args.steps}", "packs_per_step=4", "group_size=4"]
+    return ["train", args.recipe, *small]
 
 
 def disturb(
