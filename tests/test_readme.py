@@ -37,10 +37,15 @@ def commands(page: Path) -> list[str]:
 
 def quick(command: str, folder: Path) -> list[str]:
     """Return the arguments of a command, scaled down to run in seconds."""
-    words = shlex.split(command.replace("runs/", f"{folder}/").replace("lake.parquet", f"{folder}/lake.parquet"))[1:]
+    for written in ("lake.parquet", "lessons.jsonl"):
+        command = command.replace(written, f"{folder}/{written}")
+    words = shlex.split(command.replace("runs/", f"{folder}/"))[1:]
     if words[0] == "train":
         changes = SMALL.split() + ([] if any(w.startswith("run=") for w in words) else [f"run={folder}/other"])
         return words[:2] + changes + words[2:]
+    if words[0] == "imitate":
+        stage = "stages=[{steps: 2, packs_per_step: 2, teacher: skilled}]"
+        return words[:2] + [stage, "workers=1", "eval_packs=2"] + words[2:]
     words = [re.sub(r"^(packs=)?(100|500)$", r"\g<1>4", word) for word in words]
     return words + (["workers=1"] if words[0] == "eval" else [])
 
