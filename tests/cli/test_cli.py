@@ -692,7 +692,7 @@ def test_the_domains_are_a_table_or_json(codots, monkeypatch):
     assert list(found) == domain_ids()
     assert found["frozen-lake-v1"] == {
         "id": "frozen-lake-v1",
-        "presets": ["easy", "hard", "wide", "tiny"],
+        "presets": ["easy", "hard", "wide", "drift", "tiny"],
         "styles": ["natural", "compact"],
         "hidden": "A permutation that maps codes to directions",
         "exact": True,
@@ -870,7 +870,7 @@ def test_ctrl_c_stops_a_check_and_its_workers(home):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
     ) as process:
         signal.signal(signal.SIGINT, before)
-        assert process.stderr.readline() == b"checking alchemy-v1 easy: 0 of 13\n"
+        assert process.stderr.readline() == b"checking alchemy-v1 easy: 0 of 15\n"
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.splitlines()[-1]) == (130, b"", b"codots: stopped")

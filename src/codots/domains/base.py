@@ -252,6 +252,8 @@ class Domain(ABC):
 
     def oracle_context(self, world: World, style: str) -> str:
         """Return the context that an agent would write if it knew the world. By default, it makes all true claims."""
+        if type(self).claims is Domain.claims:  # which are the lines of this context
+            return ""
         return self.note(self.claims(world, style).values(), style)
 
     def floor(self, task: Task) -> float:

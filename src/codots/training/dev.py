@@ -53,7 +53,9 @@ class DevEvaluation:
             for i, pack in enumerate(packs)
         ]
         lives = engine.rollout(jobs, timeout)
-        values = {f"eval/malformed/{kind}": malformed(lives, kind) for kind in ("solve", "update")}
+        values: dict[str, float] = {}
+        if any(life.episodes for life in lives):
+            values |= {f"eval/malformed/{kind}": malformed(lives, kind) for kind in ("solve", "update")}
         scores = []
         size = len(self.arms) * self.count
         for e, (entry, (floor, ceiling)) in enumerate(zip(self.entries, self.bounds, strict=True)):
