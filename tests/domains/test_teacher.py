@@ -123,7 +123,7 @@ def test_the_lake_has_noise_on_its_actions():
     assert type(make_teacher("literate", LAKE).noise) is Noise
 
 
-def test_a_domain_without_readers_has_only_the_form():
+def test_a_domain_without_readers_has_only_the_form(registry):
     domain: Domain = register(Guess())
     task = make_pack(domain.id, next(iter(domain.presets)), "train", 0, 1).tasks[0]
     make_teacher("format", domain).player(task, "", "natural", ())
