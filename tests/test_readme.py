@@ -45,7 +45,7 @@ def quick(command: str, folder: Path) -> list[str]:
         return words[:2] + changes + words[2:]
     if words[0] == "imitate":
         stage = "stages=[{steps: 2, packs_per_step: 2, teacher: skilled}]"
-        return words[:2] + [stage, "workers=1", "eval_packs=2"] + words[2:]
+        return [*words[:2], stage, "workers=1", "eval_packs=2", *words[2:]]
     words = [re.sub(r"^(packs=)?(100|500)$", r"\g<1>4", word) for word in words]
     return words + (["workers=1"] if words[0] == "eval" else [])
 
