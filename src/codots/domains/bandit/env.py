@@ -67,10 +67,7 @@ class BanditEnv:
         self.view = View(shown, style)
 
     def observe(self) -> str:
-        """Return the names of the options, in the natural style as the replies that choose them.
-
-        A small language model copies a whole line of its prompt far better than it puts a name into a given form.
-        """
+        """Return the names of the options, in the natural style as the replies that choose them."""
         style = self.view.style
         replies = [write_option(option, style) for option in self.view.options]
         return " ".join(replies) if style == "compact" else "\n".join(["Reply with one of these lines:", *replies])
