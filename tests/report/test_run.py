@@ -237,4 +237,5 @@ def test_a_run_of_imitation_has_the_worlds_and_steps_of_all_stages(tmp_path):
     assert (run.taught, run.running, run.size) == (True, True, 3)
     assert run.labels == ["frozen-lake-v1:easy/", "frozen-lake-v1:hard/"]
     assert run.world == ["frozen-lake-v1 easy, frozen-lake-v1 hard", "seed 0"]
+    assert "3 of 5 training steps" in build([section(run)])
     assert {"loss", "malformed-dev", "evaluations", "evaluations-1"} <= {figure.name for figure in figures(run)}

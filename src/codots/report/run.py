@@ -99,9 +99,12 @@ class RunRecord:
     @property
     def running(self) -> bool:
         """Whether training has started and the recipe has more steps than were trained so far."""
-        return (
-            0 < self.last_step < sum(int(stage.get("steps", 0)) for stage in self.config.get("stages", [self.config]))
-        )
+        return 0 < self.last_step < self.whole_steps
+
+    @property
+    def whole_steps(self) -> int:
+        """Number of steps of the recipe, over all its stages, or 0 if the recipe does not say."""
+        return sum(int(stage.get("steps", 0)) for stage in self.config.get("stages", [self.config]))
 
     def column(self, name: str) -> list[float]:
         """Return the values of a metric. All of them are NaN if the metric was never written."""
