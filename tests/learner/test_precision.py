@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from codots.learner import score
+from codots.learner import local, score
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
 from tests.learner.stepping import gradient_of, step_on
@@ -38,7 +38,9 @@ def test_half_precision_gradients_are_accumulated_in_full_precision(make_model):
     assert (gradient - one_by_one).norm() < 1e-6 * one_by_one.norm()
 
 
-def test_a_loaded_half_precision_learner_continues_bit_for_bit(make_model, tmp_path):
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_loaded_half_precision_learner_continues_bit_for_bit(make_model, tmp_path, monkeypatch, fused):
+    monkeypatch.setattr(local, "FUSED", 0 if fused else 10**9)
     through, first = half(make_model, lr=1e-4), half(make_model, lr=1e-4)
     batches = [make_batch(seed=seed) for seed in range(4)]
     for batch in batches:
@@ -53,6 +55,22 @@ def test_a_loaded_half_precision_learner_continues_bit_for_bit(make_model, tmp_p
         step_on(second, batch)
     assert torch.equal(second.flat_weights(), through.flat_weights())
     assert torch.equal(flat(second.model), flat(through.model))
+
+
+def test_the_fused_optimizer_takes_the_same_step_and_the_model_uses_its_weights(make_model, monkeypatch):
+    batch, learners = make_batch(), []
+    for least in (10**9, 0):
+        monkeypatch.setattr(local, "FUSED", least)
+        learner = LocalLearner(make_model(), LearnerConfig(warmup_steps=0))
+        before = learner.logprobs(batch)  # layers keep what they computed from their weights
+        step_on(learner, batch)
+        assert learner.logprobs(batch) != before
+        learners.append(learner)
+    plain, fused = learners
+    assert [learner.optimizer.param_groups[0]["fused"] for learner in learners] == [False, True]
+    assert torch.allclose(plain.flat_weights(), fused.flat_weights(), rtol=1e-6, atol=1e-8)
+    for one, other in zip(plain.logprobs(batch), fused.logprobs(batch), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -13,14 +13,12 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.files import writing
 from codots.core.processes import GUARD, UNGUARDED, stop_signals_blocked
 from codots.core.transcript import Sample
 from codots.engine.forkserver import model_processes
-from codots.engine.worker import Plan, Worker, serve_calls
+from codots.engine.worker import Plan, Shared, Worker, as_tensor, serve_calls
 from codots.learner.batch import fair_shares, means
 from codots.learner.lora import ADAPTER, load_adapter, merged, save_adapter
 from codots.model.adapter import CONFIG, Adapted
@@ -69,9 +67,11 @@ class LocalEngine:
         self._thread = SideThread()
         self._awaiting = False  # whether other workers owe a reply
         self._others: list[tuple[Any, Connection]] = []
-        for _ in range(more):
+        self._shared = Shared.of(context, self.first.learner.size, more) if plan.learner and more else []
+        for k in range(more):
             here, there = context.Pipe()
-            process = context.Process(target=serve_calls, args=(there, plan), daemon=True)
+            shared = self._shared[k] if self._shared else None
+            process = context.Process(target=serve_calls, args=(there, plan, shared), daemon=True)
             with stop_signals_blocked():
                 process.start()
             Finalize(None, process.kill, exitpriority=0)  # at exit, multiprocessing would terminate it and wait
@@ -144,8 +144,9 @@ class LocalEngine:
 
     def _optim_step(self) -> dict[str, float]:
         learner = self.first.learner
-        for gradient in self._call_others("take_gradient"):
-            learner.add_gradient(torch.from_numpy(gradient))
+        self._call_others("take_gradient")
+        for shared in self._shared:
+            learner.add_gradient(as_tensor(shared.gradient))
         metrics = learner.optim_step()
         self._share_weights()
         return metrics
@@ -217,8 +218,8 @@ class LocalEngine:
 
     def _share_weights(self) -> None:
         if self._others:
-            weights = self.first.learner.flat_weights().numpy()
-            self._call_others("take_weights", [(weights,)] * len(self._others))
+            self.first.learner.flat_weights(out=as_tensor(self._shared[0].weights))
+            self._call_others("take_weights")
 
     def _serve(self, version: int) -> None:
         self._call_all("serve", [(version,)] * (1 + len(self._others)))
@@ -243,10 +244,10 @@ class LocalEngine:
             raise
         return [first, *receive()]
 
-    def _call_others(self, method: str, shares: Sequence[tuple[Any, ...]] = ()) -> list[Any]:
-        """Call a method of every worker but the first and return the results."""
-        self._send(method, shares or [()] * len(self._others))
-        return self._receive()
+    def _call_others(self, method: str) -> None:
+        """Call a method of every worker but the first."""
+        self._send(method, [()] * len(self._others))
+        self._receive()
 
     def _send(self, method: str, shares: Sequence[tuple[Any, ...]], wants_events: bool = False) -> None:
         for (process, connection), share in zip(self._others, shares, strict=True):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from codots.core.deadline import run_loop
 from codots.core.transcript import Sample
@@ -72,18 +72,43 @@ class Plan:
         return self.learner.lora if self.learner else None
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Memory that a worker process shares with the first worker, because a pipe would copy it several times.
+
+    Both are ctypes arrays of float32, one element per trained weight.
+    """
+
+    gradient: Any
+    """Gradient of this worker, which the first worker adds to its own."""
+    weights: Any
+    """Weights of the first worker, which all others load."""
+
+    @classmethod
+    def of(cls, context: Any, size: int, workers: int) -> list[Shared]:
+        """Allocate memory for processes of a multiprocessing context."""
+        weights = context.RawArray("f", size)
+        return [cls(context.RawArray("f", size), weights) for _ in range(workers)]
+
+
+def as_tensor(array: Any) -> Tensor:
+    """Return a tensor that shares the memory of a ctypes array of float32."""
+    return torch.frombuffer(array, dtype=torch.float32)
+
+
 class Worker:
     """One copy of the model, with its sampler and learner, in one process."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, shared: Shared | None = None) -> None:
         torch.set_num_threads(1)
-        self.plan = plan
+        self.plan, self.shared = plan, shared
         self.model, self.render = load_model(plan.model, plan.place, plan.profile.thinking)
         if plan.lora:
             adapt(self.model, plan.lora)
         if plan.learner:
             temperature = plan.profile.temperature
-            self.learner = LocalLearner(self.model, plan.learner, plan.total_steps, temperature)
+            gradient = as_tensor(shared.gradient) if shared else None
+            self.learner = LocalLearner(self.model, plan.learner, plan.total_steps, temperature, gradient)
             if plan.reference:
                 frozen, render = load_model(plan.reference, plan.place, plan.profile.thinking)
                 if render.tokenizer.get_vocab() != self.render.tokenizer.get_vocab():
@@ -108,24 +133,25 @@ class Worker:
         """Accumulate the gradient of a share of the batch."""
         return self.learner.forward_backward(share, normalizer)
 
-    def take_gradient(self) -> Any:
-        """Return the accumulated gradient as an array, because tensors would be sent by file descriptor."""
-        return self.learner.take_gradient().numpy()
+    def take_gradient(self) -> None:
+        """Leave the accumulated gradient in the shared memory."""
+        self.learner.take_gradient()
 
     def zero_grad(self) -> None:
         """Drop the accumulated gradient."""
         self.learner.zero_grad()
 
-    def take_weights(self, weights: np.ndarray) -> None:
-        """Replace the weights with those of the first worker."""
-        self.learner.set_weights(torch.from_numpy(weights))
+    def take_weights(self) -> None:
+        """Replace the weights with those of the first worker, from the shared memory."""
+        assert self.shared is not None
+        self.learner.set_weights(as_tensor(self.shared.weights))
 
     def serve(self, version: int) -> None:
         """Load the current weights into the sampler as this version."""
         run_loop(self.sampler.load(None, version))
 
 
-def serve_calls(connection: Connection, plan: Plan) -> None:
+def serve_calls(connection: Connection, plan: Plan, shared: Shared | None) -> None:
     """Run the calls of another process until that process closes the connection.
 
     The answers to a call are `("event", arguments)` for each event, if the caller wants them, then `("result", value)`
@@ -136,7 +162,7 @@ def serve_calls(connection: Connection, plan: Plan) -> None:
         connection.send(("event", event))
 
     try:
-        worker = Worker(plan)
+        worker = Worker(plan, shared)
         while True:
             try:
                 method, arguments, wants_events = connection.recv()

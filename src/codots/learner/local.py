@@ -18,6 +18,8 @@ from codots.learner.score import Scorer
 
 BETAS = (0.9, 0.999)
 """Decay rates of AdamW's two moments."""
+FUSED = 10_000_000
+"""Smallest number of trained weights for the fused AdamW. For fewer, the optimizer takes no time that matters."""
 SUMS = (
     "tokens",
     "weight",
@@ -29,20 +31,35 @@ SUMS = (
 class LocalLearner(Scorer):
     """Learner of one causal LM with AdamW."""
 
-    def __init__(self, model: Any, config: LearnerConfig, total_steps: int = 0, temperature: float = 1.0) -> None:
-        """Train this model on samples of this temperature; `total_steps` is for the learning rate decay."""
+    def __init__(
+        self,
+        model: Any,
+        config: LearnerConfig,
+        total_steps: int = 0,
+        temperature: float = 1.0,
+        gradient: Tensor | None = None,
+    ) -> None:
+        """Train this model on samples of this temperature; `total_steps` is for the learning rate decay.
+
+        `gradient` is the flat float32 tensor to accumulate into, such as one that another process reads.
+        """
         super().__init__(model, config, temperature)
         self.total_steps = total_steps
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         """Master weights of the optimizer, in float32 because most updates are too small for half precision."""
-        self._gradient = torch.zeros(sum(p.numel() for p in self.masters), device=self.device)
-        self.optimizer = torch.optim.AdamW(self.masters, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay)
+        self._gradient = torch.zeros(self.size, device=self.device) if gradient is None else gradient
+        self.optimizer = torch.optim.AdamW(self.masters, lr=config.lr, **self._settings())
         self._accumulating = False
         self.steps = 0
         if config.gradient_checkpointing:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})  # the older name is removed in transformers 6
+
+    @property
+    def size(self) -> int:
+        """Number of trained weights."""
+        return sum(p.numel() for p in self.masters)
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float) -> dict[str, float]:
         """Accumulate the gradient of the samples' loss and return sums. Samples that do not contribute are skipped."""
@@ -73,6 +90,7 @@ class LocalLearner(Scorer):
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.step()
+        torch.autograd.graph.increment_version(self.masters)  # a fused step does not, and layers cache by version
         self._copy_masters()
         self.steps += 1
         return {"train/grad_norm": norm, "train/lr": self.optimizer.param_groups[0]["lr"]}
@@ -95,9 +113,9 @@ class LocalLearner(Scorer):
         """Drop the accumulated gradient."""
         self._accumulating = False
 
-    def flat_weights(self) -> Tensor:
-        """Return the trained weights as a flat tensor."""
-        return torch.nn.utils.parameters_to_vector(self.masters).detach()
+    def flat_weights(self, out: Tensor | None = None) -> Tensor:
+        """Return the trained weights as a flat tensor, which is `out` if given."""
+        return torch.cat([master.detach().reshape(-1) for master in self.masters], out=out)
 
     def set_weights(self, weights: Tensor) -> None:
         """Replace the trained weights with the flat weights of another learner."""
@@ -126,15 +144,20 @@ class LocalLearner(Scorer):
     def load(self, folder: Path) -> None:
         """Load the optimizer state. Load the weights first."""
         state = torch.load(folder / "optimiser.pt", weights_only=True, map_location=self.device)
+        for group in state["optimiser"]["param_groups"]:  # keep the moments, but use this recipe's settings
+            group |= self._settings()
         self.optimizer.load_state_dict(state["optimiser"])
-        for group in self.optimizer.param_groups:  # keep the moments, but use this recipe's settings
-            group |= {"betas": BETAS, "weight_decay": self.config.weight_decay}
         self.steps = state["steps"]
         for master, parameter, saved in zip(
             self.masters, self.parameters, state.get("masters", self.parameters), strict=True
         ):
             if master is not parameter:
                 master.copy_(saved.detach())
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings of AdamW. Its fused form is five times faster and rounds differently."""
+        fused = self.size >= FUSED and self.device.type in ("cpu", "cuda")
+        return {"betas": BETAS, "weight_decay": self.config.weight_decay, "fused": fused}
 
     @property
     def _has_master_copies(self) -> bool:
