@@ -18,20 +18,20 @@ from codots.training.imitate import imitate
 
 PACKS = 200
 SETTINGS = {
-    "bandit-v1": {"steps": 1500, "packs_per_step": 32, "style": "compact", "solve_tokens": 4, "update_tokens": 16},
-    "frozen-lake-v1": {"steps": 1500, "packs_per_step": 16, "style": "compact", "solve_tokens": 6, "update_tokens": 24},
-    "alchemy-v1": {"steps": 1500, "packs_per_step": 8, "style": "compact", "solve_tokens": 12, "update_tokens": 160},
+    "bandit-v1": {"steps": 500, "packs_per_step": 32, "style": "compact", "solve_tokens": 4, "update_tokens": 16},
+    "frozen-lake-v1": {"steps": 500, "packs_per_step": 16, "style": "compact", "solve_tokens": 6, "update_tokens": 24},
+    "alchemy-v1": {"steps": 500, "packs_per_step": 8, "style": "compact", "solve_tokens": 12, "update_tokens": 160},
     "grid-navigation-v1": {
-        "steps": 600,
+        "steps": 300,
         "packs_per_step": 6,
         "style": "compact",
         "solve_tokens": 12,
         "update_tokens": 800,
     },
-    "learn2ask-v1": {"steps": 600, "packs_per_step": 8, "solve_tokens": 32, "update_tokens": 96},
-    "optimal-control-v1": {"steps": 600, "packs_per_step": 8, "solve_tokens": 96, "update_tokens": 64},
-    "pde-discovery-v1": {"steps": 400, "packs_per_step": 4, "solve_tokens": 256, "update_tokens": 96},
-    "terminal-v1": {"steps": 600, "packs_per_step": 6, "solve_tokens": 256, "update_tokens": 192},
+    "learn2ask-v1": {"steps": 300, "packs_per_step": 8, "solve_tokens": 32, "update_tokens": 96},
+    "optimal-control-v1": {"steps": 300, "packs_per_step": 8, "solve_tokens": 96, "update_tokens": 64},
+    "pde-discovery-v1": {"steps": 250, "packs_per_step": 4, "solve_tokens": 256, "update_tokens": 96},
+    "terminal-v1": {"steps": 250, "packs_per_step": 6, "solve_tokens": 256, "update_tokens": 192},
 }
 LESSON = {"preset": "easy", "teacher": "literate", "given": 0.6}
 
@@ -47,6 +47,7 @@ def recipe(
             "run": f"runs/literate/{domain}",
             "profile": profile,
             "learner": {"lr": 2e-3, "warmup_steps": 50, "min_lr_ratio": 0.02, "weight_decay": 0.01},
+            "workers": 1,
             "save_every": 100,
             "eval_every": 0,
             "loggers": [],

@@ -17,7 +17,7 @@ from codots.domains.bandit import NAMES, PRESETS, side_of
 from codots.domains.bandit.env import Dials, Option, Secret, View, read_option, write_option
 from codots.domains.bandit.notes import DENIED, LIKELY, NOT, PAYS, SURE, UNSURE, read_claims, write_claim
 from codots.domains.bandit.policies import Bayes, possible_rules
-from codots.domains.bandit.words import CODES, WORDS
+from codots.domains.bandit.names import CODES, LABELS
 from codots.domains.base import Step, World
 from codots.domains.check import PACKS, SIZE, check_preset
 from codots.domains.drift import Drift, holds
@@ -28,7 +28,7 @@ DOMAIN = get_domain("bandit-v1")
 DOCS = Path(__file__).parents[2] / "docs/domains/bandit.md"
 STYLES = ("natural", "compact")
 A, B, C, D = OPTIONS = tuple(
-    itertools.starmap(Option, [("fig", "bk"), ("lemon", "dm"), ("oak", "fp"), ("violin", "tr")])
+    itertools.starmap(Option, [("f12", "bk"), ("m34", "dm"), ("k56", "fp"), ("v78", "tr")])
 )
 both_styles = pytest.mark.parametrize("style", STYLES)
 every_preset = pytest.mark.parametrize("preset", PRESETS)
@@ -51,16 +51,15 @@ def test_every_preset_keeps_the_contract(preset):
 
 
 def test_no_name_is_part_of_another_or_a_word_of_a_prompt():
-    assert len(WORDS) > 1000
-    assert f"{len(WORDS):,} short English nouns" in DOCS.read_text()
-    assert all(re.fullmatch(r"[a-z]{3,}", word) for word in WORDS)
-    for names in (WORDS, CODES):
+    assert len(LABELS) > 1000
+    assert f"{len(LABELS):,} labels" in DOCS.read_text()
+    for names in (LABELS, CODES):
         text = f"\n{chr(10).join(sorted(names))}\n"
         assert len({*names}) == len(names)
         assert [name for name in names if text.count(name) > 1] == []
     prompts = {re.sub(r"\W+", " ", text.lower()) for preset in PRESETS for text in prompts_without_names(preset)}
     spoken = set(" ".join(prompts).split()) | PAYS | DENIED | UNSURE
-    assert spoken & {*WORDS, *CODES} == set()
+    assert spoken & {*LABELS, *CODES} == set()
 
 
 def prompts_without_names(preset):
@@ -91,8 +90,15 @@ def test_no_name_of_a_train_world_is_in_a_held_out_world(preset):
 
 
 def test_a_hash_of_the_name_holds_out_a_quarter_of_the_names():
-    for names in (WORDS, CODES):
+    for names in (LABELS, CODES):
         assert 0.2 < np.mean([side_of(name) == "held-out" for name in names]) < 0.3
+
+
+@every_preset
+def test_the_names_of_a_world_differ_in_their_first_letter(preset):
+    for pack in packs(preset, "dev"):
+        for names in zip(*pack.tasks[0].content, strict=True):
+            assert len({name[0] for name in names}) == PRESETS[preset].options
 
 
 @every_preset
@@ -116,7 +122,7 @@ def test_a_preference_for_names_earns_no_more_than_the_floor(style):
     """Whatever an order of all names prefers, another option is as likely to pay."""
     rewards = []
     for seed in range(5):
-        rank = dict(zip([*WORDS, *CODES], stream("taste", seed).random(2000), strict=False))
+        rank = dict(zip([*LABELS, *CODES], stream("taste", seed).random(3000), strict=False))
         for pack in packs("easy", "train", 400, 1):
             liked = max(pack.tasks[0].content, key=lambda option: rank[option.name(style)])
             rewards.append(pack.tasks[0].env(style=style).step(write_option(liked, style)).reward)
@@ -156,7 +162,7 @@ def test_noisy_options_pay_as_often_as_the_dials_say():
     paid = {True: [], False: []}
     for pack in packs("noisy", "dev", 500, 1):
         for option in pack.tasks[0].content:
-            task = replace(pack.tasks[0], names=(*pack.tasks[0].names, option.word))
+            task = replace(pack.tasks[0], names=(*pack.tasks[0].names, option.label))
             right = option == pack.world.hidden.right
             paid[right].append(task.env(style="compact").step(option.code).reward)
     assert np.mean(paid[True]) == pytest.approx(0.8, abs=0.06)
@@ -166,17 +172,17 @@ def test_noisy_options_pay_as_often_as_the_dials_say():
 @pytest.mark.parametrize(
     ("reply", "option"),
     [
-        ("<action> lemon </action>", B),
-        ("<action>lemon</action>", B),
-        ("I choose <action>\nLEMON.</action> now", B),
-        ("<action> 'fig' </action>", A),
-        ("<action> plum </action>", None),
+        ("<action> m34 </action>", B),
+        ("<action>m34</action>", B),
+        ("I choose <action>\nM34.</action> now", B),
+        ("<action> 'f12' </action>", A),
+        ("<action> p90 </action>", None),
         ("<action> dm </action>", None),
-        ("<action> lemon fig </action>", None),
+        ("<action> m34 f12 </action>", None),
         ("<action> name </action>", None),
         ("<action></action>", None),
-        ("<action> fig </action><action> fig </action>", None),
-        ("lemon", None),
+        ("<action> f12 </action><action> f12 </action>", None),
+        ("m34", None),
         ("", None),
     ],
 )
@@ -186,7 +192,7 @@ def test_natural_requires_one_option_in_one_pair_of_tags(reply, option):
 
 @pytest.mark.parametrize(
     ("reply", "option"),
-    [("dm", B), ("try DM.\n", B), ("bk dm", B), ("dm bk zz", None), ("lemon", None), ("dmbk", None), ("", None)],
+    [("dm", B), ("try DM.\n", B), ("bk dm", B), ("dm bk zz", None), ("m34", None), ("dmbk", None), ("", None)],
 )
 def test_compact_reads_the_last_word(reply, option):
     assert read_option(reply, View(OPTIONS, "compact")) == option
@@ -195,7 +201,7 @@ def test_compact_reads_the_last_word(reply, option):
 @both_styles
 @given(
     reply=st.text(max_size=40)
-    | st.lists(st.sampled_from(["<action>", "</action>", "fig", "bk", " ", "."])).map("".join)
+    | st.lists(st.sampled_from(["<action>", "</action>", "f12", "bk", " ", "."])).map("".join)
 )
 def test_any_text_is_an_option_or_malformed(style, reply):
     task = make_pack("bandit-v1", "easy", "dev", 0, 1).tasks[0]
@@ -315,9 +321,9 @@ def test_the_drawn_change_is_uniform_over_its_positions_and_over_the_other_optio
 def test_claims_and_facts_are_those_of_the_position():
     world = replace(world_of(PRESETS["drift"]), hidden=Drift(Secret(OPTIONS, A), Secret(OPTIONS, B), 3))
     claims = [DOMAIN.oracle_context(world.at(j), "natural") for j in (0, 2, 3, 7)]
-    assert claims == ["- fig pays", "- fig pays", "- lemon pays", "- lemon pays"]
+    assert claims == ["- f12 pays", "- f12 pays", "- m34 pays", "- m34 pays"]
     assert DOMAIN.oracle_context(world, "compact") == "bk=1"
-    assert [DOMAIN.facts(world.at(j), "fig pays") for j in (2, 3)] == [(1, 0, 1), (0, 1, 1)]
+    assert [DOMAIN.facts(world.at(j), "f12 pays") for j in (2, 3)] == [(1, 0, 1), (0, 1, 1)]
 
 
 # Claims in contexts.
@@ -327,37 +333,37 @@ def test_claims_and_facts_are_those_of_the_position():
     ("context", "right", "wrong"),
     [
         ("", 0, 0),
-        ("- fig pays", 1, 0),
-        ("- lemon pays", 0, 1),
-        ("The right option is fig.", 1, 0),
-        ("the right option is fig, not lemon", 1, 0),
-        ("fig: pays", 1, 0),
-        ("fig", 1, 0),
-        ("* FIG", 1, 0),
-        ("Answer: fig", 1, 0),
+        ("- f12 pays", 1, 0),
+        ("- m34 pays", 0, 1),
+        ("The right option is f12.", 1, 0),
+        ("the right option is f12, not m34", 1, 0),
+        ("f12: pays", 1, 0),
+        ("f12", 1, 0),
+        ("* F12", 1, 0),
+        ("Answer: f12", 1, 0),
         ("bk=1", 1, 0),
         ("bk=1 dm=0 fp=0", 1, 0),
         ("bk=0 dm=1", 0, 1),
         ("bk=? dm=0", 0, 0),
-        ("not fig", 0, 0),
-        ("- not fig, lemon", 0, 0),
-        ("fig does not pay", 0, 0),
-        ("fig doesn\u2019t pay, lemon does", 0, 0),
-        ("fig, lemon and oak do not pay; violin pays", 0, 1),
-        ("fig never paid", 0, 0),
-        ("fig was empty.", 0, 0),
-        ("I chose lemon and it was empty.\nI chose fig and it paid.", 1, 0),
-        ("lemon was tried, fig pays", 1, 0),
-        ("I chose fig. Reward: 0.000", 0, 0),
-        ("fig probably pays", 0, 0),
-        ("maybe fig?", 0, 0),
-        ("Either fig or lemon pays", 0, 0),
-        ("fig pays. fig pays. fig pays.", 1, 0),
-        ("fig pays. In fact fig does not pay.", 0, 0),
-        ("fig pays, lemon pays", 1, 1),
-        ("figs pay", 0, 0),
-        ("plum pays", 0, 0),
-        ("Options: fig, lemon, oak, violin", 0, 0),
+        ("not f12", 0, 0),
+        ("- not f12, m34", 0, 0),
+        ("f12 does not pay", 0, 0),
+        ("f12 doesn\u2019t pay, m34 does", 0, 0),
+        ("f12, m34 and k56 do not pay; v78 pays", 0, 1),
+        ("f12 never paid", 0, 0),
+        ("f12 was empty.", 0, 0),
+        ("I chose m34 and it was empty.\nI chose f12 and it paid.", 1, 0),
+        ("m34 was tried, f12 pays", 1, 0),
+        ("I chose f12. Reward: 0.000", 0, 0),
+        ("f12 probably pays", 0, 0),
+        ("maybe f12?", 0, 0),
+        ("Either f12 or m34 pays", 0, 0),
+        ("f12 pays. f12 pays. f12 pays.", 1, 0),
+        ("f12 pays. In fact f12 does not pay.", 0, 0),
+        ("f12 pays, m34 pays", 1, 1),
+        ("f12s pay", 0, 0),
+        ("p90 pays", 0, 0),
+        ("Options: f12, m34, k56, v78", 0, 0),
         ("One option pays, always the same one.", 0, 0),
     ],
 )
@@ -375,7 +381,7 @@ def test_a_written_claim_is_read_back(style, kind, options):
 
 pieces = st.lists(
     st.sampled_from(
-        ["fig", "lemon", "bk", "dm", *PAYS, *UNSURE, *DENIED, "=1", "=0", "=?", ",", ".", "\n", " ", "-", "n't"]
+        ["f12", "m34", "bk", "dm", *PAYS, *UNSURE, *DENIED, "=1", "=0", "=?", ",", ".", "\n", " ", "-", "n't"]
     ),
     max_size=25,
 )
@@ -395,10 +401,10 @@ def test_no_text_breaks_a_reader_or_counts_an_option_twice(context):
 @given(context=pieces.map(" ".join))
 def test_a_denial_around_a_text_is_never_counted_as_right(context):
     """Whatever is said of an option in one part, its denial at the end is what counts."""
-    assert DOMAIN.facts(world_of(PRESETS["easy"]), f"{context}\nnot fig")[0] == 0
+    assert DOMAIN.facts(world_of(PRESETS["easy"]), f"{context}\nnot f12")[0] == 0
 
 
-@pytest.mark.parametrize("filler", ["fig, ", "not fig ", "bk=1 ", "= ", "reward ", "and ", "a", "' ", ". ", "\n", "?"])
+@pytest.mark.parametrize("filler", ["f12, ", "not f12 ", "bk=1 ", "= ", "reward ", "and ", "a", "' ", ". ", "\n", "?"])
 def test_a_huge_context_is_read_in_linear_time(filler):
     start = time.process_time()
     for _ in range(2):
@@ -421,9 +427,9 @@ def test_random_follows_a_claim_and_avoids_a_denial(style):
 
 def test_bayes_trusts_a_claim_until_it_is_contradicted():
     policy = DOMAIN.policy("bayes", world_of(PRESETS["easy"]))
-    policy.read("lemon pays")
+    policy.read("m34 pays")
     assert policy.act(View(OPTIONS, "compact")) == "dm"
-    assert policy.notes("natural") == {"pays": "- lemon pays"}
+    assert policy.notes("natural") == {"pays": "- m34 pays"}
     shown(policy, B, False)
     assert policy.act(View(OPTIONS, "compact")) != "dm"
     assert policy.notes("compact") == {"pays": "dm=0"}

@@ -6,10 +6,10 @@ Description:
 Hidden and shared:
     The option that pays. In `drift`, also the option that pays after one change, and the position of the change.
 Observation:
-    The names of the options, then whether the chosen one paid. Names are nouns in `natural`, pairs of consonants in
-    `compact`.
+    The names of the options, then whether the chosen one paid. Names are labels such as `k47` in `natural`, pairs
+    of consonants in `compact`.
 Action:
-    One option. `natural` requires exactly one `<action> heron </action>`; `compact` takes the last word: `bk`.
+    One option. `natural` requires exactly one `<action> k47 </action>`; `compact` takes the last word: `bk`.
 Reward:
     1 if the chosen option pays; otherwise 0.
 Episode end:
@@ -34,7 +34,7 @@ from codots.core.templates import Prompts
 from codots.domains.bandit.env import BanditEnv, Dials, Option, Secret
 from codots.domains.bandit.notes import SURE, read_claims, write_claim
 from codots.domains.bandit.policies import Bayes, Informed, Random
-from codots.domains.bandit.words import CODES, WORDS
+from codots.domains.bandit.names import CODES, LABELS
 from codots.domains.base import Env, Rng, Task, World
 from codots.domains.drift import Drift, holds
 from codots.domains.family import Family, Policies
@@ -49,8 +49,17 @@ def side_of(name: str) -> str:
 
 
 SIDES = ("train", "held-out")
-NAMES = [[[name for name in names if side_of(name) == side] for names in (WORDS, CODES)] for side in SIDES]
-"""Words and codes of each side."""
+NAMES = [[[name for name in names if side_of(name) == side] for names in (LABELS, CODES)] for side in SIDES]
+"""Labels and codes of each side."""
+
+
+def draw_names(names: list[str], count: int, rng: Rng) -> list[str]:
+    """Draw names with different first letters, so that the first letter identifies an option."""
+    by_letter: dict[str, list[str]] = {}
+    for name in names:
+        by_letter.setdefault(name[0], []).append(name)
+    letters = rng.choice([*by_letter], count, replace=False)
+    return [str(rng.choice(by_letter[letter])) for letter in letters]
 
 
 class Bandit(Family):
@@ -62,14 +71,14 @@ class Bandit(Family):
     def make_world(self, rng: Rng, dials: Dials) -> Secret | Drift:
         """Draw a side, options with names of this side, and the option that pays."""
         names = NAMES[rng.integers(len(SIDES))]
-        words, codes = ([side[i] for i in rng.choice(len(side), dials.options, replace=False)] for side in names)
-        options = tuple(map(Option, words, codes))
+        labels, codes = (draw_names(side, dials.options, rng) for side in names)
+        options = tuple(map(Option, labels, codes))
         secret: Secret | Drift = self.drift(Secret(options, options[rng.integers(len(options))]), dials, rng)
         return secret
 
     def belongs(self, hidden: Secret | Drift, split: str) -> bool:
         """Return whether the names may appear in this split. `train` and the held-out splits share no name."""
-        return (side_of(holds(hidden).options[0].word) == "train") == (split == "train")
+        return (side_of(holds(hidden).options[0].label) == "train") == (split == "train")
 
     def make_task(self, world: World, position: int, rng: Rng) -> tuple[Option, ...]:
         """Shuffle the options."""
@@ -78,7 +87,7 @@ class Bandit(Family):
 
     def side(self, task: Task) -> str:
         """Return the side that the names belong to."""
-        return side_of(task.content[0].word)
+        return side_of(task.content[0].label)
 
     def make_env(self, task: Task, *, style: str = "natural", memory: object | None = None, rng: Rng) -> Env:
         """Open the environment of a task."""

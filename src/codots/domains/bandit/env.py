@@ -13,12 +13,12 @@ from codots.domains.family import action
 class Option(NamedTuple):
     """An option, with its name in each style."""
 
-    word: str
+    label: str
     code: str
 
     def name(self, style: str) -> str:
         """Return the name in this style."""
-        return self.code if style == "compact" else self.word
+        return self.code if style == "compact" else self.label
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class BanditEnv:
         """Return the names of the options, in the natural style as the replies that choose them."""
         style = self.view.style
         replies = [write_option(option, style) for option in self.view.options]
-        return " ".join(replies) if style == "compact" else "\n".join(["Reply with one of these lines:", *replies])
+        return " ".join(replies) if style == "compact" else "\n".join(["Reply with one line:", *replies])
 
     def step(self, text: str) -> Step:
         """Choose the option named in the text."""
@@ -83,7 +83,7 @@ class BanditEnv:
         paid = self.luck < self.dials.paying(option, self.secret.right)
         self.view = View(view.options, view.style, option, paid)
         stop = "paid" if paid else "empty"
-        result = f"{option.code}={paid:d}" if compact else f"{option.word} {'paid' if paid else 'was empty'}."
+        result = f"{option.code}={paid:d}" if compact else f"{option.label} {'paid' if paid else 'was empty'}."
         return Step(result, float(paid), True, stop if compact else FEEDBACK[stop], stop, self.view)
 
 
@@ -100,4 +100,4 @@ def read_option(text: str, view: View) -> Option | None:
 
 def write_option(option: Option, style: str) -> str:
     """Return a reply that chooses this option."""
-    return option.code if style == "compact" else f"<action> {option.word} </action>"
+    return option.code if style == "compact" else f"<action> {option.label} </action>"

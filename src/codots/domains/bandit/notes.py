@@ -13,7 +13,7 @@ VALUE = re.compile(r"(?:[=:]|\breward) {0,3}(?:([01])(?:\.0{1,4})?(?![\w.])|\?)"
 MARKS = {SURE: "1", LIKELY: "?", NOT: "0"}
 VALUES = {"1": " pays, ", "0": " empty, ", None: " probably, "}
 SENTENCE, PART = re.compile(r"[.;!](?=\s|$)|\n"), re.compile(r",|\b(?:and|but|while|so|because)\b")
-WORD = re.compile(r"[a-z']+|\?")
+WORD = re.compile(r"[a-z'][a-z0-9']*|\?")
 PAYS = {
     "pay",
     "pays",
