@@ -1,6 +1,7 @@
 """Tests of reading run folders: partial runs, several worlds, evaluations, and one-line errors."""
 
 import json
+import re
 import math
 
 import pytest
@@ -221,7 +222,7 @@ def test_a_collapse_is_told_with_its_last_step(tmp_path):
 
 def test_a_run_of_imitation_has_the_worlds_and_steps_of_all_stages(tmp_path):
     stages = [
-        {"steps": 2, "worlds": [WORLDS[0]]},
+        {"steps": 2, "worlds": [WORLDS[0], WORLDS[0] | {"pack_size": 2}]},
         {"steps": 2, "worlds": [WORLDS[0], WORLDS[1]]},
         {"steps": 1, "recorded": "x"},
     ]
@@ -231,11 +232,15 @@ def test_a_run_of_imitation_has_the_worlds_and_steps_of_all_stages(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump({"stages": stages, "seed": 0}))
-    rows = [{"step": step, "train/loss": 1.0, **values[0]} for step in (1, 2, 3)]
+    rows = [{"step": step, "train/loss": 3.0 / step, **values[0]} for step in (1, 2, 3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(folder)
     assert (run.taught, run.running, run.size) == (True, True, 3)
     assert run.labels == ["frozen-lake-v1:easy/", "frozen-lake-v1:hard/"]
     assert run.world == ["frozen-lake-v1 easy, frozen-lake-v1 hard", "seed 0"]
-    assert "3 of 5 training steps" in build([section(run)])
+    page = build([section(run)])
+    assert "3 of 5 training steps" in page
+    assert "No rewards yet." not in page
+    assert re.search(r"its loss went from <em[^>]*>3.00</em> to <em[^>]*>1.00</em> nats", page)
+    assert {figure.caption for figure in section(run).main_figures} == {"loss", "evaluations", "malformed"}
     assert {"loss", "malformed-dev", "evaluations", "evaluations-1"} <= {figure.name for figure in figures(run)}

@@ -18,6 +18,8 @@ SHOWN = (("before", "before", "own", 1), ("after, null", "after", "null", 0), ("
 """Curves of the first figure, each as name, time of the evaluation (`before` or `after`), arm and colour."""
 FIRST = ("positions", "arms", "training", "facts")
 """Captions of the figures that the page shows expanded."""
+FIRST_TAUGHT = ("loss", "evaluations", "malformed")
+"""Captions of the further figures that the page shows expanded for a run of imitation."""
 COLOUR_OF = (5, 3, 2, 0, 1, 4)
 """Colour of each position. The first position is grey, and the fourth has the main colour."""
 ARM_COLOUR = {"own": 0, "null": 5, "shuffled": 1, "frozen": 3, "oracle": 2}

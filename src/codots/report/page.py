@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from codots.core.files import writable, write_atomically
 from codots.report.evaluation import Evaluation
-from codots.report.figures import FIRST, Figure, figures, last_reward, side_by_side, write_figures
+from codots.report.figures import FIRST, FIRST_TAUGHT, Figure, figures, last_reward, side_by_side, write_figures
 from codots.report.lives import LifeList, choose_life, index, packed, read_lives
 from codots.report.run import RunRecord, by_setting, is_exact, mean, read_run, references_of, unique_names
 from codots.report.svg import STYLE, without_style
@@ -73,8 +73,9 @@ class RunSection:
 
     @property
     def main_figures(self) -> list[Figure]:
-        """The figures that are shown expanded: the first figure of each caption in FIRST."""
-        return list({figure.caption: figure for figure in reversed(self.figures) if figure.caption in FIRST}.values())[
+        """The figures that are shown expanded: the first figure of each caption that the page puts first."""
+        first = (*FIRST, *FIRST_TAUGHT) if self.run.taught else FIRST
+        return list({figure.caption: figure for figure in reversed(self.figures) if figure.caption in first}.values())[
             ::-1
         ]
 

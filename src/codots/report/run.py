@@ -80,7 +80,7 @@ class RunRecord:
         """Worlds and seed of the recipe, as display strings."""
         c = self.config
         seed = [f"seed {c['seed']}"] if "seed" in c else []
-        worlds = [" ".join(str(w[key]) for key in ("domain", "preset") if key in w) for w in worlds_of(c)]
+        worlds = dict.fromkeys(" ".join(str(w[key]) for key in ("domain", "preset") if key in w) for w in worlds_of(c))
         return [", ".join(worlds), *seed] if c else []
 
     @property
@@ -105,6 +105,11 @@ class RunRecord:
     def whole_steps(self) -> int:
         """Number of steps of the recipe, over all its stages, or 0 if the recipe does not say."""
         return sum(int(stage.get("steps", 0)) for stage in self.config.get("stages", [self.config]))
+
+    @property
+    def loss(self) -> list[float]:
+        """The finite losses of the plotted steps."""
+        return [value for value in self.column("train/loss") if math.isfinite(value)]
 
     def column(self, name: str) -> list[float]:
         """Return the values of a metric. All of them are NaN if the metric was never written."""
