@@ -15,9 +15,9 @@ from codots.context.rewrite import OPEN, Rewrite, Trajectory, Turn
 from codots.core.rng import stream
 from codots.domains.bandit import NAMES, PRESETS, side_of
 from codots.domains.bandit.env import Dials, Option, Secret, View, read_option, write_option
+from codots.domains.bandit.names import CODES, LABELS
 from codots.domains.bandit.notes import DENIED, LIKELY, NOT, PAYS, SURE, UNSURE, read_claims, write_claim
 from codots.domains.bandit.policies import Bayes, possible_rules
-from codots.domains.bandit.names import CODES, LABELS
 from codots.domains.base import Step, World
 from codots.domains.check import PACKS, SIZE, check_preset
 from codots.domains.drift import Drift, holds
@@ -27,9 +27,7 @@ from codots.domains.scripted import play_pack
 DOMAIN = get_domain("bandit-v1")
 DOCS = Path(__file__).parents[2] / "docs/domains/bandit.md"
 STYLES = ("natural", "compact")
-A, B, C, D = OPTIONS = tuple(
-    itertools.starmap(Option, [("f12", "bk"), ("m34", "dm"), ("k56", "fp"), ("v78", "tr")])
-)
+A, B, C, D = OPTIONS = tuple(itertools.starmap(Option, [("f12", "bk"), ("m34", "dm"), ("k56", "fp"), ("v78", "tr")]))
 both_styles = pytest.mark.parametrize("style", STYLES)
 every_preset = pytest.mark.parametrize("preset", PRESETS)
 

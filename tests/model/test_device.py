@@ -49,6 +49,24 @@ def test_a_gpu_without_bfloat16_uses_float32(folder, gpu, monkeypatch):
     assert place(folder, "cuda").dtype == "float32"
 
 
+@pytest.mark.parametrize(
+    ("flags", "large", "dtype"),
+    [
+        ({"amx_bf16": True}, 1, "bfloat16"),
+        ({"avx512_bf16": True}, 1, "bfloat16"),
+        ({"avx512_bf16": True}, 10**9, "float32"),
+        ({"avx512_f": True, "amx_bf16": False}, 1, "float32"),
+    ],
+)
+def test_a_cpu_computes_large_models_in_bfloat16_if_it_has_instructions_for_it(
+    folder, flags, large, dtype, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    monkeypatch.setattr(device, "LARGE_ON_CPU", large)
+    assert place(folder) == Place("cpu", dtype)
+    assert place(folder, dtype="float32") == Place("cpu", "float32")
+
+
 def test_the_error_for_an_unknown_device_has_the_nearest():
     with pytest.raises(ValueError, match=r"unknown device 'cdua'.*'cuda'"):
         check_device("cdua")

@@ -1,8 +1,8 @@
 """Tests of reading run folders: partial runs, several worlds, evaluations, and one-line errors."""
 
 import json
-import re
 import math
+import re
 
 import pytest
 import yaml

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from codots.config.schema import TrainConfig, fingerprint
 from codots.runs.checkpoint import checkpoints, last_checkpoint
-from codots.runs.folder import MUTABLE_KEYS
+from codots.runs.folder import MUTABLE_KEYS, saved_recipe
 
 SMALL = {
     "preset": "tiny",
@@ -38,7 +38,8 @@ def changed(config, **changes):
 
 def last_step(config):
     """Return the step of the newest complete checkpoint."""
-    return last_checkpoint(Path(config.run), fingerprint(config.to_dict(), without=MUTABLE_KEYS))[1]["step"]
+    run = Path(config.run)
+    return last_checkpoint(run, fingerprint(saved_recipe(run), without=MUTABLE_KEYS))[1]["step"]
 
 
 def metrics(run, clock=False):

@@ -14,11 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from codots.runs.checkpoint import checkpoints
+from codots.runs.folder import saved_recipe
 from codots.training.train import train
 from tests.disk import mounted
-from tests.training.small import changed, last_step, metrics, recipe, same_run
+from tests.training.small import changed, last_step, metrics, recipe, same_run, weights
 
 
 def test_closing_the_iterator_saves_and_resume_continues(whole, config):
@@ -200,3 +202,16 @@ def test_a_full_disk_costs_only_the_steps_since_the_last_checkpoint(whole, confi
         (small_disk / "filler").unlink()
     assert [report.step for report in train(config, resume=True)] == [2, 3, 4]
     same_run(config.run, whole.run)
+
+
+def test_a_run_stores_its_precision_and_resumes_in_it_on_another_machine(config, monkeypatch):
+    config = changed(config, eval_every=0)
+    monkeypatch.setattr("codots.model.device.LARGE_ON_CPU", 1)
+    monkeypatch.setattr("codots.model.device.has_bfloat16", lambda: True)
+    steps = train(config)
+    next(steps)
+    steps.close()
+    assert saved_recipe(Path(config.run))["dtype"] == "bfloat16"
+    monkeypatch.setattr("codots.model.device.has_bfloat16", lambda: False)
+    assert [report.step for report in train(config, resume=True)] == [2, 3, 4]
+    assert {weight.dtype for weight in weights(config.run).values()} == {torch.bfloat16}

@@ -11,7 +11,7 @@ from codots.core.transcript import Sampled, StopReason
 from codots.domains.registry import register
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
-from codots.runs.folder import open_run
+from codots.runs.folder import open_run, saved_recipe
 from codots.training.train import train
 from tests.toy import Guess
 from tests.training.small import changed, equal, optimizer, same_run, tree, weights
@@ -21,7 +21,7 @@ def test_two_processes_never_train_in_one_folder(whole, config):
     shutil.copytree(whole.run, config.run)
     before = tree(config.run)
     with (
-        open_run(Path(config.run), config.to_dict(), resume=True),
+        open_run(Path(config.run), saved_recipe(Path(config.run)), resume=True),
         pytest.raises(ValueError, match="is in use by process"),
     ):
         next(train(config, resume=True))

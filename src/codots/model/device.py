@@ -11,6 +11,11 @@ from codots.model.adapter import Model, folders, weight_files
 
 LARGE = 50_000_000
 """Smallest number of weights at which a GPU is faster than a CPU core. For fewer, kernel launches dominate."""
+LARGE_ON_CPU = 20_000_000
+"""Smallest number of weights at which a CPU computes in bfloat16, if it has instructions for it. For fewer, the time is
+spent elsewhere."""
+BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
+"""Instructions that multiply matrices in bfloat16 faster than in float32, as torch names them."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -40,8 +45,9 @@ def place(model: Model, device: str = "auto", dtype: str = "auto") -> Place:
     """Choose the device and dtype for a model.
 
     Device `auto` is a CUDA GPU for a model of 50 million weights or more, if there is one, and otherwise the CPU. An
-    Apple GPU is used only if named. Dtype `auto` is bfloat16 on a CUDA GPU that supports it, and otherwise float32.
-    Raises ValueError for a device that this machine does not have.
+    Apple GPU is used only if named. Dtype `auto` is bfloat16 on a CUDA GPU that supports it, and for a model of 20
+    million weights or more on a CPU with instructions for it. Otherwise it is float32. Raises ValueError for a device
+    that this machine does not have.
     """
     import torch
 
@@ -56,8 +62,20 @@ def place(model: Model, device: str = "auto", dtype: str = "auto") -> Place:
     if number and int(number) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r} is not available; expected a number below {torch.cuda.device_count()}")
     if dtype == "auto":
-        dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+        if device.startswith("cuda"):
+            half = torch.cuda.is_bf16_supported()
+        else:
+            half = device == "cpu" and has_bfloat16() and count_weights(model) >= LARGE_ON_CPU
+        dtype = "bfloat16" if half else "float32"
     return Place(device, dtype)
+
+
+def has_bfloat16() -> bool:
+    """Return whether this CPU has instructions for matrices in bfloat16, as far as torch can tell."""
+    import torch
+
+    flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.10
+    return any(flags.get(name) for name in BFLOAT16_FLAGS)
 
 
 def count_weights(model: Model) -> int:

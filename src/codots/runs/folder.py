@@ -34,21 +34,13 @@ def open_run(folder: Path, recipe: dict[str, Any], *, resume: bool) -> Iterator[
 
 def check_run(folder: Path, recipe: dict[str, Any], resume: bool) -> None:
     """Raise ValueError if a run cannot start in this folder or, if `resume` is true, cannot be resumed in it."""
-    config = folder / "config.yaml"
     if files := [path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()]:
         raise ValueError(f"cannot create a run at {folder}: {files[0]} is a file")
     if not resume:
         if folder.exists() and any(file.suffix != ".part" and file.name != LOCK for file in folder.iterdir()):
             raise ValueError(f"{folder} already contains a run; add --resume to continue it, or give run=ANOTHER")
         return
-    if not config.is_file():
-        raise ValueError(f"there is no run to resume at {folder}: it has no config.yaml{closest(folder)}")
-    try:
-        saved = read_yaml(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{config} cannot be read: {error}; is {folder} a run?") from error
-    if not isinstance(saved, dict):
-        raise ValueError(f"{config} cannot be read; is {folder} a run?")
+    saved = saved_recipe(folder)
     if old := next(iter(old_keys(saved)), None):
         raise ValueError(
             f"{folder} is a run of codots {OLD_VERSION}, whose {old} is now called {new_key(old)}; resume it with that "
@@ -61,3 +53,17 @@ def check_run(folder: Path, recipe: dict[str, Any], resume: bool) -> None:
             f"{folder} is another run: there {key} is {saved.get(key)!r}, here {recipe[key]!r}; "
             f"to start a new one from its weights, give run=ANOTHER --init-from {folder}"
         )
+
+
+def saved_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe that a run has stored. Raises ValueError if the folder holds no run."""
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise ValueError(f"there is no run to resume at {folder}: it has no config.yaml{closest(folder)}")
+    try:
+        saved = read_yaml(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{config} cannot be read: {error}; is {folder} a run?") from error
+    if not isinstance(saved, dict):
+        raise ValueError(f"{config} cannot be read; is {folder} a run?")
+    return saved

@@ -36,6 +36,8 @@ from codots.training.setup import (
     learner_plan,
     make_entry,
     run_fingerprint,
+    with_chosen_dtype,
+    with_saved_dtype,
 )
 from codots.training.train import StepReport, report_and_save
 
@@ -160,11 +162,15 @@ def prepare(config: ImitateConfig) -> Prepared:
 
 def open_imitation(config: ImitateConfig, stack: ExitStack, *, resume: bool = False) -> Imitation:
     """Open a run: a new one, or resumed from its last checkpoint. `stack` closes everything that is opened here."""
-    run, recipe, saved = Path(config.run), config.to_dict(), None
+    run, saved = Path(config.run), None
     if resume:
-        stack.enter_context(open_run(run, recipe, resume=True))
-        saved = last_checkpoint(run, run_fingerprint(recipe))
+        config = with_saved_dtype(config)
+        stack.enter_context(open_run(run, config.to_dict(), resume=True))
+        saved = last_checkpoint(run, run_fingerprint(config.to_dict()))
     prepared = prepare(config)
+    if not resume:
+        config = with_chosen_dtype(config, prepared.given)
+    recipe = config.to_dict()
     profile, worlds = prepared.profile, prepared.worlds
     given = prepared.given or open_new_model(config, prepared.lessons[0], worlds, profile, stack, resume=resume)
     ends, done = tuple(accumulate(stage.steps for stage in config.stages)), saved[1]["step"] if saved else 0

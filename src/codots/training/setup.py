@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from codots.algorithm.credit import Advantages
 from codots.config.schema import RunKeys, TrainConfig, WorldConfig, fingerprint
@@ -24,10 +24,12 @@ from codots.model.load import model_folder
 from codots.rollout.fit import check_fits
 from codots.rollout.profile import PROFILE, Profile, load_profile
 from codots.runs.checkpoint import best_checkpoint, find_checkpoint, last_checkpoint, save_checkpoint, score_of
-from codots.runs.folder import MUTABLE_KEYS, open_run
+from codots.runs.folder import MUTABLE_KEYS, open_run, saved_recipe
 from codots.runs.loggers import Metrics, check_loggers
 from codots.training.batch import Block, Entry, credit_of
 from codots.training.dev import DevEvaluation
+
+AnyRun = TypeVar("AnyRun", bound=RunKeys)
 
 
 @dataclass
@@ -89,8 +91,10 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     if engine is not None:
         stack.enter_context(closing(engine))
     check_loggers(config.loggers)
-    run, saved, recipe = Path(config.run), None, config.to_dict()
+    run, saved = Path(config.run), None
     if resume:
+        config = with_saved_dtype(config)
+        recipe = config.to_dict()
         stack.enter_context(open_run(run, recipe, resume=True))
         saved = last_checkpoint(run, run_fingerprint(recipe))
     origin = find_checkpoint(config.init_from) if config.init_from and not saved else None
@@ -99,6 +103,9 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     whole = source if not config.learner.lora else None
     folder = model_folder(whole[0]) if whole else model_folder(config.model, config.base)
     check_readable(*folders(folder))
+    if not resume:
+        config = with_chosen_dtype(config, folder)
+        recipe = config.to_dict()
     profile = profile_of(config, folder)
     entries = entries_of(config, profile)
     if engine is None:
@@ -128,6 +135,23 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     if origin:
         save_origin(opened, *origin)
     return opened
+
+
+def with_chosen_dtype(config: AnyRun, model: Model | None) -> AnyRun:
+    """Return the recipe with the dtype that this machine uses in place of `auto`. It is float32 without a model.
+
+    The run stores it, so that another machine resumes the run in the same precision.
+    """
+    if config.dtype != "auto":
+        return config
+    return config.model_copy(update={"dtype": place(model, config.device).dtype if model else "float32"})
+
+
+def with_saved_dtype(config: AnyRun) -> AnyRun:
+    """Return the recipe with the dtype that its run has stored, in place of `auto`."""
+    if config.dtype != "auto":
+        return config
+    return config.model_copy(update={"dtype": saved_recipe(Path(config.run)).get("dtype", "auto")})
 
 
 def profile_of(config: TrainConfig, folder: Model) -> Profile:

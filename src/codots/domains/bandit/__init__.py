@@ -32,9 +32,9 @@ from dataclasses import replace
 from codots.core.rng import digest, stream
 from codots.core.templates import Prompts
 from codots.domains.bandit.env import BanditEnv, Dials, Option, Secret
+from codots.domains.bandit.names import CODES, LABELS
 from codots.domains.bandit.notes import SURE, read_claims, write_claim
 from codots.domains.bandit.policies import Bayes, Informed, Random
-from codots.domains.bandit.names import CODES, LABELS
 from codots.domains.base import Env, Rng, Task, World
 from codots.domains.drift import Drift, holds
 from codots.domains.family import Family, Policies
