@@ -43,7 +43,7 @@ test: $(TOOLS)
 	@$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 test-slow: $(TOOLS) smollm
-	@echo "pytest: slow tests, with a real model"
+	@echo "pytest: slow tests, of benchmarks and with a real model"
 	@$(BIN)/pytest -m slow
 
 smollm: $(SMOLLM)

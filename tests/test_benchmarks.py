@@ -13,6 +13,7 @@ import torch
 from codots.sampler import base
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from codots.core.rng import stream
 from codots.core.transcript import Sampled, StopReason, Transcript
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
