@@ -1,5 +1,6 @@
 """Rows that attend in one pass get the results of each row alone, in every supported architecture."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -19,7 +20,7 @@ from codots.core.rng import stream
 from codots.core.transcript import Sample
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner
-from codots.model.attention import shared_prefix, use_row_attention
+from codots.model.attention import Rows, shared_prefix, use_row_attention
 
 SHAPE = {
     "vocab_size": 97,
@@ -77,6 +78,23 @@ def test_logprobs_of_a_tree_equal_those_of_each_sequence_alone(kind):
     together = LocalLearner(model, LearnerConfig()).logprobs(batch)
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_training_in_half_precision_on_a_cpu_attends_in_float32():
+    queries, keys, values = (tensor.bfloat16() for tensor in torch.randn(3, 7, 2, 8, generator=torch.manual_seed(0)))
+
+    def attend(query):
+        rows = Rows.of(
+            np.array([3, 4]),
+            np.array([0, 0]),
+            lambda b, width: (torch.tensor([[0, 1, 2, 2], [3, 4, 5, 6]]), np.arange(2)),
+            lambda layer, key, value: (key, value),
+        )
+        return rows.attend(0, query, keys.to(query.dtype), values.to(query.dtype))
+
+    trained = attend(queries.clone().requires_grad_())
+    assert torch.equal(trained, attend(queries.float()).bfloat16())
+    assert not torch.equal(trained, attend(queries))
 
 
 @pytest.mark.parametrize("kind", MODELS)
