@@ -27,7 +27,7 @@ from codots.domains.scripted import play_pack
 DOMAIN = get_domain("bandit-v1")
 DOCS = Path(__file__).parents[2] / "docs/domains/bandit.md"
 STYLES = ("natural", "compact")
-A, B, C, D = OPTIONS = tuple(itertools.starmap(Option, [("f12", "bk"), ("m34", "dm"), ("k56", "fp"), ("v78", "tr")]))
+A, B, C, D = OPTIONS = tuple(itertools.starmap(Option, [("f12", "b1"), ("m34", "d2"), ("k56", "p3"), ("v78", "t4")]))
 both_styles = pytest.mark.parametrize("style", STYLES)
 every_preset = pytest.mark.parametrize("preset", PRESETS)
 
@@ -84,7 +84,7 @@ def test_no_name_of_a_train_world_is_in_a_held_out_world(preset):
     assert {side_of(name) for name in names["train"]} == {"train"}
     assert {side_of(name) for name in names["dev"]} == {"held-out"}
     for side in NAMES[1]:
-        assert len(side) > 80  # so that held-out worlds differ
+        assert len(side) > 40  # so that held-out worlds differ
 
 
 def test_a_hash_of_the_name_holds_out_a_quarter_of_the_names():
@@ -175,7 +175,7 @@ def test_noisy_options_pay_as_often_as_the_dials_say():
         ("I choose <action>\nM34.</action> now", B),
         ("<action> 'f12' </action>", A),
         ("<action> p90 </action>", None),
-        ("<action> dm </action>", None),
+        ("<action> d2 </action>", None),
         ("<action> m34 f12 </action>", None),
         ("<action> name </action>", None),
         ("<action></action>", None),
@@ -190,7 +190,7 @@ def test_natural_requires_one_option_in_one_pair_of_tags(reply, option):
 
 @pytest.mark.parametrize(
     ("reply", "option"),
-    [("dm", B), ("try DM.\n", B), ("bk dm", B), ("dm bk zz", None), ("m34", None), ("dmbk", None), ("", None)],
+    [("d2", B), ("try D2.\n", B), ("b1 d2", B), ("d2 b1 z9", None), ("m34", None), ("d2b1", None), ("", None)],
 )
 def test_compact_reads_the_last_word(reply, option):
     assert read_option(reply, View(OPTIONS, "compact")) == option
@@ -199,7 +199,7 @@ def test_compact_reads_the_last_word(reply, option):
 @both_styles
 @given(
     reply=st.text(max_size=40)
-    | st.lists(st.sampled_from(["<action>", "</action>", "f12", "bk", " ", "."])).map("".join)
+    | st.lists(st.sampled_from(["<action>", "</action>", "f12", "b1", " ", "."])).map("".join)
 )
 def test_any_text_is_an_option_or_malformed(style, reply):
     task = make_pack("bandit-v1", "easy", "dev", 0, 1).tasks[0]
@@ -320,7 +320,7 @@ def test_claims_and_facts_are_those_of_the_position():
     world = replace(world_of(PRESETS["drift"]), hidden=Drift(Secret(OPTIONS, A), Secret(OPTIONS, B), 3))
     claims = [DOMAIN.oracle_context(world.at(j), "natural") for j in (0, 2, 3, 7)]
     assert claims == ["- f12 pays", "- f12 pays", "- m34 pays", "- m34 pays"]
-    assert DOMAIN.oracle_context(world, "compact") == "bk=1"
+    assert DOMAIN.oracle_context(world, "compact") == "b1=1"
     assert [DOMAIN.facts(world.at(j), "f12 pays") for j in (2, 3)] == [(1, 0, 1), (0, 1, 1)]
 
 
@@ -339,10 +339,10 @@ def test_claims_and_facts_are_those_of_the_position():
         ("f12", 1, 0),
         ("* F12", 1, 0),
         ("Answer: f12", 1, 0),
-        ("bk=1", 1, 0),
-        ("bk=1 dm=0 fp=0", 1, 0),
-        ("bk=0 dm=1", 0, 1),
-        ("bk=? dm=0", 0, 0),
+        ("b1=1", 1, 0),
+        ("b1=1 d2=0 p3=0", 1, 0),
+        ("b1=0 d2=1", 0, 1),
+        ("b1=? d2=0", 0, 0),
         ("not f12", 0, 0),
         ("- not f12, m34", 0, 0),
         ("f12 does not pay", 0, 0),
@@ -379,7 +379,7 @@ def test_a_written_claim_is_read_back(style, kind, options):
 
 pieces = st.lists(
     st.sampled_from(
-        ["f12", "m34", "bk", "dm", *PAYS, *UNSURE, *DENIED, "=1", "=0", "=?", ",", ".", "\n", " ", "-", "n't"]
+        ["f12", "m34", "b1", "d2", *PAYS, *UNSURE, *DENIED, "=1", "=0", "=?", ",", ".", "\n", " ", "-", "n't"]
     ),
     max_size=25,
 )
@@ -402,7 +402,7 @@ def test_a_denial_around_a_text_is_never_counted_as_right(context):
     assert DOMAIN.facts(world_of(PRESETS["easy"]), f"{context}\nnot f12")[0] == 0
 
 
-@pytest.mark.parametrize("filler", ["f12, ", "not f12 ", "bk=1 ", "= ", "reward ", "and ", "a", "' ", ". ", "\n", "?"])
+@pytest.mark.parametrize("filler", ["f12, ", "not f12 ", "b1=1 ", "= ", "reward ", "and ", "a", "' ", ". ", "\n", "?"])
 def test_a_huge_context_is_read_in_linear_time(filler):
     start = time.process_time()
     for _ in range(2):
@@ -426,11 +426,11 @@ def test_random_follows_a_claim_and_avoids_a_denial(style):
 def test_bayes_trusts_a_claim_until_it_is_contradicted():
     policy = DOMAIN.policy("bayes", world_of(PRESETS["easy"]))
     policy.read("m34 pays")
-    assert policy.act(View(OPTIONS, "compact")) == "dm"
+    assert policy.act(View(OPTIONS, "compact")) == "d2"
     assert policy.notes("natural") == {"pays": "- m34 pays"}
     shown(policy, B, False)
-    assert policy.act(View(OPTIONS, "compact")) != "dm"
-    assert policy.notes("compact") == {"pays": "dm=0"}
+    assert policy.act(View(OPTIONS, "compact")) != "d2"
+    assert policy.notes("compact") == {"pays": "d2=0"}
 
 
 @pytest.mark.parametrize(

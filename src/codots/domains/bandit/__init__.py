@@ -6,10 +6,10 @@ Description:
 Hidden and shared:
     The option that pays. In `drift`, also the option that pays after one change, and the position of the change.
 Observation:
-    The names of the options, then whether the chosen one paid. Names are labels such as `k47` in `natural`, pairs
-    of consonants in `compact`.
+    The names of the options, then whether the chosen one paid. Names are labels: `k47` in `natural`, `k4` in
+    `compact`.
 Action:
-    One option. `natural` requires exactly one `<action> k47 </action>`; `compact` takes the last word: `bk`.
+    One option. `natural` requires exactly one `<action> k47 </action>`; `compact` takes the last word: `k4`.
 Reward:
     1 if the chosen option pays; otherwise 0.
 Episode end:
