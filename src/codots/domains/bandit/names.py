@@ -1,7 +1,7 @@
 """Names of options: a letter and two digits for the natural style, a letter and a digit for the compact style."""
 
-# Copying one of several words at random is hard for a small model, which names a related word instead, or mixes the letters
-# of two. In a label, the first letter identifies the option, and what follows a letter is never a letter.
+# Copying one of several words at random is hard for a small model, which names a related word instead, or mixes the
+# letters of two. In a label, the first letter identifies the option, and what follows a letter is never a letter.
 LETTERS = "bcdefghjkmnpqrstuvwxyz"
 LABELS = tuple(f"{letter}{number}" for letter in LETTERS for number in range(10, 100))
 CODES = tuple(f"{letter}{digit}" for letter in LETTERS for digit in range(10))
