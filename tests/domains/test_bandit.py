@@ -19,7 +19,6 @@ from codots.domains.bandit.names import CODES, LABELS
 from codots.domains.bandit.notes import DENIED, LIKELY, NOT, PAYS, SURE, UNSURE, read_claims, write_claim
 from codots.domains.bandit.policies import Bayes, possible_rules
 from codots.domains.base import Step, World
-from codots.domains.check import PACKS, SIZE, check_preset
 from codots.domains.drift import Drift, holds
 from codots.domains.registry import get_domain, make_pack
 from codots.domains.scripted import play_pack
@@ -38,11 +37,6 @@ def world_of(dials, right=A, options=OPTIONS):
 
 def packs(preset, split, count=60, size=4):
     return [make_pack("bandit-v1", preset, split, i, size) for i in range(count)]
-
-
-@every_preset
-def test_every_preset_keeps_the_contract(preset):
-    check_preset(DOMAIN, preset, PACKS, SIZE)
 
 
 # Names.

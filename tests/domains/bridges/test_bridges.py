@@ -178,7 +178,7 @@ def public_content(task):
         ("gymnasium:CliffWalking-v1", 8),
         ("gymnasium:Taxi-v4", 4),
         ("gymnasium:Blackjack-v1", 12),
-        ("textworld:house", 2),
+        pytest.param("textworld:house", 2, marks=pytest.mark.slow),
     ],
 )
 def test_bridges_keep_the_contract(id, packs):
