@@ -12,8 +12,7 @@ from codots.model.adapter import Model, folders, weight_files
 LARGE = 50_000_000
 """Smallest number of weights at which a GPU is faster than a CPU core. For fewer, kernel launches dominate."""
 LARGE_ON_CPU = 20_000_000
-"""Smallest number of weights at which a CPU computes in bfloat16, if it has instructions for it. For fewer, the time is
-spent elsewhere."""
+"""Smallest number of weights at which a CPU computes in bfloat16, if it has instructions for it."""
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 """Instructions that multiply matrices in bfloat16 faster than in float32, as torch names them."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -74,7 +73,7 @@ def has_bfloat16() -> bool:
     """Return whether this CPU has instructions for matrices in bfloat16, as far as torch can tell."""
     import torch
 
-    flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.10
+    flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # absent in older versions of torch
     return any(flags.get(name) for name in BFLOAT16_FLAGS)
 
 
