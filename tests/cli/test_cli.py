@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -792,6 +793,14 @@ def environment():
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
+def await_content(path, process):
+    """Wait until a file has content, or the process that writes it has ended."""
+    while not (path.exists() and path.stat().st_size):
+        with suppress(subprocess.TimeoutExpired):  # a loop without a pause takes the time of the process
+            process.wait(0.02)
+            return
+
+
 def interrupt(home, file, *args, number=signal.SIGINT):
     """Run the command, signal all its processes once a file has content, and return the step it stopped at."""
     before = signal.signal(number, signal.SIG_DFL)  # the test process may ignore it, as under nohup
@@ -799,8 +808,7 @@ def interrupt(home, file, *args, number=signal.SIGINT):
         [*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), start_new_session=True
     )
     signal.signal(number, before)
-    while process.poll() is None and not ((home / file).exists() and (home / file).read_bytes()):
-        pass
+    await_content(home / file, process)
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -823,7 +831,7 @@ def test_ctrl_c_saves_and_resume_finishes(codots, home):
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_other_stop_signals_save_as_ctrl_c_does(codots, home, number):
     args = ["train", "recipe.yaml", "steps=20", "save_every=20", "workers=2"]
     interrupt(home, "run/metrics.jsonl", *args, number=number)
@@ -836,8 +844,7 @@ def test_other_stop_signals_save_as_ctrl_c_does(codots, home, number):
 def test_a_second_signal_stops_at_once(home):
     args = [*COMMAND, "train", "recipe.yaml", "steps=20", "packs_per_step=64", "save_every=20"]
     with subprocess.Popen(args, stderr=subprocess.PIPE, env=environment(), start_new_session=True) as process:
-        while process.poll() is None and not (home / "run/config.yaml").exists():
-            pass
+        await_content(home / "run/config.yaml", process)
         process.send_signal(signal.SIGTERM)
         first = process.stderr.readline()
         process.send_signal(signal.SIGTERM)
@@ -852,8 +859,7 @@ def test_a_nohup_run_survives_its_terminal(home):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with subprocess.Popen(args, stdout=subprocess.PIPE, env=environment()) as process:
         signal.signal(signal.SIGHUP, before)
-        while process.poll() is None and not (home / "run/config.yaml").exists():
-            pass
+        await_content(home / "run/config.yaml", process)
         process.send_signal(signal.SIGHUP)
         process.communicate(timeout=60)
     assert process.returncode == 0

@@ -143,7 +143,7 @@ def kill(folder, model, settings, **environment):
     assert ended.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_evaluation_resumes_with_the_same_rows_and_table(tmp_path, monkeypatch, workers):
     monkeypatch.setattr(sys.modules["codots.evaluation.evaluate"], "CHUNK", 100)
     settings = {"packs": 12, "pack_size": 3, "workers": workers, "arms": ["own", "null"]}

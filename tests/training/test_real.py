@@ -32,7 +32,7 @@ def talk(registry):
     register(Talk())
 
 
-@pytest.fixture(params=LEARNERS)
+@pytest.fixture(params=["lora", pytest.param("full", marks=pytest.mark.slow)])
 def recipe(request, qwen, tmp_path):
     def make(name, **changes):
         keys = {"model": str(qwen), "run": str(tmp_path / name), "learner": LEARNERS[request.param], "profile": PROFILE}

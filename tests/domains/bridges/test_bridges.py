@@ -176,8 +176,8 @@ def public_content(task):
         ("gymnasium:FrozenLake-v1", 12),
         (ICE, 12),
         ("gymnasium:CliffWalking-v1", 8),
-        ("gymnasium:Taxi-v4", 4),
-        ("gymnasium:Blackjack-v1", 12),
+        ("gymnasium:Blackjack-v1", 8),
+        pytest.param("gymnasium:Taxi-v4", 4, marks=pytest.mark.slow),
         pytest.param("textworld:house", 2, marks=pytest.mark.slow),
     ],
 )
