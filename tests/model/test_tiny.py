@@ -39,6 +39,14 @@ def test_no_text_encodes_to_a_marker(tokenizer, text):
     assert not set(encode(tokenizer, text)) & set(tokenizer.convert_tokens_to_ids(list(tiny.SPECIAL)))
 
 
+@pytest.mark.parametrize("spread", [0.02, 0.1])
+def test_initial_weights_have_the_standard_deviation_that_is_asked_for(tokenizer, spread):
+    model = tiny.make_model(tokenizer, width=64, layers=1, heads=2, seed=0, initializer_range=spread)
+    matrices = [weight.detach() for weight in model.parameters() if weight.ndim == 2]
+    assert len(matrices) == 8
+    assert all(0.95 * spread < weight.std().item() < 1.05 * spread for weight in matrices)
+
+
 def test_there_is_no_unknown_token(tokenizer):
     every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x3000 + 0xD800), 0x1F9CA, 0x10FFFF]))[:60_000]
     assert decode(tokenizer, encode(tokenizer, every)) == every

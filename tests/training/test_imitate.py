@@ -148,6 +148,12 @@ def test_an_existing_model_is_trained_with_all_weights_or_lora(qwen, tmp_path):
         assert any(checkpoints(tmp_path / name)[-1].glob("*adapter*")) == (name == "lora")
 
 
+def test_a_new_model_starts_with_the_weights_of_the_recipe(tmp_path):
+    list(imitate(config_of(tmp_path / "run", new=FEW["new"] | {"initializer_range": 0.3})))
+    model, _ = load_model(tmp_path / "run" / "start")
+    assert 0.28 < model.model.embed_tokens.weight.detach().std().item() < 0.32
+
+
 def test_a_vocabulary_is_learned_from_lessons(tmp_path):
     stages = [{"steps": 1, "worlds": [TINY | {"profile": {"style": "natural"}}]}]
     new = FEW["new"] | {"vocabulary": 400, "positions": 2048}

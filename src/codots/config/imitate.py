@@ -82,6 +82,8 @@ class NewModel(Section):
     """Number of layers."""
     heads: int = Field(default=4, ge=1)
     """Number of attention heads per layer."""
+    initializer_range: float = Field(default=0.02, gt=0, le=1)
+    """Standard deviation of the initial weights."""
     positions: int = Field(default=1024, ge=16)
     """Maximum length of an episode, in tokens."""
     vocabulary: int | None = Field(default=None, ge=300, le=MAX_COUNT)

@@ -80,8 +80,17 @@ def _with_chat(tokenizer: Any) -> Any:
     )
 
 
-def make_model(tokenizer: Any, *, width: int, layers: int, heads: int, seed: int, length: int = 1024) -> Any:
-    """Create a randomly initialized Qwen3 of this shape. `length` is the maximum number of positions."""
+def make_model(
+    tokenizer: Any,
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    seed: int,
+    length: int = 1024,
+    initializer_range: float = 0.02,
+) -> Any:
+    """Create a Qwen3 of this shape with normally distributed weights. `length` is the maximum number of positions."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -94,6 +103,7 @@ def make_model(tokenizer: Any, *, width: int, layers: int, heads: int, seed: int
         num_key_value_heads=heads,
         head_dim=width // heads,
         max_position_embeddings=length,
+        initializer_range=initializer_range,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

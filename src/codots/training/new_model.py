@@ -51,8 +51,16 @@ def open_new_model(
         check_fit(pack, entry_profile(profile, world), Render(tokenizer), shape.positions)
     if not resume:
         stack.enter_context(open_run(Path(config.run), config.to_dict(), resume=False))
-    sizes = {"width": shape.width, "layers": shape.layers, "heads": shape.heads, "length": shape.positions}
-    write_folder(folder, lambda part: save(make_model(tokenizer, seed=config.seed, **sizes), tokenizer, part))
+    model = make_model(
+        tokenizer,
+        width=shape.width,
+        layers=shape.layers,
+        heads=shape.heads,
+        seed=config.seed,
+        length=shape.positions,
+        initializer_range=shape.initializer_range,
+    )
+    write_folder(folder, lambda part: save(model, tokenizer, part))
     return folder
 
 
