@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from codots.core.yaml_text import write_yaml
 from codots.runs.checkpoint import checkpoints
 from codots.runs.folder import saved_recipe
 from codots.training.train import train
@@ -215,3 +216,16 @@ def test_a_run_stores_its_precision_and_resumes_in_it_on_another_machine(config,
     monkeypatch.setattr("codots.model.device.has_bfloat16", lambda: False)
     assert [report.step for report in train(config, resume=True)] == [2, 3, 4]
     assert {weight.dtype for weight in weights(config.run).values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat61", 16, ["float32"], None])
+def test_a_run_with_an_unknown_precision_is_not_resumed(config, dtype):
+    steps = train(config)
+    next(steps)
+    steps.close()
+    file = Path(config.run, "config.yaml")
+    file.write_text(write_yaml(saved_recipe(file.parent) | {"dtype": dtype}))
+    with pytest.raises(
+        ValueError, match=r"unknown dtype in .*config\.yaml: .*; expected one of auto, bfloat16, float16"
+    ):
+        next(train(config, resume=True))

@@ -123,7 +123,8 @@ class RunKeys(Config):
     device: str = "auto"
     """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of forward and backward; `auto` is bfloat16 on GPUs that support it. The optimizer uses float32."""
+    """Precision of forward and backward. `auto` is bfloat16 on GPUs that support it, and for large models on CPUs that
+    compute with it; a run stores the choice. The optimizer uses float32."""
     kv_cache_gib: float = Field(CACHE_BYTES / 2**30, gt=0, le=1e6)
     """Maximum size of the KV cache of each worker, in GiB. Lives that do not fit into the cache wait."""
     profile: dict[str, str | bool | int | float] = Field(default={})

@@ -9,6 +9,8 @@ from typing import Any
 from codots.core.suggest import nearest
 from codots.model.adapter import Model, folders, weight_files
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Names of a precision in recipes and commands."""
 LARGE = 50_000_000
 """Smallest number of weights at which a GPU is faster than a CPU core. For fewer, kernel launches dominate."""
 LARGE_ON_CPU = 20_000_000

@@ -13,7 +13,7 @@ from typing import Any
 from codots.core.files import check_new, check_readable, check_space, write_folder
 from codots.core.suggest import check_known
 from codots.model.adapter import Model, folders, holder
-from codots.model.device import LARGE
+from codots.model.device import DTYPES, LARGE
 from codots.model.gguf import gguf_in, read_gguf
 from codots.model.hub import is_hub_id
 from codots.model.kind import max_positions, read_config, text_config
@@ -21,7 +21,6 @@ from codots.model.load import BASE, check_files, load_model, load_render, model_
 from codots.model.renderer import Render
 from codots.rollout.profile import PROFILE, Profile, load_profile
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 BRIEF = 1_000_000_000
 """Number of weights below which an imported model is asked for short replies, unless it has a profile."""
 TOLERANCE = 1e-3

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 from codots.algorithm.credit import Advantages
 from codots.config.schema import RunKeys, TrainConfig, WorldConfig, fingerprint
 from codots.core.files import check_readable, write_atomically
-from codots.core.suggest import nearest
+from codots.core.suggest import check_known, nearest
 from codots.domains.registry import make_pack
 from codots.engine.base import Engine
 from codots.engine.local import LocalEngine
 from codots.engine.worker import SAMPLERS, Plan
 from codots.learner.config import LearnerConfig
 from codots.model.adapter import Model, folders, holder
-from codots.model.device import place
+from codots.model.device import DTYPES, place
 from codots.model.load import model_folder
 from codots.rollout.fit import check_fits
 from codots.rollout.profile import PROFILE, Profile, load_profile
@@ -148,10 +148,15 @@ def with_chosen_dtype(config: AnyRun, model: Model | None) -> AnyRun:
 
 
 def with_saved_dtype(config: AnyRun) -> AnyRun:
-    """Return the recipe with the dtype that its run has stored, in place of `auto`."""
+    """Return the recipe with the dtype that its run has stored, in place of `auto`.
+
+    Raises ValueError if the run has stored none that is known.
+    """
     if config.dtype != "auto":
         return config
-    return config.model_copy(update={"dtype": saved_recipe(Path(config.run)).get("dtype", "auto")})
+    saved = saved_recipe(Path(config.run)).get("dtype", "auto")
+    check_known(saved, DTYPES, f"dtype in {Path(config.run, 'config.yaml')}:")
+    return config.model_copy(update={"dtype": saved})
 
 
 def profile_of(config: TrainConfig, folder: Model) -> Profile:
