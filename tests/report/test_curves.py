@@ -133,6 +133,8 @@ def test_y_ticks_are_round_and_span_every_value(values, least_top):
 
 def test_small_y_ticks_have_enough_digits():
     assert [short(value, 0.1) for value in heights([[0.1]], 0.1)] == ["0", "0.025", "0.05", "0.075", "0.1"]
+    assert [short(value, 0.05) for value in (0.00033, 0.00001, 0.0123)] == ["0.0003", "0", "0.012"]
+    assert short(0.00033, 0.0004) == "0.00033"
 
 
 def test_text_is_escaped_and_forbidden_xml_characters_are_dropped():

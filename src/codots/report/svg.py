@@ -85,8 +85,8 @@ def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
 
 def short(value: float, top: float) -> str:
     """Format a value of a tick or label. `top` is the upper end of the y axis."""
-    if top <= 0.1:
-        return f"{value:.2g}"
+    if 0 < top <= 0.1:  # no more decimals than the axis can show, so that labels stay short
+        return f"{round(value, 2 - math.floor(math.log10(top))):.2g}"
     if top <= 20:
         return f"{value:.2f}"
     return f"{value:.0f}" if top < 10_000 else f"{value / 1000:.3g}k"
