@@ -112,3 +112,20 @@ def test_transformers_loads_a_saved_folder(tokenizer, tmp_path):
     assert encode(words, text) == encode(tokenizer, text)
     assert words.eos_token == "<|end|>"
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen3"
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return tiny.learn_tokenizer(["the law is f(u) = -0.82*u + 13.82*u, 82 points\n"] * 100, 400)
+
+
+@given(TEXTS)
+def test_every_text_round_trips_in_a_learned_vocabulary(learned, text):
+    assert decode(learned, encode(learned, text)) == text
+
+
+@pytest.mark.parametrize("number", ["82", "13.82", "2026"])
+def test_a_learned_vocabulary_has_a_token_for_each_digit(learned, number):
+    assert len(encode(learned, f" {number}")) == 1 + len(number)
+    assert encode(learned, f"{number}*u")[: len(number)] == encode(learned, number)
+    assert [decode(learned, [id]) for id in encode(learned, number)] == [*number]

@@ -49,11 +49,15 @@ def make_tokenizer() -> Any:
 
 
 def learn_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """Learn a byte-level BPE tokenizer of at most `vocabulary` tokens from texts; every string round-trips."""
+    """Learn a byte-level BPE tokenizer of at most `vocabulary` tokens from texts; every string round-trips.
+
+    A digit is always one token, so that a model can copy a number that it never saw.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - len(SPECIAL),
