@@ -44,7 +44,7 @@ test: $(TOOLS)
 
 test-slow: $(TOOLS) smollm
 	@echo "pytest: slow tests, of benchmarks and with a real model"
-	@$(BIN)/pytest -m slow
+	@$(BIN)/pytest -m slow --numprocesses 2 --dist worksteal
 
 smollm: $(SMOLLM)
 
