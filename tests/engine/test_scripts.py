@@ -29,7 +29,7 @@ def run(folder, text, **environment):
 
 
 @pytest.mark.parametrize(
-    "script", [EVALUATE, CHECK, pytest.param(TRAIN.replace("WORKERS", "2"), marks=pytest.mark.slow)]
+    "script", [EVALUATE, *(pytest.param(s, marks=pytest.mark.slow) for s in (TRAIN.replace("WORKERS", "2"), CHECK))]
 )
 def test_a_script_without_a_main_guard_is_told_to_add_one(tmp_path, script):
     ended = run(tmp_path, script)
@@ -48,6 +48,7 @@ def test_a_running_event_loop_is_no_obstacle(tmp_path):
     assert ended.stdout.split() == ["2", "1", "True"]
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_with_a_long_name_is_no_obstacle(tmp_path):
     (tmp_path / ("a" * 90)).mkdir()
     script = "if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in EVALUATE.splitlines())

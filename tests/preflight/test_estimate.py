@@ -151,7 +151,7 @@ def test_every_change_reduces_memory_and_the_first_that_fits_is_named(recipe, sh
 
 
 def test_replies_are_estimated_within_the_length_of_the_model(recipe):
-    assert estimate(recipe(profile={"solve_tokens": 5_000_000, "max_model_len": 300})).fits
+    assert estimate(recipe(profile={"solve_tokens": 5_000_000, "max_model_len": 300}), gib=24).fits
 
 
 def test_a_length_too_short_for_any_prompt_is_one_line(recipe):

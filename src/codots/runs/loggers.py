@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
 
-from codots.core.deadline import SideThread
+from codots.core.deadline import GRACE, SideThread
 from codots.core.files import write_atomically, writing
 from codots.core.redact import without_secrets
 
@@ -108,7 +108,7 @@ class GuardedLogger:
         """Finish logging unless the logger is disabled."""
         if logger := self.logger:
             self._guard(logger.close)
-        self._thread.close()
+        self._thread.close(GRACE if self.logger else 0.0)  # a logger that failed has had its time
 
 
 def check_loggers(names: Sequence[str]) -> None:
