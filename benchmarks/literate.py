@@ -21,22 +21,21 @@ PACKS = 200
 LETTERS = {"style": "compact", "vocabulary": None}
 SETTINGS: dict[str, dict[str, Any]] = {
     # Without a vocabulary, a model reads names by their letters, and so it can copy one that it never saw.
-    "bandit-v1": {"steps": 1000, "packs_per_step": 32, "solve_tokens": 4, "update_tokens": 16} | LETTERS,
-    "frozen-lake-v1": {"steps": 600, "packs_per_step": 16, "solve_tokens": 6, "update_tokens": 24} | LETTERS,
-    "alchemy-v1": {"steps": 500, "packs_per_step": 8, "style": "compact", "solve_tokens": 12, "update_tokens": 160},
-    "grid-navigation-v1": {
-        "steps": 300,
-        "packs_per_step": 6,
-        "style": "compact",
-        "solve_tokens": 12,
-        "update_tokens": 800,
-    },
-    "learn2ask-v1": {"steps": 300, "packs_per_step": 8, "solve_tokens": 32, "update_tokens": 96},
-    "optimal-control-v1": {"steps": 300, "packs_per_step": 8, "solve_tokens": 96, "update_tokens": 64},
-    "pde-discovery-v1": {"steps": 250, "packs_per_step": 4, "solve_tokens": 256, "update_tokens": 96},
-    "terminal-v1": {"steps": 250, "packs_per_step": 6, "solve_tokens": 256, "update_tokens": 192},
+    "bandit-v1": {"steps": 4000, "packs_per_step": 8, "given": 0.3, "solve_tokens": 4, "update_tokens": 16} | LETTERS,
+    "frozen-lake-v1": {"steps": 1200, "packs_per_step": 16, "solve_tokens": 6, "update_tokens": 24} | LETTERS,
+    "alchemy-v1": {"steps": 4500, "lr": 4e-3, "packs_per_step": 6, "given": 0.8, "solve_tokens": 12}
+    | LETTERS
+    | {"update_tokens": 160},
+    "grid-navigation-v1": {"steps": 2000, "packs_per_step": 8, "preset": "tiny", "solve_tokens": 12}
+    | LETTERS
+    | {"update_tokens": 300},
+    "learn2ask-v1": {"steps": 1000, "packs_per_step": 8, "solve_tokens": 32, "update_tokens": 96},
+    "optimal-control-v1": {"steps": 600, "packs_per_step": 8, "preset": "tiny", "solve_tokens": 96},
+    "pde-discovery-v1": {"steps": 1000, "packs_per_step": 4, "solve_tokens": 256, "update_tokens": 96},
+    "terminal-v1": {"steps": 1000, "packs_per_step": 6, "preset": "tiny", "solve_tokens": 256, "update_tokens": 192},
 }
-SHAPE = {"width": 128, "layers": 4, "heads": 4, "positions": 4096}
+"""Steps and sizes of each family, and the preset if it is not `easy`."""
+SHAPE = {"width": 64, "layers": 3, "heads": 4, "positions": 4096, "initializer_range": 0.1}
 LESSON = {"preset": "easy", "teacher": "literate", "given": 0.6}
 
 
@@ -55,7 +54,7 @@ def recipe(
             "new": SHAPE | {"vocabulary": vocabulary},
             "run": f"runs/literate/{domain}",
             "profile": profile,
-            "learner": {"lr": 2e-3, "warmup_steps": 50, "min_lr_ratio": 0.02, "weight_decay": 0.01},
+            "learner": {"lr": 2e-3, "warmup_steps": 50, "min_lr_ratio": 0.02, "weight_decay": 0.1},
             "workers": 1,
             "save_every": 100,
             "eval_every": 0,
@@ -90,7 +89,12 @@ def main(domains: list[str]) -> None:
                 print(f"{domain} {report.step}/{report.steps} loss {loss:.3f} {seconds:.0f} s", file=sys.stderr)
         found = evaluate(
             EvalConfig(
-                model=str(run), domain=domain, preset="easy", split="dev", packs=PACKS, arms=["own", "null", "oracle"]
+                model=str(run),
+                domain=domain,
+                preset=config.stages[0].worlds[0].preset,
+                split="dev",
+                packs=PACKS,
+                arms=["own", "null", "oracle"],
             )
         )
         print(row(domain, found, time.perf_counter() - start), flush=True)
