@@ -22,6 +22,11 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items):
+    """Start the longest test first, so that it does not run alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_learning.py")
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return tiny.make_tokenizer()
