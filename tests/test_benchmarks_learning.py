@@ -9,6 +9,7 @@ import pytest
 
 from codots.core.rng import stream
 from codots.core.transcript import Sampled, StopReason, Transcript
+from codots.domains.registry import domain_ids, get_domain
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.slow
@@ -118,3 +119,12 @@ def test_figures_are_printed_with_their_targets(script, capsys):
     }
     script("contest").show(found, {"s": "seconds"}, False)
     assert "ratio: 2.04 (target: at least 1.5)" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_reading_has_a_valid_recipe_for_every_family(script):
+    literate = script("literate")
+    families = {name.rsplit("-v", 1)[0] for name in domain_ids()}
+    assert {name.rsplit("-v", 1)[0] for name in literate.SETTINGS} == families
+    for domain, settings in literate.SETTINGS.items():
+        (world,) = literate.recipe(domain, **settings).stages[0].worlds
+        assert world.preset in get_domain(domain).presets
