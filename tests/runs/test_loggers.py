@@ -139,10 +139,13 @@ def test_a_hanging_logger_is_disabled(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(module.LOGGERS, "failing", FailingLogger)
     monkeypatch.setattr(FailingLogger, "add", lambda *_: time.sleep(60))
     monkeypatch.setattr(module, "LOGGER_TIMEOUT", 0.1)
+    graces, close = [], module.SideThread.close
+    monkeypatch.setattr(module.SideThread, "close", lambda thread, grace: (graces.append(grace), close(thread, grace)))
     metrics = Metrics(tmp_path, 0, ["failing"])
     metrics.add(1, {})
     metrics.add(2, {})
     metrics.close()
+    assert graces == [0.0]  # the end of the run does not wait for it again
     assert len(lines(tmp_path)) == 2
     assert caplog.messages == [
         "the logger failing failed, and the run continues without it: TimeoutError: gave up after 0.1 s of writing"
