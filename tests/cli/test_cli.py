@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from codots.cli import runs, worlds
+from codots.cli.watch import Stopped
 from codots.config.evaluate import EvalConfig
 from codots.domains.check import Checked
 from codots.domains.contract import rollout
@@ -25,6 +26,7 @@ from codots.model import tiny
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints
+from codots.training.train import train
 from tests.random_model import Flaky, make_random_model
 
 RECIPE = {
@@ -508,6 +510,38 @@ def test_a_demo_evaluates_with_the_profile_that_it_trains_with(codots, home):
     assert head["profile"]["max_context_chars"] == 100
 
 
+@pytest.mark.parametrize("stage", ["training", "evaluation"])
+def test_a_stopped_demo_resumes_to_the_same_result(codots, home, monkeypatch, stage):
+    def demo_rewards(*options):
+        assert codots("demo", "recipe.yaml", "--packs", "2", *options).code == 0
+        found = json.loads((home / "run" / "summary.json").read_text())
+        return [found[when]["arms"]["own"]["reward"] for when in ("before", "after")]
+
+    expected = demo_rewards()
+    with monkeypatch.context() as patch:
+        if stage == "training":
+            patch.setattr("codots.cli.demo.run_training", stopped_training)
+        else:
+            patch.setattr("codots.cli.demo.evaluate", press_ctrl_c)
+        ended = codots("demo", "recipe.yaml", "--packs", "2")
+    assert ended.code == 130
+    assert (home / "run-1" / "summary.json").exists()
+    assert not (home / "run" / "summary.json").exists()
+    assert demo_rewards("--resume") == expected
+
+
+def stopped_training(config, *, resume):
+    """Train one step, and stop as at Ctrl-C."""
+    steps = train(config, resume=resume)
+    next(steps)
+    steps.close()
+    return Stopped(1, 130)
+
+
+def press_ctrl_c(*_, **__):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("option", [[], ["--imitate"], ["--eval"]])
 def test_every_key_of_a_recipe_is_listed(codots, option):
     keys = {key["name"]: key for key in strict(codots("config", *option, "--json").out)}
@@ -554,15 +588,9 @@ def test_a_demo_never_renames_a_run_in_progress(codots, home):
     assert not (home / "run-1").exists()
 
 
-@pytest.mark.parametrize("stage", ["codots.engine.open.LocalEngine", "codots.cli.demo.run_training"])
-def test_a_demo_stopped_before_training_changes_no_file(codots, home, monkeypatch, stage):
-    def stopped(*_):
-        raise KeyboardInterrupt
-
-    module, _, name = stage.rpartition(".")
+def test_a_demo_stopped_before_training_changes_no_file(codots, home, monkeypatch):
     before = tree(home)
-    monkeypatch.setattr(import_module(module), name, stopped)
-    monkeypatch.setattr("tempfile.tempdir", str(home))
+    monkeypatch.setattr("codots.cli.demo.run_training", press_ctrl_c)
     assert codots("demo", "recipe.yaml", "--packs", "2").code == 130
     assert tree(home) == before
 

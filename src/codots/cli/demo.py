@@ -1,15 +1,13 @@
-"""The demo: evaluate a tiny model, train it, and evaluate it again on unseen worlds."""
+"""The demo: train a model, and evaluate it before and after on unseen worlds."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from codots.cli.display import counting
@@ -34,70 +32,64 @@ class DemoResult:
     page: Path
 
 
-def demo(config: TrainConfig, *, packs: int = 500) -> DemoResult | None:
-    """Evaluate, train, evaluate again, and write `summary.json`, `model` and `report.html` to the run folder.
+def demo(config: TrainConfig, *, packs: int = 500, resume: bool = False) -> DemoResult | None:
+    """Train, evaluate before and after, and write `summary.json`, `model` and `report.html` to the run folder.
 
-    Returns None if training is stopped with Ctrl-C. An existing run folder is renamed, not overwritten. Raises
-    ValueError if the recipe has more than one world.
+    Returns None if training is stopped with Ctrl-C; `resume` continues a stopped demo, in any of its stages. Otherwise
+    an existing run folder is renamed, not overwritten. Raises ValueError if the recipe has more than one world.
     """
     if len(config.worlds) > 1:
         raise ValueError(f"a demo trains on one domain; the recipe has {len(config.worlds)} worlds")
     profile = profile_of(config, start_folder(config.model, config.init_from, config.base))
     folder = Path(config.run)
-    seconds: dict[str, float] = {}
-    with TemporaryDirectory() as temporary:  # training needs an empty run folder
-        rows = Path(temporary) / "before.jsonl"
-        with timed("evaluate before", seconds):
-            before = evaluate_model(config, profile, config.model, packs, ("own", "null"), "before", rows)
+    before = settings(config, profile, config.model, packs, ("own", "null"), folder / "before.jsonl")
+    after = settings(config, profile, folder / "model", packs, ARMS, folder / "after.jsonl")
+    if not resume:
         rename_existing(folder)
-        with timed("train", seconds):
-            if run_training(config) is not None:
-                return None
-        shutil.move(rows, folder)
-    with timed("evaluate after", seconds):
-        after = evaluate_model(config, profile, folder / "model", packs, ARMS, "after", folder / "after.jsonl")
-    summary = summarize(config, before, after, seconds)
-    write_atomically(folder / "summary.json", json.dumps(without_nan(summary), indent=2, allow_nan=False))
+    seconds: dict[str, float] = {}
+    with timed("train", seconds):
+        if run_training(config, resume=resume) is not None:
+            return None
+    found = (measure("before", before, seconds), measure("after", after, seconds))
+    write_atomically(folder / "summary.json", json.dumps(summarize(config, *found, seconds), indent=2))
     [page] = write_report([folder], folder / REPORT)
-    return DemoResult(before, after, seconds, page)
+    return DemoResult(*found, seconds, page)
 
 
-def evaluate_model(
-    config: TrainConfig,
-    profile: Profile,
-    model: str | Path,
-    packs: int,
-    arms: tuple[str, ...],
-    when: str,
-    rows: Path,
-) -> Report:
-    """Evaluate a model on the `test` split, with the profile of the training; `when` labels the progress bar."""
-    with counting(when) as on_progress:
-        world = config.worlds[0]
-        own_profile = entry_profile(profile, world)
-        settings = EvalConfig(
-            model=str(model),
-            domain=world.domain,
-            preset=world.preset,
-            split="test",
-            packs=packs,
-            pack_size=world.pack_size,
-            arms=list(arms),
-            profile={key: getattr(own_profile, key) for key in ENTRY_PROFILE_KEYS},
-            temperature=profile.temperature,
-            seed=config.seed,
-            workers=config.workers,
-            rows=str(rows),
-            device=config.device,
-            base=config.base if model == config.model else None,
-        )
-        return evaluate(settings, on_progress=on_progress)
+def measure(when: str, evaluation: EvalConfig, seconds: dict[str, float]) -> Report:
+    """Evaluate with a progress bar."""
+    with timed(f"evaluate {when}", seconds), counting(when) as on_progress:
+        return evaluate(evaluation, on_progress=on_progress)
+
+
+def settings(
+    config: TrainConfig, profile: Profile, model: str | Path, packs: int, arms: tuple[str, ...], rows: Path
+) -> EvalConfig:
+    """Return the settings of an evaluation on the `test` split, with the profile of the training."""
+    world = config.worlds[0]
+    own_profile = entry_profile(profile, world)
+    return EvalConfig(
+        model=str(model),
+        domain=world.domain,
+        preset=world.preset,
+        split="test",
+        packs=packs,
+        pack_size=world.pack_size,
+        arms=list(arms),
+        profile={key: getattr(own_profile, key) for key in ENTRY_PROFILE_KEYS},
+        temperature=profile.temperature,
+        seed=config.seed,
+        workers=config.workers,
+        rows=str(rows),
+        device=config.device,
+        base=config.base if model == config.model else None,
+    )
 
 
 def summarize(config: TrainConfig, before: Report, after: Report, seconds: dict[str, float]) -> dict[str, Any]:
-    """Return the content of `summary.json`."""
+    """Return the content of `summary.json`, in which a value that is not a number is null."""
     last = (Path(config.run) / "metrics.jsonl").read_text().splitlines()[-1]
-    return {
+    summary = {
         "domain": config.worlds[0].domain,
         "preset": config.worlds[0].preset,
         "seed": config.seed,
@@ -111,6 +103,8 @@ def summarize(config: TrainConfig, before: Report, after: Report, seconds: dict[
         "seconds": {stage: round(spent, 1) for stage, spent in seconds.items()},
         "tokens": json.loads(last)["tokens/total"],
     }
+    plain: dict[str, Any] = without_nan(summary)
+    return plain
 
 
 def rename_existing(folder: Path) -> None:

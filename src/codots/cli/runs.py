@@ -263,8 +263,9 @@ def run_demo(
     recipe: Recipe,
     changes: Changes = None,
     packs: Packs = 500,
+    resume: Resume = False,
 ) -> None:
-    """Run the demo: evaluate a tiny model, train it, evaluate it again, and write a report."""
+    """Run the demo: train a model, evaluate it before and after, and write a report."""
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
     from codots.engine.forkserver import model_processes
@@ -275,9 +276,9 @@ def run_demo(
     from codots.cli.demo import demo
     from codots.cli.display import report_table
 
-    result = demo(config, packs=packs)
+    result = demo(config, packs=packs, resume=resume)
     if result is None:
-        typer.echo("stopped before the end; the demo cannot be resumed and starts from the beginning", err=True)
+        typer.echo("stopped in training, saved; run the same command with --resume to continue", err=True)
         raise typer.Exit(130)
     for report in (result.before, result.after):
         show(report_table(report))
