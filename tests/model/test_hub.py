@@ -167,21 +167,35 @@ def test_a_mistyped_path_is_not_looked_up_on_the_network(tmp_path, monkeypatch):
             model_folder(name)
 
 
-def test_the_commands_find_the_cache_of_the_environment(tmp_path, whole):
+@pytest.mark.parametrize(
+    "command",
+    [["doctor", "recipe.yaml"], pytest.param(["estimate", "recipe.yaml", "--memory", "24"], marks=pytest.mark.slow)],
+)
+def test_the_commands_find_the_cache_of_the_environment(tmp_path, whole, command):
     put(tmp_path / "home" / "hub", NAME, whole)
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    environment = {key: value for key, value in environment.items() if key != "HF_HUB_CACHE"}
     (tmp_path / "recipe.yaml").write_text(f"model: {NAME}\nrun: {tmp_path}/run\npreset: tiny\nworkers: 1\nsteps: 1\n")
-    for command in (["doctor", "recipe.yaml"], ["estimate", "recipe.yaml", "--memory", "24"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "codots", *command], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "codots", *command],
+        cwd=tmp_path,
+        env=with_home(tmp_path / "home"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_commands_name_a_model_that_the_cache_lacks(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "codots", "play", "frozen-lake-v1", "--preset", "tiny", "--model", "org/none"],
-        env=environment,
+        env=with_home(tmp_path),
         capture_output=True,
         text=True,
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "`hf download org/none` first" in done.stderr
+
+
+def with_home(folder):
+    """Return an environment whose hub cache is below this folder."""
+    environment = os.environ | {"HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"}
+    return {key: value for key, value in environment.items() if key != "HF_HUB_CACHE"}
