@@ -19,9 +19,9 @@ from codots.training.setup import engine_plan, entries_of, profile_of
 DEMO = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 
 
-def demo(*changes: str) -> TrainConfig:
-    """Load the recipe of the demo, with changes."""
-    return load_recipe(TrainConfig, DEMO, list(changes))
+def demo(*changes: str, recipe: Path = DEMO) -> TrainConfig:
+    """Load the recipe of the demo, or another, with changes."""
+    return load_recipe(TrainConfig, recipe, list(changes))
 
 
 def engine_of(config: TrainConfig) -> LocalEngine:

@@ -1,21 +1,22 @@
-"""Compare a training step of the demo with one of TRL's GRPOTrainer.
+"""Compare a training step of the demo, or of another recipe, with one of TRL's GRPOTrainer.
 
-    python benchmarks/trl.py --trl PYTHON [--cores 1]
+    python benchmarks/trl.py --trl PYTHON [--cores 1] [--recipe recipes/smollm2-bandit.yaml --micro 64 --rounds 2]
 
 PYTHON is an interpreter of another environment, made with `pip install trl==1.16.0 torch==2.13.0`; without it the
-script skips TRL. Our step is the first step of `recipes/demo.yaml`: rollout, credit, gradient, optimizer, weight sync.
-TRL's is one step of `GRPOTrainer` (`contestants/grpo.py`): sampling, gradient, optimizer.
+script skips TRL. Our step is the first step of the recipe, by default `recipes/demo.yaml`: rollout, credit, gradient,
+optimizer, weight sync. TRL's is one step of `GRPOTrainer` (`contestants/grpo.py`): sampling, gradient, optimizer.
 
-Equal: the model (the shipped base, float32); the number of episodes and the group size; first prompts, turns,
-environment texts and token limits; temperature 1; a whole episode as one masked sequence; AdamW with a clipped
+Equal: the model; the precision of forward and backward; the number of episodes and the group size; first prompts,
+turns, environment texts and token limits; temperature 1; a whole episode as one masked sequence; AdamW with a clipped
 gradient; no reference model; no gradient checkpointing; the number of processes, with one thread each.
 
-In TRL's favor: it runs no environment and reads recorded replies of ours, and it starts all episodes at once, where a
-life must wait for its own context. In our favor: a shared prefix is read once, a turn reads only new ids, nothing is
-padded, and episodes with a credit of 0 are not trained on (`skipped`). TRL reads the whole episode again in every turn,
-as its own tool loop does, pads to the longest prompt and the longest completion of the step, and trains on every
-episode with its default loss. It samples with plain `generate` (continuous batching is far slower on CPU) through
-`rollout_func`, and its processes share a batch through DDP.
+In TRL's favor: with a model in half precision, its optimizer is in half precision too; it runs no environment and reads
+recorded replies of ours, and it starts all episodes at once, where a life must wait for its own context. In our favor:
+a shared prefix is read once, a turn reads only new ids, nothing is padded, and episodes with a credit of 0 are not
+trained on (`skipped`). TRL reads the whole episode again in every turn, as its own tool loop does, pads to the longest
+prompt and the longest completion of the step, and trains on every episode with its default loss. It samples with plain
+`generate` (continuous batching is far slower on CPU) through `rollout_func`, and its processes share a batch through
+DDP.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from contest import ROUNDS, Figures, RunOnce, contest, in_process, median, options, show
-from one_step import credited, demo, engine_of, learn, rolled_out
+from one_step import DEMO, credited, demo, engine_of, learn, rolled_out
 
 from codots.config.schema import TrainConfig
 from codots.core.transcript import Transcript
@@ -40,7 +41,7 @@ from codots.rollout.life import Life
 
 GRPO = Path(__file__).parent / "contestants" / "grpo.py"
 MICRO = 112
-"""Episodes per forward pass of TRL; the fastest of 32, 112 and 448."""
+"""Episodes per forward pass of TRL; for the demo the fastest of 32, 112 and 448."""
 COLUMNS = {
     "seconds": "seconds",
     "live": "sampling, s",
@@ -100,10 +101,11 @@ def inputs_by_turn(transcript: Transcript) -> list[list[int]]:
     return turns
 
 
-def write_plan(config: TrainConfig, folder: Path, rounds: int) -> tuple[Path, int]:
+def write_plan(config: TrainConfig, folder: Path, rounds: int, micro: int) -> tuple[Path, int]:
     """Roll out once and write the input of TRL; return its path and the number of episodes."""
     engine = engine_of(config)
     params, blocks = engine.plan.profile.episode_params(), rolled_out(engine, config)
+    dtype = engine.plan.place.dtype
     engine.close()
     episodes = recorded_episodes(
         config,
@@ -112,11 +114,12 @@ def write_plan(config: TrainConfig, folder: Path, rounds: int) -> tuple[Path, in
     )
     plan = {
         "model": str(model_folder(config.model)),
+        "dtype": dtype,
         "folder": str(folder / "out"),
         "episodes": episodes,
         "group": config.group_size,
         "lr": config.learner.lr,
-        "cuts": max(1, len(episodes) // config.workers // MICRO),
+        "cuts": max(1, len(episodes) // config.workers // micro),
         "steps": 1 + rounds,
     }
     path = folder / "plan.json"
@@ -145,9 +148,9 @@ def trl(python: str, plan: Path, processes: int) -> Iterator[RunOnce]:
         yield run
 
 
-def measure(config: TrainConfig, folder: Path, python: str | None, rounds: int) -> dict[str, Any]:
+def measure(config: TrainConfig, folder: Path, python: str | None, rounds: int, micro: int) -> dict[str, Any]:
     """Run both in turns."""
-    plan, episodes = write_plan(config, folder, rounds)
+    plan, episodes = write_plan(config, folder, rounds, micro)
     contestants = {"codots": in_process(codots_step, config)}
     if python:
         contestants["TRL"] = trl(python, plan, config.workers)
@@ -171,10 +174,15 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--trl", metavar="PYTHON", help="Python interpreter of an environment with TRL")
     parser.add_argument("--cores", type=int, default=2, help="processes of each contestant")
+    parser.add_argument("--recipe", type=Path, default=DEMO, help="recipe whose first step is taken")
+    parser.add_argument("--micro", type=int, default=MICRO, help="episodes per forward pass of TRL")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="timings of each contestant, after a first one")
     args = parser.parse_args()
-    config = demo(f"workers={args.cores}", *(["packs_per_step=2", "group_size=4", "workers=1"] if args.quick else []))
+    small = ["packs_per_step=2", "group_size=4", "workers=1"] if args.quick else []
+    config = demo(f"workers={args.cores}", *small, recipe=args.recipe)
     with TemporaryDirectory() as folder:
-        show(measure(config, Path(folder), args.trl, 1 if args.quick else ROUNDS), COLUMNS, args.json)
+        rounds = 1 if args.quick else args.rounds
+        show(measure(config, Path(folder), args.trl, rounds, args.micro), COLUMNS, args.json)
 
 
 if __name__ == "__main__":

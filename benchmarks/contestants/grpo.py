@@ -116,7 +116,7 @@ def main():
     )
     rollout = Rollout(episodes, group)
     trainer = GRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(plan["model"], dtype=torch.float32),
+        model=AutoModelForCausalLM.from_pretrained(plan["model"], dtype=getattr(torch, plan["dtype"])),
         processing_class=AutoTokenizer.from_pretrained(plan["model"]),
         reward_funcs=lambda earned, **more: earned,
         args=config,
