@@ -15,7 +15,7 @@ from codots.core.section import Config, FilePath, Section
 from codots.core.suggest import check_known
 from codots.domains.registry import get_domain
 from codots.learner.config import LearnerConfig
-from codots.model.device import check_device
+from codots.model.device import Dtype, check_device
 from codots.rollout.profile import Profile
 from codots.sampler.base import CACHE_BYTES
 
@@ -122,7 +122,7 @@ class RunKeys(Config):
     """Number of worker processes, one per core; a GPU always uses one. Results are equal only for equal `workers`."""
     device: str = "auto"
     """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Precision of forward and backward. `auto` is bfloat16 on GPUs that support it, and for large models on CPUs that
     compute with it; a run stores the choice. The optimizer uses float32."""
     kv_cache_gib: float = Field(CACHE_BYTES / 2**30, gt=0, le=1e6)

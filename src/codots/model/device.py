@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from codots.core.suggest import nearest
 from codots.model.adapter import Model, folders, weight_files
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-"""Names of a precision in recipes and commands."""
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""Name of a precision in recipes and commands."""
+DTYPES: tuple[str, ...] = get_args(Dtype)
 LARGE = 50_000_000
 """Smallest number of weights at which a GPU is faster than a CPU core. For fewer, kernel launches dominate."""
 LARGE_ON_CPU = 20_000_000
