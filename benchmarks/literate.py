@@ -19,11 +19,12 @@ from codots.training.imitate import imitate
 
 PACKS = 200
 LETTERS = {"style": "compact", "vocabulary": None}
+NARROW = {"initializer_range": 0.02}
 SETTINGS: dict[str, dict[str, Any]] = {
     # Without a vocabulary, a model reads names by their letters, and so it can copy one that it never saw.
-    "bandit-v1": {"steps": 6000, "packs_per_step": 8, "given": 0.3, "solve_tokens": 4, "initializer_range": 0.02}
+    "bandit-v1": {"steps": 6000, "packs_per_step": 8, "given": 0.3, "solve_tokens": 4, "update_tokens": 16}
     | LETTERS
-    | {"update_tokens": 16},
+    | NARROW,
     "frozen-lake-v1": {"steps": 1200, "packs_per_step": 16, "solve_tokens": 6, "update_tokens": 24} | LETTERS,
     "alchemy-v1": {"steps": 4500, "lr": 4e-3, "packs_per_step": 6, "given": 0.8, "solve_tokens": 12}
     | LETTERS
@@ -31,9 +32,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "grid-navigation-v1": {"steps": 2000, "packs_per_step": 8, "preset": "tiny", "solve_tokens": 12}
     | LETTERS
     | {"update_tokens": 300},
-    "learn2ask-v1": {"steps": 1000, "packs_per_step": 8, "solve_tokens": 32, "update_tokens": 96},
-    "optimal-control-v1": {"steps": 600, "packs_per_step": 8, "preset": "tiny", "solve_tokens": 96},
-    "pde-discovery-v1": {"steps": 1000, "packs_per_step": 4, "solve_tokens": 256, "update_tokens": 96},
+    "learn2ask-v1": {"steps": 1200, "packs_per_step": 8, "solve_tokens": 32, "update_tokens": 96} | NARROW,
+    "optimal-control-v1": {"steps": 1200, "packs_per_step": 8, "preset": "tiny", "solve_tokens": 96},
+    "pde-discovery-v1": {"steps": 700, "packs_per_step": 4, "solve_tokens": 256, "update_tokens": 96},
     "terminal-v1": {"steps": 1000, "packs_per_step": 6, "preset": "tiny", "solve_tokens": 256, "update_tokens": 192},
 }
 """Steps and sizes of each family, and the preset if it is not `easy`."""
