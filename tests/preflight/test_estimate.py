@@ -74,8 +74,9 @@ def recipe(qwen):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/status of Linux")
-@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["full", "lora"])
 def test_the_peak_memory_of_a_run_is_between_half_and_all_of_the_estimate(kind, recipe, tmp_path):
     config = recipe(**KINDS[kind])
     changes = [f"{key}={json.dumps(value)}" for key, value in config.model_dump(mode="json").items() if key != "run"]

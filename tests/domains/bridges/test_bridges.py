@@ -175,7 +175,7 @@ def public_content(task):
         ("reasoning-gym:pool_matrix", 6),
         ("gymnasium:FrozenLake-v1", 12),
         (ICE, 12),
-        ("gymnasium:CliffWalking-v1", 4),
+        pytest.param("gymnasium:CliffWalking-v1", 4, marks=pytest.mark.slow),
         pytest.param("gymnasium:Blackjack-v1", 12, marks=pytest.mark.slow),
         pytest.param("gymnasium:Taxi-v4", 4, marks=pytest.mark.slow),
         pytest.param("textworld:house", 2, marks=pytest.mark.slow),
