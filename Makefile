@@ -36,11 +36,11 @@ demo: $(STAMP)
 
 # A stopped imitation or demo goes on where it stopped; a complete one is kept, and a new demo starts beside it.
 demo-llm: $(LITERATE)
-	@echo "demo-llm: train the language model to learn within a world, and evaluate it before and after: about an hour"
+	@echo "demo-llm: train the language model to learn within a world, and evaluate it before and after: an hour or more"
 	@$(BIN)/codots demo recipes/smollm2-bandit.yaml --packs 100 $(if $(UNFINISHED),--resume)
 
 $(LITERATE): | $(SMOLLM)
-	@echo "demo-llm: teach the language model to reply in the right form and to read contexts: about 8 minutes"
+	@echo "demo-llm: teach the language model to reply in the right form and to read contexts: about 10 minutes"
 	@$(BIN)/codots imitate recipes/smollm2-literate.yaml $(if $(wildcard runs/smollm2-literate/config.yaml),--resume)
 
 test: $(TOOLS)

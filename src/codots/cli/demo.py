@@ -51,7 +51,7 @@ def demo(config: TrainConfig, *, packs: int = 500, resume: bool = False) -> Demo
         if run_training(config, resume=resume) is not None:
             return None
     found = (measure("before", before, seconds), measure("after", after, seconds))
-    write_atomically(folder / "summary.json", json.dumps(summarize(config, *found, seconds), indent=2))
+    write_atomically(folder / "summary.json", json.dumps(summarize(config, *found, seconds), indent=2, allow_nan=False))
     [page] = write_report([folder], folder / REPORT)
     return DemoResult(*found, seconds, page)
 
