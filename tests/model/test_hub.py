@@ -162,7 +162,8 @@ def test_a_mistyped_path_is_not_looked_up_on_the_network(tmp_path, monkeypatch):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
     assert_refused("no model at 'runs/mime'; .*nearest is 'runs/mine'", lambda: model_folder("runs/mime"))
-    for name in ("nowhere", "./org/name", "../org/name", "/org/name", "a/b/c"):
+    monkeypatch.chdir(tmp_path / "runs")
+    for name in ("runs/untrained", "models/smollm2", "nowhere", "./org/name", "../org/name", "/org/name", "a/b/c"):
         with pytest.raises(ValueError, match="expected a Hugging Face folder on this machine, org/name on the hub"):
             model_folder(name)
 

@@ -14,17 +14,20 @@ FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 OTHERS = ["*/*", "consolidated*"]
 """Files that are not read although their names fit: those in subfolders, and weights in another format."""
 INDEX = "model.safetensors.index.json"
+OURS = ("runs/", "models/")
+"""How the paths of trained and imported models begin in recipes."""
 log = logging.getLogger("codots")
 
 
 def is_hub_id(name: str) -> bool:
     """Return whether a name is `org/name` or `org/name@revision`, and not a path.
 
-    A name whose first part is a folder here is a path, so that a mistyped one is not looked up on the network.
+    A name whose first part is a folder here, `runs` or `models` is a path, so that a mistyped or untrained model is not
+    looked up on the network.
     """
     id, _, _ = name.partition("@")
     fits = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", name)
-    return fits is not None and not Path(name).exists() and not Path(id).parent.exists()
+    return fits is not None and not name.startswith(OURS) and not Path(name).exists() and not Path(id).parent.exists()
 
 
 def snapshot(name: str) -> Path:
