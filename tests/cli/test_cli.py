@@ -859,7 +859,8 @@ def test_ctrl_c_saves_and_resume_finishes(codots, home):
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_stop_signals_save_as_ctrl_c_does(codots, home, number):
     args = ["train", "recipe.yaml", "steps=20", "save_every=20", "workers=2"]
     interrupt(home, "run/metrics.jsonl", *args, number=number)

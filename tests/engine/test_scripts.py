@@ -28,9 +28,8 @@ def run(folder, text, **environment):
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize(
-    "script", [EVALUATE, *(pytest.param(s, marks=pytest.mark.slow) for s in (TRAIN.replace("WORKERS", "2"), CHECK))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [EVALUATE, TRAIN.replace("WORKERS", "2"), CHECK])
 def test_a_script_without_a_main_guard_is_told_to_add_one(tmp_path, script):
     ended = run(tmp_path, script)
     assert ended.returncode == 1

@@ -158,6 +158,7 @@ def test_a_killed_evaluation_resumes_with_the_same_rows_and_table(tmp_path, monk
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_of_an_endpoint_asks_only_for_what_is_missing(tmp_path, monkeypatch):
     """The answers depend on the prompt alone, as those of a server that respects seeds or is greedy."""
 

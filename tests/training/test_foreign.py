@@ -42,7 +42,7 @@ def recipe(request, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("sampler", ["lockstep", "continuous"])
+@pytest.mark.parametrize("sampler", [pytest.param("lockstep", marks=pytest.mark.slow), "continuous"])
 def test_sampler_and_learner_agree_through_training(recipe, tmp_path, caplog, sampler):
     lora = {"lora": {"rank": 2, "alpha": 4, "targets": ["q_proj", "out_proj"]}, "gradient_checkpointing": True}
     learner = {"lr": 1e-2, "warmup_steps": 0} | (lora if sampler == "continuous" else {})
