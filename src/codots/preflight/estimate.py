@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -86,7 +87,7 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
         return Estimate(at, parts, there, changes_that_fit(config, profile, shape, lives, there))
     if gib:
         return Estimate(at, parts, there)
-    seconds = step_seconds(config, shape, scripted_lives(config, profile, render, 0.5))
+    seconds = step_seconds(config, shape, scripted_lives(config, profile, render, 0.5, copies=2))
     eval_lives = 2 * config.eval_packs * len(config.worlds)
     eval_seconds = (
         eval_lives / (config.packs_per_step * config.group_size) * (sum(seconds.values()) - seconds["learning"])
@@ -95,16 +96,20 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
     return Estimate(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + evals * eval_seconds)
 
 
-def scripted_lives(config: TrainConfig, profile: Profile, render: Render, share: float) -> list[DryRun]:
+def scripted_lives(
+    config: TrainConfig, profile: Profile, render: Render, share: float, copies: int = 1
+) -> list[DryRun]:
     """Roll out a few packs of each entry of `worlds` with scripted policies.
 
-    The number of packs of an entry is proportional to its `packs_per_step`, and at least two. `share` is the length of
-    the replies as a fraction of the maximum length.
+    The number of packs of an entry is proportional to its `packs_per_step`, and at least two. Every pack has `copies`
+    lives, one after another. `share` is the length of the replies as a fraction of the maximum length.
     """
     lives = []
     for world in config.worlds:
         count = max(2, round(PACKS * len(config.worlds) * world.packs_per_step / config.packs_per_step))
-        packs = [make_pack(world.domain, world.preset, "train", i, world.pack_size) for i in range(count)]
+        packs = [
+            make_pack(world.domain, world.preset, "train", i // copies, world.pack_size) for i in range(count * copies)
+        ]
         mine = entry_profile(profile, world)
         lives += dry_run(packs, mine, render, share, rewrites=config.contexts == "own")
     return lives
@@ -226,20 +231,33 @@ def smaller_recipes(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig
 
 
 def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> dict[str, float]:
-    """Return the seconds of one training step, by use."""
+    """Return the seconds of one training step, by use. `lives` has two lives of each pack, one after another."""
     from codots.preflight.timing import time_passes
 
     workers = config.workers if shape.place.device == "cpu" else 1
     rows = -(-config.packs_per_step * config.group_size // workers)
     speed = time_passes(shape, lives, min(rows, 64), config.learner.gradient_checkpointing)
-    samples = [sample for life in lives for sample in life.samples]
-    parts = shape.micro_batches(samples, config.learner.max_microbatch_tokens)
-    learned = sum(len(part.ids) for part in parts) / len(lives)
-    read = sum(len(sample.ids) - sum(sample.mask) for sample in samples) / len(lives)
+    learned = ids_of_lives(config, shape, lives)
+    sampled = sum(life.passes for life in lives) / len(lives)
     worlds = sum(life.seconds for life in lives) / len(lives)
     return {
         "sampling": max(life.passes for life in lives) * speed.sampled,
-        "reading": rows * read * speed.read,
+        "reading": rows * (learned - sampled) * speed.read,
         "worlds and words": rows * worlds,
         "learning": rows * learned * speed.learned,
     }
+
+
+def ids_of_lives(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> float:
+    """Return how many ids are computed for a life, on average over its group, which shares prompts.
+
+    `lives` has two lives of each pack, one after another. Every further life adds as many ids as the second one.
+    """
+
+    def ids(*group: DryRun) -> int:
+        samples = [sample for life in group for sample in life.samples]
+        return sum(len(part.ids) for part in shape.micro_batches(samples, sys.maxsize))
+
+    groups = [(ids(one), ids(one, other)) for one, other in zip(lives[::2], lives[1::2], strict=True)]
+    more = config.group_size - 1
+    return sum(one + more * (two - one) for one, two in groups) / (len(groups) * config.group_size)

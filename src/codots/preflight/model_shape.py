@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from codots.core.transcript import Sample
 from codots.learner.batch import MicroBatch, micro_batches
@@ -86,14 +87,14 @@ class Shape:
         Raises ValueError if the model cannot run without weights.
         """
         try:
-            one, two = (_saved_bytes(model, part, self.rows) for model in self._one_and_two)
+            one, two = (_saved_bytes(model, part, self.rows, self.place.device) for model in self._one_and_two)
         except Exception as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"cannot count the memory of {type(self._one_and_two[0]).__name__}: {line}") from error
         return int(two - one)
 
 
-def _saved_bytes(model: Any, part: MicroBatch, rows: bool) -> int:
+def _saved_bytes(model: Any, part: MicroBatch, rows: bool, device: str) -> int:
     sizes = {parameter.untyped_storage()._cdata: 0 for parameter in model.parameters()}
     tensors = []
 
@@ -107,11 +108,32 @@ def _saved_bytes(model: Any, part: MicroBatch, rows: bool) -> int:
     starts = zip(part.shared, part.nodes, strict=True)
     positions = torch.cat([torch.arange(s, len(nodes)) for s, nodes in starts]).to("meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        if rows:
-            run(model.base_model, ids, positions, part.rows("meta"))
-        else:
+        if not rows:
             _read_alone(model.base_model, ids[None])
+        elif device == "cpu":
+            with _CpuAttention():
+                run(model.base_model, ids, positions, part.rows("meta"))
+        else:
+            run(model.base_model, ids, positions, part.rows("meta"))
     return sum(sizes.values())
+
+
+class _CpuAttention(TorchFunctionMode):
+    """Attention on the meta device that saves what it saves on CPUs: no weights of pairs of tokens, and in float32."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of PyTorch, with another one in place of attention."""
+        if function is torch.nn.functional.scaled_dot_product_attention:
+            return _SavedByAttention.apply(*(tensor.float() for tensor in args))  # type: ignore[no-untyped-call]
+        return function(*args, **(kwargs or {}))
+
+
+class _SavedByAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        output = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, output)
+        return output
 
 
 def _read_alone(model: Any, ids_1L: torch.Tensor) -> None:
