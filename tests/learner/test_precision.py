@@ -5,7 +5,7 @@ import torch
 
 from codots.learner import local, score
 from codots.learner.config import LearnerConfig
-from codots.learner.local import LocalLearner
+from codots.learner.local import LocalLearner, masters_of
 from tests.learner.stepping import gradient_of, step_on
 from tests.learner.test_local import flat, make_batch, on_policy, tokens
 
@@ -27,6 +27,23 @@ def test_steps_too_small_for_half_precision_add_up(make_model):
     after_one = (rows[1] != rows[0]).float().mean()
     after_eight = (rows[8] != rows[0]).float().mean()
     assert after_eight > 2 * after_one  # most single updates are rounded away and show up later
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_update_of_any_size_moves_half_precision_weights_by_its_mean(dtype):
+    weight = (0.05 * torch.randn(1_000_000, generator=torch.Generator().manual_seed(7))).to(dtype)
+    weight[:6] = torch.tensor([0.0, 0.0625, -0.5, 1.0, 1e-4, -(2.0**-14)])  # also zero and powers of two
+    (master,) = masters_of([weight])
+    assert torch.equal(master.to(dtype), weight)
+    for update in (1e-6, -1e-5, 1e-4):
+        moved = (master + update).to(dtype).float() - weight.float()
+        assert moved.mean().item() == pytest.approx(update, rel=0.1)
+    assert torch.equal(masters_of([weight])[0], master)
+
+
+def test_full_precision_weights_are_their_own_masters():
+    weight = torch.randn(8)
+    assert masters_of([weight])[0] is weight
 
 
 def test_half_precision_gradients_are_accumulated_in_full_precision(make_model):

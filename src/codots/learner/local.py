@@ -46,7 +46,7 @@ class LocalLearner(Scorer):
         super().__init__(model, config, temperature)
         self.total_steps = total_steps
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
+        self.masters = masters_of(self.parameters)
         """Master weights of the optimizer, in float32 because most updates are too small for half precision."""
         self._gradient = torch.zeros(self.size, device=self.device) if gradient is None else gradient
         self.optimizer = torch.optim.AdamW(self.masters, lr=config.lr, **self._settings())
@@ -233,3 +233,21 @@ class LocalLearner(Scorer):
         if missing := [sample for sample in part.samples if sample.ref_logprobs is None]:
             raise ValueError(f"kl_coef needs ref_logprobs, which {len(missing)} of {len(part.samples)} samples lack")
         return torch.tensor([sample.ref_logprobs[at] for sample, _, at in trained(part)], device=self.device)  # type: ignore[index]
+
+
+def masters_of(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return float32 master weights, drawn at random among the values that round to the half-precision weights.
+
+    Weights that start exactly on the grid of half precision would not move before their updates add up to half of its
+    spacing, which at a learning rate of 2e-5 takes most of them more than six steps. Of masters that are spread over
+    the spacing, an update of any size moves the right fraction. The same weights always have the same masters.
+    """
+    return [p if p.dtype == torch.float32 else _spread(p.detach(), seed) for seed, p in enumerate(parameters)]
+
+
+def _spread(weight: Tensor, seed: int) -> Tensor:
+    infinity, exact = torch.full_like(weight, torch.inf), weight.float()
+    up, down = torch.nextafter(weight, infinity).float() - exact, exact - torch.nextafter(weight, -infinity).float()
+    share = 2 * torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed)).to(weight.device) - 1
+    master = exact + torch.where(share > 0, up, down) * share / 2
+    return torch.where(master.to(weight.dtype) == weight, master, exact)  # a tie may round to a neighbor
