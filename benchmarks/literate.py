@@ -34,8 +34,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     | {"update_tokens": 300},
     "learn2ask-v1": {"steps": 1200, "packs_per_step": 8, "solve_tokens": 32, "update_tokens": 96} | NARROW,
     "optimal-control-v1": {"steps": 1200, "packs_per_step": 8, "preset": "tiny", "solve_tokens": 96},
-    "pde-discovery-v1": {"steps": 700, "packs_per_step": 4, "solve_tokens": 256, "update_tokens": 96},
-    "terminal-v1": {"steps": 1000, "packs_per_step": 6, "preset": "tiny", "solve_tokens": 256, "update_tokens": 192},
+    "pde-discovery-v1": {"steps": 1500, "lr": 4e-3, "packs_per_step": 4, "solve_tokens": 256, "update_tokens": 96},
+    "terminal-v1": {"steps": 1500, "lr": 4e-3, "packs_per_step": 6, "preset": "tiny", "solve_tokens": 256}
+    | {"update_tokens": 192},
 }
 """Steps and sizes of each family, and the preset if it is not `easy`."""
 SHAPE = {"width": 64, "layers": 3, "heads": 4, "positions": 4096}
