@@ -14,5 +14,7 @@ def mounted(folder, size):
     if not done or done.returncode:
         yield None
         return
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    try:
+        yield folder
+    finally:  # also after a test that fails, so that pytest can delete its folders
+        subprocess.run(["umount", "-l", folder], check=True)
