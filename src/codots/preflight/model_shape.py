@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import cached_property
 from typing import Any
@@ -108,13 +109,11 @@ def _saved_bytes(model: Any, part: MicroBatch, rows: bool, device: str) -> int:
     starts = zip(part.shared, part.nodes, strict=True)
     positions = torch.cat([torch.arange(s, len(nodes)) for s, nodes in starts]).to("meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        if not rows:
-            _read_alone(model.base_model, ids[None])
-        elif device == "cpu":
-            with _CpuAttention():
+        if rows:
+            with _CpuAttention() if device == "cpu" else nullcontext():
                 run(model.base_model, ids, positions, part.rows("meta"))
         else:
-            run(model.base_model, ids, positions, part.rows("meta"))
+            _read_alone(model.base_model, ids[None])
     return sum(sizes.values())
 
 
