@@ -84,6 +84,10 @@ def report_table(report: Report) -> Table:
     for arm, curves in report.arms.items():
         table.add_row(f"{arm} reward", *with_intervals(curves.reward, curves.ci95))
         table.add_row(f"{arm} success", *with_intervals(curves.success, curves.success_ci95), style="dim")
+        if curves.solved_by is not None:
+            table.add_row(f"{arm} solved so far", *(f"{value:.3f}" for value in curves.solved_by), style="dim")
+        if curves.tokens_per_success is not None:
+            table.add_row(f"{arm}: {curves.tokens_per_success:g} tokens per life that succeeded", style="dim")
         for shares, cause in ((curves.cut, "replies cut at solve_tokens"), (curves.no_room, "no room: max_model_len")):
             if any(share >= 0.01 for share in shares):
                 table.add_row(f"{arm}: {cause}", *(f"{share:.0%}" for share in shares), style="yellow")

@@ -159,6 +159,12 @@ class Domain(ABC):
     """Whether `step` waits on I/O. If so, the rollout calls `step` in a thread."""
     step_timeout: float = 300.0
     """Timeout of a blocking `step`, in seconds. An environment that takes longer counts as down."""
+    solved_above: float = 0.0
+    """Reward above which a task counts as solved."""
+    repeats: bool = False
+    """Whether the tasks of a pack are attempts at one task."""
+    stops: bool = False
+    """Whether a life ends with its first solved task."""
     chance: bool = True
     """Whether environments draw random numbers. If False, all environments receive the same unused generator."""
     noise: type[Noise] = Noise

@@ -15,6 +15,7 @@ from typing import Any
 from codots.core.rng import stream
 from codots.core.suggest import check_known, nearest
 from codots.domains.base import Domain, Pack, Task, World
+from codots.domains.ralph import KINDS, ralph
 
 ENTRY_POINTS, BRIDGES = "codots.domains", "codots.bridges"
 SPLITS = ("train", "dev", "test")
@@ -62,17 +63,20 @@ def _by_id(domain: Domain) -> tuple[Callable[..., Domain], tuple[str, str]]:
 
 
 def get_domain(id: str) -> Domain:
-    """Return a domain by its id: a name with a version, or `family:name` for a domain of a bridge.
+    """Return a domain by its id: a name with a version, `family:name` for a domain of a bridge, or `ralph:id`.
 
     Raises ValueError, with the nearest known id, if the id is unknown. Also raises ValueError if the package of the
     bridge is not installed.
     """
-    if id not in _registry and ":" in id and id.partition(":")[0] in bridges():
+    family, colon, name = id.partition(":")
+    if family in KINDS and colon:
+        return _pickled_by_id(ralph(family, get_domain(name)))
+    if id not in _registry and colon and family in bridges():
         return _over_bridge(id)
     if id not in _registry:
-        family = id.rpartition("-v")[0]
-        for name, module in _modules().items():
-            if family in (name, ""):
+        asked = id.rpartition("-v")[0]
+        for known, module in _modules().items():
+            if asked in (known, ""):
                 import_module(module)
     if id not in _registry:
         examples = [bridge.example for bridge in bridges().values()]
@@ -94,7 +98,7 @@ def find_domain(name: str) -> Domain:
     the domain is not found.
     """
     module, colon, thing = name.partition(":")
-    if not colon or module in bridges():
+    if not colon or module in bridges() or module in KINDS:
         return get_domain(name)
     try:
         home = vars(import_module(module))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codots.domains.base import Domain, Env, Pack, Step, Task
@@ -41,10 +41,17 @@ def turns(env: Env, act: Callable[[Any], str]) -> Iterator[tuple[str, Step]]:
 def play_pack(
     pack: Pack, policy: str, style: str | None = None, on_turn: OnTurn = lambda domain, turns: None
 ) -> Iterator[Played]:
-    """Yield the tasks of a pack as one scripted policy plays them. `style` defaults to the domain's first style."""
+    """Yield the tasks of a pack as one scripted policy plays them. `style` defaults to the domain's first style.
+
+    After a success that ends the life, the attempts that are left repeat its record.
+    """
     domain, memory = pack.domain, pack.domain.make_memory(pack.world)
-    scripted = domain.policy(policy, pack.world)
+    scripted, played = domain.policy(policy, pack.world), None
     for task in pack.tasks:
+        if domain.stops and played and played.reward > domain.solved_above:
+            played = replace(played, task=task)
+            yield played
+            continue
         env = task.env(style=style or domain.styles[0], memory=memory)
         played = Played(task, env.observe(), [])
         for turn in turns(env, scripted.act):

@@ -27,6 +27,7 @@ class ArmReport:
     ci95: list[list[float]]
     """95% interval of the reward, over packs."""
     success: list[float]
+    """Fraction of tasks that were solved: whose reward is above `solved_above` of the domain."""
     success_ci95: list[list[float]]
     """95% Wilson interval of the success rate, over packs."""
     malformed: list[float]
@@ -49,6 +50,11 @@ class ArmReport:
     """Number of episodes whose last reply of a server had no answer, by how it ended: thought, filtered, tools."""
     no_room: list[float] = field(default_factory=list)
     """Fraction of solves whose last prompt or reply had no room in the context window."""
+    solved_by: list[float] | None = None
+    """Fraction of lives that solved their task in one of the attempts up to this one. None if tasks do not repeat."""
+    tokens_per_success: float | None = None
+    """Sampled tokens up to the first success of each life, divided by the number of lives that had one. None if no life
+    did, or if tasks do not repeat."""
     diverged: list[int] = field(default_factory=list)
     """Number of tasks that must be sampled again after `codots rescore`. Empty if there are none."""
 
@@ -86,7 +92,7 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
     """Compute the curves of one arm."""
     domain, size = packs[0].domain, len(packs[0].tasks)
     reward_PS = rewards(lives, size)
-    there_PS = ~np.isnan(reward_PS)
+    there_PS, solved_PS = ~np.isnan(reward_PS), reward_PS > domain.solved_above
     present = [(p, row) for p, rows in enumerate(lives) for row in solves(rows)]
     cis = [mean_ci(column, *domain.bounds) for column in reward_PS.T]
     updates = [row for rows in lives for row in rows if row.kind == "update"]
@@ -116,10 +122,8 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
     return ArmReport(
         reward=[round(ci.mean, 4) for ci in cis],
         ci95=[ci.interval for ci in cis],
-        success=share(lambda row: row.reward > 0),
-        success_ci95=[
-            rate_ci(rewards_P[there_P] > 0) for rewards_P, there_P in zip(reward_PS.T, there_PS.T, strict=True)
-        ]
+        success=share(lambda row: row.reward > domain.solved_above),
+        success_ci95=[rate_ci(solved_P[there_P]) for solved_P, there_P in zip(solved_PS.T, there_PS.T, strict=True)]
         if present
         else [],
         malformed=share(lambda row: row.stop == "malformed"),
@@ -131,8 +135,24 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
         missing=int((~there_PS).any(1).sum()),
         right=claimed(0),
         wrong=claimed(1),
+        **(ralph_columns(solved_PS, there_PS, lives) if domain.repeats and there_PS.all(1).any() else {}),
         diverged=diverged(lives, size),
     )
+
+
+def ralph_columns(solved_PS: np.ndarray, there_PS: np.ndarray, lives: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """Return `solved_by` and `tokens_per_success` of lives that attempt one task again and again."""
+    complete = [(rows, list(solved_PS[p])) for p, rows in enumerate(lives) if there_PS[p].all()]
+    by_PS = np.logical_or.accumulate([solved_S for _, solved_S in complete], axis=1)
+    tokens = 0
+    for rows, solved_S in complete:
+        last = solved_S.index(True) if True in solved_S else len(solved_S)
+        tokens += sum(row.tokens for row in rows if (row.position, row.kind) <= (last, "solve"))
+    successes = int(by_PS[:, -1].sum())
+    return {
+        "solved_by": rounded(by_PS.mean(0)),
+        "tokens_per_success": round(tokens / successes, 1) if successes else None,
+    }
 
 
 def rewards(lives: Sequence[Sequence[Row]], size: int) -> np.ndarray:

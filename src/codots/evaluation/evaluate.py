@@ -237,10 +237,12 @@ class _Evaluator:
 def split_known(pack: Pack, given: Own | Given, own: Sequence[Row]) -> tuple[list[Row], list[Pack]]:
     """Split a life into rows that are reused from `own` and pieces that must be rolled out.
 
-    If contexts are given and the world keeps no memory, each task is a piece of its own, so that tasks are rolled out
-    in parallel, and the row of a task is reused if `own` had the same context. Otherwise the whole life is one piece.
+    If contexts are given, the world keeps no memory and no success ends the life, each task is a piece of its own, so
+    that tasks are rolled out in parallel, and the row of a task is reused if `own` had the same context. Otherwise the
+    whole life is one piece.
     """
-    if isinstance(given, Own) or pack.domain.make_memory(pack.world) is not None:
+    domain = pack.domain
+    if isinstance(given, Own) or domain.stops or domain.make_memory(pack.world) is not None:
         return [], [pack]
     known = [row for row, context in zip(solves(own), given.contexts, strict=False) if row.context == context]
     reused = {row.position for row in known}

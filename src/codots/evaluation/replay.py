@@ -18,7 +18,7 @@ from codots.model.alphabet import END, make_render
 from codots.model.renderer import Render
 from codots.rollout.life import Job, episodes
 from codots.rollout.profile import EpisodeParams
-from codots.rollout.records import DIVERGED, MISSING, Row, solves
+from codots.rollout.records import DIVERGED, MISSING, Row, has_all_updates, solves
 from codots.rollout.steps import Episode, Given, Own
 from codots.sampler.base import SamplingParams
 
@@ -91,11 +91,10 @@ def replay_lives(lives: Sequence[tuple[list[Row], tuple[str, ...] | None]]) -> l
 
 def unusable(rows: Sequence[Row]) -> str:
     """Return why a life cannot be replayed, or '' if it can."""
-    solved, updates = solves(rows), [row.position for row in rows if row.kind == "update"]
-    size = len(solved)
-    if not solved or [row.position for row in solved] != list(range(size)):
+    solved = solves(rows)
+    if not solved or [row.position for row in solved] != list(range(len(solved))):
         return "not every task of the life was recorded"
-    if updates and sorted(updates) != list(range(size - 1)):
+    if not has_all_updates(rows):
         return "not every update of the life was recorded"
     if any(row.prompt is None for row in rows):
         return "recorded by an earlier version of codots, without the prompt style"

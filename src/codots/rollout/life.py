@@ -14,7 +14,7 @@ from codots.domains.base import Env, Pack, Step
 from codots.domains.teacher import Player, Teacher
 from codots.model.renderer import Render
 from codots.rollout.profile import EpisodeParams
-from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, SolveSteps, UpdateSteps
+from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, SolveSteps, UpdateSteps, stopped
 from codots.sampler.base import FinalError, Sampler, Session
 from codots.sampler.budget import SpentError
 from codots.sampler.scripted import ScriptedSession
@@ -86,7 +86,7 @@ async def episodes(job: Job, sampler: Sampler, render: Render) -> AsyncGenerator
     """Roll out one life once and yield each episode when it ends. An infrastructure failure raises its exception."""
     pack, style = job.pack, job.params.style
     life, memory = LifeSteps(job.contexts, job.params, len(pack.tasks)), pack.domain.make_memory(pack.world)
-    for task in pack.tasks:
+    for number, task in enumerate(pack.tasks, start=1):
         names = (*job.names, task.position)
         env, rules = task.env(style=style, memory=memory), task.domain.rules_text(task, style)
         solve = life.solve(task.position, rules, env.observe())
@@ -99,7 +99,11 @@ async def episodes(job: Job, sampler: Sampler, render: Render) -> AsyncGenerator
                 solve.observe(step)
         if player:
             player.end(step)
-        yield solve.finish()
+        yield (solved := solve.finish())
+        if pack.domain.stops and solved.reward > pack.domain.solved_above:
+            for left in pack.tasks[number:]:
+                yield stopped(solved, left.position)
+            return
         if update := life.update(task.domain.reveals_reward):
             async with _session(sampler, (*names, "update"), render, player.rewrite if player else None) as session:
                 await _reply(update, session, render)

@@ -13,7 +13,7 @@ from codots.domains.base import Pack, Step, Task
 from codots.domains.registry import make_pack
 from codots.rollout.life import Job
 from codots.rollout.profile import Profile
-from codots.rollout.records import MISSING, Row, load_rollouts, solves
+from codots.rollout.records import MISSING, Row, has_all_updates, load_rollouts, solves
 from codots.rollout.steps import Given, Own
 
 
@@ -97,11 +97,10 @@ def recorded_lives(path: str, min_reward: float) -> list[RecordedLife]:
 
 def _is_lesson(rows: list[Row]) -> bool:
     positions = [row.position for row in solves(rows)]
-    updates = sorted(row.position for row in rows if row.kind == "update")
     return (
         bool(positions)
         and positions == list(range(len(positions)))
-        and updates in ([], positions[:-1])
+        and has_all_updates(rows)
         and all(row.kind != MISSING and row.stop != "malformed" for row in rows)
         and rows[0].pack[2] == "train"
     )

@@ -15,7 +15,7 @@ from codots.core.rng import Names
 from codots.core.transcript import StopReason, Transcript
 from codots.domains.base import Pack
 from codots.rollout.life import Life
-from codots.rollout.steps import Episode
+from codots.rollout.steps import STOPPED, Episode
 
 HEAD = "evaluation"
 """Key in the first line of an evaluation's file. The value identifies the evaluation."""
@@ -118,6 +118,12 @@ def why_unreadable(ends: Iterable[str | None], solve_tokens: int, otherwise: str
 def solves(rows: Iterable[Row]) -> list[Row]:
     """Return the solve episodes of a life, ordered by position. Returns an empty list if the life is missing."""
     return sorted((row for row in rows if row.kind == "solve"), key=lambda row: row.position)
+
+
+def has_all_updates(rows: Sequence[Row]) -> bool:
+    """Return whether a complete life has the update after every attempted task but the last, or has no updates."""
+    attempted = [row.position for row in solves(rows) if row.stop != STOPPED]
+    return sorted(row.position for row in rows if row.kind == "update") in ([], attempted[:-1])
 
 
 def contexts(rows: Iterable[Row]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ to an environment, immediately or days later. All objects can be pickled between
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from codots.context.rewrite import Prompt, Strategy, Trajectory, Turn
@@ -18,6 +18,8 @@ from codots.rollout.profile import EpisodeParams
 from codots.sampler.base import SamplingParams
 
 EpisodeKind = Literal["solve", "update"]
+STOPPED = "skipped"
+"""Stop word of an attempt that was not made, because an earlier one solved the task."""
 FORMAT_PENALTY = 0.1
 """Penalty of an update whose reply cannot be parsed (arXiv 2606.20002, table 1)."""
 NOT_OVER = Step("", 0.0, done=False)
@@ -59,6 +61,11 @@ class Episode:
     """How the last reply ended: `stop` by itself, `length` at the maximum of its tokens, `full` for lack of room."""
     prompt: dict[str, Any] | None = None
     """What `prompt_record` returns for the prompt. None in checkpoints of earlier versions."""
+
+
+def stopped(solved: Episode, position: int) -> Episode:
+    """Return the attempt at a later position that a success ended: the same reward, and no tokens."""
+    return replace(solved, position=position, stop=STOPPED, turns=(), outcome="", transcript=Transcript())
 
 
 def prompt_record(prompt: Prompt, style: str, strategy: Strategy) -> dict[str, Any]:

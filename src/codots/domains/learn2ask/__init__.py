@@ -58,6 +58,7 @@ class Clinic(Family):
     """Domain family: question patients of a clinic whose protocol is hidden."""
 
     exact = True
+    solved_above = 0.75
 
     def __init__(self, id: str, presets: dict[str, Dials]) -> None:
         self.id = id
@@ -140,6 +141,7 @@ class Dialogues(Family):
     """Domain family: continue logged dialogues as the doctor, scored by a judge."""
 
     bounds = (0.0, 4.0)
+    solved_above = 3.0
     blocking = True
     step_timeout = DEADLINE + 30  # longer than the judge's deadline, so that the judge reports its own error
 

@@ -57,6 +57,8 @@ class OptimalControl(Family):
 
     rules: Rules
 
+    solved_above = 0.5
+
     def __init__(self, id: str, rules: Rules, presets: dict[str, Dials]) -> None:
         super().__init__(id, rules, presets)
         self.bounds = (min(0.0, rules.unreadable), 1.0)

@@ -60,6 +60,7 @@ class PdeDiscovery(Family):
 
     rules: Rules
     reveals_reward = False
+    solved_above = 0.5
 
     def make_world(self, rng: Rng, dials: Dials) -> Equation:
         """Draw the hidden equation."""

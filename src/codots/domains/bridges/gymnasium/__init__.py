@@ -61,6 +61,7 @@ class Gymnasium(Family):
 
     rules: Spec
     chance = False
+    solved_above = 0.5
 
     def _turns(self, dials: Dials) -> int:
         return min(dials.turns, self.rules.limit or dials.turns)

@@ -122,6 +122,7 @@ class ReasoningGym(Family):
     rules: str
     """Name of the Reasoning Gym family."""
     chance = False
+    solved_above = 0.99
 
     def make_world(self, rng: Rng, dials: Dials) -> Lot:
         """Draw the settings and the lot."""
