@@ -15,8 +15,9 @@ from codots.cli.watch import run_training
 from codots.config.evaluate import EvalConfig
 from codots.config.schema import ENTRY_PROFILE_KEYS, TrainConfig
 from codots.core.files import claimed, write_atomically
-from codots.evaluation.evaluate import ARMS, Report, evaluate, without_nan
+from codots.evaluation.evaluate import Report, evaluate, without_nan
 from codots.report.page import REPORT, write_report
+from codots.rollout.arms import CONTROLS
 from codots.rollout.profile import Profile
 from codots.runs.checkpoint import start_folder
 from codots.training.setup import entry_profile, profile_of
@@ -43,7 +44,7 @@ def demo(config: TrainConfig, *, packs: int = 500, resume: bool = False) -> Demo
     profile = profile_of(config, start_folder(config.model, config.init_from, config.base))
     folder = Path(config.run)
     before = settings(config, profile, config.model, packs, ("own", "null"), folder / "before.jsonl")
-    after = settings(config, profile, folder / "model", packs, ARMS, folder / "after.jsonl")
+    after = settings(config, profile, folder / "model", packs, CONTROLS, folder / "after.jsonl")
     if not resume:
         rename_existing(folder)
     seconds: dict[str, float] = {}

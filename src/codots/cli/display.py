@@ -77,7 +77,8 @@ def report_table(report: Report) -> Table:
 
     sampled = f"{report.n_packs} packs at temperature {report.temperature:g}"
     by = f", contexts by {report.writer} at temperature {report.writer_temperature:g}" if report.writer else ""
-    table = Table(title=f"{report.model} on {report.domain} {report.preset} {report.split}, {sampled}{by}")
+    cut = f", transcript and notes of at most {report.context_tokens} tokens" if report.context_tokens else ""
+    table = Table(title=f"{report.model} on {report.domain} {report.preset} {report.split}, {sampled}{by}{cut}")
     table.add_column("")
     for j in range(report.size):
         table.add_column(f"position {j}", justify="right")

@@ -36,7 +36,11 @@ class EvalConfig(Config):
     pack_size: int = Field(default=4, ge=1)
     """Number of tasks in a pack, S."""
     arms: list[str] = Field(default=["own", "null"], min_length=1)
-    """Arms to compare: `own`, `null`, `shuffled`, `frozen`, `oracle`. On the command line, write `arms=own,null`."""
+    """Arms to compare: `own`, `null`, `shuffled`, `frozen`, `oracle`, `transcript`, `notes`. On the command line, write
+    `arms=own,null`."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """Maximum length of the contexts of `transcript` and `notes`, in tokens. The default is the `update_tokens` of the
+    model, the longest context that it could write itself."""
     writer: FilePath | None = None
     """Model that writes the contexts, instead of the evaluated model."""
     seed: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from codots.core.templates import Prompts
 
@@ -67,6 +67,10 @@ class Strategy(Protocol):
         """Parse the new context from a reply. `context` is the old context."""
         ...
 
+    def settings(self) -> dict[str, Any]:
+        """Return what `strategy_of` needs to make an equal strategy, as plain data."""
+        ...
+
 
 _render = Prompts(__package__)
 
@@ -96,6 +100,10 @@ class Rewrite:
         """Return a prompt with the old context, the turns of the episode and its outcome."""
         system = _render("rewrite_system", style, cap=self.cap, open=OPEN, close=CLOSE)
         return Prompt(system, _render("rewrite_user", style, t=trajectory, context=context))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields."""
+        return dict(vars(self))
 
     def parse(self, text: str, context: str) -> Parsed:
         """Return the text between the tags, or the fallback and the reason why the reply was rejected."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from codots.config.evaluate import EvalConfig
+from codots.context.record import RECORDS
 from codots.core.files import writable
 from codots.core.processes import check_main_guard
 from codots.core.progress import OnProgress, no_progress
@@ -69,6 +70,8 @@ class Report:
     shuffled_lift_ci95: list[list[float]] | None
     tokens: int
     """Number of sampled tokens of all arms. An episode that two arms share is counted for both."""
+    context_tokens: int | None = None
+    """Maximum length of the contexts of `transcript` and `notes`, in tokens. None without these arms."""
 
 
 def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Report:
@@ -104,6 +107,7 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress = no_progress) -> Re
     settings = config.model_dump(include={"domain", "preset", "split", "seed"})
     settings["temperature"] = reader.temperature
     settings["writer_temperature"] = None if writer is None else writer.temperature
+    settings["context_tokens"] = None if RECORDS.keys().isdisjoint(arms) else reader.context_tokens
     head: dict[str, Any] = {}
     if rows is not None:
         head = {"model": reader.model.identity, "writer": None if writer is None else writer.model.identity}
@@ -172,6 +176,7 @@ class _Evaluator:
         self.model = OpenModel(model, config.domain, **options, budget=budget, base=base)
         self.seed, self.timeout = config.seed, config.stage_timeout
         profile = self.model.profile
+        self.context_tokens = config.context_tokens or profile.update_tokens
         self.style, self.strategy, self.params = profile.style, profile.strategy(), profile.episode_params()
         self.temperature = float(profile.temperature)
 
@@ -284,7 +289,10 @@ def roll_out_arms(
             lives["own"] = without_writer(lives["own"], written)
     own = [contexts(rows) for rows in lives.get("own", [])]
     for arm in arms:
-        if arm != "own":
+        if arm in RECORDS:
+            given = [Own(RECORDS[arm](reader.context_tokens))] * len(packs)
+            lives[arm] = reader.roll_out(arm, packs, given, journal, on_progress)
+        elif arm != "own":
             given = [
                 Given(reader.strategy, contexts_of(arm, i, packs, own, reader.params.style)) for i in range(len(packs))
             ]

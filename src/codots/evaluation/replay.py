@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Self
 
-from codots.context.rewrite import Rewrite
+from codots.context.record import Count, Record, strategy_of
+from codots.context.rewrite import Trajectory
 from codots.core.rng import Names
 from codots.core.transcript import Sampled, StopReason
 from codots.domains.registry import make_pack
@@ -71,6 +73,26 @@ class RecordedSampler:
         raise ValueError("recorded replies have no weights")
 
 
+class Recorded:
+    """The contexts of a life that a `Record` wrote, in order, of which each is compared with the record of today.
+
+    They were cut by the model's tokens, so each must be an end of the whole record.
+    """
+
+    def __init__(self, strategy: Record, contexts: Sequence[str]) -> None:
+        self.strategy, self.contexts = strategy, list(contexts)
+        self.whole = strategy.initial()
+        self.initial, self.solve, self.settings = strategy.initial, strategy.solve, strategy.settings
+
+    def record(self, trajectory: Trajectory, context: str, style: str, count: Count) -> str:
+        """Return the recorded context after a task. Raises DivergedError if it would be another one today."""
+        self.whole = replace(self.strategy, budget=sys.maxsize).record(trajectory, self.whole, style, count)
+        written = self.contexts.pop(0)
+        if not self.whole.endswith(written):
+            raise DivergedError("the context of this solve was another one")
+        return written
+
+
 def replay_lives(lives: Sequence[tuple[list[Row], tuple[str, ...] | None]]) -> list[list[Row]]:
     """Re-score lives, each given as its rows and as the contexts that its arm gives now (None for the recorded ones).
 
@@ -118,10 +140,12 @@ async def _replayed(rows: list[Row], contexts: tuple[str, ...] | None, render: R
     settings = dict(solved[0].prompt or {})
     params = EpisodeParams(settings.pop("style"), SamplingParams(1), SamplingParams(1))
     del settings["hash"]
-    strategy = Rewrite(**settings)
+    strategy = strategy_of(settings)
     given: Own | Given = Given(strategy, contexts or tuple(row.context for row in solved))
     if contexts is None and any(row.kind == "update" for row in rows):
         given = Own(strategy)
+    if contexts is None and isinstance(strategy, Record):
+        given = Own(Recorded(strategy, [row.context for row in solved[1:]]))
     sampler, new = RecordedSampler(rows), []
     for piece in split_known(pack, given, ())[1]:
         new += await _piece(Job(piece, given, params, ()), sampler, render, first)

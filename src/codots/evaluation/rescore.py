@@ -225,6 +225,7 @@ def report_of(found: Rescored, model: str | None = None, writer: str | None = No
         n_packs=head["packs"],
         size=head["pack_size"],
         **{key: head[key] for key in ("domain", "preset", "split", "seed", "temperature", "writer_temperature")},
+        context_tokens=head.get("context_tokens"),
         **compare(packs, lives),
         tokens=sum(row.tokens for arm_lives in lives.values() for life in arm_lives for row in life),
     )

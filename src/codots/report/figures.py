@@ -22,7 +22,7 @@ FIRST_TAUGHT = ("loss", "evaluations", "malformed")
 """Captions of the further figures that the page shows expanded for a run of imitation."""
 COLOUR_OF = (5, 3, 2, 0, 1, 4)
 """Colour of each position. The first position is grey, and the fourth has the main colour."""
-ARM_COLOUR = {"own": 0, "null": 5, "shuffled": 1, "frozen": 3, "oracle": 2}
+ARM_COLOUR = {"own": 0, "null": 5, "shuffled": 1, "frozen": 3, "oracle": 2, "transcript": 4, "notes": 6}
 
 
 @dataclass(frozen=True)

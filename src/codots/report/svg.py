@@ -17,9 +17,9 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 380, 62, 314
 """Edges of the plot area. The labels are to the right of the plot area."""
 GAP = 19
 """Minimum distance between the baselines of two labels."""
-LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B85C91", "#B87A00", "#5F6B76")
-DARK = ("#56B4E9", "#E69F00", "#2FBF94", "#CC79A7", "#F0E442", "#AEB9C4")
-"""The colour-blind safe palette of Okabe and Ito plus a grey. The pale colours are darkened for a white background."""
+LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B85C91", "#B87A00", "#5F6B76", "#000000")
+DARK = ("#56B4E9", "#E69F00", "#2FBF94", "#CC79A7", "#F0E442", "#AEB9C4", "#FFFFFF")
+"""The colour-blind safe palette of Okabe and Ito, with a grey. The pale colours are darkened for a white background."""
 FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML does not allow, even escaped."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from codots.context.record import RECORDS
 from codots.core.rng import stream
 from codots.domains.base import Pack
 
-ARMS = ("own", "null", "shuffled", "frozen", "oracle")
+CONTROLS = ("own", "null", "shuffled", "frozen", "oracle")
+ARMS = (*CONTROLS, *RECORDS)
 
 
 def needed_own(arms: Sequence[str]) -> bool:
@@ -21,7 +23,7 @@ def fitted(contexts: Sequence[str], size: int) -> tuple[str, ...]:
 
 
 def contexts_of(arm: str, i: int, packs: Sequence[Pack], own: Sequence[Sequence[str]], style: str) -> tuple[str, ...]:
-    """Return the contexts that an arm other than `own` gives to the life of pack i.
+    """Return the contexts that an arm other than `own` and the records gives to the life of pack i.
 
     `own` holds, for each pack, the contexts of the model's own life.
     """

@@ -104,7 +104,7 @@ async def episodes(job: Job, sampler: Sampler, render: Render) -> AsyncGenerator
             for left in pack.tasks[number:]:
                 yield stopped(solved, left.position)
             return
-        if update := life.update(task.domain.reveals_reward):
+        if update := life.update(task.domain.reveals_reward, lambda text: len(render.encode(text))):
             async with _session(sampler, (*names, "update"), render, player.rewrite if player else None) as session:
                 await _reply(update, session, render)
             yield update.finish()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from codots.context.record import Count, Recorder
 from codots.context.rewrite import Prompt, Strategy, Trajectory, Turn
 from codots.core.rng import digest
 from codots.core.transcript import Sampled, StopReason, Transcript
@@ -27,16 +28,16 @@ NOT_OVER = Step("", 0.0, done=False)
 
 @dataclass(frozen=True)
 class Own:
-    """Contexts written by the life itself."""
+    """Contexts of the life itself, written by the model or, with a `Recorder`, recorded without it."""
 
-    strategy: Strategy
+    strategy: Strategy | Recorder
 
 
 @dataclass(frozen=True)
 class Given:
     """One given context per position; a life with given contexts has no updates."""
 
-    strategy: Strategy
+    strategy: Strategy | Recorder
     contexts: tuple[str, ...]
 
 
@@ -68,16 +69,22 @@ def stopped(solved: Episode, position: int) -> Episode:
     return replace(solved, position=position, stop=STOPPED, turns=(), outcome="", transcript=Transcript())
 
 
-def prompt_record(prompt: Prompt, style: str, strategy: Strategy) -> dict[str, Any]:
+def prompt_record(prompt: Prompt, style: str, strategy: Strategy | Recorder) -> dict[str, Any]:
     """Return what re-scoring needs: the prompt style, the settings of the strategy, and a hash of the prompt."""
-    return {"style": style, **vars(strategy), "hash": f"{digest(prompt.system, prompt.user):032x}"}
+    return {"style": style, **strategy.settings(), "hash": f"{digest(prompt.system, prompt.user):032x}"}
 
 
 class _Steps:
     """Base class of a solve and an update."""
 
     def __init__(
-        self, position: int, context: str, prompt: Prompt, strategy: Strategy, style: str, sampling: SamplingParams
+        self,
+        position: int,
+        context: str,
+        prompt: Prompt,
+        strategy: Strategy | Recorder,
+        style: str,
+        sampling: SamplingParams,
     ) -> None:
         self.position, self.context = position, context
         self.strategy, self.style = strategy, style
@@ -124,7 +131,13 @@ class SolveSteps(_Steps):
     """One task: `next_ids`, `reply` and `observe` repeatedly until `done`, then `finish`."""
 
     def __init__(
-        self, position: int, rules: str, observation: str, context: str, strategy: Strategy, params: EpisodeParams
+        self,
+        position: int,
+        rules: str,
+        observation: str,
+        context: str,
+        strategy: Strategy | Recorder,
+        params: EpisodeParams,
     ) -> None:
         prompt = strategy.solve(rules, context, observation, params.style)
         super().__init__(position, context, prompt, strategy, params.style, params.solve)
@@ -180,6 +193,7 @@ class UpdateSteps(_Steps):
     ) -> None:
         prompt = strategy.prompt(trajectory, context, params.style)
         super().__init__(position, context, prompt, strategy, params.style, params.update)
+        self._parse = strategy.parse
         self.written = context
         """The old context until the reply is recorded, then the parsed one."""
         self._failure: str | None = None
@@ -190,7 +204,7 @@ class UpdateSteps(_Steps):
         Return the text after any thinking.
         """
         answer = self._record(sampled, text)
-        parsed = self.strategy.parse(answer, self.context)
+        parsed = self._parse(answer, self.context)
         self.written, self._failure = parsed.context, parsed.failure
         self.due = "finish"
         return answer
@@ -246,8 +260,12 @@ class LifeSteps:
         self.episode = SolveSteps(position, rules, observation, self._context, self.contexts.strategy, self.params)
         return self.episode
 
-    def update(self, reveals_reward: bool) -> UpdateSteps | None:
-        """Open the update after a task. Returns None if contexts are given, or after the last task."""
+    def update(self, reveals_reward: bool, count: Count = len) -> UpdateSteps | None:
+        """Open the update after a task. Returns None if no model writes the context, or after the last task.
+
+        `count` returns the number of tokens of a text, by which a `Recorder` keeps its budget; the default is the
+        number of characters.
+        """
         solved = self.episode
         if not isinstance(solved, SolveSteps) or not solved.done:
             raise _out_of_order("update", self.due)
@@ -255,6 +273,9 @@ class LifeSteps:
             self.episode = None
             return None
         trajectory, strategy = solved.trajectory(reveals_reward), self.contexts.strategy
+        if isinstance(strategy, Recorder):
+            self._context, self.episode = strategy.record(trajectory, solved.context, self.params.style, count), None
+            return None
         self.episode = UpdateSteps(solved.position, trajectory, solved.context, strategy, self.params)
         return self.episode
 
