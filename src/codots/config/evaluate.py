@@ -49,7 +49,7 @@ class EvalConfig(Config):
     """Sampling temperature; 0 is greedy. The default is that of the model's `codots.json`."""
     profile: EntryProfile = Field(default={})
     """Keys that override keys of the model's `codots.json`: `style`, `solve_tokens`, `update_tokens`,
-    `max_context_chars`."""
+    `max_context_chars`, `update`."""
     extra_body: dict[str, Any] = Field(default={})
     """Options that every request to an `openai:NAME` model adds or replaces, such as `extra_body.top_k=20`. An option
     that is null is not sent, such as `extra_body.seed=null`."""

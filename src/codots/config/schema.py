@@ -59,7 +59,7 @@ def _checked_profile(profile: dict[str, Any]) -> dict[str, Any]:
     return profile
 
 
-ENTRY_PROFILE_KEYS = ("style", "solve_tokens", "update_tokens", "max_context_chars")
+ENTRY_PROFILE_KEYS = ("style", "solve_tokens", "update_tokens", "max_context_chars", "update")
 """Profile keys that an entry of `worlds` or an evaluation may override. All other keys apply to the whole model."""
 EntryProfile = Annotated[dict[str, Any], AfterValidator(_checked_profile)]
 MAX_COUNT = 10**6
@@ -78,7 +78,7 @@ class WorldConfig(Section):
     packs_per_step: int = Field(default=16, ge=1, le=MAX_COUNT)
     """Number of packs in a training step."""
     profile: EntryProfile = Field(default={})
-    """Keys that override the run's profile: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`."""
+    """Keys that override the run's profile: `style`, `solve_tokens`, `update_tokens`, `max_context_chars`, `update`."""
 
     @model_validator(mode="after")
     def _exists(self) -> Self:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from codots.context.rewrite import Prompt, Rewrite, Strategy, Trajectory
+from codots.context.rewrite import Prompt, Rewrite, Trajectory
 from codots.core.templates import Prompts
 
 Count = Callable[[str], int]
@@ -86,12 +86,6 @@ class Facts(Record):
 
 RECORDS: dict[str, type[Record]] = {kind.name: kind for kind in (Transcript, Facts)}
 """Records by the name of their arm."""
-
-
-def strategy_of(settings: dict[str, Any]) -> Strategy | Recorder:
-    """Return the strategy that has these settings."""
-    values = dict(settings)
-    return RECORDS[values.pop("strategy")](**values) if "strategy" in values else Rewrite(**values)
 
 
 def newest(text: str, budget: int, count: Count) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from codots.core.templates import Prompts
 
@@ -83,6 +83,10 @@ class Rewrite:
     is no longer than the cap. An empty text is a valid empty context.
     """
 
+    name: ClassVar[str] = "rewrite"
+    """Name of the strategy, and of its system prompt."""
+    order: ClassVar[str] = "Now rewrite the notes."
+    """Last line of the prompt."""
     on_parse_failure: Literal["keep", "wipe"] = "keep"
     """Context after a rejected reply: the old one (`keep`) or, as in the paper, an empty one (`wipe`)."""
     cap: int = 4000
@@ -98,21 +102,28 @@ class Rewrite:
 
     def prompt(self, trajectory: Trajectory, context: str, style: str) -> Prompt:
         """Return a prompt with the old context, the turns of the episode and its outcome."""
-        system = _render("rewrite_system", style, cap=self.cap, open=OPEN, close=CLOSE)
-        return Prompt(system, _render("rewrite_user", style, t=trajectory, context=context))
+        system = _render(f"{self.name}_system", style, cap=self.cap, open=OPEN, close=CLOSE)
+        return Prompt(system, _render("rewrite_user", style, t=trajectory, context=context, order=self.order))
 
     def settings(self) -> dict[str, Any]:
-        """Return the fields."""
-        return dict(vars(self))
+        """Return the fields, and the name if it is not `rewrite`."""
+        return ({} if self.name == Rewrite.name else {"strategy": self.name}) | vars(self)
 
     def parse(self, text: str, context: str) -> Parsed:
-        """Return the text between the tags, or the fallback and the reason why the reply was rejected."""
-        failure = None
-        if text.count(OPEN) != 1 or text.count(CLOSE) != 1 or text.index(OPEN) > text.index(CLOSE):
-            failure = f"expected exactly one {OPEN} and one {CLOSE} after it"
-        else:
-            new = text.partition(OPEN)[2].partition(CLOSE)[0].strip()
-            if len(new) <= self.cap:
-                return Parsed(new)
-            failure = f"the context has {len(new)} characters, the cap is {self.cap}"
-        return Parsed(context if self.on_parse_failure == "keep" else "", failure)
+        """Return the new context, or the fallback and the reason why the reply was rejected."""
+        try:
+            if text.count(OPEN) != 1 or text.count(CLOSE) != 1 or text.index(OPEN) > text.index(CLOSE):
+                raise ValueError(f"expected exactly one {OPEN} and one {CLOSE} after it")
+            new = self.edited(text.partition(OPEN)[2].partition(CLOSE)[0].strip(), context)
+            if len(new) > self.cap:
+                raise ValueError(f"the context has {len(new)} characters, the cap is {self.cap}")
+        except ValueError as error:
+            return Parsed(context if self.on_parse_failure == "keep" else "", str(error))
+        return Parsed(new)
+
+    def edited(self, inside: str, context: str) -> str:
+        """Return the new context, given the text between the tags and the old context.
+
+        Raises ValueError, with the reason, to reject the reply.
+        """
+        return inside

@@ -10,8 +10,9 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Self
 
-from codots.context.record import Count, Record, strategy_of
+from codots.context.record import Count, Record
 from codots.context.rewrite import Trajectory
+from codots.context.strategies import strategy_of
 from codots.core.rng import Names
 from codots.core.transcript import Sampled, StopReason
 from codots.domains.registry import make_pack

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.context.rewrite import Rewrite
+from codots.context.strategies import UPDATES
 from codots.core.renamed import with_new_keys
 from codots.core.suggest import check_known
 from codots.domains.base import STYLES
@@ -43,6 +44,9 @@ class Profile:
     """Maximum length of a context, in characters."""
     temperature: float = 1.0
     """Sampling temperature; 0 is greedy."""
+    update: str = "rewrite"
+    """How the context is updated: `rewrite` writes it anew, `delta` edits numbered items, `bank` edits titled items of
+    which a task is given those that fit it best."""
     thinking: bool = False
     """Whether to enable thinking in a chat template that supports it."""
     max_model_len: int = 8192
@@ -51,6 +55,7 @@ class Profile:
     def __post_init__(self) -> None:
         """Raise ValueError for an invalid field."""
         check_known(self.style, STYLES, "prompt style")
+        check_known(self.update, UPDATES, "update of the context")
         for name, minimum in MINIMA.items():
             kind = int | float if name == "temperature" else int
             value = getattr(self, name)
@@ -76,7 +81,7 @@ class Profile:
 
     def strategy(self, on_parse_failure: Any = "keep") -> Rewrite:
         """Return the strategy that writes contexts."""
-        return Rewrite(on_parse_failure, self.max_context_chars)
+        return UPDATES[self.update](on_parse_failure, self.max_context_chars)
 
     def at(self, temperature: float) -> Profile:
         """Return this profile with another temperature."""

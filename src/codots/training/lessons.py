@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from codots.config.imitate import ImitateConfig, LessonConfig, Stage
 from codots.config.schema import WorldConfig
+from codots.context.rewrite import Rewrite
 from codots.core.rng import stream
 from codots.core.transcript import Sample
 from codots.domains.base import Pack
@@ -31,6 +32,8 @@ class Lessons:
         self.entries = [make_entry(stage.worlds, i, profile) for i in range(len(stage.worlds))]
         self.recorded = recorded_lives(stage.recorded, stage.min_reward) if stage.recorded else []
         for entry in self.entries:
+            if entry.strategy.name != Rewrite.name:
+                raise ValueError(f"teachers write whole contexts; expected update: rewrite, got {entry.strategy.name}")
             teacher_of(entry).player(entry.pack("train", 0).tasks[0], "", entry.params.style, ())
 
     def jobs(self, step: int) -> list[Job]:
