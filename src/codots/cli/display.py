@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from codots.domains.catalog import DomainInfo
     from codots.evaluation.evaluate import Report
     from codots.evaluation.rescore import Change
+    from codots.evaluation.suites import SuiteReport
     from codots.preflight.doctor import Finding
     from codots.preflight.estimate import Estimate
 
@@ -109,6 +110,29 @@ def report_table(report: Report) -> Table:
     for name in ("floor", "bayes", "ceiling"):
         table.add_row(name, *(f"{value:.3f}" for value in getattr(report, name)))
     return table
+
+
+def suite_tables(found: SuiteReport) -> Iterator[Table]:
+    """Yield a table for each step of a suite, with one row per evaluation, at the first and the last position."""
+    for step, reports in found.reports.items():
+        at = "" if step is None else f", step {step}"
+        table = Table("", title=f"{found.name}: {found.model}{at}")
+        for name in ("own, first", "own, last", "null, last", "lift, last", "share, last", "malformed", "tokens"):
+            table.add_column(name, justify="right")
+        for name, report in reports.items():
+            own, null = report.arms.get("own"), report.arms.get("null")
+            malformed = max(max(arm.malformed, default=0.0) for arm in report.arms.values())
+            table.add_row(
+                f"{name} ({report.n_packs} packs)",
+                "" if own is None else with_intervals(own.reward, own.ci95)[0],
+                "" if own is None else with_intervals(own.reward, own.ci95)[-1],
+                "" if null is None else with_intervals(null.reward, null.ci95)[-1],
+                "" if report.lift is None else with_intervals(report.lift, report.lift_ci95 or [], "+")[-1],
+                "" if report.share is None else with_intervals(report.share, report.share_ci95 or [], "+")[-1],
+                f"{malformed:.1%}",
+                f"{report.tokens:,}",
+            )
+        yield table
 
 
 def changes_table(title: str, changes: dict[str, Change]) -> Table:

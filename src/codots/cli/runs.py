@@ -153,11 +153,19 @@ def run_evaluation(
         str,
         typer.Argument(
             help="Model folder, run folder, LoRA adapter, org/name on the Hugging Face hub, base (the bundled tiny "
-            "model) or openai:NAME; or a file of settings, such as eval.yaml."
+            "model) or openai:NAME; or a file of settings, such as eval.yaml; or a suite."
         ),
     ],
     changes: Settings = None,
     base: Base = None,
+    of: Annotated[str | None, typer.Option("--model", help="Model that a suite measures.", show_default=False)] = None,
+    every: Annotated[
+        bool, typer.Option("--every-checkpoint", help="Measure the start and every checkpoint of a run with a suite.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a suite's results; the default is MODEL/suites/NAME.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how many requests and tokens are ahead, without sending anything.")
@@ -167,10 +175,15 @@ def run_evaluation(
     from codots.cli.display import counting, report_table
     from codots.config.evaluate import EvalConfig
     from codots.config.load import load_recipe, settings
+    from codots.config.suite import is_suite
     from codots.evaluation.evaluate import as_json as plain
     from codots.evaluation.evaluate import evaluate
 
     changes = [*(changes or []), *_as_changes(base=base)]
+    if model.endswith((".yaml", ".yml")) and is_suite(Path(model)):
+        return run_a_suite(Path(model), of, changes, every, out, as_json)
+    if of or every or out:
+        raise typer.BadParameter(f"--model, --every-checkpoint and --out are for suites; {model} is none")
     if model.endswith((".yaml", ".yml")):
         config = load_recipe(EvalConfig, Path(model), changes)
     else:
@@ -185,6 +198,32 @@ def run_evaluation(
         show(report_table(report))
     if any(arm.missing == config.packs for arm in report.arms.values()):
         raise typer.Exit(1)
+
+
+def run_a_suite(
+    path: Path, model: str | None, changes: list[str], every: bool, out: Path | None, as_json: bool
+) -> None:
+    """Run a suite, and print and write its tables."""
+    from codots.cli.display import counting, suite_tables
+    from codots.config.suite import load_suite
+    from codots.evaluation.suites import Subject, every_checkpoint, plain, run_suite
+    from codots.report.suite import write_suite_page
+
+    if model is None:
+        raise typer.BadParameter(f"{path} is a suite; expected --model MODEL")
+    suite, folder = load_suite(path, model, changes), Path(model)
+    subjects = every_checkpoint(folder) if every else [Subject(model)]
+    out = out or (folder if folder.is_dir() else Path("runs")) / "suites" / path.stem
+    with counting("rolling out") as on_progress:
+        found = run_suite(
+            suite, model, subjects, out, lambda name: lambda arm, *done: on_progress(f"{name} {arm}", *done)
+        )
+    page = write_suite_page(found, out / "report.html")
+    if as_json:
+        return typer.echo(json.dumps(plain(found), indent=2))
+    for table in suite_tables(found):
+        show(table)
+    typer.echo(f"rows, reports and {page.name} are in {out}")
 
 
 def _forecast(config: EvalConfig, as_json: bool) -> None:

@@ -31,6 +31,16 @@ def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> 
 
     Raises ValueError if the file or a change is invalid. The message is one line and suggests the nearest key.
     """
+    values = read_recipe(path)
+    allowed = {*kind.model_fields, *getattr(kind, "SHORT", ())}
+    for other, (command, own_keys) in COMMAND_KEYS.items():
+        if other is not kind and (found := [key for key in own_keys if key in values and key not in allowed]):
+            raise ValueError(f"{path} is a file for `codots {command}`: it has {found[0]}")
+    return settings(kind, values, changes, str(path))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a recipe. Raises ValueError if the file cannot be read or holds something else."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -39,11 +49,7 @@ def load_recipe(kind: type[C], path: Path, changes: list[str] | None = None) -> 
     values = _read(text, str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a recipe: expected keys and values, got {type(values).__name__}")
-    allowed = {*kind.model_fields, *getattr(kind, "SHORT", ())}
-    for other, (command, own_keys) in COMMAND_KEYS.items():
-        if other is not kind and (found := [key for key in own_keys if key in values and key not in allowed]):
-            raise ValueError(f"{path} is a file for `codots {command}`: it has {found[0]}")
-    return settings(kind, values, changes, str(path))
+    return values
 
 
 def settings(kind: type[C], values: dict[str, Any], changes: list[str] | None, where: str) -> C:

@@ -131,8 +131,8 @@ class RunKeys(Config):
     """Keys that override keys of the model's `codots.json`, such as `solve_tokens`."""
     save_every: int = Field(default=20, ge=1)
     """Number of steps between checkpoints. The last step is always saved."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """Number of newest checkpoints to keep. The best checkpoint on `dev` is kept as well."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] | Literal["all"] = 2
+    """Number of newest checkpoints to keep, or `all`. The best checkpoint on `dev` is kept as well."""
     eval_every: int = Field(default=20, ge=0)
     """Number of steps between evaluations on `dev`, which do not affect training. 0 disables the evaluations."""
     eval_packs: int = Field(default=32, ge=2)

@@ -122,9 +122,8 @@ def check_disk(config: TrainConfig) -> Iterator[Finding]:
         half = place(model, config.device, config.dtype).dtype != "float32"
         optimizer_bytes = MOMENTS + 4 * half if not config.learner.lora else 0
         checkpoint_size = count_weights(model) * ((2 if half else 4) + optimizer_bytes)
-    needed = (
-        config.keep_checkpoints + 2
-    ) * checkpoint_size + GIB // 10  # plus the best checkpoint and the one being written
+    kept = config.steps // config.save_every + 1 if config.keep_checkpoints == "all" else config.keep_checkpoints
+    needed = (kept + 2) * checkpoint_size + GIB // 10  # plus the best checkpoint and the one being written
     too_small = free < needed
     change = f"free {(needed - free) / GIB:.1f} GiB, or lower keep_checkpoints" if too_small else ""
     found = f"{free / GIB:.1f} GiB free at {folder}, the run may need {needed / GIB:.1f}"

@@ -9,7 +9,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from codots.core.files import check_readable, write_atomically, write_folder
 from codots.core.suggest import closest
@@ -21,13 +21,13 @@ log = logging.getLogger("codots")
 
 
 def save_checkpoint(
-    run: Path, step: int, recipe: str, state: dict[str, Any], save: Callable[[Path], None], keep: int
+    run: Path, step: int, recipe: str, state: dict[str, Any], save: Callable[[Path], None], keep: int | Literal["all"]
 ) -> Path:
     """Write the checkpoint of a step and return its folder.
 
-    Then delete all checkpoints except the best one and the last `keep`. `recipe` is the fingerprint of the
-    recipe. `save` writes the files of the checkpoint into a folder. If writing fails, raises OSError and leaves no
-    partial checkpoint.
+    Then delete all checkpoints except the best one and the last `keep`, unless that is `all`. `recipe` is the
+    fingerprint of the recipe. `save` writes the files of the checkpoint into a folder. If writing fails, raises OSError
+    and leaves no partial checkpoint.
     """
     folder = run / "checkpoints" / f"step-{step:06d}"
 
@@ -43,7 +43,8 @@ def save_checkpoint(
         raise OSError(
             f"checkpoint {step} could not be written to {folder.parent}: {error}; earlier checkpoints are intact"
         ) from error
-    _drop_old(run, keep)
+    if keep != "all":
+        _drop_old(run, keep)
     return folder
 
 
