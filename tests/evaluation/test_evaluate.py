@@ -32,7 +32,7 @@ from codots.evaluation.evaluate import (
     split_known,
 )
 from codots.evaluation.stats import mean_ci
-from codots.rollout.arms import contexts_of, stranger
+from codots.rollout.arms import CONTROLS, contexts_of, stranger
 from codots.rollout.life import Job
 from codots.rollout.profile import load_profile
 from codots.rollout.records import life_rows, load_rollouts, missing_row
@@ -111,7 +111,7 @@ def test_own_and_null_share_their_first_rows(all_arms):
 def test_pieces_and_reused_rows_equal_whole_lives(all_arms, packs, base):
     _, rows, _ = all_arms
     model = OpenModel(base, LAKE["domain"], temperature=1.0)
-    for arm in ARMS[1:]:
+    for arm in CONTROLS[1:]:
         jobs = [
             Job(pack, Given(model.profile.strategy(), given), model.profile.episode_params(), ("eval", 0, i))
             for i, (pack, given) in enumerate(zip(packs, contexts(rows, arm), strict=True))
@@ -198,7 +198,7 @@ def test_rows_are_one_json_line_per_episode_after_a_header(all_arms):
     head, *lines = path.read_text(encoding="utf-8").split("\n")
     assert json.loads(head)["evaluation"]["arms"] == list(ARMS)
     assert lines.pop() == ""
-    assert len(lines) == len(rows) == PACKS * (5 + 4 * 3)
+    assert len(lines) == len(rows) == PACKS * (5 + (len(ARMS) - 1) * 3)
     assert [json.loads(line)["arm"] for line in lines] == [row.arm for row in rows]
     assert [row.arm for row in rows[:: PACKS * 3]] == sorted((row.arm for row in rows[:: PACKS * 3]), key=ARMS.index)
     assert sum(row.tokens for row in rows) == report.tokens

@@ -44,6 +44,7 @@ def report(own, null, **changed):
         share_ci95=[[(a - 0.62) / 0.33 - 0.1, (a - 0.62) / 0.33 + 0.1] for a in own],
         shuffled_lift=None,
         shuffled_lift_ci95=None,
+        hurt=None,
         tokens=1,
     )
     return asdict(replace(base, **changed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,9 @@ def report_table(report: Report) -> Table:
     for arm, curves in report.arms.items():
         table.add_row(f"{arm} reward", *with_intervals(curves.reward, curves.ci95))
         table.add_row(f"{arm} success", *with_intervals(curves.success, curves.success_ci95), style="dim")
+        if curves.tokens_out:
+            pairs = zip(curves.tokens_in or [math.nan] * report.size, curves.tokens_out, strict=True)
+            table.add_row(f"{arm} tokens in, out", *(f"{read:.0f}, {wrote:.0f}" for read, wrote in pairs), style="dim")
         if curves.solved_by is not None:
             table.add_row(f"{arm} solved so far", *(f"{value:.3f}" for value in curves.solved_by), style="dim")
         if curves.tokens_per_success is not None:
@@ -106,6 +110,8 @@ def report_table(report: Report) -> Table:
         values, intervals = getattr(report, name), getattr(report, f"{name}_ci95")
         if values is not None:
             table.add_row(name.replace("_", " "), *with_intervals(values, intervals, "+"))
+    if report.hurt is not None:
+        table.add_row("hurt by the context", *(f"{value:.1%}" for value in report.hurt))
     table.add_section()
     for name in ("floor", "bayes", "ceiling"):
         table.add_row(name, *(f"{value:.3f}" for value in getattr(report, name)))

@@ -13,6 +13,7 @@ import numpy as np
 from codots.core.transcript import StopReason
 from codots.domains.base import Pack
 from codots.domains.scripted import play_pack
+from codots.evaluation.columns import columns, hurt, ralph_columns
 from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
 from codots.rollout.records import DIVERGED, MISSING, UNANSWERED, Row, solves
 
@@ -50,6 +51,23 @@ class ArmReport:
     """Number of episodes whose last reply of a server had no answer, by how it ended: thought, filtered, tools."""
     no_room: list[float] = field(default_factory=list)
     """Fraction of solves whose last prompt or reply had no room in the context window."""
+    tokens_in: list[float] = field(default_factory=list)
+    """Tokens that the model was given in a task and in the update after it, each counted once. Empty if unknown."""
+    tokens_out: list[float] = field(default_factory=list)
+    """Tokens that were sampled in a task and in the update after it."""
+    context_chars: list[float] = field(default_factory=list)
+    """Length of the context, in characters."""
+    regret: list[float] = field(default_factory=list)
+    """Ceiling minus reward."""
+    kept: list[float] | None = None
+    """Correct claims in the context that the next one still has, as a fraction of all facts. The last position has no
+    next one. None if the domain does not count facts."""
+    lost: list[float] | None = None
+    """Correct claims in the context that the next one has no more, as a fraction of all facts."""
+    first_seen: float | None = None
+    """Mean reward of tasks with new content. None if no task has the content of an earlier one in its pack."""
+    repeated: float | None = None
+    """Mean reward of tasks with the content of an earlier one in their pack."""
     solved_by: list[float] | None = None
     """Fraction of lives that solved their task in one of the attempts up to this one. None if tasks do not repeat."""
     tokens_per_success: float | None = None
@@ -79,6 +97,7 @@ def compare(packs: Sequence[Pack], lives: dict[str, list[list[Row]]]) -> dict[st
         cis = [mean_ci(d, -span, span) for d in (by_arm[a] - by_arm[b]).T] if both else None
         report[name] = None if cis is None else [round(ci.mean, 4) for ci in cis]
         report[f"{name}_ci95"] = None if cis is None else [ci.interval for ci in cis]
+    report["hurt"] = hurt(by_arm["own"], by_arm["null"]) if {"own", "null"} <= by_arm.keys() else None
     shares = None
     if "own" in by_arm and domain.is_exact(packs[0].preset):
         gained, possible = by_arm["own"] - bayes_PS[:, :1], ceiling_PS - bayes_PS[:, :1]
@@ -112,13 +131,6 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
     def of_updates(hit: Callable[[Row], bool]) -> float:
         return round(sum(map(hit, updates)) / max(len(updates), 1), 4)
 
-    facts = {(p, row.position): domain.facts(packs[p].world.at(row.position), row.context) for p, row in present}
-
-    def claimed(k: int) -> list[float] | None:
-        if not facts or None in facts.values():
-            return None
-        return by_position(lambda p, row: (found := facts[p, row.position] or (0, 0, 1))[k] / found[2])
-
     return ArmReport(
         reward=[round(ci.mean, 4) for ci in cis],
         ci95=[ci.interval for ci in cis],
@@ -133,26 +145,10 @@ def arm_report(packs: Sequence[Pack], lives: Sequence[Sequence[Row]]) -> ArmRepo
         unanswered=dict(Counter(str(row.ended) for rows in lives for row in rows if row.ended in UNANSWERED)),
         no_room=share(lambda row: row.ended == StopReason.FULL),
         missing=int((~there_PS).any(1).sum()),
-        right=claimed(0),
-        wrong=claimed(1),
+        **columns(packs, lives, reward_PS, size),
         **(ralph_columns(solved_PS, there_PS, lives) if domain.repeats and there_PS.all(1).any() else {}),
         diverged=diverged(lives, size),
     )
-
-
-def ralph_columns(solved_PS: np.ndarray, there_PS: np.ndarray, lives: Sequence[Sequence[Row]]) -> dict[str, Any]:
-    """Return `solved_by` and `tokens_per_success` of lives that attempt one task again and again."""
-    complete = [(rows, list(solved_PS[p])) for p, rows in enumerate(lives) if there_PS[p].all()]
-    by_PS = np.logical_or.accumulate([solved_S for _, solved_S in complete], axis=1)
-    tokens = 0
-    for rows, solved_S in complete:
-        last = solved_S.index(True) if True in solved_S else len(solved_S)
-        tokens += sum(row.tokens for row in rows if (row.position, row.kind) <= (last, "solve"))
-    successes = int(by_PS[:, -1].sum())
-    return {
-        "solved_by": rounded(by_PS.mean(0)),
-        "tokens_per_success": round(tokens / successes, 1) if successes else None,
-    }
 
 
 def rewards(lives: Sequence[Sequence[Row]], size: int) -> np.ndarray:

@@ -68,6 +68,9 @@ class Report:
     shuffled_lift: list[float] | None
     """shuffled - null. None if either arm was not evaluated."""
     shuffled_lift_ci95: list[list[float]] | None
+    hurt: list[float] | None
+    """Fraction of tasks whose reward is lower with the own context than with none. None if either arm was not
+    evaluated."""
     tokens: int
     """Number of sampled tokens of all arms. An episode that two arms share is counted for both."""
     context_tokens: int | None = None

@@ -62,6 +62,8 @@ class Row:
     """Number of generated tokens that a server counted, hidden thoughts included. None as for `prompt_tokens`."""
     prompt: dict[str, Any] | None = None
     """Prompt style, settings of the strategy, and hash of the prompt. None in files of earlier versions."""
+    read: int | None = None
+    """Number of tokens that the model was given, each counted once. None in files of earlier versions."""
 
 
 def life_rows(
@@ -88,6 +90,7 @@ def life_rows(
             e.transcript.prompt_tokens,
             e.transcript.completion_tokens,
             e.prompt,
+            len(e.transcript.ids) - e.transcript.tokens,
         )
         for e in life.episodes
     ]
