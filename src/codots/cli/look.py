@@ -1,4 +1,4 @@
-"""Commands for reports of runs and checks of the machine: report, view, estimate, doctor."""
+"""Commands for reports of runs and checks of the machine: report, card, view, estimate, doctor."""
 
 from __future__ import annotations
 
@@ -32,6 +32,25 @@ def report(
     page = out or (runs[0] / REPORT if len(runs) == 1 else Path(REPORT))
     written = write_report(runs, page, with_figures=figures)
     typer.echo(f"open {page}" + (f", and {len(written) - 1} figures in {page.parent / 'figures'}" if figures else ""))
+
+
+@app.command()
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with evaluations.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; the default is to print.", callback=expanded, show_default=False)
+    ] = None,
+) -> None:
+    """Write the section of a model card: what a run's model can do, with intervals, and how it was made."""
+    from codots.core.files import writable, write_atomically
+    from codots.report.card import model_card
+
+    text = model_card(run)
+    if out is None:
+        return typer.echo(text.rstrip())
+    writable(out)
+    write_atomically(out, text)
+    typer.echo(f"wrote {out}")
 
 
 @app.command()
