@@ -21,7 +21,7 @@ def test_twenty_steps_from_the_shipped_base_raise_the_last_reward(tmp_path: Path
     run = tmp_path / "run"
     learner = {"lr": 5e-4}
     config = TrainConfig.model_validate(
-        {"run": str(run), "steps": 20, "workers": 2, "eval_every": 0, "seed": 0, "learner": learner}
+        {"run": str(run), "steps": 20, "packs_per_step": 8, "workers": 2, "eval_every": 0, "learner": learner}
     )
     assert len(list(train(config))) == 20
     before, after = measure("base"), measure(run)
