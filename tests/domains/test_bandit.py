@@ -354,6 +354,9 @@ def test_claims_and_facts_are_those_of_the_position():
         ("f12, m34 and k56 do not pay; v78 pays", 0, 1),
         ("f12 never paid", 0, 0),
         ("f12 was empty.", 0, 0),
+        ("- f12 is empty", 0, 0),
+        ("- m34, f12 are empty", 0, 0),
+        ("f12 is empty\nf12 pays", 1, 0),
         ("I chose m34 and it was empty.\nI chose f12 and it paid.", 1, 0),
         ("m34 was tried, f12 pays", 1, 0),
         ("I chose f12. Reward: 0.000", 0, 0),
@@ -379,6 +382,23 @@ def test_facts_counts_what_is_said_to_pay(context, right, wrong):
 def test_a_written_claim_is_read_back(style, kind, options):
     options = options if kind == NOT else options[:1]
     assert read_claims(write_claim(options, kind, style), OPTIONS) == dict.fromkeys(options, kind)
+
+
+@pytest.mark.parametrize("chosen", [A, B])
+def test_an_outcome_has_the_words_of_a_claim(chosen):
+    task = make_pack("bandit-v1", "easy", "dev", 0, 1).tasks[0]
+    step = replace(task, content=OPTIONS, world=world_of(PRESETS["easy"])).env().step(write_option(chosen, "natural"))
+    claim = write_claim([chosen], SURE if chosen == A else NOT, "natural")
+    assert step.observation == f"{claim.removeprefix('- ')}."
+    assert read_claims(step.observation, OPTIONS) == read_claims(claim, OPTIONS)
+
+
+def test_a_guess_says_of_any_option_that_it_pays_or_is_empty():
+    world, rng = world_of(PRESETS["easy"]), stream("guess")
+    guesses = [read_claims(DOMAIN.guess(world, "pays", "natural", rng), OPTIONS) for _ in range(1600)]
+    counts = [guesses.count({option: kind}) for option in OPTIONS for kind in (SURE, NOT)]
+    assert sum(counts) == 1600
+    assert min(counts) > 150
 
 
 pieces = st.lists(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from codots.context.rewrite import Rewrite
-from codots.domains.base import Domain
+from codots.domains.bandit.notes import read_claims
+from codots.domains.base import Domain, Step
 from codots.domains.frozen_lake.noisy import LakeNoise
 from codots.domains.noise import Noise
 from codots.domains.registry import get_domain, make_pack, register
@@ -50,6 +51,27 @@ def test_every_teacher_keeps_to_the_form(name, style):
         assert "malformed" not in {episode.stop for episode in life.of("solve")}
 
 
+def test_a_natural_rewrite_first_says_in_one_line_how_the_task_ended():
+    teacher = make_teacher("literate", LAKE)
+    for style in ("natural", "compact"):
+        for _, life in lives(teacher, style=style, packs=10):
+            for solve, update in zip(life.of("solve"), life.of("update"), strict=False):
+                thought = update.turns[-1].reply.partition("<context>")[0].strip()
+                assert thought == (solve.outcome.strip() if style == "natural" else "")
+                assert "\n" not in thought
+
+
+@pytest.mark.parametrize("ending", ["", "a" * 81, "two\nlines"])
+def test_an_ending_that_is_no_short_line_is_not_repeated(ending):
+    task = make_pack("frozen-lake-v1", "tiny", "train", 0, 2).tasks[0]
+    player = make_teacher("format", LAKE).player(task, "", "natural", ())
+    player.act(task.env(style="natural", memory=LAKE.make_memory(task.world)).view)
+    player.end(Step(ending, 0.0, True, feedback="You fell in."))
+    assert player.rewrite().startswith("You fell in.\n<context>")
+    player.end(Step(ending, 0.0, True, feedback=ending))
+    assert player.rewrite().startswith("<context>")
+
+
 def test_the_literate_teacher_reads_but_does_not_write():
     literate = make_teacher("literate", LAKE)
     own = rewards(lives(literate, packs=200))
@@ -67,6 +89,34 @@ def test_the_notes_of_the_literate_teacher_are_right_at_a_small_rate():
     right, wrong, _ = found.mean(0) / 4
     assert right == pytest.approx(0.15 + 0.45 * 5 / 23, abs=0.04)  # a twin agrees on 5 of 23 directions
     assert wrong == pytest.approx(0.45 * 18 / 23, abs=0.04)
+
+
+@pytest.mark.parametrize("style", ["natural", "compact"])
+def test_guesses_in_place_of_claims_tell_the_literate_teacher_nothing(style):
+    """It reads them nevertheless: it takes what is said to pay and leaves what is said to be empty."""
+    teacher = make_teacher("literate", get_domain("bandit-v1"), {"right": 0, "wrong": 0, "invent": 0.9})
+    rewards, followed = [], []
+    for i in range(600):
+        one, two = make_pack("bandit-v1", "easy", "train", i, 2).tasks
+        player, _ = taught(teacher, one, "", style, (i, 0))
+        note = Rewrite().parse(player.rewrite(), "").context
+        _, step = taught(teacher, two, note, style, (i, 1))
+        rewards.append(step.reward)
+        claims = read_claims(note, one.content)
+        assert len(claims) <= 1
+        followed += [(step.view.chosen == option) == (kind > 0) for option, kind in claims.items()]
+    assert np.mean(rewards) == pytest.approx(0.25, abs=0.06)
+    assert len(followed) == pytest.approx(540, abs=40)
+    assert all(followed)
+
+
+def taught(teacher, task, context, style, names):
+    """Play one task of one turn. Return the player and the step."""
+    player = teacher.player(task, context, style, names)
+    env = task.env(style=style, memory=task.domain.make_memory(task.world))
+    step = env.step(player.act(env.view))
+    player.end(step)
+    return player, step
 
 
 def test_the_form_alone_knows_nothing():

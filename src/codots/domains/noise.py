@@ -14,7 +14,8 @@ class Noise:
     wrong: float = 0.0
     """Probability that a known fact is written as a guess. A fact that is neither right nor wrong is omitted."""
     invent: float = 0.0
-    """Probability that an unknown fact is written as a guess."""
+    """Probability that an unknown fact is written as a guess. `literate` knows all facts, and writes one as a guess of
+    the domain with this probability if it writes neither a claim of the world nor one of its twin."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a probability outside 0 to 1."""

@@ -37,6 +37,8 @@ class Teacher(Protocol):
         ...
 
 
+LONGEST = 80
+"""Maximum number of characters of the line about how a task ended that a teacher repeats."""
 TEACHERS = {
     "format": Noise(right=0.0, invent=0.6),
     "literate": Noise(right=0.15, wrong=0.45),
@@ -90,7 +92,7 @@ class ScriptedTeacher:
         return policy
 
 
-@dataclass(frozen=True)
+@dataclass
 class ScriptedPlayer:
     """A scripted teacher in one task."""
 
@@ -99,6 +101,8 @@ class ScriptedPlayer:
     policy: Policy
     style: str
     names: Names
+    thought: str = ""
+    """How the task ended, in one line."""
 
     def act(self, view: Any) -> str:
         """Return the action of the policy."""
@@ -107,11 +111,19 @@ class ScriptedPlayer:
     def end(self, step: Step) -> None:
         """Show the last step to the policy."""
         self.policy.end(step)
+        lines = (step.observation.strip(), step.feedback)
+        self.thought = next((line for line in lines if 0 < len(line) <= LONGEST and "\n" not in line), "")
 
     def rewrite(self) -> str:
-        """Return a context of claims, each drawn with noise."""
+        """Return a context of claims, each drawn with noise.
+
+        In `natural` style it comes after a thought: how the task ended, so that a model has this before its eyes when
+        it writes. RL hardly learns to tell a success from a failure otherwise.
+        """
         note = self.task.domain.note(self._claims(), self.style)
-        return (" " if self.style == "compact" else "\n").join(filter(None, [OPEN, note, CLOSE]))
+        if self.style == "compact":
+            return " ".join(filter(None, [OPEN, note, CLOSE]))
+        return "\n".join(filter(None, [self.thought, OPEN, note, CLOSE]))
 
     def _claims(self) -> Iterator[str]:
         noise, domain, style = self.teacher.noise, self.task.domain, self.style
@@ -125,6 +137,8 @@ class ScriptedPlayer:
                 yield known[subject]
             elif draw < (noise.right + noise.wrong if subject in known else noise.invent):
                 yield guess
+            elif twin and draw < noise.right + noise.wrong + noise.invent:
+                yield domain.guess(world, subject, style, rng)
 
     def _known(self) -> dict[str, str]:
         """Return what the teacher knows, by subject."""

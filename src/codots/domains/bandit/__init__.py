@@ -33,7 +33,7 @@ from codots.core.rng import digest, stream
 from codots.core.templates import Prompts
 from codots.domains.bandit.env import BanditEnv, Dials, Option, Secret
 from codots.domains.bandit.names import CODES, LABELS
-from codots.domains.bandit.notes import SURE, read_claims, write_claim
+from codots.domains.bandit.notes import NOT, SURE, read_claims, write_claim
 from codots.domains.bandit.policies import Bayes, Informed, Random
 from codots.domains.base import Env, Rng, Task, World
 from codots.domains.drift import Drift, holds
@@ -111,9 +111,10 @@ class Bandit(Family):
         return {"pays": write_claim([holds(world.hidden).right], SURE, style)}
 
     def guess(self, world: World, subject: str, style: str, rng: Rng) -> str:
-        """Draw a claim about a uniformly drawn option."""
+        """Draw a claim that a uniformly drawn option pays, or that it is empty."""
         options = holds(world.hidden).options
-        return write_claim([options[rng.integers(len(options))]], SURE, style)
+        kind = SURE if rng.random() < 0.5 else NOT
+        return write_claim([options[rng.integers(len(options))]], kind, style)
 
     def floor(self, task: Task) -> float:
         """Return the expected reward of a uniform choice."""

@@ -83,7 +83,7 @@ class BanditEnv:
         paid = self.luck < self.dials.paying(option, self.secret.right)
         self.view = View(view.options, view.style, option, paid)
         stop = "paid" if paid else "empty"
-        result = f"{option.code}={paid:d}" if compact else f"{option.label} {'paid' if paid else 'was empty'}."
+        result = f"{option.code}={paid:d}" if compact else f"{option.label} {'pays' if paid else 'is empty'}."
         return Step(result, float(paid), True, stop if compact else FEEDBACK[stop], stop, self.view)
 
 

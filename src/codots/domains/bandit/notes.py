@@ -80,5 +80,5 @@ def write_claim(options: Sequence[Option], kind: int, style: str) -> str:
     if style == "compact":
         return " ".join(f"{name}={MARKS[kind]}" for name in names)
     if kind == NOT:
-        return f"- not {', '.join(names)}"
+        return f"- {', '.join(names)} {'is' if len(names) == 1 else 'are'} empty"
     return f"- {names[0]} {'pays' if kind == SURE else 'probably pays'}"
