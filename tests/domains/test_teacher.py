@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from codots.context.rewrite import Rewrite
-from codots.domains.bandit.notes import read_claims
+from codots.domains.bandit.notes import NOT, SURE, read_claims, write_claim
 from codots.domains.base import Domain, Step
 from codots.domains.frozen_lake.noisy import LakeNoise
 from codots.domains.noise import Noise
@@ -108,6 +108,39 @@ def test_guesses_in_place_of_claims_tell_the_literate_teacher_nothing(style):
     assert np.mean(rewards) == pytest.approx(0.25, abs=0.06)
     assert len(followed) == pytest.approx(540, abs=40)
     assert all(followed)
+
+
+@pytest.mark.parametrize("style", ["natural", "compact"])
+def test_what_a_task_showed_is_written_at_the_rate_of_seen(style):
+    teacher = make_teacher("literate", get_domain("bandit-v1"), {"right": 0, "wrong": 0, "seen": 0.4})
+    written = 0
+    for i in range(500):
+        [task] = make_pack("bandit-v1", "easy", "train", i, 1).tasks
+        player, step = taught(teacher, task, "", style, (i, 0))
+        claims = read_claims(Rewrite().parse(player.rewrite(), "").context, task.content)
+        assert claims in ({}, {step.view.chosen: SURE if step.view.paid else NOT})
+        written += bool(claims)
+    assert written == pytest.approx(200, abs=35)
+
+
+@pytest.mark.parametrize("style", ["natural", "compact"])
+def test_kept_notes_follow_the_new_ones_and_give_way_to_them(style):
+    noise = {"right": 0, "wrong": 0, "seen": 1, "keep": 1}
+    teacher = make_teacher("literate", get_domain("bandit-v1"), noise)
+    [task] = make_pack("bandit-v1", "easy", "train", 0, 1).tasks
+    old = [write_claim([option], NOT, style) for option in task.content]
+    separator = " " if style == "compact" else "\n"
+    player, step = taught(teacher, task, separator.join(old), style, ("keep",))
+    new = write_claim([step.view.chosen], SURE if step.view.paid else NOT, style)
+    kept = [line for line, option in zip(old, task.content, strict=True) if option != step.view.chosen]
+    assert Rewrite().parse(player.rewrite(), "").context == separator.join([new, *kept])
+
+
+@pytest.mark.parametrize(("name", "domain"), [("literate", "frozen-lake-v1"), ("skilled", "bandit-v1")])
+def test_a_teacher_that_cannot_say_what_a_task_showed_is_refused(name, domain):
+    [task] = make_pack(domain, "easy", "train", 0, 1).tasks
+    with pytest.raises(ValueError, match=f"{name} cannot say what a task of {domain} showed"):
+        make_teacher(name, task.domain, {"right": 0.1, "seen": 0.2}).player(task, "", "compact", ())
 
 
 def taught(teacher, task, context, style, names):

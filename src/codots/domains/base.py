@@ -89,6 +89,15 @@ class Writer(Protocol):
         ...
 
 
+@runtime_checkable
+class Witness(Protocol):
+    """A policy that can state what the task it has just played has shown."""
+
+    def shown(self, style: str) -> dict[str, str]:
+        """Return what the last task has shown, true or not, by the subjects of `Domain.claims`."""
+        ...
+
+
 @dataclass(frozen=True)
 class World:
     """One draw of the hidden part that stays the same over all tasks of a pack."""

@@ -16,6 +16,12 @@ class Noise:
     invent: float = 0.0
     """Probability that an unknown fact is written as a guess. `literate` knows all facts, and writes one as a guess of
     the domain with this probability if it writes neither a claim of the world nor one of its twin."""
+    seen: float = 0.0
+    """Probability that a fact is written as the task has just shown it. Only for `literate`, and comes before the other
+    probabilities."""
+    keep: float = 0.0
+    """Probability that the old notes are kept, after the new ones. An old line that begins with the same word as a new
+    one is left out."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a probability outside 0 to 1."""
@@ -23,5 +29,5 @@ class Noise:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"{field.name} is {value!r}; expected a probability from 0 to 1")
-        if self.right + self.wrong > 1:
-            raise ValueError(f"right + wrong is {self.right + self.wrong:g}; expected at most 1")
+        if (total := self.seen + self.right + self.wrong) > 1:
+            raise ValueError(f"seen + right + wrong is {total:g}; expected at most 1")

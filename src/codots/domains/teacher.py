@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 from codots.context.rewrite import CLOSE, OPEN
 from codots.core.rng import Names, stream
 from codots.core.suggest import check_known, nearest
-from codots.domains.base import Domain, Policy, Reader, Step, Task, Writer
+from codots.domains.base import Domain, Policy, Reader, Step, Task, Witness, Writer
 from codots.domains.noise import Noise
 
 
@@ -76,7 +77,7 @@ class ScriptedTeacher:
 
     def player(self, task: Task, context: str, style: str, names: Names) -> ScriptedPlayer:
         """Return the player of a task. Raises ValueError if it has to read a context and its policy cannot."""
-        return ScriptedPlayer(self, task, self._policy(task, context, names), style, names)
+        return ScriptedPlayer(self, task, self._policy(task, context, names), context, style, names)
 
     def _policy(self, task: Task, context: str, names: Names) -> Policy:
         domain, world = task.domain, task.world
@@ -89,6 +90,8 @@ class ScriptedTeacher:
         if not isinstance(policy, Reader):
             raise ValueError(f"the policies of {domain.id} cannot read a context; expected teacher: format")
         policy.read(context)
+        if self.noise.seen and not (self.name == "literate" and isinstance(policy, Witness)):
+            raise ValueError(f"{self.name} cannot say what a task of {domain.id} showed; expected noise without seen")
         return policy
 
 
@@ -99,6 +102,7 @@ class ScriptedPlayer:
     teacher: ScriptedTeacher
     task: Task
     policy: Policy
+    context: str
     style: str
     names: Names
     thought: str = ""
@@ -115,12 +119,15 @@ class ScriptedPlayer:
         self.thought = next((line for line in lines if 0 < len(line) <= LONGEST and "\n" not in line), "")
 
     def rewrite(self) -> str:
-        """Return a context of claims, each drawn with noise.
+        """Return a context of claims, each drawn with noise, before the old ones if they are kept.
 
         In `natural` style it comes after a thought: how the task ended, so that a model has this before its eyes when
         it writes. RL hardly learns to tell a success from a failure otherwise.
         """
-        note = self.task.domain.note(self._claims(), self.style)
+        new, kept = list(self._claims()), stream(*self.names, "update", "keep").random() < self.teacher.noise.keep
+        old = (self.context.split() if self.style == "compact" else self.context.splitlines()) if kept else []
+        replaced = {_first_word(line) for line in new}
+        note = self.task.domain.note([*new, *(line for line in old if _first_word(line) not in replaced)], self.style)
         if self.style == "compact":
             return " ".join(filter(None, [OPEN, note, CLOSE]))
         return "\n".join(filter(None, [self.thought, OPEN, note, CLOSE]))
@@ -133,12 +140,18 @@ class ScriptedPlayer:
         twin = domain.claims(domain.twin(world, rng), style) if self.teacher.name == "literate" else {}
         for subject in domain.claims(world, style):
             draw, guess = rng.random(), twin.get(subject) or domain.guess(world, subject, style, rng)
-            if subject in known and draw < noise.right:
+            if (draw := draw - noise.seen) < 0:
+                yield from filter(None, [self._shown().get(subject)])
+            elif subject in known and draw < noise.right:
                 yield known[subject]
             elif draw < (noise.right + noise.wrong if subject in known else noise.invent):
                 yield guess
             elif twin and draw < noise.right + noise.wrong + noise.invent:
                 yield domain.guess(world, subject, style, rng)
+
+    def _shown(self) -> dict[str, str]:
+        """Return what the task has shown, by subject."""
+        return self.policy.shown(self.style) if isinstance(self.policy, Witness) else {}
 
     def _known(self) -> dict[str, str]:
         """Return what the teacher knows, by subject."""
@@ -147,3 +160,7 @@ class ScriptedPlayer:
         return (
             self.policy.notes(self.style) if self.teacher.name == "skilled" and isinstance(self.policy, Writer) else {}
         )
+
+
+def _first_word(line: str) -> str:
+    return next(iter(re.findall(r"\w+", line)), "")

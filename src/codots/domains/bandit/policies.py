@@ -21,6 +21,7 @@ class Random:
     def __init__(self, options: tuple[Option, ...], rng: Rng) -> None:
         self.options, self.rng = options, rng
         self.claims: dict[Option, int] = {}
+        self.last: View | None = None
 
     def act(self, view: View) -> str:
         best = max(self.claims.get(option, 0) for option in view.options)
@@ -28,11 +29,18 @@ class Random:
         return write_option(left[self.rng.integers(len(left))], view.style)
 
     def end(self, step: Step) -> None:
-        """Ignore the outcome; this policy does not learn."""
+        """Remember the outcome, which `shown` states. This policy does not learn."""
+        self.last = step.view
 
     def read(self, context: str) -> None:
-        """Read which options are claimed to pay."""
-        self.claims = read_claims(context, self.options)
+        """Read which options are claimed to pay. Of two lines about an option, the first is the newer one."""
+        self.claims = read_claims("\n".join(reversed(context.splitlines())), self.options)
+
+    def shown(self, style: str) -> dict[str, str]:
+        """Return whether the chosen option paid."""
+        if self.last is None or self.last.chosen is None:
+            return {}
+        return {"pays": write_claim([self.last.chosen], SURE if self.last.paid else NOT, style)}
 
 
 class Informed:
