@@ -51,8 +51,8 @@ def test_every_teacher_keeps_to_the_form(name, style):
         assert "malformed" not in {episode.stop for episode in life.of("solve")}
 
 
-def test_a_natural_rewrite_first_says_in_one_line_how_the_task_ended():
-    teacher = make_teacher("literate", LAKE)
+def test_with_ending_a_natural_rewrite_first_says_in_one_line_how_the_task_ended():
+    teacher = make_teacher("literate", LAKE, {"ending": 1})
     for style in ("natural", "compact"):
         for _, life in lives(teacher, style=style, packs=10):
             for solve, update in zip(life.of("solve"), life.of("update"), strict=False):
@@ -64,7 +64,7 @@ def test_a_natural_rewrite_first_says_in_one_line_how_the_task_ended():
 @pytest.mark.parametrize("ending", ["", "a" * 81, "two\nlines"])
 def test_an_ending_that_is_no_short_line_is_not_repeated(ending):
     task = make_pack("frozen-lake-v1", "tiny", "train", 0, 2).tasks[0]
-    player = make_teacher("format", LAKE).player(task, "", "natural", ())
+    player = make_teacher("format", LAKE, {"ending": 1}).player(task, "", "natural", ())
     player.act(task.env(style="natural", memory=LAKE.make_memory(task.world)).view)
     player.end(Step(ending, 0.0, True, feedback="You fell in."))
     assert player.rewrite().startswith("You fell in.\n<context>")

@@ -19,6 +19,8 @@ class Noise:
     seen: float = 0.0
     """Probability that a fact is written as the task has just shown it. Only for `literate`, and comes before the other
     probabilities."""
+    ending: float = 0.0
+    """Probability that a rewrite in natural style first says in one line how the task ended."""
     keep: float = 0.0
     """Probability that the old notes are kept, after the new ones. An old line that begins with the same word as a new
     one is left out."""

@@ -105,8 +105,8 @@ class ScriptedPlayer:
     context: str
     style: str
     names: Names
-    thought: str = ""
-    """How the task ended, in one line."""
+    ending: str = ""
+    """How the task ended, in one line; empty if no short line says it."""
 
     def act(self, view: Any) -> str:
         """Return the action of the policy."""
@@ -116,21 +116,31 @@ class ScriptedPlayer:
         """Show the last step to the policy."""
         self.policy.end(step)
         lines = (step.observation.strip(), step.feedback)
-        self.thought = next((line for line in lines if 0 < len(line) <= LONGEST and "\n" not in line), "")
+        self.ending = next((line for line in lines if 0 < len(line) <= LONGEST and "\n" not in line), "")
 
     def rewrite(self) -> str:
         """Return a context of claims, each drawn with noise, before the old ones if they are kept.
 
-        In `natural` style it comes after a thought: how the task ended, so that a model has this before its eyes when
-        it writes. RL hardly learns to tell a success from a failure otherwise.
+        In `natural` style it may come after a line that says how the task ended, so that a model has this before its
+        eyes when it writes.
         """
-        new, kept = list(self._claims()), stream(*self.names, "update", "keep").random() < self.teacher.noise.keep
-        old = (self.context.split() if self.style == "compact" else self.context.splitlines()) if kept else []
-        replaced = {_first_word(line) for line in new}
-        note = self.task.domain.note([*new, *(line for line in old if _first_word(line) not in replaced)], self.style)
+        new = list(self._claims())
+        note = self.task.domain.note([*new, *self._kept(new)], self.style)
         if self.style == "compact":
             return " ".join(filter(None, [OPEN, note, CLOSE]))
-        return "\n".join(filter(None, [self.thought, OPEN, note, CLOSE]))
+        ending = self.ending if self._drawn("ending", self.teacher.noise.ending) else ""
+        return "\n".join(filter(None, [ending, OPEN, note, CLOSE]))
+
+    def _drawn(self, what: str, probability: float) -> bool:
+        return bool(stream(*self.names, "update", what).random() < probability)
+
+    def _kept(self, new: list[str]) -> list[str]:
+        """Return the old notes that are kept."""
+        if not self._drawn("keep", self.teacher.noise.keep):
+            return []
+        replaced = {_first_word(line) for line in new}
+        old = self.context.split() if self.style == "compact" else self.context.splitlines()
+        return [line for line in old if _first_word(line) not in replaced]
 
     def _claims(self) -> Iterator[str]:
         noise, domain, style = self.teacher.noise, self.task.domain, self.style
