@@ -46,7 +46,9 @@ def quick(command: str, folder: Path) -> list[str]:
     if words[0] == "imitate":
         stage = "stages=[{steps: 2, packs_per_step: 2, teacher: skilled}]"
         return [*words[:2], stage, "workers=1", "eval_packs=2", *words[2:]]
-    words = [re.sub(r"^(packs=)?(100|500)$", r"\g<1>4", word) for word in words]
+    words = [re.sub(r"^(packs=)?(20|50|100|500)$", r"\g<1>4", word) for word in words]
+    if words[0] == "eval" and words[1].startswith("recipes/eval/"):
+        words += ["--out", f"{folder}/suites/{Path(words[1]).stem}"]
     return words + (["workers=1"] if words[0] == "eval" else [])
 
 
@@ -97,10 +99,11 @@ def test_every_recipe_runs_for_two_steps(codots, recipe: Path, tmp_path: Path, q
     monkeypatch.chdir(ROOT)
     text = recipe.read_text()
     command = "imitate" if "teacher:" in text else "train"
-    lesson = {"steps": 2, "packs_per_step": 2, "teacher": "skilled"}
+    lesson = {"steps": 2, "packs_per_step": 2}
     if command == "imitate":
         changes = ["workers=1", "eval_packs=2"]
-        changes += [f"stages=[{json.dumps(lesson)}]"] if "stages:" in text else [f"{k}={v}" for k, v in lesson.items()]
+        stage = json.dumps(lesson | {"teacher": "skilled"})
+        changes += [f"stages=[{stage}]"] if "stages:" in text else [f"{k}={v}" for k, v in lesson.items()]
     else:
         changes = SMALL.split()
     if re.search("^model: (Qwen|models|runs)/", text, re.MULTILINE):  # use a small untrained model, since it is here

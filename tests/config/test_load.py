@@ -13,7 +13,7 @@ from codots.config.load import keys_of, load_recipe, settings
 from codots.config.schema import LearnerConfig, TrainConfig, WorldConfig, fingerprint
 from codots.runs.folder import MUTABLE_KEYS
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 STAGES = "stages: [{steps: 1, teacher: skilled}]\n"
 
 
