@@ -65,6 +65,13 @@ def test_an_unknown_ralph_domain_names_the_nearest_one(id, nearest):
     assert "\n" not in str(error.value)
 
 
+def test_attempts_at_attempts_are_refused_in_one_line():
+    with pytest.raises(
+        ValueError, match="ralph:ralph-stop:bandit-v1 repeats tasks twice; expected ralph: before the id"
+    ):
+        get_domain("ralph:ralph-stop:bandit-v1")
+
+
 @pytest.mark.parametrize(
     "id", [*IDS[:2], *(pytest.param(id, marks=pytest.mark.slow) for id in domain_ids() if id not in IDS)]
 )

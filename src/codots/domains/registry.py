@@ -70,6 +70,10 @@ def get_domain(id: str) -> Domain:
     """
     family, colon, name = id.partition(":")
     if family in KINDS and colon:
+        if name.partition(":")[0] in KINDS:
+            raise ValueError(
+                f"{id} repeats tasks twice; expected {family}: before the id of a domain, such as bandit-v1"
+            )
         return _pickled_by_id(ralph(family, get_domain(name)))
     if id not in _registry and colon and family in bridges():
         return _over_bridge(id)
