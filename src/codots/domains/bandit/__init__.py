@@ -27,6 +27,7 @@ Version history:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from codots.core.rng import digest, stream
@@ -48,18 +49,23 @@ def side_of(name: str) -> str:
     return "held-out" if digest("bandit", name) % 4 == 0 else "train"
 
 
-SIDES = ("train", "held-out")
-NAMES = [[[name for name in names if side_of(name) == side] for names in (LABELS, CODES)] for side in SIDES]
-"""Labels and codes of each side."""
-
-
-def draw_names(names: list[str], count: int, rng: Rng) -> list[str]:
-    """Draw names with different first letters, so that the first letter identifies an option."""
-    by_letter: dict[str, list[str]] = {}
+def by_letter(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group names by their first letter."""
+    groups: dict[str, list[str]] = {}
     for name in names:
-        by_letter.setdefault(name[0], []).append(name)
-    letters = rng.choice([*by_letter], count, replace=False)
-    return [str(rng.choice(by_letter[letter])) for letter in letters]
+        groups.setdefault(name[0], []).append(name)
+    return groups
+
+
+SIDES = ("train", "held-out")
+NAMES = [[by_letter(name for name in names if side_of(name) == side) for names in (LABELS, CODES)] for side in SIDES]
+"""Labels and codes of each side, by their first letter."""
+
+
+def draw_names(groups: dict[str, list[str]], count: int, rng: Rng) -> list[str]:
+    """Draw names with different first letters, so that the first letter identifies an option."""
+    letters = rng.choice([*groups], count, replace=False)
+    return [str(rng.choice(groups[letter])) for letter in letters]
 
 
 class Bandit(Family):
