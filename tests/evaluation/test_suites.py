@@ -12,6 +12,7 @@ from codots.evaluation import evaluate as evaluation
 from codots.evaluation.suites import SUMMARY, Subject, every_checkpoint, run_suite
 from codots.report.suite import write_suite_page
 from codots.rollout.records import load_rollouts
+from codots.rollout.steps import Own
 from codots.runs.checkpoint import checkpoints
 from codots.training.train import train
 
@@ -90,18 +91,26 @@ def test_a_suite_without_a_model_and_a_model_with_a_suites_options_are_refused(s
     assert codots("eval", "base", "--every-checkpoint").code == 2
 
 
-def test_a_stopped_suite_resumes_with_the_same_files_and_asks_nothing_twice(small, tmp_path, monkeypatch):
+def test_a_suite_stopped_ten_times_gives_the_same_files_and_asks_for_no_finished_life(small, tmp_path, monkeypatch):
     suite, whole, parts = load_suite(small, "base"), tmp_path / "whole", tmp_path / "parts"
     run_suite(suite, "base", [Subject("base")], whole, quiet)
-    asked = []
+    asked, ended = [], set()
     rollout = evaluation.OpenModel.rollout
-    monkeypatch.setattr(
-        evaluation.OpenModel, "rollout", lambda self, jobs, *rest: (asked.extend(jobs), rollout(self, jobs, *rest))[1]
-    )
-    run_suite(suite, "base", [Subject("base")], tmp_path / "counted", quiet)
-    once, stops = len(asked), 0
-    asked.clear()
-    for limit in range(3, 40, 5):
+
+    def watched(self, jobs, timeout, on_life):
+        names = [(*job.pack.names, str(job.contexts)) if isinstance(job.contexts, Own) else None for job in jobs]
+        assert ended.isdisjoint(names)
+        asked.extend(jobs)
+
+        def on_end(k, life):
+            ended.update(filter(None, [names[k]]))
+            on_life(k, life)
+
+        return rollout(self, jobs, timeout, on_end)
+
+    monkeypatch.setattr(evaluation.OpenModel, "rollout", watched)
+    stops = 0
+    for limit in range(3, 30):
         left = [limit]
 
         def killing(name, left=left):
@@ -117,12 +126,12 @@ def test_a_stopped_suite_resumes_with_the_same_files_and_asks_nothing_twice(smal
         except KeyboardInterrupt:
             stops += 1
     run_suite(suite, "base", [Subject("base")], parts, quiet)
-    assert stops >= 4
+    assert stops >= 10
+    assert len(ended) == 5 * 6  # lives of `own`, and of `transcript` where it is an arm
     assert results(parts) == results(whole)
     before = len(asked)
     run_suite(suite, "base", [Subject("base")], parts, quiet)
     assert len(asked) == before
-    assert once <= before
 
 
 def test_every_checkpoint_is_measured_on_the_same_packs_from_step_0_on(small, tmp_path):
