@@ -5,10 +5,14 @@ import threading
 
 import pytest
 
+from codots.evaluation.curves import ArmReport
+from codots.evaluation.evaluate import Report
+from codots.evaluation.suites import SuiteReport
 from codots.report.page import write_report
+from codots.report.suite import write_suite_page
 from codots.report.view import serve
 from codots.rollout.records import dump
-from tests.report.runs import INJECTION, full_run, life, make_run, steps
+from tests.report.runs import INJECTION, full_run, life, make_run, report, steps
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -86,6 +90,29 @@ def test_the_page_fits_its_width_and_shows_every_figure(tab, written):
     assert tab.evaluate("document.documentElement.scrollWidth") <= WIDTHS[tab.name][0]
     for figure in tab.locator("figure svg").all():
         assert figure.bounding_box()["width"] > 300
+
+
+def test_a_suite_shows_its_worlds_as_panels_under_one_legend(tab, tmp_path):
+    names = ("a", "b", "c", "d", "e")
+    one = report([0.5, 0.7, 0.8], [0.5, 0.5, 0.5])
+    arms = {name: ArmReport(**arm) for name, arm in one["arms"].items()}
+    reports = {name: Report(**one | {"arms": arms}) for name in names}
+    found = SuiteReport("worlds", "mine", {0: reports, 10: reports})
+    tab.goto(write_suite_page(found, tmp_path / "suite.html").as_uri())
+    assert tab.locator("figure:visible").count() == 2 * len(names)
+    assert tab.locator(".legend").first.inner_text().split() == [
+        "own",
+        "null",
+        "ceiling",
+        "bayes",
+        "floor",
+        "across:",
+        "position",
+    ]
+    boxes = [figure.bounding_box() for figure in tab.locator(".panels svg").all()[: len(names)]]
+    assert len({box["y"] for box in boxes}) == {"wide": 2, "phone": 5}[tab.name]
+    assert tab.locator(".panels svg.panel path.c0").first.evaluate("e => getComputedStyle(e).stroke") != "none"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= WIDTHS[tab.name][0]
 
 
 def test_the_chosen_life_is_open_and_drawn(tab, written):

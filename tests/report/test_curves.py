@@ -96,6 +96,16 @@ def test_a_missing_value_breaks_only_its_line():
     assert all(map(math.isfinite, numbers(svg)))
 
 
+def test_a_long_life_has_bands_and_round_ticks_in_place_of_a_bar_and_a_dot_for_each_task():
+    values = [0.5] * 20 + [NAN] + [0.6] * 43
+    svg = drawn([Curve("own", values, [[v - 0.1, v + 0.1] for v in values])], {})
+    assert len(paths(svg, "band")) == 2  # one on each side of the missing task
+    assert not paths(svg, "whisker")
+    assert not list(svg.iter(f"{SVG}circle"))
+    assert {"0", "10", "60"} <= set(texts(svg))
+    assert all(map(math.isfinite, numbers(svg)))
+
+
 def test_a_line_without_values_has_no_mark_and_no_label():
     svg = drawn([Curve("own", [NAN, NAN], [[NAN, NAN]] * 2)], {})
     assert not paths(svg, "line")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from codots.report.svg import (
-    LEFT,
     LIGHT,
-    RIGHT,
     Frame,
     Point,
     Series,
@@ -26,6 +25,8 @@ from codots.report.svg import (
 
 FEW = 20
 """Below this many steps, each value is drawn as a dot and nothing is smoothed."""
+CROWDED = 20
+"""Below this mean distance between two values, intervals are drawn as a band and values without dots."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,13 @@ def position_curves(series: Sequence[Curve], *, title: str, references: Mapping[
     size = max(map(len, lines), default=1)
     frame = Frame((0, size - 1), heights(lines))
     drawn = [reference(name, values, frame, range(size)) for name, values in references.items()]
-    for i, curve in enumerate(series):
-        shift = 5 * (i - (len(series) - 1) / 2)
-        points = [(x + shift, y) for x, y in frame.points(range(len(curve.values)), curve.values)]
-        marks = line(points, f"line {curve.kind}" + " dotted" * curve.dotted)
-        marks += whiskers(curve, points, frame) + dots(curve, points, "position", range(size))
+    for curve, (marks, points) in zip(series, with_intervals(series, frame, "position", range(size)), strict=True):
         drawn.append(Series(marks, label(curve.name, curve.values, points, curve.kind)))
     values = [(curve.name, curve.values) for curve in series] + list(references.items())
     return document(
         title,
         values,
-        [axes(frame, range(size), "position: number of earlier tasks", "mean reward"), with_labels(drawn)],
+        [axes(frame, ticks(0, size - 1, 12), "position: number of earlier tasks", "mean reward"), with_labels(drawn)],
     )
 
 
@@ -99,23 +96,57 @@ def step_curves(
     return document(title, ends, [axes(frame, ticks(*frame.x_range), "training step", unit), with_labels(drawn)])
 
 
+def with_intervals(
+    series: Sequence[Curve], frame: Frame, what: str, across: Sequence[float]
+) -> Iterator[tuple[str, list[Point]]]:
+    """Yield the marks and the points of each line: with bars and dots side by side, or with a band if it is crowded."""
+    crowded = frame.area.right - frame.area.left < CROWDED * len(across)
+    for i, curve in enumerate(series):
+        shift = 0 if crowded else 5 * (i - (len(series) - 1) / 2)
+        points = [(x + shift, y) for x, y in frame.points(list(across)[: len(curve.values)], curve.values)]
+        marks = line(points, f"line {curve.kind}" + " dotted" * curve.dotted)
+        if crowded:
+            yield band(curve, points, frame) + marks + lone_dots(points, curve.kind), points
+        else:
+            yield marks + whiskers(curve, points, frame) + dots(curve, points, what, across), points
+
+
 def reference(name: str, values: Sequence[float], frame: Frame, across: Sequence[float]) -> Series:
     """Draw a dashed reference line. If it has only one value, the line spans the whole plot."""
     points = frame.points(list(across)[: len(values)], values)
     if len(points) == 1:
-        points = [(LEFT, points[0][1]), (RIGHT, points[0][1])]
-    return Series(line(points, "ref"), label(name, values, points, "ref", frame.heights[-1]))
+        points = [(frame.area.left, points[0][1]), (frame.area.right, points[0][1])]
+    return Series(line(points, f"ref {name.partition(' ')[0]}"), label(name, values, points, "ref", frame.heights[-1]))
 
 
 def whiskers(curve: Curve, points: Sequence[Point], frame: Frame) -> str:
     """Draw the 95% interval of each value."""
     drawn = []
-    for (x, y), interval in zip(points, curve.ci95 or [], strict=False):
-        if not math.isnan(y) and all(map(math.isfinite, interval)):
-            top, bottom = frame.y(interval[1]), frame.y(interval[0])
+    for x, top, bottom in intervals(curve, points, frame):
+        if not math.isnan(x):
             caps = "".join(f"M{x - 4:.1f} {end:.1f}h8" for end in (top, bottom))
             drawn.append(f'<path class="whisker {curve.kind}" d="M{x:.1f} {top:.1f}V{bottom:.1f}{caps}"/>')
     return "".join(drawn)
+
+
+def band(curve: Curve, points: Sequence[Point], frame: Frame) -> str:
+    """Draw the 95% intervals of all values as a band, with a gap where one is missing."""
+    drawn = []
+    for missing, run in groupby(intervals(curve, points, frame), key=lambda interval: math.isnan(interval[0])):
+        if not missing:
+            ends = list(run)
+            outline = [(x, top) for x, top, _ in ends] + [(x, bottom) for x, _, bottom in reversed(ends)]
+            drawn.append(line(outline, f"band {curve.kind}"))
+    return "".join(drawn)
+
+
+def intervals(curve: Curve, points: Sequence[Point], frame: Frame) -> Iterator[tuple[float, float, float]]:
+    """Yield the x coordinate and the upper and lower end of each interval, or NaN if there is none."""
+    for (x, y), interval in zip(points, curve.ci95 or [], strict=False):
+        if not math.isnan(y) and all(map(math.isfinite, interval)):
+            yield x, frame.y(interval[1]), frame.y(interval[0])
+        else:
+            yield math.nan, math.nan, math.nan
 
 
 def dots(curve: Curve, points: Sequence[Point], what: str, across: Sequence[float]) -> str:

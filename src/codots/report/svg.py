@@ -27,6 +27,25 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class Area:
+    """The size of a figure and the edges of its plot area."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+    kind: str = "codots"
+    """CSS classes of the figure."""
+
+
+FIGURE = Area(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM)
+PANEL = Area(300, 212, 42, 290, 60, 184, "codots panel")
+"""A small figure of a grid. It has a shared legend instead of labels."""
+
+
+@dataclass(frozen=True)
 class Label:
     """Text at the end of a line."""
 
@@ -51,16 +70,17 @@ class Frame:
     x_range: tuple[float, float]
     heights: Sequence[float]
     """Tick values of the y axis. The plot reaches from the first tick to the last."""
+    area: Area = FIGURE
 
     def x(self, value: float) -> float:
         """Return the x coordinate of a value. The value is centred if the x axis has only one value."""
-        low, high = self.x_range
-        return LEFT + 18 + (RIGHT - LEFT - 36) * (0.5 if low == high else (value - low) / (high - low))
+        (low, high), left, right = self.x_range, self.area.left + 18, self.area.right - 18
+        return left + (right - left) * (0.5 if low == high else (value - low) / (high - low))
 
     def y(self, value: float) -> float:
         """Return the y coordinate of a value, clipped to the plot."""
-        low, high = self.heights[0], self.heights[-1]
-        return BOTTOM - (BOTTOM - TOP) * min(1.0, max(0.0, (value - low) / (high - low)))
+        low, high, top, bottom = self.heights[0], self.heights[-1], self.area.top, self.area.bottom
+        return bottom - (bottom - top) * min(1.0, max(0.0, (value - low) / (high - low)))
 
     def points(self, xs: Iterable[float], ys: Iterable[float]) -> list[Point]:
         """Return the points of a line. The y coordinate is NaN if the value is not finite."""
@@ -108,15 +128,18 @@ def nudge(wanted: Sequence[float], low: float, high: float) -> list[float]:
 
 def axes(frame: Frame, across: Sequence[float], title: str, unit: str) -> str:
     """Draw the grid, the ticks and the axis titles."""
-    every = math.ceil(len(across) / 12)
-    top = frame.heights[-1]
+    titles = svg_text((LEFT + RIGHT) / 2, BOTTOM + 44, title, "soft", "middle") + svg_text(14, TOP - 14, unit, "soft")
+    return grid(frame, across) + titles
+
+
+def grid(frame: Frame, across: Sequence[float]) -> str:
+    """Draw the grid and the ticks."""
+    area, top = frame.area, frame.heights[-1]
     return "".join(
         [
-            *(f'<path class="grid" d="M{LEFT} {frame.y(v):.1f}H{RIGHT}"/>' for v in frame.heights),
-            *(svg_text(LEFT - 8, frame.y(v) + 5, short(v, top), "soft", "end") for v in frame.heights),
-            *(svg_text(frame.x(v), BOTTOM + 22, f"{v:.0f}", "soft", "middle") for v in across[::every]),
-            svg_text((LEFT + RIGHT) / 2, BOTTOM + 44, title, "soft", "middle"),
-            svg_text(14, TOP - 14, unit, "soft"),
+            *(f'<path class="grid" d="M{area.left} {frame.y(v):.1f}H{area.right}"/>' for v in frame.heights),
+            *(svg_text(area.left - 8, frame.y(v) + 5, short(v, top), "soft", "end") for v in frame.heights),
+            *(svg_text(frame.x(v), area.bottom + 22, f"{v:.0f}", "soft", "middle") for v in across),
         ]
     )
 
@@ -184,8 +207,17 @@ def xml(text: str) -> str:
     return escape(FORBIDDEN.sub("", text))
 
 
-def document(title: str, values: Iterable[tuple[str, Sequence[float]]], marks: Iterable[str]) -> str:
-    """Return a figure as SVG, with a description for screen readers that lists the values."""
+def document(
+    title: str,
+    values: Iterable[tuple[str, Sequence[float]]],
+    marks: Iterable[str],
+    area: Area = FIGURE,
+    head: str | None = None,
+) -> str:
+    """Return a figure as SVG, with a description for screen readers that lists the values.
+
+    `head` is drawn in place of the title if the title is not needed in full.
+    """
     description = xml(
         " ".join(
             f"{name}: {', '.join(f'{v:.2f}' if math.isfinite(v) else 'none' for v in line)}." for name, line in values
@@ -193,11 +225,11 @@ def document(title: str, values: Iterable[tuple[str, Sequence[float]]], marks: I
     )
     id = f"codots-{zlib.crc32(f'{xml(title)} {description}'.encode()):08x}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="codots" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-        f' aria-labelledby="{id}-t {id}-d"><title id="{id}-t">{xml(title)}</title>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="{area.kind}" viewBox="0 0 {area.width} {area.height}"'
+        f' role="img" aria-labelledby="{id}-t {id}-d"><title id="{id}-t">{xml(title)}</title>'
         f'<desc id="{id}-d">{description}</desc><style>{STYLE}</style>'
-        f'<rect class="paper" x=".5" y=".5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10"/>'
-        f"{svg_text(14, 26, title, 'ink head')}{''.join(marks)}</svg>\n"
+        f'<rect class="paper" x=".5" y=".5" width="{area.width - 1}" height="{area.height - 1}" rx="10"/>'
+        f"{svg_text(14, 26, head or title, 'ink head')}{''.join(marks)}</svg>\n"
     )
 
 
@@ -208,7 +240,9 @@ def without_style(svg: str) -> str:
 
 def colours(palette: Sequence[str], paper: str, edge: str, grid: str, ink: str, soft: str) -> str:
     """Return the CSS of one colour scheme."""
-    own = "".join(f".codots .c{i}{{stroke:{c}}}.codots .dot.c{i}{{fill:{c}}}" for i, c in enumerate(palette))
+    own = "".join(
+        f".codots .c{i}{{stroke:{c}}}.codots .dot.c{i},.codots .band.c{i}{{fill:{c}}}" for i, c in enumerate(palette)
+    )
     return (
         f"{own}.codots .paper{{fill:{paper};stroke:{edge}}}.codots .dot{{stroke:{paper}}}.codots .grid{{stroke:{grid}}}"
         f".codots .ink{{fill:{ink}}}.codots .soft{{fill:{soft}}}.codots .ref{{stroke:{soft}}}"
@@ -222,6 +256,9 @@ STYLE = (
     ".codots path{fill:none;stroke-linecap:round;stroke-linejoin:round}.codots .head{font-weight:650;font-size:16px}"
     ".codots .line{stroke-width:2.6}.codots .line.dotted{stroke-dasharray:.1 6}.codots .thin{opacity:.3}"
     ".codots .ref{stroke-width:1.5;stroke-dasharray:6 5}.codots .tie{stroke-width:1;opacity:.65;stroke-dasharray:none}"
+    ".codots path.band{stroke:none;opacity:.16}.codots.panel{font-size:12.5px}.codots.panel .head{font-size:14px}"
+    ".codots.panel .line{stroke-width:2.2}.codots.panel .ref.floor{stroke-dasharray:.1 4.5}"
+    ".codots.panel .ref.ceiling{stroke-dasharray:16 4}.codots.panel .dot{r:3.5px}"
     ".codots .whisker{stroke-width:1.5;opacity:.8}.codots .dot{stroke-width:1.5}"
     + colours(LIGHT, "#ffffff", "#d5dae0", "#e8ebef", "#1c2127", "#59636e")
     + f"@media(prefers-color-scheme:dark){{{colours(DARK, '#12171d', '#323a43', '#252c34', '#eef1f4', '#a3adb8')}}}"
