@@ -47,7 +47,7 @@ def quick(command: str, folder: Path) -> list[str]:
         stage = "stages=[{steps: 2, packs_per_step: 2, teacher: skilled}]"
         return [*words[:2], stage, "workers=1", "eval_packs=2", *words[2:]]
     words = [re.sub(r"^(packs=)?(20|50|100|500)$", r"\g<1>4", word) for word in words]
-    if words[0] == "eval" and words[1].startswith("recipes/eval/"):
+    if words[0] == "eval" and words[1].startswith("recipes/eval/") and "--out" not in words:
         words += ["--out", f"{folder}/suites/{Path(words[1]).stem}"]
     return words + (["workers=1"] if words[0] == "eval" else [])
 

@@ -8,11 +8,13 @@ import pytest
 from codots.evaluation.curves import ArmReport
 from codots.evaluation.evaluate import Report
 from codots.evaluation.suites import SuiteReport
+from codots.report.matrix import write_matrix
 from codots.report.page import write_report
 from codots.report.suite import write_suite_page
 from codots.report.view import serve
 from codots.rollout.records import dump
 from tests.report.runs import INJECTION, full_run, life, make_run, report, steps
+from tests.report.test_matrix import suite
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -112,6 +114,19 @@ def test_a_suite_shows_its_worlds_as_panels_under_one_legend(tab, tmp_path):
     boxes = [figure.bounding_box() for figure in tab.locator(".panels svg").all()[: len(names)]]
     assert len({box["y"] for box in boxes}) == {"wide": 2, "phone": 5}[tab.name]
     assert tab.locator(".panels svg.panel path.c0").first.evaluate("e => getComputedStyle(e).stroke") != "none"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= WIDTHS[tab.name][0]
+
+
+def test_the_matrix_is_a_table_whose_cells_are_coloured_by_value(tab, tmp_path):
+    folders = [
+        suite(tmp_path / name, lifts={f"world-{i}": sign * i / 10 for i in range(6)}, model=name)
+        for name, sign in (("good", 1), ("bad", -1))
+    ]
+    tab.goto(write_matrix(folders, tmp_path / "matrix.html").as_uri())
+    colours = [cell.evaluate("e => getComputedStyle(e).backgroundColor") for cell in tab.locator("td").all()]
+    assert len(set(colours[:6])) == len(set(colours[6:])) == 5  # none, and four shades
+    assert set(colours[:6]) & set(colours[6:]) == {colours[0]}
+    assert tab.get_by_role("rowheader").all_inner_texts() == ["good", "bad"]
     assert tab.evaluate("document.documentElement.scrollWidth") <= WIDTHS[tab.name][0]
 
 

@@ -13,11 +13,12 @@ from codots.cli.app import AsJson, Changes, Recipe, app, expanded, show
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN...]", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN...]", help="Run folders, or folders of one suite.")],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Report file; the default is RUN/report.html for one run, report.html for several.",
+            help="File to write; the default is RUN/report.html for one run, report.html for several, matrix.html for "
+            "suites.",
             callback=expanded,
             show_default=False,
         ),
@@ -26,9 +27,17 @@ def report(
         bool, typer.Option("--figures", help="Also write each figure as SVG and PNG to figures/ next to the report.")
     ] = False,
 ) -> None:
-    """Write a self-contained HTML report: the curves and the recorded lives (a sample of them for a long run)."""
+    """Write a self-contained HTML report: the curves and the recorded lives (a sample of them for a long run).
+
+    For several folders with results of a suite, write the transfer matrix: the lift of each model in each evaluation.
+    """
+    from codots.report.matrix import MATRIX, is_suite_result, write_matrix
     from codots.report.page import REPORT, write_report
 
+    if len(runs) > 1 and any(map(is_suite_result, runs)):
+        if figures:
+            raise typer.BadParameter("--figures is for runs; a matrix of suites has none")
+        return typer.echo(f"open {write_matrix(runs, out or Path(MATRIX))}")
     page = out or (runs[0] / REPORT if len(runs) == 1 else Path(REPORT))
     written = write_report(runs, page, with_figures=figures)
     typer.echo(f"open {page}" + (f", and {len(written) - 1} figures in {page.parent / 'figures'}" if figures else ""))
