@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from codots.report.page import hashed, headline, number, safe_json, signed, span, write_report
+from codots.report.page import build, hashed, headline, number, safe_json, section, signed, span, write_report
 from codots.report.run import read_run
 from tests.report.runs import INJECTION, arm, demo_summary, full_run, life, make_run, mixed_run, report, steps
 
@@ -75,6 +75,18 @@ def test_the_headline_of_several_worlds_is_the_mean_over_entries(tmp_path):
     assert "frozen-lake-v1 easy, frozen-lake-v1 hard" in text
     assert "reward went from 0.20 in the first steps of training to 0.65 in the last." in text  # .2 and .1; .7 and .6
     assert "can expect more" not in text
+
+
+def test_several_worlds_are_panels_on_one_axis_in_place_of_the_figure_of_the_first(tmp_path):
+    mixed = section(read_run(mixed_run(tmp_path / "run")))
+    assert [panel.name for panel in mixed.worlds.panels] == ["frozen-lake-v1:easy", "frozen-lake-v1:hard"]
+    assert "training" not in [figure.caption for figure in mixed.main_figures]
+    assert "training" in [figure.caption for figure in mixed.more_figures]
+    html = build([mixed])
+    assert html.count("Reward while training, by world</h2>") == 1
+    one = section(read_run(make_run(tmp_path / "one", metrics=steps(3))))
+    assert one.worlds is None
+    assert "training" in [figure.caption for figure in one.main_figures]
 
 
 def test_a_run_without_steps_has_a_page(tmp_path):

@@ -145,10 +145,10 @@ def training(run: RunRecord) -> Iterator[Figure]:
         yield from training_of(run, label, f"-{i}" * bool(i))
 
 
-def training_of(run: RunRecord, label: str, suffix: str) -> Iterator[Figure]:
-    """Draw the rewards of one entry: those of its training lives, and those of its evaluations on `dev`."""
-    bounds, where = references_of(run, label), f", {label.rstrip('/')}" * bool(label)
-    last = {
+def levels_of(run: RunRecord, label: str) -> dict[str, float]:
+    """Return the reference lines of figures over training steps."""
+    bounds = references_of(run, label)
+    return {
         name: values[at]
         for name, values, at in (
             ("floor", bounds.get("floor"), -1),
@@ -157,12 +157,20 @@ def training_of(run: RunRecord, label: str, suffix: str) -> Iterator[Figure]:
         )
         if values
     }
-    size = positions(run, f"reward/{label}")
-    if size:
-        curves = [
-            Curve(f"position {j}", run.column(f"reward/{label}{j}"), colour=COLOUR_OF[j % len(COLOUR_OF)])
-            for j in range(size)
-        ]
+
+
+def training_curves(run: RunRecord, label: str) -> list[Curve]:
+    """Return the rewards of the training lives of one entry, a curve for each position."""
+    return [
+        Curve(f"position {j}", run.column(f"reward/{label}{j}"), colour=COLOUR_OF[j % len(COLOUR_OF)])
+        for j in range(positions(run, f"reward/{label}"))
+    ]
+
+
+def training_of(run: RunRecord, label: str, suffix: str) -> Iterator[Figure]:
+    """Draw the rewards of one entry: those of its training lives, and those of its evaluations on `dev`."""
+    last, where = levels_of(run, label), f", {label.rstrip('/')}" * bool(label)
+    if curves := training_curves(run, label):
         drawn = step_curves(run.steps, curves, title=f"Reward while training{where}", references=last)
         yield Figure(f"training{suffix}", drawn, "training")
     evaluated = positions(run, f"eval/{label}own_")

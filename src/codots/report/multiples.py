@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from codots.report.curves import Curve, reference, with_intervals
-from codots.report.figures import Figure
+from codots.report.curves import FEW, Curve, moving_mean, reference, with_intervals
+from codots.report.figures import Figure, levels_of, training_curves
+from codots.report.run import RunRecord
 from codots.report.svg import PANEL, Frame, document, grid, heights, svg_text, ticks
 
 
@@ -47,6 +48,18 @@ def small_multiples(title: str, panels: Sequence[Panel], axis: str) -> Multiples
         [Figure(name, stroke(kind)) for name, kind in keys.items()],
         [Figure(one.name, drawn(one, ranges, title, axis)) for one in panels],
     )
+
+
+def worlds(run: RunRecord) -> Multiples | None:
+    """Draw the rewards of the training lives of each world of a recipe. Returns None if it has only one."""
+    panels = []
+    for label in run.labels:
+        width = 2 * (len(run.steps) // FEW) + 1
+        shown = [replace(one, values=moving_mean(one.values, width)) for one in training_curves(run, label)]
+        levels = {name: [value] * len(run.steps) for name, value in levels_of(run, label).items()}
+        panels.append(Panel(label.rstrip("/"), f"{len(shown)} tasks", run.steps, shown, levels))
+    several = len(panels) > 1 and all(one.curves for one in panels)
+    return small_multiples("Reward while training, by world", panels, "step") if several else None
 
 
 def drawn(panel: Panel, ranges: Sequence[float], title: str, axis: str) -> str:

@@ -20,6 +20,7 @@ from codots.core.files import writable, write_atomically
 from codots.report.evaluation import Evaluation
 from codots.report.figures import FIRST, FIRST_TAUGHT, Figure, figures, last_reward, side_by_side, write_figures
 from codots.report.lives import LifeList, choose_life, index, packed, read_lives
+from codots.report.multiples import Multiples, worlds
 from codots.report.run import RunRecord, by_setting, is_exact, mean, read_run, references_of, unique_names
 from codots.report.svg import STYLE, without_style
 
@@ -61,6 +62,8 @@ class RunSection:
     run: RunRecord
     head: Headline | None
     figures: list[Figure]
+    worlds: Multiples | None
+    """The rewards of the training lives, if the recipe has several worlds."""
     groups: list[list[Evaluation]]
     """Evaluations grouped by setting."""
     matrix: list[list[str]]
@@ -74,7 +77,9 @@ class RunSection:
     @property
     def main_figures(self) -> list[Figure]:
         """The figures that are shown expanded: the first figure of each caption that the page puts first."""
-        first = (*FIRST, *FIRST_TAUGHT) if self.run.taught else FIRST
+        first = [*FIRST, *FIRST_TAUGHT] if self.run.taught else [*FIRST]
+        if self.worlds:  # they show every world in place of the first
+            first.remove("training")
         return list({figure.caption: figure for figure in reversed(self.figures) if figure.caption in first}.values())[
             ::-1
         ]
@@ -109,7 +114,7 @@ def section(run: RunRecord) -> RunSection:
     lives = read_lives(run.rows)
     first, why = choose_life(lives.lives)
     groups = list(by_setting(run))
-    return RunSection(run, headline(run), figures(run), groups, matrix(run, groups), lives, first, why)
+    return RunSection(run, headline(run), figures(run), worlds(run), groups, matrix(run, groups), lives, first, why)
 
 
 def build(sections: Sequence[RunSection], live: str = "") -> str:
