@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from codots.cli.app import AsJson, Base, Id, Packs, Size, SomePreset, Split, Workers, app, expanded, show
-from codots.cli.shell_completion import completing, domains, import_from_here, policies
+from codots.cli.shell_completion import completing, domains, found_domain, import_from_here, policies
 
 
 @app.command("domains")
@@ -70,8 +70,24 @@ def check(
 
 @app.command("export")
 def run_export(
-    id: Id,
-    out: Annotated[Path, typer.Option(help="Output file: .parquet or .jsonl.", callback=expanded, show_default=False)],
+    ctx: typer.Context,
+    id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID|ROWS",
+            help="Versioned id of a domain, or module:Class; or the file of an evaluation, or the folder of a suite.",
+            autocompletion=completing(domains),
+            callback=found_domain,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Output file: .parquet or .jsonl; a new folder with --as inspect.",
+            callback=expanded,
+            show_default=False,
+        ),
+    ],
     preset: SomePreset = None,
     split: Split = "train",
     packs: Annotated[int, typer.Option(min=1, help="Number of packs.")] = 100,
@@ -91,13 +107,21 @@ def run_export(
         float, typer.Option(min=0, max=1, help="Fraction of the lives that are given the true context.")
     ] = 0.6,
     layout: Annotated[
-        str | None, typer.Option("--as", help="Layout of the rows: tasks, or chat for lives.", show_default=False)
+        str | None,
+        typer.Option(
+            "--as",
+            help="Layout: tasks; chat for lives; for an evaluation, episodes or inspect (logs of inspect_ai).",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Export worlds and tasks as rows: prompts, floor, ceiling, and hidden facts in a separate column.
 
-    With --lives, export lessons as chats instead, for any trainer that reads messages.
+    With --lives, export lessons as chats instead, for any trainer that reads messages. For the file of an evaluation,
+    export its episodes as rows, or its arms as logs of inspect_ai.
     """
+    if id.endswith(".jsonl") or ("/" in id and ":" not in id):
+        return _export_evaluations(ctx, Path(id), out, layout)
     from codots.cli.display import counting
     from codots.core.suggest import check_known
     from codots.domains.export import check_out, task_rows, write_rows
@@ -126,6 +150,28 @@ def run_export(
             on_progress("packs", row["index"] + 1, packs)
     write_rows(rows, out)
     typer.echo(f"wrote {len(rows)} {what} of {packs} packs to {out}")
+
+
+def _export_evaluations(ctx: typer.Context, path: Path, out: Path, layout: str | None) -> None:
+    from codots.core.suggest import check_known
+    from codots.domains.export import check_out, write_rows
+    from codots.evaluation import inspect_log
+    from codots.evaluation.export import TYPES, episode_rows, read_evaluations
+
+    for name in ctx.params.keys() - {"id", "out", "layout"}:
+        if (source := ctx.get_parameter_source(name)) and source.name != "DEFAULT":
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is for domains; {path} is an evaluation")
+    check_known(layout or "episodes", ("episodes", "inspect"), "layout of an evaluation")
+    if layout == "inspect":
+        inspect_log.check_out(out)
+        count = inspect_log.write_logs(read_evaluations(path), out)
+        return typer.echo(f"wrote {count} logs to {out}; inspect view --log-dir {out}")
+    check_out(out)
+    if out.exists():
+        raise ValueError(f"{out} exists; remove it, or give --out ANOTHER")
+    rows = list(episode_rows(read_evaluations(path)))
+    write_rows(rows, out, TYPES)
+    typer.echo(f"wrote {len(rows)} episodes to {out}")
 
 
 @app.command("baselines")

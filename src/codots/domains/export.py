@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,22 @@ def check_out(out: Path) -> None:
         _pyarrow()
 
 
-def write_rows(rows: list[dict[str, Any]], out: Path) -> None:
-    """Write rows atomically, as Parquet or JSON lines depending on the suffix of the file."""
+def write_rows(rows: list[dict[str, Any]], out: Path, types: Mapping[str, str] | None = None) -> None:
+    """Write rows atomically, as Parquet or JSON lines depending on the suffix of the file.
+
+    `types` names the Parquet type of columns that may be empty, a string by default.
+    """
     if out.suffix == ".jsonl":
         return write_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     arrow, parquet = _pyarrow()
-    content = io.BytesIO()
-    parquet.write_table(arrow.Table.from_pylist(rows), content)
+    table, content = arrow.Table.from_pylist(rows), io.BytesIO()
+    fields = [
+        field.with_type(arrow.type_for_alias((types or {}).get(field.name, "string")))
+        if arrow.types.is_null(field.type)
+        else field
+        for field in table.schema
+    ]
+    parquet.write_table(table.cast(arrow.schema(fields)), content)
     write_atomically(out, content.getvalue())
 
 

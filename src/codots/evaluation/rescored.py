@@ -88,19 +88,23 @@ def _fill(folder: Path, run: Path, found: Sequence[Rescored]) -> None:
 
 
 def named_report(found: Rescored, folder: Path) -> Report:
-    """Return the report of a re-scored evaluation, with the models' names from its earlier JSON report.
+    """Return the report of a re-scored evaluation, with the models' names from its earlier JSON report."""
+    return report_of(found, *(model_names(found.path.stem, folder) or ()))
 
-    The earlier report is the JSON file with the name of the rows, or a part of `summary.json`, as of `codots demo`.
+
+def model_names(stem: str, folder: Path) -> tuple[str, str | None] | None:
+    """Return the names of an evaluation's model and writer from its JSON report, or None if there is no such report.
+
+    The report is the JSON file with the name of the rows, or a part of `summary.json`, as of `codots demo`.
     """
-    stem = found.path.stem
     for path, part in ((folder / f"{stem}.json", None), (folder / "summary.json", stem)):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            earlier = content if part is None else content[part]
-            return report_of(found, earlier["model"], earlier["writer"])
+            report = content if part is None else content[part]
+            return report["model"], report["writer"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return report_of(found)
+    return None
 
 
 def plain(found: Rescored, folder: Path) -> dict[str, Any]:
