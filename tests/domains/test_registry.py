@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from codots.core.rng import stream
-from codots.domains.registry import domain_ids, get_domain, make_pack, register
+from codots.domains.registry import domain_ids, find_domain, get_domain, make_pack, register
 from tests.toy import Guess
 
 
@@ -89,3 +89,9 @@ def test_every_part_of_a_packs_name_changes_the_tasks(change):
     name = {"id": "frozen-lake-v1", "preset": "easy", "split": "dev", "index": 7}
     boards = [task.content for task in make_pack(**name, size=4).tasks]
     assert boards != [task.content for task in make_pack(**name | change, size=4).tasks]
+
+
+@pytest.mark.parametrize("find", [get_domain, find_domain])
+def test_a_benchmark_without_a_bridge_says_why_in_one_line(find):
+    with pytest.raises(ValueError, match=r"^verifiers:gsm8k has no bridge: a taskset has no world .* write a domain"):
+        find("verifiers:gsm8k")

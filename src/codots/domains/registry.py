@@ -20,6 +20,10 @@ from codots.domains.ralph import KINDS, ralph
 ENTRY_POINTS, BRIDGES = "codots.domains", "codots.bridges"
 SPLITS = ("train", "dev", "test")
 """The standard splits. Any other word names a further held-out split."""
+UNBRIDGED = {
+    "verifiers": "a taskset has no world that its tasks share, and no reference answers; write a domain around it"
+}
+"""Benchmarks without a bridge, by the family that one would have, and why there is none."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ def get_domain(id: str) -> Domain:
         return _pickled_by_id(ralph(family, get_domain(name)))
     if id not in _registry and colon and family in bridges():
         return _over_bridge(id)
+    if colon and family in UNBRIDGED:
+        raise ValueError(f"{id} has no bridge: {UNBRIDGED[family]}")
     if id not in _registry:
         asked = id.rpartition("-v")[0]
         for known, module in _modules().items():
@@ -102,7 +108,7 @@ def find_domain(name: str) -> Domain:
     the domain is not found.
     """
     module, colon, thing = name.partition(":")
-    if not colon or module in bridges() or module in KINDS:
+    if not colon or module in (*bridges(), *KINDS, *UNBRIDGED):
         return get_domain(name)
     try:
         home = vars(import_module(module))
