@@ -15,16 +15,22 @@ SHORT = 8
 
 def without_secrets(text: str) -> str:
     """Mask the login of every URL, and the values of environment variables whose names suggest a secret."""
-    for name, value in os.environ.items():
-        if NAMED.search(name) and len(value) >= SHORT:
-            text = text.replace(value, f"<{name}>")
-    return LOGIN.sub(r"\1***@", text)
+    return str(without_secrets_in(text))
 
 
 def without_secrets_in(value: Any) -> Any:
-    """Return plain data with the secrets masked in every text."""
+    """Return plain data with the secrets masked in every text, as `without_secrets` does."""
+    found = {name: word for name, word in os.environ.items() if NAMED.search(name) and len(word) >= SHORT}
+    return _masked(value, found)
+
+
+def _masked(value: Any, secrets: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: without_secrets_in(inner) for key, inner in value.items()}
+        return {key: _masked(inner, secrets) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(without_secrets_in, value))
-    return without_secrets(value) if isinstance(value, str) else value
+        return type(value)(_masked(inner, secrets) for inner in value)
+    if not isinstance(value, str):
+        return value
+    for name, word in secrets.items():
+        value = value.replace(word, f"<{name}>")
+    return LOGIN.sub(r"\1***@", value)
