@@ -176,3 +176,20 @@ def test_a_closed_thread_refuses_calls():
     assert thread.close(30)
     with pytest.raises(RuntimeError, match="cannot go on with adding: it is closed"):
         thread.call(60, "adding", lambda emit: 1 + 1)
+
+
+def test_an_interrupt_at_the_end_of_a_loop_leaves_none_open():
+    """An open loop would be a ResourceWarning, which is an error."""
+
+    async def work(emit):
+        emit("done")
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    for _ in range(300):
+        thread = SideThread()
+        with pytest.raises(KeyboardInterrupt):
+            thread.call(60, "a short loop", lambda emit: run_loop(work(emit)), stop)
+        assert thread.close()
+    gc.collect()

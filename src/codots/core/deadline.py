@@ -22,6 +22,12 @@ GRACE = 10.0
 """Time that an interrupted call has to clean up before its thread is abandoned, in seconds."""
 
 
+_LOOPS = threading.Lock()
+"""Held while an event loop is made or closed: an interrupt in the middle would leave its sockets open."""
+LOOP_SECONDS = 1.0
+"""Time that an interrupt waits for a loop to be made or closed, in seconds."""
+
+
 class _Interrupt(SystemExit):
     """Exception that ends an abandoned call. Neither `except Exception` nor asyncio swallows it."""
 
@@ -99,7 +105,11 @@ class SideThread:
     def _abandon(self, doing: str) -> None:
         self._broken = doing
         if self._thread is not None and self._thread.ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident), ctypes.py_object(_Interrupt))
+            thread, interrupt = ctypes.c_ulong(self._thread.ident), ctypes.py_object(_Interrupt)
+            waited = _LOOPS.acquire(timeout=LOOP_SECONDS)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, interrupt)
+            if waited:
+                _LOOPS.release()
 
     def _run(self) -> None:
         try:
@@ -139,6 +149,11 @@ def run_loop(work: Coroutine[Any, Any, T]) -> T:
         if not isinstance(context.get("exception"), _Interrupt):
             loop.default_exception_handler(context)
 
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_exception_handler(quiet)
+    runner = asyncio.Runner()
+    try:
+        with _LOOPS:
+            runner.get_loop().set_exception_handler(quiet)
         return runner.run(work)
+    finally:
+        with _LOOPS:
+            runner.close()
