@@ -91,6 +91,15 @@ def test_a_suite_without_a_model_and_a_model_with_a_suites_options_are_refused(s
     assert codots("eval", "base", "--every-checkpoint").code == 2
 
 
+def test_a_suite_with_a_style_that_a_domain_lacks_is_refused_before_it_starts(tmp_path, codots):
+    out = tmp_path / "out"
+    result = codots("eval", "recipes/eval/cross-domain.yaml", "--model", "base", "--out", str(out), "packs=2")
+    assert result.code == 2
+    line = "suite.terminal: the model uses prompt style 'compact'; terminal-v1 has natural"
+    assert line in " ".join(result.err.split())
+    assert not out.exists()
+
+
 def test_a_suite_stopped_ten_times_gives_the_same_files_and_asks_for_no_finished_life(small, tmp_path, monkeypatch):
     suite, whole, parts = load_suite(small, "base"), tmp_path / "whole", tmp_path / "parts"
     run_suite(suite, "base", [Subject("base")], whole, quiet)

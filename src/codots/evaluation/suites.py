@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from codots.config.evaluate import EvalConfig
 from codots.config.schema import ENTRY_PROFILE_KEYS
-from codots.config.suite import Suite
+from codots.config.suite import SUITE, Suite
 from codots.core.files import write_atomically
 from codots.core.progress import OnProgress
+from codots.domains.registry import make_pack
+from codots.engine.open import OpenModel
 from codots.evaluation.evaluate import Report, as_json, evaluate
 from codots.model.adapter import holder
 from codots.model.load import model_folder
@@ -67,16 +69,20 @@ def run_suite(
 ) -> SuiteReport:
     """Evaluate every subject with every evaluation, and write rows, reports and a summary into `out`.
 
-    Finished lives are not rolled out again. `progress` returns the callback for an evaluation, given its name.
+    Finished lives are not rolled out again. `progress` returns the callback for an evaluation, given its name. Raises
+    ValueError, before anything is written, if a domain lacks the prompt style of a model, or a prompt does not fit.
     """
+    planned = [(one, name, asked(config, one)) for one in subjects for name, config in suite.evaluations.items()]
+    for _, name, config in planned:
+        check_opens(config, f"{suite.name}: {SUITE}.{name}")
     reports: dict[int | None, dict[str, Report]] = {}
-    for subject, name, config in _plan(suite, subjects):
+    for subject, name, config in planned:
         folder = out / subject.folder
         folder.mkdir(parents=True, exist_ok=True)
-        asked = config.model_copy(update={"model": subject.model, "rows": str(folder / f"{name}.jsonl")})
-        if subject.profile is not None:
-            asked = with_profile(asked, subject.profile)
-        report = evaluate(asked, on_progress=progress(" ".join(filter(None, [subject.folder, name]))))
+        rows = {"rows": str(folder / f"{name}.jsonl")}
+        report = evaluate(
+            config.model_copy(update=rows), on_progress=progress(" ".join(filter(None, [subject.folder, name])))
+        )
         write_atomically(folder / f"{name}.json", json.dumps(as_json(report), indent=2) + "\n")
         reports.setdefault(subject.step, {})[name] = report
     found = SuiteReport(suite.name, model, reports)
@@ -84,11 +90,24 @@ def run_suite(
     return found
 
 
-def with_profile(config: EvalConfig, profile: Profile) -> EvalConfig:
-    """Return the settings with the keys of a profile, as far as the settings leave them open."""
+def asked(config: EvalConfig, subject: Subject) -> EvalConfig:
+    """Return the settings of an evaluation of a subject, whose profile holds as far as they leave it open."""
+    config = config.model_copy(update={"model": subject.model})
+    if (profile := subject.profile) is None:
+        return config
     values = {key: getattr(profile, key) for key in ENTRY_PROFILE_KEYS} | config.profile
     temperature = profile.temperature if config.temperature is None else config.temperature
     return config.model_copy(update={"profile": values, "temperature": temperature})
+
+
+def check_opens(config: EvalConfig, where: str) -> None:
+    """Raise ValueError, with its place in the suite, if the model lacks the domain's style or room for its prompt."""
+    options = config.model_dump(include={"temperature", "profile", "device", "extra_body", "base"})
+    pack = make_pack(config.domain, config.preset, config.split, 0, config.pack_size)
+    try:
+        OpenModel(config.model, config.domain, **options).check_fits(pack)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def plain(found: SuiteReport) -> dict[str, object]:
@@ -98,9 +117,3 @@ def plain(found: SuiteReport) -> dict[str, object]:
         for step, reports in found.reports.items()
     ]
     return {"suite": found.name, "model": found.model, "steps": steps}
-
-
-def _plan(suite: Suite, subjects: list[Subject]) -> Iterator[tuple[Subject, str, EvalConfig]]:
-    for subject in subjects:
-        for name, config in suite.evaluations.items():
-            yield subject, name, config
