@@ -64,3 +64,8 @@ def test_the_continuous_benchmark_times_every_mode():
         assert all(len(times) == 1 and times[0] > 0 for times in rates.values())
     table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "continuous / lockstep, cpu: " in table
+
+
+def test_the_mixture_benchmark_learns_the_same_lives_mixed_and_apart():
+    done = subprocess.run([sys.executable, BENCHMARKS / "mixture.py", "1"], check=True, capture_output=True, text=True)
+    assert "median ratio" in done.stdout
