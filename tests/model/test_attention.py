@@ -80,21 +80,28 @@ def test_logprobs_of_a_tree_equal_those_of_each_sequence_alone(kind):
         assert one == pytest.approx(other, abs=1e-4)
 
 
-def test_training_in_half_precision_on_a_cpu_attends_in_float32():
-    queries, keys, values = (tensor.bfloat16() for tensor in torch.randn(3, 7, 2, 8, generator=torch.manual_seed(0)))
+@pytest.mark.parametrize("plain", [512, 0], ids=["short rows", "long rows"])
+@pytest.mark.parametrize("window", [None, 2])
+def test_training_in_half_precision_on_a_cpu_attends_as_in_float32(plain, window, monkeypatch):
+    monkeypatch.setattr("codots.model.attention.PLAIN", plain)
+    generator = torch.manual_seed(0)
+    query, key, value, gradient = (torch.randn(7, n, 8, generator=generator).bfloat16() for n in (4, 2, 2, 4))
 
-    def attend(query):
+    def attend(*tensors):
         rows = Rows.of(
             np.array([3, 4]),
             np.array([0, 0]),
             lambda b, width: (torch.tensor([[0, 1, 2, 2], [3, 4, 5, 6]]), np.arange(2)),
             lambda layer, key, value: (key, value),
         )
-        return rows.attend(0, query, keys.to(query.dtype), values.to(query.dtype))
+        leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+        output = rows.attend(0, *leaves, sliding_window=window, scaling=0.3)
+        output.backward(gradient.to(output.dtype))
+        return output.detach(), *(leaf.grad for leaf in leaves)
 
-    trained = attend(queries.clone().requires_grad_())
-    assert torch.equal(trained, attend(queries.float()).bfloat16())
-    assert not torch.equal(trained, attend(queries))
+    for half, exact in zip(attend(query, key, value), attend(query.float(), key.float(), value.float()), strict=True):
+        assert half.dtype == torch.bfloat16
+        assert (half - exact).norm() < 0.01 * exact.norm()
 
 
 @pytest.mark.parametrize("kind", MODELS)
