@@ -80,10 +80,10 @@ def test_logprobs_of_a_tree_equal_those_of_each_sequence_alone(kind):
         assert one == pytest.approx(other, abs=1e-4)
 
 
-@pytest.mark.parametrize("plain", [512, 0], ids=["short rows", "long rows"])
+@pytest.mark.parametrize("scores", [2**24, 0], ids=["few scores", "many scores"])
 @pytest.mark.parametrize("window", [None, 2])
-def test_training_in_half_precision_on_a_cpu_attends_as_in_float32(plain, window, monkeypatch):
-    monkeypatch.setattr("codots.model.attention.PLAIN", plain)
+def test_training_in_half_precision_on_a_cpu_attends_as_in_float32(scores, window, monkeypatch):
+    monkeypatch.setattr("codots.model.attention.SCORES", scores)
     generator = torch.manual_seed(0)
     query, key, value, gradient = (torch.randn(7, n, 8, generator=generator).bfloat16() for n in (4, 2, 2, 4))
 

@@ -19,8 +19,8 @@ UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 """Attention options of some models that this attention does not support."""
 SHORT = 8
 """Rows with two to this many new ids share a part. Longer rows are grouped by length, rounded up to a power of two."""
-PLAIN = 512
-"""Largest number of keys of a part that attends by plain products."""
+SCORES = 2**24
+"""Largest number of scores of a part that attends by plain products, in half precision on a CPU."""
 Store = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 Places = Callable[[np.ndarray, int], tuple[slice | Tensor, np.ndarray]]
 
@@ -108,36 +108,34 @@ class Rows:
         """Return the attention output of each id, (N, heads, dim)."""
         keys, values = self.hold(layer, key, value)
         window, scale = how.get("sliding_window"), how.get("scaling")
-        slow = query.requires_grad and query.device.type == "cpu" and query.dtype != torch.float32
         outputs = []
         for part in self.parts:
             queries = query.index_select(0, part.queries_BT.flatten()).view(*part.queries_BT.shape, *query.shape[1:])
-            compute = _without_slow_backward if slow else _attention
-            output = compute(queries.transpose(1, 2), part.of(keys), part.of(values), part.mask(window, query), scale)
+            kept = part.of(keys), part.of(values)
+            output = _attention(queries.transpose(1, 2), *kept, part.mask(window, query), scale)
             outputs.append(output.transpose(1, 2).flatten(0, 1))
         return torch.cat(outputs).index_select(0, self.order_N)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
-    """Attend with PyTorch's attention; all tensors are (B, heads, length, dim)."""
-    gqa = key.shape[1] != query.shape[1]
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=gqa)
+    """Attend; all tensors are (B, heads, length, dim), with fewer heads for keys and values if they are grouped.
 
-
-def _without_slow_backward(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
-    """Attend in half precision on a CPU, where PyTorch's backward pass is up to eight times slower than in float32.
-
-    Plain products are 1.7 times as fast as PyTorch's attention in float32, but keep the probabilities for the backward
-    pass, so they are used for short rows only.
+    PyTorch's attention in half precision on a CPU is up to five times slower than plain products. These hold all scores
+    at once, and keep them for the backward pass, so they are used up to a number of scores.
     """
-    (batch, heads, length, dim), (_, shared, width, _) = query.shape, key.shape
-    if width > PLAIN:
-        return _attention(query.float(), key.float(), value.float(), mask.float(), scale).to(query.dtype)
-    query = (query * (dim**-0.5 if scale is None else scale)).reshape(batch * shared, -1, dim)
-    key, value = (tensor.reshape(batch * shared, width, -1) for tensor in (key, value))
-    scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, width)
-    probabilities = scores.add_(mask).softmax(-1).view(batch * shared, -1, width)
-    return torch.bmm(probabilities, value).view(batch, heads, length, -1)
+    dtype, (batch, heads, length, dim), (_, shared, width, _) = query.dtype, query.shape, key.shape
+    half = query.device.type == "cpu" and dtype != torch.float32
+    if half and batch * heads * length * width <= SCORES:
+        query = (query * (dim**-0.5 if scale is None else scale)).reshape(batch * shared, -1, dim)
+        # Copied whole, since the product would copy transposed keys one number at a time.
+        key, value = (tensor.reshape(batch * shared, width, -1).contiguous() for tensor in (key, value))
+        scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, width)
+        probabilities = scores.add_(mask).softmax(-1).view(batch * shared, -1, width)
+        return torch.bmm(probabilities, value).view(batch, heads, length, -1)
+    if half and query.requires_grad:  # the backward pass in half precision is up to eight times slower
+        query, key, value, mask = query.float(), key.float(), value.float(), mask.float()
+    grouped = shared != heads
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped).to(dtype)
 
 
 def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **how: Any) -> tuple[Tensor, None]:

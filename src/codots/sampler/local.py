@@ -17,6 +17,7 @@ from codots.model.kind import max_positions, text_config
 from codots.model.path import path_of
 from codots.sampler.base import CACHE_BYTES, SESSIONS, SamplingParams
 from codots.sampler.cache import SlotCache, bytes_per_id
+from codots.sampler.draw import inverse_cdf
 from codots.sampler.plain import PlainCache
 
 
@@ -275,11 +276,7 @@ class LocalSampler:
         if any(temperature not in (0, 1) for temperature in temperatures):
             logits_BV = logits_BV / self._tensor([temperature or 1.0 for temperature in temperatures])[:, None]
         logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
-        fine = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
-        cumulative_BV = logprobs_BV.exp().cumsum(-1, dtype=fine)
-        draws = self._tensor([request.draws[len(request.ids)] for request in batch], fine)
-        ids = torch.searchsorted(cumulative_BV, (draws * cumulative_BV[:, -1])[:, None], right=True)[:, 0]
-        ids.clamp_(max=logits_BV.shape[-1] - 1)
+        ids = inverse_cdf(logprobs_BV.exp(), [request.draws[len(request.ids)] for request in batch])
         if 0 in temperatures:
             greedy = self._tensor([temperature == 0 for temperature in temperatures])
             ids = torch.where(greedy, logits_BV.argmax(-1), ids)
@@ -292,8 +289,8 @@ class LocalSampler:
             request.session.pending = [id]
         self.sampled_tokens += len(batch)
 
-    def _tensor(self, values: list[Any], dtype: torch.dtype | None = None) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype, device=self.device)
+    def _tensor(self, values: list[Any]) -> torch.Tensor:
+        return torch.tensor(values, device=self.device)
 
     def _finish(self, request: Request) -> bool:
         """Return whether the last id of a request ends the answer, and if so resolve the request."""
