@@ -156,7 +156,7 @@ def test_secrets_never_get_into_an_export(rows, codots, monkeypatch):
     assert "another" not in text
 
 
-def test_the_folder_of_a_suite_is_one_table_with_its_steps(rows):
+def test_the_folder_of_a_suite_is_one_table_with_its_steps(rows, codots):
     for step in (0, 10):
         folder = Path(f"suite/step-{step:06d}")
         folder.mkdir(parents=True)
@@ -165,6 +165,8 @@ def test_the_folder_of_a_suite_is_one_table_with_its_steps(rows):
     assert [(row["evaluation"], row["step"]) for row in found] == [
         ("lake", step) for step in (0, 10) for _ in load_rollouts(rows)
     ]
+    ended = codots("export", "suite", "--out", "suite.jsonl")  # a folder, although its name could be that of a domain
+    assert (ended.code, len(Path("suite.jsonl").read_text().splitlines())) == (0, len(found))
 
 
 def test_what_cannot_be_exported_is_one_line_and_writes_nothing(rows, refused):

@@ -120,7 +120,7 @@ def run_export(
     With --lives, export lessons as chats instead, for any trainer that reads messages. For the file of an evaluation,
     export its episodes as rows, or its arms as logs of inspect_ai.
     """
-    if id.endswith(".jsonl") or ("/" in id and ":" not in id):
+    if id.endswith(".jsonl") or ("/" in id and ":" not in id) or (Path(id).is_dir() and id not in domains()):
         return _export_evaluations(ctx, Path(id), out, layout)
     from codots.cli.display import counting
     from codots.core.suggest import check_known

@@ -117,24 +117,36 @@ class Rows:
         return torch.cat(outputs).index_select(0, self.order_N)
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
-    """Attend; all tensors are (B, heads, length, dim), with fewer heads for keys and values if they are grouped.
+def plain_fits(query: Tensor, key: Tensor) -> bool:
+    """Return whether plain products are the better attention on a CPU.
 
-    PyTorch's attention in half precision on a CPU is up to five times slower than plain products. These hold all scores
-    at once, and keep them for the backward pass, so they are used up to a number of scores.
+    PyTorch's attention in half precision is up to five times slower there. But plain products hold all scores at once,
+    and keep them for the backward pass.
     """
-    dtype, (batch, heads, length, dim), (_, shared, width, _) = query.dtype, query.shape, key.shape
-    half = query.device.type == "cpu" and dtype != torch.float32
-    if half and batch * heads * length * width <= SCORES:
-        query = (query * (dim**-0.5 if scale is None else scale)).reshape(batch * shared, -1, dim)
-        # Copied whole, since the product would copy transposed keys one number at a time.
-        key, value = (tensor.reshape(batch * shared, width, -1).contiguous() for tensor in (key, value))
-        scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, width)
-        probabilities = scores.add_(mask).softmax(-1).view(batch * shared, -1, width)
-        return torch.bmm(probabilities, value).view(batch, heads, length, -1)
-    if half and query.requires_grad:  # the backward pass in half precision is up to eight times slower
+    return query.dtype != torch.float32 and query.shape[:-1].numel() * key.shape[2] <= SCORES
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
+    """Attend by plain products; arguments as in `_attention`."""
+    (batch, heads, length, dim), (_, shared, width, _) = query.shape, key.shape
+    query = (query * (dim**-0.5 if scale is None else scale)).reshape(batch * shared, -1, dim)
+    # Copied whole, since the product would copy transposed keys one number at a time.
+    key, value = (tensor.reshape(batch * shared, width, -1).contiguous() for tensor in (key, value))
+    scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, width)
+    with torch.no_grad():  # the mask is a constant, and autograd would copy the gradient of a view that is changed
+        scores.add_(mask)
+    probabilities = scores.softmax(-1).view(batch * shared, -1, width)
+    return torch.bmm(probabilities, value).view(batch, heads, length, -1)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
+    """Attend; all tensors are (B, heads, length, dim), with fewer heads for keys and values if they are grouped."""
+    dtype, on_cpu, grouped = query.dtype, query.device.type == "cpu", key.shape[1] != query.shape[1]
+    if on_cpu and plain_fits(query, key):
+        return plain_attention(query, key, value, mask, scale)
+    if on_cpu and dtype != torch.float32 and query.requires_grad:
+        # The backward pass of PyTorch's attention in half precision is up to eight times slower.
         query, key, value, mask = query.float(), key.float(), value.float(), mask.float()
-    grouped = shared != heads
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped).to(dtype)
 
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from codots.core.transcript import Sample
 from codots.learner.batch import MicroBatch, micro_batches
 from codots.learner.lora import target_layers
-from codots.model.attention import run
+from codots.model.attention import plain_attention, plain_fits, run
 from codots.model.device import Place
 from codots.model.kind import auto_class, max_positions, train_text_only
 from codots.model.path import rows_fit_shape
@@ -118,16 +118,20 @@ def _saved_bytes(model: Any, part: MicroBatch, rows: bool, device: str) -> int:
 
 
 class _CpuAttention(TorchFunctionMode):
-    """Attention on the meta device that saves what it saves on CPUs: no weights of pairs of tokens, and in float32."""
+    """Attention on the meta device that saves what it saves on CPUs."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of PyTorch, with another one in place of attention."""
         if function is torch.nn.functional.scaled_dot_product_attention:
+            if plain_fits(*args[:2]):
+                return plain_attention(*args, kwargs["attn_mask"], kwargs["scale"])
             return _SavedByAttention.apply(*(tensor.float() for tensor in args))  # type: ignore[no-untyped-call]
         return function(*args, **(kwargs or {}))
 
 
 class _SavedByAttention(torch.autograd.Function):
+    """PyTorch's attention, which saves its arguments and output, but no scores."""
+
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         output = query.new_empty(*query.shape[:-1], value.shape[-1])
