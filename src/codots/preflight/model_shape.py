@@ -124,7 +124,7 @@ class _CpuAttention(TorchFunctionMode):
         """Call a function of PyTorch, with another one in place of attention."""
         if function is torch.nn.functional.scaled_dot_product_attention:
             if plain_fits(*args[:2]):
-                return plain_attention(*args, kwargs["attn_mask"], kwargs["scale"])
+                return plain_attention(*args, mask=kwargs["attn_mask"], scale=kwargs["scale"])
             return _SavedByAttention.apply(*(tensor.float() for tensor in args))  # type: ignore[no-untyped-call]
         return function(*args, **(kwargs or {}))
 
