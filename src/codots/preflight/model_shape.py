@@ -123,8 +123,9 @@ class _CpuAttention(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of PyTorch, with another one in place of attention."""
         if function is torch.nn.functional.scaled_dot_product_attention:
-            if plain_fits(*args[:2]):
-                return plain_attention(*args, mask=kwargs["attn_mask"], scale=kwargs["scale"])
+            query, key, value = args
+            if plain_fits(query, key):
+                return plain_attention(query, key, value, kwargs["attn_mask"], kwargs["scale"])
             return _SavedByAttention.apply(*(tensor.float() for tensor in args))  # type: ignore[no-untyped-call]
         return function(*args, **(kwargs or {}))
 
