@@ -1,8 +1,9 @@
-"""Time steps on a mixture of domains beside steps on one domain each: `python benchmarks/mixture.py [ROUNDS]`.
+"""Time steps on a mixture of domains beside steps on one domain: `python benchmarks/mixture.py [ROUNDS]`.
 
 Three domains give twelve packs each. Three steps on the mixture take four packs of every domain; three steps on one
 domain each take its twelve packs. Both roll out and learn the same lives, id for id, because the learning rate is too
-small to change a weight. A round times both, in alternating order, and prints the ratio.
+small to change a weight. Further contestants take three steps on one of the domains alone, with as many lives as it
+takes to sample as many ids as the mixture does. A round times all, in changing order, and prints the ratios.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from one_step import engine_of
@@ -24,8 +26,9 @@ from codots.training.batch import step_jobs
 from codots.training.setup import entries_of
 
 DOMAINS = ("frozen-lake-v1", "bandit-v1", "alchemy-v1")
-PACKS, GROUP = 12, 4
-Lives = list[tuple[int, ...]]
+PACKS, GROUP, MORE = 12, 4, 4
+"""Packs of each domain, lives of each pack, and how many times as many packs a domain alone may need."""
+Steps = Sequence[Sequence[Job]]
 
 
 def step(engine: LocalEngine, jobs: Sequence[Job]) -> list[Sample]:
@@ -38,35 +41,55 @@ def step(engine: LocalEngine, jobs: Sequence[Job]) -> list[Sample]:
     return samples
 
 
-def timed(engine: LocalEngine, steps: Sequence[Sequence[Job]]) -> tuple[float, Lives]:
-    """Return the seconds of some steps and all their ids, sorted."""
+def timed(engine: LocalEngine, steps: Steps) -> tuple[float, list[Sample]]:
+    """Return the seconds of some steps and all their samples."""
     start = time.perf_counter()
     samples = [sample for jobs in steps for sample in step(engine, jobs)]
-    return time.perf_counter() - start, sorted(tuple(sample.ids) for sample in samples)
+    return time.perf_counter() - start, samples
+
+
+def ids(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
+    """Return the ids of all samples, sorted."""
+    return sorted(tuple(sample.ids) for sample in samples)
+
+
+def sampled(samples: Sequence[Sample]) -> int:
+    """Count the sampled ids."""
+    return sum(sum(sample.mask) for sample in samples)
+
+
+def alone(engine: LocalEngine, jobs: Sequence[Job], budget: int) -> list[Job]:
+    """Return as many of the jobs as it takes for a number of sampled ids."""
+    lives = engine.rollout(jobs, STAGE_TIMEOUT)
+    total = list(accumulate(sum(episode.transcript.tokens for episode in life.episodes) for life in lives))
+    return list(jobs[: int(np.abs(np.array(total) - budget).argmin()) + 1])
 
 
 def main(rounds: int = 5) -> None:
-    """Print the seconds of each round and the median ratio."""
-    worlds = [{"domain": domain, "packs_per_step": PACKS, "pack_size": 4} for domain in DOMAINS]
+    """Print the seconds of each round and the median ratios."""
+    worlds = [{"domain": domain, "packs_per_step": MORE * PACKS, "pack_size": 4} for domain in DOMAINS]
     config = TrainConfig(worlds=worlds, group_size=GROUP, workers=2, learner={"lr": 1e-30})
     engine = engine_of(config)
     jobs = step_jobs(entries_of(config, engine.plan.profile), config.seed, 1)
     size, third = PACKS * GROUP, PACKS * GROUP // len(DOMAINS)
-    apart = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+    stock = [jobs[first : first + MORE * size] for first in range(0, len(jobs), MORE * size)]
+    apart = [part[:size] for part in stock]
     mixed = [[job for part in apart for job in part[k * third : (k + 1) * third]] for k in range(len(DOMAINS))]
-    timed(engine, [mixed[0]])  # the first step allocates
-    ratios = []
+    _, samples = timed(engine, mixed)  # the first steps allocate
+    budget = sampled(samples) // len(mixed)
+    contestants: dict[str, Steps] = {"mixed": mixed, "apart": apart}
+    contestants |= {name: [alone(engine, part, budget)] * len(mixed) for name, part in zip(DOMAINS, stock, strict=True)}
+    ratios: dict[str, list[float]] = {name: [] for name in contestants if name != "mixed"}
     for k in range(rounds):
-        order = [("mixed", mixed), ("apart", apart)][:: 1 if k % 2 else -1]
-        found = {name: timed(engine, steps) for name, steps in order}
-        if found["mixed"][1] != found["apart"][1]:
+        found = {name: timed(engine, contestants[name]) for name in list(contestants)[:: 1 if k % 2 else -1]}
+        if ids(found["mixed"][1]) != ids(found["apart"][1]):
             raise RuntimeError("the lives differ, so their times cannot be compared")
-        seconds = {name: value for name, (value, _) in found.items()}
-        ratios.append(seconds["mixed"] / seconds["apart"])
-        ids = sum(map(len, found["mixed"][1]))
-        print(f"{ids} ids: mixed {seconds['mixed']:.2f} s, apart {seconds['apart']:.2f} s, ratio {ratios[-1]:.3f}")
+        print(", ".join(f"{name} {found[name][0]:.2f} s, {sampled(found[name][1]):,} sampled" for name in contestants))
+        for name, values in ratios.items():
+            values.append(found["mixed"][0] / found[name][0])
     engine.close()
-    print(f"median ratio {np.median(ratios):.3f}")
+    for name, values in ratios.items():
+        print(f"median ratio of mixed over {name}: {np.median(values):.3f} ({min(values):.2f} to {max(values):.2f})")
 
 
 if __name__ == "__main__":
