@@ -1,10 +1,12 @@
 """Compare the local sampler with other engines on the same lives, in sampled tokens per second.
 
     python benchmarks/sampler.py --vllm path/to/python
+    python benchmarks/sampler.py --recipe recipes/smollm2-lake.yaml --lives 16 --times 3 --engines codots,generate
 
 `demo` replays lives of the shipped base on frozen lakes: the ids read and the number of ids sampled in each turn.
 `long` has sessions of several turns with answers of 1 to 64 ids. The model is a Qwen3 of 0.5 million random weights.
-Every engine runs in its own single-threaded process, and the engines take turns, so that a slow minute affects all.
+With `--recipe`, the lives are those of the first step of a recipe, and its model samples in its own precision. Every
+engine runs in its own single-threaded process, and the engines take turns, so that a slow minute affects all.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--engines", default=",".join(ENGINES), help="comma-separated engines")
     parser.add_argument("--loads", default="demo,long", help="comma-separated loads")
+    parser.add_argument("--recipe", type=Path, help="a recipe whose model and lives replace those of --loads")
     parser.add_argument("--times", type=int, default=5, help="timings of each engine; the script prints the median")
     parser.add_argument("--lives", type=int, default=64, help="concurrent lives")
     parser.add_argument("--vllm", metavar="PYTHON", help="a Python interpreter with vLLM")
@@ -52,37 +56,70 @@ def main() -> None:
     if args.quick:
         args.lives, args.times = 4, 1
     with tempfile.TemporaryDirectory() as folder:
-        loads = {name: LOADS[name](args.lives) for name in args.loads.split(",")}
-        (Path(folder) / "lives.json").write_text(json.dumps(loads))
-        save_model(Path(folder) / "model")
-        found = measure(args.engines.split(","), Path(folder), list(loads), args.times, args.vllm, args.clock)
+        if args.recipe:
+            setup, loads = of_recipe(args.recipe, args.lives)
+        else:
+            save_model(Path(folder) / "model")
+            setup = Setup(str(Path(folder) / "model"), "float32")
+            loads = {name: LOADS[name](args.lives) for name in args.loads.split(",")}
+        lives = Path(folder) / "lives.json"
+        lives.write_text(json.dumps(loads))
+        running = start(args.engines.split(","), setup, lives, args.vllm, args.clock)
+        found = measure(running, args.engines.split(","), list(loads), args.times)
     if args.json:
         print(json.dumps({"loads": {name: counts(lives) for name, lives in loads.items()}, "tokens_per_s": found}))
     else:
         print(table(found, loads, args.clock))
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What every engine loads: the folder of the model and the name of its dtype."""
+
+    model: str
+    dtype: str
+
+
 def demo(n: int) -> list[Life]:
     """Roll out the shipped base as in the first step of `recipes/demo.yaml` and record the turns."""
     from codots.config.schema import TrainConfig, WorldConfig
-    from codots.model.load import load_model, model_folder
-    from codots.rollout.life import rollouts
-    from codots.rollout.profile import load_profile
-    from codots.sampler.local import LocalSampler
-    from codots.training.batch import step_jobs
-    from codots.training.setup import entries_of
 
     group = min(8, n)
     config = TrainConfig(worlds=[WorldConfig(packs_per_step=-(-n // group))], group_size=group)
-    folder = model_folder("base")
-    profile, (model, render) = load_profile(folder), load_model(folder)
+    return recorded(config, "float32", n)
+
+
+def of_recipe(path: Path, n: int) -> tuple[Setup, dict[str, list[Life]]]:
+    """Return what a recipe loads, and the first lives of its first step, named after it."""
+    from codots.config.load import load_recipe
+    from codots.config.schema import TrainConfig
+    from codots.model.load import model_folder
+    from codots.training.setup import engine_plan, profile_of
+
+    config = load_recipe(TrainConfig, path, [])
+    folder = model_folder(config.model)
+    dtype = engine_plan(config, folder, profile_of(config, folder)).place.dtype
+    return Setup(str(folder.resolve()), dtype), {path.stem: recorded(config, dtype, n)}
+
+
+def recorded(config: Any, dtype: str, n: int) -> list[Life]:
+    """Roll out the first lives of a config's first step in this process and record the turns."""
+    from codots.model.device import Place
+    from codots.model.load import load_model, model_folder
+    from codots.rollout.life import rollouts
+    from codots.sampler.local import LocalSampler
+    from codots.training.batch import step_jobs
+    from codots.training.setup import entries_of, profile_of
+
+    folder = model_folder(config.model)
+    model, render = load_model(folder, Place("cpu", dtype))
     recorder = Recorder(LocalSampler(model, render.stop_ids))
-    jobs = step_jobs(entries_of(config, profile), config.seed, 1)[:n]
+    jobs = step_jobs(entries_of(config, profile_of(config, folder)), config.seed, 1)[:n]
     for life in asyncio.run(rollouts(jobs, recorder, render)):  # type: ignore[arg-type]
         if life.failure:
             raise RuntimeError(life.failure)
     lives: dict[Names, Life] = {}
-    for names, session in recorder.recorded:
+    for names, session in recorder.sessions:
         lives.setdefault(names[:-2], []).append(session)
     return [lives[job.names] for job in jobs]
 
@@ -91,12 +128,12 @@ class Recorder:
     """A sampler that records the ids that each session reads and the number that it samples."""
 
     def __init__(self, sampler: Any) -> None:
-        self.sampler, self.recorded = sampler, []
+        self.sampler, self.sessions = sampler, []
 
     def session(self, names: Names) -> Recording:
         """Open a recorded session."""
         turns: list[tuple[list[int], int]] = []
-        self.recorded.append((names, turns))
+        self.sessions.append((names, turns))
         return Recording(self.sampler.session(names), turns)
 
 
@@ -142,12 +179,14 @@ def save_model(folder: Path) -> None:
     tiny.save(tiny.make_model(tokenizer, width=128, layers=2, heads=4, seed=0), tokenizer, folder)
 
 
-def measure(
-    engines: Sequence[str], folder: Path, loads: Sequence[str], times: int, vllm: str | None, clock: str
-) -> Rates:
-    """Return sampled tokens per second by engine, load and round; None for an engine that is not installed."""
+def start(engines: Sequence[str], setup: Setup, lives: Path, vllm: str | None, clock: str) -> dict[str, Engine]:
+    """Start a process for every engine whose Python interpreter is known."""
     pythons = {engine: vllm if engine.startswith("vllm") else sys.executable for engine in engines}
-    running = {engine: Engine(engine, python, folder, clock) for engine, python in pythons.items() if python}
+    return {engine: Engine(engine, python, setup, lives, clock) for engine, python in pythons.items() if python}
+
+
+def measure(running: dict[str, Engine], engines: Sequence[str], loads: Sequence[str], times: int) -> Rates:
+    """Return sampled tokens per second by engine, load and round; None for an engine that is not running."""
     found: Rates = {engine: {load: [] for load in loads} if engine in running else None for engine in engines}
     try:
         for load in loads:
@@ -165,9 +204,9 @@ def measure(
 class Engine:
     """One engine in its own process."""
 
-    def __init__(self, name: str, python: str, folder: Path, clock: str) -> None:
+    def __init__(self, name: str, python: str, setup: Setup, lives: Path, clock: str) -> None:
         script = Path(__file__).with_name("sampler_engines.py")
-        command = [python, str(script), name, str(folder / "model"), str(folder / "lives.json")]
+        command = [python, str(script), name, setup.model, setup.dtype, str(lives)]
         self.name, self.clock = name, clock
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}

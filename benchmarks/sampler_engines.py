@@ -1,6 +1,6 @@
 """The engines that `sampler.py` times; each replays the same lives in its own process.
 
-    python sampler_engines.py ENGINE MODEL LIVES
+    python sampler_engines.py ENGINE MODEL DTYPE LIVES
 
 For every line on stdin the script writes one line to stdout: the wall and CPU seconds of all lives, starting with an
 empty cache, and the number of sampled ids. Logprobs are computed as well. The script imports only what the engine
@@ -32,11 +32,12 @@ Logprobs = list[list[float]]
 class Codots:
     """The sampler of this package."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, dtype: str = "float32") -> None:
+        from codots.model.device import Place
         from codots.model.load import load_model
         from codots.sampler.local import LocalSampler
 
-        self.sampler = LocalSampler(load_model(Path(folder))[0], frozenset())
+        self.sampler = LocalSampler(load_model(Path(folder), Place("cpu", dtype))[0], frozenset())
 
     def replay(self, lives: list[Life]) -> Logprobs:
         """Replay all lives concurrently; a new event loop starts with an empty cache."""
@@ -59,14 +60,14 @@ class Codots:
 class Batched:
     """Base class of transformers engines that run the i-th sessions of all lives as one batch."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, dtype: str = "float32") -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(1)
         self.torch = torch
         self.model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa"
+            folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
         ).eval()
         self.model.generation_config.eos_token_id = None
 
@@ -109,7 +110,9 @@ class Generate(Batched):
                 return_dict_in_generate=True,
             )
             new = output.sequences[:, ids.shape[1] :]
-            logprobs = self.torch.stack(output.logits, 1).log_softmax(-1).gather(2, new[:, :, None])[:, :, 0].tolist()
+            logprobs = (
+                self.torch.stack(output.logits, 1).float().log_softmax(-1).gather(2, new[:, :, None])[:, :, 0].tolist()
+            )
             for b, count, answer, more in zip(active, counts, new.tolist(), logprobs, strict=True):
                 rows[b] += sessions[b][t][0] + answer[:count]
                 found[b] += more[:count]
@@ -136,7 +139,7 @@ class PaddedLoop(Batched):
             ids, logprobs, counts_B = [], [], torch.tensor(counts)
             for step in range(max(counts)):
                 mask_BW = torch.cat([mask_BW, new_BT], 1)
-                logprobs_BV = self.logits(ids_BT, mask_BW, cache).log_softmax(-1)
+                logprobs_BV = self.logits(ids_BT, mask_BW, cache).float().log_softmax(-1)
                 ids_BT = torch.multinomial(logprobs_BV.exp(), 1)
                 logprobs.append(logprobs_BV.gather(1, ids_BT))
                 ids.append(ids_BT)
@@ -230,13 +233,13 @@ class VLLM(Queued):
 
     eager = False
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, dtype: str = "float32") -> None:
         cpu = {"ENABLE_V1_MULTIPROCESSING": 0, "CPU_KVCACHE_SPACE": 1, "CPU_OMP_THREADS_BIND": "nobind"}
         quiet = {"LOGGING_LEVEL": "ERROR", "NO_USAGE_STATS": 1}
         os.environ |= {f"VLLM_{name}": str(value) for name, value in (cpu | quiet).items()}
         from vllm import LLM
 
-        limits = {"dtype": "float32", "max_num_seqs": 64, "enable_prefix_caching": True}
+        limits = {"dtype": dtype, "max_num_seqs": 64, "enable_prefix_caching": True}
         features = {"enforce_eager": self.eager, "skip_tokenizer_init": True, "disable_log_stats": True}
         self.engine = LLM(folder, **limits, **features).llm_engine
 
@@ -271,7 +274,7 @@ def turns_of(life: Life) -> Iterator[tuple[bool, list[int], int]]:
             yield t == 0, ids, count
 
 
-ENGINES: dict[str, Callable[[str], Any]] = {
+ENGINES: dict[str, Callable[..., Any]] = {
     "codots": Codots,
     "generate": Generate,
     "padded loop": PaddedLoop,
@@ -283,9 +286,9 @@ ENGINES: dict[str, Callable[[str], Any]] = {
 
 def main() -> None:
     """Replay the lives of the named load once for every line on stdin, and print the timing."""
-    name, folder, lives = sys.argv[1:]
+    name, folder, dtype, lives = sys.argv[1:]
     answers, sys.stdout = sys.stdout, sys.stderr  # keep the output of libraries out of the answers
-    engine, loads = ENGINES[name](folder), json.loads(Path(lives).read_text())
+    engine, loads = ENGINES[name](folder, dtype), json.loads(Path(lives).read_text())
     for line in sys.stdin:
         getattr(engine, "begin", bool)()
         start, cpu = time.perf_counter(), time.process_time()

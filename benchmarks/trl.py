@@ -1,6 +1,7 @@
 """Compare a training step of the demo, or of another recipe, with one of TRL's GRPOTrainer.
 
-    python benchmarks/trl.py --trl PYTHON [--cores 1] [--recipe recipes/smollm2-bandit.yaml --micro 64 --rounds 2]
+    python benchmarks/trl.py --trl PYTHON [--cores 1] [--recipe recipes/smollm2-bandit.yaml --set packs_per_step=4
+                                --micro 14 --rounds 1 --apart]
 
 PYTHON is an interpreter of another environment, made with `pip install trl==1.16.0 torch==2.13.0`; without it the
 script skips TRL. Our step is the first step of the recipe, by default `recipes/demo.yaml`: rollout, credit, gradient,
@@ -113,7 +114,7 @@ def write_plan(config: TrainConfig, folder: Path, rounds: int, micro: int) -> tu
         {"solve": params.solve.max_tokens, "update": params.update.max_tokens},
     )
     plan = {
-        "model": str(model_folder(config.model)),
+        "model": str(model_folder(config.model).resolve()),
         "dtype": dtype,
         "folder": str(folder / "out"),
         "episodes": episodes,
@@ -148,13 +149,16 @@ def trl(python: str, plan: Path, processes: int) -> Iterator[RunOnce]:
         yield run
 
 
-def measure(config: TrainConfig, folder: Path, python: str | None, rounds: int, micro: int) -> dict[str, Any]:
-    """Run both in turns."""
+def measure(
+    config: TrainConfig, folder: Path, python: str | None, rounds: int, micro: int, apart: bool
+) -> dict[str, Any]:
+    """Run both in turns or, with `apart`, one after the other."""
     plan, episodes = write_plan(config, folder, rounds, micro)
     contestants = {"codots": in_process(codots_step, config)}
     if python:
         contestants["TRL"] = trl(python, plan, config.workers)
-    found = {name: median(rows) for name, rows in contest(contestants, rounds).items()}
+    contests = [{name: contestants[name]} for name in contestants] if apart else [contestants]
+    found = {name: median(rows) for one in contests for name, rows in contest(one, rounds).items()}
     for row in found.values():
         row |= {f"{name}_per_s": row[name] / row["seconds"] for name in ("sampled", "total")}
     notes, bars = [], {}
@@ -175,14 +179,16 @@ def main() -> None:
     parser.add_argument("--trl", metavar="PYTHON", help="Python interpreter of an environment with TRL")
     parser.add_argument("--cores", type=int, default=2, help="processes of each contestant")
     parser.add_argument("--recipe", type=Path, default=DEMO, help="recipe whose first step is taken")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the recipe")
     parser.add_argument("--micro", type=int, default=MICRO, help="episodes per forward pass of TRL")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="timings of each contestant, after a first one")
+    parser.add_argument("--apart", action="store_true", help="one after the other, where memory does not hold both")
     args = parser.parse_args()
     small = ["packs_per_step=2", "group_size=4", "workers=1"] if args.quick else []
-    config = demo(f"workers={args.cores}", *small, recipe=args.recipe)
+    config = demo(f"workers={args.cores}", *args.set, *small, recipe=args.recipe)
     with TemporaryDirectory() as folder:
         rounds = 1 if args.quick else args.rounds
-        show(measure(config, Path(folder), args.trl, rounds, args.micro), COLUMNS, args.json)
+        show(measure(config, Path(folder), args.trl, rounds, args.micro, args.apart), COLUMNS, args.json)
 
 
 if __name__ == "__main__":
