@@ -64,6 +64,8 @@ def slow_push(kind, rho, A, c):
         "rec-oneside-is": (one_side, rho),
         "rec-oneside-tis": (one_side, min(max(rho, c.tis_floor), c.tis_cap)),
         "reinforce": (True, 1),
+        "tis": (True, min(max(rho, c.tis_floor), c.tis_cap)),
+        "cispo": (True, min(max(rho, 1 - c.eps_low), 1 + c.eps_high)),
         "grpo": (one_side, rho),
         "ppo": (one_side, rho),
         "gspo": (one_side, rho),

@@ -75,7 +75,7 @@ def policy_loss(
     Metrics, detached scalars: `loss/clip_fraction`, `loss/ratio_mean`, `loss/ratio_max`, `loss/kl` (k3 estimate of the
     KL divergence of the old policy from the new one), `loss/ref_kl` (K2, if `ref_logprobs` is given) and `loss/entropy`
     (if `entropy` is given). Raises ValueError for unknown names, missing inputs or mismatched shapes. Source: REC,
-    arXiv 2509.24203; GRPO, arXiv 2402.03300; GSPO, arXiv 2507.18071.
+    arXiv 2509.24203; GRPO, arXiv 2402.03300; GSPO, arXiv 2507.18071; CISPO, arXiv 2506.13585.
     """
     rule, params = choose(kind, **overrides)
     given = {"old_logprobs": old_logprobs, "advantages": advantages, "ref_logprobs": ref_logprobs, "segments": segments}
@@ -198,7 +198,14 @@ def truncated_is(ratio: Tensor, c: LossParams) -> Tensor:
     return ratio.clamp(c.tis_floor, c.tis_cap)
 
 
+def clipped_is(ratio: Tensor, c: LossParams) -> Tensor:
+    """Weight each token by its ratio, clamped to [1 - eps_low, 1 + eps_high]. Source: CISPO, arXiv 2506.13585."""
+    return ratio.clamp(1 - c.eps_low, 1 + c.eps_high)
+
+
 GSPO = LossParams("episode-mean", eps_low=3e-4, eps_high=4e-4)
+TIS = LossParams(tis_floor=0.0, tis_cap=2.0)
+CISPO = LossParams(eps_low=1.0, eps_high=4.0)  # no lower bound, and at most 5 as in ScaleRL, arXiv 2510.13786
 LOSSES = {
     "rec-oneside-nois": PolicyLoss(one_side, no_is),  # the loss of the paper
     "rec-twoside-nois": PolicyLoss(two_side, no_is),
@@ -206,6 +213,8 @@ LOSSES = {
     "rec-oneside-is": PolicyLoss(one_side, full_is),
     "rec-oneside-tis": PolicyLoss(one_side, truncated_is),
     "reinforce": PolicyLoss(keep_all, no_is),
+    "tis": PolicyLoss(keep_all, truncated_is, defaults=TIS),  # truncated importance sampling
+    "cispo": PolicyLoss(keep_all, clipped_is, defaults=CISPO),
     "grpo": PolicyLoss(one_side, full_is, classical=True),
     "ppo": PolicyLoss(one_side, full_is, classical=True),
     "gspo": PolicyLoss(one_side, full_is, by_episode=True, defaults=GSPO),

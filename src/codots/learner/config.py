@@ -53,7 +53,7 @@ class LearnerConfig(Section):
     lora: LoraConfig | None = None
     """Train LoRA adapters instead of the weights of the model; `lora: {}` uses the defaults."""
     loss: str = DEFAULT_LOSS
-    """Policy loss: `rec-oneside-nois`, `grpo`, `ppo`, `gspo`, `reinforce`, ..."""
+    """Policy loss: `rec-oneside-nois`, `grpo`, `ppo`, `gspo`, `cispo`, `tis`, `reinforce`, ..."""
     eps_low: float | None = Field(default=None, ge=0)
     """Lower clip bound of the probability ratio, as 1 - eps_low; the default depends on the loss."""
     eps_high: float | None = Field(default=None, ge=0)
@@ -63,9 +63,9 @@ class LearnerConfig(Section):
     eps_high_ring: float | None = Field(default=None, ge=0)
     """Outer upper bound of the ratio in `rec-ring-nois`, as 1 + eps_high_ring."""
     tis_floor: float | None = Field(default=None, ge=0)
-    """Smallest importance weight of `rec-oneside-tis`."""
+    """Smallest importance weight of `tis` and `rec-oneside-tis`."""
     tis_cap: float | None = Field(default=None, ge=0)
-    """Largest importance weight of `rec-oneside-tis`."""
+    """Largest importance weight of `tis` and `rec-oneside-tis`."""
     kl_coef: float = Field(default=0.0, ge=0)
     """Weight of the KL penalty to the reference model."""
     entropy_coef: float = Field(default=0.0, ge=0)
