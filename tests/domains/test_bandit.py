@@ -320,6 +320,15 @@ def test_the_drawn_change_is_uniform_over_its_positions_and_over_the_other_optio
     assert len({*rules}) == len(rules) == 4 * 3 * 4
 
 
+@pytest.mark.parametrize("style", ["natural", "compact"])
+def test_a_partial_context_denies_one_or_more_wrong_options(style):
+    pack = make_pack("bandit-v1", "easy", "train", 3, 4)
+    secret, rng = holds(pack.world.hidden), stream("partial")
+    drawn = [read_claims(pack.domain.partial_context(pack.world, style, rng), secret.options) for _ in range(60)]
+    assert all(set(claims.values()) == {NOT} and secret.right not in claims for claims in drawn)
+    assert {len(claims) for claims in drawn} == {1, 2, 3}
+
+
 def test_claims_and_facts_are_those_of_the_position():
     world = replace(world_of(PRESETS["drift"]), hidden=Drift(Secret(OPTIONS, A), Secret(OPTIONS, B), 3))
     claims = [DOMAIN.oracle_context(world.at(j), "natural") for j in (0, 2, 3, 7)]

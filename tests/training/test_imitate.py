@@ -180,6 +180,16 @@ def test_given_is_the_fraction_of_lives_with_the_true_context(tmp_path):
         assert facts == [(4, 0, 4)] * 2
 
 
+def test_partial_is_the_fraction_of_given_contexts_that_say_a_part(tmp_path):
+    stages = [{"worlds": [TINY | {"packs_per_step": 200, "given": 1, "partial": 0.3}]}]
+    (lessons,) = prepare(config_of(tmp_path / "run", stages=stages)).lessons
+    facts = [[job.pack.domain.facts(job.pack.world, text) for text in job.contexts.contexts] for job in lessons.jobs(1)]
+    whole = [found for found in facts if found == [(4, 0, 4)] * 2]
+    assert 120 < len(whole) < 160
+    assert all(wrong == 0 for found in facts for _, wrong, _ in found)
+    assert {right for found in facts for right, _, _ in found} == {0, 1, 2, 3, 4}
+
+
 def test_no_pack_is_repeated_by_a_later_step(tmp_path):
     lessons = prepare(config_of(tmp_path / "run")).lessons
     packs = [job.pack.names for step in range(1, 9) for job in lessons[0].jobs(step)]

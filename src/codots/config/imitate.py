@@ -25,6 +25,8 @@ class LessonConfig(WorldConfig):
     written correctly, that it is written as a guess, and that an unknown fact is. A domain may have further keys."""
     given: float = Field(default=0.6, ge=0, le=1)
     """Fraction of lives that are given the true context and write none."""
+    partial: float = Field(default=0.0, ge=0, le=1)
+    """Fraction of the given contexts that say only a part of what is hidden, drawn for each task."""
 
     @property
     def scripted(self) -> ScriptedTeacher:
@@ -40,14 +42,14 @@ class LessonConfig(WorldConfig):
 class Stage(Section):
     """One stage of imitation, with a learning rate schedule and an optimizer of its own."""
 
-    SHORT: ClassVar = ("domain", "preset", "pack_size", "packs_per_step", "teacher", "noise", "given")
+    SHORT: ClassVar = ("domain", "preset", "pack_size", "packs_per_step", "teacher", "noise", "given", "partial")
     """Keys of an entry of `worlds` that a stage with only one entry may set itself instead."""
 
     steps: int = Field(default=100, ge=1)
     """Number of optimizer steps."""
     worlds: list[LessonConfig] = Field(default=[], max_length=MAX_COUNT)
-    """Worlds of the lessons: a list of `{domain, preset, pack_size, packs_per_step, profile, teacher, noise, given}`. A
-    stage with one entry may set these keys itself instead. Every pack has one life."""
+    """Worlds of the lessons: a list of `{domain, preset, pack_size, packs_per_step, profile, teacher, noise, given,
+    partial}`. A stage with one entry may set these keys itself instead. Every pack has one life."""
     recorded: FilePath | None = None
     """Run folder or `.jsonl` file whose recorded lives are the lessons, instead of a teacher's."""
     min_reward: float = Field(default=0.5, allow_inf_nan=False)

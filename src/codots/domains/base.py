@@ -271,6 +271,10 @@ class Domain(ABC):
             return ""
         return self.note(self.claims(world, style).values(), style)
 
+    def partial_context(self, world: World, style: str, rng: Rng) -> str:
+        """Draw a context that says a part of what is hidden. By default, each true claim has a probability of 0.5."""
+        return self.note((claim for claim in self.claims(world, style).values() if rng.random() < 0.5), style)
+
     def floor(self, task: Task) -> float:
         """Return an expected reward that takes no skill. Defaults to the lowest reward."""
         return self.bounds[0]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from codots.config.imitate import ImitateConfig, LessonConfig, Stage
 from codots.config.schema import WorldConfig
 from codots.context.rewrite import Rewrite
-from codots.core.rng import stream
+from codots.core.rng import Names, stream
 from codots.core.transcript import Sample
 from codots.domains.base import Pack
 from codots.domains.teacher import ScriptedTeacher
@@ -46,10 +46,13 @@ class Lessons:
             for i, pack in enumerate(entry.packs(step))
         ]
 
-    def _taught_job(self, entry: Entry, pack: Pack, names: tuple[str | int, ...]) -> Job:
+    def _taught_job(self, entry: Entry, pack: Pack, names: Names) -> Job:
+        lesson, style = lesson_of(entry), entry.params.style
         contexts: Own | Given = Own(entry.strategy)
-        if stream(*names, "given").random() < lesson_of(entry).given:
-            contexts = Given(entry.strategy, contexts_of("oracle", 0, [pack], (), entry.params.style))
+        if stream(*names, "given").random() < lesson.given:
+            truth = contexts_of("oracle", 0, [pack], (), style)
+            partial = stream(*names, "partial").random() < lesson.partial
+            contexts = Given(entry.strategy, partial_contexts(pack, style, names) if partial else truth)
         return Job(pack, contexts, entry.params, names, teacher_of(entry))
 
     def _recorded_job(self, step: int, i: int) -> Job:
@@ -66,6 +69,12 @@ class Lessons:
             return [WorldConfig(**world.model_dump(include=SOURCE)) for world in self.stage.worlds]
         packs = [(life.pack.domain.id, life.pack.preset, life.size) for life in self.recorded]
         return [WorldConfig(domain=d, preset=p, pack_size=s) for d, p, s in dict.fromkeys(packs)]
+
+
+def partial_contexts(pack: Pack, style: str, names: Names) -> tuple[str, ...]:
+    """Draw a context for each task of a pack that says a part of what is hidden there."""
+    rng = stream(*names, "partial", "contexts")
+    return tuple(pack.domain.partial_context(pack.world.at(j), style, rng) for j in range(len(pack.tasks)))
 
 
 def lesson_of(entry: Entry) -> LessonConfig:

@@ -122,6 +122,13 @@ class Bandit(Family):
         kind = SURE if rng.random() < 0.5 else NOT
         return write_claim([options[rng.integers(len(options))]], kind, style)
 
+    def partial_context(self, world: World, style: str, rng: Rng) -> str:
+        """Draw a context that says of one or more options that they are empty."""
+        secret = holds(world.hidden)
+        wrong = [option for option in secret.options if option != secret.right]
+        denied = rng.permutation(len(wrong))[: rng.integers(1, len(wrong) + 1)]
+        return self.note((write_claim([wrong[i]], NOT, style) for i in denied), style)
+
     def floor(self, task: Task) -> float:
         """Return the expected reward of a uniform choice."""
         dials: Dials = task.world.dials
