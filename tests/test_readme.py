@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from codots.agent.records import Outcome
+from codots.agent.store import Store
 from codots.cli.app import app
 from codots.config.load import load_recipe
 from codots.config.schema import TrainConfig
+from codots.context.rewrite import Rewrite
 from codots.training.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -61,11 +64,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def make_store(path: Path) -> None:
+    """Write the store of an agent that has solved two tasks."""
+    with Store(path) as store:
+        store.create("billing-repo", Rewrite().settings())
+        for text in ("Tests need make db.", "Tests need make db; migrations are in db/."):
+            task = store.start("billing-repo", "Fix the test.")
+            store.finish("billing-repo", task.name, Outcome(1.0))
+            store.append("billing-repo", store.head("billing-repo"), text, "task", task.name)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run_in_order(codots, page: Path, trained: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     if not any("train" in line and "run=runs/mine" in line for line in commands(page)):
         shutil.copytree(trained, tmp_path / "mine")
+    if "agent.db" in page.read_text():
+        make_store(tmp_path / "agent.db")
     for command in commands(page):
         words = quick(command, tmp_path)
         done = codots(*words, typed="1\n\n" * 80 if words[0] == "play" else "")

@@ -1,0 +1,1 @@
+"""Deployment: an agent whose context outlives the process, in a store of worlds, versions and tasks."""

@@ -1,0 +1,171 @@
+"""What a store holds, as frozen records, and the errors of asking it for something else."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from difflib import unified_diff
+from typing import Any, Literal
+
+from codots.context.rewrite import Turn
+
+MAX_TEXT = 200_000
+"""Maximum length of feedback, of a description, or of a turn, in characters."""
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+"""Names of worlds and tasks; they are also names of files and parts of URLs."""
+Cause = Literal["start", "task", "rollback", "fork", "import"]
+"""Why a version was written."""
+
+
+class UnknownError(ValueError):
+    """There is no such world, task or version."""
+
+
+class ConflictError(ValueError):
+    """The store is in another state than the call expects, such as a task that has been finished before."""
+
+
+class StaleError(ConflictError):
+    """Another version was written meanwhile."""
+
+
+@dataclass(frozen=True)
+class World:
+    """One world: how its contexts are updated, and how much happened in it."""
+
+    name: str
+    strategy: dict[str, Any]
+    """Settings of the strategy, as `strategy_of` reads them."""
+    low: float
+    """Lowest reward."""
+    high: float
+    tasks: int
+    """Number of tasks started."""
+    finishes: int
+    """Number of tasks finished."""
+    created: float
+    """Time in seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the context of a world."""
+
+    number: int
+    parent: int | None
+    """Version that it replaced; None for the first."""
+    cause: Cause
+    source: str
+    """The task, version, world or file that it comes from."""
+    context: str
+    model: str
+    """Model that wrote it, with a hash of its files; empty if none did."""
+    strategy: str
+    tokens: int | None
+    """Length in tokens of that model, or None."""
+    failure: str
+    """Why the update was rejected and the context stayed, or an empty text."""
+    finishes: int
+    """Number of finished tasks of the world that this version has learned from."""
+    created: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a world."""
+
+    world: str
+    number: int
+    name: str
+    rules: str
+    description: str
+    version: int
+    """Version of the context that the task was given."""
+    created: float
+    finish: Finish | None = None
+    """How it ended, or None while it is open."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A task that goes on, with what its prompts need."""
+
+    task: Task
+    context: str
+    strategy: dict[str, Any]
+    """Settings of the world's strategy."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a task ended."""
+
+    number: int
+    """Place in the order in which the finishes of the world are learned from, from 1."""
+    reward: float | None
+    feedback: str = ""
+    outcome: str = ""
+    """Observation after the last reply."""
+    revealed: bool = True
+    """Whether the update may read the reward."""
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is told of a task that ends."""
+
+    reward: float | None = None
+    feedback: str = ""
+    outcome: str = ""
+    revealed: bool = True
+    turns: tuple[Turn, ...] = field(default=())
+    """Turns that were not recorded before."""
+    episode: dict[str, Any] | None = None
+    """The solve episode with its token ids, or None if another program sampled the replies."""
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise ValueError for a name that cannot be a world's or a task's."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"the {what} {str(name)[:120]!r}; expected a name of letters, digits, -, _ and . (up to 100)")
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise ValueError for a text that is too long."""
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"the {what} has {len(text):,} characters; expected at most {MAX_TEXT:,}")
+
+
+def check_reward(reward: float | None, low: float, high: float) -> None:
+    """Raise ValueError for a reward that is not a number between the bounds of the world."""
+    if reward is None:
+        return
+    number = isinstance(reward, int | float) and not isinstance(reward, bool) and math.isfinite(reward)
+    if not number or not low <= reward <= high:
+        raise ValueError(f"the reward is {reward!r}; expected a number from {low:g} to {high:g}")
+
+
+def when(seconds: float) -> str:
+    """Format a time, such as `2026-11-30 12:00:00 UTC`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def diff(old: Version, new: Version) -> str:
+    """Return the differences between two contexts, line by line, as `diff -u` writes them."""
+    names = (f"version {old.number}", f"version {new.number}")
+    return "\n".join(unified_diff(old.context.splitlines(), new.context.splitlines(), *names, lineterm=""))
+
+
+def as_json(record: Any) -> dict[str, Any]:
+    """Return a record as plain data, with times as text."""
+    values = asdict(record)
+    return values | {"created": when(values["created"])}
+
+
+def dump(values: Any) -> str:
+    """Return plain data as JSON. NaN, as for the logprobs of an endpoint, is written as NaN."""
+    return json.dumps(values, ensure_ascii=False)

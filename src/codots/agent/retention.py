@@ -1,0 +1,49 @@
+"""What a store forgets: old versions with their transcripts, or a whole world."""
+
+from __future__ import annotations
+
+from codots.agent import rows
+from codots.agent.schema import finishes, tasks, transcripts, turns, versions, worlds
+from codots.agent.sql import sa
+from codots.agent.store import Store
+
+_finished = sa.exists().where(finishes.c.task_id == tasks.c.id)
+
+
+def prune(store: Store, world: str, keep: int) -> tuple[int, int]:
+    """Delete old versions of a world, and what was said in the tasks that they have learned from.
+
+    The newest `keep` versions stay, and those that open tasks were given. Tasks stay with their rewards and feedback.
+    Return the number of versions deleted, and of tasks without their turns.
+    """
+    if keep < 1:
+        raise ValueError(f"keep {keep} versions; expected at least 1")
+    with store.write() as c:
+        row = rows.known_world(c, world, lock=True)
+        first = rows.head(c, row.id).number - keep + 1
+        given = sa.select(tasks.c.version).where(tasks.c.world_id == row.id, ~_finished)
+        old = sa.and_(versions.c.world_id == row.id, versions.c.number < first, versions.c.number.not_in(given))
+        learned = c.execute(sa.select(sa.func.max(versions.c.finishes)).where(old)).scalar() or 0
+        done = sa.select(finishes.c.task_id).where(finishes.c.world_id == row.id, finishes.c.number <= learned)
+        said = c.execute(
+            sa.select(sa.func.count(turns.c.task_id.distinct())).where(turns.c.task_id.in_(done))
+        ).scalar_one()
+        _delete_said(c, done)
+        gone = c.execute(sa.delete(versions).where(old)).rowcount
+    return gone, said
+
+
+def forget(store: Store, world: str) -> None:
+    """Delete a world with all that is known of it. In SQLite, its bytes are overwritten."""
+    with store.write() as c:
+        id = rows.known_world(c, world, lock=True).id
+        _delete_said(c, sa.select(tasks.c.id).where(tasks.c.world_id == id))
+        for table in (finishes, tasks, versions):
+            c.execute(sa.delete(table).where(table.c.world_id == id))
+        c.execute(sa.delete(worlds).where(worlds.c.id == id))
+    store.flush()
+
+
+def _delete_said(c: sa.Connection, task_ids: sa.Select[tuple[int]]) -> None:
+    for table in (turns, transcripts):
+        c.execute(sa.delete(table).where(table.c.task_id.in_(task_ids)))

@@ -1,0 +1,147 @@
+"""Rows of the tables as records, inside an open transaction `c`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from codots.agent.records import ConflictError, Finish, Task, UnknownError, Version, World, check_text, dump
+from codots.agent.schema import finishes, tasks, transcripts, turns, versions, worlds
+from codots.agent.sql import sa
+from codots.context.rewrite import Turn
+from codots.core.suggest import nearest
+
+AUTOMATIC = "task-"
+"""Start of the names of tasks that were given none."""
+TASK = ("number", "name", "rules", "description", "version", "created")
+FINISH = ("number", "reward", "feedback", "outcome", "revealed", "created")
+TASKS = sa.select(tasks, *(finishes.c[name].label(f"finish_{name}") for name in FINISH)).select_from(
+    tasks.outerjoin(finishes, finishes.c.task_id == tasks.c.id)
+)
+"""Tasks with how they ended."""
+
+
+def find_world(c: sa.Connection, world: str) -> Any:
+    """Return the row of a world, or None."""
+    return c.execute(sa.select(worlds).where(worlds.c.name == world)).one_or_none()
+
+
+def known_world(c: sa.Connection, world: str, lock: bool = False) -> Any:
+    """Return the row of a world. With `lock`, other transactions that lock it wait until this one ends."""
+    query = sa.select(worlds).where(worlds.c.name == world)
+    if (row := c.execute(query.with_for_update() if lock else query).one_or_none()) is None:
+        names = list(c.execute(sa.select(worlds.c.name)).scalars())
+        raise UnknownError(nearest(world, names, "world") if names else f"unknown world {world!r}; there is none yet")
+    return row
+
+
+def as_world(row: Any) -> World:
+    """Return a row of a world as a record."""
+    values = {name: getattr(row, name) for name in ("low", "high", "tasks", "finishes", "created")}
+    return World(row.name, json.loads(row.strategy), **values)
+
+
+def as_version(row: Any) -> Version:
+    """Return a row of a version as a record."""
+    return Version(**{name: getattr(row, name) for name in Version.__dataclass_fields__})
+
+
+def head(c: sa.Connection, world_id: int) -> Version:
+    """Return the newest version of a world."""
+    newest = sa.select(versions).where(versions.c.world_id == world_id).order_by(versions.c.number.desc()).limit(1)
+    return as_version(c.execute(newest).one())
+
+
+def known_version(c: sa.Connection, world: Any, number: int) -> Version:
+    """Return a version of a world."""
+    of_world = versions.c.world_id == world.id
+    row = c.execute(sa.select(versions).where(of_world, versions.c.number == number)).one_or_none()
+    if row is None:
+        ends = sa.select(sa.func.min(versions.c.number), sa.func.max(versions.c.number)).where(of_world)
+        first, last = c.execute(ends).one()
+        raise UnknownError(f"{world.name} has no version {number}; expected one from {first} to {last}")
+    return as_version(row)
+
+
+def insert_version(c: sa.Connection, world_id: int, version: Version) -> None:
+    """Add a version."""
+    c.execute(sa.insert(versions).values(world_id=world_id, **vars(version)))
+
+
+def insert_episode(c: sa.Connection, task_id: int, kind: str, episode: dict[str, Any]) -> None:
+    """Add the solve or update episode of a task."""
+    c.execute(sa.insert(transcripts).values(task_id=task_id, kind=kind, episode=dump(episode)))
+
+
+def count(c: sa.Connection, world_id: int, name: str) -> int:
+    """Add 1 to a counter of a world, and return it."""
+    column = worlds.c[name]
+    counted = sa.update(worlds).where(worlds.c.id == world_id).values({name: column + 1}).returning(column)
+    number: int = c.execute(counted).scalar_one()
+    return number
+
+
+def find_task(c: sa.Connection, world: Any, name: str) -> Any:
+    """Return the row of a task, or None."""
+    return c.execute(TASKS.where(tasks.c.world_id == world.id, tasks.c.name == name)).one_or_none()
+
+
+def known_task(c: sa.Connection, world: Any, name: str) -> Any:
+    """Return the row of a task."""
+    if (row := find_task(c, world, name)) is None:
+        newest = sa.select(tasks.c.name).where(tasks.c.world_id == world.id).order_by(tasks.c.number.desc()).limit(20)
+        names = list(c.execute(newest).scalars())
+        missing = f"unknown task {name!r}; {world.name} has none yet"
+        raise UnknownError(nearest(name, names, f"task of {world.name}") if names else missing)
+    return row
+
+
+def task_of_key(c: sa.Connection, world: Any, key: str) -> Any:
+    """Return the row of the newest task with a key, or None."""
+    of_key = TASKS.where(tasks.c.world_id == world.id, tasks.c.key == key)
+    return c.execute(of_key.order_by(tasks.c.number.desc()).limit(1)).one_or_none()
+
+
+def start_task(c: sa.Connection, world: Any, name: str | None, key: str | None, rules: str, description: str) -> Any:
+    """Add a task with the newest context of a world, whose row is locked, and return its row."""
+    if name is not None and name.startswith(AUTOMATIC):
+        raise UnknownError(f"unknown task {name!r}; names that start with {AUTOMATIC} are given by the store")
+    at, number = head(c, world.id).number, count(c, world.id, "tasks") - 1
+    values = {"name": name or f"{AUTOMATIC}{number}", "number": number, "rules": rules, "description": description}
+    added = sa.insert(tasks).values(world_id=world.id, key=key, version=at, created=time.time(), **values)
+    id = c.execute(added.returning(tasks.c.id)).scalar_one()
+    return c.execute(TASKS.where(tasks.c.id == id)).one()
+
+
+def open_task(c: sa.Connection, world: Any, name: str) -> Any:
+    """Return the row of a task that is not finished."""
+    row = known_task(c, world, name)
+    if row.finish_number is not None:
+        raise ConflictError(f"the task {name!r} of {world.name} is finished; expected an open task")
+    return row
+
+
+def as_task(world: str, row: Any) -> Task:
+    """Return a row of a task as a record."""
+    ended = {name: getattr(row, f"finish_{name}") for name in FINISH}
+    finish = None if ended["number"] is None else Finish(**ended)
+    return Task(world, **{name: getattr(row, name) for name in TASK}, finish=finish)
+
+
+def add_turns(c: sa.Connection, task_id: int, position: int, said: Sequence[Turn]) -> None:
+    """Add turns from a position on."""
+    for at, turn in enumerate(said, start=position):
+        check_text(turn.observation, "observation")
+        check_text(turn.reply, "reply")
+        values = {"position": at, "observation": turn.observation, "reply": turn.reply, "created": time.time()}
+        c.execute(sa.insert(turns).values(task_id=task_id, **values))
+
+
+def read_turns(c: sa.Connection, task_id: int) -> tuple[Turn, ...]:
+    """Return the turns of a task. A turn replaces those before it from its position on."""
+    kept: list[Turn] = []
+    for row in c.execute(sa.select(turns).where(turns.c.task_id == task_id).order_by(turns.c.id)):
+        kept[row.position :] = [Turn(row.observation, row.reply)]
+    return tuple(kept)

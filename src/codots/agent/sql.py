@@ -1,0 +1,9 @@
+"""SQLAlchemy, or one line that says how to install it."""
+
+try:
+    import alembic  # noqa: F401
+    import sqlalchemy as sa
+except ImportError as error:
+    raise ValueError(f"a store needs {error.name}: pip install 'codots[agent]'") from error
+
+__all__ = ["sa"]

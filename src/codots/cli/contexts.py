@@ -1,0 +1,175 @@
+"""Commands for the contexts in a store: context list, show, diff, rollback, export, import, prune, forget, backup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codots.cli.app import AsJson, app, expanded, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from codots.agent.store import Store
+
+context = typer.Typer(no_args_is_help=True, help="Read and change the contexts in the store of an agent.")
+app.add_typer(context, name="context")
+
+Where = Annotated[str, typer.Option("--store", help="File of the store, or postgresql://user@host/database.")]
+World = Annotated[str, typer.Argument(help="Name of a world in the store.")]
+Number = Annotated[int, typer.Argument(min=0, help="Number of a version.")]
+STORE = "agent.db"
+
+
+@contextmanager
+def opened(where: str) -> Iterator[Store]:
+    """Open a store that exists."""
+    from codots.agent.store import Store
+
+    with Store(where, create=False) as store:
+        yield store
+
+
+@context.command("list")
+def run_list(
+    world: Annotated[str | None, typer.Argument(help="World whose versions are listed, instead of all worlds.")] = None,
+    store: Where = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """List the worlds of a store, or the versions of one world."""
+    from codots.agent.records import as_json as plain
+
+    with opened(store) as found:
+        if world is None:
+            rows = [plain(w) | {"head": plain(found.head(w.name))} for w in found.worlds()]
+            table = _worlds_table
+        else:
+            rows = [plain(version) for version in found.history(world)]
+            table = _versions_table
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        show(table(rows))
+
+
+@context.command("show")
+def run_show(
+    world: World,
+    version: Annotated[int | None, typer.Option(min=0, help="Version; the default is the newest.")] = None,
+    store: Where = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Print a context."""
+    from codots.agent.records import as_json as plain
+
+    with opened(store) as found:
+        chosen = found.head(world) if version is None else found.version(world, version)
+    typer.echo(json.dumps(plain(chosen), indent=2, ensure_ascii=False) if as_json else chosen.context)
+
+
+@context.command("diff")
+def run_diff(world: World, a: Number, b: Number, store: Where = STORE) -> None:
+    """Print the differences between two versions of a context, line by line."""
+    from codots.agent.records import diff
+
+    with opened(store) as found:
+        typer.echo(diff(found.version(world, a), found.version(world, b)))
+
+
+@context.command("rollback")
+def run_rollback(world: World, version: Number, store: Where = STORE) -> None:
+    """Go back to an earlier version; it is added as the newest one, and no version is lost."""
+    with opened(store) as found:
+        new = found.rollback(world, version)
+    typer.echo(f"{world}: version {new.number} has the context of version {version}")
+
+
+@context.command("export")
+def run_export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.", callback=expanded)], store: Where = STORE
+) -> None:
+    """Write the newest contexts to a folder of Markdown, one file a world."""
+    from codots.agent.markdown import export_worlds
+
+    with opened(store) as found:
+        written = export_worlds(found, folder)
+    typer.echo(f"wrote {len(written)} files to {folder}")
+
+
+@context.command("import")
+def run_import(
+    folder: Annotated[Path, typer.Argument(help="Folder of an export, edited or not.", callback=expanded)],
+    store: Where = STORE,
+) -> None:
+    """Read a folder that export wrote; every context that differs becomes the newest version of its world."""
+    from codots.agent.markdown import import_pages, read_pages
+    from codots.agent.store import Store
+
+    pages = read_pages(folder)
+    with Store(store) as found:
+        for world, version in import_pages(found, pages):
+            typer.echo(f"{world}: {'unchanged' if version is None else f'version {version.number}'}")
+
+
+@context.command("prune")
+def run_prune(
+    world: World,
+    keep: Annotated[int, typer.Option(min=1, help="Number of versions that stay.")],
+    store: Where = STORE,
+) -> None:
+    """Delete old versions, and the turns and transcripts of the tasks that they have learned from."""
+    from codots.agent.retention import prune
+
+    with opened(store) as found:
+        versions, tasks = prune(found, world, keep)
+    typer.echo(f"{world}: deleted {versions} versions, and the turns of {tasks} tasks")
+
+
+@context.command("forget")
+def run_forget(world: World, store: Where = STORE) -> None:
+    """Delete a world for good: its contexts, tasks, rewards and transcripts."""
+    from codots.agent.retention import forget
+
+    with opened(store) as found:
+        forget(found, world)
+    typer.echo(f"{world} is forgotten")
+
+
+@context.command("backup")
+def run_backup(out: Annotated[Path, typer.Argument(help="New file.", callback=expanded)], store: Where = STORE) -> None:
+    """Copy a store of SQLite while agents use it."""
+    with opened(store) as found:
+        found.backup(out)
+    typer.echo(f"wrote {out}")
+
+
+def _worlds_table(rows: list[dict[str, Any]]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("world", "version", "strategy", "characters", "tasks", "finished", "learned", "written")
+    for row in rows:
+        head = row["head"]
+        counts = (len(head["context"]), row["tasks"], row["finishes"], head["finishes"])
+        table.add_row(escape(row["name"]), str(head["number"]), head["strategy"], *map(str, counts), head["created"])
+    return table
+
+
+def _versions_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the table of versions. A version that another model than the newest one's wrote is marked."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    written = [row["model"] for row in rows if row["model"]]
+    table = Table("version", "cause", "from", "characters", "tokens", "model", "rejected", "written")
+    for row in rows:
+        older = " (older)" if row["model"] and row["model"] != written[-1] else ""
+        size = (len(row["context"]), "" if row["tokens"] is None else row["tokens"])
+        texts = (row["cause"], row["source"], *map(str, size), row["model"] + older, row["failure"], row["created"])
+        table.add_row(str(row["number"]), *map(escape, texts))
+    return table
