@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _NAMES = {
+    "Agent": "codots.agent.agent",
     "Domain": "codots.domains.base",
     "Engine": "codots.engine.base",
     "EvalConfig": "codots.config.evaluate",
@@ -29,6 +30,7 @@ _NAMES = {
 _MODULES = {"credit": "codots.algorithm.credit", "losses": "codots.algorithm.losses"}
 """Full name of each public module, by its short name."""
 __all__ = [
+    "Agent",
     "Domain",
     "Engine",
     "EvalConfig",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from codots.agent.agent import Agent
     from codots.algorithm import credit, losses
     from codots.config.evaluate import EvalConfig
     from codots.config.imitate import ImitateConfig

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 
@@ -767,7 +766,7 @@ def test_ctrl_c_in_any_command_is_130(codots, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("codots.engine.open"), "LocalEngine", interrupted)
+    monkeypatch.setattr("codots.engine.local.LocalEngine", interrupted)
     ended = codots("eval", "model", "preset=tiny")
     assert (ended.code, ended.out, ended.err) == (130, "", "codots: stopped\n")
 

@@ -461,7 +461,7 @@ def test_yaml_null_is_the_arm_null(arms):
 
 
 def test_rows_that_cannot_be_written_are_refused_before_the_model_is_loaded(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["codots.engine.open"], "LocalEngine", None)
+    monkeypatch.setattr("codots.engine.local.LocalEngine", None)
     with pytest.raises(ValueError, match=r"cannot write .*rows\.jsonl: there is no folder .*nowhere"):
         measured(base, **LAKE, packs=3, rows=tmp_path / "nowhere" / "rows.jsonl")
 

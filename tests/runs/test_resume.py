@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from zlib import crc32
 
@@ -41,7 +42,7 @@ def chunks(monkeypatch):
 @pytest.fixture
 def rollout_counts(monkeypatch):
     """Return a list that collects the number of lives of each rollout."""
-    module, counts = sys.modules["codots.engine.open"], []
+    module, counts = import_module("codots.engine.local"), []
 
     class CountingEngine(module.LocalEngine):
         def rollout(self, jobs, *args):
@@ -54,7 +55,7 @@ def rollout_counts(monkeypatch):
 
 @pytest.fixture
 def no_engine(monkeypatch):
-    monkeypatch.setattr(sys.modules["codots.engine.open"], "LocalEngine", None)
+    monkeypatch.setattr("codots.engine.local.LocalEngine", None)
 
 
 def stopped_after(rows, count):

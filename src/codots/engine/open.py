@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codots.core.files import check_readable
 from codots.domains.base import Pack
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.forkserver import model_processes
-from codots.engine.local import LocalEngine
-from codots.engine.worker import Plan
 from codots.model.adapter import Model, folders, holder
 from codots.model.device import Place, place
 from codots.model.load import ENDPOINT, identity, model_folder
@@ -22,6 +20,9 @@ from codots.rollout.profile import PROFILE, load_profile
 from codots.sampler.budget import Budget
 from codots.sampler.endpoint import Endpoint
 
+if TYPE_CHECKING:
+    from codots.engine.local import LocalEngine
+
 AT_ONCE = 8
 """Concurrent requests to an endpoint per worker."""
 
@@ -30,14 +31,14 @@ class OpenModel:
     """A model opened for rollouts. Its engine starts with the first rollout.
 
     The profile is the `codots.json` of the model's folder. For `openai:NAME`, that folder is NAME, if it exists on this
-    machine. `base` names the base model of an adapter. Raises ValueError if the model is missing or the domain lacks
-    the prompt style.
+    machine. `base` names the base model of an adapter. Raises ValueError if the model is missing or the domain, if one
+    is given, lacks the prompt style.
     """
 
     def __init__(
         self,
         model: str | Path,
-        domain: str,
+        domain: str | None,
         *,
         temperature: float | None = None,
         profile: dict[str, Any] | None = None,
@@ -59,7 +60,9 @@ class OpenModel:
         self.folder: Model = model_folder(model, base) if served is None else Path(served)
         if served is None:
             check_readable(*folders(self.folder))
-        chosen = replace(load_profile(holder(self.folder, PROFILE)), **(profile or {})).fits(domain)
+        chosen = replace(load_profile(holder(self.folder, PROFILE)), **(profile or {}))
+        if domain is not None:
+            chosen.fits(domain)
         self.profile = chosen if temperature is None else chosen.at(temperature)
         self.place = Place() if self.endpoint else place(self.folder, device)
         self.engine: LocalEngine | EndpointEngine | None = None
@@ -79,10 +82,14 @@ class OpenModel:
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
         """Roll out jobs and return their lives. `on_life` is called for each life when it ends."""
         if self.engine is None:
-            local = Plan(self.folder, self.profile, None, place=self.place)
-            served = None if self.endpoint is None else EndpointEngine(self.endpoint, self._budget)
-            self.engine = served or LocalEngine(local, self.workers)
+            self.engine = EndpointEngine(self.endpoint, self._budget) if self.endpoint else self._local()
         return self.engine.rollout(jobs, timeout, on_life)
+
+    def _local(self) -> LocalEngine:
+        from codots.engine.local import LocalEngine  # imported here, because only a local model needs torch
+        from codots.engine.worker import Plan
+
+        return LocalEngine(Plan(self.folder, self.profile, None, place=self.place), self.workers)
 
     def close(self) -> None:
         """Stop the engine, if it was started."""

@@ -94,7 +94,7 @@ async def episodes(job: Job, sampler: Sampler, render: Render) -> AsyncGenerator
         say = partial(_act, player, env) if player else None
         async with _session(sampler, (*names, "solve"), render, say) as session:
             while not solve.done:
-                act = partial(env.step, await _reply(solve, session, render))
+                act = partial(env.step, await reply(solve, session, render))
                 step = await in_thread(act, task.domain.step_timeout) if task.domain.blocking else act()
                 solve.observe(step)
         if player:
@@ -106,7 +106,7 @@ async def episodes(job: Job, sampler: Sampler, render: Render) -> AsyncGenerator
             return
         if update := life.update(task.domain.reveals_reward, lambda text: len(render.encode(text))):
             async with _session(sampler, (*names, "update"), render, player.rewrite if player else None) as session:
-                await _reply(update, session, render)
+                await reply(update, session, render)
             yield update.finish()
 
 
@@ -119,7 +119,8 @@ def _session(sampler: Sampler, names: Names, render: Render, say: Callable[[], s
     return sampler.session(names) if say is None else ScriptedSession(render, lambda _: say(), 0)
 
 
-async def _reply(steps: SolveSteps | UpdateSteps, session: Session, render: Render) -> str:
+async def reply(steps: SolveSteps | UpdateSteps, session: Session, render: Render) -> str:
+    """Sample the next reply of an episode, and return its text after any thinking."""
     sampled = await session.sample(steps.next_ids(render), steps.sampling)
     return steps.reply(sampled, render.text(sampled.ids))
 

@@ -183,9 +183,10 @@ def read_lives(path: Path) -> list[list[Life]]:
 
 
 def _life(values: dict[str, Any]) -> Life:
-    return Life(tuple(values["names"]), tuple(map(_episode, values["episodes"])), values["failure"])
+    return Life(tuple(values["names"]), tuple(map(episode_of, values["episodes"])), values["failure"])
 
 
-def _episode(values: dict[str, Any]) -> Episode:
+def episode_of(values: dict[str, Any]) -> Episode:
+    """Return the episode that `asdict` made these values of."""
     parts = {"turns": tuple(Turn(**turn) for turn in values["turns"]), "transcript": Transcript(**values["transcript"])}
     return Episode(**values | parts)

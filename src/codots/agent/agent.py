@@ -1,0 +1,125 @@
+"""The agent: a model with a context that outlives the process."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from codots.agent.model import ServedModel
+from codots.agent.records import Outcome, Task, Version, diff
+from codots.agent.store import Store
+from codots.agent.task import AgentTask, Played, Update
+from codots.agent.updates import Updater, strategy_in
+from codots.context.rewrite import Rewrite
+from codots.domains import base as domain
+
+
+class Agent:
+    """A model that solves tasks of one world, is told how they went, and rewrites its context after each.
+
+    `model` is what `codots eval` takes: a model or run folder, an adapter, `base` or `openai:NAME`. `store` is a file
+    or a URL of PostgreSQL. A new world begins with an empty context; `strategy` says how it is updated, by default as
+    the model's profile says. Updates that an earlier process left run now. Further options are those of `OpenModel`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        store: str | Path = "agent.db",
+        world: str = "default",
+        strategy: str | None = None,
+        *,
+        bounds: tuple[float, float] = (0.0, 1.0),
+        **options: Any,
+    ) -> None:
+        """`bounds` are the lowest and the highest reward in a new world."""
+        with ExitStack() as exits:
+            self._model = ServedModel(model, **options)
+            exits.callback(self._model.close)
+            self._store = exits.enter_context(Store(store))
+            exits.callback(self._model.close)  # before the store, which its updates write to
+            self.world, self._strategy = world, self._join(world, strategy, bounds)
+            self._exits = exits.pop_all()
+        self._updater = Updater(self._store, self._model)
+        self._updater.wake(world)
+
+    def _join(self, world: str, strategy: str | None, bounds: tuple[float, float]) -> Rewrite:
+        """Return the strategy of a world, which is made if it is new."""
+        profile = self._model.profile if strategy is None else replace(self._model.profile, update=strategy)
+        self._store.create(world, profile.strategy().settings(), bounds)
+        found = strategy_in(self._store, world)
+        if strategy not in (None, found.name):
+            raise ValueError(f"the contexts of {world} are of {found.name}; expected strategy={found.name!r}")
+        return found
+
+    def task(
+        self,
+        description: str | domain.Task,
+        *,
+        rules: str = "",
+        name: str | None = None,
+        memory: object | None = None,
+    ) -> AgentTask:
+        """Start a task with the newest context.
+
+        `description` is the first observation, and `rules` come before the context in the system prompt. A task of a
+        domain has both; `memory` is that of its life (`Domain.make_memory`).
+        """
+        if isinstance(description, str):
+            return self._start(description, rules, name)
+        of, style = description.domain, self._model.profile.fits(description.domain.id).style
+        env = description.env(style=style, memory=memory)
+        task = self._start(env.observe(), of.rules_text(description, style), name)
+        task.played = Played(of, env)
+        return task
+
+    def _start(self, description: str, rules: str, name: str | None) -> AgentTask:
+        stored = self._store.start(self.world, description, rules, name)
+        context = self._store.version(self.world, stored.version).context
+        return AgentTask(self._store, self._model, self._updater, stored, context, self._strategy)
+
+    def finish(self, task: str, reward: float | None = None, feedback: str = "") -> Update:
+        """End an open task by its name, such as one that an earlier process started."""
+        finish = self._store.finish(self.world, task, Outcome(reward, feedback))
+        self._updater.wake(self.world)
+        return Update(self.world, finish.number, self._updater)
+
+    @property
+    def context(self) -> str:
+        """The newest context."""
+        return self._store.head(self.world).context
+
+    def history(self) -> list[Version]:
+        """Return all versions of the context, oldest first."""
+        return self._store.history(self.world)
+
+    def tasks(self, limit: int = 100) -> list[Task]:
+        """Return the newest tasks, newest first."""
+        return self._store.tasks(self.world, limit)
+
+    def diff(self, a: int, b: int) -> str:
+        """Return the differences between two versions, line by line."""
+        return diff(self._store.version(self.world, a), self._store.version(self.world, b))
+
+    def rollback(self, version: int) -> Version:
+        """Go back to the context of an earlier version, which is added as the newest one."""
+        return self._store.rollback(self.world, version)
+
+    def fork(self, world: str) -> Agent:
+        """Return an agent in a new world that starts with this context. It shares the model and the store."""
+        self._store.fork(self.world, world)
+        made = object.__new__(Agent)
+        vars(made).update(vars(self), world=world, _exits=ExitStack())
+        return made
+
+    def close(self) -> None:
+        """Close the model and the store, unless this is a fork. Updates that are not done run at the next start."""
+        self._exits.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

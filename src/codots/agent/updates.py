@@ -1,0 +1,150 @@
+"""Updates that finished tasks wait for: those of one world in order, those of several worlds at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import asdict, replace
+from typing import Any
+
+from codots.agent.model import ServedModel
+from codots.agent.records import StaleError, Task, Version
+from codots.agent.store import Store
+from codots.context.rewrite import Rewrite, Trajectory, Turn
+from codots.context.strategies import strategy_of
+from codots.core.rng import Names
+from codots.core.transcript import StopReason
+from codots.rollout.life import reply
+from codots.rollout.steps import Episode, UpdateSteps
+
+RETRY_SECONDS = 60.0
+"""Time until the next try after an update for which the model gave no answer, in seconds."""
+log = logging.getLogger("codots")
+
+
+def stream_names(world: str) -> Names:
+    """Return the names of the random streams of a world's episodes, as a `Job` has them."""
+    return ("agent", world)
+
+
+def strategy_in(store: Store, world: str) -> Rewrite:
+    """Return the strategy by which the contexts of a world are updated."""
+    strategy = strategy_of(store.world(world).strategy)
+    assert isinstance(strategy, Rewrite)
+    return strategy
+
+
+class Updater:
+    """Runs the updates of worlds with a model, in the model's event loop.
+
+    Several processes may run the updates of one world: the first result counts, and the others are dropped.
+    """
+
+    def __init__(self, store: Store, model: ServedModel) -> None:
+        self.store, self.model = store, model
+        self.failed: dict[str, str] = {}
+        """Error of the last try, by world, where it failed."""
+        self.updates = Counter[str]()
+        """Number of updates by how they ended: `accepted`, `rejected`, `dropped` or `failed`."""
+        self._due: set[str] = set()
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def wake(self, world: str) -> None:
+        """Run the due updates of a world in the background."""
+        self.model.submit(self._wake(world))
+
+    def wake_all(self) -> None:
+        """Run all due updates of the store in the background."""
+        for world in self.store.worlds_due():
+            self.wake(world)
+
+    def wait(self, world: str, finish: int, timeout: float | None = None) -> Version:
+        """Return the version that learned from a finish, given its number.
+
+        Raises the error of an update that failed; the finish stays due.
+        """
+        return self.model.call(self.learned(world, finish), timeout)
+
+    async def learned(self, world: str, finish: int) -> Version:
+        """Return the version that learned from a finish, when there is one. Runs in the model's event loop."""
+        while (found := await asyncio.to_thread(self.store.learned, world, finish)) is None:
+            await asyncio.shield(self._run(world))
+        return found
+
+    async def idle(self) -> None:
+        """Wait until no update is running. Runs in the model's event loop."""
+        while self._running:
+            await asyncio.wait(self._running.values())
+
+    async def _wake(self, world: str) -> None:
+        self._run(world)
+
+    def _run(self, world: str) -> asyncio.Task[None]:
+        self._due.add(world)
+        if world not in self._running:
+            self._running[world] = asyncio.create_task(self._drain(world))
+            self._running[world].add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._running[world]
+
+    async def _drain(self, world: str) -> None:
+        """Run updates until none is due, whatever is finished meanwhile."""
+        try:
+            while world in self._due:
+                self._due.discard(world)
+                while due := await asyncio.to_thread(self.store.due, world):
+                    await self._learn(world, *due)
+            self.failed.pop(world, None)
+        except Exception as error:
+            self.updates["failed"] += 1
+            self.failed[world] = f"{type(error).__name__}: {error}"
+            log.warning(f"the update of {world} is tried again in {RETRY_SECONDS:g} s: {self.failed[world]}")
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._run, world)
+            raise
+        finally:
+            del self._running[world]
+
+    async def _learn(self, world: str, head: Version, task: Task, trajectory: Trajectory) -> None:
+        strategy = await asyncio.to_thread(strategy_in, self.store, world)
+        episode = await self._update(world, head, task, trajectory, strategy)
+        while episode.ended == StopReason.FULL and (shorter := newer_half(trajectory)) != trajectory:
+            trajectory = shorter
+            episode = await self._update(world, head, task, trajectory, strategy)
+        written, why = episode.written or "", why_rejected(episode)
+        tokens = len(self.model.render.encode(written))
+        known: dict[str, Any] = {"model": self.model.name, "tokens": tokens, "failure": why, "episode": asdict(episode)}
+        try:
+            await asyncio.to_thread(lambda: self.store.append(world, head, written, "task", task.name, **known))
+            self.updates["rejected" if why else "accepted"] += 1
+        except StaleError:
+            self.updates["dropped"] += 1
+            log.info(f"{world} has a newer version than {head.number}; the update of {task.name} is dropped")
+
+    async def _update(
+        self, world: str, head: Version, task: Task, trajectory: Trajectory, strategy: Rewrite
+    ) -> Episode:
+        params = self.model.profile.episode_params()
+        steps = UpdateSteps(task.number, trajectory, head.context, strategy, params)
+        async with self.model.sampler.session((*stream_names(world), task.number, "update")) as session:
+            await reply(steps, session, self.model.render)
+        return steps.finish()
+
+
+def newer_half(trajectory: Trajectory) -> Trajectory:
+    """Return a trajectory that is too long for the model with the newer half of its turns, or of its only turn."""
+    turns = trajectory.turns
+    if len(turns) > 1:
+        return replace(trajectory, turns=turns[-(len(turns) // 2) :])
+    halves = tuple(Turn(half(turn.observation), half(turn.reply)) for turn in turns)
+    return replace(trajectory, turns=halves, outcome=half(trajectory.outcome), feedback=half(trajectory.feedback))
+
+
+def half(text: str) -> str:
+    """Return the second half of a text."""
+    return text[-(len(text) // 2) :] if len(text) > 1 else ""
+
+
+def why_rejected(episode: Episode) -> str:
+    """Return why the context stayed as it was, or an empty text."""
+    cut = "" if episode.ended == StopReason.STOP else f" (the reply ended: {episode.ended})"
+    return f"{episode.outcome}{cut}" if episode.outcome else ""
