@@ -1,0 +1,166 @@
+"""Chats of tasks on their way to the upstream: the context goes into the system prompt, and turns are recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+from codots.agent.chat import Chat, Message, StreamedReply, read_chat, text_of, with_system
+from codots.agent.checkpoint import Checkpoint
+from codots.agent.records import Finish, Outcome, Task, as_json
+from codots.agent.store import Store
+from codots.agent.updates import Updater, stream_names
+from codots.agent.upstream import Body, Upstream, UpstreamError
+from codots.context.rewrite import Rewrite, Turn
+from codots.context.strategies import strategy_of
+from codots.core.redact import without_secrets
+from codots.core.rng import Names
+
+NAMED = ("world", "task")
+"""Keys of `metadata` that are not passed on."""
+DONE = b"data: [DONE]\n\n"
+QUOTED = "(the notes of this task)"
+"""What stands for a context that a client sends back."""
+SHORT = 20
+"""Length from which a context is recognized in a text, in characters."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request of a task, ready for the upstream."""
+
+    task: Task
+    chat: Chat
+    body: Body
+    began: float
+    """When the request came, by `perf_counter`."""
+
+    @property
+    def names(self) -> Names:
+        """Names of the random stream of the task, as in training."""
+        return (*stream_names(self.task.world), self.task.number, "solve")
+
+
+class Gateway:
+    """What the server does with chats. `world` is that of requests that name none."""
+
+    def __init__(self, store: Store, updater: Updater, upstream: Upstream | Checkpoint, world: str) -> None:
+        self.store, self.updater, self.upstream, self.world = store, updater, upstream, world
+        self.style = updater.model.profile.style
+        self.chats = Counter[str]()
+        """Number of chats by how they ended: `answered`, or the kind of the upstream's error."""
+        self.on_added: Callable[[float], None] = lambda seconds: None
+        """Called with the seconds that codots added to an answered chat."""
+
+    async def ask(self, body: Body, world: str | None, task: str | None, began: float) -> Asked:
+        """Find or start the task of a request, and put its context in place. Headers come before `metadata`."""
+        metadata = body.get("metadata") or {}
+        if not isinstance(metadata, dict):
+            raise ValueError("metadata: expected an object")
+        named = [metadata.get(key) for key in NAMED]
+        if not all(name is None or isinstance(name, str) for name in named):
+            raise ValueError("metadata: expected texts as world and task")
+        others = {key: value for key, value in metadata.items() if key not in NAMED}
+        kept = {"metadata": others} if others else {}
+        body = {key: value for key, value in body.items() if key != "metadata"} | kept
+        return await asyncio.to_thread(self._ask, body, world or named[0] or self.world, task or named[1], began)
+
+    def _ask(self, body: Body, world: str, name: str | None, began: float) -> Asked:
+        chat = read_chat(body.get("messages"))
+        joined = self.store.join(world, chat.description, chat.rules, name, chat.name)
+        strategy = strategy_of(joined.strategy)
+        assert isinstance(strategy, Rewrite)
+        prompt = strategy.solve(chat.rules, joined.context, joined.task.description, self.style)
+        body["messages"] = with_system(body["messages"], prompt.system)
+        return Asked(joined.task, chat, body, began)
+
+    async def complete(self, asked: Asked) -> Body:
+        """Return the upstream's completion, once its turn is recorded."""
+        sent = perf_counter()
+        with self._counting():
+            answer = await self.upstream.complete(asked.body, asked.names, asked.chat.position)
+        answered = perf_counter()
+        await self._record(asked, answer["choices"][0]["message"])
+        self._count(asked, answered - sent)
+        return answer
+
+    async def stream(self, asked: Asked) -> AsyncIterator[bytes]:
+        """Yield the events of a streamed completion. Its turn is recorded before the last one.
+
+        Raises UpstreamError before the first event. A later error is an event, and the turn is not recorded.
+        """
+        reply, waited, sent, started = StreamedReply(), 0.0, perf_counter(), False
+        try:
+            with self._counting():
+                async for chunk in self.upstream.stream(asked.body, asked.names, asked.chat.position):
+                    waited += perf_counter() - sent
+                    reply.add(chunk)
+                    started = True
+                    yield event(chunk)
+                    sent = perf_counter()
+        except UpstreamError as error:
+            if not started:
+                raise
+            yield event({"error": told(str(error), error.kind)})
+            return
+        await self._record(asked, reply.message)
+        self._count(asked, waited)
+        yield DONE
+
+    def finish(self, world: str, task: str, told: Outcome) -> Finish:
+        """End a task, and run its update in the background. What it quotes of its context is not learned as new."""
+        given = self.store.version(world, self.store.task(world, task).version).context
+        turns = tuple(Turn(without(given, turn.observation), without(given, turn.reply)) for turn in told.turns)
+        feedback, outcome = without(given, told.feedback), without(given, told.outcome)
+        finish = self.store.finish(world, task, replace(told, feedback=feedback, outcome=outcome, turns=turns))
+        self.updater.wake(world)
+        return finish
+
+    async def learned(self, world: str, finish: int, seconds: float) -> dict[str, Any]:
+        """Return the version that learned from a finish, or None if it is not written in time, and why."""
+        if not seconds:
+            return {"version": None}
+        waiting = self.updater.model.submit(self.updater.learned(world, finish))
+        try:
+            return {"version": as_json(await asyncio.wait_for(asyncio.wrap_future(waiting), seconds))}
+        except TimeoutError:
+            return {"version": None}
+        except Exception as error:
+            return {"version": None, "error": without_secrets(str(error))}
+
+    async def _record(self, asked: Asked, message: Message) -> None:
+        turn = Turn(asked.chat.observation, text_of(message))
+        await asyncio.to_thread(self.store.record, asked.task.world, asked.task.name, asked.chat.position, turn)
+
+    def _count(self, asked: Asked, waited: float) -> None:
+        self.chats["answered"] += 1
+        self.on_added(perf_counter() - asked.began - waited)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
+        except UpstreamError as error:
+            self.chats[error.kind] += 1
+            raise
+
+
+def without(context: str, text: str) -> str:
+    """Return a text without a context that it quotes."""
+    return text.replace(context, QUOTED) if len(context) >= SHORT else text
+
+
+def event(data: Any) -> bytes:
+    """Return one event of a stream."""
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+def told(message: str, kind: str) -> dict[str, Any]:
+    """Return an error as OpenAI's clients read it."""
+    return {"message": message, "type": kind, "param": None, "code": kind}

@@ -1,0 +1,151 @@
+"""HTTP routes of worlds: their versions and tasks, and how tasks ended."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict
+
+from codots.agent.gateway import Gateway
+from codots.agent.records import Outcome, Task, as_json, diff
+
+routes = APIRouter(prefix="/v1/worlds", tags=["worlds"])
+MAX_WAIT = 600.0
+"""Longest time that a request may wait for an update, in seconds."""
+
+
+def gateway_of(request: Request) -> Gateway:
+    """Return the gateway of the server."""
+    found: Gateway = request.app.state.gateway
+    return found
+
+
+Service = Annotated[Gateway, Depends(gateway_of)]
+Limit = Annotated[int, Query(ge=1, le=10_000, description="Maximum number of the newest ones.")]
+Number = Annotated[int, Path(ge=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewWorld(_Strict):
+    """A world to make."""
+
+    strategy: str | None = None
+    """How contexts are updated; by default, as the profile of the model says."""
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+
+class NewTask(_Strict):
+    """A task to start."""
+
+    description: str
+    rules: str = ""
+    name: str | None = None
+
+
+class Ended(_Strict):
+    """How a task ended."""
+
+    reward: float | None = None
+    feedback: str = ""
+    outcome: str = ""
+
+
+class Back(_Strict):
+    """The version to go back to."""
+
+    version: int
+
+
+def task_json(task: Task) -> dict[str, Any]:
+    """Return a task as JSON."""
+    return as_json(replace(task, finish=None)) | {"finish": task.finish and as_json(task.finish)}
+
+
+@routes.get("")
+def list_worlds(service: Service) -> dict[str, Any]:
+    """List the worlds."""
+    return {"worlds": list(map(as_json, service.store.worlds()))}
+
+
+@routes.put("/{world}")
+def make_world(world: str, new: NewWorld, service: Service) -> dict[str, Any]:
+    """Make a world, unless it exists."""
+    profile = service.updater.model.profile
+    profile = profile if new.strategy is None else replace(profile, update=new.strategy)
+    return as_json(service.store.create(world, profile.strategy().settings(), new.bounds))
+
+
+@routes.get("/{world}")
+def read_world(world: str, service: Service) -> dict[str, Any]:
+    """Return a world with its newest context. Calls no model."""
+    return as_json(service.store.world(world)) | {"head": as_json(service.store.head(world))}
+
+
+@routes.get("/{world}/versions")
+def list_versions(world: str, service: Service, limit: Limit = 100) -> dict[str, Any]:
+    """List the newest versions of the context, oldest first."""
+    return {"versions": list(map(as_json, service.store.history(world, limit)))}
+
+
+@routes.get("/{world}/versions/{number}")
+def read_version(world: str, number: Number, service: Service) -> dict[str, Any]:
+    """Return one version."""
+    return as_json(service.store.version(world, number))
+
+
+@routes.get("/{world}/diff")
+def compare(world: str, a: int, b: int, service: Service) -> dict[str, Any]:
+    """Compare two versions line by line."""
+    return {"diff": diff(service.store.version(world, a), service.store.version(world, b))}
+
+
+@routes.post("/{world}/rollback")
+def roll_back(world: str, back: Back, service: Service) -> dict[str, Any]:
+    """Add an earlier context as the newest version."""
+    return as_json(service.store.rollback(world, back.version))
+
+
+@routes.get("/{world}/tasks")
+def list_tasks(world: str, service: Service, limit: Limit = 100) -> dict[str, Any]:
+    """List the newest tasks, newest first."""
+    return {"tasks": list(map(task_json, service.store.tasks(world, limit)))}
+
+
+@routes.post("/{world}/tasks", status_code=201)
+def start_task(world: str, new: NewTask, service: Service) -> dict[str, Any]:
+    """Start a task; it is given the newest context."""
+    task = service.store.start(world, new.description, new.rules, new.name)
+    return task_json(task) | {"context": service.store.version(world, task.version).context}
+
+
+@routes.get("/{world}/tasks/{task}")
+def read_task(world: str, task: str, service: Service) -> dict[str, Any]:
+    """Return a task with its turns, and the version that learned from it."""
+    found, turns = service.store.task(world, task), service.store.turns(world, task)
+    learned = found.finish and service.store.learned(world, found.finish.number)
+    return task_json(found) | {"turns": list(map(asdict, turns)), "learned": learned and learned.number}
+
+
+@routes.post("/{world}/tasks/{task}/finish")
+async def finish_task(
+    world: str,
+    task: str,
+    ended: Ended,
+    service: Service,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for the update.")] = 0.0,
+) -> dict[str, Any]:
+    """End a task. The answer means that the outcome is on disk; the context is updated in the background.
+
+    `version` is the version that learned from the task, or null if it is not written yet; `error` says why the model
+    gave no answer. The update stays due then.
+    """
+    told = Outcome(ended.reward, ended.feedback, ended.outcome)
+    finish = await asyncio.to_thread(service.finish, world, task, told)
+    update = await service.learned(world, finish.number, wait)
+    return {"world": world, "task": task, "finish": finish.number, **update}

@@ -1,0 +1,59 @@
+"""Commands of a deployed agent: serve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socket import socket
+from typing import Annotated
+
+import typer
+
+from codots.cli.app import Base, app
+from codots.cli.contexts import STORE, Where
+
+Served = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model folder, run folder, LoRA adapter, org/name on the Hugging Face hub, base (the bundled model) or "
+        "openai:NAME, served at OPENAI_BASE_URL.",
+    ),
+]
+DefaultWorld = Annotated[str, typer.Option("--world", help="World of requests that name none; made if it is new.")]
+Host = Annotated[str, typer.Option(help="Address to listen at.")]
+Heat = Annotated[float | None, typer.Option(min=0, help="Sampling temperature, instead of the profile's.")]
+
+
+@app.command("serve")
+def run_serve(
+    model: Served,
+    store: Where = STORE,
+    world: DefaultWorld = "default",
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 uses any free port.")] = 8000,
+    temperature: Heat = None,
+    base: Base = None,
+) -> None:
+    """Serve a model like OpenAI's API, with a context that outlives the chats; stop with Ctrl-C."""
+    with needing("serve"):
+        from codots.agent.server import make_app
+        from codots.agent.serving import gateway, listening, serve
+
+    with listening(host, port) as at, gateway(store, model, world, temperature=temperature, base=base) as service:
+        typer.echo(f"serving {service.updater.model.name} at {address(host, at)}/v1 ; stop with Ctrl-C")
+        serve(service, make_app(service), at)
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Raise ValueError, with what to install, if a package is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(f"codots {extra} needs {error.name}: pip install 'codots[{extra}]'") from error
+
+
+def address(host: str, at: socket) -> str:
+    """Return the URL of a socket that listens."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{at.getsockname()[1]}"

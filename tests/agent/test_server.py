@@ -1,0 +1,306 @@
+"""A chat through the server is a task with a context, whatever the client, and whatever fails behind it."""
+
+import asyncio
+import json
+import re
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from codots.agent.chat import read_chat
+from codots.agent.gateway import DONE, event
+from codots.agent.server import make_app
+from codots.agent.serving import gateway, listening, run
+from codots.agent.upstream import Upstream
+from tests.agent.lives import learner, trained_life
+from tests.sampler.server import good
+
+TIMEOUT = 60
+CHAT, FINISH = "/v1/chat/completions", "/v1/worlds/default/tasks/task-1/finish"
+ASK = [{"role": "system", "content": "Open a door."}, {"role": "user", "content": "Which door?"}]
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+
+
+class Running:
+    """A server with its gateway, on a real socket."""
+
+    def __init__(self, service):
+        self.service, self.socket = service, listening("127.0.0.1", 0)
+        self.app = make_app(service)
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning"))
+        self.thread = threading.Thread(target=lambda: asyncio.run(run(self.server, self.socket, service)))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.http = httpx.Client(base_url=self.url, timeout=TIMEOUT)
+        self.openai = openai.OpenAI(api_key="none", base_url=f"{self.url}/v1", max_retries=0, timeout=TIMEOUT)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.http.close()
+        self.openai.close()
+        self.server.should_exit = True
+        self.thread.join()
+        self.socket.close()
+
+    def ask(self, messages=ASK, **options):
+        """Ask with OpenAI's client; return the answer with its headers."""
+        answer = self.openai.chat.completions.with_raw_response.create(model="m", messages=messages, **options)
+        return answer.parse(), answer.headers
+
+    def finish(self, task, world="default", **told):
+        return self.http.post(f"/v1/worlds/{world}/tasks/{task}/finish?wait={TIMEOUT}", json=told)
+
+
+@pytest.fixture
+def start(serve, tmp_path):
+    """Start a scripted upstream and a server before it."""
+    with ExitStack() as exits:
+
+        def begin(*script, tries=3, timeout=5.0):
+            upstream = serve(*script)
+            service = exits.enter_context(gateway(str(tmp_path / "agent.db"), "openai:m", "default"))
+            endpoint = replace(service.upstream.endpoint, tries=tries, timeout=timeout, pause=0.001)
+            service.upstream = Upstream(endpoint)
+            running = exits.enter_context(Running(service))
+            running.upstream = upstream
+            return running
+
+        yield begin
+
+
+def sse(*chunks, done=True):
+    """Return a stream of chunks as the answer of an upstream."""
+    body = b"".join(map(event, chunks)) + (DONE if done else b"")
+    return 200, body, {"content-type": "text/event-stream"}
+
+
+def piece(content=None, reason=None, **delta):
+    choice = {"index": 0, "delta": {"content": content, **delta}, "finish_reason": reason}
+    return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+
+def test_a_second_chat_has_the_context_that_the_first_one_taught(start):
+    running = start(learner)
+    answer, headers = running.ask()
+    assert answer.choices[0].message.content == "an answer"
+    assert (headers["x-codots-world"], headers["x-codots-task"]) == ("default", "task-0")
+    assert "You have no notes yet." in running.upstream.requests[0]["messages"][0]["content"]
+    done = running.finish("task-0", reward=0.5, feedback="The red one.").json()
+    assert (done["finish"], done["version"]["number"], done["version"]["context"]) == (1, 1, "1")
+    _, headers = running.ask()
+    assert headers["x-codots-task"] == "task-1"
+    system, user = running.upstream.requests[-1]["messages"]
+    assert (system["content"].startswith("Open a door."), system["content"].endswith("\n\n1")) == (True, True)
+    assert user == ASK[1]
+    task = running.http.get("/v1/worlds/default/tasks/task-0").json()
+    assert (task["learned"], task["rules"], task["finish"]["feedback"]) == (1, "Open a door.", "The red one.")
+    assert task["turns"] == [{"observation": "Which door?", "reply": "an answer"}]
+
+
+def test_calls_of_tools_pass_untouched_and_become_turns(start):
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    status, body = good()
+    body["choices"][0] |= {"message": called, "finish_reason": "tool_calls"}
+    running = start((status, body), good("done"))
+    named = {"world": "default", "task": "door"}
+    answer, _ = running.ask(tools=[TOOL], metadata={**named, "mine": "kept"})
+    assert answer.choices[0].message.tool_calls[0].model_dump() == CALL
+    sent = running.upstream.requests[0]
+    assert (sent["tools"], sent["metadata"]) == ([TOOL], {"mine": "kept"})
+    result = {"role": "tool", "tool_call_id": "c1", "content": "a red door"}
+    running.ask([*ASK, called, result], tools=[TOOL], extra_headers={"X-Codots-Task": "door"}, metadata=named)
+    assert running.upstream.requests[1]["messages"][1:] == [ASK[1], called, result]
+    assert "metadata" not in running.upstream.requests[1]
+    assert running.http.get("/v1/worlds/default/tasks/door").json()["turns"] == [
+        {"observation": "Which door?", "reply": 'call look({"at": 1})'},
+        {"observation": "a red door", "reply": "done"},
+    ]
+
+
+def test_a_stream_passes_chunk_by_chunk_and_is_recorded_at_its_end(start):
+    call = [{"index": 0, **CALL}]
+    chunks = [piece("an "), piece("answer"), piece(tool_calls=call), piece(reason="tool_calls")]
+    running = start(sse(*chunks))
+    stream, headers = running.ask(stream=True)
+    got = [chunk.model_dump(exclude_unset=True) for chunk in stream]
+    assert got == chunks
+    task = running.http.get(f"/v1/worlds/default/tasks/{headers['x-codots-task']}").json()
+    assert task["turns"][0]["reply"] == 'an answer\ncall look({"at": 1})'
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "status", "stream"),
+    [
+        *(((429, {"error": "slow"}, {"retry-after": "0.01"}), "rate_limit", 429, stream) for stream in (False, True)),
+        *(((500, {"error": {"message": "boom"}}), "server_error", 502, stream) for stream in (False, True)),
+        *(((200, b"<html>"), "garbage", 502, stream) for stream in (False, True)),
+        ((200, {"choices": []}), "garbage", 502, False),
+        (sse(), "garbage", 502, True),
+    ],
+)
+def test_a_failing_upstream_is_tried_again_then_reported_and_its_task_can_be_finished(
+    start, answer, kind, status, stream
+):
+    good_one = sse(piece("yes"), piece(reason="stop")) if stream else good("yes")
+    running = start(answer, answer, good_one, answer)
+    answered, _ = running.ask(stream=stream)
+    texts = [chunk.choices[0].delta.content or "" for chunk in answered] if stream else []
+    assert "yes" in (["".join(texts)] if stream else [answered.choices[0].message.content])
+    with pytest.raises(openai.APIStatusError) as error:
+        running.ask([*ASK, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "and?"}], stream=stream)
+    assert (error.value.status_code, error.value.body["type"]) == (status, kind)
+    assert f'codots_upstream_failures_total{{kind="{kind}"}} 5.0' in running.http.get("/metrics").text
+    running.upstream.script[:] = [learner]
+    assert running.finish("task-0", reward=1.0).json()["version"]["context"] == "1"
+
+
+def test_a_stream_that_is_cut_ends_with_an_error_and_its_turn_can_be_asked_again(start):
+    running = start(sse(piece("an ans"), done=False), sse(piece("an answer"), piece(reason="stop")))
+    stream, _ = running.ask(stream=True)
+    with pytest.raises(openai.APIError, match=r"ended a stream before \[DONE\]"):
+        list(stream)
+    assert running.http.get("/v1/worlds/default/tasks/task-0").json()["turns"] == []
+    list(running.ask(stream=True)[0])
+    task = running.http.get("/v1/worlds/default/tasks/task-0").json()
+    assert task["turns"] == [{"observation": "Which door?", "reply": "an answer"}]
+
+
+def test_an_upstream_that_hangs_is_reported(start):
+    over = threading.Event()
+    running = start(lambda request: over.wait(TIMEOUT) and good(), tries=2, timeout=0.2)
+    try:
+        with pytest.raises(openai.APIStatusError) as error:
+            running.ask()
+    finally:
+        over.set()
+    assert (error.value.status_code, error.value.body["type"]) == (504, "timeout")
+
+
+def test_a_refusal_of_the_upstream_passes_as_it_is(start):
+    said = {"error": {"message": "no such model", "type": "invalid_request_error", "code": "model_not_found"}}
+    running = start((404, said))
+    with pytest.raises(openai.NotFoundError) as error:
+        running.ask()
+    assert (error.value.body, len(running.upstream.requests)) == (said["error"], 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "method", "path", "body"),
+    [
+        (404, "unknown world 'defalt'.*nearest is 'default'", "GET", "/v1/worlds/defalt", None),
+        (404, "unknown world 'mine'", "POST", CHAT, {"messages": ASK, "metadata": {"world": "mine"}}),
+        (404, "unknown task of default 'task-9'", "POST", FINISH.replace("task-1", "task-9"), {"reward": 1}),
+        (404, "unknown task 'task-9'", "POST", CHAT, {"messages": ASK, "metadata": {"task": "task-9"}}),
+        (404, "has no version 7", "POST", "/v1/worlds/default/rollback", {"version": 7}),
+        (404, "Not Found", "GET", "/v1/nothing", None),
+        (405, "Method Not Allowed", "GET", CHAT, None),
+        (409, "'done' of default is finished", "POST", FINISH.replace("task-1", "done"), {"reward": 1}),
+        (409, "'done' of default is finished", "POST", CHAT, {"messages": ASK, "metadata": {"task": "done"}}),
+        (409, "'done' of default exists", "POST", "/v1/worlds/default/tasks", {"description": "x", "name": "done"}),
+        (400, "reward is nan", "POST", FINISH, b'{"reward": NaN}'),
+        (400, "reward is 7.0; expected a number from 0 to 1", "POST", FINISH, {"reward": 7}),
+        (400, "reward: Input should be a valid number", "POST", FINISH, {"reward": "good"}),
+        (400, "feedbak: Extra inputs", "POST", FINISH, {"feedbak": "x"}),
+        (400, "feedback has 10,000,000", "POST", FINISH, {"feedback": "x" * 10_000_000}),
+        (400, "JSON decode error", "POST", FINISH, b'{"reward": '),
+        (400, "the body is not JSON", "POST", CHAT, b'{"messages": '),
+        (400, "the body is no JSON object", "POST", CHAT, b"[]"),
+        (400, "expected a list of messages", "POST", CHAT, {"messages": "hi"}),
+        (400, "expected a message of the user", "POST", CHAT, {"messages": ASK[:1]}),
+        (400, "not in the form of chat", "POST", CHAT, {"messages": [{"role": "user", "content": 5}]}),
+        (400, "metadata: expected an object", "POST", CHAT, {"messages": ASK, "metadata": 5}),
+        (400, "the world 'a b'", "PUT", "/v1/worlds/a b", {}),
+        (400, "unknown update of the context 'wipe'", "PUT", "/v1/worlds/new", {"strategy": "wipe"}),
+        (413, "more than", "POST", CHAT, {"messages": [{"role": "user", "content": "x" * 34_000_000}]}),
+    ],
+)
+def test_bad_input_is_a_clear_4xx_and_loses_nothing(start, status, line, method, path, body):
+    running = start(learner)
+    for name in ("done", None):
+        assert running.http.post("/v1/worlds/default/tasks", json={"description": "x", "name": name}).status_code == 201
+    assert running.finish("done", reward=1.0).status_code == 200
+    store = running.service.store
+    before = store.worlds(), store.tasks("default"), store.history("default")
+    content = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = running.http.request(method, path, content=content, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
+    assert re.search(line, answer.json()["error"]["message"])
+    assert (store.worlds(), store.tasks("default"), store.history("default")) == before
+
+
+def test_worlds_are_made_read_compared_and_rolled_back(start):
+    running = start(learner)
+    http = running.http
+    made = http.put("/v1/worlds/repo", json={"strategy": "delta", "bounds": [-1, 1]}).json()
+    assert (made["strategy"]["strategy"], made["low"]) == ("delta", -1)
+    assert [w["name"] for w in http.get("/v1/worlds").json()["worlds"]] == ["default", "repo"]
+    for _ in range(2):
+        task = http.post("/v1/worlds/default/tasks", json={"description": "Which door?"}).json()
+        running.finish(task["name"], reward=1.0)
+    assert http.get("/v1/worlds/default").json()["head"]["context"] == "2"
+    assert http.get("/v1/worlds/default/diff?a=1&b=2").json()["diff"].endswith("-1\n+2")
+    assert http.post("/v1/worlds/default/rollback", json={"version": 1}).json()["number"] == 3
+    versions = http.get("/v1/worlds/default/versions?limit=2").json()["versions"]
+    assert [(v["number"], v["cause"]) for v in versions] == [(2, "task"), (3, "rollback")]
+    assert http.get("/v1/worlds/default/versions/1").json()["context"] == "1"
+    assert len(http.get("/v1/worlds/default/tasks").json()["tasks"]) == 2
+
+
+def test_health_readiness_metrics_and_the_schema_are_served(start):
+    running = start(learner)
+    running.ask()
+    running.finish("task-0", reward=1.0)
+    assert running.http.get("/health").json() == {"status": "ok"}
+    assert running.http.get("/ready").status_code == 200
+    metrics = running.http.get("/metrics").text
+    for name in ('chats_total{outcome="answered"}', 'updates_total{outcome="accepted"}', "added_seconds_count"):
+        assert f"codots_{name} 1.0" in metrics
+    assert "codots_worlds_due 0.0" in metrics
+    paths = running.http.get("/openapi.json").json()["paths"]
+    assert {CHAT, "/v1/worlds/{world}/tasks/{task}/finish", "/ready"} <= set(paths)
+    running.app.state.draining = True
+    assert running.http.get("/ready").status_code == 503
+
+
+def test_a_pack_through_http_gives_the_rewards_and_contexts_of_training(tmp_path):
+    pack, life = trained_life()
+    with gateway(str(tmp_path / "agent.db"), "base", "lake") as service, Running(service) as running:
+        assert [model.id for model in running.openai.models.list()] == ["base"]
+        rewards = [play(running, own, service.style) for own in pack.tasks]
+        contexts = [version.context for version in service.store.history("lake")]
+        with pytest.raises(openai.BadRequestError, match="tools: a model folder does not take it"):
+            running.openai.chat.completions.create(model="base", messages=ASK, tools=[TOOL])
+        chunks = running.openai.chat.completions.create(model="base", messages=ASK, stream=True)
+        assert [chunk.choices[0].finish_reason in ("stop", "length") for chunk in chunks] == [True]
+    assert rewards == [solve.reward for solve in life.of("solve")]
+    assert contexts[:-1] == list(life.contexts)
+
+
+def play(running, own, style):
+    """Play a task of a domain with OpenAI's client, and return its reward."""
+    env, name = own.env(style=style), f"own-{own.position}"
+    rules = {"role": "system", "content": own.domain.rules_text(own, style)}
+    messages = [rules, {"role": "user", "content": env.observe()}]
+    while True:
+        answer = running.openai.chat.completions.create(model="base", messages=messages, metadata={"task": name})
+        text = answer.choices[0].message.content
+        step = env.step(text)
+        if step.done:
+            told = {"reward": step.reward, "feedback": step.feedback, "outcome": step.observation}
+            assert running.finish(name, "lake", **told).json()["version"]
+            return step.reward
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": step.observation}]
+
+
+def test_parts_of_a_message_become_text():
+    parts = [{"type": "text", "text": "What is"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    chat = read_chat([{"role": "developer", "content": "See."}, {"role": "user", "content": parts}])
+    assert (chat.rules, chat.description, chat.position) == ("See.", "What is\n[image_url]", 0)

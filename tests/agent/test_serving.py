@@ -1,0 +1,106 @@
+"""A server that is stopped finishes what it has begun, and one that is killed loses and repeats nothing."""
+
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+
+from codots.agent.serving import listening
+from codots.agent.store import Store
+from tests.agent.lives import learner
+
+TIMEOUT = 60
+MESSAGES = [{"role": "user", "content": "Which door?"}]
+
+
+@contextmanager
+def serving(folder):
+    """Run `codots serve` in a folder; yield the process and its URL."""
+    command = [sys.executable, "-m", "codots", "serve", "openai:m", "--store", "agent.db", "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server, server.stdout.readline().split(" at ")[-1].split("/v1")[0]
+        finally:
+            server.kill()
+
+
+def client_of(url):
+    return httpx.Client(base_url=url, timeout=TIMEOUT)
+
+
+def test_a_stopped_server_answers_what_it_was_asked_and_learns_what_it_was_told(serve, tmp_path):
+    asked, over = threading.Event(), threading.Event()
+
+    def slow(request):
+        if "rewrite them" not in request["messages"][0]["content"]:
+            asked.set()
+            over.wait(TIMEOUT)
+        return learner(request)
+
+    serve(slow)
+    with serving(tmp_path) as (server, url), ThreadPoolExecutor() as pool, client_of(url) as http:
+        assert http.get("/ready").status_code == 200
+        answer = pool.submit(http.post, "/v1/chat/completions", json={"model": "m", "messages": MESSAGES})
+        assert asked.wait(TIMEOUT)
+        task = http.post("/v1/worlds/default/tasks", json={"description": "Which door?"}).json()["name"]
+        assert http.post(f"/v1/worlds/default/tasks/{task}/finish", json={"reward": 1}).status_code == 200
+        server.send_signal(signal.SIGTERM)
+        over.set()
+        assert answer.result(TIMEOUT).json()["choices"][0]["message"]["content"] == "an answer"
+        assert server.wait(TIMEOUT) == 0
+    with Store(tmp_path / "agent.db") as store:
+        assert (store.head("default").context, len(store.turns("default", "task-0"))) == ("1", 1)
+
+
+def test_a_killed_server_has_every_acknowledged_finish_and_learns_once_from_each(serve, tmp_path):
+    serve(learner)
+    acknowledged, enough = [], threading.Event()
+
+    def client(url, life, number):
+        with client_of(url) as http:
+            for i in range(1000):
+                name = f"client-{life}-{number}-{i}"
+                body = {"model": "m", "messages": MESSAGES, "metadata": {"task": name}}
+                try:
+                    http.post("/v1/chat/completions", json=body).raise_for_status()
+                    http.post(f"/v1/worlds/default/tasks/{name}/finish", json={"reward": 1}).raise_for_status()
+                except httpx.HTTPError:
+                    return
+                acknowledged.append(name)
+                if len(acknowledged) % 20 == 0:
+                    enough.set()
+
+    for life in range(2):
+        enough.clear()
+        with serving(tmp_path) as (server, url), ThreadPoolExecutor(4) as pool:
+            clients = [pool.submit(client, url, life, number) for number in range(4)]
+            assert enough.wait(TIMEOUT)
+            server.send_signal(signal.SIGKILL)
+            for one in clients:
+                one.result(TIMEOUT)
+    with serving(tmp_path) as (server, url), client_of(url) as http:
+        last = http.post("/v1/worlds/default/tasks", json={"description": "The last."}).json()["name"]
+        told = {"json": {"reward": 1}, "params": {"wait": TIMEOUT}}
+        assert http.post(f"/v1/worlds/default/tasks/{last}/finish", **told).json()["version"]
+    with Store(tmp_path / "agent.db") as store:
+        finished = {task.name for task in store.tasks("default", 10**6) if task.finish}
+        versions = store.history("default")
+        assert set(acknowledged) <= finished
+        assert sorted(v.source for v in versions[1:]) == sorted(finished)
+        assert [(v.number, v.context) for v in versions[1:]] == [(i, str(i)) for i in range(1, len(finished) + 1)]
+
+
+def test_a_server_that_cannot_start_says_why(codots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert codots("serve", "nowhere").err.startswith("codots: no model at 'nowhere'")
+    missing = codots("serve", "base", "--store", "nowhere/agent.db")
+    assert (missing.code, missing.err) == (2, "codots: cannot write nowhere/agent.db: there is no folder nowhere\n")
+    with listening("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        ended = codots("serve", "base", "--port", port)
+    assert (ended.code, list(tmp_path.iterdir())) == (2, [])
+    assert ended.err.startswith(f"codots: cannot listen at 127.0.0.1:{port}: Address already in use; give --port")
