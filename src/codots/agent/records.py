@@ -116,7 +116,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is told of a task that ends."""
+    """How a task ends, as it is reported."""
 
     reward: float | None = None
     feedback: str = ""

@@ -214,7 +214,7 @@ class Store(Database):
             if (found := c.execute(next).one_or_none()) is None:
                 return None
             task, said = rows.as_task(world, found), rows.read_turns(c, found.id)
-        said = said or (Turn(task.description, ""),)  # nobody has told what was said
+        said = said or (Turn(task.description, ""),)  # no turn was recorded
         assert task.finish is not None
         reward = task.finish.reward if task.finish.revealed else None
         return head, task, Trajectory(task.rules, said, task.finish.outcome, reward, task.finish.feedback)

@@ -22,7 +22,7 @@ from codots.sampler.refusals import words
 MAX_PAUSE = 30.0
 """Maximum pause between two tries, in seconds."""
 MAX_MESSAGE = 300
-"""Maximum length of what is told of an error, in characters."""
+"""Maximum length of a reported error, in characters."""
 Body = dict[str, Any]
 T = TypeVar("T")
 

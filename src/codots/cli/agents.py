@@ -1,4 +1,4 @@
-"""Commands of a deployed agent: serve."""
+"""Commands of a deployed agent: serve, mcp."""
 
 from __future__ import annotations
 
@@ -43,6 +43,31 @@ def run_serve(
     with listening(host, port) as at, gateway(store, model, world, temperature=temperature, base=base) as service:
         typer.echo(f"serving {service.updater.model.name} at {address(host, at)}/v1 ; stop with Ctrl-C")
         serve(service, make_app(service), at)
+
+
+@app.command("mcp")
+def run_mcp(
+    model: Served,
+    store: Where = STORE,
+    world: DefaultWorld = "default",
+    http: Annotated[bool, typer.Option("--http", help="Serve over HTTP instead of stdin and stdout.")] = False,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --http; 0 uses any free port.")] = 8001,
+    temperature: Heat = None,
+    base: Base = None,
+) -> None:
+    """Serve contexts as tools of the Model Context Protocol; MODEL only rewrites them after each task."""
+    with needing("mcp"):
+        from codots.agent.serving import gateway, listening, serve
+        from codots.agent.tools import make_server, serve_stdio
+
+    options = {"temperature": temperature, "base": base}
+    if not http:
+        with gateway(store, model, world, **options) as service:
+            return serve_stdio(service)
+    with listening(host, port) as at, gateway(store, model, world, **options) as service:
+        typer.echo(f"serving {service.updater.model.name} at {address(host, at)}/mcp ; stop with Ctrl-C")
+        serve(service, make_server(service).streamable_http_app(host=host), at)
 
 
 @contextmanager

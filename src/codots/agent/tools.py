@@ -1,0 +1,115 @@
+"""Tools of the Model Context Protocol, for agents whose own model solves the tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+
+from codots import __version__
+from codots.agent.gateway import Gateway
+from codots.agent.records import Outcome
+from codots.agent.serving import drain
+from codots.context.rewrite import Turn
+
+T = TypeVar("T")
+MAX_WAIT = 600.0
+"""Longest time that a call may wait for an update, in seconds."""
+INSTRUCTIONS = (
+    "Notes of a world that get better with every task. Call start_task before you work on a task, and follow the notes "
+    "that it returns. Call finish_task when you know how the task went: the notes are then rewritten for the next task."
+)
+
+
+class Tools:
+    """The tools of one gateway. A world that is not named is that of the gateway."""
+
+    def __init__(self, service: Gateway) -> None:
+        self.service, self.store = service, service.store
+
+    async def list_worlds(self) -> dict[str, Any]:
+        """List the worlds that have notes, with the number of tasks and the newest version of the notes."""
+        worlds = await _run(self.store.worlds)
+        heads = await _run(lambda: [self.store.head(world.name) for world in worlds])
+        rows = zip(worlds, heads, strict=True)
+        return {"worlds": [{"name": w.name, "tasks": w.tasks, "version": head.number} for w, head in rows]}
+
+    async def read_context(self, world: str | None = None) -> dict[str, Any]:
+        """Read the newest notes of a world."""
+        head = await _run(lambda: self.store.head(world or self.service.world))
+        return {"world": world or self.service.world, "version": head.number, "context": head.context}
+
+    async def start_task(self, description: str, world: str | None = None, rules: str = "") -> dict[str, Any]:
+        """Start a task in a world, and return its name and the notes to work with.
+
+        `description` is the task as it was given to you, `rules` what holds for every task of this kind.
+        """
+        at = world or self.service.world
+        task = await _run(lambda: self.store.start(at, description, rules))
+        version = await _run(lambda: self.store.version(at, task.version))
+        return {"world": at, "task": task.name, "version": task.version, "context": version.context}
+
+    async def finish_task(
+        self,
+        task: str,
+        reward: float | None = None,
+        feedback: str = "",
+        summary: str = "",
+        turns: list[Turn] | None = None,
+        outcome: str = "",
+        world: str | None = None,
+        wait: float = 0.0,
+    ) -> dict[str, Any]:
+        """Say how a task ended; the notes are then rewritten in the background.
+
+        `reward` is between 0 and 1 in most worlds, and `feedback` what you were told. `summary` says what you did and
+        saw; or give `turns`, what you observed and replied, and `outcome`, what came of the last reply. The answer
+        means that all this is on disk. With `wait`, it comes with the new notes, or after that many seconds.
+        """
+        at, said = world or self.service.world, tuple(turns or ())
+        finish = await _run(lambda: self._finish(at, task, summary, Outcome(reward, feedback, outcome, turns=said)))
+        update = await self.service.learned(at, finish, min(wait, MAX_WAIT))
+        return {"world": at, "task": task, "finish": finish, **update}
+
+    def _finish(self, world: str, name: str, summary: str, told: Outcome) -> int:
+        if summary:
+            told = replace(told, turns=(*told.turns, Turn(self.store.task(world, name).description, summary)))
+        return self.service.finish(world, name, told).number
+
+
+async def _run(call: Callable[[], T]) -> T:
+    with _explained():
+        return await asyncio.to_thread(call)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise what a client has done wrong as an error that it may read."""
+    try:
+        yield
+    except ValueError as error:
+        raise ToolError(str(error)) from None
+
+
+def make_server(service: Gateway) -> MCPServer[Any]:
+    """Return a server with the tools of a gateway."""
+    server: MCPServer[Any] = MCPServer("codots", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
+    tools = Tools(service)
+    for tool in (tools.list_worlds, tools.read_context, tools.start_task, tools.finish_task):
+        server.add_tool(tool)
+    return server
+
+
+def serve_stdio(service: Gateway) -> None:
+    """Serve the tools over stdin and stdout until stdin ends, and then finish the running updates."""
+
+    async def work() -> None:
+        await make_server(service).run_stdio_async()
+        await drain(service)
+
+    asyncio.run(work())
