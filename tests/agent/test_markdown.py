@@ -28,6 +28,14 @@ def test_an_export_read_into_a_new_store_gives_the_same_contexts(store, tmp_path
         assert [w.strategy for w in new.worlds()] == [w.strategy for w in store.worlds()]
 
 
+def test_an_export_keeps_the_bounds_of_rewards(tmp_path):
+    with Store(tmp_path / "agent.db") as store, Store(tmp_path / "new.db") as new:
+        store.create("game", Rewrite().settings(), (-1, 10))
+        export_worlds(store, tmp_path / "out")
+        import_pages(new, read_pages(tmp_path / "out"))
+        assert (new.world("game").low, new.world("game").high) == (-1, 10)
+
+
 def test_an_edited_file_becomes_the_newest_version_and_others_stay(store, tmp_path):
     for _ in range(2):  # an export replaces the files of an earlier one
         export_worlds(store, tmp_path / "out")

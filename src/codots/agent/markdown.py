@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,6 +25,7 @@ class Page:
     path: Path
     world: str
     strategy: Rewrite
+    bounds: tuple[float, float]
     context: str
 
 
@@ -37,8 +39,8 @@ def export_worlds(store: Store, folder: Path) -> list[Path]:
 
 
 def _as_text(world: World, version: Version) -> str:
-    head = {"world": world.name, "version": version.number, "written": when(version.created), "model": version.model}
-    head["strategy"] = world.strategy
+    head: dict[str, Any] = {"world": world.name, "version": version.number, "written": when(version.created)}
+    head |= {"model": version.model, "strategy": world.strategy, "bounds": [world.low, world.high]}
     return f"{RULE}{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}{RULE}{version.context}\n"
 
 
@@ -55,12 +57,13 @@ def _read(path: Path) -> Page:
         start, head, text = path.read_text(encoding="utf-8").split(RULE, 2)
         values = yaml.safe_load(head)
         world, strategy = values["world"], strategy_of(values["strategy"])
+        low, high = map(float, values.get("bounds", (0, 1)))
         if start or not isinstance(strategy, Rewrite):
             raise ValueError
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(f"{path} is not of an export; expected ---, world and strategy, ---, the context") from None
     check_name(world, "world")
-    return Page(path, world, strategy, text.strip())
+    return Page(path, world, strategy, (low, high), text.strip())
 
 
 def import_pages(store: Store, pages: list[Page]) -> list[tuple[str, Version | None]]:
@@ -85,7 +88,7 @@ def _check(page: Page, own: Rewrite) -> None:
 
 
 def _put(store: Store, page: Page) -> Version | None:
-    store.create(page.world, page.strategy.settings())
+    store.create(page.world, page.strategy.settings(), page.bounds)
     if store.head(page.world).context == page.context:
         return None
     return store.put(page.world, page.context, "import", page.path.name)
