@@ -28,6 +28,9 @@ def test_worlds_and_versions_are_listed_and_those_of_an_older_model_marked(home,
     assert "repo" in codots("context", "list").out
     versions = codots("context", "list", "repo").out
     assert ("old@1 (older)" in versions, "new@2 (older)" in versions) == (True, False)
+    codots("context", "rollback", "repo", "1")
+    versions = codots("context", "list", "repo").out
+    assert (versions.count("old@1 (older)"), versions.count("new@2 (older)")) == (2, 0)
 
 
 def test_a_context_is_shown_compared_and_rolled_back(home, codots):

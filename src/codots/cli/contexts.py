@@ -161,14 +161,14 @@ def _worlds_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _versions_table(rows: list[dict[str, Any]]) -> Table:
-    """Return the table of versions. A version that another model than the newest one's wrote is marked."""
+    """Return the table of versions. A version is marked if another model wrote it than that of the last update."""
     from rich.markup import escape
     from rich.table import Table
 
-    written = [row["model"] for row in rows if row["model"]]
+    newest = next((row["model"] for row in reversed(rows) if row["cause"] == "task"), "")
     table = Table("version", "cause", "from", "characters", "tokens", "model", "rejected", "written")
     for row in rows:
-        older = " (older)" if row["model"] and row["model"] != written[-1] else ""
+        older = " (older)" if row["model"] and newest not in ("", row["model"]) else ""
         size = (len(row["context"]), "" if row["tokens"] is None else row["tokens"])
         texts = (row["cause"], row["source"], *map(str, size), row["model"] + older, row["failure"], row["created"])
         table.add_row(str(row["number"]), *map(escape, texts))
