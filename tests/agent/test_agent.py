@@ -11,6 +11,7 @@ import pytest
 
 from codots.agent.agent import Agent
 from codots.agent.store import Store
+from codots.context.rewrite import Turn
 from codots.rollout.records import episode_of
 from codots.sampler.openai import RefusedError
 from tests.agent.lives import learner, trained_life
@@ -78,6 +79,7 @@ def test_an_update_reads_what_was_said_with_reward_and_feedback(agent):
 def test_a_task_can_be_finished_later_by_its_name(agent):
     with agent.task("Which door?", name="door") as task:
         task.record("The red one.")
+    assert agent._store.turns("repo", "door") == (Turn("Which door?", "The red one."),)
     assert agent.finish("door", 1.0, "It was.").wait(TIMEOUT).number == 1
     with pytest.raises(ValueError, match="'door' of repo is finished"):
         agent.finish("door", 1.0)

@@ -64,7 +64,6 @@ class AgentTask:
         self.played: Played | None = None
         """The environment, for a task of a domain."""
         self._last: Step | None = None
-        self._turns: list[Turn] = []
         self._exact = True
         self._ids: list[int] = []
         self._session: Session | None = None
@@ -121,9 +120,8 @@ class AgentTask:
             outcome, hides = last.observation, self.played is not None and not self.played.domain.reveals_reward
         elif steps.due == "observe":
             steps.observe(Step(outcome, reward or 0.0, True, feedback, "finished"))
-        exact = self._exact and steps.done
-        episode = asdict(steps.finish()) if exact else None
-        return Outcome(reward, feedback, outcome, not hides, tuple(self._turns), episode)
+        episode = asdict(steps.finish()) if self._exact and steps.done else None
+        return Outcome(reward, feedback, outcome, not hides, episode=episode)
 
     def _observe(self, observation: str | None) -> None:
         if self._steps.due == "observe":
@@ -156,7 +154,9 @@ class AgentTask:
         return within(domain.step_timeout, f"a step of {domain.id}", act) if domain.blocking else act()
 
     def _said(self, text: str) -> None:
-        self._turns.append(Turn(self.messages[-1]["content"], text))
+        """Keep a turn: what was said is stored at once, so that a later process can finish the task."""
+        turn = Turn(self.messages[-1]["content"], text)
+        self._store.record(self._stored.world, self.name, len(self.messages) // 2 - 1, turn)
         self.messages.append({"role": "assistant", "content": text})
 
     def _user(self, text: str) -> None:
