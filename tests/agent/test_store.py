@@ -13,9 +13,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from codots.agent import retention
+from codots.agent import retention, rows
+from codots.agent.database import SETTINGS
 from codots.agent.records import MAX_TEXT, ConflictError, Outcome, StaleError, UnknownError, diff
-from codots.agent.schema import SCHEMA, metadata
+from codots.agent.schema import SCHEMA, metadata, tasks
 from codots.agent.sql import sa
 from codots.agent.store import Store
 from codots.context.rewrite import Trajectory, Turn
@@ -55,6 +56,51 @@ def test_a_finished_task_is_learned_from_once_and_in_order(store):
     assert (store.due("repo"), store.worlds_due()) == (None, [])
     assert chain(store) == [(0, None, 0), (1, 0, 1), (2, 1, 2)]
     assert store.head("repo").context == "2 tasks"
+
+
+def test_a_chat_without_a_name_and_named_tasks_of_the_same_prompt_stay_apart(store):
+    named = store.join("repo", "2 + 2?", "Add.", "issue-1", "key").task
+    chat = store.join("repo", "2 + 2?", "Add.", None, "key").task
+    assert chat.name != named.name
+    store.join("repo", "2 + 2?", "Add.", "issue-2", "key")
+    store.finish("repo", "issue-2", Outcome(1.0))
+    assert store.join("repo", "2 + 2?", "Add.", None, "key").task == chat
+    assert store.join("repo", "2 + 2?", "Add.", "issue-1", "key").task == named
+
+
+def test_the_task_of_a_chat_is_found_by_an_index(tmp_path):
+    with Store(tmp_path / "agent.db") as store, store.read() as c:
+        of_key = rows.TASKS.where(tasks.c.world_id == 1, tasks.c.key == "key").order_by(tasks.c.number.desc())
+        text = str(of_key.limit(1).compile(c, compile_kwargs={"literal_binds": True}))
+        plan = " ".join(str(row) for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
+    assert "task_key (world_id=? AND key=?)" in plan
+
+
+def test_a_nul_in_a_text_is_replaced(store):
+    task = store.start("repo", "a\0b", "")
+    store.record("repo", task.name, 0, Turn("\0", "x\0"))
+    store.finish("repo", task.name, Outcome(1.0, "bad\0byte"))
+    head, found, trajectory = store.due("repo")
+    assert (found.description, trajectory.turns, trajectory.feedback) == (
+        "a\ufffdb",
+        (Turn("\ufffd", "x\ufffd"),),
+        "bad\ufffdbyte",
+    )
+    store.append("repo", head, "a\0", "task", task.name)
+    assert store.head("repo").context == "a\ufffd"
+
+
+def test_forget_says_when_another_process_keeps_the_log(tmp_path, monkeypatch):
+    monkeypatch.setattr("codots.agent.database.SETTINGS", (*SETTINGS[:-1], "busy_timeout=100"))
+    with Store(tmp_path / "agent.db") as store, Store(tmp_path / "agent.db") as other:
+        store.create("repo", REWRITE)
+        with other.read() as c:
+            c.execute(sa.select(tasks)).all()
+            store.create("more", REWRITE)
+            with pytest.raises(ValueError, match=r"another process reads .*agent\.db, whose log may keep deleted text"):
+                retention.forget(store, "repo")
+        retention.forget(store, "repo")
+        assert [world.name for world in store.worlds()] == ["more"]
 
 
 def test_a_hidden_reward_is_stored_but_not_shown_to_the_update(store):

@@ -68,7 +68,8 @@ class Database:
             url = sa.make_url(self.where)
             if url.get_backend_name() != "postgresql":
                 raise ValueError(f"the store {self._safe} is no PostgreSQL; expected a file or postgresql://...")
-            return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_size=32, max_overflow=32)
+            url = url.set(drivername="postgresql+psycopg")
+            return sa.create_engine(url, pool_size=32, max_overflow=32, pool_pre_ping=True)
         except sa.exc.ArgumentError:
             raise ValueError("the URL of the store cannot be read; expected postgresql://user@host/database") from None
         except ModuleNotFoundError as error:
@@ -97,10 +98,15 @@ class Database:
         self.close()
 
     def flush(self) -> None:
-        """Empty the write-ahead log of SQLite, which may hold what was deleted."""
+        """Empty the write-ahead log of SQLite, which may hold what was deleted.
+
+        Raises ValueError if another process reads it.
+        """
         if self.file:
             with self._engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            if busy:
+                raise ValueError(f"another process reads {self.file}, whose log may keep deleted text; try again later")
 
     def backup(self, out: Path) -> None:
         """Write a consistent copy of the file, while others read and write. Raises ValueError if `out` exists."""

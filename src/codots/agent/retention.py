@@ -34,7 +34,11 @@ def prune(store: Store, world: str, keep: int) -> tuple[int, int]:
 
 
 def forget(store: Store, world: str) -> None:
-    """Delete a world with all that is known of it. In SQLite, its bytes are overwritten."""
+    """Delete a world with all that is known of it. In SQLite, its bytes are overwritten.
+
+    Raises ValueError if another process reads the log of SQLite, which may still hold them; to forget again clears it.
+    """
+    store.flush()
     with store.write() as c:
         id = rows.known_world(c, world, lock=True).id
         _delete_said(c, sa.select(tasks.c.id).where(tasks.c.world_id == id))

@@ -9,12 +9,23 @@ SCHEMA = "0001"
 metadata = sa.MetaData()
 
 
+class Text(sa.TypeDecorator[str]):
+    """Text without NUL characters, which PostgreSQL cannot store."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """Return the value with a replacement character for each NUL."""
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def _world() -> sa.Column[int]:
     return sa.Column("world_id", sa.Integer, sa.ForeignKey("worlds.id"), nullable=False)
 
 
 def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False)
+    return sa.Column(name, Text, nullable=False)
 
 
 def _number(name: str) -> sa.Column[int]:
@@ -69,7 +80,7 @@ tasks = sa.Table(
     _time(),
     sa.UniqueConstraint("world_id", "number", name="task_number"),
     sa.UniqueConstraint("world_id", "name", name="task_name"),
-    sa.Index("task_key", "world_id", "key"),
+    sa.Index("task_key", "world_id", "key", "number"),
 )
 turns = sa.Table(
     "turns",

@@ -163,7 +163,7 @@ class Store(Database):
         with self.write() as c:
             row = rows.known_world(c, world, lock=True)
             if (found := _joined(c, row, name, key)) is None:
-                rows.start_task(c, row, name, key, rules, description)
+                rows.start_task(c, row, name, key if name is None else None, rules, description)
                 found = _joined(c, row, name, key)
         assert found is not None
         return found
@@ -183,7 +183,8 @@ class Store(Database):
     def record(self, world: str, name: str, position: int, turn: Turn) -> None:
         """Record a turn of an open task. It replaces what was recorded of the task from this position on."""
         with self.write() as c:
-            rows.add_turns(c, rows.open_task(c, rows.known_world(c, world), name).id, position, [turn])
+            row = rows.known_world(c, world, lock=True)  # so that no finish comes between the check and the turn
+            rows.add_turns(c, rows.open_task(c, row, name).id, position, [turn])
 
     def turns(self, world: str, name: str) -> tuple[Turn, ...]:
         """Return the recorded turns of a task."""

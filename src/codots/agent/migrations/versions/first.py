@@ -46,7 +46,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("world_id", "number", name="task_number"),
         sa.UniqueConstraint("world_id", "name", name="task_name"),
     )
-    op.create_index("task_key", "tasks", ["world_id", "key"])
+    op.create_index("task_key", "tasks", ["world_id", "key", "number"])
     op.create_table(
         "turns",
         sa.Column("id", sa.Integer, primary_key=True),
