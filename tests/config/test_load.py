@@ -334,6 +334,14 @@ def test_an_engine_is_a_name_or_a_section(recipe):
     assert recipe("engine: local", ["engine.delay=2"]).engine.delay == 2
     assert recipe("engine: {delay: 3}", ["engine=local"]).engine.delay == 0
     assert TrainConfig(engine="local") == TrainConfig()
+    ray = recipe("engine: ray", ["engine.samplers=4"])
+    assert (ray.engine.kind, ray.engine.samplers) == ("ray", 4)
+    assert TrainConfig.model_validate(ray.to_dict()) == ray
+
+
+def test_a_local_run_stores_no_keys_of_ray(recipe):
+    """Otherwise runs of earlier versions could not be resumed."""
+    assert recipe("").to_dict()["engine"] == {"kind": "local", "delay": 0}
 
 
 @pytest.mark.parametrize(
@@ -375,11 +383,18 @@ def test_an_engine_is_a_name_or_a_section(recipe):
         (
             "engine: locall",
             [],
-            "unknown choice of engine.kind 'locall'; expected one of .*local; the nearest is 'local'",
+            "unknown choice of engine.kind 'locall'; expected one of .*local, ray; the nearest is 'local'",
         ),
         ("engine: {delay: -1}", [], "engine.delay: .*greater than or equal to 0, got -1"),
         ("engine: {dely: 1}", [], "unknown key 'engine.dely'; .*nearest is 'engine.delay'"),
         ("engine: 3", [], "engine: .*got 3"),
+        ("engine: ray", ["engine.samplers=0"], "engine.samplers: .*greater than or equal to 1, got 0"),
+        (
+            "engine: {samplers: 4}",
+            [],
+            "engine: samplers=4 needs kind=ray; .* are set by workers",
+        ),
+        ("engine: {kind: ray, learners: 2}", [], "engine: expected learners=1, got 2: .* is not supported"),
         ("steps: 3", ["steps="], "'steps=' is not a change; expected key=value"),
     ],
 )

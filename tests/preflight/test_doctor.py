@@ -83,14 +83,3 @@ def test_a_missing_logger_must_be_changed(config, monkeypatch):
     found = finding_of(config.model_copy(update={"loggers": ["wandb"]}), "loggers")
     assert found.must
     assert "pip install 'codots[wandb]'" in found.change
-
-
-def test_a_cpu_quota_limits_the_cores(monkeypatch, tmp_path):
-    monkeypatch.undo()
-    quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(doctor, "QUOTA", quota)
-    available = doctor.cores()
-    assert available >= 1
-    for text, expected in (("max 100000", None), ("100000 100000", 1), ("50000 100000", 1)):
-        quota.write_text(text + "\n")
-        assert doctor.cores() == (expected or available)

@@ -69,11 +69,14 @@ def _best(config: RunKeys) -> str:
 
 def _dry_run(config: TrainConfig) -> None:
     from codots.core.yaml_text import write_yaml
+    from codots.engine.cluster import check_ray
     from codots.runs.checkpoint import start_folder
     from codots.runs.loggers import check_loggers
     from codots.training.setup import check_prompts, engine_plan, profile_of
 
     check_loggers(config.loggers)
+    if config.engine.kind == "ray":
+        check_ray()
     folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
     engine_plan(config, folder, profile)  # raises if the reference model is missing

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from codots.algorithm.credit import choose
 from codots.core.deadline import MAX_TIMEOUT, STAGE_TIMEOUT
@@ -94,10 +94,14 @@ def preset_exists(domain: str, preset: str) -> None:
 class EngineConfig(Section):
     """Engine that rolls out lives and computes gradients."""
 
-    kind: Literal["local"] = "local"
-    """Kind of the engine: `local` uses processes on this machine."""
+    kind: Literal["local", "ray"] = "local"
+    """Kind of the engine: `local` uses processes on this machine, `ray` uses actors on a Ray cluster."""
     delay: int = Field(default=0, ge=0, le=1000)
     """Number of steps by which rollouts run ahead of training. With 0, all rollouts use the newest weights."""
+    samplers: int = Field(default=1, ge=1, le=MAX_COUNT)
+    """Number of actors that roll out, of kind `ray`. Results are equal only for equal `samplers`."""
+    learners: int = Field(default=1, ge=1)
+    """Number of actors that train, of kind `ray`. Only 1 is supported."""
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +109,19 @@ class EngineConfig(Section):
         if not isinstance(given, str | dict | cls):
             raise ValueError(f"expected local, or a section such as {{kind: local, delay: 0}}, got {given!r}")
         return {"kind": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _has_these_actors(self) -> Self:
+        if self.learners > 1:
+            raise ValueError(f"expected learners=1, got {self.learners}: training on several learners is not supported")
+        if self.kind == "local" and self.samplers > 1:
+            raise ValueError(f"samplers={self.samplers} needs kind=ray; the processes of kind=local are set by workers")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _own_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return values if self.kind == "ray" else {key: values[key] for key in ("kind", "delay")}
 
 
 class RunKeys(Config):
@@ -119,7 +136,8 @@ class RunKeys(Config):
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     """Loss and optimizer."""
     workers: int = Field(default=2, ge=1)
-    """Number of worker processes, one per core; a GPU always uses one. Results are equal only for equal `workers`."""
+    """Number of worker processes of the engine `local`, one per core; a GPU always uses one. Results are equal only for
+    equal `workers`."""
     device: str = "auto"
     """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
     dtype: Dtype = "auto"

@@ -1,4 +1,4 @@
-"""Signals that stop a program, and worker processes that leave them to the main process."""
+"""Cores for processes, signals that stop a program, and worker processes that leave them to the main process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, current_process, get_context, resource_tracker
+from pathlib import Path
 from typing import Any
 
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that ask a program to stop: Ctrl-C, the end of a job, and a closed terminal."""
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""File that contains the CPU quota of a Linux container."""
 UNGUARDED = 78
 """Exit code of a worker process whose import of the user's script started worker processes again."""
 GUARD = "put calls under `if __name__ == '__main__':`, because worker processes import the script; or use one worker"
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use, given its CPU affinity and the quota of its container."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share, _, period = QUOTA.read_text().partition(" ") if QUOTA.is_file() else ("max", "", "")
+    return available if share == "max" else max(1, min(available, int(share) // int(period)))
 
 
 def check_main_guard() -> None:

@@ -1,31 +1,37 @@
-"""A worker of the local engine, which rolls out and trains in one process."""
+"""A worker of an engine, which rolls out or trains, or both, in one process."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from codots.core.deadline import run_loop
-from codots.core.transcript import Sample
+from codots.core.files import writing
+from codots.core.transcript import Sample, Transcript
+from codots.engine.answers import Answer, answer, value_of
 from codots.learner.config import LearnerConfig, LoraConfig
-from codots.learner.local import LocalLearner
-from codots.learner.lora import adapt
+from codots.learner.local import LocalLearner, copy_weights, trained_weights
+from codots.learner.lora import ADAPTER, adapt, load_adapter, merged, save_adapter
 from codots.learner.score import Scorer
-from codots.model.adapter import Model
+from codots.model.adapter import CONFIG, Adapted, Model
 from codots.model.device import Place
-from codots.model.load import load_model
+from codots.model.load import identity, load_model
+from codots.model.path import path_of
 from codots.rollout.life import Job, Life, OnLife, rollouts
 from codots.rollout.profile import Profile
-from codots.sampler.base import CACHE_BYTES, Sampler
+from codots.sampler.base import CACHE_BYTES, Sampler, SamplingParams
 from codots.sampler.continuous import ContinuousSampler
 from codots.sampler.local import LocalSampler
 
+PROBE, PROBE_TOKENS = "Which weights are these?", 8
+"""Text that a sampler replies to after it has loaded weights, and the maximum length of the reply in tokens."""
 MakeSampler = Callable[[Any], Sampler]
 """Function that makes the sampler of a `Worker`. It must be picklable, because it is sent to the other processes."""
 
@@ -99,22 +105,41 @@ def as_tensor(array: Any) -> Tensor:
 class Worker:
     """One copy of the model, with its sampler and learner, in one process."""
 
-    def __init__(self, plan: Plan, shared: Shared | None = None) -> None:
+    def __init__(self, plan: Plan, shared: Shared | None = None, *, learns: bool = True) -> None:
+        """Load the model. Without a learner, `receive` loads the weights of another worker."""
         torch.set_num_threads(1)
         self.plan, self.shared = plan, shared
         self.model, self.render = load_model(plan.model, plan.place, plan.profile.thinking)
         if plan.lora:
             adapt(self.model, plan.lora)
-        if plan.learner:
-            temperature = plan.profile.temperature
-            gradient = as_tensor(shared.gradient) if shared else None
-            self.learner = LocalLearner(self.model, plan.learner, plan.total_steps, temperature, gradient)
-            if plan.reference:
-                frozen, render = load_model(plan.reference, plan.place, plan.profile.thinking)
-                if render.tokenizer.get_vocab() != self.render.tokenizer.get_vocab():
-                    raise ValueError(f"the reference {plan.reference} has a different vocabulary than {plan.model}")
-                self.reference = Scorer(frozen.requires_grad_(False), plan.learner, temperature)
+        if plan.learner and learns:
+            self._add_learner(plan, plan.learner)
         self.sampler = plan.make_sampler(self)
+
+    def _add_learner(self, plan: Plan, config: LearnerConfig) -> None:
+        temperature = plan.profile.temperature
+        gradient = as_tensor(self.shared.gradient) if self.shared else None
+        self.learner = LocalLearner(self.model, config, plan.total_steps, temperature, gradient)
+        if plan.reference:
+            frozen, render = load_model(plan.reference, plan.place, plan.profile.thinking)
+            if render.tokenizer.get_vocab() != self.render.tokenizer.get_vocab():
+                raise ValueError(f"the reference {plan.reference} has a different vocabulary than {plan.model}")
+            self.reference = Scorer(frozen.requires_grad_(False), config, temperature)
+
+    @cached_property
+    def base_identity(self) -> str:
+        """Hash of the base model of the LoRA adapter, or an empty string if there is no adapter."""
+        return identity(self.plan.model) if self.plan.lora else ""
+
+    def warnings(self) -> list[str]:
+        """Return what the user should know about the model."""
+        model, path, found = self.plan.model, path_of(self.model), []
+        if isinstance(model, Adapted) and model.adapter == model.base:
+            found.append(
+                f"{model.base} has all weights and a LoRA adapter; the adapter is merged into them, and without "
+                f"its {CONFIG} it is not"
+            )
+        return [*found, *([] if path.rows else [f"{model}: {path}"])]
 
     def rollout(self, jobs: Sequence[Job], on_life: OnLife | None = None) -> list[Life]:
         """Roll out jobs concurrently.
@@ -133,6 +158,10 @@ class Worker:
         """Accumulate the gradient of a share of the batch."""
         return self.learner.forward_backward(share, normalizer)
 
+    def optim_step(self) -> dict[str, float]:
+        """Take one optimizer step with the accumulated gradient."""
+        return self.learner.optim_step()
+
     def take_gradient(self) -> None:
         """Leave the accumulated gradient in the shared memory."""
         self.learner.take_gradient()
@@ -150,28 +179,76 @@ class Worker:
         """Load the current weights into the sampler as this version."""
         run_loop(self.sampler.load(None, version))
 
+    def flat_weights(self) -> Any:
+        """Return the trained weights as a flat array of float32: of all weights, or of the LoRA adapter alone."""
+        return self.learner.flat_weights().cpu().numpy()
+
+    def receive(self, weights: Answer, version: int) -> Sample:
+        """Load the `flat_weights` of another worker, serve them as this version, and return a probe of them."""
+        flat = torch.tensor(value_of(weights), device=self.model.device)
+        copy_weights(flat, trained_weights(self.model))
+        self.serve(version)
+        return run_loop(self._probe(version))
+
+    async def _probe(self, version: int) -> Sample:
+        """Sample a few tokens, whose logprobs show which weights the sampler has."""
+        probe, ids = Transcript(), self.render.opening("", PROBE)
+        async with self.sampler.session(("probe", version)) as session:
+            sampled = await session.sample(ids, SamplingParams(PROBE_TOKENS, self.plan.profile.temperature))
+        probe.read(ids)
+        probe.wrote(sampled)
+        return probe.sample(0.0)
+
+    def save(self, folder: Path) -> None:
+        """Save a Hugging Face model folder, the optimizer and any LoRA adapter."""
+        self.save_model(folder / "model")
+        with writing(folder / "optimiser.pt"):
+            self.learner.save(folder)
+        if self.plan.lora:
+            with writing(folder / ADAPTER):
+                save_adapter(self.model, folder, self.base_identity)
+
+    def save_model(self, folder: Path) -> None:
+        """Save the weights as a Hugging Face model folder with its `codots.json`."""
+        self.model.generation_config.do_sample = True  # otherwise servers sample greedily at any temperature
+        weights = merged(self.model) if self.plan.lora else None
+        with writing(folder / "model.safetensors"):
+            self.model.save_pretrained(folder, state_dict=weights)
+        self.render.tokenizer.save_pretrained(folder)
+        self.plan.profile.save(folder)
+
+    def load(self, folder: Path, restart: bool = False) -> int:
+        """Load a checkpoint written by `save`, at step 0 if `restart`, and return the number of optimizer steps."""
+        if self.plan.lora:
+            load_adapter(self.model, folder, self.base_identity)
+        elif (folder / ADAPTER).is_file():
+            raise ValueError(
+                f"{folder} is a LoRA checkpoint: set learner.lora, or use model={folder} instead of --init-from"
+            )
+        else:
+            saved, _ = load_model(folder / "model", Place(dtype=self.plan.place.dtype))
+            self.model.load_state_dict(saved.state_dict())
+        self.learner.load(folder)
+        self.learner.steps = 0 if restart else self.learner.steps
+        return self.learner.steps
+
 
 def serve_calls(connection: Connection, plan: Plan, shared: Shared | None) -> None:
-    """Run the calls of another process until that process closes the connection.
+    """Answer the calls of another process until that process closes the connection.
 
-    The answers to a call are `("event", arguments)` for each event, if the caller wants them, then `("result", value)`
-    or `("error", (type, message, traceback))`.
+    If the caller wants them, events are sent before an answer.
     """
 
     def emit(*event: Any) -> None:
         connection.send(("event", event))
 
+    def call() -> Any:
+        method, arguments, wants_events = connection.recv()
+        return getattr(worker, method)(*arguments, *([emit] if wants_events else []))
+
     try:
         worker = Worker(plan, shared)
         while True:
-            try:
-                method, arguments, wants_events = connection.recv()
-                connection.send(("result", getattr(worker, method)(*arguments, *([emit] if wants_events else []))))
-            except (EOFError, BrokenPipeError):
-                raise
-            except Exception as error:
-                message = " ".join(f"a worker process failed: {type(error).__name__}: {error}".split())
-                kind = ArithmeticError if isinstance(error, ArithmeticError) else RuntimeError
-                connection.send(("error", (kind, message, traceback.format_exc())))
+            connection.send(answer(call))
     except (EOFError, BrokenPipeError):
         return

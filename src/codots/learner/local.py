@@ -45,7 +45,7 @@ class LocalLearner(Scorer):
         """
         super().__init__(model, config, temperature)
         self.total_steps = total_steps
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = trained_weights(model)
         self.masters = masters_of(self.parameters)
         """Master weights of the optimizer, in float32 because most updates are too small for half precision."""
         self._gradient = torch.zeros(self.size, device=self.device) if gradient is None else gradient
@@ -119,9 +119,7 @@ class LocalLearner(Scorer):
 
     def set_weights(self, weights: Tensor) -> None:
         """Replace the trained weights with the flat weights of another learner."""
-        with torch.no_grad():
-            for master, view in zip(self.masters, self._split(weights), strict=True):
-                master.copy_(view)
+        copy_weights(weights, self.masters)
         self._copy_masters()
 
     def rate(self) -> float:
@@ -163,14 +161,9 @@ class LocalLearner(Scorer):
     def _has_master_copies(self) -> bool:
         return any(master is not parameter for master, parameter in zip(self.masters, self.parameters, strict=True))
 
-    def _split(self, flat: Tensor) -> list[Tensor]:
-        """Split a flat tensor into views with the shapes of the trained parameters."""
-        cut = torch.split(flat, [p.numel() for p in self.parameters])
-        return [view.view_as(p) for view, p in zip(cut, self.parameters, strict=True)]
-
     def _bind_gradients(self) -> None:
         """Make the gradients of the master weights views of the flat gradient."""
-        for master, view in zip(self.masters, self._split(self._gradient), strict=True):
+        for master, view in zip(self.masters, views(self._gradient, self.masters), strict=True):
             master.grad = view
 
     def _add_half_gradients(self) -> None:
@@ -233,6 +226,24 @@ class LocalLearner(Scorer):
         if missing := [sample for sample in part.samples if sample.ref_logprobs is None]:
             raise ValueError(f"kl_coef needs ref_logprobs, which {len(missing)} of {len(part.samples)} samples lack")
         return torch.tensor([sample.ref_logprobs[at] for sample, _, at in trained(part)], device=self.device)  # type: ignore[index]
+
+
+def trained_weights(model: Any) -> list[Any]:
+    """Return the weights of a model that are trained, in the order of a flat tensor of them."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Split a flat tensor into views with the shapes of these tensors."""
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def copy_weights(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy a flat tensor into these tensors."""
+    with torch.no_grad():
+        for tensor, view in zip(tensors, views(flat, tensors), strict=True):
+            tensor.copy_(view)
 
 
 def masters_of(parameters: Sequence[Tensor]) -> list[Tensor]:

@@ -38,6 +38,13 @@ def folders(model: Model) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((model.adapter, model.base))) if isinstance(model, Adapted) else (model,)
 
 
+def absolute(model: Model) -> Model:
+    """Return a model with absolute paths."""
+    if isinstance(model, Adapted):
+        return Adapted(model.adapter.absolute(), model.base.absolute())
+    return model.absolute()
+
+
 def holder(model: Model, file: str) -> Path:
     """Return the first folder of a model that has this file, or its last folder."""
     found = folders(model)

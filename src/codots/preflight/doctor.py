@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codots.config.schema import TrainConfig
+from codots.core.processes import cores
 from codots.model.device import LARGE, Place, count_weights, place
 from codots.model.load import identity
 from codots.runs.checkpoint import start_folder
 from codots.runs.loggers import check_loggers
 
 GIB = 2**30
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""File that contains the CPU quota of a Linux container."""
 MOMENTS = 8
 """Bytes of optimizer state per trained weight in a checkpoint."""
 
@@ -86,13 +85,6 @@ def check_device(config: TrainConfig) -> Iterator[Finding]:
     slow = chosen.device == "cpu" and count_weights(folder) >= LARGE
     change = "use a GPU for a model of this size" if slow else ""
     yield Finding("device", f"{', '.join(devices)}; the run uses {chosen.device} in {chosen.dtype}", change)
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use, given its CPU affinity and the quota of its container."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share, _, period = QUOTA.read_text().partition(" ") if QUOTA.is_file() else ("max", "", "")
-    return available if share == "max" else max(1, min(available, int(share) // int(period)))
 
 
 def check_threads(config: TrainConfig) -> Iterator[Finding]:

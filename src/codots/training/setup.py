@@ -16,6 +16,7 @@ from codots.core.suggest import check_known, nearest
 from codots.domains.registry import make_pack
 from codots.engine.base import Engine
 from codots.engine.local import LocalEngine
+from codots.engine.ray import RayEngine
 from codots.engine.worker import SAMPLERS, Plan
 from codots.learner.config import LearnerConfig
 from codots.model.adapter import Model, folders, holder
@@ -109,7 +110,7 @@ def open_training(config: TrainConfig, stack: ExitStack, *, resume: bool = False
     profile = profile_of(config, folder)
     entries = entries_of(config, profile)
     if engine is None:
-        engine = stack.enter_context(closing(LocalEngine(engine_plan(config, folder, profile), config.workers)))
+        engine = stack.enter_context(closing(make_engine(config, engine_plan(config, folder, profile))))
         check_prompts(config.worlds, folder, profile)
     if origin:
         engine.init_from(origin[0])
@@ -241,8 +242,15 @@ def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
+def make_engine(config: TrainConfig, plan: Plan) -> Engine:
+    """Start the engine of a recipe."""
+    if config.engine.kind == "ray":
+        return RayEngine(plan, config.engine.samplers, max_logprob_gap=config.max_logprob_gap)
+    return LocalEngine(plan, config.workers)
+
+
 def engine_plan(config: TrainConfig, folder: Model, profile: Profile) -> Plan:
-    """Return the local engine's plan for a recipe."""
+    """Return the plan of the workers for a recipe."""
     reference = None
     if config.learner.kl_coef:
         other = config.learner.reference
@@ -252,7 +260,7 @@ def engine_plan(config: TrainConfig, folder: Model, profile: Profile) -> Plan:
 
 
 def learner_plan(config: RunKeys, folder: Model, profile: Profile, learner: LearnerConfig, steps: int) -> Plan:
-    """Return the local engine's plan for a number of optimizer steps, without a reference model."""
+    """Return the plan of the workers for a number of optimizer steps, without a reference model."""
     return Plan(
         folder,
         profile,

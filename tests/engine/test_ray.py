@@ -1,0 +1,100 @@
+"""Ray: the results of a local engine, checked syncs of the weights, and errors of one line before anything starts."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from codots.domains.registry import register
+from codots.engine.local import LocalEngine
+from codots.engine.ray import RayEngine
+from codots.learner.config import LearnerConfig
+from codots.rollout.records import read_lives, write_lives
+from codots.training.train import train
+from tests.engine.registered import RegisteredTalk, forgetful, lockstep_on_threads
+from tests.engine.small import batch_of, jobs, make_plan, moments, step_on, weights
+from tests.random_model import make_random_model
+from tests.training.small import recipe, same_run
+
+pytestmark = pytest.mark.usefixtures("cluster", "registered_talk")
+
+
+@pytest.fixture
+def registered_talk(registry):
+    register(RegisteredTalk())
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory, tokenizer):
+    return make_plan(tmp_path_factory.mktemp("model"), tokenizer)
+
+
+@pytest.fixture
+def start():
+    """Start engines that are closed after the test."""
+    engines = []
+
+    def start(kind, plan, *args, **options):
+        engines.append(kind(plan, *args, **options))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+def test_a_run_on_one_sampler_equals_a_local_run_with_one_worker_bit_for_bit(tmp_path):
+    """Ids, metrics, weights and optimizer state, also after it is resumed."""
+    base = make_random_model(tmp_path / "base")
+    list(train(recipe(base, tmp_path / "local")))
+    config = recipe(base, tmp_path / "ray", engine={"kind": "ray"})
+    steps = train(config)
+    next(steps), next(steps)
+    steps.close()
+    assert [report.step for report in train(config, resume=True)] == [3, 4]
+    same_run(tmp_path / "ray", tmp_path / "local")
+
+
+def test_recorded_lives_have_the_gradients_of_a_local_engine(start, plan, tmp_path):
+    local, ray = start(LocalEngine, plan), start(RayEngine, plan)
+    write_lives(tmp_path / "lives.json", [local.rollout(jobs(), 60)])
+    (lives,) = read_lives(tmp_path / "lives.json")
+    for name, engine in (("local", local), ("ray", ray)):
+        step_on(engine, batch_of(lives))
+        engine.save(tmp_path / name)
+    for one, other in zip(moments(tmp_path / "local"), moments(tmp_path / "ray"), strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
+
+
+def test_with_lora_a_sync_ships_the_adapter_alone(start, plan, tmp_path):
+    plan = replace(plan, learner=LearnerConfig(warmup_steps=0, lr=1e-2, lora={"rank": 2}))
+    local, ray = start(LocalEngine, plan), start(RayEngine, plan)
+    for engine in (local, ray):
+        step_on(engine, batch_of(engine.rollout(jobs(), 60)))
+    assert ray.rollout(jobs(), 60) == local.rollout(jobs(), 60)
+    assert len(ray._first("flat_weights")) == local.first.learner.size < len(weights(local, tmp_path)) / 2
+
+
+def test_a_sampler_that_does_not_serve_the_new_weights_is_an_error(start, plan):
+    engine = start(RayEngine, replace(plan, make_sampler=forgetful, learner=LearnerConfig(warmup_steps=0, lr=0.1)))
+    lives = engine.rollout(jobs(), 60)
+    with pytest.raises(RuntimeError, match=r"sampler 0 does not serve the weights of version 1: its logprobs are \d"):
+        step_on(engine, batch_of(lives))
+    assert engine.version == 0
+
+
+def test_actors_have_the_code_and_the_environment_of_the_driver(start, plan, monkeypatch):
+    """The domain and the sampler are in modules of the current folder."""
+    monkeypatch.setenv("CODOTS_TEST_WORD", "shipped")
+    engine = start(RayEngine, replace(plan, make_sampler=lockstep_on_threads))
+    assert [life.failure for life in engine.rollout(jobs(2), 60)] == [None, None]
+
+
+def test_more_actors_than_the_cluster_has_are_one_line_with_what_would_fit(codots, tmp_path):
+    ended = codots("train", "recipes/demo.yaml", f"run={tmp_path / 'run'}", "engine.kind=ray", "engine.samplers=9")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.splitlines()[-1] == (
+        "codots: engine.samplers=9 and 1 learner ask for 10 CPUs; the Ray cluster has 8; engine.samplers=7 would fit"
+    )
+    assert not (tmp_path / "run").exists()
