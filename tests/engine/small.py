@@ -25,8 +25,8 @@ def make_plan(folder, tokenizer, **learner):
     return Plan(folder, PROFILE, LearnerConfig(warmup_steps=0, max_microbatch_tokens=2000, **learner))
 
 
-def jobs(lives=5, first=0):
-    packs = [make_pack("registered-talk-v0", "few", "dev", first + i, 2) for i in range(lives)]
+def jobs(lives=5, first=0, domain="registered-talk-v0", preset="few"):
+    packs = [make_pack(domain, preset, "dev", first + i, 2) for i in range(lives)]
     return [Job(pack, Own(Rewrite()), PROFILE.episode_params(), ("test", first + i)) for i, pack in enumerate(packs)]
 
 

@@ -79,7 +79,10 @@ def test_with_lora_a_sync_ships_the_adapter_alone(start, plan, tmp_path):
 def test_a_sampler_that_does_not_serve_the_new_weights_is_an_error(start, plan):
     engine = start(RayEngine, replace(plan, make_sampler=forgetful, learner=LearnerConfig(warmup_steps=0, lr=0.1)))
     lives = engine.rollout(jobs(), 60)
-    with pytest.raises(RuntimeError, match=r"sampler 0 does not serve the weights of version 1: its logprobs are \d"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"sampler 0 does not serve the weights of version 1: its logprobs differ from the learner's by \d",
+    ):
         step_on(engine, batch_of(lives))
     assert engine.version == 0
 

@@ -44,7 +44,8 @@ def last_step(config):
 
 def metrics(run, clock=False):
     lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if clock or not key.startswith("time/")} for line in lines]
+    left_out = ("ray/",) if clock else ("time/", "ray/")
+    return [{key: value for key, value in line.items() if not key.startswith(left_out)} for line in lines]
 
 
 def weights(folder):

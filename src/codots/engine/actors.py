@@ -1,10 +1,13 @@
-"""Ray actors that each hold one worker of an engine."""
+"""Ray actors that each hold one worker of an engine. A sampler that dies is replaced, and its calls are repeated."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from codots.engine.answers import Answer, answer, value_of
@@ -13,10 +16,21 @@ from codots.engine.cluster import needs
 if TYPE_CHECKING:
     from codots.engine.worker import Plan
 
+log = logging.getLogger("codots")
 SHIPPED = ("CODOTS_", "HF_", "OMP_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_")
 """First letters of the environment variables that actors have from the driver."""
 WAIT_SECONDS = 1.0
-"""Time between two looks at whether a call was abandoned, in seconds."""
+"""Time between two looks at the heartbeats, and at whether a call was abandoned, in seconds."""
+HEARTBEAT_SECONDS = 60.0
+"""Time in which the process of a running call must show that it is alive, in seconds."""
+BEAT = "beat"
+"""Name of the thread of an actor that answers heartbeats."""
+TRIES = 3
+"""Number of processes that may die of the same call, or while they start, before the engine gives up."""
+
+
+class DeadError(RuntimeError):
+    """The process of an actor has died, or has no heartbeat."""
 
 
 class Actor:
@@ -24,43 +38,95 @@ class Actor:
 
     def __init__(self, name: str, environment: dict[str, str]) -> None:
         self.name = name
+        self.worker: Any = None
         os.environ.update(environment)
 
-    def start(self, plan: Plan, learns: bool) -> Answer:
-        """Make the worker."""
-        return answer(lambda: self._start(plan, learns), self.name)
+    def call(self, method: str, *arguments: Any) -> Answer:
+        """Call a method of the worker, or make the worker by `start`."""
+        return answer(lambda: self._call(method, arguments), self.name)
 
-    def _start(self, plan: Plan, learns: bool) -> None:
+    def _call(self, method: str, arguments: Sequence[Any]) -> Any:
+        if method != "start":
+            return getattr(self.worker, method)(*arguments)
         from codots.engine.worker import Worker
 
+        plan, learns = arguments
         self.worker = Worker(plan, learns=learns)
+        return None
 
-    def call(self, method: str, *arguments: Any) -> Answer:
-        """Call a method of the worker."""
-        return answer(lambda: getattr(self.worker, method)(*arguments), self.name)
+    def beat(self) -> None:
+        """Show, in a thread of its own, that the process is alive."""
 
 
 @dataclass
 class Call:
-    """A call of an actor, and the reference to its answer."""
+    """A call of an actor's worker, and the reference to its answer."""
 
     k: int
     """Index of the actor in its crew."""
+    method: str
+    arguments: tuple[Any, ...]
+    actor: Any = None
+    ref: Any = None
+    deaths: int = 0
+    """Number of actors that died before they answered."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A heartbeat that was asked for."""
+
     ref: Any
+    since: float
 
 
 class Crew:
-    """The actors of one role. An actor runs its calls in order."""
+    """The actors of one role. An actor runs its calls in order.
+
+    A sampler that dies is replaced: the new one gets the weights by `renewal`, and the calls without an answer are
+    repeated. A learner is not, because its state is lost.
+    """
 
     def __init__(self, role: str, plan: Plan, group: Any, bundles: range) -> None:
         """Start an actor in each of these bundles of a placement group. `ready` waits for them."""
         self.role, self.plan, self.group, self.bundles = role, plan, group, bundles
+        self.renewal: list[tuple[str, tuple[Any, ...]]] = []
+        """Calls that bring a new actor up to date."""
+        self.restarts = 0
+        """Number of actors that were replaced."""
+        self._beats: dict[int, Beat] = {}
         self.actors = [self._actor(k) for k in range(len(bundles))]
-        self._starts = [Call(k, actor.start.remote(plan, role == "learner")) for k, actor in enumerate(self.actors)]
+        self._starts = self.begin("start", [(plan, role == "learner")] * len(bundles))
 
     def ready(self) -> None:
         """Wait until every actor has its worker, or raise the error of the first that has none."""
         self.finish(self._starts)
+
+    def begin(self, method: str, shares: Sequence[tuple[Any, ...]]) -> list[Call]:
+        """Call a method of every actor's worker, without waiting. Arguments may be references to results."""
+        return [self._send(Call(k, method, share)) for k, share in enumerate(shares)]
+
+    def finish(self, calls: Sequence[Call]) -> list[Any]:
+        """Return the results of calls, or raise the first one's error when all have ended."""
+        answers: dict[int, Answer] = {}
+        waiting = {call.ref: call for call in calls}
+        while waiting:
+            for call in self._ended(waiting):
+                try:
+                    answers[id(call)] = _answer_to(call)
+                except DeadError as death:
+                    self._repeat(call, death)
+                    waiting[call.ref] = call
+        return [value_of(answers[id(call)]) for call in calls]
+
+    def call(self, method: str, shares: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a method of every actor's worker and return the results."""
+        return self.finish(self.begin(method, shares))
+
+    def _send(self, call: Call) -> Call:
+        call.actor = self.actors[call.k]
+        call.ref = call.actor.call.remote(call.method, *call.arguments)
+        return call
 
     def _actor(self, k: int) -> Any:
         import ray
@@ -68,42 +134,86 @@ class Crew:
 
         resources, name = needs(self.plan.place.device), f"{self.role} {k}"
         how = {
-            "name": f"codots {name} of {self.group.id.hex()[:8]}",
+            "name": f"codots {name} of {self.group.id.hex()[:8]}, {self.restarts}",
             "num_cpus": resources["CPU"],
             "num_gpus": resources.get("GPU", 0),
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, self.bundles[k]),
         }
-        return ray.remote(Actor).options(**how).remote(name, environment())
+        return ray.remote(concurrency_groups={BEAT: 1})(Actor).options(**how).remote(name, environment())
 
-    def begin(self, method: str, shares: Sequence[tuple[Any, ...]]) -> list[Call]:
-        """Call a method of every actor's worker, without waiting. Arguments may be references to results."""
-        return [
-            Call(k, actor.call.remote(method, *share))
-            for k, (actor, share) in enumerate(zip(self.actors, shares, strict=True))
-        ]
-
-    def finish(self, calls: Sequence[Call]) -> list[Any]:
-        """Return the results of calls, or raise the first one's error when all have ended."""
+    def _ended(self, waiting: dict[Any, Call]) -> Iterator[Call]:
+        """Wait for a second, and yield the calls that have ended. Kill the actors that have no heartbeat."""
         import ray
 
-        left = [call.ref for call in calls]
-        while left:
-            _, left = ray.wait(left, timeout=WAIT_SECONDS)
-        return [value_of(self._answer(call)) for call in calls]
+        ready, _ = ray.wait(list(waiting), timeout=WAIT_SECONDS)
+        for ref in ready:
+            yield waiting.pop(ref)
+        for call in waiting.values():
+            if call.actor is self.actors[call.k] and call.method != "start":
+                self._check_beat(call.k)
 
-    def call(self, method: str, shares: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a method of every actor's worker and return the results."""
-        return self.finish(self.begin(method, shares))
-
-    def _answer(self, call: Call) -> Answer:
+    def _check_beat(self, k: int) -> None:
         import ray
-        from ray.exceptions import RayError
 
-        try:
-            found: Answer = ray.get(call.ref)
-        except RayError as error:
-            return "error", (RuntimeError, f"{self.role} {call.k} ended: {' '.join(str(error).split())}", "")
+        beat = self._beats.get(k)
+        if beat is None or ray.wait([beat.ref], timeout=0)[0]:
+            ref = self.actors[k].beat.options(concurrency_group=BEAT).remote()
+            self._beats[k] = Beat(ref, monotonic())
+        elif monotonic() - beat.since > HEARTBEAT_SECONDS:
+            log.warning(f"{self.role} {k} has shown no heartbeat for {HEARTBEAT_SECONDS:g} s; it is killed")
+            ray.kill(self.actors[k])
+
+    def _repeat(self, call: Call, death: DeadError) -> None:
+        """Call again, on a new actor if the call's own has not been replaced yet."""
+        if self.role == "learner":
+            raise DeadError(f"learner {call.k} died ({death}); resume the run to continue from its last checkpoint")
+        call.deaths += 1
+        if call.deaths == TRIES:
+            raise DeadError(f"{self.role} {call.k} died {TRIES} times during the same call ({death})")
+        if call.actor is self.actors[call.k]:
+            self._replace(call.k, death)
+        self._send(call)
+
+    def _replace(self, k: int, death: DeadError) -> None:
+        """Start another actor and bring it up to date."""
+        log.warning(f"{self.role} {k} died ({death}); it is started again and repeats its calls")
+        for _ in range(TRIES):
+            self.restarts += 1
+            self.actors[k] = self._actor(k)
+            self._beats.pop(k, None)
+            try:
+                for method, arguments in [("start", (self.plan, False)), *self.renewal]:
+                    value_of(_answer_to(self._send(Call(k, method, arguments))))
+                return
+            except DeadError as again:
+                death = again
+        raise DeadError(f"{self.role} {k} died {TRIES} times while it started ({death})")
+
+
+def _answer_to(call: Call) -> Answer:
+    """Wait for the answer to a call. Raises DeadError if there will be none."""
+    import ray
+    from ray.exceptions import ObjectLostError, RayActorError, RayError
+
+    while not ray.wait([call.ref], timeout=WAIT_SECONDS)[0]:
+        pass  # an abandoned call ends here
+    try:
+        found: Answer = ray.get(call.ref)
         return found
+    except (RayActorError, ObjectLostError) as error:
+        if getattr(error, "actor_id", None) in (None, call.actor._actor_id.hex()):
+            raise DeadError(cause_of(error)) from error
+        return "error", (RuntimeError, f"the actor of an argument of {call.method} died ({cause_of(error)})", "")
+    except RayError as error:
+        return "error", (RuntimeError, " ".join(str(error).split()), "")
+
+
+def cause_of(error: Exception) -> str:
+    """Return why an actor died, in a few words of the message of Ray."""
+    text = str(error).strip()
+    patterns = (r"Worker exit detail: (.*?)\.(\s|$)", r"The actor is dead because (.*?)\.(\s|$)")
+    found = next(filter(None, (re.search(pattern, text) for pattern in patterns)), None)
+    return found[1] if found else text.splitlines()[-1]
 
 
 def environment() -> dict[str, str]:

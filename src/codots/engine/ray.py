@@ -31,8 +31,9 @@ class RayEngine(SplitEngine):
 
     It joins the cluster of RAY_ADDRESS, or starts one on this machine. Submitted jobs are rolled out in the background;
     `sync` first waits for them, so that every life is sampled by one version of the weights. One sampler gives the
-    lives of a local engine with one worker, bit for bit. All machines need the model and the run folder under the same
-    path. `on_life` is called when a sampler has ended all of its lives.
+    lives of a local engine with one worker, bit for bit. A sampler that dies is replaced and repeats its share. All
+    machines need the model and the run folder under the same path. `on_life` is called when a sampler has ended all of
+    its lives.
     """
 
     def __init__(self, plan: Plan, samplers: int = 1, *, max_logprob_gap: float = 0.05) -> None:
@@ -86,7 +87,7 @@ class RayEngine(SplitEngine):
 
     def _optim_step(self) -> dict[str, float]:
         metrics: dict[str, float] = self._first("optim_step")
-        return metrics
+        return metrics | {"ray/restarts": float(self._sampler.restarts)}
 
     def _load(self, folder: Path, restart: bool) -> int:
         self._flying.clear()
@@ -97,6 +98,7 @@ class RayEngine(SplitEngine):
         self._land_all()
         (weights,) = self._learner.begin("flat_weights", [()])  # shipped from the learner to the samplers
         probes = self._sampler.call("receive", [(weights.ref, version)] * self.samplers)
+        self._sampler.renewal = [("receive", (weights.ref, version))]
         rows = self._first("logprobs", probes, False)
         for k, (probe, row) in enumerate(zip(probes, rows, strict=True)):
             self._check_probe(f"sampler {k}", probe, row, version)
@@ -109,8 +111,8 @@ class RayEngine(SplitEngine):
             raise RuntimeError(f"{name} serves another version than {version}")
         if not gap <= self.max_logprob_gap:
             raise RuntimeError(
-                f"{name} does not serve the weights of version {version}: its logprobs are {gap:.3g} from the "
-                f"learner's on average, and max_logprob_gap is {self.max_logprob_gap:g}"
+                f"{name} does not serve the weights of version {version}: its logprobs differ from the "
+                f"learner's by {gap:.3g} on average, and max_logprob_gap is {self.max_logprob_gap:g}"
             )
 
     @property
