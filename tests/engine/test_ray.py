@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from codots.config.schema import TrainConfig
 from codots.domains.registry import register
 from codots.engine.local import LocalEngine
 from codots.engine.ray import RayEngine
 from codots.learner.config import LearnerConfig
+from codots.preflight.doctor import check_cluster, examine
 from codots.rollout.records import read_lives, write_lives
 from codots.training.train import train
 from tests.engine.registered import RegisteredTalk, forgetful, lockstep_on_threads
@@ -101,3 +103,16 @@ def test_more_actors_than_the_cluster_has_are_one_line_with_what_would_fit(codot
         "codots: engine.samplers=9 and 1 learner ask for 10 CPUs; the Ray cluster has 8; engine.samplers=7 would fit"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_the_doctor_looks_at_the_cluster(tmp_path):
+    base = str(make_random_model(tmp_path / "base"))
+    few, many = (
+        TrainConfig(model=base, run=str(tmp_path / "run"), engine={"kind": "ray", "samplers": samplers})
+        for samplers in (7, 8)
+    )
+    (found,) = check_cluster(few)
+    assert (found.found, found.must) == ("started here: 8 CPUs, 0 GPUs on 1 machine", False)
+    (found,) = [found for found in examine(many) if found.must]
+    assert (found.what, found.found) == ("cluster", "check failed")
+    assert found.change.endswith("the Ray cluster has 8; engine.samplers=7 would fit")

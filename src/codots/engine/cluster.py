@@ -45,6 +45,13 @@ def connect() -> bool:
     return True
 
 
+def disconnect() -> None:
+    """Leave the cluster, which ends with this if this process started it."""
+    import ray
+
+    ray.shutdown()
+
+
 def _init(failure: str, address: str, **options: Any) -> None:
     import ray
 
@@ -68,6 +75,14 @@ def check_answers(address: str) -> None:
             f"no Ray cluster answers at {ADDRESS}={address} ({error}); expected the address that `ray start --head` "
             f"prints, or unset {ADDRESS} to start a cluster on this machine"
         ) from error
+
+
+def size() -> str:
+    """Return how many CPUs, GPUs and machines the cluster has."""
+    import ray
+
+    machines, there = sum(node["Alive"] for node in ray.nodes()), ray.cluster_resources()
+    return f"{there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs on {machines} machine{'s' * (machines > 1)}"
 
 
 def needs(device: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ import numpy as np
 from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.transcript import Sample
 from codots.engine.actors import Call, Crew
-from codots.engine.cluster import check_ray, check_room, connect, reserve
+from codots.engine.cluster import check_ray, check_room, connect, disconnect, reserve
 from codots.engine.split import OnEvent, Share, SplitEngine
 from codots.engine.worker import Plan
 from codots.model.adapter import absolute
@@ -159,13 +159,12 @@ class RayEngine(SplitEngine):
         self._ray.close()
 
     def _shut(self) -> None:
-        import ray
         from ray.util import remove_placement_group
 
         if self._group is not None:
             remove_placement_group(self._group)  # and its actors
         if self._connected:
-            ray.shutdown()
+            disconnect()
 
 
 def on_any_machine(plan: Plan) -> Plan:

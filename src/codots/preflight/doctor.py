@@ -90,13 +90,29 @@ def check_device(config: TrainConfig) -> Iterator[Finding]:
 def check_threads(config: TrainConfig) -> Iterator[Finding]:
     """Check the number of workers and the number of threads per process."""
     n, value = cores(), os.environ.get("OMP_NUM_THREADS")
-    crowded = config.workers > n
-    yield Finding(
-        "cores", f"{n}, for {config.workers} workers", f"set workers={n}, the number of cores" if crowded else ""
-    )
+    if config.engine.kind == "local":
+        change = f"set workers={n}, the number of cores" if config.workers > n else ""
+        yield Finding("cores", f"{n}, for {config.workers} workers", change)
     wrong = value is not None and not (value.isdigit() and 1 <= int(value) <= n)
     change = "export OMP_NUM_THREADS=1: more threads compete with the workers for cores" if value != "1" else ""
     yield Finding("threads", f"OMP_NUM_THREADS is {value or 'not set'}", change, must=wrong)
+
+
+def check_cluster(config: TrainConfig) -> Iterator[Finding]:
+    """Join or start the Ray cluster of the recipe, and check that it has room for the actors."""
+    from codots.engine.cluster import ADDRESS, check_ray, check_room, connect, disconnect, size
+
+    if config.engine.kind == "local":
+        return
+    check_ray()
+    device = place(start_folder(config.model, config.init_from, config.base), config.device, config.dtype).device
+    ours = connect()
+    try:
+        check_room(config.engine.samplers, config.engine.learners, device)
+        yield Finding("cluster", f"{os.environ.get(ADDRESS) or 'started here'}: {size()}")
+    finally:
+        if ours:
+            disconnect()
 
 
 def check_disk(config: TrainConfig) -> Iterator[Finding]:
@@ -153,6 +169,7 @@ CHECKS = {
     "torch": check_torch,
     "device": check_device,
     "threads": check_threads,
+    "cluster": check_cluster,
     "disk": check_disk,
     "model": check_model,
     "loggers": check_logging,
