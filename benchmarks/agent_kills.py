@@ -18,6 +18,7 @@ import socket
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import agent_upstream
@@ -45,14 +46,23 @@ def run_server(port: int, store: str) -> None:
 
 
 def restart(kills: int, port: int, store: str, seed: int) -> None:
-    """Start the server and kill it after a random time, again and again."""
+    """Start the server and kill it a random time after it listens, again and again."""
     rng = random.Random(seed)
     for _ in range(kills):
         server = FORK.Process(target=run_server, args=(port, store))
         server.start()
-        time.sleep(rng.uniform(0.2, 2.0))
+        wait_for(port)
+        time.sleep(rng.uniform(0.0, 1.0))
         server.kill()
         server.join()
+
+
+def wait_for(port: int) -> None:
+    """Wait until a server listens."""
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
 
 
 def client(url: str, number: int, acknowledged: list, over: threading.Event) -> None:

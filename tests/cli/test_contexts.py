@@ -1,6 +1,8 @@
 """The commands of `codots context` read and change a store; an error is one line and changes nothing."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -70,3 +72,18 @@ def test_an_error_is_one_line_and_makes_no_file(home, codots, line, args):
     ended = codots("context", *args)
     assert (ended.code, ended.out, ended.err) == (2, "", f"codots: {line}\n")
     assert sorted(path.name for path in home.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "line"),
+    [
+        ("sqlalchemy", ["context", "list"], "a store needs sqlalchemy: pip install 'codots[agent]'"),
+        ("fastapi", ["serve", "base"], "codots serve needs fastapi: pip install 'codots[serve]'"),
+        ("mcp", ["mcp", "base"], "codots mcp needs mcp: pip install 'codots[mcp]'"),
+    ],
+)
+def test_a_missing_extra_is_one_line_that_names_it(tmp_path, package, words, line):
+    code = f"import sys; sys.modules[{package!r}] = None; from codots.cli.main import main; main()"
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (2, f"codots: {line}\n")

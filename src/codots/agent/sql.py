@@ -4,6 +4,7 @@ try:
     import alembic  # noqa: F401
     import sqlalchemy as sa
 except ImportError as error:
-    raise ValueError(f"a store needs {error.name}: pip install 'codots[agent]'") from error
+    package = str(error.name).partition(".")[0]
+    raise ValueError(f"a store needs {package}: pip install 'codots[agent]'") from error
 
 __all__ = ["sa"]

@@ -76,7 +76,8 @@ def needing(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ValueError(f"codots {extra} needs {error.name}: pip install 'codots[{extra}]'") from error
+        package = str(error.name).partition(".")[0]
+        raise ValueError(f"codots {extra} needs {package}: pip install 'codots[{extra}]'") from error
 
 
 def address(host: str, at: socket) -> str:
