@@ -116,7 +116,7 @@ MOMENTS = [
     ("codots.runs.checkpoint.write_atomically", 2, 2),
     ("pathlib:Path.rename", 9, 3),
     ("codots.runs.checkpoint.checkpoints", 4, 3),
-    ("codots.engine.local:LocalEngine.save_model", 5, 5),
+    ("codots.engine.worker:Worker.save_model", 5, 5),
 ]
 
 
