@@ -8,6 +8,8 @@ def cluster():
     """Start a cluster with room for several engines at once, which engines join and leave running."""
     import ray
 
-    ray.init("local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_prestart_worker_first_driver", "0")  # eight processes that no test needs
+        ray.init("local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -13,7 +13,6 @@ from codots.learner.config import LearnerConfig
 from codots.preflight.doctor import check_cluster, examine
 from codots.rollout.records import read_lives, write_lives
 from codots.training.train import train
-from tests.engine.registered import RegisteredTalk, forgetful, lockstep_on_threads
 from tests.engine.small import batch_of, jobs, make_plan, moments, step_on, weights
 from tests.random_model import make_random_model
 from tests.training.small import recipe, same_run
@@ -23,7 +22,11 @@ pytestmark = pytest.mark.usefixtures("cluster", "registered_talk")
 
 @pytest.fixture
 def registered_talk(registry):
-    register(RegisteredTalk())
+    """Return the module of a user's domain and samplers. Its import registers the domain, for this test only."""
+    from tests.engine import registered
+
+    register(registered.RegisteredTalk())
+    return registered
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +81,9 @@ def test_with_lora_a_sync_ships_the_adapter_alone(start, plan, tmp_path):
     assert len(ray._first("flat_weights")) == local.first.learner.size < len(weights(local, tmp_path)) / 2
 
 
-def test_a_sampler_that_does_not_serve_the_new_weights_is_an_error(start, plan):
-    engine = start(RayEngine, replace(plan, make_sampler=forgetful, learner=LearnerConfig(warmup_steps=0, lr=0.1)))
+def test_a_sampler_that_does_not_serve_the_new_weights_is_an_error(start, plan, registered_talk):
+    learner = LearnerConfig(warmup_steps=0, lr=0.1)
+    engine = start(RayEngine, replace(plan, make_sampler=registered_talk.forgetful, learner=learner))
     lives = engine.rollout(jobs(), 60)
     with pytest.raises(
         RuntimeError,
@@ -89,10 +93,10 @@ def test_a_sampler_that_does_not_serve_the_new_weights_is_an_error(start, plan):
     assert engine.version == 0
 
 
-def test_actors_have_the_code_and_the_environment_of_the_driver(start, plan, monkeypatch):
+def test_actors_have_the_code_and_the_environment_of_the_driver(start, plan, registered_talk, monkeypatch):
     """The domain and the sampler are in modules of the current folder."""
     monkeypatch.setenv("CODOTS_TEST_WORD", "shipped")
-    engine = start(RayEngine, replace(plan, make_sampler=lockstep_on_threads))
+    engine = start(RayEngine, replace(plan, make_sampler=registered_talk.lockstep_on_threads))
     assert [life.failure for life in engine.rollout(jobs(2), 60)] == [None, None]
 
 

@@ -9,7 +9,6 @@ from codots.domains.registry import register
 from codots.engine import actors
 from codots.engine.ray import RayEngine
 from codots.training.train import train
-from tests.engine.registered import DeadlyGuess, DeadlyTalk, RegisteredTalk
 from tests.engine.small import batch_of, jobs, make_plan, step_on
 from tests.random_model import make_random_model
 from tests.training.small import recipe
@@ -31,7 +30,10 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def once(registry, folder):
     """Register the deadly domains, and let them strike once."""
-    register(DeadlyTalk()), register(DeadlyGuess()), register(RegisteredTalk())
+    from tests.engine import registered  # registers its domains, for this test only
+
+    for domain in (registered.DeadlyTalk, registered.DeadlyGuess, registered.RegisteredTalk):
+        register(domain())
     (folder / "once").unlink(missing_ok=True)
     return folder / "once"
 
