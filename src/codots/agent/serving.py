@@ -53,7 +53,8 @@ def listening(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise ValueError(f"cannot listen at {host}:{port}: {error.strerror}; give --port ANOTHER") from error
+        why = (error.strerror or str(error)).partition(" (")[0]  # without the address, which Python may add
+        raise ValueError(f"cannot listen at {host}:{port}: {why}; give --port ANOTHER") from error
 
 
 def serve(service: Gateway, app: Starlette, at: socket.socket) -> None:
