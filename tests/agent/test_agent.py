@@ -135,17 +135,42 @@ def test_a_rollback_during_an_update_makes_it_run_again_on_the_older_context(ser
     assert causes == [(0, "start", ""), (1, "task", "1"), (2, "rollback", ""), (3, "task", "1")]
 
 
-def test_a_model_that_refuses_leaves_the_update_due(serve, tmp_path):
-    serve((400, {"error": {"message": "no such luck"}}), learner)
+def test_an_endpoint_that_refuses_everything_leaves_the_update_due_until_it_answers(serve, tmp_path):
+    endpoint = serve((401, {"error": {"message": "wrong key"}}), learner)
     with Agent("openai:m", tmp_path / "agent.db", "repo") as agent:
         with agent.task("Which door?") as task:
             task.record("The red one.")
             finish = agent._store.finish("repo", task.name, task._outcome(1.0, "", ""))
-        with pytest.raises(RefusedError, match="no such luck"):
+        with pytest.raises(RefusedError, match="wrong key"):
             agent._updater.wait("repo", finish.number, TIMEOUT)
-        assert "no such luck" in agent._updater.failed["repo"]
-        assert agent._updater.wait("repo", finish.number, TIMEOUT).context == "1"
-        assert len(agent.history()) == 2
+        assert "wrong key" in agent._updater.failed["repo"]
+        assert (agent._updater.wait("repo", finish.number, TIMEOUT).context, len(endpoint.requests)) == ("1", 2)
+        assert (len(agent.history()), agent._updater.failed) == (2, {})
+
+
+def test_a_reply_is_asked_for_again_after_the_endpoint_refused_everything(serve, tmp_path):
+    serve((401, {"error": {"message": "wrong key"}}), learner)
+    with Agent("openai:m", tmp_path / "agent.db", "repo") as agent, agent.task("Which door?") as task:
+        with pytest.raises(RefusedError, match="wrong key"):
+            task.reply()
+        assert task.reply() == "an answer"
+
+
+def test_a_task_whose_update_is_refused_keeps_the_context_and_later_tasks_are_learned_from(serve, tmp_path):
+    def picky(request):
+        refused = (400, {"error": {"message": "no such luck"}})
+        return refused if "swordfish" in request["messages"][1]["content"] else learner(request)
+
+    serve(picky)
+    with Agent("openai:m", tmp_path / "agent.db", "repo") as agent:
+        for reply in ("red", "swordfish", "blue"):
+            with agent.task("Which door?") as task:
+                task.record(reply)
+                update = task.finish(1.0)
+        assert update.wait(TIMEOUT).context == "2"
+        versions = agent.history()[1:]
+    assert [(v.context, v.source) for v in versions] == [("1", "task-0"), ("1", "task-1"), ("2", "task-2")]
+    assert ["no such luck" in version.failure for version in versions] == [False, True, False]
 
 
 def test_an_update_too_long_for_the_model_reads_the_newer_part(tmp_path):

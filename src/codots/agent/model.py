@@ -52,6 +52,16 @@ class ServedModel:
         worker = Worker(plan)
         return worker.sampler, worker.render
 
+    @property
+    def refuses_all(self) -> bool:
+        """Whether the endpoint has refused a request for a reason that concerns every request, such as a wrong key."""
+        return isinstance(self.sampler, EndpointSampler) and bool(self.sampler.refused)
+
+    def ask_again(self) -> None:
+        """Send the next requests, even if the endpoint has refused every request before."""
+        if isinstance(self.sampler, EndpointSampler):
+            self.sampler.refused = ""
+
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine in the model's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)

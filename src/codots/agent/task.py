@@ -143,6 +143,7 @@ class AgentTask:
         return action
 
     async def _sample(self) -> Any:
+        self._model.ask_again()
         if self._session is None:
             names = (*stream_names(self._stored.world), self._stored.number, "solve")
             self._session = await self._model.sampler.session(names).__aenter__()

@@ -17,6 +17,7 @@ from codots.core.rng import Names
 from codots.core.transcript import StopReason
 from codots.rollout.life import reply
 from codots.rollout.steps import Episode, UpdateSteps
+from codots.sampler.openai import RefusedError
 
 RETRY_SECONDS = 60.0
 """Time until the next try after an update for which the model gave no answer, in seconds."""
@@ -105,24 +106,36 @@ class Updater:
             del self._running[world]
 
     async def _learn(self, world: str, head: Version, task: Task, trajectory: Trajectory) -> None:
+        """Add the version that learns from a task. If the model refuses the prompt, it has the old context."""
+        try:
+            new = await self._rewritten(world, head, task, trajectory)
+        except RefusedError as error:
+            if self.model.refuses_all:
+                raise
+            new = {"context": head.context, "tokens": head.tokens, "failure": str(error)}
+        known: dict[str, Any] = {"cause": "task", "source": task.name, "model": self.model.name, **new}
+        try:
+            await asyncio.to_thread(lambda: self.store.append(world, head, **known))
+            self.updates["rejected" if new["failure"] else "accepted"] += 1
+        except StaleError:
+            self.updates["dropped"] += 1
+            log.info(f"{world} has a newer version than {head.number}; the update of {task.name} is dropped")
+
+    async def _rewritten(self, world: str, head: Version, task: Task, trajectory: Trajectory) -> dict[str, Any]:
+        """Return what an update writes into a version. A trajectory that is too long is shortened."""
         strategy = await asyncio.to_thread(strategy_in, self.store, world)
         episode = await self._update(world, head, task, trajectory, strategy)
         while episode.ended == StopReason.FULL and (shorter := newer_half(trajectory)) != trajectory:
             trajectory = shorter
             episode = await self._update(world, head, task, trajectory, strategy)
-        written, why = episode.written or "", why_rejected(episode)
+        written = episode.written or ""
         tokens = len(self.model.render.encode(written))
-        known: dict[str, Any] = {"model": self.model.name, "tokens": tokens, "failure": why, "episode": asdict(episode)}
-        try:
-            await asyncio.to_thread(lambda: self.store.append(world, head, written, "task", task.name, **known))
-            self.updates["rejected" if why else "accepted"] += 1
-        except StaleError:
-            self.updates["dropped"] += 1
-            log.info(f"{world} has a newer version than {head.number}; the update of {task.name} is dropped")
+        return {"context": written, "tokens": tokens, "failure": why_rejected(episode), "episode": asdict(episode)}
 
     async def _update(
         self, world: str, head: Version, task: Task, trajectory: Trajectory, strategy: Rewrite
     ) -> Episode:
+        self.model.ask_again()
         params = self.model.profile.episode_params()
         steps = UpdateSteps(task.number, trajectory, head.context, strategy, params)
         async with self.model.sampler.session((*stream_names(world), task.number, "update")) as session:
