@@ -87,6 +87,17 @@ def piece(content=None, reason=None, **delta):
     return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
 
 
+SHAPES = [
+    {"choices": []},
+    {"choices": ["x"]},
+    {"choices": [{"message": {"content": 5}}]},
+    {"choices": [{"message": {"tool_calls": ["x"]}}]},
+]
+"""Answers without a message that can be read."""
+CHUNKS = [{"choices": [None]}, {"choices": [{"delta": {"content": ["a"]}}]}]
+"""Chunks without a part of a message that can be read."""
+
+
 def test_a_second_chat_has_the_context_that_the_first_one_taught(start):
     running = start(learner)
     answer, headers = running.ask()
@@ -142,7 +153,8 @@ def test_a_stream_passes_chunk_by_chunk_and_is_recorded_at_its_end(start):
         *(((429, {"error": "slow"}, {"retry-after": "0.01"}), "rate_limit", 429, stream) for stream in (False, True)),
         *(((500, {"error": {"message": "boom"}}), "server_error", 502, stream) for stream in (False, True)),
         *(((200, b"<html>"), "garbage", 502, stream) for stream in (False, True)),
-        ((200, {"choices": []}), "garbage", 502, False),
+        *(((200, shape), "garbage", 502, False) for shape in SHAPES),
+        *((sse(chunk), "garbage", 502, True) for chunk in CHUNKS),
         (sse(), "garbage", 502, True),
     ],
 )
@@ -171,6 +183,13 @@ def test_a_stream_that_is_cut_ends_with_an_error_and_its_turn_can_be_asked_again
     list(running.ask(stream=True)[0])
     task = running.http.get("/v1/worlds/default/tasks/task-0").json()
     assert task["turns"] == [{"observation": "Which door?", "reply": "an answer"}]
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_a_stream_that_becomes_unreadable_ends_with_an_error(start, chunk):
+    stream, _ = start(sse(piece("an ans"), chunk)).ask(stream=True)
+    with pytest.raises(openai.APIError, match="did not answer in JSON"):
+        list(stream)
 
 
 def test_an_upstream_that_hangs_is_reported(start):

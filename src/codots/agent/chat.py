@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 from codots.core.rng import digest
@@ -88,15 +89,15 @@ class StreamedReply:
     """The message that the chunks of a stream add up to."""
 
     def __init__(self) -> None:
-        self._text: list[str] = []
+        self._text = StringIO()
         self._calls: dict[int, dict[str, str]] = {}
 
     def add(self, chunk: Message) -> None:
-        """Read a chunk. Only the first choice counts."""
+        """Read a chunk. Only the first choice counts. Raises AttributeError or TypeError if it is of another shape."""
         for choice in chunk.get("choices") or ():
             if choice.get("index", 0) == 0:
                 delta = choice.get("delta") or {}
-                self._text.append(delta.get("content") or "")
+                self._text.write(delta.get("content") or "")
                 for call in delta.get("tool_calls") or ():
                     self._add_call(call)
 
@@ -108,4 +109,4 @@ class StreamedReply:
     @property
     def message(self) -> Message:
         """The message so far."""
-        return {"content": "".join(self._text), "tool_calls": [{"function": call} for call in self._calls.values()]}
+        return {"content": self._text.getvalue(), "tool_calls": [{"function": call} for call in self._calls.values()]}

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from codots.agent.chat import StreamedReply, text_of
 from codots.core.redact import without_secrets
 from codots.core.rng import Names
 from codots.sampler.endpoint import Endpoint
@@ -23,6 +24,8 @@ MAX_PAUSE = 30.0
 """Maximum pause between two tries, in seconds."""
 MAX_MESSAGE = 300
 """Maximum length of a reported error, in characters."""
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""Errors of reading an answer that is not JSON, or JSON of another shape."""
 Body = dict[str, Any]
 T = TypeVar("T")
 
@@ -99,9 +102,8 @@ class Upstream:
 
     async def _complete(self, body: Body) -> Body:
         answer = await self._send("POST", "chat/completions", body)
-        choices = answer.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0].get("message"), dict):
-            raise UpstreamError("garbage", 502, f"{self.endpoint} answered without a message")
+        with self._explained():
+            text_of(answer["choices"][0]["message"])
         return answer
 
     async def _send(self, method: str, path: str, body: Body | None) -> Body:
@@ -146,11 +148,13 @@ class Upstream:
         raise UpstreamError("cut" if seen else "garbage", 502, f"{self.endpoint} ended a stream before [DONE]")
 
     def _chunk(self, text: str) -> Body:
+        """Return a chunk of a stream. Raises UpstreamError, and any of UNREADABLE."""
         chunk = json.loads(text)
         if not isinstance(chunk, dict):
             raise ValueError
         if "error" in chunk:
             raise UpstreamError("server_error", 502, f"{self.endpoint} reported in a stream: {chunk['error']}")
+        StreamedReply().add(chunk)
         return chunk
 
     def _check(self, response: httpx.Response) -> None:
@@ -176,5 +180,5 @@ class Upstream:
             raise UpstreamError("cut", 502, f"{self.endpoint} cut the connection: {error}") from None
         except httpx.HTTPError as error:
             raise UpstreamError("connection", 502, f"{self.endpoint} cannot be reached: {error}") from None
-        except ValueError:
-            raise UpstreamError("garbage", 502, f"{self.endpoint} did not answer in JSON") from None
+        except UNREADABLE:
+            raise UpstreamError("garbage", 502, f"{self.endpoint} did not answer in JSON of OpenAI's API") from None
