@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -190,6 +191,28 @@ def test_a_stream_that_becomes_unreadable_ends_with_an_error(start, chunk):
     stream, _ = start(sse(piece("an ans"), chunk)).ask(stream=True)
     with pytest.raises(openai.APIError, match="did not answer in JSON"):
         list(stream)
+
+
+def test_an_answer_that_comes_after_the_next_turn_does_not_delete_it(start):
+    asked, over = threading.Event(), threading.Event()
+
+    def late_first(request):
+        if asked.is_set():
+            return good(f"answer {len(request['messages'])}")
+        asked.set()
+        over.wait(TIMEOUT)
+        return good("late")
+
+    running = start(late_first, timeout=TIMEOUT)
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(running.ask)
+        assert asked.wait(TIMEOUT)
+        said = running.ask()[0].choices[0].message.content
+        running.ask([*ASK, {"role": "assistant", "content": said}, {"role": "user", "content": "and?"}])
+        over.set()
+        assert late.result(TIMEOUT)[0].choices[0].message.content == "late"
+    turns = running.http.get("/v1/worlds/default/tasks/task-0").json()["turns"]
+    assert [turn["reply"] for turn in turns] == ["answer 2", "answer 4"]
 
 
 def test_an_upstream_that_hangs_is_reported(start):

@@ -182,6 +182,13 @@ def test_a_turn_that_is_said_again_replaces_the_later_ones(store):
     assert store.turns("repo", task.name) == (SAID[0], Turn("no", "3"))
 
 
+def test_a_reply_that_comes_late_replaces_no_turn_that_was_asked_for_later(store):
+    store.start("repo", "2 + 2?", name="sum")
+    for position, turn, asked in ((0, SAID[0], 2.0), (1, SAID[1], 3.0), (0, Turn("2 + 2?", "late"), 1.0)):
+        store.record("repo", "sum", position, turn, asked)
+    assert store.turns("repo", "sum") == SAID
+
+
 @pytest.mark.parametrize(
     ("line", "call"),
     [

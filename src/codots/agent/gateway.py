@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,11 @@ class Asked:
     body: Body
     began: float
     """When the request came, by `perf_counter`."""
+
+    @property
+    def came(self) -> float:
+        """When the request came, in seconds since 1970."""
+        return time.time() - (perf_counter() - self.began)
 
     @property
     def names(self) -> Names:
@@ -136,7 +142,8 @@ class Gateway:
 
     async def _record(self, asked: Asked, message: Message) -> None:
         turn = Turn(asked.chat.observation, text_of(message))
-        await asyncio.to_thread(self.store.record, asked.task.world, asked.task.name, asked.chat.position, turn)
+        of, at = asked.task, asked.chat.position
+        await asyncio.to_thread(self.store.record, of.world, of.name, at, turn, asked.came)
 
     def _count(self, asked: Asked, waited: float) -> None:
         self.chats["answered"] += 1

@@ -130,18 +130,18 @@ def as_task(world: str, row: Any) -> Task:
     return Task(world, **{name: getattr(row, name) for name in TASK}, finish=finish)
 
 
-def add_turns(c: sa.Connection, task_id: int, position: int, said: Sequence[Turn]) -> None:
-    """Add turns from a position on."""
+def add_turns(c: sa.Connection, task_id: int, position: int, said: Sequence[Turn], asked: float) -> None:
+    """Add turns from a position on, for which the model was asked at this time."""
     for at, turn in enumerate(said, start=position):
         check_text(turn.observation, "observation")
         check_text(turn.reply, "reply")
-        values = {"position": at, "observation": turn.observation, "reply": turn.reply, "created": time.time()}
+        values = {"position": at, "observation": turn.observation, "reply": turn.reply, "created": asked}
         c.execute(sa.insert(turns).values(task_id=task_id, **values))
 
 
 def read_turns(c: sa.Connection, task_id: int) -> tuple[Turn, ...]:
-    """Return the turns of a task. A turn replaces those before it from its position on."""
+    """Return the turns of a task. A turn replaces those that were asked for before it, from its position on."""
     kept: list[Turn] = []
-    for row in c.execute(sa.select(turns).where(turns.c.task_id == task_id).order_by(turns.c.id)):
+    for row in c.execute(sa.select(turns).where(turns.c.task_id == task_id).order_by(turns.c.created, turns.c.id)):
         kept[row.position :] = [Turn(row.observation, row.reply)]
     return tuple(kept)

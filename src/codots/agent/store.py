@@ -180,11 +180,15 @@ class Store(Database):
             newest = of_world.order_by(tasks.c.number.desc()).limit(limit)
             return [rows.as_task(world, row) for row in c.execute(newest)]
 
-    def record(self, world: str, name: str, position: int, turn: Turn) -> None:
-        """Record a turn of an open task. It replaces what was recorded of the task from this position on."""
+    def record(self, world: str, name: str, position: int, turn: Turn, asked: float | None = None) -> None:
+        """Record a turn of an open task. It replaces those from its position on, unless they were asked for later.
+
+        `asked` is the time of the request for its reply, in seconds since 1970, by default now.
+        """
         with self.write() as c:
             row = rows.known_world(c, world, lock=True)  # so that no finish comes between the check and the turn
-            rows.add_turns(c, rows.open_task(c, row, name).id, position, [turn])
+            id, at = rows.open_task(c, row, name).id, time.time() if asked is None else asked
+            rows.add_turns(c, id, position, [turn], at)
 
     def turns(self, world: str, name: str) -> tuple[Turn, ...]:
         """Return the recorded turns of a task."""
@@ -201,7 +205,7 @@ class Store(Database):
             id, number = rows.open_task(c, row, name).id, rows.count(c, row.id, "finishes")
             finish = Finish(number, told.reward, told.feedback, told.outcome, told.revealed, time.time())
             c.execute(sa.insert(finishes).values(task_id=id, world_id=row.id, **vars(finish)))
-            rows.add_turns(c, id, 0, told.turns)
+            rows.add_turns(c, id, 0, told.turns, finish.created)
             if told.episode is not None:
                 rows.insert_episode(c, id, "solve", told.episode)
         return finish
