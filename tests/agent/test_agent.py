@@ -135,6 +135,12 @@ def test_a_rollback_during_an_update_makes_it_run_again_on_the_older_context(ser
     assert causes == [(0, "start", ""), (1, "task", "1"), (2, "rollback", ""), (3, "task", "1")]
 
 
+def test_a_task_with_a_turn_that_is_too_long_can_be_finished(agent):
+    with agent.task("Which door?") as task:
+        task.record("x" * 300_000)
+        assert task.finish(1.0, outcome="y" * 300_000).wait(TIMEOUT).context == "1"
+
+
 def test_an_endpoint_that_refuses_everything_leaves_the_update_due_until_it_answers(serve, tmp_path):
     endpoint = serve((401, {"error": {"message": "wrong key"}}), learner)
     with Agent("openai:m", tmp_path / "agent.db", "repo") as agent:

@@ -15,6 +15,7 @@ import uvicorn
 
 from codots.agent.chat import read_chat
 from codots.agent.gateway import DONE, event
+from codots.agent.records import Outcome
 from codots.agent.server import make_app
 from codots.agent.serving import gateway, listening, run
 from codots.agent.upstream import Upstream
@@ -213,6 +214,27 @@ def test_an_answer_that_comes_after_the_next_turn_does_not_delete_it(start):
         assert late.result(TIMEOUT)[0].choices[0].message.content == "late"
     turns = running.http.get("/v1/worlds/default/tasks/task-0").json()["turns"]
     assert [turn["reply"] for turn in turns] == ["answer 2", "answer 4"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_of_any_length_reaches_the_client_and_is_recorded(start, stream):
+    long = "x" * 300_000
+    running = start(sse(piece(long), piece(reason="stop")) if stream else good(long))
+    answer, _ = running.ask(stream=stream)
+    texts = [c.choices[0].delta.content or "" for c in answer] if stream else [answer.choices[0].message.content]
+    (turn,) = running.http.get("/v1/worlds/default/tasks/task-0").json()["turns"]
+    assert ("".join(texts), turn["reply"].count("characters left out")) == (long, 1)
+
+
+def test_a_stream_of_a_task_that_is_finished_meanwhile_ends_with_an_error(start):
+    def finishing(request):
+        running.service.store.finish("default", "task-0", Outcome(1.0))
+        return sse(piece("an answer"), piece(reason="stop"))
+
+    running = start(finishing)
+    stream, _ = running.ask(stream=True)
+    with pytest.raises(openai.APIError, match="'task-0' of default is finished"):
+        list(stream)
 
 
 def test_an_upstream_that_hangs_is_reported(start):

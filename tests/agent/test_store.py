@@ -182,6 +182,14 @@ def test_a_turn_that_is_said_again_replaces_the_later_ones(store):
     assert store.turns("repo", task.name) == (SAID[0], Turn("no", "3"))
 
 
+def test_of_a_turn_that_is_too_long_the_beginning_and_the_end_are_kept(store):
+    long = f"begin{'x' * MAX_TEXT}end"
+    name = ended(store, turns=(Turn(long, long),), outcome=long)
+    for text in (*vars(store.turns("repo", name)[0]).values(), store.task("repo", name).finish.outcome):
+        assert (text[:6], text[-4:], len(text) <= MAX_TEXT) == ("beginx", "xend", True)
+        assert "\n[108 characters left out]\n" in text
+
+
 def test_a_reply_that_comes_late_replaces_no_turn_that_was_asked_for_later(store):
     store.start("repo", "2 + 2?", name="sum")
     for position, turn, asked in ((0, SAID[0], 2.0), (1, SAID[1], 3.0), (0, Turn("2 + 2?", "late"), 1.0)):
@@ -199,7 +207,6 @@ def test_a_reply_that_comes_late_replaces_no_turn_that_was_asked_for_later(store
         ("reward is 1.5; expected a number from 0 to 1", lambda s: s.finish("repo", "open", Outcome(1.5))),
         ("reward is True", lambda s: s.finish("repo", "open", Outcome(True))),
         ("feedback has 10,000,000 characters", lambda s: s.finish("repo", "open", Outcome(1.0, "x" * 10_000_000))),
-        ("reply has", lambda s: s.record("repo", "open", 0, Turn("", "x" * (MAX_TEXT + 1)))),
         ("has no version 9; expected one from 0 to 0", lambda s: s.rollback("repo", 9)),
         ("the world '../up'", lambda s: s.create("../up", REWRITE)),
         ("rewards are between 1 and 0", lambda s: s.create("new", REWRITE, (1, 0))),

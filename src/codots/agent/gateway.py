@@ -115,7 +115,11 @@ class Gateway:
                 raise
             yield event({"error": told(str(error), error.kind)})
             return
-        await self._record(asked, reply.message)
+        try:
+            await self._record(asked, reply.message)
+        except ValueError as error:
+            yield event({"error": told(str(error), "invalid_request_error")})
+            return
         self._count(asked, waited)
         yield DONE
 

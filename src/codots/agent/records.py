@@ -13,7 +13,7 @@ from typing import Any, Literal
 from codots.context.rewrite import Turn
 
 MAX_TEXT = 200_000
-"""Maximum length of feedback, of a description, or of a turn, in characters."""
+"""Maximum length of feedback, of a description, or of a text of a turn, in characters."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 """Names of worlds and tasks; they are also names of files and parts of URLs."""
 Cause = Literal["start", "task", "rollback", "fork", "import"]
@@ -138,6 +138,14 @@ def check_text(text: str, what: str) -> None:
     """Raise ValueError for a text that is too long."""
     if len(text) > MAX_TEXT:
         raise ValueError(f"the {what} has {len(text):,} characters; expected at most {MAX_TEXT:,}")
+
+
+def shortened(text: str) -> str:
+    """Return a text, or the beginning and the end of one that is too long."""
+    if len(text) <= MAX_TEXT:
+        return text
+    half = MAX_TEXT // 2 - 50  # leaves room for the mark
+    return f"{text[:half]}\n[{len(text) - 2 * half:,} characters left out]\n{text[-half:]}"
 
 
 def check_reward(reward: float | None, low: float, high: float) -> None:

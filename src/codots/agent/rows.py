@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from codots.agent.records import ConflictError, Finish, Task, UnknownError, Version, World, check_text, dump
+from codots.agent.records import ConflictError, Finish, Task, UnknownError, Version, World, dump, shortened
 from codots.agent.schema import finishes, tasks, transcripts, turns, versions, worlds
 from codots.agent.sql import sa
 from codots.context.rewrite import Turn
@@ -131,12 +131,10 @@ def as_task(world: str, row: Any) -> Task:
 
 
 def add_turns(c: sa.Connection, task_id: int, position: int, said: Sequence[Turn], asked: float) -> None:
-    """Add turns from a position on, for which the model was asked at this time."""
+    """Add turns, shortened where they are too long, from a position on, for which the model was asked at this time."""
     for at, turn in enumerate(said, start=position):
-        check_text(turn.observation, "observation")
-        check_text(turn.reply, "reply")
-        values = {"position": at, "observation": turn.observation, "reply": turn.reply, "created": asked}
-        c.execute(sa.insert(turns).values(task_id=task_id, **values))
+        texts = {"observation": shortened(turn.observation), "reply": shortened(turn.reply)}
+        c.execute(sa.insert(turns).values(task_id=task_id, position=at, created=asked, **texts))
 
 
 def read_turns(c: sa.Connection, task_id: int) -> tuple[Turn, ...]:

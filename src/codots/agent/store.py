@@ -28,6 +28,7 @@ from codots.agent.records import (
     check_reward,
     check_text,
     dump,
+    shortened,
 )
 from codots.agent.schema import finishes, tasks, transcripts, versions, worlds
 from codots.agent.sql import sa
@@ -198,12 +199,11 @@ class Store(Database):
     def finish(self, world: str, name: str, told: Outcome) -> Finish:
         """End a task, and queue its update. Raises ConflictError if it has ended before."""
         check_text(told.feedback, "feedback")
-        check_text(told.outcome, "outcome")
         with self.write() as c:
             row = rows.known_world(c, world, lock=True)
             check_reward(told.reward, row.low, row.high)
             id, number = rows.open_task(c, row, name).id, rows.count(c, row.id, "finishes")
-            finish = Finish(number, told.reward, told.feedback, told.outcome, told.revealed, time.time())
+            finish = Finish(number, told.reward, told.feedback, shortened(told.outcome), told.revealed, time.time())
             c.execute(sa.insert(finishes).values(task_id=id, world_id=row.id, **vars(finish)))
             rows.add_turns(c, id, 0, told.turns, finish.created)
             if told.episode is not None:
