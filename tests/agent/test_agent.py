@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 
 from codots.agent.agent import Agent
+from codots.agent.records import Outcome
+from codots.agent.retention import forget
 from codots.agent.store import Store
 from codots.context.rewrite import Turn
 from codots.rollout.records import episode_of
@@ -152,6 +154,43 @@ def test_an_endpoint_that_refuses_everything_leaves_the_update_due_until_it_answ
         assert "wrong key" in agent._updater.failed["repo"]
         assert (agent._updater.wait("repo", finish.number, TIMEOUT).context, len(endpoint.requests)) == ("1", 2)
         assert (len(agent.history()), agent._updater.failed) == (2, {})
+
+
+def retries(agent):
+    """Return the timers that will run updates again."""
+    timers = agent._model._loop._scheduled
+    return [timer for timer in timers if timer._callback == agent._updater._run and not timer.cancelled()]
+
+
+def test_an_update_that_fails_again_and_again_has_one_timer(serve, tmp_path):
+    serve(*[(401, {"error": {"message": "wrong key"}})] * 3, learner)
+    with Agent("openai:m", tmp_path / "agent.db", "repo") as agent:
+        finish = agent._store.finish("repo", agent._store.start("repo", "Which door?").name, Outcome(1.0))
+        for _ in range(3):
+            with pytest.raises(RefusedError, match="wrong key"):
+                agent._updater.wait("repo", finish.number, TIMEOUT)
+            assert len(retries(agent)) == 1
+        assert agent._updater.wait("repo", finish.number, TIMEOUT).context == "1"
+        assert retries(agent) == []
+
+
+def test_an_update_of_a_world_that_was_forgotten_is_not_tried_again(serve, tmp_path):
+    asked, forgotten = threading.Event(), threading.Event()
+
+    def slow(request):
+        asked.set()
+        assert forgotten.wait(TIMEOUT)
+        return learner(request)
+
+    serve(slow)
+    with Agent("openai:m", tmp_path / "agent.db", "repo") as agent:
+        with agent.task("Which door?") as task:
+            task.finish(1.0)
+        assert asked.wait(TIMEOUT)
+        forget(agent._store, "repo")
+        forgotten.set()
+        agent._model.call(agent._updater.idle(), TIMEOUT)
+        assert (agent._updater.failed, retries(agent)) == ({}, [])
 
 
 def test_a_reply_is_asked_for_again_after_the_endpoint_refused_everything(serve, tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from codots.agent.model import ServedModel
-from codots.agent.records import StaleError, Task, Version
+from codots.agent.records import StaleError, Task, UnknownError, Version
 from codots.agent.store import Store
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.context.strategies import strategy_of
@@ -50,6 +50,7 @@ class Updater:
         """Number of updates by how they ended: `accepted`, `rejected`, `dropped` or `failed`."""
         self._due: set[str] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._retries: dict[str, asyncio.TimerHandle] = {}
 
     def wake(self, world: str) -> None:
         """Run the due updates of a world in the background."""
@@ -83,6 +84,8 @@ class Updater:
 
     def _run(self, world: str) -> asyncio.Task[None]:
         self._due.add(world)
+        if retry := self._retries.pop(world, None):
+            retry.cancel()
         if world not in self._running:
             self._running[world] = asyncio.create_task(self._drain(world))
             self._running[world].add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -96,14 +99,20 @@ class Updater:
                 while due := await asyncio.to_thread(self.store.due, world):
                     await self._learn(world, *due)
             self.failed.pop(world, None)
+        except UnknownError:  # the world was forgotten
+            self.failed.pop(world, None)
+            raise
         except Exception as error:
-            self.updates["failed"] += 1
-            self.failed[world] = f"{type(error).__name__}: {error}"
-            log.warning(f"the update of {world} is tried again in {RETRY_SECONDS:g} s: {self.failed[world]}")
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._run, world)
+            self._retry_later(world, error)
             raise
         finally:
             del self._running[world]
+
+    def _retry_later(self, world: str, error: Exception) -> None:
+        self.updates["failed"] += 1
+        self.failed[world] = f"{type(error).__name__}: {error}"
+        log.warning(f"the update of {world} is tried again in {RETRY_SECONDS:g} s: {self.failed[world]}")
+        self._retries[world] = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._run, world)
 
     async def _learn(self, world: str, head: Version, task: Task, trajectory: Trajectory) -> None:
         """Add the version that learns from a task. If the model refuses the prompt, it has the old context."""
