@@ -18,6 +18,7 @@ from codots.agent.gateway import DONE, event
 from codots.agent.records import Outcome
 from codots.agent.server import make_app
 from codots.agent.serving import gateway, listening, run
+from codots.agent.sql import sa
 from codots.agent.upstream import Upstream
 from tests.agent.lives import learner, trained_life
 from tests.sampler.server import good
@@ -264,6 +265,10 @@ def test_a_refusal_of_the_upstream_passes_as_it_is(start):
         (404, "unknown task of default 'task-9'", "POST", FINISH.replace("task-1", "task-9"), {"reward": 1}),
         (404, "unknown task 'task-9'", "POST", CHAT, {"messages": ASK, "metadata": {"task": "task-9"}}),
         (404, "has no version 7", "POST", "/v1/worlds/default/rollback", {"version": 7}),
+        (400, "version: Input should be less than", "POST", "/v1/worlds/default/rollback", {"version": 2**70}),
+        (400, "number: Input should be less than", "GET", f"/v1/worlds/default/versions/{2**70}", None),
+        (400, "b: Input should be less than", "GET", f"/v1/worlds/default/diff?a=0&b={2**70}", None),
+        (400, "given by the store", "POST", "/v1/worlds/default/tasks", {"description": "x", "name": "task-7"}),
         (404, "Not Found", "GET", "/v1/nothing", None),
         (405, "Method Not Allowed", "GET", CHAT, None),
         (409, "'done' of default is finished", "POST", FINISH.replace("task-1", "done"), {"reward": 1}),
@@ -332,6 +337,35 @@ def test_health_readiness_metrics_and_the_schema_are_served(start):
     assert {CHAT, "/v1/worlds/{world}/tasks/{task}/finish", "/ready"} <= set(paths)
     running.app.state.draining = True
     assert running.http.get("/ready").status_code == 503
+
+
+def test_a_store_that_cannot_be_used_is_told_in_one_line_without_what_is_stored(start, caplog):
+    running = start(learner)
+    store = running.service.store
+    with store.write() as c:
+        c.execute(sa.text("ALTER TABLE tasks RENAME TO gone"))
+    answers = [running.http.post("/v1/worlds/default/tasks", json={"description": "swordfish"})]
+    with store.write() as c:
+        c.execute(sa.text("ALTER TABLE worlds RENAME TO away"))
+    answers += [running.http.get("/ready"), running.http.post(CHAT, json={"messages": ASK})]
+    assert [answer.status_code for answer in answers] == [503] * 3
+    said = [answer.json()["error"]["message"] for answer in answers]
+    assert said[0] == "the store cannot be used: no such table: tasks"
+    assert not any("swordfish" in text or "\n" in text for text in [*said, *caplog.messages])
+
+
+def test_why_an_update_failed_is_told_without_secrets_and_without_what_was_said(start, monkeypatch):
+    running = start((401, {"error": {"message": "the key sesame-sesame is wrong"}}))
+    monkeypatch.setenv("DOOR_KEY", "sesame-sesame")
+    task = running.http.post("/v1/worlds/default/tasks", json={"description": "swordfish"}).json()["name"]
+    running.finish(task, reward=1.0)
+    assert "<DOOR_KEY> is wrong" in running.http.get("/ready").json()["failed_updates"]["default"]
+    with running.service.store.write() as c:
+        c.execute(sa.text("ALTER TABLE transcripts RENAME TO gone"))
+    running.upstream.script[:] = [good("<context>swordfish</context>")]
+    running.finish(running.http.post("/v1/worlds/default/tasks", json={"description": "x"}).json()["name"])
+    failed = running.http.get("/ready").json()["failed_updates"]["default"]
+    assert failed == "the store cannot be used: no such table: transcripts"
 
 
 def test_a_pack_through_http_gives_the_rewards_and_contexts_of_training(tmp_path):

@@ -17,6 +17,8 @@ BUSY_SECONDS = 60
 """Time that a transaction waits for one of another process."""
 MIGRATION = 0x636F646F7473
 """Key of the PostgreSQL lock that keeps two processes from migrating at once."""
+ENGINE: dict[str, Any] = {"pool_size": 32, "max_overflow": 32, "hide_parameters": True}
+"""Options of every engine. Errors do not quote what is stored."""
 SETTINGS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -60,7 +62,7 @@ class Database:
         if self.file:
             if not self.file.parent.is_dir():
                 raise ValueError(f"cannot write {self.file}: there is no folder {self.file.parent}")
-            engine = sa.create_engine(f"sqlite:///{self.file}", pool_size=32, max_overflow=32)
+            engine = sa.create_engine(f"sqlite:///{self.file}", **ENGINE)
             sa.event.listen(engine, "connect", _set_up)
             sa.event.listen(engine, "begin", _begin)
             return engine
@@ -68,8 +70,7 @@ class Database:
             url = sa.make_url(self.where)
             if url.get_backend_name() != "postgresql":
                 raise ValueError(f"the store {self._safe} is no PostgreSQL; expected a file or postgresql://...")
-            url = url.set(drivername="postgresql+psycopg")
-            return sa.create_engine(url, pool_size=32, max_overflow=32, pool_pre_ping=True)
+            return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **ENGINE)
         except sa.exc.ArgumentError:
             raise ValueError("the URL of the store cannot be read; expected postgresql://user@host/database") from None
         except ModuleNotFoundError as error:

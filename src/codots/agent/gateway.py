@@ -15,6 +15,7 @@ from typing import Any
 from codots.agent.chat import Chat, Message, StreamedReply, read_chat, text_of, with_system
 from codots.agent.checkpoint import Checkpoint
 from codots.agent.records import Finish, Outcome, Task, as_json
+from codots.agent.sql import reason, sa
 from codots.agent.store import Store
 from codots.agent.updates import Updater, stream_names
 from codots.agent.upstream import Body, Upstream, UpstreamError
@@ -119,6 +120,9 @@ class Gateway:
             await self._record(asked, reply.message)
         except ValueError as error:
             yield event({"error": told(str(error), "invalid_request_error")})
+            return
+        except sa.exc.SQLAlchemyError as error:
+            yield event({"error": told(without_secrets(reason(error)), "server_error")})
             return
         self._count(asked, waited)
         yield DONE

@@ -17,7 +17,9 @@ from codots.agent import worlds
 from codots.agent.gateway import Gateway, told
 from codots.agent.metrics import Metrics
 from codots.agent.records import ConflictError, UnknownError
+from codots.agent.sql import reason, sa
 from codots.agent.upstream import UpstreamError
+from codots.core.redact import without_secrets
 
 WORLD, TASK = "x-codots-world", "x-codots-task"
 """Headers of a chat that name its world and its task, and of the answer."""
@@ -137,4 +139,15 @@ async def _failed(request: Request, error: Exception) -> Response:
     return _error(error.status, str(error), error.kind, headers)
 
 
-_HANDLERS = {ValueError: _refused, RequestValidationError: _invalid, HTTPException: _http, UpstreamError: _failed}
+async def _unstored(request: Request, error: Exception) -> Response:
+    assert isinstance(error, sa.exc.SQLAlchemyError)
+    return _error(503, without_secrets(reason(error)), "server_error")
+
+
+_HANDLERS = {
+    sa.exc.SQLAlchemyError: _unstored,
+    ValueError: _refused,
+    RequestValidationError: _invalid,
+    HTTPException: _http,
+    UpstreamError: _failed,
+}

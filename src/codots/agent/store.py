@@ -145,6 +145,8 @@ class Store(Database):
     def start(self, world: str, description: str, rules: str = "", name: str | None = None) -> Task:
         """Start a task with the newest context. Raises ConflictError if the name is taken."""
         _check_start(description, rules, name)
+        if name is not None and name.startswith(rows.AUTOMATIC):
+            raise ValueError(f"the task {name!r}; names that start with {rows.AUTOMATIC} are given by the store")
         with self.write() as c:
             row = rows.known_world(c, world, lock=True)
             if name is not None and rows.find_task(c, row, name) is not None:

@@ -15,7 +15,9 @@ from codots import __version__
 from codots.agent.gateway import Gateway
 from codots.agent.records import Outcome
 from codots.agent.serving import drain
+from codots.agent.sql import reason, sa
 from codots.context.rewrite import Turn
+from codots.core.redact import without_secrets
 
 T = TypeVar("T")
 MAX_WAIT = 600.0
@@ -89,11 +91,13 @@ async def _run(call: Callable[[], T]) -> T:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Raise what a client has done wrong as an error that it may read."""
+    """Raise what a client has done wrong, and a failure of the store, as an error that it may read."""
     try:
         yield
     except ValueError as error:
         raise ToolError(str(error)) from None
+    except sa.exc.SQLAlchemyError as error:
+        raise ToolError(without_secrets(reason(error))) from None
 
 
 def make_server(service: Gateway) -> MCPServer[Any]:

@@ -10,9 +10,11 @@ from typing import Any
 
 from codots.agent.model import ServedModel
 from codots.agent.records import StaleError, Task, UnknownError, Version
+from codots.agent.sql import reason, sa
 from codots.agent.store import Store
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 from codots.context.strategies import strategy_of
+from codots.core.redact import without_secrets
 from codots.core.rng import Names
 from codots.core.transcript import StopReason
 from codots.rollout.life import reply
@@ -110,7 +112,7 @@ class Updater:
 
     def _retry_later(self, world: str, error: Exception) -> None:
         self.updates["failed"] += 1
-        self.failed[world] = f"{type(error).__name__}: {error}"
+        self.failed[world] = _described(error)
         log.warning(f"the update of {world} is tried again in {RETRY_SECONDS:g} s: {self.failed[world]}")
         self._retries[world] = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._run, world)
 
@@ -150,6 +152,11 @@ class Updater:
         async with self.model.sampler.session((*stream_names(world), task.number, "update")) as session:
             await reply(steps, session, self.model.render)
         return steps.finish()
+
+
+def _described(error: Exception) -> str:
+    said = reason(error) if isinstance(error, sa.exc.SQLAlchemyError) else f"{type(error).__name__}: {error}"
+    return without_secrets(" ".join(said.split()))
 
 
 def newer_half(trajectory: Trajectory) -> Trajectory:

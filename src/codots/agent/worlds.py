@@ -7,12 +7,14 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from codots.agent.gateway import Gateway
 from codots.agent.records import Outcome, Task, as_json, diff
 
 routes = APIRouter(prefix="/v1/worlds", tags=["worlds"])
+MAX_NUMBER = 2**31 - 1
+"""Largest integer that every database can hold."""
 MAX_WAIT = 600.0
 """Longest time that a request may wait for an update, in seconds."""
 
@@ -25,7 +27,8 @@ def gateway_of(request: Request) -> Gateway:
 
 Service = Annotated[Gateway, Depends(gateway_of)]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="Maximum number of the newest ones.")]
-Number = Annotated[int, Path(ge=0)]
+Number = Annotated[int, Path(ge=0, le=MAX_NUMBER)]
+Compared = Annotated[int, Query(ge=0, le=MAX_NUMBER, description="Number of a version.")]
 
 
 class _Strict(BaseModel):
@@ -59,7 +62,7 @@ class Ended(_Strict):
 class Back(_Strict):
     """The version to go back to."""
 
-    version: int
+    version: int = Field(ge=0, le=MAX_NUMBER)
 
 
 def task_json(task: Task) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def read_version(world: str, number: Number, service: Service) -> dict[str, Any]
 
 
 @routes.get("/{world}/diff")
-def compare(world: str, a: int, b: int, service: Service) -> dict[str, Any]:
+def compare(world: str, a: Compared, b: Compared, service: Service) -> dict[str, Any]:
     """Compare two versions line by line."""
     return {"diff": diff(service.store.version(world, a), service.store.version(world, b))}
 
