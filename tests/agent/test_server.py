@@ -15,6 +15,7 @@ import uvicorn
 
 from codots.agent.chat import read_chat
 from codots.agent.gateway import DONE, event
+from codots.agent.quotes import QUOTED
 from codots.agent.records import Outcome
 from codots.agent.server import make_app
 from codots.agent.serving import gateway, listening, run
@@ -236,6 +237,16 @@ def test_a_stream_of_a_task_that_is_finished_meanwhile_ends_with_an_error(start)
     stream, _ = running.ask(stream=True)
     with pytest.raises(openai.APIError, match="'task-0' of default is finished"):
         list(stream)
+
+
+def test_a_context_in_the_messages_of_a_chat_is_not_learned_again(start):
+    notes = "The red door hides the prize."
+    running = start(good("an answer"))
+    running.service.store.put("default", notes, "import", "a test")
+    running.ask([ASK[0], {"role": "user", "content": f"Which door? I know: {notes}"}])
+    running.finish("task-0", reward=1.0)
+    user = running.upstream.requests[-1]["messages"][1]["content"]
+    assert (user.count(notes), user.count(QUOTED)) == (1, 1)
 
 
 def test_an_upstream_that_hangs_is_reported(start):

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import anyio
 from mcp import Client, StdioServerParameters
 
-from codots.agent.gateway import QUOTED
+from codots.agent.quotes import QUOTED, without
 from codots.agent.serving import gateway
 from codots.agent.store import Store
 from codots.agent.tools import make_server
@@ -97,6 +97,33 @@ def test_a_context_that_a_client_sends_back_is_not_learned_again(serve, tmp_path
         assert service.updater.wait("default", 1, TIMEOUT).context == notes
     user = upstream.requests[0]["messages"][1]["content"]
     assert (user.count(notes), user.count(QUOTED)) == (1, 2)
+
+
+def test_a_context_is_no_news_wherever_a_client_quotes_it(serve, tmp_path):
+    old, notes = "The red door hides a goat, as it seems.", "The red door hides the prize.\n\n- The blue one: a goat."
+    upstream = serve(good(f"<context>{notes}</context>"))
+    with gateway(str(tmp_path / "agent.db"), "openai:m", "default") as service:
+        service.store.put("default", old, "import", "a test")
+
+        async def work():
+            async with Client(make_server(service)) as client:
+                await call(client, "start_task", description=f"Which door? My notes: {old}", rules=f"Obey: {old}")
+                service.store.put("default", notes, "import", "a test")
+                quoted = "\n".join(f"> {line}" for line in notes.splitlines())
+                await call(client, "finish_task", task="task-0", feedback=f"You had:\n{quoted}\nGood.", outcome=notes)
+
+        anyio.run(work)
+        assert service.updater.wait("default", 1, TIMEOUT).context == notes
+        assert service.store.task("default", "task-0").finish.outcome == notes
+    user = upstream.requests[0]["messages"][1]["content"]
+    assert (user.count(old), user.count("hides the prize"), user.count(QUOTED)) == (0, 1, 4)
+
+
+def test_what_only_looks_like_a_context_stays():
+    notes = "The red door hides the prize."
+    said = ("The red door hides a prize.", "The red door", "the red door hides the prize.")
+    assert [without({notes, "", " ", "red"}, text) for text in said] == list(said)
+    assert without({notes}, "a\n> The red\n>  door hides  the prize.\nb") == f"a\n> {QUOTED}\nb"
 
 
 def test_a_pack_through_the_tools_gives_the_rewards_and_contexts_of_training(tmp_path):

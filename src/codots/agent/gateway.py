@@ -14,6 +14,7 @@ from typing import Any
 
 from codots.agent.chat import Chat, Message, StreamedReply, read_chat, text_of, with_system
 from codots.agent.checkpoint import Checkpoint
+from codots.agent.quotes import contexts_of, without
 from codots.agent.records import Finish, Outcome, Task, as_json
 from codots.agent.sql import reason, sa
 from codots.agent.store import Store
@@ -27,10 +28,6 @@ from codots.core.rng import Names
 NAMED = ("world", "task")
 """Keys of `metadata` that are not passed on."""
 DONE = b"data: [DONE]\n\n"
-QUOTED = "(the notes of this task)"
-"""What stands for a context that a client sends back."""
-SHORT = 20
-"""Length from which a context is recognized in a text, in characters."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +125,10 @@ class Gateway:
         yield DONE
 
     def finish(self, world: str, task: str, told: Outcome) -> Finish:
-        """End a task, and run its update in the background. What it quotes of its context is not learned as new."""
-        given = self.store.version(world, self.store.task(world, task).version).context
-        turns = tuple(Turn(without(given, turn.observation), without(given, turn.reply)) for turn in told.turns)
-        feedback, outcome = without(given, told.feedback), without(given, told.outcome)
-        finish = self.store.finish(world, task, replace(told, feedback=feedback, outcome=outcome, turns=turns))
+        """End a task, and run its update in the background. Contexts that its replies quote are not recorded."""
+        known = contexts_of(self.store, self.store.task(world, task), self.store.head(world))
+        turns = tuple(replace(turn, reply=without(known, turn.reply)) for turn in told.turns)
+        finish = self.store.finish(world, task, replace(told, turns=turns))
         self.updater.wake(world)
         return finish
 
@@ -164,11 +160,6 @@ class Gateway:
         except UpstreamError as error:
             self.chats[error.kind] += 1
             raise
-
-
-def without(context: str, text: str) -> str:
-    """Return a text without a context that it quotes."""
-    return text.replace(context, QUOTED) if len(context) >= SHORT else text
 
 
 def event(data: Any) -> bytes:

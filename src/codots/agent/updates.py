@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from codots.agent.model import ServedModel
+from codots.agent.quotes import contexts_of, unquoted
 from codots.agent.records import StaleError, Task, UnknownError, Version
 from codots.agent.sql import reason, sa
 from codots.agent.store import Store
@@ -133,8 +134,12 @@ class Updater:
             log.info(f"{world} has a newer version than {head.number}; the update of {task.name} is dropped")
 
     async def _rewritten(self, world: str, head: Version, task: Task, trajectory: Trajectory) -> dict[str, Any]:
-        """Return what an update writes into a version. A trajectory that is too long is shortened."""
+        """Return what an update writes into a version.
+
+        It does not read the contexts that the task quotes, and the newer part of a trajectory that is too long.
+        """
         strategy = await asyncio.to_thread(strategy_in, self.store, world)
+        trajectory = unquoted(await asyncio.to_thread(contexts_of, self.store, task, head), trajectory)
         episode = await self._update(world, head, task, trajectory, strategy)
         while episode.ended == StopReason.FULL and (shorter := newer_half(trajectory)) != trajectory:
             trajectory = shorter
