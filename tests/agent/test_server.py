@@ -18,7 +18,7 @@ from codots.agent.gateway import DONE, event
 from codots.agent.quotes import QUOTED
 from codots.agent.records import Outcome
 from codots.agent.server import make_app
-from codots.agent.serving import gateway, listening, run
+from codots.agent.serving import Stop, gateway, listening, run
 from codots.agent.sql import sa
 from codots.agent.upstream import Upstream
 from tests.agent.lives import learner, trained_life
@@ -38,7 +38,7 @@ class Running:
         self.service, self.socket = service, listening("127.0.0.1", 0)
         self.app = make_app(service)
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning"))
-        self.thread = threading.Thread(target=lambda: asyncio.run(run(self.server, self.socket, service)))
+        self.thread = threading.Thread(target=lambda: asyncio.run(run(self.server, self.socket, service, Stop())))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.http = httpx.Client(base_url=self.url, timeout=TIMEOUT)
         self.openai = openai.OpenAI(api_key="none", base_url=f"{self.url}/v1", max_retries=0, timeout=TIMEOUT)

@@ -1,15 +1,21 @@
 """A server that is stopped finishes what it has begun, and one that is killed loses and repeats nothing."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
 
-from codots.agent.serving import listening
+from codots.agent import serving as serving_module
+from codots.agent.records import Outcome
+from codots.agent.server import make_app
+from codots.agent.serving import DRAIN_SECONDS, gateway, listening
+from codots.agent.serving import serve as serve_until_stopped
 from codots.agent.store import Store
 from tests.agent.lives import learner
 
@@ -54,6 +60,77 @@ def test_a_stopped_server_answers_what_it_was_asked_and_learns_what_it_was_told(
         assert server.wait(TIMEOUT) == 0
     with Store(tmp_path / "agent.db") as store:
         assert (store.head("default").context, len(store.turns("default", "task-0"))) == ("1", 1)
+
+
+@contextmanager
+def hanging(serve, tmp_path):
+    """Yield a gateway whose upstream has been asked for an update and does not answer."""
+    asked, over = threading.Event(), threading.Event()
+
+    def hang(request):
+        if "rewrite them" in request["messages"][0]["content"]:
+            asked.set()
+        over.wait(TIMEOUT)
+        return learner(request)
+
+    serve(hang)
+    with gateway(str(tmp_path / "agent.db"), "openai:m", "default") as service:
+        service.finish("default", service.store.start("default", "Which door?").name, Outcome(1.0))
+        assert asked.wait(TIMEOUT)
+        try:
+            yield service
+        finally:
+            over.set()
+
+
+def test_chats_and_updates_that_hang_share_one_deadline_and_end_without_a_traceback(
+    serve, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(serving_module, "DRAIN_SECONDS", 5)
+    with (
+        hanging(serve, tmp_path) as service,
+        listening("127.0.0.1", 0) as at,
+        ThreadPoolExecutor() as pool,
+        client_of(f"http://127.0.0.1:{at.getsockname()[1]}") as http,
+    ):
+        ask = service.upstream.complete
+
+        async def asking(*args):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return await ask(*args)
+
+        service.upstream.complete = asking
+        answer = pool.submit(http.post, "/v1/chat/completions", json={"model": "m", "messages": MESSAGES})
+        began = time.monotonic()
+        serve_until_stopped(service, make_app(service), at)
+        assert 5 <= time.monotonic() - began < 10
+        assert answer.result(TIMEOUT).status_code == 500
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_second_signal_ends_the_wait_for_updates(serve, tmp_path):
+    with (
+        hanging(serve, tmp_path) as service,
+        listening("127.0.0.1", 0) as at,
+        ThreadPoolExecutor() as pool,
+        client_of(f"http://127.0.0.1:{at.getsockname()[1]}") as http,
+    ):
+        idle = service.updater.idle
+
+        async def draining():
+            os.kill(os.getpid(), signal.SIGINT)
+            await idle()
+
+        def stop():
+            assert http.get("/health").status_code == 200
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        service.updater.idle = draining
+        stopped, began = pool.submit(stop), time.monotonic()
+        serve_until_stopped(service, make_app(service), at)
+        stopped.result(TIMEOUT)
+        assert time.monotonic() - began < DRAIN_SECONDS
+        assert service.store.worlds_due() == ["default"]
 
 
 def test_a_killed_server_has_every_acknowledged_finish_and_learns_once_from_each(serve, tmp_path):

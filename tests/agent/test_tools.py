@@ -1,21 +1,25 @@
 """An agent of any kind gets a long life by four tools, over stdio and HTTP."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 
 import anyio
 from mcp import Client, StdioServerParameters
 
 from codots.agent.quotes import QUOTED, without
+from codots.agent.records import Outcome
 from codots.agent.serving import gateway
 from codots.agent.store import Store
 from codots.agent.tools import make_server
 from codots.rollout.life import reply
 from codots.rollout.steps import SolveSteps
+from tests.agent.conftest import REWRITE
 from tests.agent.lives import learner, trained_life
 from tests.sampler.server import good
 
@@ -163,6 +167,7 @@ async def play(client, model, own):
     return step.reward
 
 
+INITIALIZE = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
 COMMAND = [sys.executable, "-m", "codots", "mcp", "openai:m", "--store", "agent.db"]
 
 
@@ -175,6 +180,32 @@ def test_the_command_serves_over_stdio(serve, tmp_path):
             return await two_tasks(client)
 
     assert anyio.run(work)["context"] == "1"
+
+
+def test_the_command_over_stdio_drains_at_a_stop_signal_though_stdin_is_open(serve, tmp_path):
+    asked, over = threading.Event(), threading.Event()
+
+    def slow(request):
+        asked.set()
+        assert over.wait(TIMEOUT)
+        return learner(request)
+
+    serve(slow)
+    with Store(tmp_path / "agent.db") as store:
+        store.create("default", REWRITE)
+        store.finish("default", store.start("default", "Which door?").name, Outcome(1.0))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(COMMAND, cwd=tmp_path, **pipes) as server:
+        ask = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": INITIALIZE}
+        server.stdin.write(f"{json.dumps(ask)}\n")
+        server.stdin.flush()
+        assert '"id":1' in server.stdout.readline()
+        assert asked.wait(TIMEOUT)
+        server.send_signal(signal.SIGTERM)
+        over.set()
+        assert server.wait(TIMEOUT) == 0
+    with Store(tmp_path / "agent.db") as store:
+        assert store.head("default").context == "1"
 
 
 def test_the_command_serves_over_http_and_drains(serve, tmp_path):

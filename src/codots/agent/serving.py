@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
@@ -21,6 +23,8 @@ from codots.core.processes import stop_signals_to
 
 DRAIN_SECONDS = 30
 """Time that running chats and updates have after a stop signal. Updates that are not done run at the next start."""
+POLL_SECONDS = 0.1
+"""Time after which a second signal is seen."""
 
 
 class _Server(uvicorn.Server):
@@ -57,32 +61,59 @@ def listening(host: str, port: int) -> socket.socket:
         raise ValueError(f"cannot listen at {host}:{port}: {why}; give --port ANOTHER") from error
 
 
+class Stop:
+    """Stop signals: from the first one on, DRAIN_SECONDS are left, and a second one ends them."""
+
+    def __init__(self) -> None:
+        self.signals, self._deadline = 0, math.inf
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Handle a signal."""
+        self.signals += 1
+        self._deadline = min(self._deadline, time.monotonic() + DRAIN_SECONDS)
+
+    async def within(self, work: asyncio.Future[Any]) -> None:
+        """Wait for work until it is done or time is over. Without a signal, there are DRAIN_SECONDS from now on."""
+        deadline = min(self._deadline, time.monotonic() + DRAIN_SECONDS)
+        while not work.done() and self.signals < 2 and (left := min(self._deadline, deadline) - time.monotonic()) > 0:
+            await asyncio.wait([work], timeout=min(left, POLL_SECONDS))
+
+
 def serve(service: Gateway, app: Starlette, at: socket.socket) -> None:
     """Serve an application until a stop signal; then take no new requests, and finish the running ones and the updates.
 
     A second signal stops at once.
     """
-    server = _Server(
-        uvicorn.Config(app, timeout_graceful_shutdown=DRAIN_SECONDS, access_log=False, log_level="warning")
+    config = uvicorn.Config(
+        without_cancelled(app), timeout_graceful_shutdown=DRAIN_SECONDS, access_log=False, log_level="warning"
     )
+    server, stop = _Server(config), Stop()
 
-    def stop(number: int, frame: Any) -> None:
-        server.force_exit, server.should_exit, app.state.draining = server.should_exit, True, True
+    def stopping(number: int, frame: Any) -> None:
+        stop(number, frame)
+        server.force_exit, server.should_exit, app.state.draining = stop.signals > 1, True, True
 
-    with stop_signals_to(stop):
-        asyncio.run(run(server, at, service))
+    with stop_signals_to(stopping):
+        asyncio.run(run(server, at, service, stop))
 
 
-async def run(server: uvicorn.Server, at: socket.socket, service: Gateway) -> None:
+def without_cancelled(app: Starlette) -> Any:
+    """Return an application that ends requests which are cancelled, at the end of the time, without a traceback."""
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return call
+
+
+async def run(server: uvicorn.Server, at: socket.socket, service: Gateway, stop: Stop) -> None:
     """Run a server until it should exit, and drain."""
     await server.serve([at])
     await service.upstream.close()
-    if not server.force_exit:
-        await drain(service)
+    await drain(service, stop)
 
 
-async def drain(service: Gateway) -> None:
-    """Wait for the running updates, but not for longer than DRAIN_SECONDS."""
-    updates = service.updater.model.submit(service.updater.idle())
-    with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.wrap_future(updates), DRAIN_SECONDS)
+async def drain(service: Gateway, stop: Stop) -> None:
+    """Wait for the running updates, as long as there is time."""
+    await stop.within(asyncio.wrap_future(service.updater.model.submit(service.updater.idle())))

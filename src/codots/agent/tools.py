@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +15,10 @@ from mcp.server.mcpserver.exceptions import ToolError
 from codots import __version__
 from codots.agent.gateway import Gateway
 from codots.agent.records import Outcome
-from codots.agent.serving import drain
+from codots.agent.serving import POLL_SECONDS, Stop, drain
 from codots.agent.sql import reason, sa
 from codots.context.rewrite import Turn
+from codots.core.processes import stop_signals_to
 from codots.core.redact import without_secrets
 
 T = TypeVar("T")
@@ -110,10 +112,17 @@ def make_server(service: Gateway) -> MCPServer[Any]:
 
 
 def serve_stdio(service: Gateway) -> None:
-    """Serve the tools over stdin and stdout until stdin ends, and then finish the running updates."""
+    """Serve the tools over stdin and stdout until stdin ends or a stop signal; then finish the running updates."""
+    stop = Stop()
 
     async def work() -> None:
-        await make_server(service).run_stdio_async()
-        await drain(service)
+        serving = asyncio.create_task(make_server(service).run_stdio_async())
+        while not serving.done() and not stop.signals:
+            await asyncio.wait([serving], timeout=POLL_SECONDS)
+        await drain(service, stop)
+        if not serving.done():
+            os._exit(0)  # a thread that reads from stdin cannot be ended
+        await serving
 
-    asyncio.run(work())
+    with stop_signals_to(stop):
+        asyncio.run(work())
