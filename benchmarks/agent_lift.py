@@ -4,7 +4,7 @@
     python benchmarks/agent_lift.py runs/demo --worlds 20 --tasks 12 --mcp    # contexts through MCP
 
 Each world is played twice with the same tasks: with the context that is rewritten after each, and with an empty one.
-The lift is the difference of the success of the last half of the tasks, with a bootstrap interval over worlds. With
+The lift is the difference of the mean reward of the last half of the tasks, with a bootstrap interval over worlds. With
 `--mcp`, the client samples with a copy of the model, and the tools of `codots mcp` keep the contexts: rewards and
 versions must be those through HTTP, of which digests are printed.
 """
