@@ -1,7 +1,7 @@
 """Compare the local sampler with other engines on the same lives, in sampled tokens per second.
 
     python benchmarks/sampler.py --vllm path/to/python
-    python benchmarks/sampler.py --recipe recipes/smollm2-lake.yaml --lives 16 --times 3 --engines codots,generate
+    python benchmarks/sampler.py --recipe recipes/smollm2-bandit.yaml --lives 16 --times 3 --engines codots,generate
 
 `demo` replays lives of the shipped base on frozen lakes: the ids read and the number of ids sampled in each turn.
 `long` has sessions of several turns with answers of 1 to 64 ids. The model is a Qwen3 of 0.5 million random weights.
