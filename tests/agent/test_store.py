@@ -1,5 +1,6 @@
 """A store loses nothing that it has acknowledged, overwrites nothing, and keeps one chain of versions per world."""
 
+import asyncio
 import math
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from alembic.script import ScriptDirectory
 
 from codots.agent import retention, rows
 from codots.agent.database import SETTINGS
-from codots.agent.records import MAX_TEXT, ConflictError, Outcome, StaleError, UnknownError, diff
+from codots.agent.recorder import Recorder
+from codots.agent.records import MAX_TEXT, ConflictError, Outcome, Said, StaleError, UnknownError, diff
 from codots.agent.schema import SCHEMA, metadata, tasks
 from codots.agent.sql import sa
 from codots.agent.store import Store
@@ -188,6 +190,38 @@ def test_of_a_turn_that_is_too_long_the_beginning_and_the_end_are_kept(store):
     for text in (*vars(store.turns("repo", name)[0]).values(), store.task("repo", name).finish.outcome):
         assert (text[:6], text[-4:], len(text) <= MAX_TEXT) == ("beginx", "xend", True)
         assert "\n[108 characters left out]\n" in text
+
+
+def test_turns_that_come_at_once_share_transactions_and_are_refused_one_by_one(store, monkeypatch):
+    done, names = ended(store, turns=()), [store.start("repo", "2 + 2?").name for _ in range(20)]
+    written, write_all = [], store.record_all
+    monkeypatch.setattr(store, "record_all", lambda turns: written.append(len(turns)) or write_all(turns))
+
+    async def record():
+        recorder = Recorder(store)
+        said = [Said("repo", name, 0, SAID[0], 1.0) for name in [*names, done]]
+        return await asyncio.gather(*map(recorder.record, said), return_exceptions=True)
+
+    *recorded, refused = asyncio.run(record())
+    assert (recorded, written) == ([None] * 20, [21])
+    assert isinstance(refused, ConflictError)
+    assert [store.turns("repo", name) for name in [*names, done]] == [SAID[:1]] * 20 + [()]
+
+
+def test_turns_that_a_broken_store_did_not_take_are_reported_each_and_the_next_one_is_taken(store):
+    store.start("repo", "2 + 2?", name="sum")
+    good = store.record_all
+
+    async def record():
+        recorder, said = Recorder(store), Said("repo", "sum", 0, SAID[0], 1.0)
+        store.record_all = lambda turns: 1 / 0
+        failed = await asyncio.gather(recorder.record(said), recorder.record(said), return_exceptions=True)
+        store.record_all = good
+        await recorder.record(said)
+        return failed
+
+    assert [type(error) for error in asyncio.run(record())] == [ZeroDivisionError] * 2
+    assert store.turns("repo", "sum") == SAID[:1]
 
 
 def test_a_reply_that_comes_late_replaces_no_turn_that_was_asked_for_later(store):

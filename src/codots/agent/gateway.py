@@ -15,7 +15,8 @@ from typing import Any
 from codots.agent.chat import Chat, Message, StreamedReply, read_chat, text_of, with_system
 from codots.agent.checkpoint import Checkpoint
 from codots.agent.quotes import contexts_of, without
-from codots.agent.records import Finish, Outcome, Task, as_json
+from codots.agent.recorder import Recorder
+from codots.agent.records import Finish, Outcome, Said, Task, as_json
 from codots.agent.sql import reason, sa
 from codots.agent.store import Store
 from codots.agent.updates import Updater, stream_names
@@ -57,6 +58,7 @@ class Gateway:
     def __init__(self, store: Store, updater: Updater, upstream: Upstream | Checkpoint, world: str) -> None:
         self.store, self.updater, self.upstream, self.world = store, updater, upstream, world
         self.style = updater.model.profile.style
+        self._recorder = Recorder(store)
         self.chats = Counter[str]()
         """Number of chats by how they ended: `answered`, or the kind of the upstream's error."""
         self.on_added: Callable[[float], None] = lambda seconds: None
@@ -145,9 +147,8 @@ class Gateway:
             return {"version": None, "error": without_secrets(str(error))}
 
     async def _record(self, asked: Asked, message: Message) -> None:
-        turn = Turn(asked.chat.observation, text_of(message))
-        of, at = asked.task, asked.chat.position
-        await asyncio.to_thread(self.store.record, of.world, of.name, at, turn, asked.came)
+        turn, of = Turn(asked.chat.observation, text_of(message)), asked.task
+        await self._recorder.record(Said(of.world, of.name, asked.chat.position, turn, asked.came))
 
     def _count(self, asked: Asked, waited: float) -> None:
         self.chats["answered"] += 1

@@ -7,6 +7,7 @@ import math
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -23,6 +24,10 @@ from codots.core.processes import stop_signals_to
 
 DRAIN_SECONDS = 30
 """Time that running chats and updates have after a stop signal. Updates that are not done run at the next start."""
+KEEP_ALIVE_SECONDS = 75
+"""Time that an idle connection stays open: longer than clients keep theirs, so that none sends into a closed one."""
+THREADS = 32
+"""Threads that use the store: those that read go on while others wait for the disk."""
 POLL_SECONDS = 0.1
 """Time after which a second signal is seen."""
 
@@ -85,7 +90,11 @@ def serve(service: Gateway, app: Starlette, at: socket.socket) -> None:
     A second signal stops at once.
     """
     config = uvicorn.Config(
-        without_cancelled(app), timeout_graceful_shutdown=DRAIN_SECONDS, access_log=False, log_level="warning"
+        without_cancelled(app),
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        access_log=False,
+        log_level="warning",
     )
     server, stop = _Server(config), Stop()
 
@@ -109,6 +118,7 @@ def without_cancelled(app: Starlette) -> Any:
 
 async def run(server: uvicorn.Server, at: socket.socket, service: Gateway, stop: Stop) -> None:
     """Run a server until it should exit, and drain."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     await server.serve([at])
     await service.upstream.close()
     await drain(service, stop)

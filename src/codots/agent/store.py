@@ -20,6 +20,7 @@ from codots.agent.records import (
     Finish,
     Joined,
     Outcome,
+    Said,
     StaleError,
     Task,
     Version,
@@ -188,10 +189,20 @@ class Store(Database):
 
         `asked` is the time of the request for its reply, in seconds since 1970, by default now.
         """
+        (error,) = self.record_all([Said(world, name, position, turn, time.time() if asked is None else asked)])
+        if error:
+            raise error
+
+    def record_all(self, turns: Sequence[Said]) -> list[ValueError | None]:
+        """Record turns in one transaction, and return for each why it was refused, or None."""
+        refused: list[ValueError | None] = [None] * len(turns)
         with self.write() as c:
-            row = rows.known_world(c, world, lock=True)  # so that no finish comes between the check and the turn
-            id, at = rows.open_task(c, row, name).id, time.time() if asked is None else asked
-            rows.add_turns(c, id, position, [turn], at)
+            for i in sorted(range(len(turns)), key=lambda i: turns[i].world):  # one order of locks: no deadlock
+                try:
+                    _record(c, turns[i])
+                except ValueError as error:
+                    refused[i] = error
+        return refused
 
     def turns(self, world: str, name: str) -> tuple[Turn, ...]:
         """Return the recorded turns of a task."""
@@ -256,6 +267,11 @@ def _check_start(description: str, rules: str, name: str | None) -> None:
     check_text(rules, "rules")
     if name is not None:
         check_name(name, "task")
+
+
+def _record(c: sa.Connection, said: Said) -> None:
+    world = rows.known_world(c, said.world, lock=True)  # so that no finish comes between the check and the turn
+    rows.add_turns(c, rows.open_task(c, world, said.task).id, said.position, [said.turn], said.asked)
 
 
 def _joined(c: sa.Connection, world: Any, name: str | None, key: str) -> Joined | None:

@@ -20,6 +20,9 @@ from codots.sampler.endpoint import Endpoint
 from codots.sampler.network import certificates, is_loopback
 from codots.sampler.refusals import words
 
+MODELS, CHAT = "models", "chat/completions"
+IDLE_SECONDS = 4.0
+"""Time that an idle connection stays open. Uvicorn, on which vLLM runs, closes it after 5 s."""
 MAX_PAUSE = 30.0
 """Maximum pause between two tries, in seconds."""
 MAX_MESSAGE = 300
@@ -54,11 +57,11 @@ class Upstream:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.failures = endpoint, Counter[str]()
         url = endpoint.url.rstrip("/")
+        self._urls = {path: httpx.URL(f"{url}/{path}") for path in (MODELS, CHAT)}  # parsed once
         self._client = httpx.AsyncClient(
-            base_url=f"{url}/",
             headers={"authorization": f"Bearer {endpoint.key}"},
             timeout=httpx.Timeout(endpoint.timeout, pool=None),
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=IDLE_SECONDS),
             trust_env=not is_loopback(url),
             verify=certificates(url) or True,
         )
@@ -69,7 +72,7 @@ class Upstream:
 
     async def models(self) -> Body:
         """Return the models of the upstream."""
-        return await self._retrying(lambda: self._send("GET", "models", None))
+        return await self._retrying(lambda: self._send("GET", MODELS, None))
 
     async def complete(self, body: Body, names: Names = (), turn: int = 0) -> Body:
         """Return a chat completion. Raises UpstreamError. The upstream draws its own random numbers."""
@@ -101,7 +104,7 @@ class Upstream:
         raise AssertionError("an endpoint has at least one try")
 
     async def _complete(self, body: Body) -> Body:
-        answer = await self._send("POST", "chat/completions", body)
+        answer = await self._send("POST", CHAT, body)
         with self._explained():
             text_of(answer["choices"][0]["message"])
         return answer
@@ -110,7 +113,7 @@ class Upstream:
         """Send a request, and return the JSON object of the answer."""
         with self._explained():
             async with asyncio.timeout(self.endpoint.timeout):
-                response = await self._client.request(method, path, json=body)
+                response = await self._client.request(method, self._urls[path], json=body)
         self._check(response)
         with self._explained():
             answer = response.json()
@@ -121,7 +124,7 @@ class Upstream:
     async def _start(self, body: Body) -> tuple[httpx.Response, AsyncIterator[Body], Body]:
         """Open a stream, and wait for its first chunk."""
         with self._explained():
-            request = self._client.build_request("POST", "chat/completions", json=body)
+            request = self._client.build_request("POST", self._urls[CHAT], json=body)
             response = await self._client.send(request, stream=True)
         try:
             if response.status_code != httpx.codes.OK:
