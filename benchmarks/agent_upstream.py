@@ -12,24 +12,30 @@ import random
 from collections import Counter
 
 FAULTS = ("429", "500", "hang", "cut", "garbage")
+"""Kinds of failures: an error status, no answer at all, half of an answer, and what is not JSON."""
 UPDATE = "rewrite them"
 """What only the system prompt of an update says."""
 
 
+def is_update(request: dict) -> bool:
+    """Return whether a request is the update of a context."""
+    return UPDATE in request["messages"][0]["content"]
+
+
 def answer(request: dict) -> str:
     """Return the text of an answer."""
-    system, *_, last = request["messages"]
-    if UPDATE not in system["content"]:
+    if not is_update(request):
         return "an answer"
-    notes = last["content"].partition("# Notes so far\n")[2].split("\n")[0]
+    notes = request["messages"][-1]["content"].partition("# Notes so far\n")[2].split("\n")[0]
     return f"<context>{1 if notes == 'none' else int(notes) + 1}</context>"
 
 
 class Upstream:
-    """The server. `sent` counts what it has sent by kind."""
+    """The server. `sent` counts what it has sent to chats, and `sent_to_updates` to updates, by kind."""
 
     def __init__(self, faults: float = 0.0, seed: int = 0) -> None:
-        self.faults, self.rng, self.sent = faults, random.Random(seed), Counter()
+        self.faults, self.rng = faults, random.Random(seed)
+        self.sent, self.sent_to_updates = Counter(), Counter()
 
     async def start(self, port: int = 0) -> int:
         """Listen on this machine, and return the port."""
@@ -45,8 +51,8 @@ class Upstream:
                         size = int(line.partition(b":")[2])
                 if not await self._answer(json.loads(await reader.readexactly(size)), writer):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other side, or this one, has ended
         finally:
             writer.close()
 
@@ -54,7 +60,7 @@ class Upstream:
         """Send an answer or a fault, and return whether the connection stays."""
         draw = self.rng.random()
         fault = FAULTS[int(draw / self.faults)] if draw < self.faults * len(FAULTS) else ""
-        self.sent[fault or "good"] += 1
+        (self.sent_to_updates if is_update(request) else self.sent)[fault or "good"] += 1
         if fault == "hang":
             await asyncio.sleep(3600)
         head, body = self._good(request)

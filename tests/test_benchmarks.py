@@ -1,4 +1,4 @@
-"""Quick forms of the sampler benchmarks, and agreement of the engines that they time."""
+"""Quick forms of the benchmarks of samplers and deployed agents, and agreement of the engines that they time."""
 
 import json
 import os
@@ -69,3 +69,24 @@ def test_the_continuous_benchmark_times_every_mode():
 def test_the_mixture_benchmark_learns_the_same_lives_mixed_and_apart():
     done = subprocess.run([sys.executable, BENCHMARKS / "mixture.py", "1"], check=True, capture_output=True, text=True)
     assert "median ratio" in done.stdout
+
+
+def run(name, *options):
+    """Run a benchmark, and return the JSON that it prints."""
+    command = [sys.executable, BENCHMARKS / name, *map(str, options)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.parametrize("faults", [0.1, 0.2])
+def test_a_server_before_an_upstream_that_fails_in_every_way_loses_no_task_and_counts_each_kind(faults):
+    found = run("agent_faults.py", "--faults", faults, "--clients", 8, "--seconds", 8, "--timeout", 0.5)
+    assert set(found["failures"]) == {"rate_limit", "server_error", "timeout", "cut", "garbage"}
+    assert ("answered" in found["chats"]) == (faults < 0.2)
+    assert (found["finishes"], found["lost"], found["twice"]) == (found["acknowledged"], 0, 0)
+
+
+def test_the_latency_benchmark_tells_what_the_server_adds_and_which_process_is_busy():
+    found = run("agent_latency.py", "--rate", 5, "--seconds", 4)
+    assert found["added ms"]["p50"] > 0
+    assert set(found["cores"]) == {"server", "upstream", "client"}
+    assert found["direct per s"] > found["saturation per s"] > 0
