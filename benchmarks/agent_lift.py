@@ -4,9 +4,10 @@
     python benchmarks/agent_lift.py runs/demo --worlds 20 --tasks 12 --mcp    # contexts through MCP
 
 Each world is played twice with the same tasks: with the context that is rewritten after each, and with an empty one.
-The lift is the difference of the mean reward of the last half of the tasks, with a bootstrap interval over worlds. With
-`--mcp`, the client samples with a copy of the model, and the tools of `codots mcp` keep the contexts: rewards and
-versions must be those through HTTP, of which digests are printed.
+The lift is the difference in the last half of the tasks, with a bootstrap interval over worlds: of the share of tasks
+that succeed, as the domain defines it, and of the mean reward. With `--mcp`, the client samples with a copy of the
+model, and the tools of `codots mcp` keep the contexts: rewards and versions must be those through HTTP; their digests
+are printed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +33,7 @@ from codots.agent.model import ServedModel
 from codots.agent.store import Store
 from codots.core.rng import digest, stream
 from codots.domains.base import Task
-from codots.domains.registry import make_pack
+from codots.domains.registry import get_domain, make_pack
 from codots.model.adapter import holder
 from codots.model.load import model_folder
 from codots.rollout.life import reply
@@ -141,15 +143,14 @@ async def lives(player: Http | Mcp, worlds: int, size: int) -> np.ndarray:
     return np.array([own, null])
 
 
-def summary(rewards: np.ndarray) -> dict:
+def summary(values: np.ndarray) -> dict:
     """Return the means by position, and the lift of the last half with its 95% interval."""
-    own, null = rewards
-    last = rewards[..., rewards.shape[-1] // 2 :].mean(-1)
+    own, null = values
+    last = values[..., values.shape[-1] // 2 :].mean(-1)
     gains, rng = last[0] - last[1], stream("lift", "bootstrap")
     low, high = np.quantile(rng.choice(gains, (10_000, len(gains))).mean(-1), [0.025, 0.975])
     rows = {"own": own.mean(0).round(3).tolist(), "null": null.mean(0).round(3).tolist()}
-    lift = {"lift": round(gains.mean(), 3), "interval": [round(low, 3), round(high, 3)]}
-    return rows | lift | {"rewards": f"{digest(*map(str, own.ravel())):x}"[:12]}
+    return rows | {"lift": round(gains.mean(), 3), "interval": [round(low, 3), round(high, 3)]}
 
 
 def main() -> None:
@@ -178,7 +179,14 @@ def main() -> None:
                 server.terminate()
         with Store(path) as store:
             versions = [v.context for name in names if name[1] for v in store.history(world_name(*name))]
-    print(json.dumps(summary(rewards) | {"versions": len(versions), "contexts": f"{digest(*versions):x}"[:12]}))
+    solved = rewards > get_domain(DOMAIN).solved_above
+    found = {"success": summary(solved), "reward": summary(rewards), "versions": len(versions)}
+    print(json.dumps(found | {"rewards": short(map(str, rewards[0].ravel())), "contexts": short(versions)}))
+
+
+def short(texts: Iterable[str]) -> str:
+    """Return a short digest of texts."""
+    return f"{digest(*texts):x}"[:12]
 
 
 if __name__ == "__main__":

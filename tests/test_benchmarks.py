@@ -85,6 +85,15 @@ def test_a_server_before_an_upstream_that_fails_in_every_way_loses_no_task_and_c
     assert (found["finishes"], found["lost"], found["twice"]) == (found["acknowledged"], 0, 0)
 
 
+def test_the_lift_benchmark_tells_success_and_reward_and_is_the_same_through_http_and_mcp():
+    http, mcp = (run("agent_lift.py", "base", "--worlds", 2, "--tasks", 2, *more) for more in ((), ("--mcp",)))
+    assert http == mcp
+    for kind in ("own", "null"):
+        solved, rewards = http["success"][kind], http["reward"][kind]
+        assert all(0.9 * share <= reward <= share for share, reward in zip(solved, rewards, strict=True))
+    assert http["versions"] == 6
+
+
 def test_the_latency_benchmark_tells_what_the_server_adds_and_which_process_is_busy():
     found = run("agent_latency.py", "--rate", 5, "--seconds", 4)
     assert found["added ms"]["p50"] > 0
