@@ -40,13 +40,13 @@ def race(where: str, clients: int, total: int) -> dict:
                 store.finish("world", task.name, Outcome(0.5, turns=SAID))
 
         def update(own: Store, number: int) -> None:
-            while own.head("world").finishes < total and not over.is_set():
+            while own.head("world").learned < total and not over.is_set():
                 if (due := own.due("world")) is None:
                     time.sleep(0.001)
                     continue
                 head, task, _ = due
                 try:
-                    own.append("world", head, str(head.finishes + 1), "task", task.name)
+                    own.append("world", head, str(head.learned + 1), "task", task.name)
                 except StaleError:
                     stale[number] += 1
 
@@ -72,7 +72,7 @@ def fill(store: Store, count: int) -> None:
         head = {"world_id": world, "created": now}
         named = {"name": f"world-{world}", "strategy": settings, "low": 0.0, "high": 1.0, "created": now}
         with store.write() as c:
-            c.execute(sa.insert(worlds), [named | {"id": world, "tasks": PER_WORLD, "finishes": PER_WORLD}])
+            c.execute(sa.insert(worlds), [named | {"id": world, "tasks": PER_WORLD, "finished": PER_WORLD}])
             c.execute(sa.insert(versions), [head | version(i) for i in range(PER_WORLD + 1)])
             c.execute(sa.insert(tasks), [head | task(id, i) for i, id in enumerate(ids)])
             c.execute(sa.insert(turns), [said(id, at, now) for id in ids for at in range(2)])
@@ -81,7 +81,7 @@ def fill(store: Store, count: int) -> None:
 
 def version(number: int) -> dict:
     texts = {"cause": "task", "source": f"task-{number - 1}", "context": "note " * 200, "model": "m", "failure": ""}
-    counts = {"number": number, "parent": number - 1 if number else None, "finishes": number, "tokens": 200}
+    counts = {"number": number, "parent": number - 1 if number else None, "learned": number, "tokens": 200}
     return texts | counts | {"strategy": "rewrite"}
 
 

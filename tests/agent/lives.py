@@ -1,5 +1,10 @@
 """What several tests of agents compare with: a scripted model that learns, and a life of training."""
 
+import json
+
+from codots.agent import rows
+from codots.agent.schema import transcripts
+from codots.agent.sql import sa
 from codots.core.deadline import run_loop
 from codots.domains.registry import make_pack
 from codots.engine.worker import Plan, Worker
@@ -17,6 +22,14 @@ def learner(request):
         return good("an answer")
     notes = user.partition("# Notes so far\n")[2].split("\n")[0]
     return good(f"<context>{1 if notes == 'none' else int(notes) + 1}</context>")
+
+
+def episode_in(store, world, task, kind):
+    """Return the solve or update episode of a task, as it is stored."""
+    with store.read() as c:
+        id = rows.known_task(c, rows.known_world(c, world), task).id
+        of_task = sa.and_(transcripts.c.task_id == id, transcripts.c.kind == kind)
+        return json.loads(c.execute(sa.select(transcripts.c.episode).where(of_task)).scalar_one())
 
 
 def trained_life():

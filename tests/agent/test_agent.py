@@ -16,7 +16,7 @@ from codots.agent.store import Store
 from codots.context.rewrite import Turn
 from codots.rollout.records import episode_of
 from codots.sampler.openai import RefusedError
-from tests.agent.lives import learner, trained_life
+from tests.agent.lives import episode_in, learner, trained_life
 
 TIMEOUT = 60
 
@@ -46,7 +46,7 @@ def test_over_a_pack_an_agent_lives_the_life_of_training(tmp_path):
         assert version.model.startswith("base@")
     with Store(tmp_path / "agent.db") as store:
         names = [(f"task-{e.position}", e.kind) for e in life.episodes]
-        stored = [episode_of(store.episode("lake", *name)) for name in names]
+        stored = [episode_of(episode_in(store, "lake", *name)) for name in names]
     assert any(e.transcript.tokens > 1 for e in stored)
     assert list(map(plain, stored)) == list(map(plain, life.episodes))
     for mine, trained in zip(stored, life.episodes, strict=True):
@@ -73,7 +73,7 @@ def test_an_update_reads_what_was_said_with_reward_and_feedback(agent):
         task.record("The blue one.")
         task.record("The red one.", "closed")
         task.finish(0.25, "Well done.", outcome="open").wait(TIMEOUT)
-    user = agent._store.episode("repo", "task-0", "update")["turns"][0]["observation"]
+    user = episode_in(agent._store, "repo", "task-0", "update")["turns"][0]["observation"]
     said = ("Which door?", "The blue one.", "closed", "The red one.", "open")
     assert all(part in user for part in ("Open a door.", *said, "0.250", "Well done."))
 
@@ -222,7 +222,7 @@ def test_an_update_too_long_for_the_model_reads_the_newer_part(tmp_path):
     with Agent("base", tmp_path / "agent.db", "lake") as agent, agent.task("a b") as task:
         task.record("1 2 " * 4000)
         task.finish(1.0).wait(TIMEOUT)
-        episode = episode_of(agent._store.episode("lake", "task-0", "update"))
+        episode = episode_of(episode_in(agent._store, "lake", "task-0", "update"))
     assert 50 < len(episode.transcript.ids) < 1000
     assert episode.transcript.tokens > 0
 

@@ -109,14 +109,14 @@ def test_a_second_chat_has_the_context_that_the_first_one_taught(start):
     assert (headers["x-codots-world"], headers["x-codots-task"]) == ("default", "task-0")
     assert "You have no notes yet." in running.upstream.requests[0]["messages"][0]["content"]
     done = running.finish("task-0", reward=0.5, feedback="The red one.").json()
-    assert (done["finish"], done["version"]["number"], done["version"]["context"]) == (1, 1, "1")
+    assert (done["number"], done["version"]["number"], done["version"]["context"]) == (1, 1, "1")
     _, headers = running.ask()
     assert headers["x-codots-task"] == "task-1"
     system, user = running.upstream.requests[-1]["messages"]
     assert (system["content"].startswith("Open a door."), system["content"].endswith("\n\n1")) == (True, True)
     assert user == ASK[1]
     task = running.http.get("/v1/worlds/default/tasks/task-0").json()
-    assert (task["learned"], task["rules"], task["finish"]["feedback"]) == (1, "Open a door.", "The red one.")
+    assert (task["learned_by"], task["rules"], task["finish"]["feedback"]) == (1, "Open a door.", "The red one.")
     assert task["turns"] == [{"observation": "Which door?", "reply": "an answer"}]
 
 
@@ -374,9 +374,9 @@ def test_why_an_update_failed_is_told_without_secrets_and_without_what_was_said(
     with running.service.store.write() as c:
         c.execute(sa.text("ALTER TABLE transcripts RENAME TO gone"))
     running.upstream.script[:] = [good("<context>swordfish</context>")]
-    running.finish(running.http.post("/v1/worlds/default/tasks", json={"description": "x"}).json()["name"])
+    done = running.finish(running.http.post("/v1/worlds/default/tasks", json={"description": "x"}).json()["name"])
     failed = running.http.get("/ready").json()["failed_updates"]["default"]
-    assert failed == "the store cannot be used: no such table: transcripts"
+    assert done.json()["error"] == failed == "the store cannot be used: no such table: transcripts"
 
 
 def test_a_pack_through_http_gives_the_rewards_and_contexts_of_training(tmp_path):

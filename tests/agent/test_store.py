@@ -37,12 +37,12 @@ def ended(store, world="repo", **told):
 def learn(store, world="repo"):
     """Run the next update: it counts the finishes."""
     head, task, _ = store.due(world)
-    return store.append(world, head, f"{head.finishes + 1} tasks", "task", task.name, model="m", tokens=2)
+    return store.append(world, head, f"{head.learned + 1} tasks", "task", task.name, model="m", tokens=2)
 
 
 def chain(store, world="repo"):
     """Return number, parent and finishes of each version."""
-    return [(version.number, version.parent, version.finishes) for version in store.history(world)]
+    return [(version.number, version.parent, version.learned) for version in store.history(world)]
 
 
 def test_a_finished_task_is_learned_from_once_and_in_order(store):
@@ -131,7 +131,7 @@ def test_clients_of_one_world_leave_one_chain_and_lose_no_finish(where, store):
 
     def update(_):
         with Store(where) as own:
-            while own.head("repo").finishes < total and not over.is_set():
+            while own.head("repo").learned < total and not over.is_set():
                 try:
                     learn(own)
                 except (StaleError, TypeError):  # nothing due
@@ -155,7 +155,7 @@ def test_rollback_adds_a_version_and_keeps_what_was_learned_counted(store):
         learn(store)
     new = store.rollback("repo", 1)
     assert (new.number, new.parent, new.cause, new.source) == (3, 2, "rollback", "version 1")
-    assert (new.context, new.finishes, store.due("repo")) == ("1 tasks", 2, None)
+    assert (new.context, new.learned, store.due("repo")) == ("1 tasks", 2, None)
     assert store.version("repo", 2).context == "2 tasks"
     assert diff(store.version("repo", 2), new).splitlines()[2:] == ["@@ -1 +1 @@", "-2 tasks", "+1 tasks"]
 

@@ -41,7 +41,7 @@ async def two_tasks(client):
     assert task == {"world": "default", "task": "task-0", "version": 0, "context": ""}
     told = {"reward": 0.5, "feedback": "Good.", "summary": "I took the red one."}
     done = await call(client, "finish_task", task="task-0", wait=TIMEOUT, **told)
-    assert (done["task"], done["finish"], done["version"]["context"]) == ("task-0", 1, "1")
+    assert (done["task"], done["number"], done["version"]["context"]) == ("task-0", 1, "1")
     assert await call(client, "read_context") == {"world": "default", "version": 1, "context": "1"}
     assert (await call(client, "list_worlds"))["worlds"] == [{"name": "default", "tasks": 1, "version": 1}]
     return await call(client, "start_task", description="Which door?")

@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch):
 
 def test_worlds_and_versions_are_listed_and_those_of_an_older_model_marked(home, codots):
     worlds = json.loads(codots("context", "list", "--json").out)
-    assert [(w["name"], w["tasks"], w["finishes"], w["head"]["number"]) for w in worlds] == [("repo", 2, 2, 2)]
+    assert [(w["name"], w["tasks"], w["finished"], w["head"]["number"]) for w in worlds] == [("repo", 2, 2, 2)]
     assert "repo" in codots("context", "list").out
     versions = codots("context", "list", "repo").out
     assert ("old@1 (older)" in versions, "new@2 (older)" in versions) == (True, False)

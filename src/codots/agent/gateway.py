@@ -19,7 +19,7 @@ from codots.agent.recorder import Recorder
 from codots.agent.records import Finish, Outcome, Said, Task, as_json
 from codots.agent.sql import reason, sa
 from codots.agent.store import Store
-from codots.agent.updates import Updater, stream_names
+from codots.agent.updates import Updater, described, stream_names
 from codots.agent.upstream import Body, Upstream, UpstreamError
 from codots.context.rewrite import Rewrite, Turn
 from codots.context.strategies import strategy_of
@@ -134,17 +134,17 @@ class Gateway:
         self.updater.wake(world)
         return finish
 
-    async def learned(self, world: str, finish: int, seconds: float) -> dict[str, Any]:
+    async def version_after(self, world: str, number: int, seconds: float) -> dict[str, Any]:
         """Return the version that learned from a finish, or None if it is not written in time, and why."""
         if not seconds:
             return {"version": None}
-        waiting = self.updater.model.submit(self.updater.learned(world, finish))
+        waiting = self.updater.model.submit(self.updater.version_after(world, number))
         try:
             return {"version": as_json(await asyncio.wait_for(asyncio.wrap_future(waiting), seconds))}
         except TimeoutError:
             return {"version": None}
         except Exception as error:
-            return {"version": None, "error": without_secrets(str(error))}
+            return {"version": None, "error": described(error)}
 
     async def _record(self, asked: Asked, message: Message) -> None:
         turn, of = Turn(asked.chat.observation, text_of(message)), asked.task

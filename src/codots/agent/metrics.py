@@ -40,7 +40,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily("codots_worlds", "Worlds in the store", len(worlds))
         yield GaugeMetricFamily("codots_worlds_due", "Worlds with an update due", due)
         yield CounterMetricFamily("codots_tasks", "Tasks started", sum(world.tasks for world in worlds))
-        yield CounterMetricFamily("codots_finishes", "Tasks finished", sum(world.finishes for world in worlds))
+        yield CounterMetricFamily("codots_finished_tasks", "Tasks finished", sum(world.finished for world in worlds))
 
 
 def _counter(name: str, what: str, label: str, counts: Counter[str]) -> Metric:

@@ -44,7 +44,7 @@ class World:
     high: float
     tasks: int
     """Number of tasks started."""
-    finishes: int
+    finished: int
     """Number of tasks finished."""
     created: float
     """Time in seconds since 1970."""
@@ -68,7 +68,7 @@ class Version:
     """Length in tokens of that model, or None."""
     failure: str
     """Why the update was rejected and the context stayed, or an empty text."""
-    finishes: int
+    learned: int
     """Number of finished tasks of the world that this version has learned from."""
     created: float
 

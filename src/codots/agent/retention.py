@@ -23,7 +23,7 @@ def prune(store: Store, world: str, keep: int) -> tuple[int, int]:
         first = rows.head(c, row.id).number - keep + 1
         given = sa.select(tasks.c.version).where(tasks.c.world_id == row.id, ~_finished)
         old = sa.and_(versions.c.world_id == row.id, versions.c.number < first, versions.c.number.not_in(given))
-        learned = c.execute(sa.select(sa.func.max(versions.c.finishes)).where(old)).scalar() or 0
+        learned = c.execute(sa.select(sa.func.max(versions.c.learned)).where(old)).scalar() or 0
         done = sa.select(finishes.c.task_id).where(finishes.c.world_id == row.id, finishes.c.number <= learned)
         said = c.execute(
             sa.select(sa.func.count(turns.c.task_id.distinct())).where(turns.c.task_id.in_(done))

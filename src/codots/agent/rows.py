@@ -39,7 +39,7 @@ def known_world(c: sa.Connection, world: str, lock: bool = False) -> Any:
 
 def as_world(row: Any) -> World:
     """Return a row of a world as a record."""
-    values = {name: getattr(row, name) for name in ("low", "high", "tasks", "finishes", "created")}
+    values = {name: getattr(row, name) for name in ("low", "high", "tasks", "finished", "created")}
     return World(row.name, json.loads(row.strategy), **values)
 
 

@@ -45,7 +45,7 @@ worlds = sa.Table(
     sa.Column("low", sa.Float, nullable=False),
     sa.Column("high", sa.Float, nullable=False),
     _number("tasks"),
-    _number("finishes"),
+    _number("finished"),
     _time(),
 )
 versions = sa.Table(
@@ -62,7 +62,7 @@ versions = sa.Table(
     _text("strategy"),
     sa.Column("tokens", sa.Integer),
     _text("failure"),
-    _number("finishes"),
+    _number("learned"),
     _time(),
     sa.UniqueConstraint("world_id", "number", name="one_chain"),  # the compare-and-swap of Store.append
 )

@@ -31,7 +31,7 @@ from codots.agent.records import (
     dump,
     shortened,
 )
-from codots.agent.schema import finishes, tasks, transcripts, versions, worlds
+from codots.agent.schema import finishes, tasks, versions, worlds
 from codots.agent.sql import sa
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 
@@ -106,7 +106,7 @@ class Store(Database):
             row = rows.known_world(c, world, lock=True)
             if rows.head(c, row.id).number != parent.number:
                 raise StaleError(f"{world} has a newer version than {parent.number}")
-            learned = parent.finishes + (cause == "task")
+            learned = parent.learned + (cause == "task")
             how, at = _name(json.loads(row.strategy)), parent.number
             new = Version(at + 1, at, cause, source, context, model, how, tokens, failure, learned, time.time())
             rows.insert_version(c, row.id, new)
@@ -139,7 +139,7 @@ class Store(Database):
             old = rows.head(c, row.id)
             id = _create(c, new, json.loads(row.strategy), (row.low, row.high))
             source = f"{world}, version {old.number}"
-            new_one = replace(old, number=1, parent=0, cause="fork", source=source, failure="", finishes=0)
+            new_one = replace(old, number=1, parent=0, cause="fork", source=source, failure="", learned=0)
             rows.insert_version(c, id, replace(new_one, created=time.time()))
         return self.world(new)
 
@@ -215,7 +215,7 @@ class Store(Database):
         with self.write() as c:
             row = rows.known_world(c, world, lock=True)
             check_reward(told.reward, row.low, row.high)
-            id, number = rows.open_task(c, row, name).id, rows.count(c, row.id, "finishes")
+            id, number = rows.open_task(c, row, name).id, rows.count(c, row.id, "finished")
             finish = Finish(number, told.reward, told.feedback, shortened(told.outcome), told.revealed, time.time())
             c.execute(sa.insert(finishes).values(task_id=id, world_id=row.id, **vars(finish)))
             rows.add_turns(c, id, 0, told.turns, finish.created)
@@ -228,7 +228,7 @@ class Store(Database):
         with self.read() as c:
             row = rows.known_world(c, world)
             head = rows.head(c, row.id)
-            next = rows.TASKS.where(finishes.c.world_id == row.id, finishes.c.number == head.finishes + 1)
+            next = rows.TASKS.where(finishes.c.world_id == row.id, finishes.c.number == head.learned + 1)
             if (found := c.execute(next).one_or_none()) is None:
                 return None
             task, said = rows.as_task(world, found), rows.read_turns(c, found.id)
@@ -237,29 +237,21 @@ class Store(Database):
         reward = task.finish.reward if task.finish.revealed else None
         return head, task, Trajectory(task.rules, said, task.finish.outcome, reward, task.finish.feedback)
 
-    def learned(self, world: str, finish: int) -> Version | None:
-        """Return the version that learned from a finish, given its number, or None if it is due."""
+    def version_after(self, world: str, number: int) -> Version | None:
+        """Return the version that learned from the finish of a number, or None if its update is due."""
         with self.read() as c:
             of_world = versions.c.world_id == rows.known_world(c, world).id
             # No version has learned from more finishes than its number, so earlier ones need not be read.
-            since = sa.select(versions).where(of_world, versions.c.number >= finish, versions.c.finishes >= finish)
+            since = sa.select(versions).where(of_world, versions.c.number >= number, versions.c.learned >= number)
             found = c.execute(since.order_by(versions.c.number).limit(1)).one_or_none()
         return None if found is None else rows.as_version(found)
 
     def worlds_due(self) -> list[str]:
         """Return the worlds that have an update due."""
-        newest = sa.select(versions.c.finishes).where(versions.c.world_id == worlds.c.id)
+        newest = sa.select(versions.c.learned).where(versions.c.world_id == worlds.c.id)
         learned = newest.order_by(versions.c.number.desc()).limit(1).scalar_subquery()
         with self.read() as c:
-            return list(c.execute(sa.select(worlds.c.name).where(worlds.c.finishes > learned)).scalars())
-
-    def episode(self, world: str, name: str, kind: str) -> dict[str, Any] | None:
-        """Return the solve or update episode of a task with its token ids, or None if there is none."""
-        with self.read() as c:
-            id = rows.known_task(c, rows.known_world(c, world), name).id
-            of_task = sa.and_(transcripts.c.task_id == id, transcripts.c.kind == kind)
-            found = c.execute(sa.select(transcripts.c.episode).where(of_task)).scalar_one_or_none()
-        return None if found is None else json.loads(found)
+            return list(c.execute(sa.select(worlds.c.name).where(worlds.c.finished > learned)).scalars())
 
 
 def _check_start(description: str, rules: str, name: str | None) -> None:
@@ -287,7 +279,7 @@ def _joined(c: sa.Connection, world: Any, name: str | None, key: str) -> Joined 
 def _create(c: sa.Connection, world: str, strategy: dict[str, Any], bounds: Sequence[float]) -> int:
     """Add a world with an empty context, and return its id."""
     (low, high), now = bounds, time.time()
-    counts = {"low": low, "high": high, "tasks": 0, "finishes": 0, "created": now}
+    counts = {"low": low, "high": high, "tasks": 0, "finished": 0, "created": now}
     new = sa.insert(worlds).values(name=world, strategy=dump(strategy), **counts)
     id: int = c.execute(new.returning(worlds.c.id)).scalar_one()
     rows.insert_version(c, id, Version(0, None, "start", "", "", "", _name(strategy), 0, "", 0, now))

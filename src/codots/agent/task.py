@@ -24,7 +24,7 @@ class Update:
     """An update that follows a finished task."""
 
     world: str
-    finish: int
+    number: int
     """Number of the finish that it learns from."""
     updater: Updater
 
@@ -34,7 +34,7 @@ class Update:
         Raises TimeoutError after `timeout` seconds, and the error of a model that gives no answer. The update stays due
         in both cases.
         """
-        return self.updater.wait(self.world, self.finish, timeout)
+        return self.updater.wait(self.world, self.number, timeout)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,9 @@ class Tools:
         means that all this is on disk. With `wait`, it comes with the new notes, or after that many seconds.
         """
         at, said = world or self.service.world, tuple(turns or ())
-        finish = await _run(lambda: self._finish(at, task, summary, Outcome(reward, feedback, outcome, turns=said)))
-        update = await self.service.learned(at, finish, min(wait, MAX_WAIT))
-        return {"world": at, "task": task, "finish": finish, **update}
+        number = await _run(lambda: self._finish(at, task, summary, Outcome(reward, feedback, outcome, turns=said)))
+        update = await self.service.version_after(at, number, min(wait, MAX_WAIT))
+        return {"world": at, "task": task, "number": number, **update}
 
     def _finish(self, world: str, name: str, summary: str, told: Outcome) -> int:
         if summary:

@@ -64,16 +64,16 @@ class Updater:
         for world in self.store.worlds_due():
             self.wake(world)
 
-    def wait(self, world: str, finish: int, timeout: float | None = None) -> Version:
-        """Return the version that learned from a finish, given its number.
+    def wait(self, world: str, number: int, timeout: float | None = None) -> Version:
+        """Return the version that learned from the finish of a number.
 
         Raises the error of an update that failed; the finish stays due.
         """
-        return self.model.call(self.learned(world, finish), timeout)
+        return self.model.call(self.version_after(world, number), timeout)
 
-    async def learned(self, world: str, finish: int) -> Version:
+    async def version_after(self, world: str, number: int) -> Version:
         """Return the version that learned from a finish, when there is one. Runs in the model's event loop."""
-        while (found := await asyncio.to_thread(self.store.learned, world, finish)) is None:
+        while (found := await asyncio.to_thread(self.store.version_after, world, number)) is None:
             await asyncio.shield(self._run(world))
         return found
 
@@ -113,7 +113,7 @@ class Updater:
 
     def _retry_later(self, world: str, error: Exception) -> None:
         self.updates["failed"] += 1
-        self.failed[world] = _described(error)
+        self.failed[world] = described(error)
         log.warning(f"the update of {world} is tried again in {RETRY_SECONDS:g} s: {self.failed[world]}")
         self._retries[world] = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._run, world)
 
@@ -159,7 +159,8 @@ class Updater:
         return steps.finish()
 
 
-def _described(error: Exception) -> str:
+def described(error: Exception) -> str:
+    """Describe in one line, without secrets and what is stored, why an update failed."""
     said = reason(error) if isinstance(error, sa.exc.SQLAlchemyError) else f"{type(error).__name__}: {error}"
     return without_secrets(" ".join(said.split()))
 

@@ -131,8 +131,8 @@ def start_task(world: str, new: NewTask, service: Service) -> dict[str, Any]:
 def read_task(world: str, task: str, service: Service) -> dict[str, Any]:
     """Return a task with its turns, and the version that learned from it."""
     found, turns = service.store.task(world, task), service.store.turns(world, task)
-    learned = found.finish and service.store.learned(world, found.finish.number)
-    return task_json(found) | {"turns": list(map(asdict, turns)), "learned": learned and learned.number}
+    after = found.finish and service.store.version_after(world, found.finish.number)
+    return task_json(found) | {"turns": list(map(asdict, turns)), "learned_by": after and after.number}
 
 
 @routes.post("/{world}/tasks/{task}/finish")
@@ -145,10 +145,9 @@ async def finish_task(
 ) -> dict[str, Any]:
     """End a task. The answer means that the outcome is on disk; the context is updated in the background.
 
-    `version` is the version that learned from the task, or null if it is not written yet; `error` says why the model
-    gave no answer. The update stays due then.
+    `number` is the place of the task in the order of the updates. `version` is the version that learned from it, or
+    null if it is not written yet; `error` says why the update failed. It stays due then.
     """
     told = Outcome(ended.reward, ended.feedback, ended.outcome)
-    finish = await asyncio.to_thread(service.finish, world, task, told)
-    update = await service.learned(world, finish.number, wait)
-    return {"world": world, "task": task, "finish": finish.number, **update}
+    number = (await asyncio.to_thread(service.finish, world, task, told)).number
+    return {"world": world, "task": task, "number": number, **await service.version_after(world, number, wait)}

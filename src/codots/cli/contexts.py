@@ -155,7 +155,7 @@ def _worlds_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("world", "version", "strategy", "characters", "tasks", "finished", "learned", "written")
     for row in rows:
         head = row["head"]
-        counts = (len(head["context"]), row["tasks"], row["finishes"], head["finishes"])
+        counts = (len(head["context"]), row["tasks"], row["finished"], head["learned"])
         table.add_row(escape(row["name"]), str(head["number"]), head["strategy"], *map(str, counts), head["created"])
     return table
 

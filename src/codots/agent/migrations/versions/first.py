@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column("low", sa.Float, nullable=False),
         sa.Column("high", sa.Float, nullable=False),
         sa.Column("tasks", sa.Integer, nullable=False),
-        sa.Column("finishes", sa.Integer, nullable=False),
+        sa.Column("finished", sa.Integer, nullable=False),
         sa.Column("created", sa.Float, nullable=False),
     )
     op.create_table(
@@ -29,7 +29,7 @@ def upgrade() -> None:
         *(sa.Column(name, sa.Text, nullable=False) for name in ("cause", "source", "context", "model", "strategy")),
         sa.Column("tokens", sa.Integer),
         sa.Column("failure", sa.Text, nullable=False),
-        sa.Column("finishes", sa.Integer, nullable=False),
+        sa.Column("learned", sa.Integer, nullable=False),
         sa.Column("created", sa.Float, nullable=False),
         sa.UniqueConstraint("world_id", "number", name="one_chain"),
     )
