@@ -112,6 +112,23 @@ def test_a_bad_reward_is_refused_and_the_task_stays_open(agent):
         assert task.finish(1.0).wait(TIMEOUT).number == 1
 
 
+def test_what_is_no_text_is_refused_in_one_line_and_the_task_stays_open(agent):
+    with agent.task("Which door?") as task:
+        for line, call in (
+            ("the description is 5; expected a text", lambda: agent.task(5)),
+            ("the rules text is None; expected a text", lambda: agent.task("Which door?", rules=None)),
+            ("the reply is 5; expected a text", lambda: task.record(5)),
+            ("the feedback is 5; expected a text", lambda: task.finish(1.0, 5)),
+            ("the outcome is 5; expected a text", lambda: task.finish(1.0, outcome=5)),
+        ):
+            with pytest.raises(ValueError, match=line):
+                call()
+        assert task.reply() == "an answer"
+        with pytest.raises(ValueError, match="the observation is 5; expected a text"):
+            task.reply(5)
+        assert task.finish(1.0).wait(TIMEOUT).number == 1
+
+
 def test_a_rollback_during_an_update_makes_it_run_again_on_the_older_context(serve, tmp_path):
     asked, rolled_back = threading.Event(), threading.Event()
 

@@ -291,6 +291,7 @@ def test_a_refusal_of_the_upstream_passes_as_it_is(start):
         (400, "feedbak: Extra inputs", "POST", FINISH, {"feedbak": "x"}),
         (400, "feedback has 10,000,000", "POST", FINISH, {"feedback": "x" * 10_000_000}),
         (400, "JSON decode error", "POST", FINISH, b'{"reward": '),
+        (400, "rewards are between 0.0 and inf", "PUT", "/v1/worlds/new", b'{"bounds": [0, 1e999]}'),
         (400, "the body is not JSON", "POST", CHAT, b'{"messages": '),
         (400, "the body is no JSON object", "POST", CHAT, b"[]"),
         (400, "expected a list of messages", "POST", CHAT, {"messages": "hi"}),
@@ -314,6 +315,21 @@ def test_bad_input_is_a_clear_4xx_and_loses_nothing(start, status, line, method,
     assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
     assert re.search(line, answer.json()["error"]["message"])
     assert (store.worlds(), store.tasks("default"), store.history("default")) == before
+
+
+def test_a_body_of_another_content_type_is_told_the_right_one(start):
+    answer = start(learner).http.post(FINISH, content=b'{"reward": 1}', headers={"content-type": "text/plain"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].endswith("expected JSON with the header content-type: application/json")
+
+
+def test_a_first_message_of_any_length_reaches_the_model_and_its_middle_is_not_recorded(start):
+    running, long = start(learner), "x" * 300_000
+    _, headers = running.ask([{"role": "system", "content": long}, {"role": "user", "content": long}])
+    system, user = running.upstream.requests[0]["messages"]
+    assert (system["content"].startswith(long), user["content"]) == (True, long)
+    task = running.http.get(f"/v1/worlds/default/tasks/{headers['x-codots-task']}").json()
+    assert all(task[key].count("characters left out") == 1 for key in ("rules", "description"))
 
 
 def test_worlds_are_made_read_compared_and_rolled_back(start):

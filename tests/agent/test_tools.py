@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,12 +78,28 @@ def test_what_a_client_did_wrong_is_told_in_one_line_and_loses_nothing(serve, tm
                     await refused(client, "read_context", world="defalt"),
                     await refused(client, "finish_task", task="task-9"),
                     await refused(client, "finish_task", task="task-0", reward=7),
+                    await refused(client, "finish_task", task="task-0", feedback="x" * 10_000_000),
+                    await refused(client, "finish_task", task="task-0", feedbak="It was."),
+                    await refused(client, "finish_task", task="task-0", reward="good"),
+                    await refused(client, "finish_task", task="task-0", turns=[{"observation": "Which door?"}]),
+                    await refused(client, "finish_tusk", task="task-0"),
                 ]
 
         lines = anyio.run(work)
         assert [task.finish for task in service.store.tasks("default")] == [None]
-    parts = ("the nearest is 'default'", "unknown task of default 'task-9'", "from 0 to 1")
-    assert [part in line for line, part in zip(lines, parts, strict=True)] == [True] * 3
+    parts = (
+        "the nearest is 'default'",
+        "unknown task of default 'task-9'",
+        "from 0 to 1",
+        "feedback has 10,000,000 characters",
+        "unknown argument of finish_task 'feedbak'.*the nearest is 'feedback'",
+        "finish_task: reward: Input should be a valid number",
+        "finish_task: turns.0.reply: Field required",
+        "unknown tool 'finish_tusk'.*the nearest is 'finish_task'",
+    )
+    for line, part in zip(lines, parts, strict=True):
+        assert re.search(part, line)
+        assert "\n" not in line
 
 
 def test_a_context_that_a_client_sends_back_is_not_learned_again(serve, tmp_path):

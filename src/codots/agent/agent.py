@@ -67,7 +67,7 @@ class Agent:
         `description` is the first observation, and `rules` come before the context in the system prompt. A task of a
         domain has both; `memory` is that of its life (`Domain.make_memory`).
         """
-        if isinstance(description, str):
+        if not isinstance(description, domain.Task):
             return self._start(description, rules, name)
         of, style = description.domain, self._model.profile.fits(description.domain.id).style
         env = description.env(style=style, memory=memory)

@@ -147,8 +147,15 @@ def check_name(name: str, what: str) -> None:
         raise ValueError(f"the {what} {str(name)[:120]!r}; expected a name of letters, digits, -, _ and . (up to 100)")
 
 
+def check_is_text(text: object, what: str) -> None:
+    """Raise ValueError for anything but a text."""
+    if not isinstance(text, str):
+        raise ValueError(f"the {what} is {text!r:.100}; expected a text")
+
+
 def check_text(text: str, what: str) -> None:
-    """Raise ValueError for a text that is too long."""
+    """Raise ValueError for a text that is too long, or anything but a text."""
+    check_is_text(text, what)
     if len(text) > MAX_TEXT:
         raise ValueError(f"the {what} has {len(text):,} characters; expected at most {MAX_TEXT:,}")
 

@@ -121,8 +121,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()[0]
-    where = ".".join(map(str, found["loc"][1:])) or "the body"
-    return _error(400, f"{where}: {found['msg']}", "invalid_request_error")
+    message = f"{'.'.join(map(str, found['loc'][1:])) or 'the body'}: {found['msg']}"
+    if found["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+        message = "the body is not read; expected JSON with the header content-type: application/json"
+    return _error(400, message, "invalid_request_error")
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -7,6 +7,7 @@ a world also says which update is due, and `append`, which only ever follows the
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from codots.agent.records import (
     Task,
     Version,
     World,
+    check_is_text,
     check_name,
     check_reward,
     check_text,
@@ -48,7 +50,7 @@ class Store(Database):
         `strategy` holds the settings of its strategy, `bounds` the lowest and the highest reward.
         """
         check_name(world, "world")
-        if not bounds[0] < bounds[1]:
+        if not -math.inf < bounds[0] < bounds[1] < math.inf:
             raise ValueError(f"rewards are between {bounds[0]!r} and {bounds[1]!r}; expected a low and a high number")
         try:
             with self.write() as c:
@@ -145,7 +147,10 @@ class Store(Database):
 
     def start(self, world: str, description: str, rules: str = "", name: str | None = None) -> Task:
         """Start a task with the newest context. Raises ConflictError if the name is taken."""
-        _check_start(description, rules, name)
+        check_text(description, "description")
+        check_text(rules, "rules text")
+        if name is not None:
+            check_name(name, "task")
         if name is not None and name.startswith(rows.AUTOMATIC):
             raise ValueError(f"the task {name!r}; names that start with {rows.AUTOMATIC} are given by the store")
         with self.write() as c:
@@ -157,9 +162,12 @@ class Store(Database):
     def join(self, world: str, description: str, rules: str, name: str | None, key: str) -> Joined:
         """Return the open task of a name or, without a name, the open one of a key; it is started if there is none.
 
-        Raises ConflictError if the task of the name is finished.
+        Of a description or rules that are too long, the beginning and the end are kept. Raises ConflictError if the
+        task of the name is finished.
         """
-        _check_start(description, rules, name)
+        if name is not None:
+            check_name(name, "task")
+        description, rules = shortened(description), shortened(rules)
         with self.read() as c:
             row = rows.known_world(c, world)
             if (found := _joined(c, row, name, key)) is not None:
@@ -212,6 +220,7 @@ class Store(Database):
     def finish(self, world: str, name: str, told: Outcome) -> Finish:
         """End a task, and queue its update. Raises ConflictError if it has ended before."""
         check_text(told.feedback, "feedback")
+        check_is_text(told.outcome, "outcome")
         with self.write() as c:
             row = rows.known_world(c, world, lock=True)
             check_reward(told.reward, row.low, row.high)
@@ -252,13 +261,6 @@ class Store(Database):
         learned = newest.order_by(versions.c.number.desc()).limit(1).scalar_subquery()
         with self.read() as c:
             return list(c.execute(sa.select(worlds.c.name).where(worlds.c.finished > learned)).scalars())
-
-
-def _check_start(description: str, rules: str, name: str | None) -> None:
-    check_text(description, "description")
-    check_text(rules, "rules")
-    if name is not None:
-        check_name(name, "task")
 
 
 def _record(c: sa.Connection, said: Said) -> None:

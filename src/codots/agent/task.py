@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Self
 
 from codots.agent.model import ServedModel
-from codots.agent.records import Outcome, Task, Version
+from codots.agent.records import Outcome, Task, Version, check_is_text
 from codots.agent.store import Store
 from codots.agent.updates import Updater, stream_names
 from codots.context.rewrite import Rewrite, Turn
@@ -83,6 +83,7 @@ class AgentTask:
 
     def record(self, reply: str, observation: str | None = None) -> None:
         """Record a reply to `messages` that was sampled elsewhere. `observation` answers the last reply."""
+        check_is_text(reply, "reply")
         self._observe(observation)
         self._steps.next_ids(self._model.render)
         self._exact = False
@@ -127,6 +128,7 @@ class AgentTask:
         if self._steps.due == "observe":
             if observation is None:
                 raise ValueError("the task has had a reply; expected the observation that answers it, or finish()")
+            check_is_text(observation, "observation")
             self._steps.observe(Step(observation, 0.0, False))
             self._user(observation)
         elif observation is not None:

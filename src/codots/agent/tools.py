@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import ValidationError
 
 from codots import __version__
 from codots.agent.gateway import Gateway
@@ -20,6 +21,7 @@ from codots.agent.sql import reason, sa
 from codots.context.rewrite import Turn
 from codots.core.processes import stop_signals_to
 from codots.core.redact import without_secrets
+from codots.core.suggest import check_known
 
 T = TypeVar("T")
 MAX_WAIT = 600.0
@@ -102,9 +104,28 @@ def _explained() -> Iterator[None]:
         raise ToolError(without_secrets(reason(error))) from None
 
 
+class Server(MCPServer[Any]):
+    """A server that says in one line what is wrong with the arguments of a call, also if it does not know one."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Call a tool."""
+        known = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
+        with _explained():
+            check_known(name, known, "tool")
+            for given in arguments:
+                check_known(given, known[name], f"argument of {name}")
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            found = error.__cause__.errors()[0]
+            raise ToolError(f"{name}: {'.'.join(map(str, found['loc']))}: {found['msg']}") from None
+
+
 def make_server(service: Gateway) -> MCPServer[Any]:
     """Return a server with the tools of a gateway."""
-    server: MCPServer[Any] = MCPServer("codots", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
+    server = Server("codots", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
     tools = Tools(service)
     for tool in (tools.list_worlds, tools.read_context, tools.start_task, tools.finish_task):
         server.add_tool(tool)

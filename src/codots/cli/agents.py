@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from socket import socket
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codots.cli.app import Base, app
 from codots.cli.contexts import STORE, Where
+
+if TYPE_CHECKING:
+    from codots.agent.model import ServedModel
 
 Served = Annotated[
     str,
@@ -41,7 +44,7 @@ def run_serve(
         from codots.agent.serving import gateway, listening, serve
 
     with listening(host, port) as at, gateway(store, model, world, temperature=temperature, base=base) as service:
-        typer.echo(f"serving {service.updater.model.name} at {address(host, at)}/v1 ; stop with Ctrl-C")
+        typer.echo(f"serving {title(service.updater.model)} at {address(host, at)}/v1 ; stop with Ctrl-C")
         serve(service, make_app(service), at)
 
 
@@ -66,7 +69,7 @@ def run_mcp(
         with gateway(store, model, world, **options) as service:
             return serve_stdio(service)
     with listening(host, port) as at, gateway(store, model, world, **options) as service:
-        typer.echo(f"serving {service.updater.model.name} at {address(host, at)}/mcp ; stop with Ctrl-C")
+        typer.echo(f"serving {title(service.updater.model)} at {address(host, at)}/mcp ; stop with Ctrl-C")
         serve(service, make_server(service).streamable_http_app(host=host), at)
 
 
@@ -78,6 +81,12 @@ def needing(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise ValueError(f"codots {extra} needs {package}: pip install 'codots[{extra}]'") from error
+
+
+def title(model: ServedModel) -> str:
+    """Return the name of a model with its address, or with a hash of its files."""
+    endpoint = model.opened.endpoint
+    return f"openai:{endpoint.name} ({endpoint.url})" if endpoint else model.name
 
 
 def address(host: str, at: socket) -> str:
