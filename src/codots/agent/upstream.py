@@ -8,21 +8,19 @@ import random
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
 import httpx
 
 from codots.agent.chat import StreamedReply, text_of
+from codots.agent.connections import Connections
 from codots.core.redact import without_secrets
 from codots.core.rng import Names
 from codots.sampler.endpoint import Endpoint
-from codots.sampler.network import certificates, is_loopback
 from codots.sampler.refusals import words
 
 MODELS, CHAT = "models", "chat/completions"
-IDLE_SECONDS = 4.0
-"""Time that an idle connection stays open. Uvicorn, on which vLLM runs, closes it after 5 s."""
 MAX_PAUSE = 30.0
 """Maximum pause between two tries, in seconds."""
 MAX_MESSAGE = 300
@@ -58,17 +56,11 @@ class Upstream:
         self.endpoint, self.failures = endpoint, Counter[str]()
         url = endpoint.url.rstrip("/")
         self._urls = {path: httpx.URL(f"{url}/{path}") for path in (MODELS, CHAT)}  # parsed once
-        self._client = httpx.AsyncClient(
-            headers={"authorization": f"Bearer {endpoint.key}"},
-            timeout=httpx.Timeout(endpoint.timeout, pool=None),
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=IDLE_SECONDS),
-            trust_env=not is_loopback(url),
-            verify=certificates(url) or True,
-        )
+        self._connections = Connections(endpoint)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        await self._connections.close()
 
     async def models(self) -> Body:
         """Return the models of the upstream."""
@@ -80,16 +72,15 @@ class Upstream:
 
     async def stream(self, body: Body, names: Names = (), turn: int = 0) -> AsyncIterator[Body]:
         """Yield the chunks of a streamed completion. Raises UpstreamError, also in the middle of a stream."""
-        response, chunks, first = await self._retrying(lambda: self._start(body))
-        try:
-            yield first
-            async for chunk in chunks:
-                yield chunk
-        except UpstreamError as error:
-            self.failures[error.kind] += 1
-            raise
-        finally:
-            await response.aclose()
+        held, chunks, first = await self._retrying(lambda: self._start(body))
+        async with held:
+            try:
+                yield first
+                async for chunk in chunks:
+                    yield chunk
+            except UpstreamError as error:
+                self.failures[error.kind] += 1
+                raise
 
     async def _retrying(self, ask: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(self.endpoint.tries):
@@ -112,8 +103,8 @@ class Upstream:
     async def _send(self, method: str, path: str, body: Body | None) -> Body:
         """Send a request, and return the JSON object of the answer."""
         with self._explained():
-            async with asyncio.timeout(self.endpoint.timeout):
-                response = await self._client.request(method, self._urls[path], json=body)
+            async with asyncio.timeout(self.endpoint.timeout), self._connections.client() as client:
+                response = await client.request(method, self._urls[path], json=body)
         self._check(response)
         with self._explained():
             answer = response.json()
@@ -121,23 +112,25 @@ class Upstream:
                 raise ValueError
         return answer
 
-    async def _start(self, body: Body) -> tuple[httpx.Response, AsyncIterator[Body], Body]:
-        """Open a stream, and wait for its first chunk."""
-        with self._explained():
-            request = self._client.build_request("POST", self._urls[CHAT], json=body)
-            response = await self._client.send(request, stream=True)
-        try:
+    async def _start(self, body: Body) -> tuple[AsyncExitStack, AsyncIterator[Body], Body]:
+        """Open a stream, and wait for its first chunk. Return what to close after it, its chunks and the first."""
+        async with AsyncExitStack() as held:
+            with self._explained():
+                client = await held.enter_async_context(self._connections.client())
+                request = client.build_request("POST", self._urls[CHAT], json=body)
+                response = await client.send(request, stream=True)
+            held.push_async_callback(response.aclose)
             if response.status_code != httpx.codes.OK:
                 with self._explained():
                     await response.aread()
             self._check(response)
             chunks = self._read(response)
-            return response, chunks, await anext(chunks)
-        except BaseException as error:
-            await response.aclose()
-            if isinstance(error, StopAsyncIteration):
+            try:
+                first = await anext(chunks)
+            except StopAsyncIteration:
                 raise UpstreamError("garbage", 502, f"{self.endpoint} sent an empty stream") from None
-            raise
+            return held.pop_all(), chunks, first
+        raise AssertionError("no exit of the stack suppresses an error")
 
     async def _read(self, response: httpx.Response) -> AsyncIterator[Body]:
         seen = False
