@@ -31,6 +31,19 @@ def test_a_request_uses_the_connection_that_was_used_last(clock):
     assert asyncio.run(use()) == (True, True)
 
 
+def test_a_connection_that_failed_is_closed_and_not_used_again(clock):
+    async def use():
+        own = Connections(Endpoint("m", "http://127.0.0.1:9/v1"))
+        with pytest.raises(TimeoutError):
+            async with own.client() as first:
+                raise TimeoutError
+        async with own.client() as second:
+            assert second is not first
+        return first.is_closed, second.is_closed
+
+    assert asyncio.run(use()) == (True, False)
+
+
 def test_connections_of_a_burst_are_closed_when_they_were_idle(clock):
     async def use():
         own = Connections(Endpoint("m", "http://127.0.0.1:9/v1"))

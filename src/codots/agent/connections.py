@@ -40,14 +40,16 @@ class Connections:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Yield a client for one request, the one that was used last."""
+        """Yield a client for one request, the one that was used last. After an error it is closed: it may hang."""
         client = self._idle.pop()[0] if self._idle else self._client()
         try:
             yield client
-        finally:
-            self._idle.append((client, monotonic()))
-            while self._idle and self._idle[0][1] < monotonic() - IDLE_SECONDS:
-                await self._idle.popleft()[0].aclose()
+        except BaseException:
+            await client.aclose()
+            raise
+        self._idle.append((client, monotonic()))
+        while self._idle and self._idle[0][1] < monotonic() - IDLE_SECONDS:
+            await self._idle.popleft()[0].aclose()
 
     async def close(self) -> None:
         """Close every idle connection."""
