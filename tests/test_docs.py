@@ -43,7 +43,7 @@ def test_the_page_explains_exactly_the_metrics_of_a_run(tmp_path: Path) -> None:
     config = TrainConfig.model_validate(
         {"run": str(tmp_path / "run"), "steps": 2, "packs_per_step": 2, "group_size": 2, "pack_size": 2, "workers": 1}
         | {"credit": {"balance": "red"}, "learner": {"kl_coef": 0.01, "warmup_steps": 0}}
-        | {"engine": {"delay": 1}, "max_logprob_gap": 9, "eval_packs": 2}
+        | {"engine": {"mode": "async", "max_staleness": 1}, "max_logprob_gap": 9, "eval_packs": 2}
     )
     list(train(config))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

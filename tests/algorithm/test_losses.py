@@ -82,7 +82,8 @@ def slow_loss(tensors, kind, c):
     N = max(sum(share.values()), 1)
     drift = {t: rows["logprobs"][t] - rows["old_logprobs"][t] for t in trained}
     loss, slope = 0.0, [0.0] * len(rows["mask"])
-    metrics = dict.fromkeys(["loss/clip_fraction", "loss/ratio_mean", "loss/ratio_max", "loss/kl", "loss/ref_kl"], 0.0)
+    names = ("clip_fraction", "gated_fraction", "ratio_mean", "ratio_max", "kl", "ref_kl")
+    metrics = dict.fromkeys([f"loss/{name}" for name in names], 0.0)
     for t in trained:
         A, logp, beyond = rows["advantages"][t], rows["logprobs"][t], rows["logprobs"][t] - rows["ref_logprobs"][t]
         rho = math.exp(sum(drift[u] for u in mates[t]) / len(mates[t]) if kind == "gspo" else drift[t])
@@ -90,9 +91,12 @@ def slow_loss(tensors, kind, c):
         gain = push * logp
         if kind in ("grpo", "ppo"):
             gain = min(rho * A, min(max(rho, 1 - c.eps_low), 1 + c.eps_high) * A)
+        if gated := not 1 / c.max_ratio <= rho <= c.max_ratio:
+            gain = push = 0.0
         loss += share[t] / N * (-gain + c.kl_coef * 0.5 * beyond**2)
         slope[t] = share[t] / N * (-push + c.kl_coef * beyond)
-        metrics["loss/clip_fraction"] += share[t] / N * (not keep)
+        metrics["loss/clip_fraction"] += share[t] / N * (gated or not keep)
+        metrics["loss/gated_fraction"] += share[t] / N * gated
         metrics["loss/ratio_mean"] += share[t] / N * rho
         metrics["loss/ratio_max"] = max(metrics["loss/ratio_max"], rho)
         metrics["loss/kl"] += share[t] / N * (math.exp(drift[t]) - 1 - drift[t])
@@ -106,7 +110,8 @@ def slow_loss(tensors, kind, c):
 @given(seed=seeds, kl_coef=st.sampled_from([0.0, 0.3]), tight=st.booleans())
 def test_every_loss_equals_a_slow_reference(kind, aggregation, seed, kl_coef, tight):
     tensors = batch(seed)
-    choices = {"aggregation": aggregation, "kl_coef": kl_coef} | ({"eps_low": 0.1, "tis_cap": 1.5} if tight else {})
+    choices = {"aggregation": aggregation, "kl_coef": kl_coef}
+    choices |= {"eps_low": 0.1, "tis_cap": 1.5, "max_ratio": 1.2} if tight else {}
     loss, metrics = policy_loss(**tensors, kind=kind, **choices)
     slow, slope, slow_metrics = slow_loss(tensors, kind, replace(LOSSES[kind].defaults, **choices))
     assert loss.item() == pytest.approx(slow, rel=1e-9, abs=1e-12)

@@ -331,17 +331,21 @@ def test_a_recipe_may_set_an_episode_loss_and_a_kl_penalty(recipe):
 
 def test_an_engine_is_a_name_or_a_section(recipe):
     assert recipe("engine: local") == recipe("engine: {kind: local}") == recipe("", ["engine.kind=local"]) == recipe("")
-    assert recipe("engine: local", ["engine.delay=2"]).engine.delay == 2
-    assert recipe("engine: {delay: 3}", ["engine=local"]).engine.delay == 0
+    twin = recipe("engine: local", ["engine.mode=async", "engine.max_staleness=2"])
+    assert (twin.engine.ahead, twin.to_dict()["engine"]) == (2, {"kind": "local", "mode": "async", "max_staleness": 2})
+    assert recipe("engine: {mode: async}").engine.ahead == 1
+    assert recipe("engine: {mode: async}", ["engine=local"]).engine.ahead == 0
+    assert recipe("engine: {max_staleness: 0}") == recipe("", ["engine.max_staleness=0"])
     assert TrainConfig(engine="local") == TrainConfig()
     ray = recipe("engine: ray", ["engine.samplers=4"])
     assert (ray.engine.kind, ray.engine.samplers) == ("ray", 4)
     assert TrainConfig.model_validate(ray.to_dict()) == ray
 
 
-def test_a_local_run_stores_no_keys_of_ray(recipe):
-    """Otherwise runs of earlier versions could not be resumed."""
-    assert recipe("").to_dict()["engine"] == {"kind": "local", "delay": 0}
+def test_a_run_stores_no_keys_that_its_engine_does_not_use(recipe):
+    assert recipe("").to_dict()["engine"] == {"kind": "local", "mode": "sync"}
+    assert "max_ratio" not in recipe("").to_dict()["learner"]
+    assert recipe("learner: {max_ratio: 5}").to_dict()["learner"]["max_ratio"] == 5
 
 
 @pytest.mark.parametrize(
@@ -385,8 +389,15 @@ def test_a_local_run_stores_no_keys_of_ray(recipe):
             [],
             "unknown choice of engine.kind 'locall'; expected one of .*local, ray; the nearest is 'local'",
         ),
-        ("engine: {delay: -1}", [], "engine.delay: .*greater than or equal to 0, got -1"),
-        ("engine: {dely: 1}", [], "unknown key 'engine.dely'; .*nearest is 'engine.delay'"),
+        ("engine: {max_staleness: -1}", [], "engine.max_staleness: .*greater than or equal to 0, got -1"),
+        ("engine: {max_staleness: 2}", [], "engine: max_staleness=2 needs mode=async"),
+        ("engine: {max_stale: 1}", [], "unknown key 'engine.max_stale'; .*nearest is 'engine.max_staleness'"),
+        ("engine: {delay: 4}", [], "engine.delay is now called engine.max_staleness"),
+        (
+            "engine: {mode: asynch}",
+            [],
+            "unknown choice of engine.mode 'asynch'; .*nearest is 'async'",
+        ),
         ("engine: 3", [], "engine: .*got 3"),
         ("engine: ray", ["engine.samplers=0"], "engine.samplers: .*greater than or equal to 1, got 0"),
         (

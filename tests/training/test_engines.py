@@ -1,13 +1,20 @@
-"""The loop trains any engine, with and without delay, and a delayed run is reproducible."""
+"""The loop trains any engine, in both modes, and an asynchronous run on one machine is reproducible."""
 
+import shutil
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from codots.config.load import load_recipe
+from codots.config.schema import TrainConfig
+from codots.core.renamed import SYNC_ENGINES
+from codots.core.yaml_text import read_yaml, write_yaml
 from codots.domains.registry import register
 from codots.engine.local import LocalEngine
 from codots.rollout.profile import Profile
+from codots.rollout.records import load_rollouts
 from codots.training.setup import engine_plan
 from codots.training.train import train
 from tests.engine.fake import FakeEngine
@@ -25,20 +32,25 @@ class SameNumber(Guess):
         return 2
 
 
-@pytest.mark.parametrize("delay", [0, 2])
-def test_a_minimal_engine_is_trained_by_the_loop(config, registry, render, delay):
+def ahead(steps, **more):
+    """Return an engine section of mode async."""
+    return {"mode": "async", "max_staleness": steps} | more
+
+
+@pytest.mark.parametrize("stale", [0, 2])
+def test_a_minimal_engine_is_trained_by_the_loop(config, registry, render, stale):
     register(SameNumber())
     config = changed(
         config, domain="same-number-v0", preset="few", packs_per_step=8, group_size=4, steps=20, eval_every=0
     )
-    config = changed(config, profile={"style": "natural"}, engine={"delay": delay}, credit={"preset": "leave-one-out"})
+    config = changed(config, profile={"style": "natural"}, engine=ahead(stale), credit={"preset": "leave-one-out"})
     engine = FakeEngine(render, ["0", "1", "2", "3"])
     reports = list(train(config, engine=engine))
     rewards = [np.mean([value for key, value in report.metrics.items() if "reward/" in key]) for report in reports]
     assert np.mean(rewards[:3]) < 0.55 < 0.9 < np.mean(rewards[-3:])
     assert (engine.version, engine.steps, engine.pending) == (20, 20, 0)
     ages = [report.metrics.get("rollout/staleness", 0.0) for report in reports]
-    assert ages == [min(step, delay) for step in range(20)]
+    assert ages == [min(step, stale) for step in range(20)]
 
 
 class Synchronous(LocalEngine):
@@ -59,9 +71,22 @@ class Synchronous(LocalEngine):
         return self.rollout(self.jobs.popleft(), timeout)
 
 
-def test_a_run_without_delay_equals_a_synchronous_one_bit_for_bit(whole, config, base):
+def test_an_engine_that_rolls_out_at_collect_gives_the_same_synchronous_run(whole, config, base):
     list(train(config, engine=Synchronous(engine_plan(config, base, PROFILE))))
     same_run(config.run, whole.run)
+
+
+def test_no_staleness_is_exactly_the_synchronous_run(whole, config):
+    list(train(changed(config, engine=ahead(0))))
+    same_run(config.run, whole.run)
+
+
+def test_a_synchronous_run_of_an_earlier_version_can_be_resumed(whole, config):
+    shutil.copytree(whole.run, config.run)
+    stored = Path(config.run, "config.yaml")
+    stored.write_text(write_yaml(read_yaml(stored.read_text()) | {"engine": SYNC_ENGINES[0]}))
+    assert list(train(config, resume=True)) == []
+    assert load_recipe(TrainConfig, stored).engine == config.engine
 
 
 def test_the_continuous_sampler_has_the_first_step_of_the_lockstep_sampler(whole, config):
@@ -76,25 +101,27 @@ def test_the_continuous_sampler_has_the_first_step_of_the_lockstep_sampler(whole
 
 
 @pytest.fixture(scope="module")
-def delayed(base, tmp_path_factory):
-    config = recipe(base, tmp_path_factory.mktemp("delayed") / "run", engine={"delay": 2})
+def stale(base, tmp_path_factory):
+    config = recipe(base, tmp_path_factory.mktemp("stale") / "run", engine=ahead(2))
     return config, list(train(config))
 
 
-def test_a_delayed_run_trains_on_lives_of_older_weights(delayed):
-    _, reports = delayed
+def test_an_asynchronous_run_trains_on_lives_of_older_weights_within_the_bound(stale):
+    _, reports = stale
     for report in reports:
         episodes = [episode for life in report.lives for episode in life.episodes]
         versions = {v for e in episodes for v, m in zip(e.transcript.versions, e.transcript.mask, strict=True) if m}
         assert versions == {max(0, report.step - 1 - 2)}
-    assert [report.metrics.get("rollout/staleness", 0) for report in reports] == [0, 1, 2, 2]
+    for name in ("rollout/staleness", "rollout/staleness_max"):
+        assert [report.metrics.get(name, 0) for report in reports] == [0, 1, 2, 2]
+    assert [report.metrics.get("rollout/staleness/2") for report in reports] == [None, None, 1, 1]
     assert any(report.metrics["train/grad_norm"] > 0 for report in reports)
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_a_resumed_delayed_run_equals_an_uninterrupted_one(delayed, tmp_path, after):
+def test_a_resumed_asynchronous_run_equals_an_uninterrupted_one(stale, tmp_path, after):
     """The checkpoint keeps pending lives, whose weights no longer exist."""
-    whole, _ = delayed
+    whole, _ = stale
     config = changed(whole, run=str(tmp_path / "run"))
     steps = train(config)
     for _ in range(after):
@@ -104,10 +131,26 @@ def test_a_resumed_delayed_run_equals_an_uninterrupted_one(delayed, tmp_path, af
     same_run(config.run, whole.run)
 
 
+def test_after_a_kill_every_pack_is_in_the_record_once(stale, tmp_path):
+    """A kill after step 3 leaves the record of step 3, and a checkpoint of step 2 with lives of steps 3 and 4."""
+    whole, _ = stale
+    config = changed(whole, run=str(tmp_path / "run"), save_every=2)
+    steps = train(config)
+    next(steps), next(steps), next(steps)
+    shutil.copytree(config.run, tmp_path / "killed")
+    steps.close()
+    config = changed(config, run=str(tmp_path / "killed"))
+    assert [report.step for report in train(config, resume=True)] == [3, 4]
+    same_run(config.run, whole.run)
+    rows = [row for row in load_rollouts(config.run) if (row.kind, row.position) == ("solve", 0)]
+    lives = [(2 * (step - 1) + pack, life) for step in range(1, 5) for pack in range(2) for life in range(2)]
+    assert [(row.pack[-1], row.life) for row in rows] == lives
+
+
 def test_a_failed_pending_batch_is_not_saved_in_checkpoints(config, registry):
     """A batch whose lives all failed is rolled out again after resuming."""
     domain = register(Flaky())
-    config = changed(config, domain="flaky-v0", preset="few", eval_every=0, engine={"delay": 2}, save_every=1)
+    config = changed(config, domain="flaky-v0", preset="few", eval_every=0, engine=ahead(2), save_every=1)
     steps = train(config)
     next(steps)
     domain.down = range(6, 8)  # the packs of step 4, which step 2 rolls out
@@ -133,10 +176,10 @@ def test_a_given_engine_is_closed_even_if_the_run_cannot_start(config, render):
     assert engine.closed
 
 
-def test_a_run_cannot_be_resumed_with_another_delay(delayed, tmp_path):
-    config, _ = delayed
-    with pytest.raises(ValueError, match=r"is another run: there engine is \{'kind': 'local', 'delay': 2\}, here"):
-        next(train(changed(config, engine={"delay": 1}), resume=True))
+def test_a_run_cannot_be_resumed_with_another_staleness(stale, tmp_path):
+    config, _ = stale
+    with pytest.raises(ValueError, match=r"is another run: there engine is \{.*'max_staleness': 2\}, here"):
+        next(train(changed(config, engine=ahead(1)), resume=True))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ classical clipped form and the gradient of "rec-oneside-is".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -30,6 +31,7 @@ class LossParams:
     eps_high_ring: float = 2.0  # and tokens with negative advantage above 1 + eps_high_ring
     tis_floor: float = 0.4  # lower bound of a truncated weight
     tis_cap: float = 3.0  # upper bound of a truncated weight
+    max_ratio: float = math.inf  # the gate drops tokens with a ratio above this, or below its inverse
     kl_coef: float = 0.0  # weight of the KL penalty to the reference policy
     entropy_coef: float = 0.0  # weight of the entropy bonus
 
@@ -72,8 +74,9 @@ def policy_loss(
     micro-batches, their losses, gradients and metrics add up to those of the batch. The exception is `loss/ratio_max`:
     take the maximum over the micro-batches.
 
-    Metrics, detached scalars: `loss/clip_fraction`, `loss/ratio_mean`, `loss/ratio_max`, `loss/kl` (k3 estimate of the
-    KL divergence of the old policy from the new one), `loss/ref_kl` (K2, if `ref_logprobs` is given) and `loss/entropy`
+    Metrics, detached scalars: `loss/clip_fraction` (tokens that the clip or the gate dropped), `loss/gated_fraction`
+    (tokens that the gate `max_ratio` dropped), `loss/ratio_mean`, `loss/ratio_max`, `loss/kl` (k3 estimate of the KL
+    divergence of the old policy from the new one), `loss/ref_kl` (K2, if `ref_logprobs` is given) and `loss/entropy`
     (if `entropy` is given). Raises ValueError for unknown names, missing inputs or mismatched shapes. Source: REC,
     arXiv 2509.24203; GRPO, arXiv 2402.03300; GSPO, arXiv 2507.18071; CISPO, arXiv 2506.13585.
     """
@@ -99,9 +102,11 @@ def policy_loss(
     log_ratio = logprobs - old_logprobs
     ratio = (episode_mean(log_ratio, trained, segments) if rule.by_episode else log_ratio).exp()
     gain, kept = surrogate(rule, params, logprobs, ratio, advantages)
-    loss = -total(gain)
+    trusted = gate(ratio.detach(), params)
+    loss = -total(gain.where(trusted, 0.0))
     metrics = {
-        "loss/clip_fraction": total(~kept),
+        "loss/clip_fraction": total(~(kept & trusted)),
+        "loss/gated_fraction": total(~trusted),
         "loss/ratio_mean": total(ratio),
         "loss/ratio_max": ratio.masked_fill(~mask, 0.0).max(),
         "loss/kl": total(log_ratio.exp() - 1 - log_ratio),
@@ -128,6 +133,15 @@ def surrogate(
         return torch.minimum(ratio * advantages, clipped * advantages), kept
     push = rule.weight(ratio.detach(), c) * advantages
     return push.where(kept, 0.0) * logprobs, kept  # `where`, since the weight of a dropped token may overflow
+
+
+def gate(ratio: Tensor, c: LossParams) -> Tensor:
+    """Return whether each ratio is in [1 / max_ratio, max_ratio], in the shape of the ratio.
+
+    Tokens outside are dropped whatever their advantage: sampler and learner disagree too much for the ratio to correct.
+    Source: IcePop (masked importance sampling), which drops tokens by the ratio of training and inference.
+    """
+    return (ratio <= c.max_ratio) & (ratio >= 1 / c.max_ratio)
 
 
 def choose(kind: str, /, **overrides: Any) -> tuple[PolicyLoss, LossParams]:

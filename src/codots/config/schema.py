@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model
 
 from codots.algorithm.credit import choose
 from codots.core.deadline import MAX_TIMEOUT, STAGE_TIMEOUT
+from codots.core.renamed import with_old_engine
 from codots.core.section import Config, FilePath, Section
 from codots.core.suggest import check_known
 from codots.domains.registry import get_domain
@@ -96,8 +97,12 @@ class EngineConfig(Section):
 
     kind: Literal["local", "ray"] = "local"
     """Kind of the engine: `local` uses processes on this machine, `ray` uses actors on a Ray cluster."""
-    delay: int = Field(default=0, ge=0, le=1000)
-    """Number of steps by which rollouts run ahead of training. With 0, all rollouts use the newest weights."""
+    mode: Literal["sync", "async"] = "sync"
+    """Order of rollouts and training: `sync` rolls out the lives of a step with the newest weights, `async` rolls out
+    the lives of up to `max_staleness` later steps ahead."""
+    max_staleness: int = Field(default=1, ge=0, le=100)
+    """Maximum age of a token that is trained on, in versions of the weights, in mode `async`. 0 is the same as mode
+    `sync`."""
     samplers: int = Field(default=1, ge=1, le=MAX_COUNT)
     """Number of actors that roll out, of kind `ray`. Results are equal only for equal `samplers`."""
     learners: int = Field(default=1, ge=1)
@@ -107,13 +112,15 @@ class EngineConfig(Section):
     @classmethod
     def _by_name(cls, given: Any) -> Any:
         if not isinstance(given, str | dict | cls):
-            raise ValueError(f"expected local, or a section such as {{kind: local, delay: 0}}, got {given!r}")
+            raise ValueError(f"expected local, or a section such as {{kind: local, mode: async}}, got {given!r}")
         return {"kind": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _has_these_actors(self) -> Self:
         if self.learners > 1:
             raise ValueError(f"expected learners=1, got {self.learners}: training on several learners is not supported")
+        if self.mode == "sync" and "max_staleness" in self.model_fields_set and self.max_staleness:
+            raise ValueError(f"max_staleness={self.max_staleness} needs mode=async")
         if self.kind == "local" and self.samplers > 1:
             raise ValueError(f"samplers={self.samplers} needs kind=ray; the processes of kind=local are set by workers")
         return self
@@ -121,7 +128,16 @@ class EngineConfig(Section):
     @model_serializer(mode="wrap")
     def _own_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = dump(self)
-        return values if self.kind == "ray" else {key: values[key] for key in ("kind", "delay")}
+        unused = {
+            *(() if self.mode == "async" else ("max_staleness",)),
+            *(() if self.kind == "ray" else ("samplers", "learners")),
+        }
+        return {key: value for key, value in values.items() if key not in unused}
+
+    @property
+    def ahead(self) -> int:
+        """Number of later steps whose lives are rolled out ahead."""
+        return self.max_staleness if self.mode == "async" else 0
 
 
 class RunKeys(Config):
@@ -265,5 +281,5 @@ def one_item(name: str, short: Sequence[str], given: Any) -> Any:
 
 def fingerprint(recipe: dict[str, Any], *, without: frozenset[str] = frozenset()) -> str:
     """Return a hash of a recipe without the keys in `without`. The hash prevents resuming a run with another recipe."""
-    hashed = {key: value for key, value in recipe.items() if key not in without}
+    hashed = {key: value for key, value in with_old_engine(recipe).items() if key not in without}
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ OLD_VERSION = "0.1.0"
 KEYS = {
     "cache_gib": "kv_cache_gib",
     "credit.choices": "credit",
+    "engine.delay": "engine.max_staleness",
     "fork": "init_from",
     "gap_limit": "max_logprob_gap",
     "group": "group_size",
@@ -48,6 +49,8 @@ METRICS = {
     r"look/(.*)": r"eval/\1",
 }
 """Metrics, as regular expressions; the first that matches counts."""
+SYNC_ENGINES = {"kind": "local", "delay": 0}, {"kind": "local", "mode": "sync"}
+"""Engine of a synchronous run on one machine, as earlier versions stored it and as it is stored now."""
 
 
 def new_key(old: str) -> str | None:
@@ -91,6 +94,18 @@ def with_new_keys(recipe: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]
         else:
             found[key] = value
     return found
+
+
+def with_new_engine(recipe: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a recipe with its synchronous engine in the present form, so that earlier runs can be resumed."""
+    old, new = SYNC_ENGINES
+    return recipe | {"engine": new} if recipe.get("engine") == old else recipe
+
+
+def with_old_engine(recipe: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a recipe with its synchronous engine in the earlier form, so that it keeps its fingerprint."""
+    old, new = SYNC_ENGINES
+    return recipe | {"engine": old} if recipe.get("engine") == new else recipe
 
 
 def _is_section(name: str) -> bool:

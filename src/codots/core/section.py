@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from codots.core.renamed import KEYS, old_keys
+from codots.core.renamed import KEYS, old_keys, with_new_engine
 
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 """A path in which `~` is the home directory; shells expand it only at the start of a word, so not in `run=~/mine`."""
@@ -25,7 +25,10 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _present_names(cls, given: Any) -> Any:
-        for key in old_keys(given) if isinstance(given, dict) else ():
+        if not isinstance(given, dict):
+            return given
+        given = with_new_engine(given)
+        for key in old_keys(given):
             if key not in cls.model_fields:
                 raise ValueError(f"{key} is now called {KEYS[key]}")
         return given

@@ -64,8 +64,8 @@ class Engine(Protocol):
         """Take one optimizer step with the accumulated gradient on every learner and return metrics."""
         ...
 
-    def sync(self, timeout: float) -> None:
-        """Load the trained weights into every sampler and increase the version by 1."""
+    def sync(self, timeout: float) -> dict[str, float]:
+        """Load the trained weights into every sampler, increase the version by 1, and return metrics."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -122,6 +122,7 @@ class RayEngine(SplitEngine):
 
     def submit(self, jobs: Sequence[Job], timeout: float) -> None:
         """Start to roll out jobs with the current weights; `collect` returns their lives."""
+        self._meter.start()
         shares = self._shares(jobs)
         calls = self._call(timeout, f"submitting {len(jobs)} lives", lambda: self._sampler.begin("rollout", shares))
         self._flying.append(calls)

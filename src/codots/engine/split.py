@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.transcript import Sample
+from codots.engine.usage import Meter
 from codots.engine.worker import Plan
 from codots.learner.batch import fair_shares, means
 from codots.rollout.life import Job, Life, OnLife
@@ -41,6 +43,7 @@ class SplitEngine(ABC):
         self.plan, self.version, self.steps = plan, 0, 0
         self._lives: deque[list[Life]] = deque()
         self._thread = SideThread()
+        self._meter = Meter()
 
     @abstractmethod
     def _sample(self, method: str, shares: Sequence[Share], on_event: OnEvent | None = None) -> list[Any]:
@@ -83,6 +86,7 @@ class SplitEngine(ABC):
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
         """Roll out jobs and return their lives. `on_life` is called for each life when it ends."""
+        self._meter.start()
         shares = self._shares(jobs)
         firsts = [0, *accumulate(len(share) for (share,) in shares)]
 
@@ -97,7 +101,8 @@ class SplitEngine(ABC):
     def logprobs(self, samples: Sequence[Sample], timeout: float, *, reference: bool = False) -> list[list[float]]:
         """Return one row of logprobs per sample, with 0 for tokens that were not sampled."""
         shares = [(share, reference) for share in split(samples, self.learners)]
-        parts = self._call(timeout, "scoring", partial(self._learn, "logprobs", shares))
+        with self._meter.learning():
+            parts = self._call(timeout, "scoring", partial(self._learn, "logprobs", shares))
         return [row for part in parts for row in part]
 
     def forward_backward(self, samples: Sequence[Sample], normalizer: float, timeout: float) -> dict[str, float]:
@@ -109,7 +114,9 @@ class SplitEngine(ABC):
         contributing = [sample for sample in samples if self.plan.learner.contributes(sample)]
         shares = [(share, normalizer) for share in fair_shares(contributing, self.learners)]
         try:
-            parts = self._call(timeout, "forward and backward passes", partial(self._learn, "forward_backward", shares))
+            with self._meter.learning():
+                work = partial(self._learn, "forward_backward", shares)
+                parts = self._call(timeout, "forward and backward passes", work)
         except Exception as error:
             if not isinstance(error, TimeoutError):
                 self._call(timeout, "dropping the gradient", partial(self._learn, "zero_grad", [()] * self.learners))
@@ -118,13 +125,17 @@ class SplitEngine(ABC):
 
     def optim_step(self, timeout: float) -> dict[str, float]:
         """Take one optimizer step with the accumulated gradient on every learner and return metrics."""
-        metrics: dict[str, float] = self._call(timeout, "the optimizer step", self._optim_step)
+        with self._meter.learning():
+            metrics: dict[str, float] = self._call(timeout, "the optimizer step", self._optim_step)
         self.steps += 1
         return metrics
 
-    def sync(self, timeout: float) -> None:
-        """Load the trained weights into every sampler and increase the version by 1."""
+    def sync(self, timeout: float) -> dict[str, float]:
+        """Load the trained weights into every sampler, increase the version by 1, and return metrics."""
+        start = monotonic()
         self._serve_as(self.version + 1, timeout)
+        seconds, read = monotonic() - start, partial(self._sample, "take_usage", [()] * self.samplers)
+        return self._meter.metrics(self._call(timeout, "reading the usage of samplers", read), seconds)
 
     def save(self, folder: Path) -> None:
         """Save a Hugging Face model folder, the optimizer, any LoRA adapter, and the lives of pending batches."""
@@ -139,12 +150,14 @@ class SplitEngine(ABC):
 
     def load(self, folder: Path, version: int) -> None:
         """Load a checkpoint written by `save` and serve its weights as `version`."""
+        self._meter.reset()
         self.steps = self._load(folder, restart=False)
         self._lives = deque(read_lives(folder / PENDING) if (folder / PENDING).is_file() else ())
         self._serve_as(version, MAX_TIMEOUT)
 
     def init_from(self, folder: Path) -> None:
         """Load the weights and optimizer of another run's checkpoint, at step 0 and version 0."""
+        self._meter.reset()
         self.steps = self._load(folder, restart=True)
         self._lives.clear()
         self._serve_as(0, MAX_TIMEOUT)

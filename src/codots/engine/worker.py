@@ -16,6 +16,7 @@ from codots.core.deadline import run_loop
 from codots.core.files import writing
 from codots.core.transcript import Sample, Transcript
 from codots.engine.answers import Answer, answer, value_of
+from codots.engine.usage import Usage
 from codots.learner.config import LearnerConfig, LoraConfig
 from codots.learner.local import LocalLearner, copy_weights, trained_weights
 from codots.learner.lora import ADAPTER, adapt, load_adapter, merged, save_adapter
@@ -115,6 +116,7 @@ class Worker:
         if plan.learner and learns:
             self._add_learner(plan, plan.learner)
         self.sampler = plan.make_sampler(self)
+        self.usage = Usage()
 
     def _add_learner(self, plan: Plan, config: LearnerConfig) -> None:
         temperature = plan.profile.temperature
@@ -147,8 +149,14 @@ class Worker:
         With `on_life`, at most as many lives run at once as the sampler has places, so that the first ones end early.
         """
         if on_life is None:
-            return run_loop(rollouts(jobs, self.sampler, self.render))
-        return run_loop(rollouts(jobs, self.sampler, self.render, on_life, getattr(self.sampler, "places", None)))
+            lives = rollouts(jobs, self.sampler, self.render)
+        else:
+            lives = rollouts(jobs, self.sampler, self.render, on_life, getattr(self.sampler, "places", None))
+        return run_loop(self.usage.measure(lives))
+
+    def take_usage(self) -> tuple[float, float]:
+        """Return the seconds with lives to roll out and the longest lag of the event loop, both since the last call."""
+        return self.usage.take()
 
     def logprobs(self, samples: Sequence[Sample], reference: bool) -> list[list[float]]:
         """Return one row of logprobs per sample, under the current weights or the reference model."""

@@ -15,7 +15,7 @@ from codots.core.transcript import Sample
 from codots.learner.config import LearnerConfig
 from codots.model.attention import Rows, shared_prefix
 
-WEIGHTED = ("train/loss", "train/clip_fraction", "train/ref_kl")
+WEIGHTED = ("train/loss", "train/clip_fraction", "train/gated_fraction", "train/ratio_mean", "train/ref_kl")
 """Names of the sums that are weighted by the aggregation of the loss. All other sums are over tokens."""
 
 

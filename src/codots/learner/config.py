@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from codots.core.section import FilePath, Section
 from codots.core.transcript import Sample
@@ -12,7 +12,7 @@ from codots.core.transcript import Sample
 DEFAULT_LOSS = "rec-oneside-nois"
 ALL_LINEAR = "all-linear"
 """Targets of LoRA: every linear layer but the output layer."""
-CLIPS = ("eps_low", "eps_high", "eps_low_ring", "eps_high_ring", "tis_floor", "tis_cap")
+CLIPS = ("eps_low", "eps_high", "eps_low_ring", "eps_high_ring", "tis_floor", "tis_cap", "max_ratio")
 LOSS_PARAMS = (*CLIPS, "kl_coef", "entropy_coef")
 """Keys that are passed to the loss."""
 
@@ -66,6 +66,9 @@ class LearnerConfig(Section):
     """Smallest importance weight of `tis` and `rec-oneside-tis`."""
     tis_cap: float | None = Field(default=None, ge=0)
     """Largest importance weight of `tis` and `rec-oneside-tis`."""
+    max_ratio: float | None = Field(default=None, gt=1)
+    """Gate of the importance ratio: tokens with a probability in the learner of more than `max_ratio` times that in the
+    sampler, or less than its inverse, are dropped. None drops no token. For mode `async` of the engine."""
     kl_coef: float = Field(default=0.0, ge=0)
     """Weight of the KL penalty to the reference model."""
     entropy_coef: float = Field(default=0.0, ge=0)
@@ -82,6 +85,12 @@ class LearnerConfig(Section):
         if self.reference and not self.kl_coef:
             raise ValueError("reference is given without kl_coef, the only key that uses it")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `max_ratio` if it is None, as in earlier versions, whose runs have fingerprints without it."""
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if key != "max_ratio" or value is not None}
 
     @property
     def loss_params(self) -> dict[str, float]:

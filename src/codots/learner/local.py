@@ -24,6 +24,7 @@ SUMS = (
     "tokens",
     "weight",
     *(f"train/{name}" for name in ("loss", "entropy", "logprob_gap", "logprob_gap_max", "clip_fraction")),
+    *(f"train/{name}" for name in ("gated_fraction", "ratio_mean", "ratio_max")),
 )
 """Sums that every share returns, even if no episode contributes, so that all steps have the same metrics."""
 
@@ -195,6 +196,9 @@ class LocalLearner(Scorer):
             "train/logprob_gap": float(gap.sum()),
             "train/logprob_gap_max": float(gap.max()),
             "train/clip_fraction": float(metrics["loss/clip_fraction"]) * normalizer,
+            "train/gated_fraction": float(metrics["loss/gated_fraction"]) * normalizer,
+            "train/ratio_mean": float(metrics["loss/ratio_mean"]) * normalizer,
+            "train/ratio_max": float(metrics["loss/ratio_max"]),
         }
         if self.config.kl_coef:
             sums["train/ref_kl"] = float(metrics["loss/ref_kl"]) * normalizer

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codots.core.files import LOCK, claimed, write_atomically
-from codots.core.renamed import OLD_VERSION, new_key, old_keys
+from codots.core.renamed import OLD_VERSION, new_key, old_keys, with_new_engine
 from codots.core.suggest import closest
 from codots.core.yaml_text import read_yaml, write_yaml
 
@@ -66,4 +66,4 @@ def saved_recipe(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{config} cannot be read: {error}; is {folder} a run?") from error
     if not isinstance(saved, dict):
         raise ValueError(f"{config} cannot be read; is {folder} a run?")
-    return saved
+    return with_new_engine(saved)

@@ -92,10 +92,13 @@ def sampled_tokens(blocks: Sequence[Block]) -> int:
 
 
 def staleness(lives: Sequence[Life], version: int) -> dict[str, float]:
-    """Return the mean age of the sampled tokens, in weight versions.
+    """Return the mean and maximum age of the sampled tokens, in weight versions, and the fraction of each age.
 
-    Returns an empty dict if `version` sampled all tokens.
+    Ages that no token has are omitted. Returns an empty dict if `version` sampled all tokens.
     """
     transcripts = [episode.transcript for life in lives for episode in life.episodes]
     ages = [version - v for t in transcripts for v, sampled in zip(t.versions, t.mask, strict=True) if sampled]
-    return {"rollout/staleness": float(np.mean(ages))} if any(ages) else {}
+    if not any(ages):
+        return {}
+    values = {"rollout/staleness": float(np.mean(ages)), "rollout/staleness_max": float(max(ages))}
+    return values | {f"rollout/staleness/{age}": ages.count(age) / len(ages) for age in sorted(set(ages))}

@@ -83,7 +83,7 @@ def train(
                         check_logprob_gap(run, samples, loss_metrics)
                     metrics.append(loss_metrics | run.engine.optim_step(timeout))
                 values = step_metrics(run, step, blocks, advantages, metrics)
-                run.engine.sync(timeout)
+                values |= run.engine.sync(timeout)
             if step % config.rollout_log_every == 0 or step == 1:
                 record(run.folder / "rollouts", step, [first_packs(block, 2) for block in blocks], advantages)
             values |= {"time/rollout": rollout_seconds, "time/step": time.perf_counter() - start}
@@ -97,12 +97,13 @@ def train(
 
 
 def collect_lives(run: Run, step: int) -> list[Life]:
-    """Submit the jobs of this step and the next `delay` steps, and collect the lives of this step.
+    """Submit the jobs of this step and of the steps that may be rolled out ahead, and collect the lives of this step.
 
+    Lives of a later step start at most `max_staleness` versions before that step, which bounds the age of their tokens.
     Jobs that are already pending are not submitted again. Raises RuntimeError if every life failed.
     """
     config, engine = run.config, run.engine
-    last = min(step + config.engine.delay, config.steps)
+    last = min(step + config.engine.ahead, config.steps)
     for ahead in range(step + engine.pending, last + 1):
         engine.submit(step_jobs(run.entries, config.seed, ahead), config.stage_timeout)
     lives = engine.collect(config.stage_timeout)
@@ -147,8 +148,8 @@ def saving_bad_step(run: Run, step: int, blocks: Sequence[Block], credit: Sequen
         record(folder, step, blocks, credit)
         samples = [sample for batch in minibatches(blocks, credit, 1) for sample in batch]
         write_atomically(folder / f"step-{step:06d}.samples", "".join(json.dumps(asdict(s)) + "\n" for s in samples))
-        # With a delay the engine no longer holds the lives of this step, so only an earlier checkpoint has them.
-        if run.engine.steps == steps_before and not run.config.engine.delay and not is_saved(run.folder, step - 1):
+        # In mode async the engine no longer holds the lives of this step, so only an earlier checkpoint has them.
+        if run.engine.steps == steps_before and not run.config.engine.ahead and not is_saved(run.folder, step - 1):
             run.save(step - 1)
         raise type(error)(f"step {step} was stopped: {error}; its lives and samples are in {folder}") from error
 
