@@ -60,6 +60,37 @@ def test_a_run_on_one_sampler_equals_a_local_run_with_one_worker_bit_for_bit(tmp
     same_run(tmp_path / "ray", tmp_path / "local")
 
 
+@pytest.mark.slow
+def test_an_asynchronous_run_on_one_sampler_equals_the_local_twin_bit_for_bit(tmp_path):
+    """Lives of two later steps are in flight when the run is stopped, and are in its checkpoint."""
+    base, engine = make_random_model(tmp_path / "base"), {"mode": "async", "max_staleness": 2}
+    list(train(recipe(base, tmp_path / "local", engine=engine)))
+    config = recipe(base, tmp_path / "ray", engine=engine | {"kind": "ray"})
+    steps = train(config)
+    next(steps)
+    steps.close()
+    assert [report.step for report in train(config, resume=True)] == [2, 3, 4]
+    same_run(tmp_path / "ray", tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_with_lives_that_run_on_every_pack_is_trained_on_once_and_within_the_bound(tmp_path):
+    engine = {"kind": "ray", "samplers": 2, "mode": "async", "max_staleness": 2}
+    base = make_random_model(tmp_path / "base")
+    config = recipe(base, tmp_path / "run", steps=6, engine=engine, sampler="continuous")
+    steps = train(config)
+    reports = [next(steps), next(steps), next(steps)]
+    steps.close()
+    reports += list(train(config, resume=True))
+    lives = [life for report in reports for life in report.lives]
+    assert [life.names for life in lives] == [
+        ("train", 0, step, pack, g) for step in range(1, 7) for pack in range(2) for g in range(2)
+    ]
+    assert all(life.failure is None for life in lives)
+    assert all(report.metrics.get("rollout/staleness_max", 0) <= 2 for report in reports)
+    assert reports[0].metrics["time/samplers_busy"] > 0
+
+
 def test_recorded_lives_have_the_gradients_of_a_local_engine(start, plan, tmp_path):
     local, ray = start(LocalEngine, plan), start(RayEngine, plan)
     write_lives(tmp_path / "lives.json", [local.rollout(jobs(), 60)])

@@ -220,10 +220,16 @@ class TrainKeys(Config):
     """Engine that rolls out lives and computes gradients; `engine: local` is short for `engine: {kind: local}`."""
     sampler: Literal["lockstep", "continuous"] = "lockstep"
     """Batching of the sampler. `lockstep` decodes when every session is waiting, so equal recipes give equal results.
-    `continuous` does not wait for slow environments, so results depend on timing."""
+    `continuous` does not wait for slow environments, so results depend on timing. On Ray in mode `async`, lives in
+    flight end before new weights are served with `lockstep`, and run on under the new weights with `continuous`."""
     max_logprob_gap: float = Field(default=0.05, gt=0)
     """Maximum mean absolute difference between the sampler's and the learner's logprobs of the same tokens, in nats.
     The run stops if the difference is larger. With one engine in full precision, the difference is about 1e-7."""
+
+    @property
+    def keeps_lives(self) -> bool:
+        """Whether lives in flight run on when new weights are served."""
+        return self.engine.kind == "ray" and self.engine.ahead > 0 and self.sampler == "continuous"
 
     @model_validator(mode="before")
     @classmethod

@@ -137,6 +137,26 @@ def within(seconds: float, doing: str, work: Callable[[], T]) -> T:
         thread.close(0.0)
 
 
+class LoopThread:
+    """An event loop in a thread of its own. It runs on between calls, and calls from several threads share it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop and return its result or raise its exception."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        """Stop the loop. Coroutines that have not ended never will."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a new event loop, and log nothing if the surrounding call is abandoned.
 

@@ -25,6 +25,8 @@ HEARTBEAT_SECONDS = 60.0
 """Time in which the process of a running call must show that it is alive, in seconds."""
 BEAT = "beat"
 """Name of the thread of an actor that answers heartbeats."""
+LIVES = "lives"
+"""Name of the threads of an actor that wait for lives while the actor loads weights."""
 TRIES = 3
 """Number of processes that may die of the same call, or while they start, before the engine gives up."""
 
@@ -58,6 +60,14 @@ class Actor:
         """Show, in a thread of its own, that the process is alive."""
 
 
+class Sampler(Actor):
+    """An actor that rolls out. Ray shows the process by the name of its class."""
+
+
+class Learner(Actor):
+    """An actor that trains."""
+
+
 @dataclass
 class Call:
     """A call of an actor's worker, and the reference to its answer."""
@@ -81,7 +91,7 @@ class Beat:
 
 
 class Crew:
-    """The actors of one role. An actor runs its calls in order.
+    """The actors of one role. An actor runs its calls in order, but for the rollouts of a plan with lives in flight.
 
     A sampler that dies is replaced: the new one gets the weights by `renewal`, and the calls without an answer are
     repeated. A learner is not, because its state is lost.
@@ -125,7 +135,10 @@ class Crew:
 
     def _send(self, call: Call) -> Call:
         call.actor = self.actors[call.k]
-        call.ref = call.actor.call.remote(call.method, *call.arguments)
+        remote = call.actor.call
+        if call.method == "rollout" and self.plan.in_flight:
+            remote = remote.options(concurrency_group=LIVES)
+        call.ref = remote.remote(call.method, *call.arguments)
         return call
 
     def _actor(self, k: int) -> Any:
@@ -139,7 +152,9 @@ class Crew:
             "num_gpus": resources.get("GPU", 0),
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, self.bundles[k]),
         }
-        return ray.remote(concurrency_groups={BEAT: 1})(Actor).options(**how).remote(name, environment())
+        kind = Learner if self.role == "learner" else Sampler
+        groups = {BEAT: 1, LIVES: max(1, self.plan.in_flight)}
+        return ray.remote(concurrency_groups=groups)(kind).options(**how).remote(name, environment())
 
     def _ended(self, waiting: dict[Any, Call]) -> Iterator[Call]:
         """Wait for a second, and yield the calls that have ended. Kill the actors that have no heartbeat."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from codots.core.deadline import SideThread, run_loop
@@ -34,7 +35,7 @@ class EndpointEngine:
 
     async def _rollout(self, jobs: Sequence[Job], on_life: OnLife) -> list[Life]:
         async with EndpointSampler(self.endpoint, self._terms, self._budget) as sampler:
-            lives = await rollouts(jobs, sampler, make_render(), on_life, self.endpoint.at_once)
+            lives = await rollouts(jobs, sampler, make_render(), on_life, asyncio.Semaphore(self.endpoint.at_once))
         if jobs and all(life.failure for life in lives):
             raise EndpointError(f"every life failed; the first error: {lives[0].failure}")
         return lives

@@ -29,8 +29,9 @@ CLOSE_SECONDS = 30.0
 class RayEngine(SplitEngine):
     """Engine whose samplers and learner are actors on a Ray cluster.
 
-    It joins the cluster of RAY_ADDRESS, or starts one on this machine. Submitted jobs are rolled out in the background;
-    `sync` first waits for them, so that every life is sampled by one version of the weights. One sampler gives the
+    It joins the cluster of RAY_ADDRESS, or starts one on this machine. Submitted jobs are rolled out in the background.
+    `sync` first waits for them, so that every life is sampled by one version of the weights. If the plan has lives in
+    flight, they run on instead: the new weights read their ids again, and sample all later ones. One sampler gives the
     lives of a local engine with one worker, bit for bit. A sampler that dies is replaced and repeats its share. All
     machines need the model and the run folder under the same path. `on_life` is called when a sampler has ended all of
     its lives.
@@ -95,7 +96,8 @@ class RayEngine(SplitEngine):
         return steps
 
     def _serve(self, version: int) -> None:
-        self._land_all()
+        if not self.plan.in_flight:
+            self._land_all()
         (weights,) = self._learner.begin("flat_weights", [()])  # shipped from the learner to the samplers
         probes = self._sampler.call("receive", [(weights.ref, version)] * self.samplers)
         self._sampler.renewal = [("receive", (weights.ref, version))]

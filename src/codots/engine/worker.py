@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from codots.core.deadline import run_loop
+from codots.core.deadline import LoopThread, run_loop
 from codots.core.files import writing
 from codots.core.transcript import Sample, Transcript
 from codots.engine.answers import Answer, answer, value_of
@@ -31,6 +32,7 @@ from codots.sampler.base import CACHE_BYTES, Sampler, SamplingParams
 from codots.sampler.continuous import ContinuousSampler
 from codots.sampler.local import LocalSampler
 
+T = TypeVar("T")
 PROBE, PROBE_TOKENS = "Which weights are these?", 8
 """Text that a sampler replies to after it has loaded weights, and the maximum length of the reply in tokens."""
 MakeSampler = Callable[[Any], Sampler]
@@ -69,6 +71,9 @@ class Plan:
     total_steps: int = 0
     """Number of optimizer steps of the whole run, for the learning rate decay."""
     make_sampler: MakeSampler = lockstep
+    in_flight: int = 0
+    """Maximum number of batches of lives that run on while a worker loads other weights, if its sampler can do this.
+    With 0, batches run one after another, and weights are loaded in between."""
     place: Place = field(default_factory=Place)
     cache_bytes: int = CACHE_BYTES
     """Maximum size of a worker's KV cache, in bytes."""
@@ -117,6 +122,10 @@ class Worker:
             self._add_learner(plan, plan.learner)
         self.sampler = plan.make_sampler(self)
         self.usage = Usage()
+        self._loop = LoopThread() if plan.in_flight else None
+        places = getattr(self.sampler, "places", None)
+        # Lives of earlier batches come first, and no life waits for another's place in the middle.
+        self._room = asyncio.Semaphore(places) if places and plan.in_flight else None
 
     def _add_learner(self, plan: Plan, config: LearnerConfig) -> None:
         temperature = plan.profile.temperature
@@ -148,15 +157,24 @@ class Worker:
 
         With `on_life`, at most as many lives run at once as the sampler has places, so that the first ones end early.
         """
+        room, places = self._room, getattr(self.sampler, "places", None)
         if on_life is None:
-            lives = rollouts(jobs, self.sampler, self.render)
+            lives = rollouts(jobs, self.sampler, self.render, room=room)
         else:
-            lives = rollouts(jobs, self.sampler, self.render, on_life, getattr(self.sampler, "places", None))
-        return run_loop(self.usage.measure(lives))
+            room = room or (asyncio.Semaphore(places) if places else None)
+            lives = rollouts(jobs, self.sampler, self.render, on_life, room)
+        return self._run(self.usage.measure(lives))
 
     def take_usage(self) -> tuple[float, float]:
         """Return the seconds with lives to roll out and the longest lag of the event loop, both since the last call."""
-        return self.usage.take()
+
+        async def take() -> tuple[float, float]:
+            return self.usage.take()
+
+        return self._run(take())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run(work) if self._loop else run_loop(work)
 
     def logprobs(self, samples: Sequence[Sample], reference: bool) -> list[list[float]]:
         """Return one row of logprobs per sample, under the current weights or the reference model."""
@@ -185,7 +203,7 @@ class Worker:
 
     def serve(self, version: int) -> None:
         """Load the current weights into the sampler as this version."""
-        run_loop(self.sampler.load(None, version))
+        self._run(self.sampler.load(None, version))
 
     def flat_weights(self) -> Any:
         """Return the trained weights as a flat array of float32: of all weights, or of the LoRA adapter alone."""
@@ -193,10 +211,13 @@ class Worker:
 
     def receive(self, weights: Answer, version: int) -> Sample:
         """Load the `flat_weights` of another worker, serve them as this version, and return a probe of them."""
-        flat = torch.tensor(value_of(weights), device=self.model.device)
+        return self._run(self._receive(torch.tensor(value_of(weights), device=self.model.device), version))
+
+    async def _receive(self, flat: Tensor, version: int) -> Sample:
+        # There is no await between the two, so that no forward pass of a life in flight sees half of the weights.
         copy_weights(flat, trained_weights(self.model))
-        self.serve(version)
-        return run_loop(self._probe(version))
+        await self.sampler.load(None, version)
+        return await self._probe(version)
 
     async def _probe(self, version: int) -> Sample:
         """Sample a few tokens, whose logprobs show which weights the sampler has."""

@@ -161,14 +161,15 @@ async def rollouts(
     sampler: Sampler,
     render: Render,
     on_life: OnLife = lambda index, life: None,
-    at_once: int | None = None,
+    room: asyncio.Semaphore | None = None,
 ) -> list[Life]:
     """Roll out lives concurrently and return them in the order of the jobs.
 
-    `on_life` is called for each life when it ends. `at_once` is the maximum number of lives that run at the same time.
-    With as many as the sampler serves at once, no life waits in the middle, so that lives end all along.
+    `on_life` is called for each life when it ends. `room` limits the number of lives that run at the same time, also of
+    several calls together. With as many as the sampler serves at once, no life waits in the middle, so that lives end
+    all along.
     """
-    room = asyncio.Semaphore(at_once or max(1, len(jobs)))
+    room = room or asyncio.Semaphore(max(1, len(jobs)))
 
     async def run(index: int, job: Job) -> Life:
         async with room:

@@ -256,7 +256,9 @@ def engine_plan(config: TrainConfig, folder: Model, profile: Profile) -> Plan:
         other = config.learner.reference
         reference = model_folder(other) if other else model_folder(config.model, config.base)
     plan = learner_plan(config, folder, profile, config.learner, config.steps * config.minibatches)
-    return replace(plan, reference=reference, make_sampler=SAMPLERS[config.sampler])
+    # The batches of a step, of those ahead and of an evaluation.
+    in_flight = config.engine.ahead + 2 if config.keeps_lives else 0
+    return replace(plan, reference=reference, make_sampler=SAMPLERS[config.sampler], in_flight=in_flight)
 
 
 def learner_plan(config: RunKeys, folder: Model, profile: Profile, learner: LearnerConfig, steps: int) -> Plan:
