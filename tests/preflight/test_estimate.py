@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from codots.cli.display import estimate_table
 from codots.cli.main import main
 from codots.config.schema import TrainConfig
 from codots.domains.registry import make_pack, register
@@ -184,6 +185,27 @@ def test_a_length_too_short_for_any_prompt_is_one_line(recipe):
         match="the first prompt of registered-talk-v0 has 148 ids, and the model may read 3; raise max_model_len",
     ):
         estimate(recipe(profile={"max_model_len": 3}))
+
+
+def test_a_run_on_ray_counts_its_actors_and_their_work(recipe):
+    """Samplers hold no optimizer, the learner no KV cache, and in mode async both work at once."""
+    local, ray = estimate(recipe(workers=1)), estimate(recipe(engine={"kind": "ray", "samplers": 3}))
+    assert (local.actors, ray.actors) == ({}, {"sampler": 3, "learner": 1})
+    assert ray.parts["optimiser"] == local.parts["optimiser"]
+    assert ray.parts["weights"] == pytest.approx(4 * local.parts["weights"])
+    assert ray.parts["programs"] == pytest.approx(5 * local.parts["programs"], rel=0.2)  # with the driver
+    assert ray.step == pytest.approx(sum(ray.seconds.values()))
+    beside = estimate(recipe(engine={"kind": "ray", "samplers": 3, "mode": "async"}))
+    assert beside.step < sum(beside.seconds.values())
+    assert list(estimate_table(beside).columns[1].cells)[-7] == "3 samplers, 1 learner; each needs a CPU"
+
+
+def test_the_gpus_of_a_ray_run_each_hold_one_actor(recipe):
+    whole = recipe(device="cuda", engine={"kind": "ray", "samplers": 3})
+    found = estimate(whole, gib=24)
+    assert "optimiser" in found.parts
+    assert "keys and values" not in found.parts
+    assert found.needed < estimate(recipe(device="cuda"), gib=24).needed
 
 
 def test_a_larger_device_is_estimated_without_being_present(recipe):

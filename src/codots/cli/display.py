@@ -185,10 +185,15 @@ def estimate_table(estimate: Estimate) -> Table:
     for part, bytes_ in estimate.parts.items():
         table.add_row(part, f"{bytes_ / 2**30:.2f} GiB")
     table.add_row("total", f"{estimate.needed / 2**30:.2f} of {estimate.there / 2**30:.1f} GiB", end_section=True)
+    if estimate.actors:
+        actors = ", ".join(f"{count} {role}{'s' * (count > 1)}" for role, count in estimate.actors.items())
+        unit = "a GPU" if estimate.place.device.startswith("cuda") else "a CPU"
+        table.add_row("actors on Ray", f"{actors}; each needs {unit}", end_section=True)
     for part, seconds in estimate.seconds.items():
         table.add_row(f"{part}, per step", f"{seconds:.2f} s")
     if estimate.seconds:
-        table.add_row("per step", f"{sum(estimate.seconds.values()):.2f} s")
+        at_once = ", learning beside the rest" if estimate.overlap else ""
+        table.add_row(f"per step{at_once}", f"{estimate.step:.2f} s")
         table.add_row(
             "the run", f"{estimate.whole / 60:.0f} min" if estimate.whole > 300 else f"{estimate.whole:.0f} s"
         )

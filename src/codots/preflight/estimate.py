@@ -46,7 +46,7 @@ class Estimate:
 
     place: Place
     parts: dict[str, float]
-    """Bytes of memory, by use."""
+    """Bytes of memory, by use: of all processes or, on the GPUs of a Ray cluster, of the actor that needs the most."""
     there: float
     """Bytes of memory of the device."""
     changes: tuple[str, ...] = ()
@@ -55,11 +55,21 @@ class Estimate:
     """Seconds of one step, by use. Empty if the run does not fit, or if only its memory is estimated."""
     whole: float = 0.0
     """Seconds of the whole run, including its evaluations on `dev`. 0 if `seconds` is empty."""
+    actors: dict[str, int] = field(default_factory=dict)
+    """Number of actors of a run on Ray, by role. Each needs one CPU, or one GPU. Empty for a run on one machine."""
+    overlap: bool = False
+    """Whether the samplers work while the learner trains."""
 
     @property
     def needed(self) -> float:
         """Total bytes of memory that the run needs."""
         return sum(self.parts.values())
+
+    @property
+    def step(self) -> float:
+        """Seconds of one step."""
+        total, learning = sum(self.seconds.values()), self.seconds.get("learning", 0.0)
+        return max(learning, total - learning) if self.overlap else total
 
     @property
     def fits(self) -> bool:
@@ -70,8 +80,9 @@ class Estimate:
 def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
     """Estimate the memory and time of a run on this machine, or only the memory on another device with `gib` GiB.
 
-    The memory is that of replies of maximum length. The time is that of replies of half the maximum length; it is not
-    estimated if the run does not fit into memory. Raises ValueError for a recipe that cannot run.
+    Actors on Ray count as if they all ran on this machine, or each on a GPU like the one here. The memory is that of
+    replies of maximum length. The time is that of replies of half the maximum length; it is not estimated if the run
+    does not fit into memory. Raises ValueError for a recipe that cannot run.
     """
     folder = start_folder(config.model, config.init_from, config.base)
     profile = profile_of(config, folder)
@@ -82,18 +93,22 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
     profile = replace(profile, max_model_len=min(profile.max_model_len, shape.positions))
     lives = scripted_lives(config, profile, render, 1.0)
     there = gib * GIB if gib else device_memory(at)
-    parts = memory(config, profile, shape, lives)
-    if sum(parts.values()) > there:
-        return Estimate(at, parts, there, changes_that_fit(config, profile, shape, lives, there))
+    found = Estimate(at, memory(config, profile, shape, lives), there)
+    if config.engine.kind == "ray":
+        actors = {"sampler": config.engine.samplers, "learner": config.engine.learners}
+        found = replace(found, actors=actors, overlap=config.engine.ahead > 0)
+    if not found.fits:
+        return replace(found, changes=changes_that_fit(config, profile, shape, lives, there))
     if gib:
-        return Estimate(at, parts, there)
+        return found
     seconds = step_seconds(config, shape, scripted_lives(config, profile, render, 0.5, copies=2))
     eval_lives = 2 * config.eval_packs * len(config.worlds)
     eval_seconds = (
         eval_lives / (config.packs_per_step * config.group_size) * (sum(seconds.values()) - seconds["learning"])
     )
     evals = -(-config.steps // config.eval_every) if config.eval_every else 0
-    return Estimate(at, parts, there, (), seconds, config.steps * sum(seconds.values()) + evals * eval_seconds)
+    found = replace(found, seconds=seconds)
+    return replace(found, whole=config.steps * found.step + evals * eval_seconds)
 
 
 def scripted_lives(
@@ -147,27 +162,61 @@ def process_bytes(at: Place) -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # in bytes on macOS
 
 
+@dataclass(frozen=True)
+class Role:
+    """What some processes of a run do."""
+
+    count: int
+    samples: bool = True
+    learns: bool = True
+
+
+def roles(config: TrainConfig, at: Place) -> list[Role]:
+    """Return the processes that hold the model: the samplers first, which may also be the learners."""
+    if config.engine.kind == "ray":
+        return [Role(config.engine.samplers, learns=False), Role(config.engine.learners, samples=False)]
+    return [Role(config.workers if at.device == "cpu" else 1)]
+
+
 def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryRun]) -> dict[str, float]:
-    """Return the bytes of memory of all workers, by use."""
-    workers = config.workers if shape.place.device == "cpu" else 1
+    """Return the bytes of memory by use: of all processes or, on the GPUs of a Ray cluster, of the costliest actor."""
+    every = [(role, process_memory(role, config, profile, shape, lives)) for role in roles(config, shape.place)]
+    saved = {"weights being saved": float(shape.weights * shape.itemsize)}
+    if config.engine.kind == "ray" and shape.place.device.startswith("cuda"):
+        alone = [parts | (saved if role.learns else {}) for role, parts in every]
+        return max(alone, key=lambda parts: sum(parts.values()))
+    total = dict.fromkeys(dict.fromkeys(use for _, parts in every for use in parts), 0.0)
+    for role, parts in every:
+        for use, bytes_ in parts.items():
+            total[use] += role.count * bytes_
+    total["programs"] += process_bytes(shape.place) if config.engine.kind == "ray" else 0.0  # of the driver
+    return total | saved
+
+
+def process_memory(
+    role: Role, config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryRun]
+) -> dict[str, float]:
+    """Return the bytes of memory of one process, by use."""
     lora = config.learner.lora
     new = shape.adapters(lora.rank, lora.targets) if lora else 0
     learned, half = new or shape.trained, shape.itemsize < 4
-    rows = -(-config.packs_per_step * config.group_size // workers)
+    batches = 1 + config.engine.ahead * config.keeps_lives
+    rows = batches * -(-config.packs_per_step * config.group_size // role.count)
     slots = min(rows, SESSIONS, max(1, int(config.kv_cache_gib * GIB) // (profile.max_model_len * shape.bytes_per_id)))
     width = min(profile.max_model_len, 1 << (max(life.longest for life in lives) - 1).bit_length())
-    each = {
-        "weights": (shape.weights + new) * shape.itemsize,
+    parts: dict[str, float] = {"weights": (shape.weights + new) * shape.itemsize}
+    if role.learns:
         # two moments and the gradient; in half precision also float32 weights and the gradient of one pass
-        "optimiser": learned * (12 + half * (4 + shape.itemsize)),
-        "keys and values": slots * width * shape.bytes_per_id * (1 + 1 / shape.layers),  # one layer grows at a time
-        "passes": max(backward_bytes(config, shape, lives), slots * shape.vocabulary * (24 + shape.itemsize)),
-    }
-    if config.learner.kl_coef:
-        each["reference"] = shape.weights * shape.itemsize
-    saved = {"weights being saved": float(shape.weights * shape.itemsize)}
-    total = {use: OVERHEAD * workers * bytes_ for use, bytes_ in each.items()}
-    return {"programs": workers * process_bytes(shape.place)} | total | saved
+        parts["optimiser"] = learned * (12 + half * (4 + shape.itemsize))
+    if role.samples:
+        parts["keys and values"] = slots * width * shape.bytes_per_id * (1 + 1 / shape.layers)  # one grows
+    parts["passes"] = max(
+        backward_bytes(config, shape, lives) if role.learns else 0.0,
+        slots * shape.vocabulary * (24 + shape.itemsize) if role.samples else 0.0,
+    )
+    if config.learner.kl_coef and role.learns:
+        parts["reference"] = shape.weights * shape.itemsize
+    return {"programs": process_bytes(shape.place)} | {use: OVERHEAD * bytes_ for use, bytes_ in parts.items()}
 
 
 def backward_bytes(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> float:
@@ -234,8 +283,9 @@ def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> dict
     """Return the seconds of one training step, by use. `lives` has two lives of each pack, one after another."""
     from codots.preflight.timing import time_passes
 
-    workers = config.workers if shape.place.device == "cpu" else 1
-    rows = -(-config.packs_per_step * config.group_size // workers)
+    samplers, learners = roles(config, shape.place)[0], roles(config, shape.place)[-1]
+    lives_per_step = config.packs_per_step * config.group_size
+    rows, learned_rows = -(-lives_per_step // samplers.count), -(-lives_per_step // learners.count)
     speed = time_passes(shape, lives, min(rows, 64), config.learner.gradient_checkpointing)
     learned = ids_of_lives(config, shape, lives)
     sampled = sum(life.passes for life in lives) / len(lives)
@@ -244,7 +294,7 @@ def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> dict
         "sampling": max(life.passes for life in lives) * speed.sampled,
         "reading": rows * (learned - sampled) * speed.read,
         "worlds and words": rows * worlds,
-        "learning": rows * learned * speed.learned,
+        "learning": learned_rows * learned * speed.learned,
     }
 
 
