@@ -56,7 +56,7 @@ def test_lives_run_on_under_new_weights_that_have_read_their_ids_again(plan, reg
     domain.there.wait(60)
     probe = worker.receive(("result", new.first.flat_weights()), 1)
     assert max(probe.versions) == 1
-    assert worker.take_usage()[0] > 0  # lives are in flight
+    assert worker.take_usage().busy > 0  # lives are in flight
     domain.go.set()
     rollout.join(60)
     assert [life.failure for life in lives] == [None] * 3

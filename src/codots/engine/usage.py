@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
@@ -15,6 +16,18 @@ PERIOD = 0.1
 """Time between two wake-ups by which the lag of an event loop is measured, in seconds."""
 LAG_SECONDS = 10.0
 """Smallest lag of an event loop that is warned of, in seconds."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """Usage of a worker in some time, in seconds."""
+
+    busy: float
+    """Time with lives to roll out."""
+    lag: float
+    """Longest lag of the event loop."""
+    longest_pass: float = 0.0
+    """Longest forward pass, which is part of the lag."""
 
 
 class Usage:
@@ -44,13 +57,13 @@ class Usage:
                 self._look()
                 self._watcher.cancel()
 
-    def take(self) -> tuple[float, float]:
-        """Return the seconds with lives to roll out and the longest lag in seconds, both since the last call."""
+    def take(self, longest_pass: float = 0.0) -> Used:
+        """Return the usage since the last call."""
         now = monotonic()
         if self._running:
             self._busy += now - self._since
             self._since = now
-        found = self._busy, self._lag
+        found = Used(self._busy, self._lag, longest_pass)
         self._busy = self._lag = 0.0
         return found
 
@@ -89,22 +102,25 @@ class Meter:
         finally:
             self._learning += monotonic() - start
 
-    def metrics(self, usages: Sequence[tuple[float, float]], sync_seconds: float) -> dict[str, float]:
-        """Return the metrics of the time since the last call or the start. Warn of an event loop that was blocked."""
+    def metrics(self, usages: Sequence[Used], sync_seconds: float) -> dict[str, float]:
+        """Return the metrics of the time since the last call or the start.
+
+        Warn of an event loop that was blocked, unless by a forward pass.
+        """
         now = monotonic()
         elapsed = max(now - (now if self._since is None else self._since), sync_seconds, 1e-9)
-        lags = [lag for _, lag in usages]
         values = {
             "time/sync": sync_seconds,
-            "time/samplers_busy": min(1.0, sum(busy for busy, _ in usages) / (elapsed * len(usages))),
+            "time/samplers_busy": min(1.0, sum(used.busy for used in usages) / (elapsed * len(usages))),
             "time/learner_busy": min(1.0, self._learning / elapsed),
-            "time/loop_lag": max(lags),
+            "time/loop_lag": max(used.lag for used in usages),
         }
         self._since, self._learning = now, 0.0
-        if max(lags) > self._warn_above:
-            self._warn_above = 2 * max(lags)
+        blocked = [used.lag - used.longest_pass for used in usages]
+        if max(blocked) > self._warn_above:
+            self._warn_above = 2 * max(blocked)
             log.warning(
-                f"the event loop of sampler {lags.index(max(lags))} was blocked for {max(lags):.1f} s, and its lives "
-                "stood still; expected domains with slow steps to be `blocking`, and shorter forward passes"
+                f"the event loop of sampler {blocked.index(max(blocked))} was blocked for {max(blocked):.1f} s, and "
+                "its lives stood still; expected domains with slow steps to be `blocking`"
             )
         return values

@@ -17,7 +17,7 @@ from codots.core.deadline import LoopThread, run_loop
 from codots.core.files import writing
 from codots.core.transcript import Sample, Transcript
 from codots.engine.answers import Answer, answer, value_of
-from codots.engine.usage import Usage
+from codots.engine.usage import Usage, Used
 from codots.learner.config import LearnerConfig, LoraConfig
 from codots.learner.local import LocalLearner, copy_weights, trained_weights
 from codots.learner.lora import ADAPTER, adapt, load_adapter, merged, save_adapter
@@ -165,11 +165,14 @@ class Worker:
             lives = rollouts(jobs, self.sampler, self.render, on_life, room)
         return self._run(self.usage.measure(lives))
 
-    def take_usage(self) -> tuple[float, float]:
-        """Return the seconds with lives to roll out and the longest lag of the event loop, both since the last call."""
+    def take_usage(self) -> Used:
+        """Return the usage of this worker since the last call."""
 
-        async def take() -> tuple[float, float]:
-            return self.usage.take()
+        async def take() -> Used:
+            longest, sampler = 0.0, self.sampler
+            if isinstance(sampler, LocalSampler):
+                longest, sampler.longest_pass = sampler.longest_pass, 0.0
+            return self.usage.take(longest)
 
         return self._run(take())
 

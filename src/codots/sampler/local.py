@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Self, cast
 
 import numpy as np
@@ -101,6 +102,8 @@ class LocalSampler:
         self.generation = 0
         """Number of times that weights were loaded."""
         self.sampled_tokens = 0
+        self.longest_pass = 0.0
+        """Seconds of the longest forward pass since this was set to 0."""
         self._cache = self._empty_cache()
         self.places = max(1, min(max_sessions, cache_bytes // (self.max_length * bytes_per_id(model))))
         """Number of sessions that are served at once; others wait."""
@@ -217,7 +220,9 @@ class LocalSampler:
 
     def _run(self, batch: list[Request], news: list[list[int]]) -> torch.Tensor:
         """Run the model over new ids of each row; return the logits after the last, (B, V)."""
+        start = monotonic()
         logits_BV = self._read_rows(batch, news) if self.path.rows else self._read_alone(batch, news)
+        self.longest_pass = max(self.longest_pass, monotonic() - start)
         for request, new in zip(batch, news, strict=True):
             session = request.session
             self._cache.held[session.slot][session.length :] = new
