@@ -1,6 +1,7 @@
 """Ray: a sampler that dies or hangs is replaced, and everything else that fails ends with one error and its cause."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import ray
@@ -8,8 +9,9 @@ import ray
 from codots.domains.registry import register
 from codots.engine import actors
 from codots.engine.ray import RayEngine
+from codots.engine.worker import continuous
 from codots.training.train import train
-from tests.engine.small import batch_of, jobs, make_plan, step_on
+from tests.engine.small import batch_of, jobs, make_plan, sampled_by, step_on
 from tests.random_model import make_random_model
 from tests.training.small import recipe
 
@@ -84,6 +86,21 @@ def test_three_steps_with_a_killed_sampler_have_every_life_once(tmp_path, once):
         assert report.metrics["tokens/sampled"] == sum(
             e.transcript.tokens for life in report.lives for e in life.episodes
         )
+
+
+@pytest.mark.slow
+def test_lives_in_flight_of_a_dead_sampler_are_lived_again(once, tmp_path, tokenizer):
+    """It dies while two batches are in flight, and before or while new weights are served."""
+    engine = RayEngine(replace(make_plan(tmp_path, tokenizer), make_sampler=continuous, in_flight=3), 2)
+    for first in (0, 5):
+        engine.submit(jobs(5, first, domain="deadly-talk-v0", preset="kill"), SECONDS)
+    engine.sync(SECONDS)
+    for first in (0, 5):
+        lives = engine.collect(SECONDS)
+        assert [(life.names, life.failure) for life in lives] == [(("test", first + i), None) for i in range(5)]
+        assert all(sampled_by(life) <= {0, 1} for life in lives)
+    assert once.exists()
+    engine.close()
 
 
 @pytest.mark.slow

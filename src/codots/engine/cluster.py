@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
 import os
+import signal
 import socket
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from codots.core.processes import cores
@@ -56,9 +60,27 @@ def _init(failure: str, address: str, **options: Any) -> None:
     import ray
 
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        with sigterm_handler_kept():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and plain Exception
         raise ValueError(f"{failure}: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def sigterm_handler_kept() -> Iterator[None]:
+    """Keep the SIGTERM handler of the process, in any thread.
+
+    Ray installs one that aborts the process three seconds after the signal, in which no step is finished and saved.
+    """
+    if os.name != "posix":
+        yield
+        return
+    libc, handler = ctypes.CDLL(None), ctypes.create_string_buffer(1024)  # larger than a struct sigaction
+    libc.sigaction(signal.SIGTERM, None, handler)
+    try:
+        yield
+    finally:
+        libc.sigaction(signal.SIGTERM, handler, None)
 
 
 def check_answers(address: str) -> None:
