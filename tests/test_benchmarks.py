@@ -66,6 +66,14 @@ def test_the_continuous_benchmark_times_every_mode():
     assert "continuous / lockstep, cpu: " in table
 
 
+def test_the_ray_benchmark_takes_the_same_steps_on_both_engines():
+    command = [sys.executable, BENCHMARKS / "ray_overhead.py", "--rounds", "1", "--packs", "2", "--group", "2"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:6]] == ["rollout", "update", "sync", "step"]
+    assert lines[-1].startswith("overhead ")
+
+
 def test_the_mixture_benchmark_learns_the_same_lives_mixed_and_apart():
     done = subprocess.run([sys.executable, BENCHMARKS / "mixture.py", "1"], check=True, capture_output=True, text=True)
     assert "median ratio" in done.stdout
