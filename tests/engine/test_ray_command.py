@@ -38,6 +38,14 @@ def processes_of(mark):
     return found
 
 
+def assert_ended(mark):
+    """Assert that the processes with a mark end within 30 seconds."""
+    until = time.monotonic() + 30
+    while processes_of(mark) and time.monotonic() < until:
+        time.sleep(0.1)  # nothing tells that a process of another parent has ended
+    assert processes_of(mark) == []
+
+
 def stopped(config, tmp_path, stop):
     """Start a run as a command, stop it after its first step, and return its exit code and its mark."""
     (tmp_path / "recipe.yaml").write_text(write_yaml(config.to_dict()))
@@ -116,7 +124,7 @@ def test_ray_does_not_replace_the_handler_of_sigterm():
 def test_ctrl_c_and_sigterm_save_the_step_and_the_run_resumes(config, tmp_path, number, send):
     code, mark = stopped(config, tmp_path, send)
     assert code == 128 + number
-    assert processes_of(mark) == []
+    assert_ended(mark)
     saved = last_step(config)
     assert [report.step for report in train(config, resume=True)] == list(range(saved + 1, 5))
     same_run(tmp_path / "run", tmp_path / "whole")
@@ -125,9 +133,6 @@ def test_ctrl_c_and_sigterm_save_the_step_and_the_run_resumes(config, tmp_path, 
 def test_a_killed_driver_leaves_no_process_and_the_run_resumes(config, tmp_path):
     code, mark = stopped(config, tmp_path, lambda process: process.kill())
     assert code == -signal.SIGKILL
-    until = time.monotonic() + 30
-    while processes_of(mark) and time.monotonic() < until:
-        time.sleep(0.1)  # nothing tells that a process of another parent has ended
-    assert processes_of(mark) == []
+    assert_ended(mark)
     list(train(config, resume=True))
     same_run(tmp_path / "run", tmp_path / "whole")
