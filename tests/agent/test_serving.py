@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -181,3 +182,10 @@ def test_a_server_that_cannot_start_says_why(codots, tmp_path, monkeypatch):
         ended = codots("serve", "base", "--port", port)
     assert (ended.code, list(tmp_path.iterdir())) == (2, [])
     assert ended.err.startswith(f"codots: cannot listen at 127.0.0.1:{port}: Address already in use; give --port")
+
+
+def test_answers_do_not_wait_for_an_acknowledgment_of_their_first_packet():
+    with listening("127.0.0.1", 0) as at, socket.create_connection(at.getsockname()):
+        connection, _ = at.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
