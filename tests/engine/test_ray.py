@@ -103,6 +103,7 @@ def test_recorded_lives_have_the_gradients_of_a_local_engine(start, plan, tmp_pa
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_with_lora_a_sync_ships_the_adapter_alone(start, plan, tmp_path):
     plan = replace(plan, learner=LearnerConfig(warmup_steps=0, lr=1e-2, lora={"rank": 2}))
     local, ray = start(LocalEngine, plan), start(RayEngine, plan)
@@ -124,6 +125,7 @@ def test_a_sampler_that_does_not_serve_the_new_weights_is_an_error(start, plan, 
     assert engine.version == 0
 
 
+@pytest.mark.slow
 def test_actors_have_the_code_and_the_environment_of_the_driver(start, plan, registered_talk, monkeypatch):
     """The domain and the sampler are in modules of the current folder."""
     monkeypatch.setenv("CODOTS_TEST_WORD", "shipped")

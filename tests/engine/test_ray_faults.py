@@ -48,7 +48,7 @@ def engine(cluster, folder, tmp_path_factory, tokenizer):
     engine.close()
 
 
-@pytest.mark.parametrize("fault", ["kill", "stop"])
+@pytest.mark.parametrize("fault", ["kill", pytest.param("stop", marks=pytest.mark.slow)])
 def test_a_sampler_that_dies_or_hangs_in_the_middle_of_lives_is_replaced_and_the_lives_stay(
     engine, once, fault, monkeypatch, caplog
 ):
@@ -56,15 +56,16 @@ def test_a_sampler_that_dies_or_hangs_in_the_middle_of_lives_is_replaced_and_the
     monkeypatch.setattr(actors, "HEARTBEAT_SECONDS", 3.0)
     batch = jobs(5, domain="deadly-talk-v0", preset=fault)
     once.touch()
-    step_on(engine, batch_of(engine.rollout(batch, SECONDS)))
+    before = step_on(engine, batch_of(engine.rollout(batch, SECONDS)))["ray/restarts"]
     whole = engine.rollout(batch, SECONDS)
     once.unlink()
     assert engine.rollout(batch, SECONDS) == whole
     assert once.exists()
     assert re.search(r"sampler [01] died \(.+\); it is started again and repeats its calls", caplog.text)
-    assert step_on(engine, batch_of(whole))["ray/restarts"] == {"kill": 1, "stop": 2}[fault]
+    assert step_on(engine, batch_of(whole))["ray/restarts"] == before + 1
 
 
+@pytest.mark.slow
 def test_a_hanging_environment_is_a_timeout_that_names_the_stage(engine, once):
     with pytest.raises(TimeoutError, match="gave up after 2 s of rolling out 2 lives"):
         engine.rollout(jobs(2, domain="deadly-talk-v0", preset="hang"), 2)
