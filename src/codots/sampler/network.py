@@ -56,11 +56,27 @@ def certificates(url: str) -> ssl.SSLContext | None:
         raise ValueError(f"SSL_CERT_FILE is {file}, which cannot be read: {reason}; correct or unset it") from error
 
 
-def proxy_of(url: str) -> str:
-    """Return the proxy between this machine and a server, as `the proxy URL (VARIABLE)`, or '' if there is none."""
+def usual_certificates(url: str) -> ssl.SSLContext:
+    """Return the certificates that the environment names, or else those of the package certifi.
+
+    Raises ValueError, with the variable's name, if they cannot be read.
+    """
+    import certifi
+
+    return certificates(url) or ssl.create_default_context(cafile=certifi.where())
+
+
+def proxy_url(url: str) -> str | None:
+    """Return the proxy that the environment names for a server, or None; a server on this machine has none."""
     parts, found = urlsplit(url), getproxies()
     proxy = found.get(parts.scheme) or found.get("all")
-    if not proxy or is_loopback(url) or proxy_bypass(parts.netloc):
+    return None if not proxy or is_loopback(url) or proxy_bypass(parts.netloc) else proxy
+
+
+def proxy_of(url: str) -> str:
+    """Return the proxy between this machine and a server, as `the proxy URL (VARIABLE)`, or '' if there is none."""
+    proxy = proxy_url(url)
+    if proxy is None:
         return ""
     names = (name for name in os.environ if name.upper() in PROXIES and os.environ[name] == proxy)
     return f"the proxy {proxy} ({next(names, 'of the system settings')})"
