@@ -15,9 +15,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from codots.agent import retention, rows
+from codots.agent.changes import Joining, Said
 from codots.agent.database import SETTINGS
 from codots.agent.recorder import Recorder
-from codots.agent.records import MAX_TEXT, ConflictError, Outcome, Said, StaleError, UnknownError, diff
+from codots.agent.records import MAX_TEXT, ConflictError, Outcome, StaleError, UnknownError, diff
 from codots.agent.schema import SCHEMA, metadata, tasks
 from codots.agent.sql import sa
 from codots.agent.store import Store
@@ -32,6 +33,11 @@ def ended(store, world="repo", **told):
     task = store.start(world, "2 + 2?", "Add.")
     store.finish(world, task.name, Outcome(**{"reward": 0.5, "turns": SAID} | told))
     return task.name
+
+
+def wanted(name, key="key"):
+    """A task to join."""
+    return Joining("repo", name, key, "Add.", "2 + 2?")
 
 
 def learn(store, world="repo"):
@@ -61,13 +67,13 @@ def test_a_finished_task_is_learned_from_once_and_in_order(store):
 
 
 def test_a_chat_without_a_name_and_named_tasks_of_the_same_prompt_stay_apart(store):
-    named = store.join("repo", "2 + 2?", "Add.", "issue-1", "key").task
-    chat = store.join("repo", "2 + 2?", "Add.", None, "key").task
+    named = store.join(wanted("issue-1")).task
+    chat = store.join(wanted(None)).task
     assert chat.name != named.name
-    store.join("repo", "2 + 2?", "Add.", "issue-2", "key")
+    store.join(wanted("issue-2"))
     store.finish("repo", "issue-2", Outcome(1.0))
-    assert store.join("repo", "2 + 2?", "Add.", None, "key").task == chat
-    assert store.join("repo", "2 + 2?", "Add.", "issue-1", "key").task == named
+    assert store.join(wanted(None)).task == chat
+    assert store.join(wanted("issue-1")).task == named
 
 
 def test_the_task_of_a_chat_is_found_by_an_index(tmp_path):
@@ -194,13 +200,13 @@ def test_of_a_turn_that_is_too_long_the_beginning_and_the_end_are_kept(store):
 
 def test_turns_that_come_at_once_share_transactions_and_are_refused_one_by_one(store, monkeypatch):
     done, names = ended(store, turns=()), [store.start("repo", "2 + 2?").name for _ in range(20)]
-    written, write_all = [], store.record_all
-    monkeypatch.setattr(store, "record_all", lambda turns: written.append(len(turns)) or write_all(turns))
+    written, make_all = [], store.make_all
+    monkeypatch.setattr(store, "make_all", lambda changes: written.append(len(changes)) or make_all(changes))
 
     async def record():
         recorder = Recorder(store)
         said = [Said("repo", name, 0, SAID[0], 1.0) for name in [*names, done]]
-        return await asyncio.gather(*map(recorder.record, said), return_exceptions=True)
+        return await asyncio.gather(*map(recorder.make, said), return_exceptions=True)
 
     *recorded, refused = asyncio.run(record())
     assert (recorded, written) == ([None] * 20, [21])
@@ -208,16 +214,26 @@ def test_turns_that_come_at_once_share_transactions_and_are_refused_one_by_one(s
     assert [store.turns("repo", name) for name in [*names, done]] == [SAID[:1]] * 20 + [()]
 
 
+def test_requests_that_come_at_once_join_one_new_task(store):
+    async def join():
+        recorder = Recorder(store)
+        return await asyncio.gather(*(recorder.make(wanted(*of)) for of in [("sum",), ("sum",), (None,), (None,)]))
+
+    named, again, chat, same = [joined.task.number for joined in asyncio.run(join())]
+    assert (named, chat) == (again, same)
+    assert len(store.tasks("repo")) == 2
+
+
 def test_turns_that_a_broken_store_did_not_take_are_reported_each_and_the_next_one_is_taken(store):
     store.start("repo", "2 + 2?", name="sum")
-    good = store.record_all
+    good = store.make_all
 
     async def record():
         recorder, said = Recorder(store), Said("repo", "sum", 0, SAID[0], 1.0)
-        store.record_all = lambda turns: 1 / 0
-        failed = await asyncio.gather(recorder.record(said), recorder.record(said), return_exceptions=True)
-        store.record_all = good
-        await recorder.record(said)
+        store.make_all = lambda changes: 1 / 0
+        failed = await asyncio.gather(recorder.make(said), recorder.make(said), return_exceptions=True)
+        store.make_all = good
+        await recorder.make(said)
         return failed
 
     assert [type(error) for error in asyncio.run(record())] == [ZeroDivisionError] * 2

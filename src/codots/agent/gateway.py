@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
+from codots.agent.changes import Joining, Said
 from codots.agent.chat import Chat, Message, StreamedReply, read_chat, text_of, with_system
 from codots.agent.checkpoint import Checkpoint
 from codots.agent.quotes import contexts_of, without
 from codots.agent.recorder import Recorder
-from codots.agent.records import Finish, Outcome, Said, Task, as_json
+from codots.agent.records import Finish, Joined, Outcome, Task, as_json
 from codots.agent.sql import reason, sa
 from codots.agent.store import Store
 from codots.agent.updates import Updater, described, stream_names
@@ -75,16 +76,21 @@ class Gateway:
         others = {key: value for key, value in metadata.items() if key not in NAMED}
         kept = {"metadata": others} if others else {}
         body = {key: value for key, value in body.items() if key != "metadata"} | kept
-        return await asyncio.to_thread(self._ask, body, world or named[0] or self.world, task or named[1], began)
-
-    def _ask(self, body: Body, world: str, name: str | None, began: float) -> Asked:
         chat = read_chat(body.get("messages"))
-        joined = self.store.join(world, chat.description, chat.rules, name, chat.name)
+        wanted = Joining(world or named[0] or self.world, task or named[1], chat.name, chat.rules, chat.description)
+        joined = await self._join(wanted)
         strategy = strategy_of(joined.strategy)
         assert isinstance(strategy, Rewrite)
         prompt = strategy.solve(chat.rules, joined.context, joined.task.description, self.style)
         body["messages"] = with_system(body["messages"], prompt.system)
         return Asked(joined.task, chat, body, began)
+
+    async def _join(self, wanted: Joining) -> Joined:
+        if self.store.file:  # a read of SQLite takes less time than its way through a thread
+            found = self.store.find(wanted)
+        else:
+            found = await asyncio.to_thread(self.store.find, wanted)
+        return found or await self._recorder.make(wanted)
 
     async def complete(self, asked: Asked) -> Body:
         """Return the upstream's completion, once its turn is recorded."""
@@ -148,7 +154,7 @@ class Gateway:
 
     async def _record(self, asked: Asked, message: Message) -> None:
         turn, of = Turn(asked.chat.observation, text_of(message)), asked.task
-        await self._recorder.record(Said(of.world, of.name, asked.chat.position, turn, asked.came))
+        await self._recorder.make(Said(of.world, of.name, asked.chat.position, turn, asked.came))
 
     def _count(self, asked: Asked, waited: float) -> None:
         self.chats["answered"] += 1

@@ -1,46 +1,47 @@
-"""Turns of chats on their way to the store: those that come while it syncs share the next transaction."""
+"""Changes of chats on their way to the store: those that come while it syncs share the next transaction."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
-from codots.agent.records import Said
+from codots.agent.changes import Change
 from codots.agent.store import Store
 
-Waiting = tuple[Said, asyncio.Future[None]]
+Waiting = tuple[Change, asyncio.Future[Any]]
 
 
 class Recorder:
-    """Records the turns of one event loop. A disk that syncs slowly delays them, but does not limit their rate."""
+    """Makes the changes of one event loop. A disk that syncs slowly delays them, but does not limit their rate."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._waiting: list[Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def record(self, said: Said) -> None:
-        """Record a turn. It is durable at the end. Raises what `Store.record` raises."""
+    async def make(self, change: Change) -> Any:
+        """Make a change, and return its result once it is durable. Raises what the change raises."""
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((said, done))
+        self._waiting.append((change, done))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        await done
+        return await done
 
     async def _write(self) -> None:
         while self._waiting:
             now, self._waiting = self._waiting, []
-            for (_, done), error in zip(now, await self._write_all(now), strict=True):
+            for (_, done), result in zip(now, await self._make_all(now), strict=True):
                 if done.done():  # the client is gone
                     continue
-                if error:
-                    done.set_exception(error)
+                if isinstance(result, Exception):
+                    done.set_exception(result)
                 else:
-                    done.set_result(None)
+                    done.set_result(result)
         self._writing = None
 
-    async def _write_all(self, turns: list[Waiting]) -> Sequence[Exception | None]:
+    async def _make_all(self, changes: list[Waiting]) -> Sequence[Any]:
         try:
-            return await asyncio.to_thread(self.store.record_all, [said for said, _ in turns])
+            return await asyncio.to_thread(self.store.make_all, [change for change, _ in changes])
         except Exception as error:
-            return [error] * len(turns)
+            return [error] * len(changes)

@@ -128,19 +128,6 @@ class Outcome:
     """The solve episode with its token ids, or None if another program sampled the replies."""
 
 
-@dataclass(frozen=True)
-class Said:
-    """A turn to record."""
-
-    world: str
-    task: str
-    position: int
-    """Number of replies before it."""
-    turn: Turn
-    asked: float
-    """When its reply was asked for, in seconds since 1970."""
-
-
 def check_name(name: str, what: str) -> None:
     """Raise ValueError for a name that cannot be a world's or a task's."""
     if not isinstance(name, str) or not NAME.fullmatch(name):

@@ -21,17 +21,41 @@ TASKS = sa.select(tasks, *(finishes.c[name].label(f"finish_{name}") for name in 
     tasks.outerjoin(finishes, finishes.c.task_id == tasks.c.id)
 )
 """Tasks with how they ended."""
+# Statements of every chat are made once: to make one takes longer than to run it.
+_WORLD = sa.select(worlds).where(worlds.c.name == sa.bindparam("name"))
+_LOCKED_WORLD = _WORLD.with_for_update()
+_VERSION = sa.select(versions).where(
+    versions.c.world_id == sa.bindparam("world"), versions.c.number == sa.bindparam("number")
+)
+_NAMED = TASKS.where(tasks.c.world_id == sa.bindparam("world"), tasks.c.name == sa.bindparam("name"))
+_OF_KEY = (
+    TASKS.where(tasks.c.world_id == sa.bindparam("world"), tasks.c.key == sa.bindparam("key"))
+    .order_by(tasks.c.number.desc())
+    .limit(1)
+)
+_BY_ID = TASKS.where(tasks.c.id == sa.bindparam("id"))
+_HEAD = (
+    sa.select(versions).where(versions.c.world_id == sa.bindparam("world")).order_by(versions.c.number.desc()).limit(1)
+)
+_COUNTS = {
+    name: sa.update(worlds)
+    .where(worlds.c.id == sa.bindparam("world"))
+    .values({name: worlds.c[name] + 1})
+    .returning(worlds.c[name])
+    for name in ("tasks", "finished")
+}
+_TASK = sa.insert(tasks).returning(tasks.c.id)
+_TURN = sa.insert(turns)
 
 
 def find_world(c: sa.Connection, world: str) -> Any:
     """Return the row of a world, or None."""
-    return c.execute(sa.select(worlds).where(worlds.c.name == world)).one_or_none()
+    return c.execute(_WORLD, {"name": world}).one_or_none()
 
 
 def known_world(c: sa.Connection, world: str, lock: bool = False) -> Any:
     """Return the row of a world. With `lock`, other transactions that lock it wait until this one ends."""
-    query = sa.select(worlds).where(worlds.c.name == world)
-    if (row := c.execute(query.with_for_update() if lock else query).one_or_none()) is None:
+    if (row := c.execute(_LOCKED_WORLD if lock else _WORLD, {"name": world}).one_or_none()) is None:
         names = list(c.execute(sa.select(worlds.c.name)).scalars())
         raise UnknownError(nearest(world, names, "world") if names else f"unknown world {world!r}; there is none yet")
     return row
@@ -50,17 +74,15 @@ def as_version(row: Any) -> Version:
 
 def head(c: sa.Connection, world_id: int) -> Version:
     """Return the newest version of a world."""
-    newest = sa.select(versions).where(versions.c.world_id == world_id).order_by(versions.c.number.desc()).limit(1)
-    return as_version(c.execute(newest).one())
+    return as_version(c.execute(_HEAD, {"world": world_id}).one())
 
 
 def known_version(c: sa.Connection, world: Any, number: int) -> Version:
     """Return a version of a world."""
-    of_world = versions.c.world_id == world.id
-    row = c.execute(sa.select(versions).where(of_world, versions.c.number == number)).one_or_none()
+    row = c.execute(_VERSION, {"world": world.id, "number": number}).one_or_none()
     if row is None:
-        ends = sa.select(sa.func.min(versions.c.number), sa.func.max(versions.c.number)).where(of_world)
-        first, last = c.execute(ends).one()
+        ends = sa.select(sa.func.min(versions.c.number), sa.func.max(versions.c.number))
+        first, last = c.execute(ends.where(versions.c.world_id == world.id)).one()
         raise UnknownError(f"{world.name} has no version {number}; expected one from {first} to {last}")
     return as_version(row)
 
@@ -76,16 +98,14 @@ def insert_episode(c: sa.Connection, task_id: int, kind: str, episode: dict[str,
 
 
 def count(c: sa.Connection, world_id: int, name: str) -> int:
-    """Add 1 to a counter of a world, and return it."""
-    column = worlds.c[name]
-    counted = sa.update(worlds).where(worlds.c.id == world_id).values({name: column + 1}).returning(column)
-    number: int = c.execute(counted).scalar_one()
+    """Add 1 to a counter of a world, `tasks` or `finished`, and return it."""
+    number: int = c.execute(_COUNTS[name], {"world": world_id}).scalar_one()
     return number
 
 
 def find_task(c: sa.Connection, world: Any, name: str) -> Any:
     """Return the row of a task, or None."""
-    return c.execute(TASKS.where(tasks.c.world_id == world.id, tasks.c.name == name)).one_or_none()
+    return c.execute(_NAMED, {"world": world.id, "name": name}).one_or_none()
 
 
 def known_task(c: sa.Connection, world: Any, name: str) -> Any:
@@ -100,8 +120,7 @@ def known_task(c: sa.Connection, world: Any, name: str) -> Any:
 
 def task_of_key(c: sa.Connection, world: Any, key: str) -> Any:
     """Return the row of the newest task with a key, or None."""
-    of_key = TASKS.where(tasks.c.world_id == world.id, tasks.c.key == key)
-    return c.execute(of_key.order_by(tasks.c.number.desc()).limit(1)).one_or_none()
+    return c.execute(_OF_KEY, {"world": world.id, "key": key}).one_or_none()
 
 
 def start_task(c: sa.Connection, world: Any, name: str | None, key: str | None, rules: str, description: str) -> Any:
@@ -110,17 +129,22 @@ def start_task(c: sa.Connection, world: Any, name: str | None, key: str | None, 
         raise UnknownError(f"unknown task {name!r}; names that start with {AUTOMATIC} are given by the store")
     at, number = head(c, world.id).number, count(c, world.id, "tasks") - 1
     values = {"name": name or f"{AUTOMATIC}{number}", "number": number, "rules": rules, "description": description}
-    added = sa.insert(tasks).values(world_id=world.id, key=key, version=at, created=time.time(), **values)
-    id = c.execute(added.returning(tasks.c.id)).scalar_one()
-    return c.execute(TASKS.where(tasks.c.id == id)).one()
+    added = {"world_id": world.id, "key": key, "version": at, "created": time.time()} | values
+    id = c.execute(_TASK, added).scalar_one()
+    return c.execute(_BY_ID, {"id": id}).one()
 
 
 def open_task(c: sa.Connection, world: Any, name: str) -> Any:
     """Return the row of a task that is not finished."""
     row = known_task(c, world, name)
-    if row.finish_number is not None:
-        raise ConflictError(f"the task {name!r} of {world.name} is finished; expected an open task")
+    check_open(world, row)
     return row
+
+
+def check_open(world: Any, task: Any) -> None:
+    """Raise ConflictError for the row of a finished task."""
+    if task.finish_number is not None:
+        raise ConflictError(f"the task {task.name!r} of {world.name} is finished; expected an open task")
 
 
 def as_task(world: str, row: Any) -> Task:
@@ -134,7 +158,7 @@ def add_turns(c: sa.Connection, task_id: int, position: int, said: Sequence[Turn
     """Add turns, shortened where they are too long, from a position on, for which the model was asked at this time."""
     for at, turn in enumerate(said, start=position):
         texts = {"observation": shortened(turn.observation), "reply": shortened(turn.reply)}
-        c.execute(sa.insert(turns).values(task_id=task_id, position=at, created=asked, **texts))
+        c.execute(_TURN, {"task_id": task_id, "position": at, "created": asked} | texts)
 
 
 def read_turns(c: sa.Connection, task_id: int) -> tuple[Turn, ...]:

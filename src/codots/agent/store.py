@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from codots.agent import rows
+from codots.agent.changes import Change, Joining, Said
 from codots.agent.database import Database
 from codots.agent.records import (
     Cause,
@@ -21,7 +22,6 @@ from codots.agent.records import (
     Finish,
     Joined,
     Outcome,
-    Said,
     StaleError,
     Task,
     Version,
@@ -159,25 +159,14 @@ class Store(Database):
                 raise ConflictError(f"the task {name!r} of {world} exists; expected a new name")
             return rows.as_task(world, rows.start_task(c, row, name, None, rules, description))
 
-    def join(self, world: str, description: str, rules: str, name: str | None, key: str) -> Joined:
-        """Return the open task of a name or, without a name, the open one of a key; it is started if there is none.
-
-        Of a description or rules that are too long, the beginning and the end are kept. Raises ConflictError if the
-        task of the name is finished.
-        """
-        if name is not None:
-            check_name(name, "task")
-        description, rules = shortened(description), shortened(rules)
+    def find(self, wanted: Joining) -> Joined | None:
+        """Return a task that goes on, or None if it has to be started. Raises ConflictError if it is finished."""
         with self.read() as c:
-            row = rows.known_world(c, world)
-            if (found := _joined(c, row, name, key)) is not None:
-                return found
-        with self.write() as c:
-            row = rows.known_world(c, world, lock=True)
-            if (found := _joined(c, row, name, key)) is None:
-                rows.start_task(c, row, name, key if name is None else None, rules, description)
-                found = _joined(c, row, name, key)
-        assert found is not None
+            return wanted.find(c, rows.known_world(c, wanted.world))
+
+    def join(self, wanted: Joining) -> Joined:
+        """Return a task that goes on; it is started if there is none. Raises ConflictError if it is finished."""
+        found: Joined = self.find(wanted) or self._make(wanted)
         return found
 
     def task(self, world: str, name: str) -> Task:
@@ -197,20 +186,25 @@ class Store(Database):
 
         `asked` is the time of the request for its reply, in seconds since 1970, by default now.
         """
-        (error,) = self.record_all([Said(world, name, position, turn, time.time() if asked is None else asked)])
-        if error:
-            raise error
+        self._make(Said(world, name, position, turn, time.time() if asked is None else asked))
 
-    def record_all(self, turns: Sequence[Said]) -> list[ValueError | None]:
-        """Record turns in one transaction, and return for each why it was refused, or None."""
-        refused: list[ValueError | None] = [None] * len(turns)
+    def make_all(self, changes: Sequence[Change]) -> list[Any]:
+        """Make changes in one transaction, and return for each its result, or the ValueError of why it was refused."""
+        results: list[Any] = [None] * len(changes)
         with self.write() as c:
-            for i in sorted(range(len(turns)), key=lambda i: turns[i].world):  # one order of locks: no deadlock
+            for i in sorted(range(len(changes)), key=lambda i: changes[i].world):  # one order of locks: no deadlock
                 try:
-                    _record(c, turns[i])
+                    # The lock of the world keeps a finish from coming between the checks of a change and its writes.
+                    results[i] = changes[i].apply(c, rows.known_world(c, changes[i].world, lock=True))
                 except ValueError as error:
-                    refused[i] = error
-        return refused
+                    results[i] = error
+        return results
+
+    def _make(self, change: Change) -> Any:
+        (result,) = self.make_all([change])
+        if isinstance(result, ValueError):
+            raise result
+        return result
 
     def turns(self, world: str, name: str) -> tuple[Turn, ...]:
         """Return the recorded turns of a task."""
@@ -261,21 +255,6 @@ class Store(Database):
         learned = newest.order_by(versions.c.number.desc()).limit(1).scalar_subquery()
         with self.read() as c:
             return list(c.execute(sa.select(worlds.c.name).where(worlds.c.finished > learned)).scalars())
-
-
-def _record(c: sa.Connection, said: Said) -> None:
-    world = rows.known_world(c, said.world, lock=True)  # so that no finish comes between the check and the turn
-    rows.add_turns(c, rows.open_task(c, world, said.task).id, said.position, [said.turn], said.asked)
-
-
-def _joined(c: sa.Connection, world: Any, name: str | None, key: str) -> Joined | None:
-    row = rows.task_of_key(c, world, key) if name is None else rows.find_task(c, world, name)
-    if row is None or (name is None and row.finish_number is not None):
-        return None
-    if row.finish_number is not None:
-        rows.open_task(c, world, row.name)
-    context = rows.known_version(c, world, row.version).context
-    return Joined(rows.as_task(world.name, row), context, json.loads(world.strategy))
 
 
 def _create(c: sa.Connection, world: str, strategy: dict[str, Any], bounds: Sequence[float]) -> int:

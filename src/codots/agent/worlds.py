@@ -19,8 +19,8 @@ MAX_WAIT = 600.0
 """Longest time that a request may wait for an update, in seconds."""
 
 
-def gateway_of(request: Request) -> Gateway:
-    """Return the gateway of the server."""
+async def gateway_of(request: Request) -> Gateway:
+    """Return the gateway of the server."""  # async, since FastAPI calls plain functions in a thread
     found: Gateway = request.app.state.gateway
     return found
 
