@@ -87,6 +87,48 @@ def test_a_task_can_be_finished_later_by_its_name(agent):
         agent.finish("door", 1.0)
 
 
+def test_a_finished_task_takes_no_more_replies(agent):
+    with agent.task("Which door?") as task:
+        task.reply()
+        task.finish(1.0)
+        for more in (task.reply, lambda: task.reply("closed"), lambda: task.record("The red one.", "closed")):
+            with pytest.raises(ValueError, match="the task task-0 is finished; expected an open task"):
+                more()
+
+
+def test_a_closed_agent_says_so_and_keeps_what_it_was_told(serve, tmp_path):
+    serve(learner)
+    with Agent("openai:m", tmp_path / "agent.db", "repo") as agent:
+        task = agent.task("Which door?")
+        update = agent.task("Which door?").finish(1.0)
+    for late in (lambda: agent.task("x"), lambda: task.finish(1.0), lambda: agent.finish("task-0"), update.wait):
+        with pytest.raises(ValueError, match=r"^the agent is closed; expected calls before close"):
+            late()
+    with Agent("openai:m", tmp_path / "agent.db", "repo") as agent:
+        assert [one.finish is None for one in agent.tasks()] == [False, True]
+
+
+def test_a_world_is_not_opened_with_other_settings(agent, tmp_path):
+    for how, line in (({"strategy": "bank"}, "are of rewrite; expected"), ({"bounds": (0, 2)}, "are from 0 to 1; exp")):
+        with pytest.raises(ValueError, match=line):
+            Agent("openai:m", tmp_path / "agent.db", "repo", **how)
+
+
+def test_a_wait_that_is_too_short_says_so(agent):
+    with agent.task("Which door?") as task:
+        update = task.finish(1.0)
+        with pytest.raises(TimeoutError, match=r"^no new version of repo within 0 s; the update goes on$"):
+            update.wait(0)
+    assert update.wait(TIMEOUT).number == 1
+
+
+def test_a_text_with_half_of_a_surrogate_pair_is_stored_without_it(agent):
+    with agent.task("\ud800 Which door?") as task:
+        task.record("\ud800 The red one.")
+        assert task.finish(1.0, "\ud800").wait(TIMEOUT).number == 1
+    assert agent.tasks()[0].description == "? Which door?"
+
+
 def test_versions_are_compared_rolled_back_and_forked(agent):
     for _ in range(2):
         with agent.task("Which door?") as task:

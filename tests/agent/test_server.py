@@ -290,7 +290,7 @@ def test_a_refusal_of_the_upstream_passes_as_it_is(start):
         (400, "reward: Input should be a valid number", "POST", FINISH, {"reward": "good"}),
         (400, "feedbak: Extra inputs", "POST", FINISH, {"feedbak": "x"}),
         (400, "feedback has 10,000,000", "POST", FINISH, {"feedback": "x" * 10_000_000}),
-        (400, "JSON decode error", "POST", FINISH, b'{"reward": '),
+        (400, "the body is not JSON: Expecting value", "POST", FINISH, b'{"reward": '),
         (400, "rewards are between 0.0 and inf", "PUT", "/v1/worlds/new", b'{"bounds": [0, 1e999]}'),
         (400, "the body is not JSON", "POST", CHAT, b'{"messages": '),
         (400, "the body is no JSON object", "POST", CHAT, b"[]"),
@@ -300,6 +300,9 @@ def test_a_refusal_of_the_upstream_passes_as_it_is(start):
         (400, "metadata: expected an object", "POST", CHAT, {"messages": ASK, "metadata": 5}),
         (400, "the world 'a b'", "PUT", "/v1/worlds/a b", {}),
         (400, "unknown update of the context 'wipe'", "PUT", "/v1/worlds/new", {"strategy": "wipe"}),
+        (409, "of default are of rewrite; expected strategy", "PUT", "/v1/worlds/default", {"strategy": "delta"}),
+        (409, "rewards of default are from 0 to 1; expected", "PUT", "/v1/worlds/default", {"bounds": [-1, 1]}),
+        (400, "reward: Input should be a valid number", "POST", FINISH, {"reward": "1"}),
         (413, "more than", "POST", CHAT, {"messages": [{"role": "user", "content": "x" * 34_000_000}]}),
     ],
 )
@@ -332,11 +335,25 @@ def test_a_first_message_of_any_length_reaches_the_model_and_its_middle_is_not_r
     assert all(task[key].count("characters left out") == 1 for key in ("rules", "description"))
 
 
+def test_the_turns_of_a_chat_that_began_elsewhere_are_learned(start):
+    """Its first request has replies of another server."""
+    running = start(good("the fourth"))
+    said = [{"role": "assistant", "content": "the second"}, {"role": "user", "content": "No."}]
+    running.ask([*ASK, *said, {"role": "assistant", "content": "the third"}, {"role": "user", "content": "Closed."}])
+    turns = running.http.get("/v1/worlds/default/tasks/task-0").json()["turns"]
+    assert [(turn["observation"], turn["reply"]) for turn in turns] == [
+        ("Which door?", "the second"),
+        ("No.", "the third"),
+        ("Closed.", "the fourth"),
+    ]
+
+
 def test_worlds_are_made_read_compared_and_rolled_back(start):
     running = start(learner)
     http = running.http
     made = http.put("/v1/worlds/repo", json={"strategy": "delta", "bounds": [-1, 1]}).json()
     assert (made["strategy"]["strategy"], made["low"]) == ("delta", -1)
+    assert http.put("/v1/worlds/default").json()["strategy"]["strategy"] == "rewrite"
     assert [w["name"] for w in http.get("/v1/worlds").json()["worlds"]] == ["default", "repo"]
     for _ in range(2):
         task = http.post("/v1/worlds/default/tasks", json={"description": "Which door?"}).json()

@@ -279,7 +279,7 @@ def test_prune_keeps_the_newest_versions_and_what_is_not_learned_yet(store):
     names = [ended(store) for _ in range(4)]
     for _ in range(3):
         learn(store)
-    assert retention.prune(store, "repo", 2) == (2, 1)
+    assert retention.prune(store, "repo", 2) == (2, 1, 2)
     assert chain(store) == [(2, 1, 2), (3, 2, 3)]
     assert [len(store.turns("repo", name)) for name in names] == [0, 2, 2, 2]
     assert store.task("repo", names[0]).finish.reward == 0.5

@@ -82,6 +82,7 @@ def test_what_a_client_did_wrong_is_told_in_one_line_and_loses_nothing(serve, tm
                     await refused(client, "finish_task", task="task-0", feedbak="It was."),
                     await refused(client, "finish_task", task="task-0", reward="good"),
                     await refused(client, "finish_task", task="task-0", turns=[{"observation": "Which door?"}]),
+                    await refused(client, "finish_task", task="task-0", wait=True),
                     await refused(client, "finish_tusk", task="task-0"),
                 ]
 
@@ -95,6 +96,7 @@ def test_what_a_client_did_wrong_is_told_in_one_line_and_loses_nothing(serve, tm
         "unknown argument of finish_task 'feedbak'.*the nearest is 'feedback'",
         "finish_task: reward: Input should be a valid number",
         "finish_task: turns.0.reply: Field required",
+        "finish_task: wait: Input should be a valid number",
         "unknown tool 'finish_tusk'.*the nearest is 'finish_task'",
     )
     for line, part in zip(lines, parts, strict=True):

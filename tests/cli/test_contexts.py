@@ -49,8 +49,10 @@ def test_contexts_are_exported_imported_pruned_and_forgotten(home, codots):
     assert codots("context", "import", "notes", "--store", "new.db").out == "repo: version 1\n"
     assert codots("context", "backup", "copy.db").out == "wrote copy.db\n"
     pruned = codots("context", "prune", "repo", "--keep", "1").out
-    assert pruned == "repo: deleted 2 versions, and the turns of 0 tasks\n"
-    assert codots("context", "forget", "repo").out == "repo is forgotten\n"
+    assert pruned == "repo: deleted 2 versions and the turns of 0 tasks, 1 versions are left\n"
+    asked = codots("context", "forget", "repo")
+    assert (asked.code, asked.err) == (2, "codots: this deletes repo for good: 1 versions and 2 tasks; give --yes\n")
+    assert codots("context", "forget", "repo", "--yes").out == "repo is forgotten\n"
     assert codots("context", "list", "--json").out == "[]\n"
     assert len(json.loads(codots("context", "list", "repo", "--json", "--store", "copy.db").out)) == 3
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,8 +10,7 @@ from codots.agent.model import ServedModel
 from codots.agent.records import Outcome, Task, Version, diff
 from codots.agent.store import Store
 from codots.agent.task import AgentTask, Played, Update
-from codots.agent.updates import Updater, strategy_in
-from codots.context.rewrite import Rewrite
+from codots.agent.updates import Updater, opened_world, strategy_in
 from codots.domains import base as domain
 
 
@@ -31,28 +29,23 @@ class Agent:
         world: str = "default",
         strategy: str | None = None,
         *,
-        bounds: tuple[float, float] = (0.0, 1.0),
+        bounds: tuple[float, float] | None = None,
         **options: Any,
     ) -> None:
-        """`bounds` are the lowest and the highest reward in a new world."""
+        """`bounds` are the lowest and the highest reward, by default 0 and 1.
+
+        Raises ConflictError if the world exists with another strategy or other bounds.
+        """
         with ExitStack() as exits:
             self._model = ServedModel(model, **options)
             exits.callback(self._model.close)
             self._store = exits.enter_context(Store(store))
             exits.callback(self._model.close)  # before the store, which its updates write to
-            self.world, self._strategy = world, self._join(world, strategy, bounds)
+            opened_world(self._store, self._model.profile, world, strategy, bounds)
+            self.world, self._strategy = world, strategy_in(self._store, world)
             self._exits = exits.pop_all()
         self._updater = Updater(self._store, self._model)
         self._updater.wake(world)
-
-    def _join(self, world: str, strategy: str | None, bounds: tuple[float, float]) -> Rewrite:
-        """Return the strategy of a world, which is made if it is new."""
-        profile = self._model.profile if strategy is None else replace(self._model.profile, update=strategy)
-        self._store.create(world, profile.strategy().settings(), bounds)
-        found = strategy_in(self._store, world)
-        if strategy not in (None, found.name):
-            raise ValueError(f"the contexts of {world} are of {found.name}; expected strategy={found.name!r}")
-        return found
 
     def task(
         self,
@@ -76,12 +69,14 @@ class Agent:
         return task
 
     def _start(self, description: str, rules: str, name: str | None) -> AgentTask:
+        self._model.check_open()
         stored = self._store.start(self.world, description, rules, name)
         context = self._store.version(self.world, stored.version).context
         return AgentTask(self._store, self._model, self._updater, stored, context, self._strategy)
 
     def finish(self, task: str, reward: float | None = None, feedback: str = "") -> Update:
         """End an open task by its name, such as one that an earlier process started."""
+        self._model.check_open()
         finish = self._store.finish(self.world, task, Outcome(reward, feedback))
         self._updater.wake(self.world)
         return Update(self.world, finish.number, self._updater)

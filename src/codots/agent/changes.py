@@ -22,6 +22,8 @@ class Joining:
     rules: str
     description: str
     """Of rules and a description that are too long, the beginning and the end are kept."""
+    said: tuple[Turn, ...] = ()
+    """Turns with which the task begins, if it is started: those of a chat that began elsewhere."""
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -40,7 +42,8 @@ class Joining:
         """Return the task, which is started if there is none."""
         if (found := self.find(c, world)) is None:
             key = self.key if self.name is None else None
-            rows.start_task(c, world, self.name, key, shortened(self.rules), shortened(self.description))
+            row = rows.start_task(c, world, self.name, key, shortened(self.rules), shortened(self.description))
+            rows.add_turns(c, row.id, 0, self.said, 0.0)  # asked for before all others, at a time that is not known
             found = self.find(c, world)
         assert found is not None
         return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
+from codots.context.rewrite import Turn
 from codots.core.rng import digest
 
 RULES = ("system", "developer")
@@ -25,11 +26,25 @@ class Chat:
     """Number of replies before the one that is asked for."""
     observation: str
     """Text of the messages since the last reply."""
+    messages: tuple[Message, ...]
+    """Messages after the rules."""
 
     @property
     def name(self) -> str:
         """Name of the chat: equal for all requests with the same rules and first message."""
         return f"chat-{digest(self.rules, self.description):032x}"[:21]
+
+    def history(self) -> tuple[Turn, ...]:
+        """Return the turns before the reply that is asked for."""
+        turns: list[Turn] = []
+        said: list[Message] = []
+        for message in self.messages:
+            if message["role"] == "assistant":
+                turns.append(Turn("\n\n".join(map(text_of, said)), text_of(message)))
+                said = []
+            else:
+                said.append(message)
+        return tuple(turns)
 
 
 def read_chat(messages: Any) -> Chat:
@@ -53,7 +68,7 @@ def _read(messages: Any) -> Chat:
     if not new:
         raise ValueError("messages: the last one is of the assistant; expected one of the user or of a tool")
     texts = ["\n\n".join(map(text_of, part)) for part in (rules, rest[:1], new)]
-    return Chat(texts[0], texts[1], len(replies), texts[2])
+    return Chat(texts[0], texts[1], len(replies), texts[2], tuple(rest))
 
 
 def leading_rules(messages: list[Message]) -> list[Message]:

@@ -78,19 +78,17 @@ class Gateway:
         body = {key: value for key, value in body.items() if key != "metadata"} | kept
         chat = read_chat(body.get("messages"))
         wanted = Joining(world or named[0] or self.world, task or named[1], chat.name, chat.rules, chat.description)
-        joined = await self._join(wanted)
+        joined = await self._find(wanted) or await self._recorder.make(replace(wanted, said=chat.history()))
         strategy = strategy_of(joined.strategy)
         assert isinstance(strategy, Rewrite)
         prompt = strategy.solve(chat.rules, joined.context, joined.task.description, self.style)
         body["messages"] = with_system(body["messages"], prompt.system)
         return Asked(joined.task, chat, body, began)
 
-    async def _join(self, wanted: Joining) -> Joined:
+    async def _find(self, wanted: Joining) -> Joined | None:
         if self.store.file:  # a read of SQLite takes less time than its way through a thread
-            found = self.store.find(wanted)
-        else:
-            found = await asyncio.to_thread(self.store.find, wanted)
-        return found or await self._recorder.make(wanted)
+            return self.store.find(wanted)
+        return await asyncio.to_thread(self.store.find, wanted)
 
     async def complete(self, asked: Asked) -> Body:
         """Return the upstream's completion, once its turn is recorded."""

@@ -62,8 +62,18 @@ class ServedModel:
         if isinstance(self.sampler, EndpointSampler):
             self.sampler.refused = ""
 
+    def check_open(self) -> None:
+        """Raise ValueError if the model is closed."""
+        if self._loop.is_closed():
+            raise ValueError("the agent is closed; expected calls before close() or the end of its with block")
+
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine in the model's event loop."""
+        """Run a coroutine in the model's event loop. Raises ValueError if the model is closed."""
+        try:
+            self.check_open()
+        except ValueError:
+            work.close()
+            raise
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:

@@ -10,11 +10,11 @@ from codots.agent.store import Store
 _finished = sa.exists().where(finishes.c.task_id == tasks.c.id)
 
 
-def prune(store: Store, world: str, keep: int) -> tuple[int, int]:
+def prune(store: Store, world: str, keep: int) -> tuple[int, int, int]:
     """Delete old versions of a world, and what was said in the tasks that they have learned from.
 
     The newest `keep` versions stay, and those that open tasks were given. Tasks stay with their rewards and feedback.
-    Return the number of versions deleted, and of tasks without their turns.
+    Return the number of versions deleted, of tasks without their turns, and of versions that are left.
     """
     if keep < 1:
         raise ValueError(f"keep {keep} versions; expected at least 1")
@@ -30,7 +30,8 @@ def prune(store: Store, world: str, keep: int) -> tuple[int, int]:
         ).scalar_one()
         _delete_said(c, done)
         gone = c.execute(sa.delete(versions).where(old)).rowcount
-    return gone, said
+        left = c.execute(sa.select(sa.func.count()).where(versions.c.world_id == row.id)).scalar_one()
+    return gone, said, left
 
 
 def forget(store: Store, world: str) -> None:

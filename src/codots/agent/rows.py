@@ -83,6 +83,8 @@ def known_version(c: sa.Connection, world: Any, number: int) -> Version:
     if row is None:
         ends = sa.select(sa.func.min(versions.c.number), sa.func.max(versions.c.number))
         first, last = c.execute(ends.where(versions.c.world_id == world.id)).one()
+        if first < number < last:
+            raise UnknownError(f"version {number} of {world.name} was pruned")
         raise UnknownError(f"{world.name} has no version {number}; expected one from {first} to {last}")
     return as_version(row)
 

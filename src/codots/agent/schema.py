@@ -10,14 +10,26 @@ metadata = sa.MetaData()
 
 
 class Text(sa.TypeDecorator[str]):
-    """Text without NUL characters, which PostgreSQL cannot store."""
+    """Text without NUL characters, which PostgreSQL cannot store, and without halves of surrogate pairs."""
 
     impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """Return the value with a replacement character for each NUL."""
-        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        """Return the value with a replacement character for each NUL, and `?` for each half of a surrogate pair."""
+        if value is None:
+            return None
+        value = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return value if is_unicode(value) else value.encode(errors="replace").decode()
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be encoded: whether it has no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _world() -> sa.Column[int]:

@@ -122,6 +122,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()[0]
     message = f"{'.'.join(map(str, found['loc'][1:])) or 'the body'}: {found['msg']}"
+    if found["type"] == "json_invalid":
+        message = f"the body is not JSON: {found['ctx']['error']}"
     if found["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
         message = "the body is not read; expected JSON with the header content-type: application/json"
     return _error(400, message, "invalid_request_error")

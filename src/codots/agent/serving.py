@@ -18,7 +18,7 @@ from codots.agent.checkpoint import Checkpoint
 from codots.agent.gateway import Gateway
 from codots.agent.model import ServedModel
 from codots.agent.store import Store
-from codots.agent.updates import Updater
+from codots.agent.updates import Updater, opened_world
 from codots.agent.upstream import Upstream
 from codots.core.processes import stop_signals_to
 
@@ -48,7 +48,7 @@ def gateway(store: str, model: str, world: str, **options: Any) -> Iterator[Gate
         exits.callback(served.close)
         opened = exits.enter_context(Store(store))
         exits.callback(served.close)  # before the store, which its updates write to
-        opened.create(world, served.profile.strategy().settings())
+        opened_world(opened, served.profile, world)
         updater = Updater(opened, served)
         updater.wake_all()
         endpoint = served.opened.endpoint

@@ -34,7 +34,10 @@ class Update:
         Raises TimeoutError after `timeout` seconds, and the error of a model that gives no answer. The update stays due
         in both cases.
         """
-        return self.updater.wait(self.world, self.number, timeout)
+        try:
+            return self.updater.wait(self.world, self.number, timeout)
+        except TimeoutError as error:
+            raise TimeoutError(f"no new version of {self.world} within {timeout:g} s; the update goes on") from error
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class AgentTask:
         self.played: Played | None = None
         """The environment, for a task of a domain."""
         self._last: Step | None = None
-        self._exact = True
+        self._exact, self._ended = True, False
         self._ids: list[int] = []
         self._session: Session | None = None
 
@@ -109,8 +112,10 @@ class AgentTask:
         After `run`, reward and feedback default to those of the environment. `outcome` answers the last reply. Raises
         ValueError for a reward outside of the bounds of the world, and if the task has ended before.
         """
+        self._model.check_open()
         told = self._outcome(reward, feedback, outcome)
         finish = self._store.finish(self._stored.world, self.name, told)
+        self._ended = True
         self._updater.wake(self._stored.world)
         return Update(self._stored.world, finish.number, self._updater)
 
@@ -125,6 +130,8 @@ class AgentTask:
         return Outcome(reward, feedback, outcome, not hides, episode=episode)
 
     def _observe(self, observation: str | None) -> None:
+        if self._ended:
+            raise ValueError(f"the task {self.name} is finished; expected an open task")
         if self._steps.due == "observe":
             if observation is None:
                 raise ValueError("the task has had a reply; expected the observation that answers it, or finish()")

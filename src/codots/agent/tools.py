@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from codots import __version__
 from codots.agent.gateway import Gateway
@@ -63,23 +63,23 @@ class Tools:
     async def finish_task(
         self,
         task: str,
-        reward: float | None = None,
+        reward: Annotated[float, Field(strict=True)] | None = None,
         feedback: str = "",
         summary: str = "",
         turns: list[Turn] | None = None,
         outcome: str = "",
         world: str | None = None,
-        wait: float = 0.0,
+        wait: Annotated[float, Field(strict=True, ge=0, le=MAX_WAIT)] = 0.0,
     ) -> dict[str, Any]:
         """Say how a task ended; the notes are then rewritten in the background.
 
         `reward` is between 0 and 1 in most worlds, and `feedback` what you were told. `summary` says what you did and
         saw; or give `turns`, what you observed and replied, and `outcome`, what came of the last reply. The answer
-        means that all this is on disk. With `wait`, it comes with the new notes, or after that many seconds.
+        means that all this is on disk. `wait` is for how many seconds, at most 600, it waits for the new notes.
         """
         at, said = world or self.service.world, tuple(turns or ())
         number = await _run(lambda: self._finish(at, task, summary, Outcome(reward, feedback, outcome, turns=said)))
-        update = await self.service.version_after(at, number, min(wait, MAX_WAIT))
+        update = await self.service.version_after(at, number, wait)
         return {"world": at, "task": task, "number": number, **update}
 
     def _finish(self, world: str, name: str, summary: str, told: Outcome) -> int:

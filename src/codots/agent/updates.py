@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
 from codots.agent.model import ServedModel
 from codots.agent.quotes import contexts_of, unquoted
-from codots.agent.records import StaleError, Task, UnknownError, Version
+from codots.agent.records import ConflictError, StaleError, Task, UnknownError, Version, World
 from codots.agent.sql import reason, sa
 from codots.agent.store import Store
 from codots.context.rewrite import Rewrite, Trajectory, Turn
@@ -19,6 +20,7 @@ from codots.core.redact import without_secrets
 from codots.core.rng import Names
 from codots.core.transcript import StopReason
 from codots.rollout.life import reply
+from codots.rollout.profile import Profile
 from codots.rollout.steps import Episode, UpdateSteps
 from codots.sampler.openai import RefusedError
 
@@ -30,6 +32,23 @@ log = logging.getLogger("codots")
 def stream_names(world: str) -> Names:
     """Return the names of the random streams of a world's episodes, as a `Job` has them."""
     return ("agent", world)
+
+
+def opened_world(
+    store: Store, profile: Profile, world: str, strategy: str | None = None, bounds: tuple[float, float] | None = None
+) -> World:
+    """Return a world, which is made with these settings, or those of the profile, if it is new.
+
+    Raises ConflictError if it exists with another strategy or other bounds than the given ones.
+    """
+    profile = profile if strategy is None else replace(profile, update=strategy)
+    found = store.create(world, profile.strategy().settings(), bounds or (0.0, 1.0))
+    name = strategy_in(store, world).name
+    if strategy not in (None, name):
+        raise ConflictError(f"the contexts of {world} are of {name}; expected strategy={name!r}")
+    if bounds is not None and tuple(bounds) != (found.low, found.high):
+        raise ConflictError(f"rewards of {world} are from {found.low:g} to {found.high:g}; expected the same bounds")
+    return found
 
 
 def strategy_in(store: Store, world: str) -> Rewrite:
@@ -112,6 +131,8 @@ class Updater:
             del self._running[world]
 
     def _retry_later(self, world: str, error: Exception) -> None:
+        if not threading.main_thread().is_alive():
+            return  # the program ends; the update runs at the next start
         self.updates["failed"] += 1
         self.failed[world] = described(error)
         log.warning(f"the update of {world} is tried again in {RETRY_SECONDS:g} s: {self.failed[world]}")

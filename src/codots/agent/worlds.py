@@ -10,7 +10,9 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from codots.agent.gateway import Gateway
-from codots.agent.records import Outcome, Task, as_json, diff
+from codots.agent.records import Outcome, Task, World, as_json, diff
+from codots.agent.updates import opened_world
+from codots.context.rewrite import Rewrite
 
 routes = APIRouter(prefix="/v1/worlds", tags=["worlds"])
 MAX_NUMBER = 2**31 - 1
@@ -40,7 +42,8 @@ class NewWorld(_Strict):
 
     strategy: str | None = None
     """How contexts are updated; by default, as the profile of the model says."""
-    bounds: tuple[float, float] = (0.0, 1.0)
+    bounds: tuple[float, float] | None = None
+    """Lowest and highest reward; by default 0 and 1."""
 
 
 class NewTask(_Strict):
@@ -54,7 +57,7 @@ class NewTask(_Strict):
 class Ended(_Strict):
     """How a task ended."""
 
-    reward: float | None = None
+    reward: Annotated[float, Field(strict=True)] | None = None
     feedback: str = ""
     outcome: str = ""
 
@@ -65,6 +68,11 @@ class Back(_Strict):
     version: int = Field(ge=0, le=MAX_NUMBER)
 
 
+def world_json(world: World) -> dict[str, Any]:
+    """Return a world as JSON, with the name of its strategy."""
+    return as_json(world) | {"strategy": {"strategy": Rewrite.name} | world.strategy}
+
+
 def task_json(task: Task) -> dict[str, Any]:
     """Return a task as JSON."""
     return as_json(replace(task, finish=None)) | {"finish": task.finish and as_json(task.finish)}
@@ -73,21 +81,21 @@ def task_json(task: Task) -> dict[str, Any]:
 @routes.get("")
 def list_worlds(service: Service) -> dict[str, Any]:
     """List the worlds."""
-    return {"worlds": list(map(as_json, service.store.worlds()))}
+    return {"worlds": list(map(world_json, service.store.worlds()))}
 
 
 @routes.put("/{world}")
-def make_world(world: str, new: NewWorld, service: Service) -> dict[str, Any]:
-    """Make a world, unless it exists."""
+def make_world(world: str, service: Service, new: NewWorld | None = None) -> dict[str, Any]:
+    """Make a world, unless it exists. One that exists with other settings than the given ones is an error."""
+    given = new or NewWorld()
     profile = service.updater.model.profile
-    profile = profile if new.strategy is None else replace(profile, update=new.strategy)
-    return as_json(service.store.create(world, profile.strategy().settings(), new.bounds))
+    return world_json(opened_world(service.store, profile, world, given.strategy, given.bounds))
 
 
 @routes.get("/{world}")
 def read_world(world: str, service: Service) -> dict[str, Any]:
     """Return a world with its newest context. Calls no model."""
-    return as_json(service.store.world(world)) | {"head": as_json(service.store.head(world))}
+    return world_json(service.store.world(world)) | {"head": as_json(service.store.head(world))}
 
 
 @routes.get("/{world}/versions")

@@ -119,23 +119,34 @@ def run_import(
 @context.command("prune")
 def run_prune(
     world: World,
-    keep: Annotated[int, typer.Option(min=1, help="Number of versions that stay.")],
+    keep: Annotated[int, typer.Option(min=1, help="Number of newest versions that stay.")],
     store: Where = STORE,
 ) -> None:
     """Delete old versions, and the turns and transcripts of the tasks that they have learned from."""
     from codots.agent.retention import prune
 
     with opened(store) as found:
-        versions, tasks = prune(found, world, keep)
-    typer.echo(f"{world}: deleted {versions} versions, and the turns of {tasks} tasks")
+        versions, tasks, left = prune(found, world, keep)
+    why = "; those that open tasks were given stay" if left > keep else ""
+    typer.echo(f"{world}: deleted {versions} versions and the turns of {tasks} tasks, {left} versions are left{why}")
 
 
 @context.command("forget")
-def run_forget(world: World, store: Where = STORE) -> None:
+def run_forget(
+    world: World,
+    store: Where = STORE,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete it; without this, only say what would be deleted.")
+    ] = False,
+) -> None:
     """Delete a world for good: its contexts, tasks, rewards and transcripts."""
     from codots.agent.retention import forget
 
     with opened(store) as found:
+        of = found.world(world)
+        if not yes:
+            versions = len(found.history(world))
+            raise ValueError(f"this deletes {world} for good: {versions} versions and {of.tasks} tasks; give --yes")
         forget(found, world)
     typer.echo(f"{world} is forgotten")
 
