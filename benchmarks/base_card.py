@@ -11,7 +11,7 @@ from codots.core.deadline import STAGE_TIMEOUT
 from codots.domains.base import Pack
 from codots.domains.registry import make_pack
 from codots.engine.local import LocalEngine
-from codots.engine.worker import Plan
+from codots.engine.plan import Plan
 from codots.evaluation.evaluate import ARMS, evaluate
 from codots.model.load import model_folder
 from codots.rollout.life import Job, Life

@@ -7,7 +7,8 @@ from codots.agent.schema import transcripts
 from codots.agent.sql import sa
 from codots.core.deadline import run_loop
 from codots.domains.registry import make_pack
-from codots.engine.worker import Plan, Worker
+from codots.engine.plan import Plan
+from codots.engine.worker import Worker
 from codots.model.load import model_folder
 from codots.rollout.life import Job, rollouts
 from codots.rollout.profile import load_profile

@@ -405,7 +405,7 @@ def test_a_run_stores_no_keys_that_its_engine_does_not_use(recipe):
             [],
             "engine: samplers=4 needs kind=ray; .* are set by workers",
         ),
-        ("engine: {kind: ray, learners: 2}", [], "engine: expected learners=1, got 2: .* is not supported"),
+        ("engine: {learners: 2}", [], "engine: learners=2 needs kind=ray; the processes of kind=local are set by"),
         ("steps: 3", ["steps="], "'steps=' is not a change; expected key=value"),
     ],
 )

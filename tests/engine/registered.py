@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from codots.domains.registry import register
-from codots.engine.worker import lockstep
+from codots.engine.plan import lockstep
 from codots.sampler.local import LocalSampler
 from tests.toy import Guess, Talk
 

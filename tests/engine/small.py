@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 
 from codots.context.rewrite import Rewrite
 from codots.domains.registry import make_pack
-from codots.engine.worker import Plan
+from codots.engine.plan import Plan
 from codots.learner.batch import normalizer
 from codots.learner.config import LearnerConfig
 from codots.model import tiny

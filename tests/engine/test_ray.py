@@ -113,6 +113,58 @@ def test_with_lora_a_sync_ships_the_adapter_alone(start, plan, tmp_path):
     assert len(ray._first("flat_weights")) == local.first.learner.size < len(weights(local, tmp_path)) / 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_two_learners_train_as_one(start, plan, tmp_path, lora):
+    """With a KL penalty, whose reference they share too."""
+    learner = LearnerConfig(warmup_steps=0, lr=1e-4, lora=lora, kl_coef=0.1)
+    plan = replace(plan, learner=learner, reference=plan.model)
+    one, two = start(RayEngine, plan), start(RayEngine, plan, 1, 2)
+    for _ in range(3):
+        batch = batch_of(one.rollout(jobs(), 60))
+        refs = one.logprobs(batch, 60, reference=True)
+        assert all(map(same_row, two.logprobs(batch, 60, reference=True), refs))
+        batch = [replace(sample, ref_logprobs=row) for sample, row in zip(batch, refs, strict=True)]
+        norms = [step_on(engine, batch)["train/grad_norm"] for engine in (one, two)]
+        assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+    torch.testing.assert_close(weights(two, tmp_path / "two"), weights(one, tmp_path / "one"), rtol=0, atol=1e-4)
+
+
+def same_row(row, other):
+    return row == pytest.approx(other, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_learners_is_loaded_by_one_and_by_three_and_back(start, plan, tmp_path):
+    two, local = start(RayEngine, plan, 1, 2), start(LocalEngine, plan)
+    batch = batch_of(two.rollout(jobs(), 60))
+    step_on(two, batch)
+    two.save(tmp_path / "of two")
+    local.load(tmp_path / "of two", 1)
+    local.save(tmp_path / "of one")
+    two.close()
+    three = start(RayEngine, plan, 1, 3)
+    for name in ("of one", "of two"):
+        three.load(tmp_path / name, 1)
+        assert torch.equal(weights(three, tmp_path / "a"), weights(local, tmp_path / "b"))
+        assert three.steps == 1
+    assert step_on(three, batch)["train/grad_norm"] == pytest.approx(step_on(local, batch)["train/grad_norm"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_learners_repeats_itself_when_it_is_resumed(tmp_path):
+    base, engine = make_random_model(tmp_path / "base"), {"kind": "ray", "learners": 2}
+    whole = list(train(recipe(base, tmp_path / "whole", engine=engine)))
+    config = recipe(base, tmp_path / "run", engine=engine)
+    steps = train(config)
+    reports = [next(steps), next(steps)]
+    steps.close()
+    reports += list(train(config, resume=True))
+    assert [report.metrics["train/grad_norm"] for report in reports] == [
+        report.metrics["train/grad_norm"] for report in whole
+    ]
+
+
 def test_a_sampler_that_does_not_serve_the_new_weights_is_an_error(start, plan, registered_talk):
     learner = LearnerConfig(warmup_steps=0, lr=0.1)
     engine = start(RayEngine, replace(plan, make_sampler=registered_talk.forgetful, learner=learner))
@@ -137,7 +189,8 @@ def test_more_actors_than_the_cluster_has_are_one_line_with_what_would_fit(codot
     ended = codots("train", "recipes/demo.yaml", f"run={tmp_path / 'run'}", "engine.kind=ray", "engine.samplers=9")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.splitlines()[-1] == (
-        "codots: engine.samplers=9 and 1 learner ask for 10 CPUs; the Ray cluster has 8; engine.samplers=7 would fit"
+        "codots: engine.samplers=9 and engine.learners=1 ask for 10 CPUs; the Ray cluster has 8; "
+        "engine.samplers=7 would fit"
     )
     assert not (tmp_path / "run").exists()
 

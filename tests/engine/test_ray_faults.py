@@ -8,8 +8,8 @@ import ray
 
 from codots.domains.registry import register
 from codots.engine import actors
+from codots.engine.plan import continuous
 from codots.engine.ray import RayEngine
-from codots.engine.worker import continuous
 from codots.training.train import train
 from tests.engine.small import batch_of, jobs, make_plan, sampled_by, step_on
 from tests.random_model import make_random_model

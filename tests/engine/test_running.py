@@ -8,7 +8,8 @@ import torch
 
 from codots.domains.registry import register
 from codots.engine.local import LocalEngine
-from codots.engine.worker import Worker, continuous
+from codots.engine.plan import continuous
+from codots.engine.worker import Worker
 from codots.learner.config import LearnerConfig
 from tests.engine.small import batch_of, jobs, make_plan, step_on
 from tests.toy import Talk, TalkEnv

@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from codots.learner.config import LearnerConfig, LoraConfig
 from codots.learner.local import LocalLearner
-from codots.learner.lora import adapt, adapters, load_adapter, merged, save_adapter, target_layers
+from codots.learner.lora import adapt, adapters, merged, read_adapter, save_adapter, target_layers
 from tests.learner.stepping import gradient_of, step_on
 from tests.learner.test_local import flat, make_batch, on_policy, tokens
 
@@ -71,18 +71,18 @@ def test_a_merged_model_is_equivalent_without_lora(make_model, learner):
 
 def test_saved_adapters_are_loaded_exactly(make_model, learner, tmp_path):
     step_on(learner, on_policy(learner, make_batch()))
-    save_adapter(learner.model, tmp_path)
+    save_adapter(adapters(learner.model), tmp_path)
     again = adapt(make_model(), LORA, seed=5)
-    load_adapter(again, tmp_path)
+    again.load_state_dict(read_adapter(again, tmp_path), strict=False)
     assert torch.equal(flat(again), flat(learner.model))
 
 
 def test_adapters_of_another_lora_are_rejected(make_model, learner, tmp_path):
     with pytest.raises(ValueError, match="was not trained with LoRA; use model="):
-        load_adapter(learner.model, tmp_path)
-    save_adapter(learner.model, tmp_path)
+        read_adapter(learner.model, tmp_path)
+    save_adapter(adapters(learner.model), tmp_path)
     with pytest.raises(ValueError, match="does not fit this LoRA: its layers or rank differ"):
-        load_adapter(adapt(make_model(), LoraConfig(rank=2, alpha=8, targets=LORA.targets)), tmp_path)
+        read_adapter(adapt(make_model(), LoraConfig(rank=2, alpha=8, targets=LORA.targets)), tmp_path)
 
 
 def test_an_unknown_layer_is_rejected_with_the_known_ones(make_model):

@@ -20,15 +20,14 @@ from codots.model.attention import run, use_row_attention
 from codots.model.device import Place, count_weights
 from codots.model.load import load_model, load_render
 from codots.preflight.estimate import (
-    GIB,
     PACKS,
     changes_that_fit,
     estimate,
     ids_of_lives,
-    memory,
     scripted_lives,
     smaller_recipes,
 )
+from codots.preflight.memory import GIB, memory
 from codots.preflight.model_shape import Shape, _saved_bytes
 from codots.rollout.fit import dry_run, grouped
 from codots.rollout.profile import Profile
@@ -206,6 +205,12 @@ def test_the_gpus_of_a_ray_run_each_hold_one_actor(recipe):
     assert "optimiser" in found.parts
     assert "keys and values" not in found.parts
     assert found.needed < estimate(recipe(device="cuda"), gib=24).needed
+
+
+def test_several_learners_share_the_optimizer_and_the_weights(recipe):
+    one, four = (estimate(recipe(device="cuda", engine={"kind": "ray", "learners": n}), gib=24) for n in (1, 4))
+    assert four.parts["optimiser"] < one.parts["optimiser"] / 3
+    assert four.actors == {"sampler": 1, "learner": 4}
 
 
 def test_a_larger_device_is_estimated_without_being_present(recipe):

@@ -21,7 +21,7 @@ from codots.core.transcript import StopReason
 from codots.domains.registry import make_pack
 from codots.engine.endpoint import EndpointEngine
 from codots.engine.local import LocalEngine
-from codots.engine.worker import Plan
+from codots.engine.plan import Plan
 from codots.model.alphabet import END, LETTERS, make_render
 from codots.model.load import model_folder
 from codots.rollout.life import Job

@@ -16,7 +16,7 @@ import torch
 
 from codots.core.deadline import SideThread
 from codots.domains.registry import register
-from codots.engine.worker import SAMPLERS
+from codots.engine.plan import SAMPLERS
 from codots.rollout.life import Life, rollout
 from codots.rollout.records import load_rollouts
 from codots.runs.checkpoint import checkpoints

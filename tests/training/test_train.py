@@ -11,7 +11,7 @@ from codots.context.rewrite import Rewrite
 from codots.core.transcript import Transcript
 from codots.domains.registry import make_pack, register
 from codots.engine.local import LocalEngine
-from codots.engine.worker import Plan
+from codots.engine.plan import Plan
 from codots.rollout.life import Job, Life
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts

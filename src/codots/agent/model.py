@@ -46,7 +46,8 @@ class ServedModel:
     async def _open(self) -> tuple[Sampler, Render]:
         if self.opened.endpoint:
             return await self._exits.enter_async_context(EndpointSampler(self.opened.endpoint)), make_render()
-        from codots.engine.worker import Plan, Worker, continuous  # only a local model needs torch
+        from codots.engine.plan import Plan, continuous
+        from codots.engine.worker import Worker  # only a local model needs torch
 
         plan = Plan(self.opened.folder, self.profile, None, make_sampler=continuous, place=self.opened.place)
         worker = Worker(plan)

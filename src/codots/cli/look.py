@@ -91,7 +91,8 @@ def run_estimate(
     from codots.cli.display import estimate_table
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
-    from codots.preflight.estimate import GIB, estimate
+    from codots.preflight.estimate import estimate
+    from codots.preflight.memory import GIB
 
     found = estimate(load_recipe(TrainConfig, recipe, changes), gib)
     if as_json:

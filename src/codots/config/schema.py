@@ -105,8 +105,8 @@ class EngineConfig(Section):
     `sync`."""
     samplers: int = Field(default=1, ge=1, le=MAX_COUNT)
     """Number of actors that roll out, of kind `ray`. Results are equal only for equal `samplers`."""
-    learners: int = Field(default=1, ge=1)
-    """Number of actors that train, of kind `ray`. Only 1 is supported."""
+    learners: int = Field(default=1, ge=1, le=MAX_COUNT)
+    """Number of actors that train, of kind `ray`. Several ones each hold a part of the model (FSDP2)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -117,12 +117,11 @@ class EngineConfig(Section):
 
     @model_validator(mode="after")
     def _has_these_actors(self) -> Self:
-        if self.learners > 1:
-            raise ValueError(f"expected learners=1, got {self.learners}: training on several learners is not supported")
         if self.mode == "sync" and "max_staleness" in self.model_fields_set and self.max_staleness:
             raise ValueError(f"max_staleness={self.max_staleness} needs mode=async")
-        if self.kind == "local" and self.samplers > 1:
-            raise ValueError(f"samplers={self.samplers} needs kind=ray; the processes of kind=local are set by workers")
+        for name in ("samplers", "learners"):
+            if self.kind == "local" and (count := getattr(self, name)) > 1:
+                raise ValueError(f"{name}={count} needs kind=ray; the processes of kind=local are set by workers")
         return self
 
     @model_serializer(mode="wrap")

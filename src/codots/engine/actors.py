@@ -14,10 +14,11 @@ from codots.engine.answers import Answer, answer, value_of
 from codots.engine.cluster import needs
 
 if TYPE_CHECKING:
-    from codots.engine.worker import Plan
+    from codots.engine.group import Group
+    from codots.engine.plan import Plan
 
 log = logging.getLogger("codots")
-SHIPPED = ("CODOTS_", "HF_", "OMP_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_")
+SHIPPED = ("CODOTS_", "GLOO_", "HF_", "NCCL_", "OMP_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_")
 """First letters of the environment variables that actors have from the driver."""
 WAIT_SECONDS = 1.0
 """Time between two looks at the heartbeats, and at whether a call was abandoned, in seconds."""
@@ -41,20 +42,39 @@ class Actor:
     def __init__(self, name: str, environment: dict[str, str]) -> None:
         self.name = name
         self.worker: Any = None
+        self.store: Any = None
+        """Where the learners of a group meet, in the actor of rank 0."""
         os.environ.update(environment)
 
     def call(self, method: str, *arguments: Any) -> Answer:
-        """Call a method of the worker, or make the worker by `start`."""
+        """Call a method of the worker or, before there is one, of this actor."""
         return answer(lambda: self._call(method, arguments), self.name)
 
     def _call(self, method: str, arguments: Sequence[Any]) -> Any:
-        if method != "start":
+        if self.worker is not None:
             return getattr(self.worker, method)(*arguments)
-        from codots.engine.worker import Worker
+        return getattr(self, method)(*arguments)
 
-        plan, learns = arguments
-        self.worker = Worker(plan, learns=learns)
-        return None
+    def start(self, plan: Plan, learns: bool, group: Group | None = None) -> None:
+        """Make the worker."""
+        if group is None:
+            from codots.engine.worker import Worker
+
+            self.worker = Worker(plan, learns=learns)
+        else:
+            from codots.engine.group import GroupWorker
+
+            self.worker = GroupWorker(plan, group, self.store)
+
+    def meet(self, size: int) -> tuple[str, int]:
+        """Open the meeting point of a group in this process, and return its address."""
+        import ray
+
+        from codots.engine.group import meeting
+
+        host = ray.util.get_node_ip_address()
+        self.store = meeting(host, size)
+        return host, self.store.port
 
     def beat(self) -> None:
         """Show, in a thread of its own, that the process is alive."""
@@ -106,7 +126,17 @@ class Crew:
         """Number of actors that were replaced."""
         self._beats: dict[int, Beat] = {}
         self.actors = [self._actor(k) for k in range(len(bundles))]
-        self._starts = self.begin("start", [(plan, role == "learner")] * len(bundles))
+        self._starts = self.begin("start", [(plan, role == "learner", group) for group in self._groups()])
+
+    def _groups(self) -> Sequence[Group | None]:
+        """Return the place of each actor in the group that trains one model; a sampler has a whole one."""
+        size = len(self.actors)
+        if self.role != "learner" or size == 1:
+            return [None] * size
+        from codots.engine.group import Group
+
+        ((host, port),) = self.finish([self._send(Call(0, "meet", (size,)))])
+        return [Group(rank, size, host, port) for rank in range(size)]
 
     def ready(self) -> None:
         """Wait until every actor has its worker, or raise the error of the first that has none."""
@@ -164,7 +194,7 @@ class Crew:
         for ref in ready:
             yield waiting.pop(ref)
         for call in waiting.values():
-            if call.actor is self.actors[call.k] and call.method != "start":
+            if call.actor is self.actors[call.k] and call.method not in ("start", "meet"):
                 self._check_beat(call.k)
 
     def _check_beat(self, k: int) -> None:
@@ -197,7 +227,7 @@ class Crew:
             self.actors[k] = self._actor(k)
             self._beats.pop(k, None)
             try:
-                for method, arguments in [("start", (self.plan, False)), *self.renewal]:
+                for method, arguments in [("start", (self.plan, False, None)), *self.renewal]:
                     value_of(_answer_to(self._send(Call(k, method, arguments))))
                 return
             except DeadError as again:

@@ -120,8 +120,10 @@ def check_room(samplers: int, learners: int, device: str) -> None:
     fit = sum(min(int(machine.get(name, 0) // n) for name, n in needs(device).items()) for machine in machines)
     if fit >= samplers + learners:
         return
-    asked = f"engine.samplers={samplers} and {learners} learner ask for {samplers + learners} {unit(device)}"
+    asked = f"engine.samplers={samplers} and engine.learners={learners} ask for {samplers + learners} {unit(device)}"
     best = f"engine.samplers={fit - learners} would fit" if fit > learners else "no recipe of kind ray fits"
+    if 1 < fit <= learners:
+        best = f"engine.samplers=1 engine.learners={fit - 1} would fit"
     raise ValueError(f"{asked}; the Ray cluster has {fit}; {best}")
 
 

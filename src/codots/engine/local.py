@@ -15,8 +15,9 @@ from codots.core.deadline import MAX_TIMEOUT
 from codots.core.processes import GUARD, UNGUARDED, stop_signals_blocked
 from codots.engine.answers import Answer, value_of
 from codots.engine.forkserver import model_processes
+from codots.engine.plan import Plan
 from codots.engine.split import OnEvent, Share, SplitEngine
-from codots.engine.worker import Plan, Shared, Worker, as_tensor, serve_calls
+from codots.engine.worker import Shared, Worker, as_tensor, serve_calls
 
 log = logging.getLogger("codots")
 

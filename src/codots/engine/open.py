@@ -87,7 +87,7 @@ class OpenModel:
 
     def _local(self) -> LocalEngine:
         from codots.engine.local import LocalEngine  # imported here, because only a local model needs torch
-        from codots.engine.worker import Plan
+        from codots.engine.plan import Plan
 
         return LocalEngine(Plan(self.folder, self.profile, None, place=self.place), self.workers)
 

@@ -1,4 +1,4 @@
-"""Engine on a Ray cluster: actors that roll out, and an actor that trains."""
+"""Engine on a Ray cluster: actors that roll out, and actors that train."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.transcript import Sample
 from codots.engine.actors import Call, Crew
 from codots.engine.cluster import check_ray, check_room, connect, disconnect, reserve
+from codots.engine.plan import Plan
 from codots.engine.split import OnEvent, Share, SplitEngine
-from codots.engine.worker import Plan
 from codots.model.adapter import absolute
 from codots.rollout.life import Job, Life
 
@@ -27,7 +27,7 @@ CLOSE_SECONDS = 30.0
 
 
 class RayEngine(SplitEngine):
-    """Engine whose samplers and learner are actors on a Ray cluster.
+    """Engine whose samplers and learners are actors on a Ray cluster. Several learners each hold a part of the model.
 
     It joins the cluster of RAY_ADDRESS, or starts one on this machine. Submitted jobs are rolled out in the background.
     `sync` first waits for them, so that every life is sampled by one version of the weights. If the plan has lives in
@@ -37,7 +37,7 @@ class RayEngine(SplitEngine):
     its lives.
     """
 
-    def __init__(self, plan: Plan, samplers: int = 1, *, max_logprob_gap: float = 0.05) -> None:
+    def __init__(self, plan: Plan, samplers: int = 1, learners: int = 1, *, max_logprob_gap: float = 0.05) -> None:
         """Start the actors.
 
         `max_logprob_gap` bounds the mean difference between the logprobs of a sampler and of the learner after a sync.
@@ -45,7 +45,7 @@ class RayEngine(SplitEngine):
         """
         check_ray()
         super().__init__(on_any_machine(plan))
-        self.samplers, self.learners, self.max_logprob_gap = samplers, 1, max_logprob_gap
+        self.samplers, self.learners, self.max_logprob_gap = samplers, learners, max_logprob_gap
         self._flying: deque[list[Call]] = deque()
         self._group: Any = None
         self._ray = SideThread()  # a cluster of this process ends with the thread that starts it
@@ -84,7 +84,7 @@ class RayEngine(SplitEngine):
         return self._learner.call(method, shares)
 
     def _first(self, method: str, *arguments: Any) -> Any:
-        return self._learner.call(method, [arguments])[0]
+        return self._learner.call(method, [arguments] * self.learners)[0]  # all, since each has a part of the model
 
     def _optim_step(self) -> dict[str, float]:
         metrics: dict[str, float] = self._first("optim_step")
@@ -98,7 +98,8 @@ class RayEngine(SplitEngine):
     def _serve(self, version: int) -> None:
         if not self.plan.in_flight:
             self._land_all()
-        (weights,) = self._learner.begin("flat_weights", [()])  # shipped from the learner to the samplers
+        weights, *others = self._learner.begin("flat_weights", [()] * self.learners)  # shipped to the samplers
+        self._learner.finish(others)
         probes = self._sampler.call("receive", [(weights.ref, version)] * self.samplers)
         self._sampler.renewal = [("receive", (weights.ref, version))]
         rows = self._first("logprobs", probes, False)

@@ -13,8 +13,8 @@ from typing import Any
 
 from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.transcript import Sample
+from codots.engine.plan import Plan
 from codots.engine.usage import Meter
-from codots.engine.worker import Plan
 from codots.learner.batch import fair_shares, means
 from codots.rollout.life import Job, Life, OnLife
 from codots.rollout.records import read_lives, write_lives

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,71 +17,26 @@ from codots.core.deadline import LoopThread, run_loop
 from codots.core.files import writing
 from codots.core.transcript import Sample, Transcript
 from codots.engine.answers import Answer, answer, value_of
+from codots.engine.plan import Plan
 from codots.engine.usage import Usage, Used
-from codots.learner.config import LearnerConfig, LoraConfig
-from codots.learner.local import LocalLearner, copy_weights, trained_weights
-from codots.learner.lora import ADAPTER, adapt, load_adapter, merged, save_adapter
+from codots.learner.config import LearnerConfig
+from codots.learner.local import LocalLearner, copy_weights
+from codots.learner.lora import ADAPTER, adapt, adapters, merged, read_adapter, save_adapter
+from codots.learner.moments import FILE
 from codots.learner.score import Scorer
+from codots.learner.trainer import trained_weights
 from codots.model.adapter import CONFIG, Adapted, Model
 from codots.model.device import Place
 from codots.model.load import identity, load_model
 from codots.model.path import path_of
+from codots.model.renderer import Render
 from codots.rollout.life import Job, Life, OnLife, rollouts
-from codots.rollout.profile import Profile
-from codots.sampler.base import CACHE_BYTES, Sampler, SamplingParams
-from codots.sampler.continuous import ContinuousSampler
+from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 
 T = TypeVar("T")
 PROBE, PROBE_TOKENS = "Which weights are these?", 8
 """Text that a sampler replies to after it has loaded weights, and the maximum length of the reply in tokens."""
-MakeSampler = Callable[[Any], Sampler]
-"""Function that makes the sampler of a `Worker`. It must be picklable, because it is sent to the other processes."""
-
-
-def lockstep(worker: Worker) -> Sampler:
-    """Return a sampler of the worker's model whose sessions advance in lockstep."""
-    return LocalSampler(worker.model, worker.render.stop_ids, **limits(worker.plan))
-
-
-def continuous(worker: Worker) -> Sampler:
-    """Return a sampler of the worker's model that does not wait for slow sessions."""
-    return ContinuousSampler(worker.model, worker.render.stop_ids, **limits(worker.plan))
-
-
-def limits(plan: Plan) -> dict[str, Any]:
-    """Return the maximum session length and KV cache size as sampler arguments."""
-    return {"max_length": plan.profile.max_model_len, "cache_bytes": plan.cache_bytes}
-
-
-SAMPLERS: dict[str, MakeSampler] = {"lockstep": lockstep, "continuous": continuous}
-"""Sampler makers by the recipe's `sampler` value."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a worker needs to start."""
-
-    model: Model
-    profile: Profile
-    learner: LearnerConfig | None = field(default_factory=LearnerConfig)
-    """Settings of the learner, or None for a model that is not trained."""
-    reference: Model | None = None
-    """Frozen reference model of the KL penalty, or None if there is no penalty."""
-    total_steps: int = 0
-    """Number of optimizer steps of the whole run, for the learning rate decay."""
-    make_sampler: MakeSampler = lockstep
-    in_flight: int = 0
-    """Maximum number of batches of lives that run on while a worker loads other weights, if its sampler can do this.
-    With 0, batches run one after another, and weights are loaded in between."""
-    place: Place = field(default_factory=Place)
-    cache_bytes: int = CACHE_BYTES
-    """Maximum size of a worker's KV cache, in bytes."""
-
-    @property
-    def lora(self) -> LoraConfig | None:
-        """LoRA settings, or None if all weights are trained."""
-        return self.learner.lora if self.learner else None
 
 
 @dataclass(frozen=True)
@@ -115,7 +70,7 @@ class Worker:
         """Load the model. Without a learner, `receive` loads the weights of another worker."""
         torch.set_num_threads(1)
         self.plan, self.shared = plan, shared
-        self.model, self.render = load_model(plan.model, plan.place, plan.profile.thinking)
+        self.model, self.render = self._load(plan.model)
         if plan.lora:
             adapt(self.model, plan.lora)
         if plan.learner and learns:
@@ -127,15 +82,26 @@ class Worker:
         # Lives of earlier batches come first, and no life waits for another's place in the middle.
         self._room = asyncio.Semaphore(places) if places and plan.in_flight else None
 
+    first = True
+    """Whether this worker writes checkpoints, or one that holds another part of the same model does."""
+
+    def _load(self, model: Model) -> tuple[Any, Render]:
+        return load_model(model, self.plan.place, self.plan.profile.thinking)
+
     def _add_learner(self, plan: Plan, config: LearnerConfig) -> None:
-        temperature = plan.profile.temperature
-        gradient = as_tensor(self.shared.gradient) if self.shared else None
-        self.learner = LocalLearner(self.model, config, plan.total_steps, temperature, gradient)
+        self.learner = self._learner(config)
         if plan.reference:
-            frozen, render = load_model(plan.reference, plan.place, plan.profile.thinking)
+            frozen, render = self._load(plan.reference)
             if render.tokenizer.get_vocab() != self.render.tokenizer.get_vocab():
                 raise ValueError(f"the reference {plan.reference} has a different vocabulary than {plan.model}")
-            self.reference = Scorer(frozen.requires_grad_(False), config, temperature)
+            self.reference = self._scorer(frozen.requires_grad_(False), config)
+
+    def _learner(self, config: LearnerConfig) -> LocalLearner:
+        gradient = as_tensor(self.shared.gradient) if self.shared else None
+        return LocalLearner(self.model, config, self.plan.total_steps, self.plan.profile.temperature, gradient)
+
+    def _scorer(self, model: Any, config: LearnerConfig) -> Scorer:
+        return Scorer(model, config, self.plan.profile.temperature)
 
     @cached_property
     def base_identity(self) -> str:
@@ -234,32 +200,38 @@ class Worker:
     def save(self, folder: Path) -> None:
         """Save a Hugging Face model folder, the optimizer and any LoRA adapter."""
         self.save_model(folder / "model")
-        with writing(folder / "optimiser.pt"):
+        with writing(folder / FILE):
             self.learner.save(folder)
-        if self.plan.lora:
+        if self.plan.lora and (weights := self._whole(adapters(self.model))):
             with writing(folder / ADAPTER):
-                save_adapter(self.model, folder, self.base_identity)
+                save_adapter(weights, folder, self.base_identity)
 
     def save_model(self, folder: Path) -> None:
         """Save the weights as a Hugging Face model folder with its `codots.json`."""
         self.model.generation_config.do_sample = True  # otherwise servers sample greedily at any temperature
-        weights = merged(self.model) if self.plan.lora else None
+        weights = self._whole(merged(self.model)) if self.plan.lora else self.learner.state()
+        if not self.first:
+            return
         with writing(folder / "model.safetensors"):
             self.model.save_pretrained(folder, state_dict=weights)
         self.render.tokenizer.save_pretrained(folder)
         self.plan.profile.save(folder)
 
+    def _whole(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights of the model as a whole on the first worker, and nothing on others."""
+        return weights
+
     def load(self, folder: Path, restart: bool = False) -> int:
         """Load a checkpoint written by `save`, at step 0 if `restart`, and return the number of optimizer steps."""
         if self.plan.lora:
-            load_adapter(self.model, folder, self.base_identity)
+            self.learner.set_state(read_adapter(self.model, folder, self.base_identity))
         elif (folder / ADAPTER).is_file():
             raise ValueError(
                 f"{folder} is a LoRA checkpoint: set learner.lora, or use model={folder} instead of --init-from"
             )
         else:
             saved, _ = load_model(folder / "model", Place(dtype=self.plan.place.dtype))
-            self.model.load_state_dict(saved.state_dict())
+            self.learner.set_state(saved.state_dict())
         self.learner.load(folder)
         self.learner.steps = 0 if restart else self.learner.steps
         return self.learner.steps

@@ -40,7 +40,11 @@ class Learner(Protocol):
         ...
 
     def state(self) -> Any:
-        """Return the weights in the format that a sampler loads."""
+        """Return the state dict of the model."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Replace the weights of the model that a state dict names."""
         ...
 
     def save(self, folder: Path) -> None:

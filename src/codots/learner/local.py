@@ -10,26 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codots.algorithm.losses import policy_loss
 from codots.core.transcript import Sample
-from codots.learner.batch import MicroBatch, trained
 from codots.learner.config import LearnerConfig
-from codots.learner.score import Scorer
+from codots.learner.moments import FILE, SHARDS, read_shards, set_state, state_of
+from codots.learner.trainer import BETAS, Trainer, add
 
-BETAS = (0.9, 0.999)
-"""Decay rates of AdamW's two moments."""
 FUSED = 10_000_000
 """Smallest number of trained weights for the fused AdamW. For fewer, the optimizer takes no time that matters."""
-SUMS = (
-    "tokens",
-    "weight",
-    *(f"train/{name}" for name in ("loss", "entropy", "logprob_gap", "logprob_gap_max", "clip_fraction")),
-    *(f"train/{name}" for name in ("gated_fraction", "ratio_mean", "ratio_max")),
-)
-"""Sums that every share returns, even if no episode contributes, so that all steps have the same metrics."""
 
 
-class LocalLearner(Scorer):
+class LocalLearner(Trainer):
     """Learner of one causal LM with AdamW."""
 
     def __init__(
@@ -44,18 +34,12 @@ class LocalLearner(Scorer):
 
         `gradient` is the flat float32 tensor to accumulate into, such as one that another process reads.
         """
-        super().__init__(model, config, temperature)
-        self.total_steps = total_steps
-        self.parameters = trained_weights(model)
+        super().__init__(model, config, total_steps, temperature)
         self.masters = masters_of(self.parameters)
         """Master weights of the optimizer, in float32 because most updates are too small for half precision."""
         self._gradient = torch.zeros(self.size, device=self.device) if gradient is None else gradient
         self.optimizer = torch.optim.AdamW(self.masters, lr=config.lr, **self._settings())
         self._accumulating = False
-        self.steps = 0
-        if config.gradient_checkpointing:
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})  # the older name is removed in transformers 6
 
     @property
     def size(self) -> int:
@@ -68,11 +52,9 @@ class LocalLearner(Scorer):
             self._gradient.zero_()
         self._accumulating = True
         self._bind_gradients()
-        sums = dict.fromkeys(SUMS + ("train/ref_kl",) * bool(self.config.kl_coef), 0.0)
-        contributing = [sample for sample in samples if self.config.contributes(sample)]
-        for part in self.parts(contributing):
-            for name, value in self._backward(part, normalizer).items():
-                sums[name] = max(sums[name], value) if name.endswith("max") else sums[name] + value
+        sums = self._no_sums()
+        for part in self._contributing(samples):
+            add(sums, self._backward(part, normalizer))
             self._add_half_gradients()
         return sums
 
@@ -123,35 +105,35 @@ class LocalLearner(Scorer):
         copy_weights(weights, self.masters)
         self._copy_masters()
 
-    def rate(self) -> float:
-        """Return the learning rate of the next step."""
-        c = self.config
-        warmup = min(1.0, (self.steps + 1) / c.warmup_steps) if c.warmup_steps else 1.0
-        remaining = max(0.0, 1 - self.steps / self.total_steps) if self.total_steps else 1.0
-        return c.lr * warmup * (c.min_lr_ratio + (1 - c.min_lr_ratio) * remaining)
-
     def state(self) -> dict[str, Tensor]:
         """Return the state dict of the model, not a copy."""
         state: dict[str, Tensor] = self.model.state_dict()
         return state
 
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Replace the weights of the model that a state dict names."""
+        self.model.load_state_dict(state, strict=False)
+
     def save(self, folder: Path) -> None:
         """Save the optimizer state, and the master weights if the model is in half precision."""
-        state = {"optimiser": self.optimizer.state_dict(), "steps": self.steps}
-        torch.save(state | ({"masters": self.masters} if self._has_master_copies else {}), folder / "optimiser.pt")
+        torch.save(self._state(), folder / FILE)
 
     def load(self, folder: Path) -> None:
-        """Load the optimizer state. Load the weights first."""
-        state = torch.load(folder / "optimiser.pt", weights_only=True, map_location=self.device)
-        for group in state["optimiser"]["param_groups"]:  # keep the moments, but use this recipe's settings
-            group |= self._settings()
-        self.optimizer.load_state_dict(state["optimiser"])
+        """Load the optimizer state, of one learner or of several. Load the weights first."""
+        if (folder / SHARDS).is_dir():
+            read_shards(state := self._state(), folder)
+        else:
+            state = torch.load(folder / FILE, weights_only=True, map_location=self.device)
+        set_state(self.optimizer, state)
         self.steps = state["steps"]
         for master, parameter, saved in zip(
             self.masters, self.parameters, state.get("masters", self.parameters), strict=True
         ):
             if master is not parameter:
                 master.copy_(saved.detach())
+
+    def _state(self) -> dict[str, Any]:
+        return state_of(self.optimizer, self.masters, self.steps, self._has_master_copies)
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings of AdamW. Its fused form is five times faster and rounds differently."""
@@ -181,61 +163,6 @@ class LocalLearner(Scorer):
                 if master is not parameter:
                     parameter.copy_(master)
 
-    def _backward(self, part: MicroBatch, normalizer: float) -> dict[str, float]:
-        with self._saving_memory():
-            logprobs, entropy = self._score(part)
-            loss, old, metrics = self._loss(part, logprobs, entropy, normalizer)
-            loss.backward()  # type: ignore[no-untyped-call]
-        gap = (logprobs.detach() - old).abs()
-        tokens = float(len(old))
-        sums = {
-            "tokens": tokens,
-            "weight": float(len(part.samples)) if self.config.by_episode else tokens,
-            "train/loss": float(loss.detach()) * normalizer,
-            "train/entropy": float(entropy.detach().sum()),
-            "train/logprob_gap": float(gap.sum()),
-            "train/logprob_gap_max": float(gap.max()),
-            "train/clip_fraction": float(metrics["loss/clip_fraction"]) * normalizer,
-            "train/gated_fraction": float(metrics["loss/gated_fraction"]) * normalizer,
-            "train/ratio_mean": float(metrics["loss/ratio_mean"]) * normalizer,
-            "train/ratio_max": float(metrics["loss/ratio_max"]),
-        }
-        if self.config.kl_coef:
-            sums["train/ref_kl"] = float(metrics["loss/ref_kl"]) * normalizer
-        return sums
-
-    def _loss(
-        self, part: MicroBatch, logprobs: Tensor, entropy: Tensor, normalizer: float
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the loss of a micro-batch, the sampler's logprobs, and the loss's metrics."""
-        pairs = [(sample.logprobs[at], sample.advantages[at]) for sample, _, at in trained(part)]
-        old, advantages = torch.tensor(pairs, device=self.device).T
-        # The loss would silently treat a NaN ratio or advantage as a clipped token.
-        if not (torch.isfinite(old).all() and torch.isfinite(advantages).all()):
-            raise FloatingPointError("an advantage or a sampler's logprob is not finite; the weights are unchanged")
-        more: dict[str, Tensor] = {}
-        if self.config.by_episode:
-            episodes = [i for i, sample in enumerate(part.samples) for _ in range(sum(sample.mask))]
-            more["segments"] = torch.tensor(episodes, device=self.device)
-        if self.config.kl_coef:
-            more["ref_logprobs"] = self._reference(part)
-        if self.config.entropy_coef:
-            more["entropy"] = entropy
-        mask = torch.ones_like(old, dtype=torch.bool)
-        choices: dict[str, Any] = self.config.loss_params | more
-        loss, metrics = policy_loss(logprobs, old, advantages, mask, self.config.loss, normalizer=normalizer, **choices)
-        return loss, old, metrics
-
-    def _reference(self, part: MicroBatch) -> Tensor:
-        if missing := [sample for sample in part.samples if sample.ref_logprobs is None]:
-            raise ValueError(f"kl_coef needs ref_logprobs, which {len(missing)} of {len(part.samples)} samples lack")
-        return torch.tensor([sample.ref_logprobs[at] for sample, _, at in trained(part)], device=self.device)  # type: ignore[index]
-
-
-def trained_weights(model: Any) -> list[Any]:
-    """Return the weights of a model that are trained, in the order of a flat tensor of them."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
 
 def views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Split a flat tensor into views with the shapes of these tensors."""
@@ -250,14 +177,16 @@ def copy_weights(flat: Tensor, tensors: Sequence[Tensor]) -> None:
             tensor.copy_(view)
 
 
-def masters_of(parameters: Sequence[Tensor]) -> list[Tensor]:
+def masters_of(parameters: Sequence[Tensor], seeds: Sequence[int] | None = None) -> list[Tensor]:
     """Return float32 master weights, drawn at random among the values that round to the half-precision weights.
 
     Weights that start exactly on the grid of half precision would not move before their updates add up to half of its
     spacing, which at a learning rate of 2e-5 takes most of them more than six steps. Of masters that are spread over
-    the spacing, an update of any size moves the right fraction. The same weights always have the same masters.
+    the spacing, an update of any size moves the right fraction. The same weights always have the same masters; the
+    seeds of the draws are by default the places of the weights.
     """
-    return [p if p.dtype == torch.float32 else _spread(p.detach(), seed) for seed, p in enumerate(parameters)]
+    pairs = zip(parameters, range(len(parameters)) if seeds is None else seeds, strict=True)
+    return [p if p.dtype == torch.float32 else _spread(p.detach(), seed) for p, seed in pairs]
 
 
 def _spread(weight: Tensor, seed: int) -> Tensor:

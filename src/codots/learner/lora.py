@@ -90,23 +90,23 @@ def merged(model: Any) -> dict[str, Tensor]:
         if isinstance(module, LoraLayer)
     }
     plain = {}
-    for name, weight in model.state_dict().items():
+    for name, weight in model.state_dict(keep_vars=True).items():  # tied weights stay one object
         if ".lora_" not in name:
             total = weight if name not in added else (weight.float() + added[name].float()).to(weight.dtype)
             plain[name.replace(".base_layer.", ".")] = total
     return plain
 
 
-def save_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
-    """Save the adapter weights with the hash of the base model."""
+def save_adapter(weights: dict[str, Tensor], folder: Path, base_identity: str = "") -> None:
+    """Save adapter weights with the hash of the base model."""
     from safetensors.torch import save_file
 
-    weights = {name: weight.cpu().contiguous() for name, weight in adapters(model).items()}
-    save_file(weights, folder / ADAPTER, {"beside": base_identity})
+    plain = {name: weight.cpu().contiguous() for name, weight in weights.items()}
+    save_file(plain, folder / ADAPTER, {"beside": base_identity})
 
 
-def load_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
-    """Load adapter weights into a model with adapters.
+def read_adapter(model: Any, folder: Path, base_identity: str = "") -> dict[str, Tensor]:
+    """Return the adapter weights in a folder for a model with adapters.
 
     Raises ValueError if the folder has no adapter, or if its adapter has other shapes or another base model.
     """
@@ -115,12 +115,11 @@ def load_adapter(model: Any, folder: Path, base_identity: str = "") -> None:
 
     if not (folder / ADAPTER).is_file():
         raise ValueError(f"{folder} was not trained with LoRA; use model={folder} instead of --init-from")
-    saved, own = load_file(folder / ADAPTER), adapters(model)
+    saved: dict[str, Tensor] = load_file(folder / ADAPTER)
+    own = adapters(model)
     if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
         raise ValueError(f"{folder / ADAPTER} does not fit this LoRA: its layers or rank differ")
     with safe_open(folder / ADAPTER, "pt") as file:
         if ((file.metadata() or {}).get("beside") or base_identity) != base_identity:
             raise ValueError(f"{folder} was trained on another base model; expected the same, unchanged `model`")
-    with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(saved[name])
+    return saved

@@ -39,7 +39,7 @@ class FastLayer:
         self.stamp: list[tuple[int, int]] = []
 
     def __call__(self, x: Tensor, rows: Any, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
-        """Run the ids of a pass, (N, hidden), through the layer."""
+        """Run the ids of a pass, (N, hidden), through the layer, and return (1, N, hidden)."""
         if "angles" not in rows.shared:
             rows.shared["angles"] = _angles(*position_embeddings)
         joined = self.joins and not torch.is_grad_enabled()
@@ -50,7 +50,7 @@ class FastLayer:
         x = x + self.attention.o_proj(output.flatten(1))
         y = _normed(x, self.between)
         gate, up = linear(y, *self.joined[1]).chunk(2, -1) if joined else (part(y) for part in self.sides[1])
-        return torch.add(x, self.mlp.down_proj(self.mlp.act_fn(gate) * up))
+        return torch.add(x[None], self.mlp.down_proj(self.mlp.act_fn(gate) * up))
 
     def _projected(self, x: Tensor, angles: tuple[Tensor, Tensor], joined: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, (N, heads, dim), with rotary embeddings applied."""
@@ -107,6 +107,13 @@ def use_fast_layers(model: Any) -> Any:
     return model
 
 
+def keep_apart(model: Any) -> None:
+    """Let the fast layers of a model fuse no weights, for example because a layer has its weights only in a pass."""
+    for module in model.modules():
+        if isinstance(layer := getattr(module, "fast_layer", None), FastLayer):
+            layer.joins = False
+
+
 @cache
 def _fast_class(kind: Any, fast: Any) -> Any:
     """Return a subclass whose forward is `fast` if `rows` is passed, and otherwise the original."""
@@ -122,7 +129,7 @@ def _layer_forward(
     self: Any, hidden: Tensor, *, rows: Any, position_embeddings: tuple[Tensor, Tensor], **_: Any
 ) -> Tensor:
     layer: FastLayer = self.fast_layer
-    return layer(hidden[0], rows, position_embeddings)[None]
+    return layer(hidden[0], rows, position_embeddings)
 
 
 def _model_forward(

@@ -16,8 +16,8 @@ from codots.core.suggest import check_known, nearest
 from codots.domains.registry import make_pack
 from codots.engine.base import Engine
 from codots.engine.local import LocalEngine
+from codots.engine.plan import SAMPLERS, Plan
 from codots.engine.ray import RayEngine
-from codots.engine.worker import SAMPLERS, Plan
 from codots.learner.config import LearnerConfig
 from codots.model.adapter import Model, folders, holder
 from codots.model.device import DTYPES, place
@@ -245,7 +245,8 @@ def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
 def make_engine(config: TrainConfig, plan: Plan) -> Engine:
     """Start the engine of a recipe."""
     if config.engine.kind == "ray":
-        return RayEngine(plan, config.engine.samplers, max_logprob_gap=config.max_logprob_gap)
+        of = config.engine
+        return RayEngine(plan, of.samplers, of.learners, max_logprob_gap=config.max_logprob_gap)
     return LocalEngine(plan, config.workers)
 
 
