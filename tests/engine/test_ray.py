@@ -14,6 +14,7 @@ from codots.preflight.doctor import check_cluster, examine
 from codots.rollout.records import read_lives, write_lives
 from codots.training.train import train
 from tests.engine.small import batch_of, jobs, make_plan, moments, step_on, weights
+from tests.processes import gone
 from tests.random_model import make_random_model
 from tests.training.small import recipe, same_run
 
@@ -183,6 +184,19 @@ def test_actors_have_the_code_and_the_environment_of_the_driver(start, plan, reg
     monkeypatch.setenv("CODOTS_TEST_WORD", "shipped")
     engine = start(RayEngine, replace(plan, make_sampler=registered_talk.lockstep_on_threads))
     assert [life.failure for life in engine.rollout(jobs(2), 60)] == [None, None]
+
+
+@pytest.mark.slow
+def test_environments_of_blocking_domains_are_in_processes_which_end_with_their_actor(start, plan, registry):
+    from tests.rollout import slow_domains
+
+    register(slow_domains.Process())
+    engine = start(RayEngine, plan)
+    lives = engine.rollout(jobs(3, domain="process-v0"), 60)
+    pids = {episode.turns[0].observation for life in lives for episode in life.of("solve")}
+    assert len(pids) == 3
+    engine.close()
+    assert all(gone(pid) for pid in pids)
 
 
 def test_more_actors_than_the_cluster_has_are_one_line_with_what_would_fit(codots, tmp_path):

@@ -45,12 +45,19 @@ def plan(tmp_path, tokenizer):
     return replace(make_plan(tmp_path, tokenizer), learner=LearnerConfig(warmup_steps=0, lr=3e-2))
 
 
+def make_worker(plan):
+    """Return a worker with lives in flight, whose environments stay in this process, to wait for the test."""
+    worker = Worker(replace(plan, make_sampler=continuous, in_flight=2), learns=False)
+    worker.processes = None
+    return worker
+
+
 def test_lives_run_on_under_new_weights_that_have_read_their_ids_again(plan, registry):
     domain = register(Waiting(3))
     register(Talk())
     old, new = LocalEngine(plan), LocalEngine(plan)
     step_on(new, batch_of(new.rollout(jobs(domain="talk-v0"), 60)))
-    worker = Worker(replace(plan, make_sampler=continuous, in_flight=2), learns=False)
+    worker = make_worker(plan)
     lives = []
     rollout = threading.Thread(target=lambda: lives.extend(worker.rollout(jobs(3, domain="waiting-talk-v0"))))
     rollout.start()
@@ -79,7 +86,7 @@ def test_lives_run_on_under_new_weights_that_have_read_their_ids_again(plan, reg
 def test_a_second_batch_runs_beside_a_first_one_that_waits(plan, registry):
     domain = register(Waiting(1))
     register(Talk())
-    worker = Worker(replace(plan, make_sampler=continuous, in_flight=2), learns=False)
+    worker = make_worker(plan)
     first = threading.Thread(target=lambda: worker.rollout(jobs(1, domain="waiting-talk-v0")))
     first.start()
     domain.there.wait(60)

@@ -165,9 +165,15 @@ class Domain(ABC):
     reveals_reward: bool = True
     """Whether the updater may read the reward."""
     blocking: bool = False
-    """Whether `step` waits on I/O. If so, the rollout calls `step` in a thread."""
+    """Whether environments are slow, because they wait on I/O or compute for long.
+
+    If so, the rollout plays the environments of each life in a process of their own.
+    """
     step_timeout: float = 300.0
-    """Timeout of a blocking `step`, in seconds. An environment that takes longer counts as down."""
+    """Timeout of a `step`, or of opening an environment, in seconds, if the domain is blocking.
+
+    An environment that takes longer is killed and counts as down.
+    """
     solved_above: float = 0.0
     """Reward above which a task counts as solved."""
     repeats: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from codots.core.deadline import SideThread, run_loop
 from codots.model.alphabet import make_render
+from codots.rollout.environments import EnvProcesses
 from codots.rollout.life import Job, Life, OnLife, rollouts
 from codots.sampler.budget import Budget
 from codots.sampler.endpoint import Endpoint, Terms
@@ -18,7 +19,7 @@ class EndpointEngine:
 
     def __init__(self, endpoint: Endpoint, budget: Budget | None = None) -> None:
         self.endpoint, self._terms, self._budget = endpoint, Terms(), budget
-        self._thread = SideThread()
+        self._thread, self._processes = SideThread(), EnvProcesses()
 
     def rollout(self, jobs: Sequence[Job], timeout: float, on_life: OnLife | None = None) -> list[Life]:
         """Roll out jobs and return their lives, calling `on_life` for each life when it ends.
@@ -35,11 +36,13 @@ class EndpointEngine:
 
     async def _rollout(self, jobs: Sequence[Job], on_life: OnLife) -> list[Life]:
         async with EndpointSampler(self.endpoint, self._terms, self._budget) as sampler:
-            lives = await rollouts(jobs, sampler, make_render(), on_life, asyncio.Semaphore(self.endpoint.at_once))
+            room = asyncio.Semaphore(self.endpoint.at_once)
+            lives = await rollouts(jobs, sampler, make_render(), on_life, room, self._processes)
         if jobs and all(life.failure for life in lives):
             raise EndpointError(f"every life failed; the first error: {lives[0].failure}")
         return lives
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread, and the processes of environments."""
         self._thread.close()
+        self._processes.close()

@@ -86,6 +86,7 @@ class LocalEngine(SplitEngine):
         for process, _ in self._others if self._awaiting else ():
             process.kill()  # before closing the connections: the thread may be reading from one
         self._thread.close()
+        self.first.processes.close()
         for process, connection in self._others:
             connection.close()
             process.join(timeout=30)

@@ -30,6 +30,7 @@ from codots.model.device import Place
 from codots.model.load import identity, load_model
 from codots.model.path import path_of
 from codots.model.renderer import Render
+from codots.rollout.environments import EnvProcesses
 from codots.rollout.life import Job, Life, OnLife, rollouts
 from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
@@ -76,7 +77,7 @@ class Worker:
         if plan.learner and learns:
             self._add_learner(plan, plan.learner)
         self.sampler = plan.make_sampler(self)
-        self.usage = Usage()
+        self.usage, self.processes = Usage(), EnvProcesses()
         self._loop = LoopThread() if plan.in_flight else None
         places = getattr(self.sampler, "places", None)
         # Lives of earlier batches come first, and no life waits for another's place in the middle.
@@ -125,10 +126,10 @@ class Worker:
         """
         room, places = self._room, getattr(self.sampler, "places", None)
         if on_life is None:
-            lives = rollouts(jobs, self.sampler, self.render, room=room)
+            lives = rollouts(jobs, self.sampler, self.render, room=room, processes=self.processes)
         else:
             room = room or (asyncio.Semaphore(places) if places else None)
-            lives = rollouts(jobs, self.sampler, self.render, on_life, room)
+            lives = rollouts(jobs, self.sampler, self.render, on_life, room, self.processes)
         return self._run(self.usage.measure(lives))
 
     def take_usage(self) -> Used:

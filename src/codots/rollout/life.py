@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from typing import cast
 
 from codots.core.rng import Names
-from codots.domains.base import Env, Pack, Step
+from codots.domains.base import Pack
 from codots.domains.teacher import Player, Teacher
 from codots.model.renderer import Render
+from codots.rollout.environments import Environments, EnvProcesses
 from codots.rollout.profile import EpisodeParams
 from codots.rollout.steps import Episode, EpisodeKind, Given, LifeSteps, Own, SolveSteps, UpdateSteps, stopped
 from codots.sampler.base import FinalError, Sampler, Session
@@ -59,7 +58,7 @@ class Job:
     """Teacher that replies instead of the model, or None."""
 
 
-async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
+async def rollout(job: Job, sampler: Sampler, render: Render, processes: EnvProcesses | None = None) -> Life:
     """Roll out one life.
 
     Any exception counts as an infrastructure failure and restarts the life. After TRIES attempts, or a FinalError, the
@@ -72,7 +71,7 @@ async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     failure = ""
     for _ in range(TRIES):
         try:
-            return Life(job.names, tuple([e async for e in episodes(job, sampler, render)]))
+            return Life(job.names, tuple([e async for e in episodes(job, sampler, render, processes)]))
         except SpentError:
             raise
         except Exception as error:
@@ -82,36 +81,37 @@ async def rollout(job: Job, sampler: Sampler, render: Render) -> Life:
     return Life(job.names, (), failure)
 
 
-async def episodes(job: Job, sampler: Sampler, render: Render) -> AsyncGenerator[Episode, None]:
+async def episodes(
+    job: Job, sampler: Sampler, render: Render, processes: EnvProcesses | None = None
+) -> AsyncGenerator[Episode, None]:
     """Roll out one life once and yield each episode when it ends. An infrastructure failure raises its exception."""
-    pack, style = job.pack, job.params.style
-    life, memory = LifeSteps(job.contexts, job.params, len(pack.tasks)), pack.domain.make_memory(pack.world)
-    for number, task in enumerate(pack.tasks, start=1):
-        names = (*job.names, task.position)
-        env, rules = task.env(style=style, memory=memory), task.domain.rules_text(task, style)
-        solve = life.solve(task.position, rules, env.observe())
-        player = job.teacher.player(task, solve.context, style, names) if job.teacher else None
-        say = partial(_act, player, env) if player else None
-        async with _session(sampler, (*names, "solve"), render, say) as session:
-            while not solve.done:
-                act = partial(env.step, await reply(solve, session, render))
-                step = await in_thread(act, task.domain.step_timeout) if task.domain.blocking else act()
-                solve.observe(step)
-        if player:
-            player.end(step)
-        yield (solved := solve.finish())
-        if pack.domain.stops and solved.reward > pack.domain.solved_above:
-            for left in pack.tasks[number:]:
-                yield stopped(solved, left.position)
-            return
-        if update := life.update(task.domain.reveals_reward, lambda text: len(render.encode(text))):
-            async with _session(sampler, (*names, "update"), render, player.rewrite if player else None) as session:
-                await reply(update, session, render)
-            yield update.finish()
+    pack, style, teacher = job.pack, job.params.style, job.teacher
+    life, player = LifeSteps(job.contexts, job.params, len(pack.tasks)), None
 
+    def act() -> str:
+        return cast(Player, player).act(env.view)
 
-def _act(player: Player, env: Env) -> str:
-    return player.act(env.view)
+    async with Environments(pack, style, processes, views=teacher is not None) as env:
+        for number, task in enumerate(pack.tasks):
+            names, rules = (*job.names, task.position), task.domain.rules_text(task, style)
+            # The session is open before the environment, since a lockstep sampler waits only for open sessions.
+            async with _session(sampler, (*names, "solve"), render, act if teacher else None) as session:
+                solve = life.solve(task.position, rules, await env.open(number))
+                player = teacher.player(task, solve.context, style, names) if teacher else None
+                while not solve.done:
+                    step = await env.step(await reply(solve, session, render))
+                    solve.observe(step)
+            if player:
+                player.end(step)
+            yield (solved := solve.finish())
+            if pack.domain.stops and solved.reward > pack.domain.solved_above:
+                for left in pack.tasks[number + 1 :]:
+                    yield stopped(solved, left.position)
+                return
+            if update := life.update(task.domain.reveals_reward, lambda text: len(render.encode(text))):
+                async with _session(sampler, (*names, "update"), render, player.rewrite if player else None) as session:
+                    await reply(update, session, render)
+                yield update.finish()
 
 
 def _session(sampler: Sampler, names: Names, render: Render, say: Callable[[], str] | None) -> Session:
@@ -125,55 +125,25 @@ async def reply(steps: SolveSteps | UpdateSteps, session: Session, render: Rende
     return steps.reply(sampled, render.text(sampled.ids))
 
 
-async def in_thread(call: Callable[[], Step], seconds: float) -> Step:
-    """Run a call in its own thread. After `seconds`, abandon the thread and raise TimeoutError."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Step] = loop.create_future()
-
-    def settle(step: Step | None, error: Exception | None) -> None:
-        if done.done():
-            return  # timed out
-        if step is None:
-            done.set_exception(error or RuntimeError("the environment returned no step"))
-        else:
-            done.set_result(step)
-
-    def work() -> None:
-        step = failure = None
-        try:
-            step = call()
-        except Exception as error:
-            failure = error
-        with suppress(RuntimeError):  # the loop may be closed
-            loop.call_soon_threadsafe(settle, step, failure)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        return await asyncio.wait_for(done, seconds)
-    except TimeoutError as error:
-        if done.done() and not done.cancelled():
-            raise  # raised by the environment itself
-        raise TimeoutError(f"the environment did not answer within {seconds:g} s") from error
-
-
 async def rollouts(
     jobs: Sequence[Job],
     sampler: Sampler,
     render: Render,
     on_life: OnLife = lambda index, life: None,
     room: asyncio.Semaphore | None = None,
+    processes: EnvProcesses | None = None,
 ) -> list[Life]:
     """Roll out lives concurrently and return them in the order of the jobs.
 
     `on_life` is called for each life when it ends. `room` limits the number of lives that run at the same time, also of
     several calls together. With as many as the sampler serves at once, no life waits in the middle, so that lives end
-    all along.
+    all along. Environments of blocking domains are in `processes`; without, their steps run in threads.
     """
     room = room or asyncio.Semaphore(max(1, len(jobs)))
 
     async def run(index: int, job: Job) -> Life:
         async with room:
-            life = await rollout(job, sampler, render)
+            life = await rollout(job, sampler, render, processes)
             on_life(index, life)
         return life
 
