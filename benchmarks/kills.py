@@ -39,18 +39,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder)) as disk:
         command = [CODOTS, *what_to_run(args), f"workers={args.workers}", *SAVING]
         undisturbed, disturbed = Path(folder) / "undisturbed", (disk or Path(folder)) / "disturbed"
-        start = time.perf_counter()
-        subprocess.run([*command, f"run={undisturbed}"], check=True, capture_output=True)
-        run_seconds = time.perf_counter() - start
-        full = "a tmpfs" if disk else "a file size limit"
-        print(f"undisturbed: {run_seconds:.1f} s; a full disk is {full}", flush=True)
-        step_seconds = json.loads(last_line(undisturbed))["time/step"]
+        print(f"a full disk is {'a tmpfs' if disk else 'a file size limit'}")
+        run_seconds, step_seconds = run_undisturbed(command, undisturbed)
         for number, fault in enumerate(faults, start=1):
             message = disturb(fault, command, disturbed, disk, rng, run_seconds, step_seconds)
             print(f"{number} {fault}: {message}", flush=True)
         finished = subprocess.run(command_for(command, disturbed), check=True, capture_output=True, text=True)
-        for read_part in (weights, metrics, rollouts):
-            print(f"{read_part.__name__} equal: {read_part(undisturbed) == read_part(disturbed)}")
+        compare(undisturbed, disturbed)
         print("final output:", finished.stdout.strip())
 
 
@@ -76,6 +71,21 @@ def what_to_run(args: argparse.Namespace) -> list[str]:
     return ["train", args.recipe, *small]
 
 
+def run_undisturbed(command: list[str], run: Path) -> tuple[float, float]:
+    """Run a command that is not killed; print and return its seconds, and return those of its last step."""
+    start = time.perf_counter()
+    subprocess.run([*command, f"run={run}"], check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    print(f"undisturbed: {seconds:.1f} s", flush=True)
+    return seconds, json.loads(last_line(run))["time/step"]
+
+
+def compare(undisturbed: Path, disturbed: Path) -> None:
+    """Print whether weights, metrics and rollouts of two runs are equal."""
+    for read_part in (weights, metrics, rollouts):
+        print(f"{read_part.__name__} equal: {read_part(undisturbed) == read_part(disturbed)}")
+
+
 def disturb(
     fault: str,
     command: list[str],
@@ -87,13 +97,7 @@ def disturb(
 ) -> str:
     """Kill a run or fill its disk during its start or after up to four more steps; restart a run that ends earlier."""
     while True:
-        process = subprocess.Popen(
-            command_for(command, run),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = start(command, run)
         ahead = rng.randint(0, 4)
         if ended_before(process, run, ahead, rng.uniform(0, 2 * step_seconds if ahead else run_seconds)):
             if process.returncode:
@@ -102,6 +106,18 @@ def disturb(
             continue
         if message := kill(process, run) if fault == "kill" else fill_disk(process, run, disk):
             return message
+
+
+def start(command: list[str], run: Path, **variables: str) -> subprocess.Popen[str]:
+    """Start or resume a run, with these environment variables in addition to those of this process."""
+    return subprocess.Popen(
+        command_for(command, run),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | variables,
+    )
 
 
 def ended_before(process: subprocess.Popen[str], run: Path, ahead: int, more: float) -> bool:
@@ -198,9 +214,9 @@ def weights(run: Path) -> str:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """Read the metrics except for times."""
+    """Read the metrics except for times and the number of replaced samplers on Ray."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+    return [{key: value for key, value in row.items() if not key.startswith(("time/", "ray/"))} for row in rows]
 
 
 def rollouts(run: Path) -> list[tuple[str, bytes]]:

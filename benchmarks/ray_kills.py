@@ -23,7 +23,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from kills import CODOTS, command_for, ended_before, last_line, read, rollouts, steps, weights
+from kills import CODOTS, command_for, compare, ended_before, read, run_undisturbed, start, steps
 
 VICTIMS = ("driver", "learner", "sampler")
 PACKS, GROUP = 2, 4
@@ -46,17 +46,14 @@ def main() -> None:
     command = [CODOTS, "train", "recipes/demo.yaml", "rollout_log_every=1", *changes]
     with tempfile.TemporaryDirectory() as folder:
         undisturbed, disturbed = Path(folder) / "undisturbed", Path(folder) / "disturbed"
-        start = time.perf_counter()
-        subprocess.run([*command, f"run={undisturbed}"], check=True, capture_output=True)
-        print(f"undisturbed: {time.perf_counter() - start:.1f} s", flush=True)
-        seconds = json.loads(last_line(undisturbed))["time/step"]
+        _, seconds = run_undisturbed(command, undisturbed)
         for number, victim in enumerate(victims, start=1):
             message = disturb(victim, command, disturbed, rng, seconds)
             print(f"{number} {victim}: {message}", flush=True)
         subprocess.run(command_for(command, disturbed), check=True, capture_output=True)
         print(f"every pack in the record once: {packs(disturbed) == expected(args.steps)}")
-        for read_part in (weights, metrics, rollouts) if args.sampler == "lockstep" else ():
-            print(f"{read_part.__name__} equal: {read_part(undisturbed) == read_part(disturbed)}")
+        if args.sampler == "lockstep":
+            compare(undisturbed, disturbed)
 
 
 def arguments() -> argparse.Namespace:
@@ -73,16 +70,10 @@ def arguments() -> argparse.Namespace:
 def disturb(victim: str, command: list[str], run: Path, rng: random.Random, step_seconds: float) -> str:
     """Start or resume the run, kill one of its processes after one to three steps, and wait for what must follow."""
     mark = uuid.uuid4().hex
-    process = subprocess.Popen(
-        command_for(command, run),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {MARK: mark},
-    )
+    process = start(command, run, **{MARK: mark})
     if ended_before(process, run, rng.randint(1, 3), rng.uniform(0, step_seconds)):
-        raise SystemExit(f"the run ended by itself with code {process.returncode}; expected more --steps")
+        why = process.communicate()[1] if process.returncode else "expected more --steps"
+        raise SystemExit(f"the run ended by itself with code {process.returncode}: {why}")
     at = steps(run)
     if victim == "driver":
         process.kill()
@@ -143,12 +134,6 @@ def expected(last: int) -> Counter[tuple[int, int, int]]:
     """Return the lives of a whole run, each once."""
     indices = [(step, PACKS * (step - 1) + i) for step in range(1, last + 1) for i in range(PACKS)]
     return Counter((*index, life) for index in indices for life in range(GROUP))
-
-
-def metrics(run: Path) -> list[dict[str, float]]:
-    """Read the metrics but for times and the number of replaced samplers."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith(("time/", "ray/"))} for row in rows]
 
 
 if __name__ == "__main__":
