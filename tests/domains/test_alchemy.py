@@ -25,7 +25,7 @@ from codots.domains.alchemy.book import (
     plan,
 )
 from codots.domains.alchemy.draw import RESERVED, Dials, acceptable, draw_book
-from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_pair
+from codots.domains.alchemy.env import FEEDBACK, AlchemyEnv, Order, feasible, read_pair, write_plan
 from codots.domains.alchemy.notes import (
     NOTHING,
     products_of,
@@ -182,9 +182,9 @@ def test_malformed_text_ends_the_episode_without_an_attempt(style):
 def test_observations_show_the_target_the_stock_and_each_result():
     env = make_env()
     assert env.observe() == "make a\nhave i s w"
-    assert attempt(env, "ss").observation == "s s = g\nhave g i s w"
-    assert attempt(env, "ii").observation == "i i = nothing\nhave g i s w"
-    assert attempt(env, "dd").observation == "d d = lacks d\nhave g i s w"
+    assert attempt(env, "ss").observation == "got g= s s\nhave g i s w"
+    assert attempt(env, "ii").observation == "got nothing= i i\nhave g i s w"
+    assert attempt(env, "dd").observation == "got lacks d= d d\nhave g i s w"
     assert make_env(copies=2, dials=LIMITED).observe() == "make a\nhave i 2 s 2 w 2"
     env = make_env(style="natural", copies=2, dials=LIMITED)
     assert env.observe() == "Round 1 of 8. Make amber (tier 2).\nYou hold: iron x2, salt x2, wax x2; 6 copies in all"
@@ -227,14 +227,16 @@ def test_the_compact_style_has_a_small_vocabulary_of_short_words(preset):
         "tier",
         "make",
         "have",
-        "any",
-        "nothing",
+        "any=",
+        "got",
+        "lacks",
+        "nothing=",
+        "try",
         "made",
         "late",
         "spent",
-        "=",
     }
-    assert {word for word in words if not re.fullmatch(r"[a-z]|\d\d?", word)} <= known
+    assert {word for word in words if not re.fullmatch(r"[a-z]=?|\d\d?", word)} <= known
 
 
 def test_the_tasks_of_a_twin_can_be_solved():
@@ -258,8 +260,8 @@ def test_the_updater_sees_the_result_of_the_last_round_only_in_v1(rules, style):
         prompt = Rewrite().prompt(
             Trajectory("rules", tuple(turns), step.observation, step.reward, step.feedback), "", style
         )
-        results = {"wg": {"natural": "wax + glass makes amber.", "compact": "w g = a"}}
-        results |= {"iw": {"natural": "iron + wax makes nothing.", "compact": "i w = nothing"}}
+        results = {"wg": {"natural": "wax + glass makes amber.", "compact": "got a= w g"}}
+        results |= {"iw": {"natural": "iron + wax makes nothing.", "compact": "got nothing= i w"}}
         assert (results[pairs[-2:]][style] in prompt.user) == rules.last_round_shown
 
 
@@ -579,11 +581,11 @@ class WithinTierSearch:
         self.end(view)
         known = plan(invert_products(self.products), view.stock, view.target, view.limited)
         if known and len(known) <= view.rounds - view.turn:
-            return write_pair(known[0], None, view)
+            return write_plan(known[:1], {}, view)
         tier = view.table.tier
         new = [p for p in feasible(view) if tier[p[0]] == tier[p[1]] < tier[view.target] and p not in self.dead]
         new = [p for p in new if p not in self.products or not view.stock[self.products[p]]] or feasible(view)
-        return write_pair(new[self.rng.integers(len(new))], None, view)
+        return write_plan([new[self.rng.integers(len(new))]], {}, view)
 
     def end(self, view):
         view = getattr(view, "view", view)
@@ -631,7 +633,7 @@ def test_the_adaptive_policy_never_retries_a_pair_that_makes_nothing_and_keeps_e
 
 def test_the_adaptive_policy_trusts_observations_over_the_context():
     policy = AdaptivePolicy(TABLE, DIALS, stream("told"))
-    policy.read("i w = a i i = d i s = nothing")
+    policy.read("a = i w d = i i nothing = i s")
     env = make_env()
     assert read_pair(policy.act(env.view), "compact") == ("i", "w")
     env.step("any i w")
@@ -674,7 +676,28 @@ def test_a_written_pair_is_read_back(style):
     env = make_env(style=style, target=6)
     for pair, aim in itertools.product(feasible(env.view), (None, 3)):
         names = env.view.table.names(style)
-        assert read_pair(write_pair(pair, aim, env.view), style) == tuple(names[e] for e in pair)
+        products = {} if aim is None else {pair: aim}
+        assert read_pair(write_plan([pair], products, env.view), style) == tuple(names[e] for e in pair)
+
+
+def test_a_compact_reply_names_the_recipes_from_the_target_down_to_the_pair():
+    replies = []
+    for task in make_pack("alchemy-v1", "tall", "dev", 0, 8).tasks:
+        env, policy = task.env(style="compact"), get_domain("alchemy-v1").policy("informed", task.world)
+        step = None
+        while step is None or not step.done:
+            replies.append((env.view, policy.act(env.view)))
+            step = env.step(replies[-1][1])
+        assert step.reward > 0.8
+    for view, reply in replies:
+        recipes = re.findall(r"(\w)= (\w) (\w)", reply)
+        assert " ".join(["try", *(f"{made}= {a} {b}" for made, a, b in recipes)]) == reply
+        assert recipes[0][0] == view.table.letters[view.target]
+        held = {view.table.letters[e] for e, count in enumerate(view.stock) if count}
+        assert set(recipes[-1][1:]) <= held
+        for (_, *inputs), (made, *_) in itertools.pairwise(recipes):
+            assert made in inputs
+            assert made not in held
 
 
 def test_an_unknown_policy_or_style_raises_with_the_known_ones():
@@ -692,17 +715,18 @@ def test_an_unknown_policy_or_style_raises_with_the_known_ones():
     ("context", "right", "wrong"),
     [
         ("", 0, 0),
-        ("i s = d s s = g", 2, 0),
-        ("s i = d", 1, 0),
-        ("i s = g", 0, 1),
+        ("d = i s g = s s", 2, 0),
+        ("d = s i", 1, 0),
+        ("g = i s", 0, 1),
         ("- iron + salt makes dew\n- Salt and salt gives GLASS", 2, 0),
         ("iron with salt -> dew; wax + glass: amber", 2, 0),
-        ("i s = d i s = d", 1, 0),
-        ("i s = d i s = g", 1, 1),
-        ("i w = nothing", 0, 0),
-        ("i i = q", 0, 0),
+        ("iron and salt = dew", 1, 0),
+        ("d = i s d = i s", 1, 0),
+        ("d = i s g = i s", 1, 1),
+        ("nothing = i w", 0, 0),
+        ("q = i i", 0, 0),
         ("iron salt dew", 0, 0),
-        ("d g = a w g = a", 2, 0),
+        ("a = d g a = w g", 2, 0),
     ],
 )
 def test_facts_counts_each_claimed_recipe_once(context, right, wrong):
@@ -726,7 +750,7 @@ def test_written_failures_are_read_back_and_do_not_count_as_claims(style, pairs)
 
 
 def test_what_the_rules_exclude_is_not_believed_and_the_last_claim_counts():
-    told = read_context(TABLE, "d d = d; z i = s; i i = a; i s = d; s s = d; i w = g; i w = nothing; w w = g", 1)
+    told = read_context(TABLE, "d = d d; s = z i; a = i i; d = i s; d = s s; g = i w; nothing = i w; g = w w", 1)
     assert told.products == {(0, 0): 5, (1, 1): 3, (2, 2): 4}
     assert told.dead == {(0, 2)}
 
@@ -783,7 +807,7 @@ def test_notes_carry_a_life():
 
 def test_random_follows_claims_until_they_fail_and_avoids_pairs_that_make_nothing():
     env, policy = make_env(target=4), get_domain("alchemy-v1").policy("random", World(BOOK, DIALS))
-    policy.read("i w = g; " + "; ".join(f"{a} {b} = nothing" for a, b in ("is", "ii", "sw", "ww")))
+    policy.read("g = i w; " + "; ".join(f"nothing = {a} {b}" for a, b in ("is", "ii", "sw", "ww")))
     pairs = []
     for _ in range(3):
         pairs.append(read_pair(policy.act(env.view), "compact"))
@@ -806,7 +830,7 @@ def test_any_context_can_be_read_and_played_from(style, context):
         assert 0 <= play(policy, make_env(copies=2, dials=LIMITED, style=style)) <= 1
 
 
-@pytest.mark.parametrize("filler", ["a ", "i s = d ", "i + ", "nothing ", "= ", "\n", "iiiii", "i i = "])
+@pytest.mark.parametrize("filler", ["a ", "d = i s ", "i + ", "nothing ", "= ", "\n", "iiiii", "d = i "])
 def test_a_huge_context_is_read_in_linear_time(filler):
     start = time.process_time()
     get_domain("alchemy-v1").policy("bayes", World(BOOK, DIALS)).read(filler * (200_000 // len(filler)))

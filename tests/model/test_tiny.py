@@ -52,8 +52,13 @@ def test_there_is_no_unknown_token(tokenizer):
     assert decode(tokenizer, encode(tokenizer, every)) == every
 
 
+@pytest.mark.parametrize("line", ["try n= e a", " q= k k nothing= z a", "got any= a b", "tier 0 u e"])
+def test_every_word_of_compact_alchemy_is_one_token(tokenizer, line):
+    assert len(encode(tokenizer, line)) == len(line.split())
+
+
 @pytest.mark.parametrize("word", tiny.WORDS)
-def test_a_word_of_the_lake_is_one_token_in_any_position(tokenizer, word):
+def test_a_word_of_the_compact_styles_is_one_token_in_any_position(tokenizer, word):
     assert len(encode(tokenizer, word)) == 1
     assert len(encode(tokenizer, f" {word}")) == 1
     assert encode(tokenizer, f"{word} {word}\n{word}") == [

@@ -11,7 +11,7 @@ from tests.training.small import recipe
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    return make_random_model(tmp_path_factory.mktemp("base"))
+    return make_random_model(tmp_path_factory.mktemp("base"), seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ class NewModel(Section):
     """Maximum length of an episode, in tokens."""
     vocabulary: int | None = Field(default=None, ge=300, le=MAX_COUNT)
     """Number of tokens, learned from lessons of the first stage. By default, the tokens are the words of the compact
-    lake style, characters and bytes."""
+    styles of the lake, alchemy and the bandit, characters and bytes."""
 
     @model_validator(mode="after")
     def _splits(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any
 
 TEMPLATE = (
@@ -28,16 +29,18 @@ WORDS = (
     *(f"{code}={effect}" for code in range(1, 5) for effect in ("up", "down", "left", "right", "stays")),
     *("up", "down", "left", "right", "goal", "hole", "late", "malformed"),
     *("lake", "moves", "notes", "rewrite", "reward", "<context>", "</context>"),
+    *("alchemy", "rounds", "tier", "make", "have", "any=", "nothing=", "made", "try", "got", "pick", "paid", "empty"),
 )
 
 
 def make_tokenizer() -> Any:
-    """Build a tokenizer of whole words, printable ASCII and bytes; every string round-trips."""
+    """Build a tokenizer of the words of compact styles, printable ASCII and bytes; every string round-trips."""
     from tokenizers import Tokenizer, decoders, models
 
     ascii_ = [chr(code) for code in range(32, 127)] + ["\n"]
     words = dict.fromkeys(piece for word in WORDS for piece in (word, f" {word}"))
-    words |= dict.fromkeys(f" {digit}" for digit in range(10))
+    words |= dict.fromkeys(f" {letter}" for letter in ascii_lowercase + digits)
+    words |= dict.fromkeys(f" {letter}=" for letter in ascii_lowercase)  # one token to find, and its inputs follow
     # Scores prefer a whole word to its letters, and letters to bytes. The markers are not in the model, so that no
     # text encodes to one.
     pieces = [(f"<0x{byte:02X}>", -100.0) for byte in range(256)]

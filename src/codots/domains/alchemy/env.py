@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import NamedTuple
@@ -120,7 +121,7 @@ class AlchemyEnv:
             result = "nothing" if made is None else self.names[made]
             if lacking is not None:
                 result = "unknown" if lacking == UNKNOWN else f"lacks {self.names[lacking]}"
-            return f"{named[0]} {named[1]} = {result}\n{compact_stock(self.view)}"
+            return f"got {result}= {named[0]} {named[1]}\n{compact_stock(self.view)}"
         effect = self._effect(named, lacking, made)
         return effect if stop else render("turn", view=self.view, effect=effect, held=held(self.view))
 
@@ -158,14 +159,22 @@ def read_pair(text: str, style: str) -> tuple[str, str] | None:
     return (one, other) if plus and one and other and "+" not in other else None
 
 
-def write_pair(pair: Pair, aim: int | None, view: View) -> str:
-    """Return a reply that combines this pair. `aim` is the hoped-for product."""
+def write_plan(plan: Sequence[Pair], products: Mapping[Pair, int], view: View) -> str:
+    """Return a reply that combines the first pair of a plan, whose pairs have these known products.
+
+    In compact style the reply first writes the recipes from the target down to that pair: what to make, of what.
+    """
     names = view.table.names(view.style)
-    one, other = (names[e] for e in pair)
-    hoped = "any" if aim is None else names[aim]
-    if view.style == "compact":
-        return f"{hoped} {one} {other}"
-    return f"I hope for {hoped}. <action>{one} + {other}</action>"
+    aim = products.get(plan[0])
+    if view.style != "compact":
+        one, other = (names[e] for e in plan[0])
+        return f"I hope for {'any' if aim is None else names[aim]}. <action>{one} + {other}</action>"
+    steps = [(plan[0], aim)]
+    for pair in plan[1:]:
+        if steps[-1][1] in pair:
+            steps.append((pair, products[pair]))
+    recipes = (f"{'any' if made is None else names[made]}= {names[a]} {names[b]}" for (a, b), made in reversed(steps))
+    return " ".join(["try", *recipes])
 
 
 def compact_stock(view: View) -> str:

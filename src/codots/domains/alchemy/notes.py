@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 
 from codots.domains.alchemy.book import Pair, Recipe, Table, ordered
 
-# Every part has a maximum length, so matching takes linear time in the length of the text.
+# Every part has a maximum length, so matching takes linear time in the length of the text. The second form names the
+# product first: a reader who looks for an element finds its recipe right after it.
 CLAIM = re.compile(
-    r"\b([a-z]{1,5})(?: ?\+ ?| and | with | )([a-z]{1,5}) ?(?:=|->|:|makes|gives) ?([a-z]{1,5}|nothing)\b"
+    r"\b([a-z]{1,5})(?: ?\+ ?| and | with )([a-z]{1,5}) ?(?:=|->|:|makes|gives) ?([a-z]{1,5}|nothing)\b"
+    r"|\b([a-z]{1,5}|nothing) ?= ?([a-z]{1,5}) ([a-z]{1,5})\b"
 )
 NOTHING = -1
 """Product of a pair that makes nothing."""
@@ -30,7 +32,8 @@ class Claimed:
 def read_claims(table: Table, context: str) -> list[Recipe]:
     """Return the claims of a text in either style, each once, in order. The product may be NOTHING."""
     claims: dict[Recipe, None] = {}
-    for a, b, product in CLAIM.findall(context.lower()):
+    for *natural, made, one, other in CLAIM.findall(context.lower()):
+        a, b, product = natural if natural[0] else (one, other, made)
         known = product == "nothing" or product in table.numbers
         if known and a in table.numbers and b in table.numbers:
             claims[(*ordered(table.numbers[a], table.numbers[b]), table.numbers.get(product, NOTHING))] = None
@@ -63,7 +66,7 @@ def write_claim(table: Table, recipe: Recipe, style: str) -> str:
 
 def _written(table: Table, recipe: Recipe, style: str) -> str:
     a, b, product = ("nothing" if e == NOTHING else table.names(style)[e] for e in recipe)
-    return f"{a} {b} = {product}" if style == "compact" else f"{a} + {b} makes {product}"
+    return f"{product}= {a} {b}" if style == "compact" else f"{a} + {b} makes {product}"
 
 
 def write_failures(table: Table, pairs: Iterable[Pair], style: str) -> str:

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from codots.domains.alchemy.book import Book, Pair, Recipe, Table, invert_products, ordered, plan
 from codots.domains.alchemy.draw import Dials
-from codots.domains.alchemy.env import View, feasible, write_pair
+from codots.domains.alchemy.env import View, feasible, write_plan
 from codots.domains.alchemy.notes import Claimed, by_subject, read_context, write_claim, write_failures
 from codots.domains.base import Rng, Step
 
@@ -32,10 +32,10 @@ class Random:
         if view.pair is not None and products.get(view.pair) != view.made:
             products.pop(view.pair, None)
         if planned := plan(invert_products(products), view.stock, view.target, view.limited):
-            return write_pair(planned[0], products[planned[0]], view)
+            return write_plan(planned, products, view)
         pairs = feasible(view)
         pairs = [pair for pair in pairs if pair not in self.claimed.dead] or pairs
-        return write_pair(pairs[int(self.rng.random() * len(pairs))], None, view)
+        return write_plan([pairs[int(self.rng.random() * len(pairs))]], {}, view)
 
     def end(self, step: Step) -> None:
         """Ignore the outcome; this policy does not learn."""
@@ -53,8 +53,7 @@ class Informed:
 
     def act(self, view: View) -> str:
         pairs = plan(self.book.pairs_by_product, view.stock, view.target, view.limited)
-        pair = pairs[0] if pairs else feasible(view)[0]  # some tasks of v0 cannot be solved
-        return write_pair(pair, self.book.products.get(pair), view)
+        return write_plan(pairs or feasible(view)[:1], self.book.products, view)  # some tasks of v0 cannot be solved
 
     def end(self, step: Step) -> None:
         """Ignore the outcome; the book is already known."""
@@ -86,13 +85,13 @@ class AdaptivePolicy:
         self._remember(view)
         known = plan(invert_products(self.products), view.stock, view.target, view.limited)
         if known and len(known) <= view.rounds - view.turn:
-            return write_pair(known[0], self.products[known[0]], view)
+            return write_plan(known, self.products, view)
         worth = self._worth(view)
         pairs = feasible(view)
         pairs = [pairs[i] for i in self.rng.permutation(len(pairs))]  # break ties independently of element numbers
         new = set(pairs) - self.dead - self.products.keys()
         pair = max(pairs, key=lambda pair: (worth.get(pair, 0.0), pair in new))
-        return write_pair(pair, self.products.get(pair), view)
+        return write_plan([pair], self.products, view)
 
     def end(self, step: Step) -> None:
         self._remember(step.view)

@@ -95,7 +95,7 @@ def read_option(text: str, view: View) -> Option | None:
     """Return the option named in a reply, or None if the reply is malformed. Case and punctuation do not matter."""
     named = (text.split() or [""])[-1] if view.style == "compact" else action(text) or ""
     named = named.strip().strip(punctuation).strip().lower()
-    return next((option for option in view.options if option.name(view.style) == named), None)
+    return next((option for option in view.options if option.name(view.style).lower() == named), None)
 
 
 def write_option(option: Option, style: str) -> str:

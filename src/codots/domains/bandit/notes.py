@@ -38,7 +38,7 @@ DENIED |= {"bad", "fail", "fails", "failed", "lose", "loses", "lost", "nothing",
 
 def read_claims(context: str, options: Iterable[Option]) -> dict[Option, int]:
     """Return the kind of the last claim that a text in either style makes about each option."""
-    named = {name: option for option in options for name in option}
+    named = {name.lower(): option for option in options for name in option}
     text = VALUE.sub(lambda found: VALUES[found[1]], context.lower().replace("\u2019", "'"))
     return {option: kind for sentence in SENTENCE.split(text) for option, kind in _claims(sentence, named)}
 
