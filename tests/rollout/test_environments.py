@@ -56,12 +56,21 @@ def openings(lives):
     return [[episode.turns[0].observation for episode in life.of("solve")] for life in lives]
 
 
-def test_lives_in_processes_equal_those_of_this_process_to_the_last_bit(processes, render, model):
-    """Ids, logprobs and texts. The environments of a life share a memory."""
+def exact(life):
+    """Return what does not depend on how the rows of a pass are ordered: all but the logprobs."""
+    return [replace(e, transcript=replace(e.transcript, logprobs=[])) for e in life.episodes]
+
+
+def test_lives_in_processes_equal_those_of_this_process(processes, render, model):
+    """Ids and texts, and logprobs but for rounding. The environments of a life share a memory."""
     batch = jobs("faulty-v0", lives=6, size=3)
     sampler = LocalSampler(model, frozenset(range(0, 900, 3)))
     here = roll_out(batch, sampler, render)
-    assert roll_out(batch, sampler, render, processes=processes) == here
+    there = roll_out(batch, sampler, render, processes=processes)
+    assert list(map(exact, there)) == list(map(exact, here))
+    for one, other in zip(there, here, strict=True):
+        for mine, theirs in zip(one.episodes, other.episodes, strict=True):
+            assert mine.transcript.logprobs == pytest.approx(theirs.transcript.logprobs, abs=1e-5)
     assert "This is task 3." in openings(here)[0][2]
 
 

@@ -41,10 +41,10 @@ def test_missing_lives_do_not_stop_a_step(config, registry):
 def test_a_missing_life_enters_no_mean(config, monkeypatch):
     """The other lives of its group are compared with each other."""
 
-    async def failing(job, sampler, render):
+    async def failing(job, *how):
         if job.names[-2:] == (0, 1):
             return Life(job.names, (), "gone")
-        return await rollout(job, sampler, render)
+        return await rollout(job, *how)
 
     config = changed(config, steps=1, group_size=3, rollout_log_every=1)
     monkeypatch.setattr("codots.rollout.life.rollout", failing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codots.learner.config import LearnerConfig, LoraConfig
 from codots.model.adapter import Model
@@ -14,19 +14,16 @@ from codots.sampler.base import CACHE_BYTES, Sampler
 from codots.sampler.continuous import ContinuousSampler
 from codots.sampler.local import LocalSampler
 
-if TYPE_CHECKING:
-    from codots.engine.worker import Worker
-
 MakeSampler = Callable[[Any], Sampler]
 """Function that makes the sampler of a `Worker`. It must be picklable, because it is sent to the other processes."""
 
 
-def lockstep(worker: Worker) -> Sampler:
+def lockstep(worker: Any) -> Sampler:
     """Return a sampler of the worker's model whose sessions advance in lockstep."""
     return LocalSampler(worker.model, worker.render.stop_ids, **limits(worker.plan))
 
 
-def continuous(worker: Worker) -> Sampler:
+def continuous(worker: Any) -> Sampler:
     """Return a sampler of the worker's model that does not wait for slow sessions."""
     return ContinuousSampler(worker.model, worker.render.stop_ids, **limits(worker.plan))
 
