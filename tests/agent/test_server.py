@@ -348,6 +348,15 @@ def test_the_turns_of_a_chat_that_began_elsewhere_are_learned(start):
     ]
 
 
+def test_a_chat_that_goes_on_after_its_task_is_finished_is_a_new_task_without_the_old_turns(start):
+    running = start(learner)
+    running.ask()
+    running.finish("task-0", reward=1.0)
+    running.ask([*ASK, {"role": "assistant", "content": "an answer"}, {"role": "user", "content": "And now?"}])
+    (turn,) = running.http.get("/v1/worlds/default/tasks/task-1").json()["turns"]
+    assert turn["observation"] == "And now?"
+
+
 def test_worlds_are_made_read_compared_and_rolled_back(start):
     running = start(learner)
     http = running.http

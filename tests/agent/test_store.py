@@ -240,6 +240,13 @@ def test_turns_that_a_broken_store_did_not_take_are_reported_each_and_the_next_o
     assert store.turns("repo", "sum") == SAID[:1]
 
 
+def test_a_clock_that_is_set_back_loses_no_turn(store):
+    store.start("repo", "2 + 2?", name="sum")
+    for position, turn, asked in ((0, SAID[0], 100.0), (1, SAID[1], 99.9)):
+        store.record("repo", "sum", position, turn, asked)
+    assert store.turns("repo", "sum") == SAID
+
+
 def test_a_reply_that_comes_late_replaces_no_turn_that_was_asked_for_later(store):
     store.start("repo", "2 + 2?", name="sum")
     for position, turn, asked in ((0, SAID[0], 2.0), (1, SAID[1], 3.0), (0, Turn("2 + 2?", "late"), 1.0)):

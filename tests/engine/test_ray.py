@@ -153,6 +153,17 @@ def test_a_checkpoint_of_two_learners_is_loaded_by_one_and_by_three_and_back(sta
 
 
 @pytest.mark.slow
+def test_a_learner_that_fails_alone_stops_the_run_with_its_error(start, plan, tmp_path):
+    """The first one cannot write, while the second one waits for it."""
+    two = start(RayEngine, plan, 1, 2)
+    (tmp_path / "run" / "model" / "model.safetensors").mkdir(parents=True)
+    with pytest.raises((ValueError, OSError, RuntimeError), match=r"model\.safetensors"):
+        two.save(tmp_path / "run")
+    with pytest.raises(RuntimeError, match="a learner has failed, and the others wait for it"):
+        two.optim_step(60)
+
+
+@pytest.mark.slow
 def test_a_run_of_two_learners_repeats_itself_when_it_is_resumed(tmp_path):
     base, engine = make_random_model(tmp_path / "base"), {"kind": "ray", "learners": 2}
     whole = list(train(recipe(base, tmp_path / "whole", engine=engine)))

@@ -87,6 +87,31 @@ def test_a_checkpoint_of_another_model_is_one_line(group, make_model, tmp_path):
             other.load(tmp_path)
 
 
+def test_a_step_without_any_advantage_is_taken_as_by_a_local_learner(group, make_model):
+    batch = [replace(sample, advantages=[0.0] * len(sample.ids)) for sample in make_batch()]
+    for kind in (LocalLearner, ShardedLearner):
+        learner = kind(make_model(), LearnerConfig(**SETTINGS))
+        assert step_on(learner, batch)["train/grad_norm"] == 0
+        assert learner.steps == 1
+
+
+def test_a_checkpoint_in_full_precision_is_loaded_in_half_precision(group, make_model, tmp_path):
+    first = LocalLearner(make_model(), LearnerConfig(**SETTINGS))
+    step_on(first, make_batch())
+    first.save(tmp_path)
+    second = ShardedLearner(make_model().to(torch.bfloat16), LearnerConfig(**SETTINGS))
+    second.load(tmp_path)
+    assert second.steps == 1
+
+
+def test_buffers_keep_their_precision_in_a_checkpoint(group, make_model):
+    model = make_model().to(torch.bfloat16)
+    model.register_buffer("scale", torch.tensor(1.00123))
+    state = ShardedLearner(model, LearnerConfig(**SETTINGS)).state()
+    assert state["scale"] == torch.tensor(1.00123)
+    assert {weight.dtype for name, weight in state.items() if name != "scale"} == {torch.bfloat16}
+
+
 def test_a_model_without_layers_is_one_line():
     with pytest.raises(ValueError, match=r"^Linear has no layers that FSDP could shard; expected engine.learners=1$"):
         check_layers(torch.nn.Linear(2, 2))

@@ -196,7 +196,7 @@ def test_a_run_on_ray_counts_its_actors_and_their_work(recipe):
     assert ray.step == pytest.approx(sum(ray.seconds.values()))
     beside = estimate(recipe(engine={"kind": "ray", "samplers": 3, "mode": "async"}))
     assert beside.step < sum(beside.seconds.values())
-    assert list(estimate_table(beside).columns[1].cells)[-7] == "3 samplers, 1 learner; each needs a CPU"
+    assert list(estimate_table(beside).columns[1].cells)[-8] == "3 samplers, 1 learner; each needs a CPU"
 
 
 def test_the_gpus_of_a_ray_run_each_hold_one_actor(recipe):

@@ -23,7 +23,7 @@ class Joining:
     description: str
     """Of rules and a description that are too long, the beginning and the end are kept."""
     said: tuple[Turn, ...] = ()
-    """Turns with which the task begins, if it is started: those of a chat that began elsewhere."""
+    """Turns with which the task begins, if it is the first of its chat: those of a chat that began elsewhere."""
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -42,8 +42,9 @@ class Joining:
         """Return the task, which is started if there is none."""
         if (found := self.find(c, world)) is None:
             key = self.key if self.name is None else None
+            said = () if key and rows.task_of_key(c, world, key) else self.said  # the earlier task of the chat has them
             row = rows.start_task(c, world, self.name, key, shortened(self.rules), shortened(self.description))
-            rows.add_turns(c, row.id, 0, self.said, 0.0)  # asked for before all others, at a time that is not known
+            rows.add_turns(c, row.id, 0, said, 0.0)  # asked for before all others, at a time that is not known
             found = self.find(c, world)
         assert found is not None
         return found
@@ -63,7 +64,10 @@ class Said:
 
     def apply(self, c: sa.Connection, world: Any) -> None:
         """Record the turn. Raises ConflictError if the task is finished."""
-        rows.add_turns(c, rows.open_task(c, world, self.task).id, self.position, [self.turn], self.asked)
+        id = rows.open_task(c, world, self.task).id
+        # A turn was asked for after those that it answers, whatever the clocks of two servers say.
+        asked = max(self.asked, rows.newest_before(c, id, self.position)) if self.position else self.asked
+        rows.add_turns(c, id, self.position, [self.turn], asked)
 
 
 Change = Joining | Said

@@ -46,6 +46,9 @@ _COUNTS = {
 }
 _TASK = sa.insert(tasks).returning(tasks.c.id)
 _TURN = sa.insert(turns)
+_NEWEST_BEFORE = sa.select(sa.func.max(turns.c.created)).where(
+    turns.c.task_id == sa.bindparam("task"), turns.c.position < sa.bindparam("position")
+)
 
 
 def find_world(c: sa.Connection, world: str) -> Any:
@@ -161,6 +164,11 @@ def add_turns(c: sa.Connection, task_id: int, position: int, said: Sequence[Turn
     for at, turn in enumerate(said, start=position):
         texts = {"observation": shortened(turn.observation), "reply": shortened(turn.reply)}
         c.execute(_TURN, {"task_id": task_id, "position": at, "created": asked} | texts)
+
+
+def newest_before(c: sa.Connection, task_id: int, position: int) -> float:
+    """Return when the newest turn before a position was asked for, or 0 if there is none."""
+    return c.execute(_NEWEST_BEFORE, {"task": task_id, "position": position}).scalar_one() or 0.0
 
 
 def read_turns(c: sa.Connection, task_id: int) -> tuple[Turn, ...]:

@@ -33,7 +33,12 @@ READ_AHEAD = 2**23
 """Maximum number of bytes that are read ahead; a line of a stream has at most twice as many."""
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, HttpProcessingError)
 """Errors of reading an answer that is not JSON, or JSON of another shape, or whose lines do not end."""
-CONNECTION_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, aiohttp.InvalidURL)
+CONNECTION_ERRORS = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientProxyConnectionError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
 """Errors of reaching the endpoint; other errors of the client end a connection that there was."""
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -187,7 +192,8 @@ class Upstream:
         asked = response.headers.get("retry-after", "")
         wait = float(asked) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", asked) else 0.0
         message = f"{self._name} answered with status {status}: {words(said) or response.reason}"
-        raise UpstreamError(kind, 502 if status >= 500 else status, message, said, wait)
+        passed_on = status if 400 <= status < 500 else 502  # a redirect would lead the client past this server
+        raise UpstreamError(kind, passed_on, message, said if passed_on == status else "", wait)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

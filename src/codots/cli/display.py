@@ -194,10 +194,15 @@ def estimate_table(estimate: Estimate) -> Table:
     if estimate.seconds:
         at_once = ", learning beside the rest" if estimate.overlap else ""
         table.add_row(f"per step{at_once}", f"{estimate.step:.2f} s")
-        table.add_row(
-            "the run", f"{estimate.whole / 60:.0f} min" if estimate.whole > 300 else f"{estimate.whole:.0f} s"
-        )
+        table.add_row("sampled tokens", f"{estimate.sampled / max(estimate.step, 1e-9):,.0f} per second")
+        table.add_row("the run", _duration(estimate.whole))
     return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds > 7200:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds > 300 else f"{seconds:.0f} s"
 
 
 def keys_table(keys: Sequence[Key]) -> Table:

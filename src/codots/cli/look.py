@@ -83,18 +83,30 @@ def run_estimate(
         float | None,
         typer.Option("--memory", min=1, help="Estimate only the memory, for another GPU with this many GiB."),
     ] = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="Estimate for GPUs of this kind, such as h200, by arithmetic.")
+    ] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs there, with --gpu.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate the memory and time of a recipe on this machine; exit with code 2 if it does not fit."""
+    """Estimate the memory and time of a recipe on this machine or on GPUs; exit with code 2 if it does not fit."""
     from dataclasses import asdict
 
     from codots.cli.display import estimate_table
     from codots.config.load import load_recipe
     from codots.config.schema import TrainConfig
     from codots.preflight.estimate import estimate
+    from codots.preflight.gpus import check_count, known_gpu
     from codots.preflight.memory import GIB
 
-    found = estimate(load_recipe(TrainConfig, recipe, changes), gib)
+    if gpu is None and gpus != 1:
+        raise ValueError(f"--gpus {gpus} needs --gpu, such as --gpu h200")
+    if gpu is not None and gib is not None:
+        raise ValueError("--memory is for a device that --gpu does not know; expected one of them")
+    config, known = load_recipe(TrainConfig, recipe, changes), known_gpu(gpu) if gpu else None
+    if known:
+        check_count(config, gpus)
+    found = estimate(config, gib, known)
     if as_json:
         typer.echo(json.dumps(asdict(found) | {"fits": found.fits}, indent=2))
     else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from codots.engine.answers import Answer, answer, value_of
+from codots.engine.answers import Answer, OutOfStepError, answer, value_of
 from codots.engine.cluster import needs
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ BEAT = "beat"
 """Name of the thread of an actor that answers heartbeats."""
 LIVES = "lives"
 """Name of the threads of an actor that wait for lives while the actor loads weights."""
+PATIENCE_SECONDS = 5.0
+"""Time in which other learners may fail in the same call, before they count as out of step, in seconds."""
 TRIES = 3
 """Number of processes that may die of the same call, or while they start, before the engine gives up."""
 
@@ -125,6 +127,8 @@ class Crew:
         self.restarts = 0
         """Number of actors that were replaced."""
         self._beats: dict[int, Beat] = {}
+        self._out_of_step = False
+        """Whether a learner has failed alone, while the others wait for it in the middle of a call."""
         self.actors = [self._actor(k) for k in range(len(bundles))]
         self._starts = self.begin("start", [(plan, role == "learner", group) for group in self._groups()])
 
@@ -144,19 +148,31 @@ class Crew:
 
     def begin(self, method: str, shares: Sequence[tuple[Any, ...]]) -> list[Call]:
         """Call a method of every actor's worker, without waiting. Arguments may be references to results."""
+        if self._out_of_step:
+            raise OutOfStepError("a learner has failed, and the others wait for it")
         return [self._send(Call(k, method, share)) for k, share in enumerate(shares)]
 
     def finish(self, calls: Sequence[Call]) -> list[Any]:
-        """Return the results of calls, or raise the first one's error when all have ended."""
+        """Return the results of calls, or raise the first one's error when all have ended.
+
+        If one of several learners fails, and the others still wait for it after PATIENCE_SECONDS, its error is raised.
+        """
         answers: dict[int, Answer] = {}
-        waiting = {call.ref: call for call in calls}
+        waiting, failed, since = {call.ref: call for call in calls}, None, 0.0
         while waiting:
             for call in self._ended(waiting):
                 try:
                     answers[id(call)] = _answer_to(call)
                 except DeadError as death:
+                    value_of(failed or ("result", None))  # why the process ended, if it said so
                     self._repeat(call, death)
                     waiting[call.ref] = call
+                    continue
+                if failed is None and answers[id(call)][0] == "error" and self.role == "learner":
+                    failed, since = answers[id(call)], monotonic()
+            if failed and waiting and monotonic() - since > PATIENCE_SECONDS:
+                self._out_of_step = True
+                value_of(failed)
         return [value_of(answers[id(call)]) for call in calls]
 
     def call(self, method: str, shares: Sequence[tuple[Any, ...]]) -> list[Any]:

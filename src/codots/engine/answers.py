@@ -14,6 +14,10 @@ CLEAR = (ValueError, WriteError)
 """Errors whose message is for the user and needs no name of the error before it."""
 
 
+class OutOfStepError(RuntimeError):
+    """One of several learners has failed in a call that the others still make, so they take no more calls."""
+
+
 def answer(call: Callable[[], Any], who: str = "a worker process") -> Answer:
     """Run a call, and return its result or its error. The end of a connection is raised."""
     try:

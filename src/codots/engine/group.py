@@ -14,14 +14,16 @@ from torch._C._distributed_c10d import TCPStore  # which mypy does not find in t
 from codots.engine.plan import Plan
 from codots.engine.worker import Worker
 from codots.learner.config import LearnerConfig
-from codots.learner.fsdp import ShardedLearner, ShardedScorer, gathered
+from codots.learner.fsdp import ShardedLearner, ShardedScorer
 from codots.learner.score import Scorer
 from codots.model.adapter import Model
 from codots.model.load import load_model
 from codots.model.renderer import Render
 
 JOIN_SECONDS = 120
-"""Time in which all workers of a group must meet, in seconds."""
+"""Time in which a worker must reach the meeting point, in seconds."""
+TIMEOUT = timedelta(hours=2)
+"""Timeout of a pass of all workers. Those of the stages of a run are shorter and end it first."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def join(group: Group, store: Any, device: str) -> None:
         seconds = timedelta(seconds=JOIN_SECONDS)
         store = TCPStore(group.host, group.port, group.size, is_master=False, timeout=seconds)
     backend = "nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size)
+    dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size, timeout=TIMEOUT)
 
 
 class GroupWorker(Worker):
@@ -70,7 +72,9 @@ class GroupWorker(Worker):
         return ShardedScorer(model, config, self.plan.profile.temperature, self.plan.place.device)
 
     def _whole(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return gathered(weights, self.plan.place.torch_dtype)
+        learner: Any = self.learner
+        whole: dict[str, Tensor] = learner.whole(weights)
+        return whole
 
 
 def no_sampler(worker: Worker) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.transcript import Sample
+from codots.engine.answers import OutOfStepError
 from codots.engine.plan import Plan
 from codots.engine.usage import Meter
 from codots.learner.batch import fair_shares, means
@@ -119,7 +121,9 @@ class SplitEngine(ABC):
                 parts = self._call(timeout, "forward and backward passes", work)
         except Exception as error:
             if not isinstance(error, TimeoutError):
-                self._call(timeout, "dropping the gradient", partial(self._learn, "zero_grad", [()] * self.learners))
+                drop = partial(self._learn, "zero_grad", [()] * self.learners)
+                with suppress(OutOfStepError):
+                    self._call(timeout, "dropping the gradient", drop)
             raise
         return means(parts)
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -81,7 +81,9 @@ class ShardedLearner(ShardedScorer, Trainer):
     ) -> None:
         """Shard a model on a CPU, equal on all ranks, over their devices. Raises ValueError if it has no layers."""
         Trainer.__init__(self, model, config, total_steps, temperature)
-        self.dtype = self.parameters[0].dtype
+        self.half = self.parameters[0].dtype != torch.float32
+        self.dtypes = {name: weight.dtype for name, weight in model.state_dict().items()}
+        """Precision of each weight before the trained ones became float32."""
         self.root, self.device = shard(self, device), torch.device(device)
         self.parameters = trained_weights(model)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay)
@@ -115,6 +117,9 @@ class ShardedLearner(ShardedScorer, Trainer):
         if not self._accumulating:
             raise RuntimeError("there is no gradient: call forward_backward before optim_step")
         self._accumulating = False
+        for weight in self.parameters:
+            if weight.grad is None:  # no pass used it, such as in a step without any advantage
+                weight.grad = torch.zeros_like(weight)
         gradients = [weight.grad.to_local() for weight in self.parameters]
         square = torch.stack([gradient.double().square().sum() for gradient in gradients]).sum()
         dist.all_reduce(square)
@@ -135,12 +140,16 @@ class ShardedLearner(ShardedScorer, Trainer):
 
     def flat_weights(self) -> Tensor:
         """Return the trained weights as a flat tensor, gathered from all ranks; on other ranks than 0 it is empty."""
-        pieces = gathered({str(i): weight for i, weight in enumerate(self.parameters)}, torch.float32)
+        pieces = gathered({str(i): weight for i, weight in enumerate(self.parameters)}, {})
         return torch.cat([torch.empty(0), *(piece.reshape(-1) for piece in pieces.values())])
 
     def state(self) -> dict[str, Tensor]:
         """Return the state dict of the model, gathered from all ranks; on other ranks than 0 it is empty."""
-        return gathered(self.model.state_dict(keep_vars=True), self.dtype)
+        return self.whole(self.model.state_dict(keep_vars=True))
+
+    def whole(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights of the model, gathered from all ranks, in its precision; on other ranks than 0 it is empty."""
+        return gathered(weights, self.dtypes)
 
     def set_state(self, state: dict[str, Tensor]) -> None:
         """Replace the weights of the model that a state dict names, which every rank has as a whole."""
@@ -158,7 +167,7 @@ class ShardedLearner(ShardedScorer, Trainer):
         state = self._state()
         if (folder / FILE).is_file():
             saved = torch.load(folder / FILE, weights_only=True, map_location="cpu", mmap=True)
-            state = {"steps": saved["steps"]} | fill(state, saved)
+            state = fill(state, saved) | {"steps": saved["steps"]}
         else:
             read_shards(state, folder)
         set_state(self.optimizer, state)
@@ -168,7 +177,7 @@ class ShardedLearner(ShardedScorer, Trainer):
                 weight.copy_(master)
 
     def _state(self) -> dict[str, Any]:
-        return state_of(self.optimizer, self.parameters, self.steps, self.dtype != torch.float32)
+        return state_of(self.optimizer, self.parameters, self.steps, self.half)
 
 
 class Root(torch.nn.Module):
@@ -186,8 +195,15 @@ class Root(torch.nn.Module):
 
 
 def check_layers(model: Any) -> list[Any]:
-    """Return the layers of a model. Raises ValueError if it has none that can be sharded one by one."""
-    if layers := [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
+    """Return the layers of a model, without those inside of others.
+
+    Raises ValueError if it has none that can be sharded one by one, or if this torch cannot sum gradients.
+    """
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise ValueError(f"several learners need a newer torch than {torch.__version__}; expected engine.learners=1")
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    inner = {id(part) for layer in layers for part in layer.modules() if part is not layer}
+    if layers := [layer for layer in layers if id(layer) not in inner]:
         return layers
     raise ValueError(f"{type(model).__name__} has no layers that FSDP could shard; expected engine.learners=1")
 
@@ -195,6 +211,10 @@ def check_layers(model: Any) -> list[Any]:
 def shard(scorer: Scorer, device: str) -> Root:
     """Shard the model of a scorer over all ranks, layer by layer, and return the module that runs a pass."""
     layers = check_layers(scorer.model)
+    if scorer.path.switches:
+        raise ValueError(
+            f"{type(scorer.model).__name__} reads long sequences in two passes; expected engine.learners=1"
+        )
     keep_apart(scorer.model)
     root, weights = Root(scorer), list(scorer.model.parameters())
     mesh = init_device_mesh(device.partition(":")[0], (dist.get_world_size(),))
@@ -212,14 +232,14 @@ def shard(scorer: Scorer, device: str) -> Root:
     return root
 
 
-def gathered(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return weights as a whole, in this precision, on the CPU of rank 0, and nothing on other ranks."""
+def gathered(weights: dict[str, Tensor], dtypes: dict[str, torch.dtype]) -> dict[str, Tensor]:
+    """Return weights as a whole, in the precision of their names, on the CPU of rank 0, and nothing on other ranks."""
     wholes: dict[int, Tensor | None] = {}  # weights that are tied stay one tensor
-    for weight in weights.values():
+    for name, weight in weights.items():
         if id(weight) not in wholes:
             whole = weight.full_tensor().detach() if isinstance(weight, DTensor) else weight.detach()
             keep = dist.get_rank() == 0
-            wholes[id(weight)] = whole.to("cpu", dtype if whole.is_floating_point() else None) if keep else None
+            wholes[id(weight)] = whole.to("cpu", dtypes.get(name)) if keep else None
     found = {name: wholes[id(weight)] for name, weight in weights.items()}
     return {name: whole for name, whole in found.items() if whole is not None}
 
@@ -233,12 +253,14 @@ def part_of(whole: Tensor, weight: Tensor) -> Tensor:
 
 
 def fill(state: Any, saved: Any) -> Any:
-    """Return the tensors of a nested state, filled with this rank's parts of saved ones."""
+    """Return a nested state with this rank's parts of the tensors that are saved; others stay."""
     if isinstance(state, Tensor):
         return part_of(saved, state)
     if isinstance(state, list):
-        return [fill(one, saved[i]) for i, one in enumerate(state)]
-    return {key: fill(one, saved[key]) for key, one in state.items() if isinstance(one, Tensor | list | dict)}
+        return [fill(*pair) for pair in zip(state, saved, strict=True)]
+    if isinstance(state, dict):
+        return {key: fill(one, saved[key]) if key in saved else one for key, one in state.items()}
+    return state
 
 
 def is_finite(part: MicroBatch) -> bool:

@@ -17,6 +17,7 @@ from codots.model.device import Place, place
 from codots.model.kind import read_config
 from codots.model.load import load_render
 from codots.model.renderer import Render
+from codots.preflight.gpus import Gpu, speed_on
 from codots.preflight.memory import GIB, memory, roles
 from codots.preflight.model_shape import Shape
 from codots.rollout.fit import DryRun, dry_run
@@ -45,6 +46,8 @@ class Estimate:
     """Seconds of one step, by use. Empty if the run does not fit, or if only its memory is estimated."""
     whole: float = 0.0
     """Seconds of the whole run, including its evaluations on `dev`. 0 if `seconds` is empty."""
+    sampled: float = 0.0
+    """Number of tokens that one step samples. 0 if `seconds` is empty."""
     actors: dict[str, int] = field(default_factory=dict)
     """Number of actors of a run on Ray, by role. Each needs one CPU, or one GPU. Empty for a run on one machine."""
     overlap: bool = False
@@ -67,10 +70,11 @@ class Estimate:
         return self.needed <= self.there
 
 
-def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
-    """Estimate the memory and time of a run on this machine, or only the memory on another device with `gib` GiB.
+def estimate(config: TrainConfig, gib: float | None = None, gpu: Gpu | None = None) -> Estimate:
+    """Estimate the memory and time of a run on this machine, or on a GPU, or only the memory on another device.
 
-    Actors on Ray count as if they all ran on this machine, or each on a GPU like the one here. The memory is that of
+    The time on a `gpu` is arithmetic (`preflight.gpus`), that here is measured. A device of `gib` GiB has no time.
+    Actors on Ray count as if they all ran on this machine, or each on a GPU of its own. The memory is that of
     replies of maximum length. The time is that of replies of half the maximum length; it is not estimated if the run
     does not fit into memory. Raises ValueError for a recipe that cannot run.
     """
@@ -78,6 +82,7 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
     profile = profile_of(config, folder)
     check_prompts(config.worlds, folder, profile)
     render = load_render(folder, profile.thinking)
+    gib = gpu.gib if gpu else gib
     at = remote_place(config) if gib else place(folder, config.device, config.dtype)
     shape = Shape(read_config(folders(folder)[-1]), at)
     profile = replace(profile, max_model_len=min(profile.max_model_len, shape.positions))
@@ -89,15 +94,17 @@ def estimate(config: TrainConfig, gib: float | None = None) -> Estimate:
         found = replace(found, actors=actors, overlap=config.engine.ahead > 0)
     if not found.fits:
         return replace(found, changes=changes_that_fit(config, profile, shape, lives, there))
-    if gib:
+    if gib and not gpu:
         return found
-    seconds = step_seconds(config, shape, scripted_lives(config, profile, render, 0.5, copies=2))
+    lives = scripted_lives(config, profile, render, 0.5, copies=2)
+    seconds = step_seconds(config, shape, lives, gpu)
     eval_lives = 2 * config.eval_packs * len(config.worlds)
     eval_seconds = (
         eval_lives / (config.packs_per_step * config.group_size) * (sum(seconds.values()) - seconds["learning"])
     )
     evals = -(-config.steps // config.eval_every) if config.eval_every else 0
-    found = replace(found, seconds=seconds)
+    sampled = config.packs_per_step * config.group_size * sum(life.passes for life in lives) / len(lives)
+    found = replace(found, seconds=seconds, sampled=sampled)
     return replace(found, whole=config.steps * found.step + evals * eval_seconds)
 
 
@@ -178,14 +185,15 @@ def smaller_recipes(config: TrainConfig) -> Iterator[tuple[str, Any, TrainConfig
         yield "learner.lora", "{}", config
 
 
-def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun]) -> dict[str, float]:
+def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun], gpu: Gpu | None = None) -> dict[str, float]:
     """Return the seconds of one training step, by use. `lives` has two lives of each pack, one after another."""
     from codots.preflight.timing import time_passes
 
     samplers, learners = roles(config, shape.place)[0], roles(config, shape.place)[-1]
     lives_per_step = config.packs_per_step * config.group_size
     rows, learned_rows = -(-lives_per_step // samplers.count), -(-lives_per_step // learners.count)
-    speed = time_passes(shape, lives, min(rows, 64), config.learner.gradient_checkpointing)
+    recompute = config.learner.gradient_checkpointing
+    speed = speed_on(gpu, shape, lives, rows, recompute) if gpu else time_passes(shape, lives, min(rows, 64), recompute)
     learned = ids_of_lives(config, shape, lives)
     sampled = sum(life.passes for life in lives) / len(lives)
     worlds = sum(life.seconds for life in lives) / len(lives)

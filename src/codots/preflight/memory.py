@@ -91,7 +91,7 @@ def process_memory(
         slots * shape.vocabulary * (24 + shape.itemsize) if role.samples else 0.0,
     )
     if config.learner.kl_coef and role.learns:
-        parts["reference"] = shape.weights * shape.itemsize
+        parts["reference"] = shape.weights * shape.itemsize / config.engine.learners
     return {"programs": process_bytes(shape.place)} | {use: OVERHEAD * bytes_ for use, bytes_ in parts.items()}
 
 

@@ -70,7 +70,9 @@ def proxy_url(url: str) -> str | None:
     """Return the proxy that the environment names for a server, or None; a server on this machine has none."""
     parts, found = urlsplit(url), getproxies()
     proxy = found.get(parts.scheme) or found.get("all")
-    return None if not proxy or is_loopback(url) or proxy_bypass(parts.netloc) else proxy
+    if not proxy or is_loopback(url) or proxy_bypass(parts.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def proxy_of(url: str) -> str:
@@ -78,7 +80,8 @@ def proxy_of(url: str) -> str:
     proxy = proxy_url(url)
     if proxy is None:
         return ""
-    names = (name for name in os.environ if name.upper() in PROXIES and os.environ[name] == proxy)
+    same = (proxy, proxy.removeprefix("http://"))
+    names = (name for name in os.environ if name.upper() in PROXIES and os.environ[name] in same)
     return f"the proxy {proxy} ({next(names, 'of the system settings')})"
 
 
