@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from codots.domains.registry import register
-from codots.engine import actors
+from codots.engine import crew
 from codots.engine.plan import continuous
 from codots.engine.ray import RayEngine
 from codots.training.train import train
@@ -53,7 +53,7 @@ def test_a_sampler_that_dies_or_hangs_in_the_middle_of_lives_is_replaced_and_the
     engine, once, fault, monkeypatch, caplog
 ):
     """The new one serves the same version, and repeats its whole share, so that even the rounding is the same."""
-    monkeypatch.setattr(actors, "HEARTBEAT_SECONDS", 3.0)
+    monkeypatch.setattr(crew, "HEARTBEAT_SECONDS", 3.0)
     batch = jobs(5, domain="deadly-talk-v0", preset=fault)
     once.touch()
     before = step_on(engine, batch_of(engine.rollout(batch, SECONDS)))["ray/restarts"]

@@ -20,7 +20,7 @@ from codots.model import tiny
 from codots.rollout.profile import Profile
 
 pytestmark = pytest.mark.slow
-SUITES = sorted(Path("recipes/eval").glob("*.yaml"))
+SUITES = sorted([*Path("recipes/eval").glob("*.yaml"), Path("recipes/qwen3-8b/eval.yaml")])
 PACKS = {"quick": 30, "ralph": 20, "long": 4}
 """Packs of each evaluation of a suite, 12 for the others."""
 ROUNDING = 1e-3

@@ -12,6 +12,7 @@ import pytest
 
 from codots.config.schema import TrainConfig
 from codots.core.files import write_atomically
+from codots.core.processes import DeadError
 from codots.runs.checkpoint import (
     STATE,
     best_checkpoint,
@@ -312,3 +313,12 @@ def test_a_missing_or_corrupt_checkpoint_is_one_line(run, config, tmp_path):
     (run / "checkpoints" / "step-000001" / "optimiser.bin").write_text("other")
     with pytest.raises(ValueError, match=r"step-000001 is corrupt: optimiser\.bin does not match its hash"):
         find_checkpoint(str(run))
+
+
+def test_a_dead_process_while_a_checkpoint_is_written_is_no_fault_of_the_disk(tmp_path):
+    def save(folder):
+        raise DeadError("learner 0 died (killed); resume the run")
+
+    with pytest.raises(DeadError, match=r"^learner 0 died \(killed\); resume the run$"):
+        save_checkpoint(tmp_path, 1, "a recipe", {}, save, 2)
+    assert not list((tmp_path / "checkpoints").iterdir())

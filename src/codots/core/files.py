@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from codots.core.processes import DeadError
 from codots.core.suggest import closest
 
 LOCK = ".lock"
@@ -26,10 +27,10 @@ class WriteError(OSError):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise any error inside the `with` block, which writes this file, as a WriteError."""
+    """Raise any error inside the `with` block, which writes this file, as a WriteError, but for a DeadError."""
     try:
         yield
-    except WriteError:
+    except (WriteError, DeadError):
         raise
     except Exception as error:
         free = shutil.disk_usage(_existing(path)).free

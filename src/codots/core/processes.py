@@ -34,6 +34,10 @@ def check_main_guard() -> None:
         os._exit(UNGUARDED)
 
 
+class DeadError(RuntimeError):
+    """A process that others need has died, or shows no sign of life."""
+
+
 class StopSignal(KeyboardInterrupt):
     """A stop signal was received."""
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from codots.core.deadline import MAX_TIMEOUT, SideThread
 from codots.core.transcript import Sample
-from codots.engine.actors import Call, Crew
 from codots.engine.cluster import check_ray, check_room, connect, disconnect, reserve
+from codots.engine.crew import Call, Crew
 from codots.engine.plan import Plan
 from codots.engine.split import OnEvent, Share, SplitEngine
 from codots.model.adapter import absolute

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codots.core.files import check_readable, write_atomically, write_folder
+from codots.core.processes import DeadError
 from codots.core.suggest import closest
 from codots.model.adapter import Model, folders
 from codots.model.load import model_folder
@@ -27,7 +28,7 @@ def save_checkpoint(
 
     Then delete all checkpoints except the best one and the last `keep`, unless that is `all`. `recipe` is the
     fingerprint of the recipe. `save` writes the files of the checkpoint into a folder. If writing fails, raises OSError
-    and leaves no partial checkpoint.
+    and leaves no partial checkpoint. A DeadError of `save` is raised as it is.
     """
     folder = run / "checkpoints" / f"step-{step:06d}"
 
@@ -39,6 +40,8 @@ def save_checkpoint(
 
     try:
         write_folder(folder, fill)
+    except DeadError:
+        raise
     except Exception as error:
         raise OSError(
             f"checkpoint {step} could not be written to {folder.parent}: {error}; earlier checkpoints are intact"
