@@ -21,7 +21,7 @@ def run(tmp_path):
         command = [sys.executable, "-m", "tests.engine.nodes", name, tmp_path / "model"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))  # Ray prints, too
 
     return run
 
