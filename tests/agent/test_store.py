@@ -40,6 +40,12 @@ def wanted(name, key="key"):
     return Joining("repo", name, key, "Add.", "2 + 2?")
 
 
+def join(store, task):
+    """Join a task as a chat does, and return it."""
+    (joined,) = store.make_all([task])
+    return joined
+
+
 def learn(store, world="repo"):
     """Run the next update: it counts the finishes."""
     head, task, _ = store.due(world)
@@ -67,13 +73,13 @@ def test_a_finished_task_is_learned_from_once_and_in_order(store):
 
 
 def test_a_chat_without_a_name_and_named_tasks_of_the_same_prompt_stay_apart(store):
-    named = store.join(wanted("issue-1")).task
-    chat = store.join(wanted(None)).task
+    named = join(store, wanted("issue-1")).task
+    chat = join(store, wanted(None)).task
     assert chat.name != named.name
-    store.join(wanted("issue-2"))
+    join(store, wanted("issue-2"))
     store.finish("repo", "issue-2", Outcome(1.0))
-    assert store.join(wanted(None)).task == chat
-    assert store.join(wanted("issue-1")).task == named
+    assert join(store, wanted(None)).task == chat
+    assert join(store, wanted("issue-1")).task == named
 
 
 def test_the_task_of_a_chat_is_found_by_an_index(tmp_path):

@@ -164,11 +164,6 @@ class Store(Database):
         with self.read() as c:
             return wanted.find(c, rows.known_world(c, wanted.world))
 
-    def join(self, wanted: Joining) -> Joined:
-        """Return a task that goes on; it is started if there is none. Raises ConflictError if it is finished."""
-        found: Joined = self.find(wanted) or self._make(wanted)
-        return found
-
     def task(self, world: str, name: str) -> Task:
         """Return a task by its name."""
         with self.read() as c:
@@ -186,7 +181,10 @@ class Store(Database):
 
         `asked` is the time of the request for its reply, in seconds since 1970, by default now.
         """
-        self._make(Said(world, name, position, turn, time.time() if asked is None else asked))
+        said = Said(world, name, position, turn, time.time() if asked is None else asked)
+        (refused,) = self.make_all([said])
+        if refused:
+            raise refused
 
     def make_all(self, changes: Sequence[Change]) -> list[Any]:
         """Make changes in one transaction, and return for each its result, or the ValueError of why it was refused."""
@@ -199,12 +197,6 @@ class Store(Database):
                 except ValueError as error:
                     results[i] = error
         return results
-
-    def _make(self, change: Change) -> Any:
-        (result,) = self.make_all([change])
-        if isinstance(result, ValueError):
-            raise result
-        return result
 
     def turns(self, world: str, name: str) -> tuple[Turn, ...]:
         """Return the recorded turns of a task."""

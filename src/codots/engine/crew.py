@@ -108,7 +108,8 @@ class Crew:
                 try:
                     answers[id(call)] = _answer_to(call)
                 except DeadError as death:
-                    value_of(failed or ("result", None))  # why the process ended, if it said so
+                    if failed:  # why the process has ended
+                        value_of(failed)
                     self._repeat(call, death)
                     waiting[call.ref] = call
                     continue
