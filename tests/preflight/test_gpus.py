@@ -77,6 +77,9 @@ def test_the_command_estimates_for_a_named_gpu(codots, recipe, tmp_path):
     ended = codots("estimate", tmp_path / "recipe.yaml", "--gpu", "h100", "--gpus", 3, "--json")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["actors"] == {"sampler": 1, "learner": 2}
+    shown = codots("estimate", tmp_path / "recipe.yaml", "--gpu", "h100", "--gpus", 3).out
+    assert "on h100, in bfloat16" in shown
+    assert "per second" in shown
     for words, line in (
         (["--gpu", "h1000"], "unknown GPU 'h1000'; expected one of .*; the nearest is 'h100'"),
         (["--gpus", 3], "--gpus 3 needs --gpu, such as --gpu h200"),

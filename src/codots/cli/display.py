@@ -179,9 +179,9 @@ def findings_table(findings: list[Finding]) -> Table:
     return table
 
 
-def estimate_table(estimate: Estimate) -> Table:
-    """Return a table of the estimated memory and time, by use."""
-    table = Table("", "", title=f"on {estimate.place.device}, in {estimate.place.dtype}", show_header=False)
+def estimate_table(estimate: Estimate, device: str | None = None) -> Table:
+    """Return a table of the estimated memory and time, by use. `device` is the name of a device that is not here."""
+    table = Table("", "", title=f"on {device or estimate.place.device}, in {estimate.place.dtype}", show_header=False)
     for part, bytes_ in estimate.parts.items():
         table.add_row(part, f"{bytes_ / 2**30:.2f} GiB")
     table.add_row("total", f"{estimate.needed / 2**30:.2f} of {estimate.there / 2**30:.1f} GiB", end_section=True)

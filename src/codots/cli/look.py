@@ -110,10 +110,10 @@ def run_estimate(
     if as_json:
         typer.echo(json.dumps(asdict(found) | {"fits": found.fits}, indent=2))
     else:
-        show(estimate_table(found))
+        show(estimate_table(found, gpu))
     if not found.fits:
         hint = f"it would fit with {' '.join(found.changes)}" if found.changes else "no known change makes it fit"
-        available = f"{found.there / GIB:.1f} GiB of {found.place.device}"
+        available = f"{found.there / GIB:.1f} GiB of {gpu or found.place.device}"
         raise ValueError(f"{recipe} needs {found.needed / GIB:.1f} GiB and does not fit into {available}; {hint}")
 
 
