@@ -74,6 +74,14 @@ def test_the_ray_benchmark_takes_the_same_steps_on_both_engines():
     assert lines[-1].startswith("overhead ")
 
 
+def test_the_scale_benchmark_times_every_part_of_the_driver():
+    command = [sys.executable, BENCHMARKS / "scale.py", "--quick", "--json"]
+    (found,) = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout).values()
+    parts = ("read lives", "assign credit", "make samples", "sort into shares", "send samples")
+    assert found["all"] == pytest.approx(sum(found[part] for part in parts))
+    assert all(value > 0 for value in found.values())
+
+
 def test_the_mixture_benchmark_learns_the_same_lives_mixed_and_apart():
     done = subprocess.run([sys.executable, BENCHMARKS / "mixture.py", "1"], check=True, capture_output=True, text=True)
     assert "median ratio" in done.stdout

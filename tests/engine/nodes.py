@@ -5,6 +5,7 @@ python -m tests.engine.nodes SCENARIO FOLDER
 
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -42,15 +43,13 @@ def cluster_of(nodes):
     return cluster
 
 
-def node_of(cluster, actor):
-    """Return the node of an actor."""
-    place = ray._private.state.actors(actor._actor_id.hex())["Address"]["NodeID"]
-    return next(node for node in cluster.worker_nodes if node.node_id == place)
-
-
 def remove(cluster, actor):
     """Kill all processes of the node of an actor at once, as when a machine fails."""
-    cluster.remove_node(node_of(cluster, actor), allow_graceful=False)
+    found = ray._private.state.actors(actor._actor_id.hex())
+    node = next(node for node in cluster.worker_nodes if node.node_id == found["Address"]["NodeID"])
+    cluster.remove_node(node, allow_graceful=False)
+    with suppress(ProcessLookupError):
+        os.kill(found["Pid"], signal.SIGKILL)  # it would end by itself, but might answer a call before
 
 
 def sampler_moves(folder):
@@ -140,3 +139,4 @@ def error_of(call):
 if __name__ == "__main__":
     found = globals()[sys.argv[1]](Path(sys.argv[2]))
     print(json.dumps(found), flush=True)
+    ray.shutdown()  # before the nodes end with this process: a driver that loses its node ends with code 1

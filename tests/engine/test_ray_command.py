@@ -47,7 +47,7 @@ def assert_ended(mark):
 
 
 def stopped(config, tmp_path, stop):
-    """Start a run as a command, stop it after its first step, and return its exit code and its mark."""
+    """Start a run as a command, stop it after its first step, and return its exit code, its output and its mark."""
     (tmp_path / "recipe.yaml").write_text(write_yaml(config.to_dict()))
     mark = uuid.uuid4().hex
     command = [CODOTS, "train", tmp_path / "recipe.yaml"]
@@ -59,8 +59,8 @@ def stopped(config, tmp_path, stop):
             if line.startswith("step 1/") or "after step 1/" in line:
                 break
         stop(process)
-        process.communicate(timeout=120)
-    return process.returncode, mark
+        _, output = process.communicate(timeout=120)
+    return process.returncode, output, mark
 
 
 def command(tmp_path, config, address):
@@ -122,8 +122,8 @@ def test_ray_does_not_replace_the_handler_of_sigterm():
     ],
 )
 def test_ctrl_c_and_sigterm_save_the_step_and_the_run_resumes(config, tmp_path, number, send):
-    code, mark = stopped(config, tmp_path, send)
-    assert code == 128 + number
+    code, output, mark = stopped(config, tmp_path, send)
+    assert code == 128 + number, output
     assert_ended(mark)
     saved = last_step(config)
     assert [report.step for report in train(config, resume=True)] == list(range(saved + 1, 5))
@@ -131,8 +131,8 @@ def test_ctrl_c_and_sigterm_save_the_step_and_the_run_resumes(config, tmp_path, 
 
 
 def test_a_killed_driver_leaves_no_process_and_the_run_resumes(config, tmp_path):
-    code, mark = stopped(config, tmp_path, lambda process: process.kill())
-    assert code == -signal.SIGKILL
+    code, output, mark = stopped(config, tmp_path, lambda process: process.kill())
+    assert code == -signal.SIGKILL, output
     assert_ended(mark)
     list(train(config, resume=True))
     same_run(tmp_path / "run", tmp_path / "whole")
