@@ -14,6 +14,7 @@ from codots.agent.records import Outcome
 from codots.agent.retention import forget
 from codots.agent.store import Store
 from codots.context.rewrite import Turn
+from codots.domains.registry import make_pack
 from codots.rollout.records import episode_of
 from codots.sampler.openai import RefusedError
 from tests.agent.lives import episode_in, learner, trained_life
@@ -71,11 +72,45 @@ def test_the_next_task_has_what_the_last_one_taught(agent):
 def test_an_update_reads_what_was_said_with_reward_and_feedback(agent):
     with agent.task("Which door?", rules="Open a door.") as task:
         task.record("The blue one.")
-        task.record("The red one.", "closed")
+        task.observe("closed")
+        task.record("The red one.")
         task.finish(0.25, "Well done.", outcome="open").wait(TIMEOUT)
     user = episode_in(agent._store, "repo", "task-0", "update")["turns"][0]["observation"]
     said = ("Which door?", "The blue one.", "closed", "The red one.", "open")
     assert all(part in user for part in ("Open a door.", *said, "0.250", "Well done."))
+
+
+def test_a_program_that_asks_another_model_observes_and_records_in_turn(agent):
+    with agent.task("Which door?") as task:
+        with pytest.raises(ValueError, match="an observation answers a reply, and none is waiting for it"):
+            task.observe("closed")
+        for reply, observation in (("The blue one.", "closed"), ("The red one.", "open")):
+            task.record(reply)
+            task.observe(observation)
+        assert [message["content"] for message in task.messages[2:]] == [
+            "The blue one.",
+            "closed",
+            "The red one.",
+            "open",
+        ]
+        with pytest.raises(ValueError, match="an observation answers a reply, and none is waiting for it"):
+            task.observe("open")
+
+
+def test_rules_are_refused_for_a_task_that_has_its_own(tmp_path):
+    pack = make_pack("frozen-lake-v1", "easy", "dev", 0, 2)
+    with Agent("base", tmp_path / "agent.db", "lake") as agent:
+        with pytest.raises(ValueError, match="a task of a domain has its own rules"):
+            agent.task(pack.tasks[0], rules="Be quick.")
+        assert agent.tasks() == []
+
+
+def test_bounds_and_versions_of_another_type_are_one_line(agent, tmp_path):
+    for bounds in (5, (1, 0), (0,), ("a", "b"), (0, float("nan"))):
+        with pytest.raises(ValueError, match=r"^the bounds of rewards are .*; expected a low and a high number"):
+            Agent("openai:m", tmp_path / "other.db", "repo", bounds=bounds)
+    with pytest.raises(ValueError, match=r"^repo has no version 'a'; expected a number"):
+        agent.diff("a", 0)
 
 
 def test_a_task_can_be_finished_later_by_its_name(agent):
@@ -91,7 +126,7 @@ def test_a_finished_task_takes_no_more_replies(agent):
     with agent.task("Which door?") as task:
         task.reply()
         task.finish(1.0)
-        for more in (task.reply, lambda: task.reply("closed"), lambda: task.record("The red one.", "closed")):
+        for more in (task.reply, lambda: task.reply("closed"), lambda: task.record("The red one.")):
             with pytest.raises(ValueError, match="the task task-0 is finished; expected an open task"):
                 more()
 
@@ -149,7 +184,7 @@ def test_a_bad_reward_is_refused_and_the_task_stays_open(agent):
         for reward in (float("nan"), 1.5, -0.1):
             with pytest.raises(ValueError, match="expected a number from 0 to 1"):
                 task.finish(reward)
-        with pytest.raises(ValueError, match="expected the observation that answers it"):
+        with pytest.raises(ValueError, match=r"expected observe\(\), or finish\(\)"):
             task.reply()
         assert task.finish(1.0).wait(TIMEOUT).number == 1
 

@@ -291,7 +291,7 @@ def test_a_refusal_of_the_upstream_passes_as_it_is(start):
         (400, "feedbak: Extra inputs", "POST", FINISH, {"feedbak": "x"}),
         (400, "feedback has 10,000,000", "POST", FINISH, {"feedback": "x" * 10_000_000}),
         (400, "the body is not JSON: Expecting value", "POST", FINISH, b'{"reward": '),
-        (400, "rewards are between 0.0 and inf", "PUT", "/v1/worlds/new", b'{"bounds": [0, 1e999]}'),
+        (400, "the bounds of rewards are .0.0, inf.", "PUT", "/v1/worlds/new", b'{"bounds": [0, 1e999]}'),
         (400, "the body is not JSON", "POST", CHAT, b'{"messages": '),
         (400, "the body is no JSON object", "POST", CHAT, b"[]"),
         (400, "expected a list of messages", "POST", CHAT, {"messages": "hi"}),
@@ -429,6 +429,11 @@ def test_a_pack_through_http_gives_the_rewards_and_contexts_of_training(tmp_path
         contexts = [version.context for version in service.store.history("lake")]
         with pytest.raises(openai.BadRequestError, match="tools: a model folder does not take it"):
             running.openai.chat.completions.create(model="base", messages=ASK, tools=[TOOL])
+        with pytest.raises(openai.BadRequestError, match="seed is 'a'; expected a whole number"):
+            running.openai.chat.completions.create(model="base", messages=ASK, seed="a")
+        image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
+        with pytest.raises(openai.BadRequestError, match="messages: image_url: a model folder reads only text"):
+            running.openai.chat.completions.create(model="base", messages=[image])
         chunks = running.openai.chat.completions.create(model="base", messages=ASK, stream=True)
         assert [chunk.choices[0].finish_reason in ("stop", "length") for chunk in chunks] == [True]
     assert rewards == [solve.reward for solve in life.of("solve")]

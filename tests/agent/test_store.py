@@ -272,7 +272,7 @@ def test_a_reply_that_comes_late_replaces_no_turn_that_was_asked_for_later(store
         ("feedback has 10,000,000 characters", lambda s: s.finish("repo", "open", Outcome(1.0, "x" * 10_000_000))),
         ("has no version 9; expected one from 0 to 0", lambda s: s.rollback("repo", 9)),
         ("the world '../up'", lambda s: s.create("../up", REWRITE)),
-        ("rewards are between 1 and 0", lambda s: s.create("new", REWRITE, (1, 0))),
+        ("the bounds of rewards are .1, 0.", lambda s: s.create("new", REWRITE, (1, 0))),
         ("the task 'open' of repo exists", lambda s: s.start("repo", "again", name="open")),
         ("names that start with task-", lambda s: s.start("repo", "again", name="task-9")),
         ("keep 0 versions", lambda s: retention.prune(s, "repo", 0)),

@@ -66,6 +66,8 @@ def test_contexts_are_exported_imported_pruned_and_forgotten(home, codots):
         ("repo has no version 7; expected one from 0 to 2", ["rollback", "repo", "7"]),
         ("nowhere has no .md file; expected a folder of `codots context export`",
          ["import", "nowhere", "--store", "new.db"]),
+        ("Invalid value for 'b': Input should be a valid integer, unable to parse string as an integer, got 'b'; see "
+         "codots context diff --help", ["diff", "repo", "1", "b", "--store", "agent.db"]),
         ("agent.db exists; expected the name of a new file", ["backup", "agent.db"]),
     ],
 )  # fmt: skip

@@ -62,6 +62,8 @@ class Agent:
         """
         if not isinstance(description, domain.Task):
             return self._start(description, rules, name)
+        if rules:
+            raise ValueError("a task of a domain has its own rules; expected rules with a description only")
         of, style = description.domain, self._model.profile.fits(description.domain.id).style
         env = description.env(style=style, memory=memory)
         task = self._start(env.observe(), of.rules_text(description, style), name)

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from codots.agent.chat import Message, leading_rules, text_of
@@ -62,6 +62,8 @@ class Checkpoint:
             if key not in TAKEN and value is not None and value != NEUTRAL.get(key, []):
                 raise ValueError(f"{key}: a model folder does not take it; serve it with vLLM, and codots before that")
         ids, params = chat_ids(self.model.render, body["messages"]), self._params(body)
+        if not isinstance(body.get("seed"), int | None):
+            raise ValueError(f"seed is {body['seed']!r}; expected a whole number")
         seed = () if body.get("seed") is None else (str(body["seed"]),)
         sampled = await asyncio.wrap_future(self.model.submit(self._sample((*names, *seed), turn, ids, params)))
         if sampled.stop is StopReason.FULL and not sampled.ids:
@@ -86,8 +88,17 @@ class Checkpoint:
         return SamplingParams(most, float(heat))
 
 
+def _parts(messages: list[Message]) -> Iterator[Message]:
+    """Yield the parts of all messages that have several."""
+    for message in messages:
+        if isinstance(message.get("content"), list):
+            yield from message["content"]
+
+
 def chat_ids(render: Render, messages: list[Message]) -> list[int]:
     """Encode a chat of a user and the model, as `SolveSteps` does turn by turn."""
+    if kinds := {part["type"] for part in _parts(messages) if part.get("type", "text") not in ("text", "refusal")}:
+        raise ValueError(f"messages: {', '.join(map(str, kinds))}: a model folder reads only text")
     rules = leading_rules(messages)
     rest = messages[len(rules) :]
     roles = [message["role"] for message in rest]

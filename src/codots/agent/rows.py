@@ -82,6 +82,8 @@ def head(c: sa.Connection, world_id: int) -> Version:
 
 def known_version(c: sa.Connection, world: Any, number: int) -> Version:
     """Return a version of a world."""
+    if not isinstance(number, int):
+        raise UnknownError(f"{world.name} has no version {number!r}; expected a number")
     row = c.execute(_VERSION, {"world": world.id, "number": number}).one_or_none()
     if row is None:
         ends = sa.select(sa.func.min(versions.c.number), sa.func.max(versions.c.number))

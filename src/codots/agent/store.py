@@ -50,8 +50,8 @@ class Store(Database):
         `strategy` holds the settings of its strategy, `bounds` the lowest and the highest reward.
         """
         check_name(world, "world")
-        if not -math.inf < bounds[0] < bounds[1] < math.inf:
-            raise ValueError(f"rewards are between {bounds[0]!r} and {bounds[1]!r}; expected a low and a high number")
+        if not _is_range(bounds):
+            raise ValueError(f"the bounds of rewards are {bounds!r}; expected a low and a high number, such as (0, 1)")
         try:
             with self.write() as c:
                 if rows.find_world(c, world) is None:
@@ -247,6 +247,15 @@ class Store(Database):
         learned = newest.order_by(versions.c.number.desc()).limit(1).scalar_subquery()
         with self.read() as c:
             return list(c.execute(sa.select(worlds.c.name).where(worlds.c.finished > learned)).scalars())
+
+
+def _is_range(bounds: Any) -> bool:
+    """Return whether these are a low and a high number."""
+    try:
+        low, high = bounds
+        return bool(-math.inf < low < high < math.inf)
+    except (TypeError, ValueError):
+        return False
 
 
 def _create(c: sa.Connection, world: str, strategy: dict[str, Any], bounds: Sequence[float]) -> int:

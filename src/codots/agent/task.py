@@ -80,18 +80,29 @@ class AgentTask:
             self._model.call(session.__aexit__(None, None, None))
 
     def reply(self, observation: str | None = None) -> str:
-        """Return the next reply of the agent's model. `observation` answers its last reply."""
-        self._observe(observation)
+        """Return the next reply of the agent's model, after `observe(observation)` if an observation is given."""
+        if observation is not None:
+            self.observe(observation)
+        self._check_asks()
         return self._ask()
 
-    def record(self, reply: str, observation: str | None = None) -> None:
-        """Record a reply to `messages` that was sampled elsewhere. `observation` answers the last reply."""
+    def record(self, reply: str) -> None:
+        """Record a reply to `messages` that was sampled elsewhere."""
         check_is_text(reply, "reply")
-        self._observe(observation)
+        self._check_asks()
         self._steps.next_ids(self._model.render)
         self._exact = False
         self._steps.reply(scripted(reply, self._model.render), reply)
         self._said(reply)
+
+    def observe(self, observation: str) -> None:
+        """Add what the world said to the last reply. Raises ValueError if it has answered that before."""
+        self._check_open()
+        check_is_text(observation, "observation")
+        if self._steps.due != "observe":
+            raise ValueError("an observation answers a reply, and none is waiting for it; expected reply() or record()")
+        self._steps.observe(Step(observation, 0.0, False))
+        self.messages.append({"role": "user", "content": observation})
 
     def run(self) -> Step:
         """Let the model play the environment of a domain's task, and return the last step."""
@@ -102,7 +113,7 @@ class AgentTask:
             self._steps.observe(step)
             self._last = step
             if not step.done:
-                self._user(step.observation)
+                self.messages.append({"role": "user", "content": step.observation})
         assert self._last is not None
         return self._last
 
@@ -129,17 +140,15 @@ class AgentTask:
         episode = asdict(steps.finish()) if self._exact and steps.done else None
         return Outcome(reward, feedback, outcome, not hides, episode=episode)
 
-    def _observe(self, observation: str | None) -> None:
+    def _check_open(self) -> None:
         if self._ended:
             raise ValueError(f"the task {self.name} is finished; expected an open task")
+
+    def _check_asks(self) -> None:
+        """Raise ValueError unless the model or another program is asked for a reply."""
+        self._check_open()
         if self._steps.due == "observe":
-            if observation is None:
-                raise ValueError("the task has had a reply; expected the observation that answers it, or finish()")
-            check_is_text(observation, "observation")
-            self._steps.observe(Step(observation, 0.0, False))
-            self._user(observation)
-        elif observation is not None:
-            raise ValueError("an observation answers a reply, and the task has had none; expected reply()")
+            raise ValueError("the last reply has no answer yet; expected observe(), or finish()")
 
     def _ask(self) -> str:
         """Sample a reply. After an error of the model, the same ids are sent again."""
@@ -168,6 +177,3 @@ class AgentTask:
         turn = Turn(self.messages[-1]["content"], text)
         self._store.record(self._stored.world, self.name, len(self.messages) // 2 - 1, turn)
         self.messages.append({"role": "assistant", "content": text})
-
-    def _user(self, text: str) -> None:
-        self.messages.append({"role": "user", "content": text})

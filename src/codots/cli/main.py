@@ -51,8 +51,10 @@ def _usage(error: Exception) -> str:
 
 
 def _given(error: Exception) -> str:
-    """Return the value given for an invalid option, as `, got VALUE`, because the message of Typer omits the value."""
-    options = getattr(getattr(error, "param", None), "opts", ())
+    """Return the value given for an invalid parameter, as `, got VALUE`, because Typer's message omits the value."""
+    if read := getattr(error.__cause__, "errors", None):  # of pydantic
+        return f", got {read()[0]['input']!r}"
+    options = [name for name in getattr(getattr(error, "param", None), "opts", ()) if name.startswith("-")]
     given = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*sys.argv, ""])]
     return next((f", got {value!r}" for option, value in given if option in options), "")
 
