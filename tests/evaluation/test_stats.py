@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from codots.evaluation.stats import mean_ci, rate_ci, ratio_ci
+from codots.evaluation.stats import MeanEstimate, difference_ci, mean_ci, pooled_ci, rate_ci, ratio_ci
 
 
 def test_the_interval_of_a_mean_is_a_t_interval():
@@ -115,3 +115,40 @@ def test_a_ratio_without_an_interval_has_nan_ends(above, below, mean):
     estimate = ratio_ci(np.array(above), np.array(below))
     assert estimate.mean == pytest.approx(mean, nan_ok=True)
     assert np.isnan(estimate.interval).all()
+
+
+def test_the_interval_of_a_difference_of_rates_is_that_of_newcombe():
+    """The examples of Newcombe (1998), table II, method 10, also for other rewards than 0 and 1."""
+    for (hits_a, a), (hits_b, b), ends in (
+        ((56, 70), (48, 80), [0.0524, 0.3339]),
+        ((9, 10), (3, 10), [0.1705, 0.8090]),
+        ((5, 56), (0, 29), [-0.0381, 0.1926]),
+    ):
+        sample_a, sample_b = np.arange(a) < hits_a, np.arange(b) < hits_b
+        for low, high in ((0.0, 1.0), (-1.0, 3.0)):
+            scaled = [low + (high - low) * sample.astype(float) for sample in (sample_a, sample_b)]
+            estimate = difference_ci(*scaled, low, high)
+            assert estimate.mean == pytest.approx((hits_a / a - hits_b / b) * (high - low))
+            assert estimate.interval == pytest.approx(np.array(ends) * (high - low), abs=3e-4 * (high - low))
+
+
+def test_the_interval_of_a_difference_of_means_is_close_to_that_of_welch():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.6, 0.1, 400), rng.normal(0.5, 0.2, 100)
+    welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    assert difference_ci(a, b, -9.0, 9.0).interval == pytest.approx([welch.low, welch.high], abs=1e-3)
+
+
+def test_a_difference_from_no_values_is_not_known():
+    for a, b in ((np.array([]), np.ones(3)), (np.ones(3), np.array([])), (np.array([]), np.array([]))):
+        estimate = difference_ci(a, b, 0.0, 1.0)
+        assert np.isnan([estimate.mean, *estimate.interval]).all()
+    assert np.isnan(pooled_ci([], []).mean)
+
+
+def test_pooled_estimates_are_weighted_and_narrower_than_each():
+    one, two = MeanEstimate(0.2, [0.1, 0.4]), MeanEstimate(0.4, [0.3, 0.6])
+    assert pooled_ci([one], [7]) == one
+    pooled = pooled_ci([one, two], [300, 100])
+    assert pooled.mean == pytest.approx(0.25)
+    assert pooled.interval == pytest.approx([0.25 - np.hypot(0.075, 0.025), 0.25 + np.hypot(0.15, 0.05)], abs=1e-4)

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from codots.agent.lift import LAST, Lift, lift_of
 from codots.agent.model import ServedModel
-from codots.agent.records import Outcome, Task, Version, diff
+from codots.agent.records import Outcome, Task, Version, check_share, diff
 from codots.agent.store import Store
 from codots.agent.task import AgentTask, Played, Update
 from codots.agent.updates import Updater, opened_world, strategy_in
@@ -30,12 +31,15 @@ class Agent:
         strategy: str | None = None,
         *,
         bounds: tuple[float, float] | None = None,
+        null_share: float = 0.0,
         **options: Any,
     ) -> None:
         """`bounds` are the lowest and the highest reward, by default 0 and 1.
 
+        `null_share` is the fraction of tasks that get no context, so that `lift` can tell what contexts are worth.
         Raises ConflictError if the world exists with another strategy or other bounds.
         """
+        check_share(null_share)
         with ExitStack() as exits:
             self._model = ServedModel(model, **options)
             exits.callback(self._model.close)
@@ -43,6 +47,7 @@ class Agent:
             exits.callback(self._model.close)  # before the store, which its updates write to
             opened_world(self._store, self._model.profile, world, strategy, bounds)
             self.world, self._strategy = world, strategy_in(self._store, world)
+            self._null_share = null_share
             self._exits = exits.pop_all()
         self._updater = Updater(self._store, self._model)
         self._updater.wake(world)
@@ -55,7 +60,7 @@ class Agent:
         name: str | None = None,
         memory: object | None = None,
     ) -> AgentTask:
-        """Start a task with the newest context.
+        """Start a task with the newest context, or without it (`null_share`).
 
         `description` is the first observation, and `rules` come before the context in the system prompt. A task of a
         domain has both; `memory` is that of its life (`Domain.make_memory`).
@@ -72,9 +77,9 @@ class Agent:
 
     def _start(self, description: str, rules: str, name: str | None) -> AgentTask:
         self._model.check_open()
-        stored = self._store.start(self.world, description, rules, name)
-        context = self._store.version(self.world, stored.version).context
-        return AgentTask(self._store, self._model, self._updater, stored, context, self._strategy)
+        stored = self._store.start(self.world, description, rules, name, self._null_share)
+        given = self._store.given(stored)
+        return AgentTask(self._store, self._model, self._updater, stored, given, self._strategy)
 
     def finish(self, task: str, reward: float | None = None, feedback: str = "") -> Update:
         """End an open task by its name, such as one that an earlier process started."""
@@ -95,6 +100,10 @@ class Agent:
     def tasks(self, limit: int = 100) -> list[Task]:
         """Return the newest tasks, newest first."""
         return self._store.tasks(self.world, limit)
+
+    def lift(self, last: int = LAST) -> Lift:
+        """Return what the context is worth: rewards with it minus rewards without it, in the newest drawn tasks."""
+        return lift_of(self._store, self.world, last)
 
     def diff(self, a: int, b: int) -> str:
         """Return the differences between two versions, line by line."""

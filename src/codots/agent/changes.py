@@ -24,6 +24,8 @@ class Joining:
     """Of rules and a description that are too long, the beginning and the end are kept."""
     said: tuple[Turn, ...] = ()
     """Turns with which the task begins, if it is the first of its chat: those of a chat that began elsewhere."""
+    null_share: float = 0.0
+    """Probability with which a task that is started gets no context."""
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -35,15 +37,15 @@ class Joining:
         if row is None or (self.name is None and row.finish_number is not None):
             return None
         rows.check_open(world, row)
-        context = rows.known_version(c, world, row.version).context
-        return Joined(rows.as_task(world.name, row), context, json.loads(world.strategy))
+        return Joined(rows.as_task(world.name, row), rows.given_context(c, world, row), json.loads(world.strategy))
 
     def apply(self, c: sa.Connection, world: Any) -> Joined:
         """Return the task, which is started if there is none."""
         if (found := self.find(c, world)) is None:
             key = self.key if self.name is None else None
             said = () if key and rows.task_of_key(c, world, key) else self.said  # the earlier task of the chat has them
-            row = rows.start_task(c, world, self.name, key, shortened(self.rules), shortened(self.description))
+            texts = (shortened(self.rules), shortened(self.description))
+            row = rows.start_task(c, world, self.name, key, *texts, self.null_share)
             rows.add_turns(c, row.id, 0, said, 0.0)  # asked for before all others, at a time that is not known
             found = self.find(c, world)
         assert found is not None

@@ -54,10 +54,16 @@ class Asked:
 
 
 class Gateway:
-    """What the server does with chats. `world` is that of requests that name none."""
+    """What the server does with chats. `world` is that of requests that name none.
 
-    def __init__(self, store: Store, updater: Updater, upstream: Upstream | Checkpoint, world: str) -> None:
+    `null_share` is the fraction of tasks that get no context.
+    """
+
+    def __init__(
+        self, store: Store, updater: Updater, upstream: Upstream | Checkpoint, world: str, null_share: float = 0.0
+    ) -> None:
         self.store, self.updater, self.upstream, self.world = store, updater, upstream, world
+        self.null_share = null_share
         self.style = updater.model.profile.style
         self._recorder = Recorder(store)
         self.chats = Counter[str]()
@@ -78,7 +84,9 @@ class Gateway:
         body = {key: value for key, value in body.items() if key != "metadata"} | kept
         chat = read_chat(body.get("messages"))
         wanted = Joining(world or named[0] or self.world, task or named[1], chat.name, chat.rules, chat.description)
-        joined = await self._find(wanted) or await self._recorder.make(replace(wanted, said=chat.history()))
+        if (joined := await self._find(wanted)) is None:
+            new = replace(wanted, said=chat.history(), null_share=self.null_share)
+            joined = await self._recorder.make(new)
         strategy = strategy_of(joined.strategy)
         assert isinstance(strategy, Rewrite)
         prompt = strategy.solve(chat.rules, joined.context, joined.task.description, self.style)
@@ -129,6 +137,11 @@ class Gateway:
             return
         self._count(asked, waited)
         yield DONE
+
+    def start(self, world: str, description: str, rules: str, name: str | None = None) -> tuple[Task, str]:
+        """Start a task without a chat, and return it with the context that it is given."""
+        task = self.store.start(world, description, rules, name, self.null_share)
+        return task, self.store.given(task)
 
     def finish(self, world: str, task: str, told: Outcome) -> Finish:
         """End a task, and run its update in the background. Contexts that its replies quote are not recorded."""

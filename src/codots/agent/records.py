@@ -18,6 +18,8 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 """Names of worlds and tasks; they are also names of files and parts of URLs."""
 Cause = Literal["start", "task", "rollback", "fork", "import"]
 """Why a version was written."""
+Arm = Literal["own", "null"]
+"""What a task is given: the context of its world, or none."""
 
 
 class UnknownError(ValueError):
@@ -83,7 +85,11 @@ class Task:
     rules: str
     description: str
     version: int
-    """Version of the context that the task was given."""
+    """Newest version of the context when the task began."""
+    arm: Arm
+    """`own` if the task was given this version, `null` if the context was withheld."""
+    null_share: float
+    """Probability with which the context was withheld; 0 if the arm was not drawn."""
     created: float
     finish: Finish | None = None
     """How it ended, or None while it is open."""
@@ -95,6 +101,7 @@ class Joined:
 
     task: Task
     context: str
+    """The context that the task was given; empty if it was withheld."""
     strategy: dict[str, Any]
     """Settings of the world's strategy."""
 
@@ -132,6 +139,12 @@ def check_name(name: str, what: str) -> None:
     """Raise ValueError for a name that cannot be a world's or a task's."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(f"the {what} {str(name)[:120]!r}; expected a name of letters, digits, -, _ and . (up to 100)")
+
+
+def check_share(share: float) -> None:
+    """Raise ValueError for a share of tasks without context that leaves no tasks with it."""
+    if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share < 1:
+        raise ValueError(f"the null share is {share!r}; expected a number from 0 to below 1, such as 0.2")
 
 
 def check_is_text(text: object, what: str) -> None:

@@ -11,11 +11,12 @@ from codots.agent.records import ConflictError, Finish, Task, UnknownError, Vers
 from codots.agent.schema import finishes, tasks, transcripts, turns, versions, worlds
 from codots.agent.sql import sa
 from codots.context.rewrite import Turn
+from codots.core.rng import digest
 from codots.core.suggest import nearest
 
 AUTOMATIC = "task-"
 """Start of the names of tasks that were given none."""
-TASK = ("number", "name", "rules", "description", "version", "created")
+TASK = ("number", "name", "rules", "description", "version", "arm", "null_share", "created")
 FINISH = ("number", "reward", "feedback", "outcome", "revealed", "created")
 TASKS = sa.select(tasks, *(finishes.c[name].label(f"finish_{name}") for name in FINISH)).select_from(
     tasks.outerjoin(finishes, finishes.c.task_id == tasks.c.id)
@@ -130,15 +131,39 @@ def task_of_key(c: sa.Connection, world: Any, key: str) -> Any:
     return c.execute(_OF_KEY, {"world": world.id, "key": key}).one_or_none()
 
 
-def start_task(c: sa.Connection, world: Any, name: str | None, key: str | None, rules: str, description: str) -> Any:
-    """Add a task with the newest context of a world, whose row is locked, and return its row."""
+def start_task(
+    c: sa.Connection,
+    world: Any,
+    name: str | None,
+    key: str | None,
+    rules: str,
+    description: str,
+    null_share: float,
+) -> Any:
+    """Add a task with the newest context of a world, whose row is locked, and return its row.
+
+    A share of the tasks gets no context. None is drawn while the context is empty: there is nothing to withhold.
+    """
     if name is not None and name.startswith(AUTOMATIC):
         raise UnknownError(f"unknown task {name!r}; names that start with {AUTOMATIC} are given by the store")
-    at, number = head(c, world.id).number, count(c, world.id, "tasks") - 1
-    values = {"name": name or f"{AUTOMATIC}{number}", "number": number, "rules": rules, "description": description}
-    added = {"world_id": world.id, "key": key, "version": at, "created": time.time()} | values
+    newest, number = head(c, world.id), count(c, world.id, "tasks") - 1
+    name, share = name or f"{AUTOMATIC}{number}", null_share if newest.context else 0.0
+    arm = "null" if withheld(world.name, name, share) else "own"
+    values = {"name": name, "number": number, "rules": rules, "description": description}
+    drawn = {"version": newest.number, "arm": arm, "null_share": share}
+    added = {"world_id": world.id, "key": key, "created": time.time()} | values | drawn
     id = c.execute(_TASK, added).scalar_one()
     return c.execute(_BY_ID, {"id": id}).one()
+
+
+def withheld(world: str, task: str, share: float) -> bool:
+    """Return whether a task gets no context: drawn from its name and its world's, alike in every process."""
+    return digest("null share", world, task) < share * 2**128
+
+
+def given_context(c: sa.Connection, world: Any, task: Any) -> str:
+    """Return the context that the row of a task was given. Raises UnknownError if its version was pruned."""
+    return "" if task.arm == "null" else known_version(c, world, task.version).context
 
 
 def open_task(c: sa.Connection, world: Any, name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codots.agent.sql import sa
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """Revision of these tables: the newest one in `migrations`."""
 metadata = sa.MetaData()
 
@@ -89,6 +89,8 @@ tasks = sa.Table(
     _text("rules"),
     _text("description"),
     _number("version"),
+    sa.Column("arm", sa.Text, nullable=False, server_default="own"),
+    sa.Column("null_share", sa.Float, nullable=False, server_default="0"),
     _time(),
     sa.UniqueConstraint("world_id", "number", name="task_number"),
     sa.UniqueConstraint("world_id", "name", name="task_name"),

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from codots.agent.checkpoint import Checkpoint
 from codots.agent.gateway import Gateway
 from codots.agent.model import ServedModel
+from codots.agent.records import check_share
 from codots.agent.store import Store
 from codots.agent.updates import Updater, opened_world
 from codots.agent.upstream import Upstream
@@ -41,8 +42,9 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def gateway(store: str, model: str, world: str, **options: Any) -> Iterator[Gateway]:
+def gateway(store: str, model: str, world: str, null_share: float = 0.0, **options: Any) -> Iterator[Gateway]:
     """Open model and store, and run the updates that an earlier process left."""
+    check_share(null_share)
     with ExitStack() as exits:
         served = ServedModel(model, **options)
         exits.callback(served.close)
@@ -53,7 +55,7 @@ def gateway(store: str, model: str, world: str, **options: Any) -> Iterator[Gate
         updater.wake_all()
         endpoint = served.opened.endpoint
         upstream = Upstream(endpoint) if endpoint else Checkpoint(served, model)
-        yield Gateway(opened, updater, upstream, world)
+        yield Gateway(opened, updater, upstream, world, null_share)
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -145,8 +145,13 @@ class Store(Database):
             rows.insert_version(c, id, replace(new_one, created=time.time()))
         return self.world(new)
 
-    def start(self, world: str, description: str, rules: str = "", name: str | None = None) -> Task:
-        """Start a task with the newest context. Raises ConflictError if the name is taken."""
+    def start(
+        self, world: str, description: str, rules: str = "", name: str | None = None, null_share: float = 0.0
+    ) -> Task:
+        """Start a task with the newest context or, for a share of the tasks, without it.
+
+        Raises ConflictError if the name is taken.
+        """
         check_text(description, "description")
         check_text(rules, "rules text")
         if name is not None:
@@ -157,7 +162,7 @@ class Store(Database):
             row = rows.known_world(c, world, lock=True)
             if name is not None and rows.find_task(c, row, name) is not None:
                 raise ConflictError(f"the task {name!r} of {world} exists; expected a new name")
-            return rows.as_task(world, rows.start_task(c, row, name, None, rules, description))
+            return rows.as_task(world, rows.start_task(c, row, name, None, rules, description, null_share))
 
     def find(self, wanted: Joining) -> Joined | None:
         """Return a task that goes on, or None if it has to be started. Raises ConflictError if it is finished."""
@@ -168,6 +173,10 @@ class Store(Database):
         """Return a task by its name."""
         with self.read() as c:
             return rows.as_task(world, rows.known_task(c, rows.known_world(c, world), name))
+
+    def given(self, task: Task) -> str:
+        """Return the context that a task was given: none, if it was withheld."""
+        return "" if task.arm == "null" else self.version(task.world, task.version).context
 
     def tasks(self, world: str, limit: int = 100) -> list[Task]:
         """Return the newest tasks of a world, newest first."""

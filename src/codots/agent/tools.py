@@ -56,9 +56,8 @@ class Tools:
         `description` is the task as it was given to you, `rules` what holds for every task of this kind.
         """
         at = world or self.service.world
-        task = await _run(lambda: self.store.start(at, description, rules))
-        version = await _run(lambda: self.store.version(at, task.version))
-        return {"world": at, "task": task.name, "version": task.version, "context": version.context}
+        task, context = await _run(lambda: self.service.start(at, description, rules))
+        return {"world": at, "task": task.name, "version": task.version, "context": context}
 
     async def finish_task(
         self,
@@ -127,7 +126,9 @@ def make_server(service: Gateway) -> MCPServer[Any]:
     """Return a server with the tools of a gateway."""
     server = Server("codots", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
     tools = Tools(service)
-    for tool in (tools.list_worlds, tools.read_context, tools.start_task, tools.finish_task):
+    given = (tools.list_worlds, tools.start_task, tools.finish_task)
+    # A task that gets no notes must not read them by another tool.
+    for tool in given if service.null_share else (*given, tools.read_context):
         server.add_tool(tool)
     return server
 

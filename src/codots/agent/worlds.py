@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from codots.agent.gateway import Gateway
+from codots.agent.lift import LAST, lift_of
 from codots.agent.records import Outcome, Task, World, as_json, diff
 from codots.agent.updates import opened_world
 from codots.context.rewrite import Rewrite
@@ -122,6 +123,12 @@ def roll_back(world: str, back: Back, service: Service) -> dict[str, Any]:
     return as_json(service.store.rollback(world, back.version))
 
 
+@routes.get("/{world}/lift")
+def read_lift(world: str, service: Service, last: Limit = LAST) -> dict[str, Any]:
+    """Compare rewards with and without the context, in the newest tasks whose arm was drawn."""
+    return lift_of(service.store, world, last).as_json()
+
+
 @routes.get("/{world}/tasks")
 def list_tasks(world: str, service: Service, limit: Limit = 100) -> dict[str, Any]:
     """List the newest tasks, newest first."""
@@ -130,9 +137,9 @@ def list_tasks(world: str, service: Service, limit: Limit = 100) -> dict[str, An
 
 @routes.post("/{world}/tasks", status_code=201)
 def start_task(world: str, new: NewTask, service: Service) -> dict[str, Any]:
-    """Start a task; it is given the newest context."""
-    task = service.store.start(world, new.description, new.rules, new.name)
-    return task_json(task) | {"context": service.store.version(world, task.version).context}
+    """Start a task; it is given the newest context, or none (`arm`)."""
+    task, context = service.start(world, new.description, new.rules, new.name)
+    return task_json(task) | {"context": context}
 
 
 @routes.get("/{world}/tasks/{task}")

@@ -25,6 +25,9 @@ Served = Annotated[
 ]
 DefaultWorld = Annotated[str, typer.Option("--world", help="World of requests that name none; made if it is new.")]
 Host = Annotated[str, typer.Option(help="Address to listen at.")]
+NullShare = Annotated[
+    float, typer.Option(help="Fraction of tasks that get no context, to measure what contexts are worth.")
+]
 Heat = Annotated[float | None, typer.Option(min=0, help="Sampling temperature, instead of the profile's.")]
 
 
@@ -35,6 +38,7 @@ def run_serve(
     world: DefaultWorld = "default",
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 uses any free port.")] = 8000,
+    null_share: NullShare = 0.0,
     temperature: Heat = None,
     base: Base = None,
 ) -> None:
@@ -43,7 +47,8 @@ def run_serve(
         from codots.agent.server import make_app
         from codots.agent.serving import gateway, listening, serve
 
-    with listening(host, port) as at, gateway(store, model, world, temperature=temperature, base=base) as service:
+    options = {"temperature": temperature, "base": base}
+    with listening(host, port) as at, gateway(store, model, world, null_share, **options) as service:
         typer.echo(f"serving {title(service.updater.model)} at {address(host, at)}/v1 ; stop with Ctrl-C")
         serve(service, make_app(service), at)
 
@@ -56,6 +61,7 @@ def run_mcp(
     http: Annotated[bool, typer.Option("--http", help="Serve over HTTP instead of stdin and stdout.")] = False,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --http; 0 uses any free port.")] = 8001,
+    null_share: NullShare = 0.0,
     temperature: Heat = None,
     base: Base = None,
 ) -> None:
@@ -66,9 +72,9 @@ def run_mcp(
 
     options = {"temperature": temperature, "base": base}
     if not http:
-        with gateway(store, model, world, **options) as service:
+        with gateway(store, model, world, null_share, **options) as service:
             return serve_stdio(service)
-    with listening(host, port) as at, gateway(store, model, world, **options) as service:
+    with listening(host, port) as at, gateway(store, model, world, null_share, **options) as service:
         typer.echo(f"serving {title(service.updater.model)} at {address(host, at)}/mcp ; stop with Ctrl-C")
         serve(service, make_server(service).streamable_http_app(host=host), at)
 

@@ -1,4 +1,4 @@
-"""Commands for the contexts in a store: context list, show, diff, rollback, export, import, prune, forget, backup."""
+"""Commands for the contexts in a store: list, show, diff, rollback, lift, export, import, prune, forget, backup."""
 
 from __future__ import annotations
 
@@ -87,6 +87,26 @@ def run_rollback(world: World, version: Number, store: Where = STORE) -> None:
     with opened(store) as found:
         new = found.rollback(world, version)
     typer.echo(f"{world}: version {new.number} has the context of version {version}")
+
+
+@context.command("lift")
+def run_lift(
+    world: World,
+    last: Annotated[int, typer.Option(min=1, help="Number of newest tasks that are compared.")] = 1000,
+    store: Where = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a context helps: rewards of tasks with it and without it (serve --null-share)."""
+    from codots.agent.lift import lift_of
+
+    with opened(store) as found:
+        lift = lift_of(found, world, last)
+    if as_json:
+        typer.echo(json.dumps(lift.as_json(), indent=2))
+        return
+    if lift.blocks:
+        show(_lift_table(lift.as_json()))
+    typer.echo(lift.sentence)
 
 
 @context.command("export")
@@ -184,3 +204,21 @@ def _versions_table(rows: list[dict[str, Any]]) -> Table:
         texts = (row["cause"], row["source"], *map(str, size), row["model"] + older, row["failure"], row["created"])
         table.add_row(str(row["number"]), *map(escape, texts))
     return table
+
+
+def _lift_table(lift: dict[str, Any]) -> Table:
+    """Return the table of lift over time, with the mean of all tasks in the last row."""
+    from rich.table import Table
+
+    table = Table("tasks", "since", "with context", "mean", "without", "mean", "lift", "95% interval")
+    for row in (*lift["blocks"], lift | {"began": ""}):
+        arms = [row[arm] for arm in ("own", "null")]
+        counts = [text for arm in arms for text in (str(arm["tasks"]), _figure(arm["mean"]))]
+        interval = "" if row["interval"] is None else "{:+.3f} to {:+.3f}".format(*row["interval"])
+        which = f"{row['first']}-{row['last']}" if "first" in row else "all"
+        table.add_row(which, row["began"], *counts, _figure(row["lift"], "+"), interval)
+    return table
+
+
+def _figure(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.3f}"

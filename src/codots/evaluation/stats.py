@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,3 +75,35 @@ def ratio_ci(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> MeanEst
         )
     ends = [round(float(end), 4) for end in found.confidence_interval]
     return MeanEstimate(float(ratio(above, below)), ends if np.isfinite(ends).all() else [float("nan")] * 2)
+
+
+def difference_ci(a: np.ndarray, b: np.ndarray, least: float, greatest: float) -> MeanEstimate:
+    """Return the mean of `a` minus that of `b`, two independent samples of values from `least` to `greatest`.
+
+    The 95% interval is made of those of the two means (MOVER, Zou and Donner 2008). They are Wilson intervals if all
+    values are `least` or `greatest`, which is Newcombe's interval for a difference of two rates (1998), and otherwise t
+    intervals. The estimate is NaN if a sample is empty.
+    """
+    if not (len(a) and len(b)):
+        return MeanEstimate(float("nan"), [float("nan")] * 2)
+    if np.isin(np.concatenate([a, b]), [least, greatest]).all():
+        intervals = [least + (greatest - least) * np.array(rate_ci(values == greatest)) for values in (a, b)]
+    else:
+        intervals = [np.array(mean_ci(values, least, greatest).interval) for values in (a, b)]
+    (low_a, high_a), (low_b, high_b) = intervals
+    mean_a, mean_b = float(a.mean()), float(b.mean())
+    low = mean_a - mean_b - np.hypot(mean_a - low_a, high_b - mean_b)
+    high = mean_a - mean_b + np.hypot(high_a - mean_a, mean_b - low_b)
+    return MeanEstimate(mean_a - mean_b, [round(float(low), 4), round(float(high), 4)])
+
+
+def pooled_ci(estimates: Sequence[MeanEstimate], weights: Sequence[float]) -> MeanEstimate:
+    """Return the weighted mean of independent estimates, and its 95% interval (MOVER). It is NaN if there are none."""
+    if not estimates:
+        return MeanEstimate(float("nan"), [float("nan")] * 2)
+    shares = np.array(weights) / np.sum(weights)
+    means = np.array([one.mean for one in estimates])
+    low, high = np.array([one.interval for one in estimates]).T
+    mean = float(shares @ means)
+    below, above = (float(np.hypot.reduce(shares * distance)) for distance in (means - low, high - means))
+    return MeanEstimate(mean, [round(mean - below, 4), round(mean + above, 4)])
