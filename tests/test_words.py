@@ -158,7 +158,7 @@ def test_the_shipped_base_reads_the_prompts_it_was_trained_on():
 OLD_NAMES = r"""
     patience | look_every | look_packs | record_every | gap_limit | loss_choices | decay_to | micro_tokens | cache_gib
     | credit\.choices | learner\.(clip|warmup|checkpointing) | profile\.(cap|length)
-    | (look|clock)/\w+ | lives/(missing|staleness) | codots[ ](keys|plan|reference|tasks) | --from
+    | (look|clock)/\w+ | lives/(missing|staleness) | codots[ ](plan|reference|tasks) | --from
 """
 """Names of before that are nothing else; a regular expression in verbose form."""
 OLD_LINES = r"^\s*(- )?(packs|size|group|keep|fork|clip|warmup|checkpointing|cap|length)\s*:"

@@ -34,9 +34,9 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 class Running:
     """A server with its gateway, on a real socket."""
 
-    def __init__(self, service):
+    def __init__(self, service, app=None):
         self.service, self.socket = service, listening("127.0.0.1", 0)
-        self.app = make_app(service)
+        self.app = app or make_app(service)
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning"))
         self.thread = threading.Thread(target=lambda: asyncio.run(run(self.server, self.socket, service, Stop())))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"

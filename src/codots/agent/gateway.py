@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
+from codots.agent import access
+from codots.agent.access import told
 from codots.agent.changes import Joining, Said
 from codots.agent.chat import Chat, Message, StreamedReply, read_chat, text_of, with_system
 from codots.agent.checkpoint import Checkpoint
@@ -83,7 +85,9 @@ class Gateway:
         kept = {"metadata": others} if others else {}
         body = {key: value for key, value in body.items() if key != "metadata"} | kept
         chat = read_chat(body.get("messages"))
-        wanted = Joining(world or named[0] or self.world, task or named[1], chat.name, chat.rules, chat.description)
+        at = world or named[0] or self.world
+        access.check(at, write=True)
+        wanted = Joining(at, task or named[1], chat.name, chat.rules, chat.description)
         if (joined := await self._find(wanted)) is None:
             new = replace(wanted, said=chat.history(), null_share=self.null_share)
             joined = await self._recorder.make(new)
@@ -130,7 +134,7 @@ class Gateway:
         try:
             await self._record(asked, reply.message)
         except ValueError as error:
-            yield event({"error": told(str(error), "invalid_request_error")})
+            yield event({"error": told(access.explained(error), "invalid_request_error")})
             return
         except sa.exc.SQLAlchemyError as error:
             yield event({"error": told(without_secrets(reason(error)), "server_error")})
@@ -183,8 +187,3 @@ class Gateway:
 def event(data: Any) -> bytes:
     """Return one event of a stream."""
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
-
-
-def told(message: str, kind: str) -> dict[str, Any]:
-    """Return an error as OpenAI's clients read it."""
-    return {"message": message, "type": kind, "param": None, "code": kind}

@@ -26,6 +26,18 @@ class UnknownError(ValueError):
     """There is no such world, task or version."""
 
 
+class UnknownWorldError(UnknownError):
+    """There is no such world. The message names others; `short` does not."""
+
+    def __init__(self, message: str, world: str) -> None:
+        super().__init__(message)
+        self.short = f"unknown world {world!r}"
+
+
+class ForbiddenError(ValueError):
+    """The key of the request may not do this."""
+
+
 class ConflictError(ValueError):
     """The store is in another state than the call expects, such as a task that has been finished before."""
 

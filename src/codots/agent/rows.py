@@ -7,7 +7,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from codots.agent.records import ConflictError, Finish, Task, UnknownError, Version, World, dump, shortened
+from codots.agent.records import (
+    ConflictError,
+    Finish,
+    Task,
+    UnknownError,
+    UnknownWorldError,
+    Version,
+    World,
+    dump,
+    shortened,
+)
 from codots.agent.schema import finishes, tasks, transcripts, turns, versions, worlds
 from codots.agent.sql import sa
 from codots.context.rewrite import Turn
@@ -61,7 +71,8 @@ def known_world(c: sa.Connection, world: str, lock: bool = False) -> Any:
     """Return the row of a world. With `lock`, other transactions that lock it wait until this one ends."""
     if (row := c.execute(_LOCKED_WORLD if lock else _WORLD, {"name": world}).one_or_none()) is None:
         names = list(c.execute(sa.select(worlds.c.name)).scalars())
-        raise UnknownError(nearest(world, names, "world") if names else f"unknown world {world!r}; there is none yet")
+        others = nearest(world, names, "world") if names else f"unknown world {world!r}; there is none yet"
+        raise UnknownWorldError(others, world)
     return row
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codots.agent.sql import sa
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """Revision of these tables: the newest one in `migrations`."""
 metadata = sa.MetaData()
 
@@ -126,4 +126,16 @@ transcripts = sa.Table(
     sa.Column("task_id", sa.Integer, sa.ForeignKey("tasks.id"), primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
     _text("episode"),
+)
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("hash", sa.Text, nullable=False, unique=True),
+    sa.Column("worlds", sa.Text),
+    sa.Column("writes", sa.Boolean, nullable=False),
+    sa.Column("per_minute", sa.Integer),
+    _time(),
+    sa.Column("revoked", sa.Float),
 )

@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 
 from codots import __version__
 from codots.agent import worlds
-from codots.agent.gateway import Gateway, told
+from codots.agent.access import caller, check_all, explained, told
+from codots.agent.gateway import Gateway
 from codots.agent.metrics import Metrics
-from codots.agent.records import ConflictError, UnknownError
+from codots.agent.records import ConflictError, ForbiddenError, UnknownError
 from codots.agent.sql import reason, sa
 from codots.agent.upstream import UpstreamError
 from codots.core.redact import without_secrets
@@ -25,7 +26,7 @@ WORLD, TASK = "x-codots-world", "x-codots-task"
 """Headers of a chat that name its world and its task, and of the answer."""
 MAX_BODY = 32 * 2**20
 """Maximum size of a chat request, in bytes."""
-STATUS = {UnknownError: 404, ConflictError: 409}
+STATUS = {ForbiddenError: 403, UnknownError: 404, ConflictError: 409}
 """Status of an error of the store; any other ValueError is 400."""
 
 
@@ -100,12 +101,13 @@ def ready(request: Request, service: worlds.Service) -> Response:
     """Return 200 if chats are taken: the store can be read, and the server is not stopping."""
     if request.app.state.draining:
         return JSONResponse({"status": "draining"}, 503)
-    failed = service.updater.failed
-    return JSONResponse({"status": "ready", "worlds": len(service.store.worlds()), "failed_updates": failed})
+    known = {"worlds": len(service.store.worlds()), "failed_updates": service.updater.failed}
+    return JSONResponse({"status": "ready", **(known if caller.get().sees_all else {})})
 
 
 def metrics(request: Request) -> Response:
-    """Return metrics in the format of Prometheus."""
+    """Return metrics in the format of Prometheus. They name worlds, so they need a key for all of them."""
+    check_all()
     return Response(request.app.state.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -115,7 +117,7 @@ def _error(status: int, message: str, kind: str, headers: Any = None) -> JSONRes
 
 async def _refused(request: Request, error: Exception) -> Response:
     status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 400)
-    return _error(status, str(error), "invalid_request_error")
+    return _error(status, explained(error), "invalid_request_error")
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
+from codots.agent.access import Access, check_host, is_loopback
+from codots.agent.audit import AuditLog
 from codots.agent.checkpoint import Checkpoint
 from codots.agent.gateway import Gateway
 from codots.agent.model import ServedModel
@@ -21,6 +26,7 @@ from codots.agent.records import check_share
 from codots.agent.store import Store
 from codots.agent.updates import Updater, opened_world
 from codots.agent.upstream import Upstream
+from codots.core.files import writable
 from codots.core.processes import stop_signals_to
 
 DRAIN_SECONDS = 30
@@ -89,15 +95,51 @@ class Stop:
             await asyncio.wait([work], timeout=min(left, POLL_SECONDS))
 
 
-def serve(service: Gateway, app: Starlette, at: socket.socket) -> None:
+@dataclass(frozen=True)
+class Terms:
+    """Who reaches a server, and how."""
+
+    host: str = "127.0.0.1"
+    certfile: Path | None = None
+    """Certificate of TLS, with its chain."""
+    keyfile: Path | None = None
+    """Private key of the certificate."""
+    audit_log: Path | None = None
+    """File of the audit log, by default beside the store. It is written if the server asks for keys."""
+
+    def check(self, store: str) -> None:
+        """Raise ValueError if the server must not be reached like this, or the certificate cannot be used."""
+        check_host(self.host, store)
+        if self.audit_log is not None:
+            writable(self.audit_log)
+        if (self.certfile is None) != (self.keyfile is None):
+            raise ValueError("TLS needs a certificate and its key; expected --certfile FILE --keyfile FILE")
+        if self.certfile is not None and self.keyfile is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certfile, self.keyfile)
+            except OSError as error:
+                pair = f"the certificate {self.certfile} with the key {self.keyfile}"
+                raise ValueError(f"TLS cannot use {pair}: {error.strerror or error}") from None
+
+    def audit_path(self, store: Store) -> Path:
+        """Return the file of the audit log."""
+        beside = store.file.with_name(f"{store.file.name}.audit.jsonl") if store.file else Path("codots.audit.jsonl")
+        return self.audit_log or beside
+
+
+def serve(service: Gateway, app: Starlette, at: socket.socket, terms: Terms | None = None) -> None:
     """Serve an application until a stop signal; then take no new requests, and finish the running ones and the updates.
 
     A second signal stops at once.
     """
+    terms = terms or Terms()
+    audit = AuditLog(terms.audit_path(service.store))
     config = uvicorn.Config(
-        without_cancelled(app),
+        without_cancelled(Access(app, service.store, not is_loopback(terms.host), audit)),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        ssl_certfile=terms.certfile,
+        ssl_keyfile=terms.keyfile,
         access_log=False,
         log_level="warning",
     )
@@ -107,11 +149,11 @@ def serve(service: Gateway, app: Starlette, at: socket.socket) -> None:
         stop(number, frame)
         server.force_exit, server.should_exit, app.state.draining = stop.signals > 1, True, True
 
-    with stop_signals_to(stopping):
+    with closing(audit), stop_signals_to(stopping):
         asyncio.run(run(server, at, service, stop))
 
 
-def without_cancelled(app: Starlette) -> Any:
+def without_cancelled(app: Any) -> Any:
     """Return an application that ends requests which are cancelled, at the end of the time, without a traceback."""
 
     async def call(scope: Any, receive: Any, send: Any) -> None:

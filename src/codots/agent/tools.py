@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field, ValidationError
 
 from codots import __version__
+from codots.agent.access import LOCAL, caller, check, explained
 from codots.agent.gateway import Gateway
-from codots.agent.records import Outcome
+from codots.agent.records import ForbiddenError, Outcome
 from codots.agent.serving import POLL_SECONDS, Stop, drain
 from codots.agent.sql import reason, sa
 from codots.context.rewrite import Turn
@@ -40,22 +43,23 @@ class Tools:
 
     async def list_worlds(self) -> dict[str, Any]:
         """List the worlds that have notes, with the number of tasks and the newest version of the notes."""
-        worlds = await _run(self.store.worlds)
+        worlds = [world for world in await _run(self.store.worlds) if caller.get().allows(world.name, write=False)]
         heads = await _run(lambda: [self.store.head(world.name) for world in worlds])
         rows = zip(worlds, heads, strict=True)
         return {"worlds": [{"name": w.name, "tasks": w.tasks, "version": head.number} for w, head in rows]}
 
     async def read_context(self, world: str | None = None) -> dict[str, Any]:
         """Read the newest notes of a world."""
-        head = await _run(lambda: self.store.head(world or self.service.world))
-        return {"world": world or self.service.world, "version": head.number, "context": head.context}
+        at = self._at(world, write=False)
+        head = await _run(lambda: self.store.head(at))
+        return {"world": at, "version": head.number, "context": head.context}
 
     async def start_task(self, description: str, world: str | None = None, rules: str = "") -> dict[str, Any]:
         """Start a task in a world, and return its name and the notes to work with.
 
         `description` is the task as it was given to you, `rules` what holds for every task of this kind.
         """
-        at = world or self.service.world
+        at = self._at(world)
         task, context = await _run(lambda: self.service.start(at, description, rules))
         return {"world": at, "task": task.name, "version": task.version, "context": context}
 
@@ -76,10 +80,16 @@ class Tools:
         saw; or give `turns`, what you observed and replied, and `outcome`, what came of the last reply. The answer
         means that all this is on disk. `wait` is for how many seconds, at most 600, it waits for the new notes.
         """
-        at, said = world or self.service.world, tuple(turns or ())
+        at, said = self._at(world), tuple(turns or ())
         number = await _run(lambda: self._finish(at, task, summary, Outcome(reward, feedback, outcome, turns=said)))
         update = await self.service.version_after(at, number, wait)
         return {"world": at, "task": task, "number": number, **update}
+
+    def _at(self, world: str | None, write: bool = True) -> str:
+        """Return the world of a call, if its caller may use it."""
+        with _explained():
+            check(world or self.service.world, write)
+        return world or self.service.world
 
     def _finish(self, world: str, name: str, summary: str, told: Outcome) -> int:
         if summary:
@@ -98,7 +108,9 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ToolError(str(error)) from None
+        if isinstance(error, ForbiddenError):
+            caller.get().status = 403
+        raise ToolError(explained(error)) from None
     except sa.exc.SQLAlchemyError as error:
         raise ToolError(without_secrets(reason(error))) from None
 
@@ -107,8 +119,19 @@ class Server(MCPServer[Any]):
     """A server that says in one line what is wrong with the arguments of a call, also if it does not know one."""
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
-        """Call a tool."""
+        """Call a tool with the rights of the key of this request, not of the one that opened the session."""
         known = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
+        request = getattr(context and context.request_context, "request", None)
+        of = LOCAL if request is None else request.scope["caller"]
+        if of is not LOCAL:
+            of.route = f"tool {name}" if name in known else "tool"
+        token = caller.set(of)
+        try:
+            return await self._call(name, arguments, known, context)
+        finally:
+            caller.reset(token)
+
+    async def _call(self, name: str, arguments: dict[str, Any], known: dict[str, Any], context: Any) -> Any:
         with _explained():
             check_known(name, known, "tool")
             for given in arguments:
@@ -131,6 +154,25 @@ def make_server(service: Gateway) -> MCPServer[Any]:
     for tool in given if service.null_share else (*given, tools.read_context):
         server.add_tool(tool)
     return server
+
+
+def make_app(service: Gateway, host: str) -> Any:
+    """Return the tools as an application. A session is that of the key that opened it."""
+    app = make_server(service).streamable_http_app(host=host)
+    app.add_middleware(_Sessions)
+    return app
+
+
+class _Sessions:
+    """Names the caller to the MCP SDK, which gives a session to no other one."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if (of := scope.get("caller")) is not None and of.key is not None:
+            scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=of.key.name, scopes=[]))
+        await self.app(scope, receive, send)
 
 
 def serve_stdio(service: Gateway) -> None:

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from codots.agent import access
 from codots.agent.gateway import Gateway
 from codots.agent.lift import LAST, lift_of
 from codots.agent.records import Outcome, Task, World, as_json, diff
 from codots.agent.updates import opened_world
 from codots.context.rewrite import Rewrite
 
-routes = APIRouter(prefix="/v1/worlds", tags=["worlds"])
+routes = APIRouter(prefix="/v1/worlds", tags=["worlds"], dependencies=[Depends(access.in_scope)])
 MAX_NUMBER = 2**31 - 1
 """Largest integer that every database can hold."""
 MAX_WAIT = 600.0
@@ -81,8 +82,9 @@ def task_json(task: Task) -> dict[str, Any]:
 
 @routes.get("")
 def list_worlds(service: Service) -> dict[str, Any]:
-    """List the worlds."""
-    return {"worlds": list(map(world_json, service.store.worlds()))}
+    """List the worlds that the caller may read."""
+    seen = [world for world in service.store.worlds() if access.caller.get().allows(world.name, write=False)]
+    return {"worlds": list(map(world_json, seen))}
 
 
 @routes.put("/{world}")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codots.cli.app import Base, app
+from codots.cli.app import Base, app, expanded
 from codots.cli.contexts import STORE, Where
 
 if TYPE_CHECKING:
     from codots.agent.model import ServedModel
+    from codots.agent.serving import Terms
 
 Served = Annotated[
     str,
@@ -28,6 +30,14 @@ Host = Annotated[str, typer.Option(help="Address to listen at.")]
 NullShare = Annotated[
     float, typer.Option(help="Fraction of tasks that get no context, to measure what contexts are worth.")
 ]
+CertFile = Annotated[
+    Path | None, typer.Option("--certfile", help="Certificate of TLS, with its chain.", callback=expanded)
+]
+KeyFile = Annotated[Path | None, typer.Option("--keyfile", help="Private key of --certfile.", callback=expanded)]
+AuditFile = Annotated[
+    Path | None,
+    typer.Option("--audit-log", help="Audit log; by default STORE.audit.jsonl, if keys are used.", callback=expanded),
+]
 Heat = Annotated[float | None, typer.Option(min=0, help="Sampling temperature, instead of the profile's.")]
 
 
@@ -38,6 +48,9 @@ def run_serve(
     world: DefaultWorld = "default",
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 uses any free port.")] = 8000,
+    certfile: CertFile = None,
+    keyfile: KeyFile = None,
+    audit_log: AuditFile = None,
     null_share: NullShare = 0.0,
     temperature: Heat = None,
     base: Base = None,
@@ -45,12 +58,13 @@ def run_serve(
     """Serve a model like OpenAI's API, with a context that outlives the chats; stop with Ctrl-C."""
     with needing("serve"):
         from codots.agent.server import make_app
-        from codots.agent.serving import gateway, listening, serve
+        from codots.agent.serving import Terms, gateway, listening, serve
 
-    options = {"temperature": temperature, "base": base}
+    options, terms = {"temperature": temperature, "base": base}, Terms(host, certfile, keyfile, audit_log)
+    terms.check(store)
     with listening(host, port) as at, gateway(store, model, world, null_share, **options) as service:
-        typer.echo(f"serving {title(service.updater.model)} at {address(host, at)}/v1 ; stop with Ctrl-C")
-        serve(service, make_app(service), at)
+        typer.echo(f"serving {title(service.updater.model)} at {address(terms, at)}/v1 ; stop with Ctrl-C")
+        serve(service, make_app(service), at, terms)
 
 
 @app.command("mcp")
@@ -61,22 +75,26 @@ def run_mcp(
     http: Annotated[bool, typer.Option("--http", help="Serve over HTTP instead of stdin and stdout.")] = False,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --http; 0 uses any free port.")] = 8001,
+    certfile: CertFile = None,
+    keyfile: KeyFile = None,
+    audit_log: AuditFile = None,
     null_share: NullShare = 0.0,
     temperature: Heat = None,
     base: Base = None,
 ) -> None:
     """Serve contexts as tools of the Model Context Protocol; MODEL only rewrites them after each task."""
     with needing("mcp"):
-        from codots.agent.serving import gateway, listening, serve
-        from codots.agent.tools import make_server, serve_stdio
+        from codots.agent.serving import Terms, gateway, listening, serve
+        from codots.agent.tools import make_app, serve_stdio
 
-    options = {"temperature": temperature, "base": base}
+    options, terms = {"temperature": temperature, "base": base}, Terms(host, certfile, keyfile, audit_log)
     if not http:
         with gateway(store, model, world, null_share, **options) as service:
             return serve_stdio(service)
+    terms.check(store)
     with listening(host, port) as at, gateway(store, model, world, null_share, **options) as service:
-        typer.echo(f"serving {title(service.updater.model)} at {address(host, at)}/mcp ; stop with Ctrl-C")
-        serve(service, make_server(service).streamable_http_app(host=host), at)
+        typer.echo(f"serving {title(service.updater.model)} at {address(terms, at)}/mcp ; stop with Ctrl-C")
+        serve(service, make_app(service, host), at, terms)
 
 
 @contextmanager
@@ -95,6 +113,7 @@ def title(model: ServedModel) -> str:
     return f"openai:{endpoint.name} ({endpoint.url})" if endpoint else model.name
 
 
-def address(host: str, at: socket) -> str:
+def address(terms: Terms, at: socket) -> str:
     """Return the URL of a socket that listens."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{at.getsockname()[1]}"
+    host = f"[{terms.host}]" if ":" in terms.host else terms.host
+    return f"{'https' if terms.certfile else 'http'}://{host}:{at.getsockname()[1]}"

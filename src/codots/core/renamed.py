@@ -37,7 +37,7 @@ KEYS = {
     "worlds.profile.cap": "worlds.profile.max_context_chars",
 }
 """Keys of recipes and evaluations; a section as the new name takes over all keys of the old section."""
-COMMANDS = {"keys": "config", "plan": "estimate", "pretrain": "imitate", "reference": "baselines", "tasks": "export"}
+COMMANDS = {"plan": "estimate", "pretrain": "imitate", "reference": "baselines", "tasks": "export"}
 """Commands."""
 METRICS = {
     r"clock/live": "time/rollout",
