@@ -82,6 +82,12 @@ def test_the_scale_benchmark_times_every_part_of_the_driver():
     assert all(value > 0 for value in found.values())
 
 
+def test_the_benchmark_of_denials_measures_each_number_of_them():
+    command = [sys.executable, BENCHMARKS / "denials.py", "base", "--packs", "2", "--workers", "1"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 1", "| 2", "| 3"]
+
+
 def test_the_mixture_benchmark_learns_the_same_lives_mixed_and_apart():
     done = subprocess.run([sys.executable, BENCHMARKS / "mixture.py", "1"], check=True, capture_output=True, text=True)
     assert "median ratio" in done.stdout
