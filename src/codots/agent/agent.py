@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from codots.agent.blame import Line, blame
 from codots.agent.lift import LAST, Lift, lift_of
 from codots.agent.model import ServedModel
 from codots.agent.records import Outcome, Task, Version, check_share, diff
@@ -108,6 +109,10 @@ class Agent:
     def diff(self, a: int, b: int) -> str:
         """Return the differences between two versions, line by line."""
         return diff(self._store.version(self.world, a), self._store.version(self.world, b))
+
+    def blame(self) -> list[Line]:
+        """Return the lines of the newest context, each with the version and the task that taught it."""
+        return blame(self._store, self.world)
 
     def rollback(self, version: int) -> Version:
         """Go back to the context of an earlier version, which is added as the newest one."""

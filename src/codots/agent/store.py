@@ -87,6 +87,14 @@ class Store(Database):
             found = c.execute(of_world.order_by(versions.c.number.desc()).limit(limit)).all()
         return [rows.as_version(row) for row in reversed(found)]
 
+    def before(self, world: str, number: int) -> Version | None:
+        """Return the newest version before a number that was not pruned, or None."""
+        with self.read() as c:
+            older = sa.and_(versions.c.world_id == rows.known_world(c, world).id, versions.c.number < number)
+            newest = sa.select(versions).where(older).order_by(versions.c.number.desc()).limit(1)
+            found = c.execute(newest).one_or_none()
+        return None if found is None else rows.as_version(found)
+
     def append(
         self,
         world: str,

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from codots.agent import access
+from codots.agent.blame import blame
 from codots.agent.gateway import Gateway
 from codots.agent.lift import LAST, lift_of
 from codots.agent.records import Outcome, Task, World, as_json, diff
@@ -117,6 +118,16 @@ def read_version(world: str, number: Number, service: Service) -> dict[str, Any]
 def compare(world: str, a: Compared, b: Compared, service: Service) -> dict[str, Any]:
     """Compare two versions line by line."""
     return {"diff": diff(service.store.version(world, a), service.store.version(world, b))}
+
+
+@routes.get("/{world}/blame")
+def read_blame(
+    world: str,
+    service: Service,
+    version: Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="By default, the newest one.")] = None,
+) -> dict[str, Any]:
+    """Return the lines of a context, each with the version and the task that taught it."""
+    return {"lines": list(map(asdict, blame(service.store, world, version)))}
 
 
 @routes.post("/{world}/rollback")

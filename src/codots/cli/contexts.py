@@ -1,4 +1,4 @@
-"""Commands for the contexts in a store: list, show, diff, rollback, lift, export, import, prune, forget, backup."""
+"""Commands for contexts in a store: list, show, diff, blame, rollback, lift, export, import, prune, forget, backup."""
 
 from __future__ import annotations
 
@@ -79,6 +79,33 @@ def run_diff(world: World, a: Number, b: Number, store: Where = STORE) -> None:
 
     with opened(store) as found:
         typer.echo(diff(found.version(world, a), found.version(world, b)))
+
+
+@context.command("blame")
+def run_blame(
+    world: World,
+    version: Annotated[int | None, typer.Option(min=0, help="Version; the default is the newest.")] = None,
+    store: Where = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Print a context, each line with the version and the task that taught it."""
+    from dataclasses import asdict
+
+    from rich.markup import escape
+    from rich.table import Table
+
+    from codots.agent.blame import blame
+
+    with opened(store) as found:
+        lines = blame(found, world, version)
+    if as_json:
+        typer.echo(json.dumps(list(map(asdict, lines)), indent=2, ensure_ascii=False))
+        return
+    table = Table("version", "cause", "from", "line")
+    for line in lines:
+        number = str(line.version) if line.certain else f"{line.version} or before"
+        table.add_row(number, line.cause, *map(escape, (line.source, line.text)))
+    show(table)
 
 
 @context.command("rollback")
