@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from codots.context.rewrite import Prompt, Rewrite, Trajectory
+from codots.context.rewrite import Prompt, Trajectory
+from codots.context.sections import inert_trajectory
 from codots.core.templates import Prompts
 
 Count = Callable[[str], int]
@@ -56,12 +57,13 @@ class Record:
         return ""
 
     def solve(self, rules: str, context: str, observation: str, style: str) -> Prompt:
-        """Return the prompt of `Rewrite`, so that only the contexts differ."""
-        return Rewrite().solve(rules, context, observation, style)
+        """Return the prompt of `Rewrite`, so that only the contexts differ. Their headings are those of the record."""
+        return Prompt(_render("solve", style, rules=rules, context=context), observation)
 
     def record(self, trajectory: Trajectory, context: str, style: str, count: Count) -> str:
         """Append a task to the context, and leave out the oldest part that is beyond the budget."""
-        new = _render(self.template, style, t=trajectory)
+        said = inert_trajectory(trajectory) if style == "natural" else trajectory
+        new = _render(self.template, style, t=said)
         return newest(self.between.join(filter(None, [context, new])), self.budget, count)
 
     def settings(self) -> dict[str, Any]:

@@ -5,30 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+from codots.context.sections import inert, inert_trajectory
+from codots.context.trajectory import Trajectory, Turn
 from codots.core.templates import Prompts
 
+__all__ = ["Parsed", "Prompt", "Rewrite", "Strategy", "Trajectory", "Turn"]
+
 OPEN, CLOSE = "<context>", "</context>"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One exchange of a solve episode, as the updater reads it."""
-
-    observation: str
-    reply: str
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """A finished solve episode, as the updater reads it."""
-
-    rules: str
-    turns: tuple[Turn, ...]
-    outcome: str
-    """The observation after the last action; empty if the domain shows none."""
-    reward: float | None
-    """Reward of the episode, or None if the domain hides it."""
-    feedback: str
 
 
 @dataclass(frozen=True)
@@ -97,11 +80,17 @@ class Rewrite:
         return ""
 
     def solve(self, rules: str, context: str, observation: str, style: str) -> Prompt:
-        """Return a prompt with the context after the rules."""
+        """Return a prompt with the context after the rules. In the natural style, it stays in its section."""
+        context = inert(context) if style == "natural" else context
         return Prompt(_render("solve", style, rules=rules, context=context), observation)
 
     def prompt(self, trajectory: Trajectory, context: str, style: str) -> Prompt:
-        """Return a prompt with the old context, the turns of the episode and its outcome."""
+        """Return a prompt with the old context, the turns of the episode and its outcome.
+
+        In the natural style, each stays in its section (`sections.inert`).
+        """
+        if style == "natural":
+            trajectory, context = inert_trajectory(trajectory), inert(context)
         system = _render(f"{self.name}_system", style, cap=self.cap, open=OPEN, close=CLOSE)
         return Prompt(system, _render("rewrite_user", style, t=trajectory, context=context, order=self.order))
 
