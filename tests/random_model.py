@@ -33,21 +33,21 @@ BIGRAM_LOGITS = torch.tensor(
 )
 
 
-def make_random_model(folder: Path, *, seed: int = 0, length: int = 256) -> Path:
+def make_random_model(folder: Path, *, seed: int = 0, length: int = 256, width: int = 24) -> Path:
     """Write a model folder; the embedding is tied to the output layer, so the table is symmetric and factorized."""
     tokenizer = tiny.make_tokenizer()
-    model = tiny.make_model(tokenizer, width=24, layers=2, heads=2, seed=seed, length=length)
+    model = tiny.make_model(tokenizer, width=width, layers=2, heads=2, seed=seed, length=length)
     values, vectors = torch.linalg.eigh(BIGRAM_LOGITS)
     with torch.no_grad():
         rows, scale = model.get_input_embeddings().weight, model.model.norm.weight
         for parameter in model.model.layers.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(5)  # so that earlier tokens have an effect
+                parameter.mul_(5 * 24 / width)  # so that earlier tokens have an effect
         rows[:, :6] = 0.0
         for kind, row in zip(KINDS, vectors * values.abs().sqrt(), strict=True):
             ids = tokenizer.convert_tokens_to_ids(list(kind))
             rows[ids, :6] = row
-        scale[:6] = values.sign() * rows[:, :6].norm(dim=1).max() / 24**0.5
+        scale[:6] = values.sign() * rows[:, :6].norm(dim=1).max() / width**0.5
     tiny.save(model, tokenizer, folder)
     PROFILE.save(folder)
     return folder

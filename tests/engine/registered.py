@@ -28,6 +28,12 @@ def forgetful(worker):
     return LocalSampler(copy.deepcopy(worker.model), worker.render.stop_ids)
 
 
+def foreign(worker):
+    """Return a sampler whose tokenizer has a token more than that of the learner."""
+    worker.render.tokenizer.add_tokens(["<foreign>"])
+    return lockstep(worker)
+
+
 def lockstep_on_threads(worker):
     """Return a lockstep sampler, if this process has the environment of the driver."""
     if (found := os.environ.get("CODOTS_TEST_WORD")) != "shipped":

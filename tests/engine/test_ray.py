@@ -190,6 +190,12 @@ def test_a_sampler_that_does_not_serve_the_new_weights_is_an_error(start, plan, 
 
 
 @pytest.mark.slow
+def test_a_sampler_with_another_tokenizer_is_refused_before_it_samples(start, plan, registered_talk):
+    with pytest.raises(ValueError, match="sampler 0 has another tokenizer than the learner; expected"):
+        start(RayEngine, replace(plan, make_sampler=registered_talk.foreign))
+
+
+@pytest.mark.slow
 def test_actors_have_the_code_and_the_environment_of_the_driver(start, plan, registered_talk, monkeypatch):
     """The domain and the sampler are in modules of the current folder."""
     monkeypatch.setenv("CODOTS_TEST_WORD", "shipped")

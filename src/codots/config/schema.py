@@ -151,7 +151,8 @@ class RunKeys(Config):
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     """Loss and optimizer."""
     workers: int = Field(default=2, ge=1)
-    """Number of worker processes of the engine `local`, one per core; a GPU always uses one. Results are equal only for
+    """Number of worker processes of the engine `local`, one per core; a GPU, and
+    `sampler: vllm`, always use one. Results are equal only for
     equal `workers`."""
     device: str = "auto"
     """Device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` uses a GPU for models of 50 million weights or more."""
@@ -217,10 +218,11 @@ class TrainKeys(Config):
     """Advantage estimator."""
     engine: EngineConfig = Field(default_factory=lambda: EngineConfig())
     """Engine that rolls out lives and computes gradients; `engine: local` is short for `engine: {kind: local}`."""
-    sampler: Literal["lockstep", "continuous"] = "lockstep"
-    """Batching of the sampler. `lockstep` decodes when every session is waiting, so equal recipes give equal results.
-    `continuous` does not wait for slow environments, so results depend on timing. On Ray in mode `async`, lives in
-    flight end before new weights are served with `lockstep`, and run on under the new weights with `continuous`."""
+    sampler: Literal["lockstep", "continuous", "vllm"] = "lockstep"
+    """Sampler of a worker. `lockstep` decodes when every session is waiting, so equal recipes give equal results.
+    `continuous` does not wait for slow environments, so results depend on timing. `vllm` does not wait either, and has
+    the model in processes of vLLM. On Ray in mode `async`, lives in flight end before new weights are served with
+    `lockstep`, and run on under the new weights with the others."""
     max_logprob_gap: float = Field(default=0.05, gt=0)
     """Maximum mean absolute difference between the sampler's and the learner's logprobs of the same tokens, in nats.
     The run stops if the difference is larger. With one engine in full precision, the difference is about 1e-7."""
@@ -228,7 +230,7 @@ class TrainKeys(Config):
     @property
     def keeps_lives(self) -> bool:
         """Whether lives in flight run on when new weights are served."""
-        return self.engine.kind == "ray" and self.engine.ahead > 0 and self.sampler == "continuous"
+        return self.engine.kind == "ray" and self.engine.ahead > 0 and self.sampler != "lockstep"
 
     @model_validator(mode="before")
     @classmethod

@@ -148,6 +148,10 @@ class LoopThread:
         """Run a coroutine in the loop and return its result or raise its exception."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    async def await_(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop while the event loop of the caller goes on. A cancellation reaches it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
     def close(self) -> None:
         """Stop the loop. Coroutines that have not ended never will."""
         self._loop.call_soon_threadsafe(self._loop.stop)

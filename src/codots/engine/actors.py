@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from codots.engine.answers import Answer, answer
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from codots.engine.plan import Plan
 
 log = logging.getLogger("codots")
-SHIPPED = ("CODOTS_", "GLOO_", "HF_", "NCCL_", "OMP_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_")
+SHIPPED = ("CODOTS_", "GLOO_", "HF_", "NCCL_", "OMP_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_", "VLLM_")
 """First letters of the environment variables that actors have from the driver."""
 BEAT = "beat"
 """Name of the thread of an actor that answers heartbeats."""
@@ -44,9 +45,10 @@ class Actor:
     def start(self, plan: Plan, learns: bool, group: Group | None = None) -> None:
         """Make the worker."""
         if group is None:
+            from codots.engine.plan import no_sampler
             from codots.engine.worker import Worker
 
-            self.worker = Worker(plan, learns=learns)
+            self.worker = Worker(replace(plan, make_sampler=no_sampler) if learns else plan, learns=learns)
         else:
             from codots.engine.group import GroupWorker
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import TCPStore  # which mypy does not find in torch.distributed
 
-from codots.engine.plan import Plan
+from codots.engine.plan import Plan, no_sampler
 from codots.engine.worker import Worker
 from codots.learner.config import LearnerConfig
 from codots.learner.fsdp import ShardedLearner, ShardedScorer
@@ -75,8 +75,3 @@ class GroupWorker(Worker):
         learner: Any = self.learner
         whole: dict[str, Tensor] = learner.whole(weights)
         return whole
-
-
-def no_sampler(worker: Worker) -> Any:
-    """Return no sampler."""
-    return None

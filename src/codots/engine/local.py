@@ -29,14 +29,15 @@ def _ignore(*event: Any) -> None:
 class LocalEngine(SplitEngine):
     """Engine that rolls out lives and trains on them in several worker processes.
 
-    A run is a deterministic function of its recipe, which includes the number of workers. The first worker runs in this
-    process; on a GPU it is the only worker. Submitted jobs are rolled out immediately, and `collect` returns their
-    lives later: submitting ahead simulates an asynchronous cluster deterministically.
+    A run is a deterministic function of its recipe, which includes the number of workers, unless it samples with vLLM.
+    The first worker runs in this process; on a GPU, and with vLLM, it is the only worker. Submitted jobs are rolled out
+    immediately, and `collect` returns their lives later: submitting ahead simulates an asynchronous cluster
+    deterministically.
     """
 
     def __init__(self, plan: Plan, workers: int = 1) -> None:
         super().__init__(plan)
-        more = workers - 1 if plan.place.device == "cpu" else 0
+        more = workers - 1 if plan.place.device == "cpu" and not plan.samples_outside else 0
         self.samplers = self.learners = 1 + more
         context: Any = model_processes() if more else None  # imports in parallel with this process
         self.first = Worker(plan)
@@ -86,7 +87,7 @@ class LocalEngine(SplitEngine):
         for process, _ in self._others if self._awaiting else ():
             process.kill()  # before closing the connections: the thread may be reading from one
         self._thread.close()
-        self.first.processes.close()
+        self.first.close()
         for process, connection in self._others:
             connection.close()
             process.join(timeout=30)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from codots.learner.config import LearnerConfig, LoraConfig
+from codots.learner.lora import merged
 from codots.model.adapter import Model
 from codots.model.device import Place
 from codots.rollout.profile import Profile
 from codots.sampler.base import CACHE_BYTES, Sampler
 from codots.sampler.continuous import ContinuousSampler
 from codots.sampler.local import LocalSampler
+from codots.sampler.vllm import VllmSampler
 
+PROBE = "Which weights are these?"
+"""Text that a sampler replies to after it has loaded weights."""
 MakeSampler = Callable[[Any], Sampler]
 """Function that makes the sampler of a `Worker`. It must be picklable, because it is sent to the other processes."""
 
@@ -28,12 +33,24 @@ def continuous(worker: Any) -> Sampler:
     return ContinuousSampler(worker.model, worker.render.stop_ids, **limits(worker.plan))
 
 
+def vllm(worker: Any) -> Sampler:
+    """Return a sampler whose processes of vLLM have a copy of the worker's model, with any adapter merged into it."""
+    probe, plan = worker.render.opening("", PROBE), worker.plan
+    state = partial(merged, worker.model) if plan.lora else None
+    return VllmSampler(worker.model, worker.render.stop_ids, probe, plan.place.device, state=state, **limits(plan))
+
+
+def no_sampler(worker: Any) -> Any:
+    """Return no sampler, for a worker that only trains."""
+    return None
+
+
 def limits(plan: Plan) -> dict[str, Any]:
     """Return the maximum session length and KV cache size as sampler arguments."""
     return {"max_length": plan.profile.max_model_len, "cache_bytes": plan.cache_bytes}
 
 
-SAMPLERS: dict[str, MakeSampler] = {"lockstep": lockstep, "continuous": continuous}
+SAMPLERS: dict[str, MakeSampler] = {"lockstep": lockstep, "continuous": continuous, "vllm": vllm}
 """Sampler makers by the recipe's `sampler` value."""
 
 
@@ -56,6 +73,11 @@ class Plan:
     place: Place = field(default_factory=Place)
     cache_bytes: int = CACHE_BYTES
     """Maximum size of a worker's KV cache, in bytes."""
+
+    @property
+    def samples_outside(self) -> bool:
+        """Whether samplers have their own copy of the weights, in other processes."""
+        return self.make_sampler is vllm
 
     @property
     def lora(self) -> LoraConfig | None:

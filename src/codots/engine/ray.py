@@ -68,9 +68,20 @@ class RayEngine(SplitEngine):
         self._sampler = Crew("sampler", self.plan, self._group, range(first, first + self.samplers))
         for crew in (self._learner, self._sampler):
             crew.ready()
+        self._check_tokenizers()
         for line in self._first("warnings"):
             log.warning(line)
         self._serve(0)
+
+    def _check_tokenizers(self) -> None:
+        """Raise ValueError if a sampler reads other ids than the learner, as with other files on its machine."""
+        own = self._first("vocabulary")
+        for k, other in enumerate(self._sampler.call("vocabulary", [()] * self.samplers)):
+            if other != own:
+                raise ValueError(
+                    f"sampler {k} has another tokenizer than the learner; expected the same files in {self.plan.model} "
+                    "on all machines"
+                )
 
     def _sample(self, method: str, shares: Sequence[Share], on_event: OnEvent | None = None) -> list[Any]:
         parts = self._sampler.call(method, shares)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +19,7 @@ from codots.core.deadline import LoopThread, run_loop
 from codots.core.files import writing
 from codots.core.transcript import Sample, Transcript
 from codots.engine.answers import Answer, answer, value_of
-from codots.engine.plan import Plan
+from codots.engine.plan import PROBE, Plan
 from codots.engine.usage import Usage, Used
 from codots.learner.config import LearnerConfig
 from codots.learner.local import LocalLearner, copy_weights
@@ -34,10 +36,11 @@ from codots.rollout.environments import EnvProcesses
 from codots.rollout.life import Job, Life, OnLife, rollouts
 from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
+from codots.sampler.vllm import VllmSampler
 
 T = TypeVar("T")
-PROBE, PROBE_TOKENS = "Which weights are these?", 8
-"""Text that a sampler replies to after it has loaded weights, and the maximum length of the reply in tokens."""
+PROBE_TOKENS = 8
+"""Maximum length of the reply to PROBE, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Worker:
         """Load the model. Without a learner, `receive` loads the weights of another worker."""
         torch.set_num_threads(1)
         self.plan, self.shared = plan, shared
+        # Weights that are only sent on need no room on the device.
+        self.place = plan.place if learns or not plan.samples_outside else replace(plan.place, device="cpu")
         self.model, self.render = self._load(plan.model)
         if plan.lora:
             adapt(self.model, plan.lora)
@@ -87,7 +92,7 @@ class Worker:
     """Whether this worker writes checkpoints, or one that holds another part of the same model does."""
 
     def _load(self, model: Model) -> tuple[Any, Render]:
-        return load_model(model, self.plan.place, self.plan.profile.thinking)
+        return load_model(model, self.place, self.plan.profile.thinking)
 
     def _add_learner(self, plan: Plan, config: LearnerConfig) -> None:
         self.learner = self._learner(config)
@@ -118,6 +123,17 @@ class Worker:
                 f"its {CONFIG} it is not"
             )
         return [*found, *([] if path.rows else [f"{model}: {path}"])]
+
+    def close(self) -> None:
+        """Stop the processes of environments, and of a sampler that has some."""
+        self.processes.close()
+        if isinstance(self.sampler, VllmSampler):
+            self.sampler.close()
+
+    def vocabulary(self) -> str:
+        """Return a hash of the tokens and the stop ids."""
+        tokens = sorted(self.render.tokenizer.get_vocab().items())
+        return hashlib.sha256(json.dumps([tokens, sorted(self.render.stop_ids)]).encode()).hexdigest()
 
     def rollout(self, jobs: Sequence[Job], on_life: OnLife | None = None) -> list[Life]:
         """Roll out jobs concurrently.
