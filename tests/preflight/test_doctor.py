@@ -37,6 +37,12 @@ def test_a_fit_machine_needs_no_change(config):
     assert json.loads(doctor.as_json(findings))["fit"] is True
 
 
+def test_vllm_is_needed_only_if_it_samples_and_must_be_installed(config, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = finding_of(config.model_copy(update={"sampler": "vllm"}), "vLLM")
+    assert (found.change, found.must) == ("sampler=vllm needs vLLM: pip install 'codots[vllm]'", True)
+
+
 def test_a_model_that_does_not_load_must_be_changed(config):
     (Path(config.model) / "model.safetensors").unlink()
     found = finding_of(config, "model")

@@ -199,6 +199,15 @@ def test_a_run_on_ray_counts_its_actors_and_their_work(recipe):
     assert list(estimate_table(beside).columns[1].cells)[-8] == "3 samplers, 1 learner; each needs a CPU"
 
 
+def test_vllm_has_weights_and_a_whole_cache_of_its_own(recipe):
+    local, vllm = (estimate(recipe(sampler=sampler, kv_cache_gib=1)) for sampler in ("lockstep", "vllm"))
+    assert vllm.parts["weights"] == pytest.approx(2 * local.parts["weights"])
+    assert vllm.parts["keys and values"] == pytest.approx(GIB)
+    assert vllm.parts["optimiser"] == local.parts["optimiser"]
+    ray = estimate(recipe(device="cuda", sampler="vllm", engine="ray"), gib=24)
+    assert ray.parts["weights"] == pytest.approx(local.parts["weights"] / 2)  # in bfloat16, and none in the actor
+
+
 def test_the_gpus_of_a_ray_run_each_hold_one_actor(recipe):
     whole = recipe(device="cuda", engine={"kind": "ray", "samplers": 3})
     found = estimate(whole, gib=24)

@@ -91,8 +91,9 @@ def check_threads(config: TrainConfig) -> Iterator[Finding]:
     """Check the number of workers and the number of threads per process."""
     n, value = cores(), os.environ.get("OMP_NUM_THREADS")
     if config.engine.kind == "local":
-        change = f"set workers={n}, the number of cores" if config.workers > n else ""
-        yield Finding("cores", f"{n}, for {config.workers} workers", change)
+        workers = config.workers if config.sampler != "vllm" else 1
+        change = f"set workers={n}, the number of cores" if workers > n else ""
+        yield Finding("cores", f"{n}, for {workers} workers", change)
     wrong = value is not None and not (value.isdigit() and 1 <= int(value) <= n)
     change = "export OMP_NUM_THREADS=1: more threads compete with the workers for cores" if value != "1" else ""
     yield Finding("threads", f"OMP_NUM_THREADS is {value or 'not set'}", change, must=wrong)
@@ -113,6 +114,14 @@ def check_cluster(config: TrainConfig) -> Iterator[Finding]:
     finally:
         if ours:
             disconnect()
+
+
+def check_sampler(config: TrainConfig) -> Iterator[Finding]:
+    """Check that vLLM is there in a tested version, if the recipe needs it."""
+    from codots.sampler.vllm import check_vllm
+
+    if config.sampler == "vllm":
+        yield Finding("vLLM", check_vllm())
 
 
 def check_disk(config: TrainConfig) -> Iterator[Finding]:
@@ -170,6 +179,7 @@ CHECKS = {
     "device": check_device,
     "threads": check_threads,
     "cluster": check_cluster,
+    "vLLM": check_sampler,
     "disk": check_disk,
     "model": check_model,
     "loggers": check_logging,

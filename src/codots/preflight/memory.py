@@ -49,7 +49,7 @@ def roles(config: TrainConfig, at: Place) -> list[Role]:
     """Return the processes that hold the model: the samplers first, which may also be the learners."""
     if config.engine.kind == "ray":
         return [Role(config.engine.samplers, learns=False), Role(config.engine.learners, samples=False)]
-    return [Role(config.workers if at.device == "cpu" else 1)]
+    return [Role(config.workers if at.device == "cpu" and config.sampler != "vllm" else 1)]
 
 
 def memory(config: TrainConfig, profile: Profile, shape: Shape, lives: list[DryRun]) -> dict[str, float]:
@@ -79,6 +79,9 @@ def process_memory(
     slots = min(rows, SESSIONS, max(1, int(config.kv_cache_gib * GIB) // (profile.max_model_len * shape.bytes_per_id)))
     width = min(profile.max_model_len, 1 << (max(life.longest for life in lives) - 1).bit_length())
     parts: dict[str, float] = {"weights": (shape.weights + new) * shape.itemsize}
+    outside = role.samples and config.sampler == "vllm"
+    if outside and (role.learns or shape.place.device == "cpu"):
+        parts["weights"] *= 2  # else those that are sent to vLLM are not on the device
     if role.learns and config.engine.learners > 1:
         parts = sharded_bytes(shape, new, learned, config.engine.learners)
     elif role.learns:
@@ -86,13 +89,16 @@ def process_memory(
         parts["optimiser"] = learned * (12 + half * (4 + shape.itemsize))
     if role.samples:
         parts["keys and values"] = slots * width * shape.bytes_per_id * (1 + 1 / shape.layers)  # one grows
+    if outside:
+        parts["keys and values"] = config.kv_cache_gib * GIB / OVERHEAD  # of that size from the start
     parts["passes"] = max(
         backward_bytes(config, shape, lives) if role.learns else 0.0,
         slots * shape.vocabulary * (24 + shape.itemsize) if role.samples else 0.0,
     )
     if config.learner.kl_coef and role.learns:
         parts["reference"] = shape.weights * shape.itemsize / config.engine.learners
-    return {"programs": process_bytes(shape.place)} | {use: OVERHEAD * bytes_ for use, bytes_ in parts.items()}
+    programs = process_bytes(shape.place) * (3 if outside and shape.place.device == "cpu" else 1)
+    return {"programs": programs} | {use: OVERHEAD * bytes_ for use, bytes_ in parts.items()}
 
 
 def sharded_bytes(shape: Shape, new: int, learned: int, learners: int) -> dict[str, float]:
