@@ -6,7 +6,8 @@ An open loop sends requests at random times, at a mean rate, whatever the earlie
 from when it was due. 50 agents work at once, and each task has four turns: every turn reads the context, and is on disk
 before it is answered. The same requests go to the upstream directly, before that, through the same client: added are
 the times through the server minus the median without it. Saturation is the rate of 32 clients that each wait for their
-answers. Server, upstream and client are one process each; their CPU time shows which one is the bottleneck.
+answers. Server, upstream and client are one process each; their CPU time shows which one is the bottleneck. With
+`--keys`, the server asks for an API key and writes an audit log.
 """
 
 from __future__ import annotations
@@ -35,19 +36,20 @@ RULES = {"role": "system", "content": "You write patches for a repository. " * 2
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def turn(task: str, at: int) -> bytes:
-    """Return the request of one turn of a task."""
+def turn(task: str, at: int, key: str) -> bytes:
+    """Return the request of one turn of a task, with an API key unless it is empty."""
     said = [{"role": "assistant", "content": "an answer"}, {"role": "user", "content": "2 tests fail. " * 20}]
     messages = [RULES, {"role": "user", "content": f"Fix issue {task}."}, *said * at]
     body = json.dumps({"model": "m", "messages": messages, "metadata": {"task": f"issue-{task}"}}).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head += f"authorization: Bearer {key}\r\n" if key else ""
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def requests(phase: str) -> Iterator[bytes]:
+def requests(phase: str, key: str) -> Iterator[bytes]:
     """Yield the requests of agents that take turns, whose tasks have names of the phase."""
     for i in count():
-        yield turn(f"{phase}-{i // (AGENTS * TURNS) * AGENTS + i % AGENTS}", i // AGENTS % TURNS)
+        yield turn(f"{phase}-{i // (AGENTS * TURNS) * AGENTS + i % AGENTS}", i // AGENTS % TURNS, key)
 
 
 class Pool:
@@ -70,9 +72,9 @@ class Pool:
         self.free.append((reader, writer))
 
 
-async def open_loop(port: int, phase: str, rate: float, seconds: float) -> tuple[list[float], list[float]]:
+async def open_loop(port: int, key: str, phase: str, rate: float, seconds: float) -> tuple[list[float], list[float]]:
     """Return the seconds from when each request was due to its answer, and to when it was sent."""
-    pool, asked, rng, due = Pool(port), requests(phase), random.Random(0), time.perf_counter()
+    pool, asked, rng, due = Pool(port), requests(phase, key), random.Random(0), time.perf_counter()
     took, late, running, end = [], [], set(), time.perf_counter() + seconds
 
     async def ask(request: bytes, due: float) -> None:
@@ -88,14 +90,14 @@ async def open_loop(port: int, phase: str, rate: float, seconds: float) -> tuple
     return took, late
 
 
-async def closed_loop(port: int, phase: str, seconds: float) -> float:
+async def closed_loop(port: int, key: str, phase: str, seconds: float) -> float:
     """Return the requests per second of clients that each wait for their answers."""
     pool, end, done = Pool(port), time.perf_counter() + seconds, 0
 
     async def client(number: int) -> None:
         nonlocal done
         for i in count():
-            request = turn(f"{phase}-{number}-{i // TURNS}", i % TURNS)
+            request = turn(f"{phase}-{number}-{i // TURNS}", i % TURNS, key)
             if time.perf_counter() > end:
                 return
             await pool.ask(request)
@@ -134,25 +136,25 @@ def ms(values: list[float]) -> dict[str, float]:
     return {f"p{share:g}": round(1000 * value, 2) for share, value in at.items()}
 
 
-async def measure(rate: float, seconds: float, upstream: int, server: int, cores: Cores) -> dict:
+async def measure(rate: float, seconds: float, upstream: int, server: int, cores: Cores, key: str) -> dict:
     """Return what was measured."""
     for port in (upstream, server):
-        await open_loop(port, "warm", rate, WARM_SECONDS)
-    direct, _ = await open_loop(upstream, "direct", rate, seconds / 4)
+        await open_loop(port, key, "warm", rate, WARM_SECONDS)
+    direct, _ = await open_loop(upstream, key, "direct", rate, seconds / 4)
     with cores.measured():
-        through, late = await open_loop(server, "through", rate, seconds)
+        through, late = await open_loop(server, key, "through", rate, seconds)
     median = sorted(direct)[len(direct) // 2]
     found = {"requests": len(through), "added ms": ms([one - median for one in through])}
     found |= {"direct ms": ms(direct), "sent late ms": ms(late), "cores": cores.busy}
-    alone = await closed_loop(upstream, "alone", seconds / 8)
+    alone = await closed_loop(upstream, key, "alone", seconds / 8)
     with cores.measured():
-        saturation = await closed_loop(server, "full", seconds / 4)
+        saturation = await closed_loop(server, key, "full", seconds / 4)
     return found | {"saturation per s": round(saturation), "direct per s": round(alone), "cores then": cores.busy}
 
 
 @contextmanager
-def servers(upstream: int, server: int) -> Iterator[Cores]:
-    """Run the upstream and the server before it, and measure their processes and this one."""
+def servers(upstream: int, server: int, keys: bool) -> Iterator[tuple[Cores, str]]:
+    """Run the upstream and the server before it, and measure their processes and this one. Yield the API key, too."""
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     behind = context.Process(target=agent_upstream.run, args=(upstream, ready), daemon=True)
@@ -160,12 +162,15 @@ def servers(upstream: int, server: int) -> Iterator[Cores]:
     ready.wait()
     environment = os.environ | {"OPENAI_BASE_URL": f"http://127.0.0.1:{upstream}/v1"}
     with tempfile.TemporaryDirectory(prefix="codots-latency-") as folder:
-        store = ["--store", str(Path(folder) / "agent.db"), "--port", str(server)]
-        command = [sys.executable, "-m", "codots", "serve", "openai:m", *store]
+        store = ["--store", str(Path(folder) / "agent.db")]
+        command = [sys.executable, "-m", "codots"]
+        made = [*command, "keys", "create", "benchmark", *store]
+        key = subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip() if keys else ""
+        command += ["serve", "openai:m", *store, "--port", str(server)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as served:
             try:
                 served.stdout.readline()
-                yield Cores(server=served.pid, upstream=behind.pid, client=os.getpid())
+                yield Cores(server=served.pid, upstream=behind.pid, client=os.getpid()), key
             finally:
                 served.kill()
                 behind.kill()
@@ -176,10 +181,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--keys", action="store_true", help="let the server ask for an API key")
     options = parser.parse_args()
     upstream, server = free_port(), free_port()
-    with servers(upstream, server) as cores:
-        print(json.dumps(asyncio.run(measure(options.rate, options.seconds, upstream, server, cores))))
+    with servers(upstream, server, options.keys) as (cores, key):
+        print(json.dumps(asyncio.run(measure(options.rate, options.seconds, upstream, server, cores, key))))
 
 
 if __name__ == "__main__":

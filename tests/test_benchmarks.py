@@ -116,8 +116,9 @@ def test_the_lift_benchmark_tells_success_and_reward_and_is_the_same_through_htt
     assert http["versions"] == 6
 
 
-def test_the_latency_benchmark_tells_what_the_server_adds_and_which_process_is_busy():
-    found = run("agent_latency.py", "--rate", 5, "--seconds", 4)
+@pytest.mark.parametrize("keys", [[], ["--keys"]])
+def test_the_latency_benchmark_tells_what_the_server_adds_and_which_process_is_busy(keys):
+    found = run("agent_latency.py", "--rate", 5, "--seconds", 4, *keys)
     assert found["added ms"]["p50"] > 0
     assert set(found["cores"]) == {"server", "upstream", "client"}
     assert found["direct per s"] > found["saturation per s"] > 0
