@@ -283,7 +283,7 @@ def test_no_tool_over_http_reads_or_changes_a_world_with_a_key_of_another_one(se
         assert running.http.post("/mcp", json={}).status_code == 401
         other = Mcp(running.http, owner)
         assert SECRET in other.call("read_context", {})[0]
-        # A session is not taken over, and a key counts for each request, whoever opened the session.
+        # A session is not taken over, and a key counts for each request, also in a session of another key.
         assert client.post("tools/list", {}, **bearer(owner)).status_code == 404
         assert other.post("tools/list", {}, **bearer(key)).status_code == 404
     said = [(line["key"], line["route"], line["world"], line["status"]) for line in audited(tmp_path)]
