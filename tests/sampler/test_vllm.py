@@ -84,6 +84,17 @@ def test_weights_that_did_not_arrive_are_refused():
 @needs_vllm
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
+def test_the_death_of_vllm_is_an_error_and_no_wait():
+    (during, later, load), left = found_by("dead")
+    assert during.startswith("FinalError: vLLM has ended: ")
+    assert later == during
+    assert load.startswith("RuntimeError: vLLM did not take version 1: ")
+    assert left <= 1
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS)
 def test_fifty_syncs_of_an_adapter_keep_logprobs_and_memory():
     found = found_by("syncs")
     assert found["gap"] < 1e-4

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -214,6 +215,26 @@ def syncs():
     return found
 
 
+def dead():
+    """Kill the process that has the model; return the errors of an answer in progress, a later one, and a load."""
+    sampler = start(make_model())
+    (worker,) = (name for name in processes() if "Worker" in Path(f"/proc/{name}/comm").read_text())
+
+    async def killed():
+        async with sampler.session(("killed",)) as session:
+            answer = asyncio.create_task(session.sample([5, 6], SamplingParams(200)))
+            while not sampler._answers:
+                await asyncio.sleep(0)
+            os.kill(worker, signal.SIGKILL)
+            await answer
+
+    errors = [error_of(lambda: run(killed()))]
+    errors.append(error_of(lambda: run(run_session(sampler, ("later",), [([1], SamplingParams(1))]))))
+    errors.append(error_of(lambda: run(sampler.load(None, 1))))
+    sampler.close()
+    return errors, len(processes())
+
+
 def refused():
     """Start with a model that vLLM cannot run, on a device that it is not built for, and in an untested version."""
     model = tiny.make_model(tiny.make_tokenizer(), width=24, layers=2, heads=2, seed=0, length=LENGTH).eval()
@@ -265,7 +286,7 @@ def ray_async():
     return trained(engine={"kind": "ray", "mode": "async", "max_staleness": 1})
 
 
-CHECKS = {check.__name__: check for check in (contract, stale, syncs, refused, orphans, local, ray, ray_async)}
+CHECKS = {check.__name__: check for check in (contract, stale, dead, syncs, refused, orphans, local, ray, ray_async)}
 
 if __name__ == "__main__":
     quiet()

@@ -51,7 +51,7 @@ CPU_BLOCK = 32
 """Number of ids in a block of the KV cache on a CPU: a prefix is kept in whole blocks, and the default is 128."""
 STOPS = {"stop": StopReason.STOP, "length": StopReason.LENGTH}
 """Stop reasons by those of vLLM."""
-ERROR = re.compile(r"\b(\w*(?:Error|Exception): .*)")
+ERROR = re.compile(r"\b(Worker proc \S+ died unexpectedly(?: \(exit code: -?\d+\))?|\w*(?:Error|Exception): .*)")
 STOP_SECONDS = 30.0
 """Time that the processes of vLLM have to end before they are killed, in seconds."""
 MESSAGE = 300
