@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -36,6 +37,7 @@ def guarded(serve, folder, make=make_app, default="secret", required=True):
     """Run a server that asks for keys, before a store with a world `secret` and a world `mine`."""
     serve(learner)
     with gateway(str(folder / "agent.db"), "openai:m", default) as service:
+        service.upstream.endpoint = replace(service.upstream.endpoint, tries=1)  # it lists no models
         for world in ("secret", "mine"):
             service.store.create(world, REWRITE)
             service.store.put(world, SECRET, "import", "a file")

@@ -1,7 +1,6 @@
 """Whatever a task, a tool or a model writes stays in its section of the prompts of a task and of an update."""
 
 import re
-import time
 import unicodedata
 from pathlib import Path
 
@@ -136,16 +135,3 @@ def test_what_the_domains_say_is_unchanged(id):
         turns = [part for text, step in played.turns for part in (text, step.observation, step.feedback)]
         said += [played.opening, *turns]
         assert [inert(text) for text in said] == said
-
-
-def test_a_context_is_made_inert_in_less_than_a_millisecond():
-    context = ("- Door 3: red, opens on Mondays; see issue 12.\n# Ways of working\n" * 70)[:4000]
-    best = min(timed(context) for _ in range(20))
-    assert best < 1e-3
-
-
-def timed(text):
-    """Return how long a text takes, in seconds."""
-    began = time.perf_counter()
-    inert(text)
-    return time.perf_counter() - began
