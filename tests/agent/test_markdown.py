@@ -23,7 +23,8 @@ def test_an_export_read_into_a_new_store_gives_the_same_contexts(store, tmp_path
     written = export_worlds(store, tmp_path / "out")
     assert [path.name for path in written] == ["empty.md", "rules.md", "umlauts.md"]
     with Store(tmp_path / "new.db") as new:
-        import_pages(new, read_pages(tmp_path / "out"))
+        versions = dict(import_pages(new, read_pages(tmp_path / "out")))
+        assert {world: version.number for world, version in versions.items()} == {"empty": 0, "rules": 1, "umlauts": 1}
         assert {world.name: new.head(world.name).context for world in new.worlds()} == TEXTS
         assert [w.strategy for w in new.worlds()] == [w.strategy for w in store.worlds()]
 
@@ -45,6 +46,14 @@ def test_an_edited_file_becomes_the_newest_version_and_others_stay(store, tmp_pa
     assert (versions["empty"], versions["rules"]) == (None, None)
     assert (versions["umlauts"].number, versions["umlauts"].source) == (2, "umlauts.md")
     assert store.head("umlauts").context == TEXTS["umlauts"].replace("3", "4")
+
+
+def test_an_export_names_the_files_of_worlds_that_are_gone(store, tmp_path, codots):
+    where, folder = ["--store", str(tmp_path / "agent.db")], str(tmp_path / "out")
+    assert codots("context", "export", folder, *where).out == f"wrote 3 files to {folder}\n"
+    codots("context", "forget", "rules", "--yes", *where)
+    lines = codots("context", "export", folder, *where).out.splitlines()
+    assert lines == [f"wrote 2 files to {folder}", "rules.md stays, and is of no world in this store"]
 
 
 @pytest.mark.parametrize(

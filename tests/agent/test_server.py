@@ -163,7 +163,7 @@ def test_a_stream_passes_chunk_by_chunk_and_is_recorded_at_its_end(start):
     ],
 )
 def test_a_failing_upstream_is_tried_again_then_reported_and_its_task_can_be_finished(
-    start, answer, kind, status, stream
+    start, answer, kind, status, stream, caplog
 ):
     good_one = sse(piece("yes"), piece(reason="stop")) if stream else good("yes")
     running = start(answer, answer, good_one, answer)
@@ -174,6 +174,9 @@ def test_a_failing_upstream_is_tried_again_then_reported_and_its_task_can_be_fin
         running.ask([*ASK, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "and?"}], stream=stream)
     assert (error.value.status_code, error.value.body["type"]) == (status, kind)
     assert f'codots_upstream_failures_total{{kind="{kind}"}} 5.0' in running.http.get("/metrics").text
+    (line,) = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert line.startswith("a chat of default, task task-0, failed: ")
+    assert "\n" not in line
     running.upstream.script[:] = [learner]
     assert running.finish("task-0", reward=1.0).json()["version"]["context"] == "1"
 

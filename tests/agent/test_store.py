@@ -326,6 +326,14 @@ def test_a_store_of_a_newer_schema_is_refused_and_unchanged(where, store):
         Store(where)
 
 
+def test_a_url_of_postgres_names_the_same_store(postgres):
+    url = postgres()
+    with Store(url) as store:
+        store.create("repo", REWRITE)
+    with Store(url.replace("postgresql://", "postgres://")) as store:
+        assert [world.name for world in store.worlds()] == ["repo"]
+
+
 def test_a_file_that_is_no_store_is_refused(tmp_path):
     (tmp_path / "notes.db").write_text("remember the milk " * 1000)
     with pytest.raises(ValueError, match=r"notes\.db cannot be opened: file is not a database"):

@@ -68,7 +68,7 @@ class Database:
             return engine
         try:
             url = sa.make_url(self.where)
-            if url.get_backend_name() != "postgresql":
+            if url.get_backend_name() not in ("postgresql", "postgres"):  # the second is what some hosts hand out
                 raise ValueError(f"the store {self._safe} is no PostgreSQL; expected a file or postgresql://...")
             return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **ENGINE)
         except sa.exc.ArgumentError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +33,7 @@ from codots.core.rng import Names
 NAMED = ("world", "task")
 """Keys of `metadata` that are not passed on."""
 DONE = b"data: [DONE]\n\n"
+log = logging.getLogger("codots")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Gateway:
     async def complete(self, asked: Asked) -> Body:
         """Return the upstream's completion, once its turn is recorded."""
         sent = perf_counter()
-        with self._counting():
+        with self._counting(asked.task):
             answer = await self.upstream.complete(asked.body, asked.names, asked.chat.position)
         answered = perf_counter()
         await self._record(asked, answer["choices"][0]["message"])
@@ -119,7 +121,7 @@ class Gateway:
         """
         reply, waited, sent, started = StreamedReply(), 0.0, perf_counter(), False
         try:
-            with self._counting():
+            with self._counting(asked.task):
                 async for chunk in self.upstream.stream(asked.body, asked.names, asked.chat.position):
                     waited += perf_counter() - sent
                     reply.add(chunk)
@@ -176,11 +178,12 @@ class Gateway:
         self.on_added(perf_counter() - asked.began - waited)
 
     @contextmanager
-    def _counting(self) -> Iterator[None]:
+    def _counting(self, task: Task) -> Iterator[None]:
         try:
             yield
         except UpstreamError as error:
             self.chats[error.kind] += 1
+            log.warning(f"a chat of {task.world}, task {task.name}, failed: {error}")
             raise
 
 

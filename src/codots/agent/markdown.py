@@ -69,15 +69,15 @@ def _read(path: Path) -> Page:
 def import_pages(store: Store, pages: list[Page]) -> list[tuple[str, Version | None]]:
     """Make each context the newest version of its world, and return the versions, or None if nothing changed.
 
-    A world that does not exist is made. Raises ValueError, before anything is written, for a context that the world's
-    strategy does not allow.
+    A world that does not exist is made, with an empty version 0. Raises ValueError, before anything is written, for a
+    context that the world's strategy does not allow.
     """
     known = {world.name: strategy_of(world.strategy) for world in store.worlds()}
     for page in pages:
         own = known.get(page.world, page.strategy)
         assert isinstance(own, Rewrite)
         _check(page, own)
-    return [(page.world, _put(store, page)) for page in pages]
+    return [(page.world, _put(store, page, made=page.world not in known)) for page in pages]
 
 
 def _check(page: Page, own: Rewrite) -> None:
@@ -87,8 +87,8 @@ def _check(page: Page, own: Rewrite) -> None:
         raise ValueError(f"{page.path} has a context of {length:,} characters; {page.world} allows {own.cap:,}")
 
 
-def _put(store: Store, page: Page) -> Version | None:
+def _put(store: Store, page: Page, made: bool) -> Version | None:
     store.create(page.world, page.strategy.settings(), page.bounds)
-    if store.head(page.world).context == page.context:
-        return None
+    if (head := store.head(page.world)).context == page.context:
+        return head if made else None
     return store.put(page.world, page.context, "import", page.path.name)

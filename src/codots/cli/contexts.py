@@ -146,6 +146,8 @@ def run_export(
     with opened(store) as found:
         written = export_worlds(found, folder)
     typer.echo(f"wrote {len(written)} files to {folder}")
+    for path in sorted(set(folder.glob("*.md")).difference(written)):
+        typer.echo(f"{path.name} stays, and is of no world in this store")
 
 
 @context.command("import")
