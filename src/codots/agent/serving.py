@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import socket
 import ssl
@@ -166,6 +167,8 @@ def without_cancelled(app: Any) -> Any:
 async def run(server: uvicorn.Server, at: socket.socket, service: Gateway, stop: Stop) -> None:
     """Run a server until it should exit, and drain."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+    gc.collect()
+    gc.freeze()  # otherwise a full collection goes through all imported modules, and every chat waits for 100 ms
     await server.serve([at])
     await service.upstream.close()
     await drain(service, stop)
