@@ -24,7 +24,7 @@ from codots.domains.registry import domain_ids, get_domain, make_pack, register
 from codots.model import tiny
 from codots.rollout.profile import load_profile
 from codots.rollout.records import load_rollouts
-from codots.runs.checkpoint import checkpoints
+from codots.runs.checkpoint import checkpoints, saved_steps
 from codots.training.train import train
 from tests.random_model import Flaky, make_random_model
 
@@ -853,6 +853,7 @@ def test_ctrl_c_saves_and_resume_finishes(codots, home):
     args = ["train", "recipe.yaml", "steps=20", "save_every=20"]
     stopped = interrupt(home, "run/metrics.jsonl", *args)
     assert [folder.name for folder in checkpoints(home / "run")] == [f"step-{stopped:06d}"]
+    assert saved_steps(home / "run") == stopped  # where the display goes on
     assert codots(*args, "--resume").code == 0
     lines = (home / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))

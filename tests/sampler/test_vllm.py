@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from codots.sampler.vllm import check_vllm
+from codots.sampler.vllm_engine import check_vllm
 from tests.random_model import make_random_model
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from codots.learner.config import LoraConfig
 from codots.learner.lora import adapt, adapters, merged
 from codots.model import tiny
 from codots.model.load import quiet
-from codots.sampler import vllm
+from codots.sampler import vllm_engine
 from codots.sampler.base import SamplingParams
 from codots.sampler.local import LocalSampler
 from codots.sampler.vllm import VllmSampler
@@ -75,12 +75,15 @@ def processes():
 
 
 def memory():
-    """Return the resident memory in MB of this process and of all that it has started, without shared pages."""
+    """Return the memory in MB that this process and all that it has started have allocated.
+
+    Pages of files are left out, because the system drops and reads them again as it likes.
+    """
     gc.collect()
     total = 0
     for name in (os.getpid(), *processes()):
         rollup = dict(line.split(":") for line in Path(f"/proc/{name}/smaps_rollup").read_text().splitlines()[1:])
-        total += sum(int(rollup[key].split()[0]) for key in ("Private_Clean", "Private_Dirty"))
+        total += int(rollup["Private_Dirty"].split()[0])
     return total / 1024
 
 
@@ -191,7 +194,7 @@ def stale():
     found = {"error": error_of(lambda: run(sampler.load(None, 1)))}
     found["later"] = error_of(lambda: run(run_session(sampler, ("later",), [([1], SamplingParams(1))])))
     sampler.close()
-    vllm.EXTENSION = "tests.sampler.vllm_packed.Reloading"
+    vllm_engine.EXTENSION = "tests.sampler.vllm_packed.Reloading"
     return found | {"packed": error_of(lambda: start(model))}
 
 
@@ -239,7 +242,7 @@ def refused():
     """Start with a model that vLLM cannot run, on a device that it is not built for, and in an untested version."""
     model = tiny.make_model(tiny.make_tokenizer(), width=24, layers=2, heads=2, seed=0, length=LENGTH).eval()
     errors = [error_of(lambda: start(model)), error_of(lambda: start(make_model(), device="cuda"))]
-    vllm.TESTED = ("9.1",)
+    vllm_engine.TESTED = ("9.1",)
     return [*errors, error_of(lambda: start(make_model()))]
 
 

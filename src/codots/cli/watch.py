@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -114,11 +115,12 @@ def run_training(config: TrainConfig | ImitateConfig, *, resume: bool = False) -
     second signal raises StopSignal.
     """
     from codots.config.imitate import ImitateConfig
+    from codots.runs.checkpoint import saved_steps
     from codots.training.imitate import imitate
     from codots.training.train import train
 
     signals: list[StopSignal] = []
-    display = TrainDisplay(config.steps)
+    display = TrainDisplay(config.steps, saved_steps(Path(config.run)) if resume else 0)
 
     def stop(number: int, _: Any) -> None:
         signals.append(StopSignal(number))

@@ -118,7 +118,7 @@ def check_cluster(config: TrainConfig) -> Iterator[Finding]:
 
 def check_sampler(config: TrainConfig) -> Iterator[Finding]:
     """Check that vLLM is there in a tested version, if the recipe needs it."""
-    from codots.sampler.vllm import check_vllm
+    from codots.sampler.vllm_engine import check_vllm
 
     if config.sampler == "vllm":
         yield Finding("vLLM", check_vllm())

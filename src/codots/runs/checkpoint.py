@@ -65,6 +65,11 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
+def saved_steps(run: Path) -> int:
+    """Return the step of the newest checkpoint, intact or not, or 0 if there is none."""
+    return max((int(folder.name.removeprefix("step-")) for folder in checkpoints(run)), default=0)
+
+
 def is_saved(run: Path, step: int) -> bool:
     """Return whether a step has a checkpoint. Step 0 needs no checkpoint and counts as saved."""
     return step == 0 or (run / "checkpoints" / f"step-{step:06d}").exists()

