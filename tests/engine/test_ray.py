@@ -7,6 +7,7 @@ import torch
 
 from codots.config.schema import TrainConfig
 from codots.domains.registry import register
+from codots.engine.cluster import check_room
 from codots.engine.local import LocalEngine
 from codots.engine.ray import RayEngine
 from codots.learner.config import LearnerConfig
@@ -224,6 +225,18 @@ def test_more_actors_than_the_cluster_has_are_one_line_with_what_would_fit(codot
         "engine.samplers=7 would fit"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_sampler_of_several_devices_has_them_on_one_machine(cluster):
+    check_room(2, 2, "cpu", parts=3)
+    for actors, line in (
+        ((3, 1, "cpu", 3), "engine.samplers=3 of 3 each and engine.learners=1 ask for 10 CPUs; the Ray cluster has 8; "
+         "engine.samplers=2 would fit"),
+        ((1, 6, "cpu", 3), "ask for 9 CPUs; the Ray cluster has 8; engine.samplers=1 engine.learners=5 would fit"),
+        ((1, 1, "cpu", 9), "ask for 10 CPUs; the Ray cluster has 8; no recipe of kind ray fits"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=line):
+            check_room(*actors)
 
 
 def test_the_doctor_looks_at_the_cluster(tmp_path):

@@ -55,12 +55,16 @@ def stopped(config, tmp_path, stop):
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as process:
+        read = []
         for line in process.stderr:
+            read.append(line)
             if line.startswith("step 1/") or "after step 1/" in line:
                 break
+        else:
+            raise AssertionError(f"ended before its first step, with code {process.wait()}: {''.join(read)}")
         stop(process)
         _, output = process.communicate(timeout=120)
-    return process.returncode, output, mark
+    return process.returncode, "".join(read) + output, mark
 
 
 def command(tmp_path, config, address):

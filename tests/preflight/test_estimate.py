@@ -208,6 +208,17 @@ def test_vllm_has_weights_and_a_whole_cache_of_its_own(recipe):
     assert ray.parts["weights"] == pytest.approx(local.parts["weights"] / 2)  # in bfloat16, and none in the actor
 
 
+def test_tensor_parallelism_splits_the_weights_of_vllm(recipe):
+    engine = {"kind": "ray", "samplers": 2, "learners": 64, "tensor_parallel": 4}
+    one, four = (
+        estimate(recipe(device="cuda", sampler="vllm", engine=engine | {"tensor_parallel": n}), 24) for n in (1, 4)
+    )
+    assert four.parts["weights"] == pytest.approx(one.parts["weights"] / 4)
+    assert list(estimate_table(four).columns[1].cells)[-1] == "2 samplers, 64 learners; each needs a GPU, a sampler 4"
+    cpu = estimate(recipe(sampler="vllm", kv_cache_gib=1, engine={"tensor_parallel": 2}))
+    assert cpu.parts["keys and values"] == pytest.approx(2 * GIB)
+
+
 def test_the_gpus_of_a_ray_run_each_hold_one_actor(recipe):
     whole = recipe(device="cuda", engine={"kind": "ray", "samplers": 3})
     found = estimate(whole, gib=24)

@@ -64,12 +64,13 @@ def test_more_gpus_take_less_time_and_a_run_takes_all_its_steps(recipe):
     [
         (ray(8, 16), 8, "engine.samplers=8 and engine.learners=16 need 24 GPUs, and there are 8"),
         (ray(1, 1), 8, "the run uses 2 of 8 GPUs; expected .* or --gpus 2"),
+        (ray(2, 1) | {"tensor_parallel": 4}, 8, "engine.samplers=2 of 4 each and engine.learners=1 need 9 GPUs, and"),
         ("local", 2, "the run uses 1 of 2 GPUs; expected engine.kind=ray"),
     ],
 )
 def test_a_run_that_needs_another_number_of_gpus_is_one_line(recipe, engine, gpus, line):
     with pytest.raises(ValueError, match=line):
-        check_count(recipe(engine=engine), gpus)
+        check_count(recipe(engine=engine, sampler="vllm"), gpus)
 
 
 def test_the_command_estimates_for_a_named_gpu(codots, recipe, tmp_path):

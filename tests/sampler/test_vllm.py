@@ -105,6 +105,16 @@ def test_fifty_syncs_of_an_adapter_keep_logprobs_and_memory():
 @needs_vllm
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
+def test_a_model_split_over_two_processes_samples_by_the_same_weights():
+    gaps, workers, left = found_by("parallel")
+    assert max(gaps) < 1e-4
+    assert workers == 2
+    assert left <= 1
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS)
 def test_what_vllm_cannot_run_is_refused_in_one_line():
     shape, device, version = found_by("refused")
     assert shape.startswith("ValueError: vLLM cannot run this model: RuntimeError: Unsupported CPU attention")
@@ -138,9 +148,10 @@ def lives(process):
 @needs_vllm
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("check", ["local", "ray", "ray_async"])
+@pytest.mark.parametrize("check", ["local", "ray", "ray_async", "ray_parallel"])
 def test_a_run_trains_on_what_it_samples(check):
-    """Three steps in one process, resumed after the second; on Ray with two learners, and with lives in flight."""
+    """Three steps in one process, resumed after the second; on Ray with two learners, with lives in flight, and with a
+    model that vLLM splits."""
     metrics, left = found_by(check)
     assert [line["step"] for line in metrics] == [1, 2, 3]
     gaps = [line["train/logprob_gap_max"] for line in metrics]

@@ -246,6 +246,19 @@ def refused():
     return [*errors, error_of(lambda: start(make_model()))]
 
 
+def parallel():
+    """Split a model over two processes; the largest gaps of logprobs before and after a load."""
+    model = make_model()
+    sampler, sessions = start(model, tensor_parallel=2), draw_sessions(12)
+    gaps = [gap(model, run_sessions(sampler, sessions))]
+    change(model)
+    run(sampler.load(None, 1))
+    gaps.append(gap(model, run_sessions(sampler, sessions)))
+    workers = [name for name in processes() if "Worker" in Path(f"/proc/{name}/comm").read_text()]
+    sampler.close()
+    return gaps, len(workers), len(processes())
+
+
 def orphans():
     """Start, print the ids of all processes, and be killed."""
     sampler = start(make_model())
@@ -289,7 +302,15 @@ def ray_async():
     return trained(engine={"kind": "ray", "mode": "async", "max_staleness": 1})
 
 
-CHECKS = {check.__name__: check for check in (contract, stale, dead, syncs, refused, orphans, local, ray, ray_async)}
+def ray_parallel():
+    """Train on Ray with a sampler that splits the model over two processes."""
+    return trained(engine={"kind": "ray", "tensor_parallel": 2})
+
+
+CHECKS = {
+    check.__name__: check
+    for check in (contract, stale, dead, syncs, parallel, refused, orphans, local, ray, ray_async, ray_parallel)
+}
 
 if __name__ == "__main__":
     quiet()

@@ -188,7 +188,8 @@ def estimate_table(estimate: Estimate, device: str | None = None) -> Table:
     if estimate.actors:
         actors = ", ".join(f"{count} {role}{'s' * (count > 1)}" for role, count in estimate.actors.items())
         unit = "a GPU" if estimate.place.device.startswith("cuda") else "a CPU"
-        table.add_row("actors on Ray", f"{actors}; each needs {unit}", end_section=True)
+        more = f", a sampler {estimate.devices}" if estimate.devices > 1 else ""
+        table.add_row("actors on Ray", f"{actors}; each needs {unit}{more}", end_section=True)
     for part, seconds in estimate.seconds.items():
         table.add_row(f"{part}, per step", f"{seconds:.2f} s")
     if estimate.seconds:

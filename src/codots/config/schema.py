@@ -107,6 +107,9 @@ class EngineConfig(Section):
     """Number of actors that roll out, of kind `ray`. Results are equal only for equal `samplers`."""
     learners: int = Field(default=1, ge=1, le=MAX_COUNT)
     """Number of actors that train, of kind `ray`. Several ones each hold a part of the model (FSDP2)."""
+    tensor_parallel: int = Field(default=1, ge=1, le=MAX_COUNT)
+    """Number of GPUs, or processes on a CPU, over which each sampler splits the layers of the model, with
+    `sampler: vllm`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -130,6 +133,7 @@ class EngineConfig(Section):
         unused = {
             *(() if self.mode == "async" else ("max_staleness",)),
             *(() if self.kind == "ray" else ("samplers", "learners")),
+            *(() if self.tensor_parallel > 1 else ("tensor_parallel",)),
         }
         return {key: value for key, value in values.items() if key not in unused}
 
@@ -261,6 +265,8 @@ class TrainConfig(RunKeys, TrainKeys):  # in this order, so that the keys of RL 
 
     @model_validator(mode="after")
     def _cuts(self) -> Self:
+        if (parts := self.engine.tensor_parallel) > 1 and self.sampler != "vllm":
+            raise ValueError(f"engine.tensor_parallel={parts} needs sampler=vllm, and sampler is {self.sampler}")
         for world in self.worlds:
             if world.packs_per_step % self.minibatches:
                 raise ValueError(

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,24 +107,34 @@ def size() -> str:
     return f"{there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs on {machines} machine{'s' * (machines > 1)}"
 
 
-def needs(device: str) -> dict[str, float]:
-    """Return the resources of an actor on a device."""
-    return {"CPU": 1.0, "GPU": 1.0} if device.startswith("cuda") else {"CPU": 1.0}
+def needs(device: str, devices: int = 1) -> dict[str, float]:
+    """Return the resources of an actor on a number of devices."""
+    return dict.fromkeys(("CPU", "GPU") if device.startswith("cuda") else ("CPU",), float(devices))
 
 
-def check_room(samplers: int, learners: int, device: str) -> None:
-    """Raise ValueError if the machines of the cluster cannot hold this many actors, even when they are idle."""
+def check_room(samplers: int, learners: int, device: str, parts: int = 1) -> None:
+    """Raise ValueError if the machines of the cluster cannot hold this many actors, even when they are idle.
+
+    Every sampler needs `parts` devices of one machine.
+    """
     import ray
 
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fit = sum(min(int(machine.get(name, 0) // n) for name, n in needs(device).items()) for machine in machines)
-    if fit >= samplers + learners:
+    there = [min(int(machine.get(name, 0) // n) for name, n in needs(device).items()) for machine in machines]
+    asked, fit = parts * samplers + learners, sum(there)
+    room = sum(free // parts for free in there)
+    """Number of samplers that the machines can hold without learners."""
+    if asked <= fit and samplers <= room:
         return
-    asked = f"engine.samplers={samplers} and engine.learners={learners} ask for {samplers + learners} {unit(device)}"
-    best = f"engine.samplers={fit - learners} would fit" if fit > learners else "no recipe of kind ray fits"
-    if 1 < fit <= learners:
-        best = f"engine.samplers=1 engine.learners={fit - 1} would fit"
-    raise ValueError(f"{asked}; the Ray cluster has {fit}; {best}")
+    most = min(room, (fit - learners) // parts)
+    best = f"engine.samplers={most} would fit" if most > 0 else "no recipe of kind ray fits"
+    if most < 1 <= room and fit > parts:
+        best = f"engine.samplers=1 engine.learners={fit - parts} would fit"
+    each = f" of {parts} each" if parts > 1 else ""
+    raise ValueError(
+        f"engine.samplers={samplers}{each} and engine.learners={learners} ask for {asked} {unit(device)}; "
+        f"the Ray cluster has {fit}; {best}"
+    )
 
 
 def unit(device: str) -> str:
@@ -132,16 +142,19 @@ def unit(device: str) -> str:
     return "CPUs with a GPU each" if device.startswith("cuda") else "CPUs"
 
 
-def reserve(count: int, device: str) -> Any:
-    """Return a placement group with one bundle for each actor. Raises ValueError if other work keeps the room."""
+def reserve(actors: Sequence[int], device: str) -> Any:
+    """Return a placement group with one bundle for each actor, which has the actor's number of devices.
+
+    Raises ValueError if other work keeps the room.
+    """
     from ray.util import placement_group, remove_placement_group
 
-    group = placement_group([needs(device)] * count, strategy="PACK")
+    group = placement_group([needs(device, devices) for devices in actors], strategy="PACK")
     if group.wait(ROOM_SECONDS):
         return group
     remove_placement_group(group)
     raise ValueError(
-        f"the Ray cluster is busy: {count} {unit(device)} are asked for, and {_free()} are free after "
+        f"the Ray cluster is busy: {sum(actors)} {unit(device)} are asked for, and {_free()} are free after "
         f"{ROOM_SECONDS:g} s; expected fewer samplers, or wait for the other work"
     )
 

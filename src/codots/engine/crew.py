@@ -141,7 +141,8 @@ class Crew:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        resources, name = needs(self.plan.place.device), f"{self.role} {k}"
+        devices = self.plan.tensor_parallel if self.role == "sampler" else 1
+        resources, name = needs(self.plan.place.device, devices), f"{self.role} {k}"
         how = {
             "name": f"codots {name} of {self.group.id.hex()[:8]}, {self.restarts}",
             "num_cpus": resources["CPU"],

@@ -37,7 +37,8 @@ def vllm(worker: Any) -> Sampler:
     """Return a sampler whose processes of vLLM have a copy of the worker's model, with any adapter merged into it."""
     probe, plan = worker.render.opening("", PROBE), worker.plan
     state = partial(merged, worker.model) if plan.lora else None
-    return VllmSampler(worker.model, worker.render.stop_ids, probe, plan.place.device, state=state, **limits(plan))
+    options = limits(plan) | {"state": state, "tensor_parallel": plan.tensor_parallel}
+    return VllmSampler(worker.model, worker.render.stop_ids, probe, plan.place.device, **options)
 
 
 def no_sampler(worker: Any) -> Any:
@@ -72,7 +73,9 @@ class Plan:
     With 0, batches run one after another, and weights are loaded in between."""
     place: Place = field(default_factory=Place)
     cache_bytes: int = CACHE_BYTES
-    """Maximum size of a worker's KV cache, in bytes."""
+    """Maximum size of a worker's KV cache, in bytes; with `tensor_parallel`, on each of its devices."""
+    tensor_parallel: int = 1
+    """Number of devices that each sampler splits the model over."""
 
     @property
     def samples_outside(self) -> bool:

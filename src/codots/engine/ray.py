@@ -59,8 +59,9 @@ class RayEngine(SplitEngine):
 
     def _open(self) -> None:
         self._connected = connect()
-        check_room(self.samplers, self.learners, self.plan.place.device)
-        self._group = reserve(self.samplers + self.learners, self.plan.place.device)
+        device, parts = self.plan.place.device, self.plan.tensor_parallel
+        check_room(self.samplers, self.learners, device, parts)
+        self._group = reserve([1] * self.learners + [parts] * self.samplers, device)
 
     def _start(self) -> None:
         first = self.learners

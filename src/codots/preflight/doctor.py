@@ -109,7 +109,7 @@ def check_cluster(config: TrainConfig) -> Iterator[Finding]:
     device = place(start_folder(config.model, config.init_from, config.base), config.device, config.dtype).device
     ours = connect()
     try:
-        check_room(config.engine.samplers, config.engine.learners, device)
+        check_room(config.engine.samplers, config.engine.learners, device, config.engine.tensor_parallel)
         yield Finding("cluster", f"{os.environ.get(ADDRESS) or 'started here'}: {size()}")
     finally:
         if ours:

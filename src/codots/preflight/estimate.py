@@ -49,7 +49,9 @@ class Estimate:
     sampled: float = 0.0
     """Number of tokens that one step samples. 0 if `seconds` is empty."""
     actors: dict[str, int] = field(default_factory=dict)
-    """Number of actors of a run on Ray, by role. Each needs one CPU, or one GPU. Empty for a run on one machine."""
+    """Number of actors of a run on Ray, by role. Empty for a run on one machine."""
+    devices: int = 1
+    """Number of CPUs, or GPUs, that a sampler needs. A learner needs one."""
     overlap: bool = False
     """Whether the samplers work while the learner trains."""
 
@@ -91,7 +93,8 @@ def estimate(config: TrainConfig, gib: float | None = None, gpu: Gpu | None = No
     found = Estimate(at, memory(config, profile, shape, lives), there)
     if config.engine.kind == "ray":
         actors = {"sampler": config.engine.samplers, "learner": config.engine.learners}
-        found = replace(found, actors=actors, overlap=config.engine.ahead > 0)
+        devices = config.engine.tensor_parallel
+        found = replace(found, actors=actors, devices=devices, overlap=config.engine.ahead > 0)
     if not found.fits:
         return replace(found, changes=changes_that_fit(config, profile, shape, lives, there))
     if gib and not gpu:
@@ -193,7 +196,10 @@ def step_seconds(config: TrainConfig, shape: Shape, lives: list[DryRun], gpu: Gp
     lives_per_step = config.packs_per_step * config.group_size
     rows, learned_rows = -(-lives_per_step // samplers.count), -(-lives_per_step // learners.count)
     recompute = config.learner.gradient_checkpointing
-    speed = speed_on(gpu, shape, lives, rows, recompute) if gpu else time_passes(shape, lives, min(rows, 64), recompute)
+    if gpu:
+        speed = speed_on(gpu, shape, lives, rows, recompute, config.engine.tensor_parallel)
+    else:
+        speed = time_passes(shape, lives, min(rows, 64), recompute)
     learned = ids_of_lives(config, shape, lives)
     sampled = sum(life.passes for life in lives) / len(lives)
     worlds = sum(life.seconds for life in lives) / len(lives)

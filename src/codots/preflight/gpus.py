@@ -51,11 +51,13 @@ def known_gpu(name: str) -> Gpu:
 def check_count(config: TrainConfig, gpus: int) -> None:
     """Raise ValueError if a run needs another number of GPUs than there are."""
     engine = config.engine
-    wanted = engine.samplers + engine.learners if engine.kind == "ray" else 1
+    parts = engine.tensor_parallel
+    wanted = parts * engine.samplers + engine.learners if engine.kind == "ray" else parts
     if wanted > gpus:
+        each = f" of {parts} each" if parts > 1 else ""
         raise ValueError(
-            f"engine.samplers={engine.samplers} and engine.learners={engine.learners} need {wanted} GPUs, and there "
-            f"are {gpus}; a run on one GPU needs engine=local"
+            f"engine.samplers={engine.samplers}{each} and engine.learners={engine.learners} need {wanted} GPUs, and "
+            f"there are {gpus}; a run on one GPU needs engine=local"
         )
     if wanted < gpus:
         raise ValueError(
@@ -64,15 +66,18 @@ def check_count(config: TrainConfig, gpus: int) -> None:
         )
 
 
-def speed_on(gpu: Gpu, shape: Shape, lives: Sequence[DryRun], rows: int, recompute: bool) -> Speed:
-    """Return the seconds of a worker's passes, if it rolls out `rows` lives at once.
+def speed_on(gpu: Gpu, shape: Shape, lives: Sequence[DryRun], rows: int, recompute: bool, parts: int = 1) -> Speed:
+    """Return the seconds of a worker's passes, if it rolls out `rows` lives at once, on `parts` GPUs.
 
-    A decoding pass reads all weights, and the keys and values of all rows. A weight takes two operations for an id that
-    is read, and six for one that is trained on, or eight if activations are recomputed.
+    These are assumed to share sampling without loss. A decoding pass reads all weights, and the keys and values of all
+    rows. A weight takes two operations for an id that is read, and six for one that is trained on, or eight if
+    activations are recomputed.
     """
     lengths = [len(sample.ids) for life in lives for sample in life.samples]
     kept = rows * sum(lengths) / max(1, len(lengths)) * shape.bytes_per_id
     moved = (shape.weights * shape.itemsize + kept) / (gpu.tb_per_s * 1e12 * BANDWIDTH)
     operation = 1 / (gpu.tflops * 1e12 * COMPUTE)
-    decoding = max(moved, 2 * shape.weights * rows * operation, shape.layers * KERNELS * LAUNCH_SECONDS)
-    return Speed(decoding, 2 * shape.weights * operation, (8 if recompute else 6) * shape.weights * operation)
+    shared = max(moved, 2 * shape.weights * rows * operation) / parts
+    decoding = max(shared, shape.layers * KERNELS * LAUNCH_SECONDS)
+    learned = (8 if recompute else 6) * shape.weights * operation
+    return Speed(decoding, 2 * shape.weights * operation / parts, learned)

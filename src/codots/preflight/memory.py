@@ -79,9 +79,10 @@ def process_memory(
     slots = min(rows, SESSIONS, max(1, int(config.kv_cache_gib * GIB) // (profile.max_model_len * shape.bytes_per_id)))
     width = min(profile.max_model_len, 1 << (max(life.longest for life in lives) - 1).bit_length())
     parts: dict[str, float] = {"weights": (shape.weights + new) * shape.itemsize}
-    outside = role.samples and config.sampler == "vllm"
-    if outside and (role.learns or shape.place.device == "cpu"):
-        parts["weights"] *= 2  # else those that are sent to vLLM are not on the device
+    outside, on_cpu = role.samples and config.sampler == "vllm", shape.place.device == "cpu"
+    devices = config.engine.tensor_parallel
+    if outside:  # the weights that are sent to vLLM are on a GPU only if the same process learns there
+        parts["weights"] *= (role.learns or on_cpu) + (1 if on_cpu else 1 / devices)
     if role.learns and config.engine.learners > 1:
         parts = sharded_bytes(shape, new, learned, config.engine.learners)
     elif role.learns:
@@ -91,13 +92,14 @@ def process_memory(
         parts["keys and values"] = slots * width * shape.bytes_per_id * (1 + 1 / shape.layers)  # one grows
     if outside:
         parts["keys and values"] = config.kv_cache_gib * GIB / OVERHEAD  # of that size from the start
+        parts["keys and values"] *= devices if on_cpu else 1
     parts["passes"] = max(
         backward_bytes(config, shape, lives) if role.learns else 0.0,
         slots * shape.vocabulary * (24 + shape.itemsize) if role.samples else 0.0,
     )
     if config.learner.kl_coef and role.learns:
         parts["reference"] = shape.weights * shape.itemsize / config.engine.learners
-    programs = process_bytes(shape.place) * (3 if outside and shape.place.device == "cpu" else 1)
+    programs = process_bytes(shape.place) * (2 + devices if outside and on_cpu else 1)
     return {"programs": programs} | {use: OVERHEAD * bytes_ for use, bytes_ in parts.items()}
 
 

@@ -89,8 +89,9 @@ class VllmSampler:
         max_sessions: int = SESSIONS,
         max_length: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        tensor_parallel: int = 1,
     ) -> None:
-        """Start vLLM on a device.
+        """Start vLLM on a device, or with `tensor_parallel` on the first ones of its kind.
 
         `probe` is a prompt. `state` returns the weights, if they are not those of `model.state_dict`. Raises ValueError
         if vLLM is missing, was not tested in this version, or cannot run the model.
@@ -113,7 +114,8 @@ class VllmSampler:
         self._broken = ""
         dtype = str(model.dtype).removeprefix("torch.")
         size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        self._engine = VllmEngine(Limits(device, dtype, self.max_length, max_sessions, cache_bytes), size)
+        limits = Limits(device, dtype, self.max_length, max_sessions, cache_bytes, tensor_parallel)
+        self._engine = VllmEngine(limits, size)
         self._thread = LoopThread()
         try:
             self._thread.run(self._start())

@@ -59,7 +59,9 @@ class Limits:
     max_sessions: int
     """Maximum number of answers at a time."""
     cache_bytes: int
-    """Size of the KV cache."""
+    """Size of the KV cache on each device."""
+    tensor_parallel: int = 1
+    """Number of devices over which the layers of the model are split."""
 
     def arguments(self) -> dict[str, Any]:
         """Return them as arguments of vLLM. Raises ValueError if vLLM is built for another device."""
@@ -67,13 +69,17 @@ class Limits:
 
         if (found := current_platform.device_type) != self.device:
             raise ValueError(f"it is built for {found or 'another device'}, and the device of the run is {self.device}")
+        # In the group of a Ray actor, vLLM would ask Ray for processes that the group has no room for.
+        backend = {"distributed_executor_backend": "mp"} if self.tensor_parallel > 1 else {}
         return {
+            **backend,
             "dtype": self.dtype,
             "max_model_len": self.max_length,
             "max_num_seqs": self.max_sessions,
             "kv_cache_memory_bytes": self.cache_bytes,
             "gpu_memory_utilization": 0.01,  # which must be free, although the size of the cache is given
             "enforce_eager": found == "cpu",
+            "tensor_parallel_size": self.tensor_parallel,
         } | ({"block_size": CPU_BLOCK} if found == "cpu" else {})
 
 

@@ -259,7 +259,8 @@ def engine_plan(config: TrainConfig, folder: Model, profile: Profile) -> Plan:
     plan = learner_plan(config, folder, profile, config.learner, config.steps * config.minibatches)
     # The batches of a step, of those ahead and of an evaluation.
     in_flight = config.engine.ahead + 2 if config.keeps_lives else 0
-    return replace(plan, reference=reference, make_sampler=SAMPLERS[config.sampler], in_flight=in_flight)
+    plan = replace(plan, make_sampler=SAMPLERS[config.sampler], tensor_parallel=config.engine.tensor_parallel)
+    return replace(plan, reference=reference, in_flight=in_flight)
 
 
 def learner_plan(config: RunKeys, folder: Model, profile: Profile, learner: LearnerConfig, steps: int) -> Plan:
