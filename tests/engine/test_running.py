@@ -3,6 +3,7 @@
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from codots.engine.local import LocalEngine
 from codots.engine.plan import continuous
 from codots.engine.worker import Worker
 from codots.learner.config import LearnerConfig
+from codots.model.device import Place
 from tests.engine.small import batch_of, jobs, make_plan, step_on
 from tests.toy import Talk, TalkEnv
 
@@ -50,6 +52,19 @@ def make_worker(plan):
     worker = Worker(replace(plan, make_sampler=continuous, in_flight=2), learns=False)
     worker.processes = None
     return worker
+
+
+def test_half_precision_ships_half_of_the_bytes_and_the_same_weights(plan, registry):
+    register(Talk())
+    plan = replace(plan, place=Place(dtype="bfloat16"), learner=LearnerConfig(warmup_steps=0, lr=1e-2))
+    learner, sampler = Worker(plan), Worker(plan, learns=False)
+    learner.forward_backward(batch_of(learner.rollout(jobs(domain="talk-v0"))), 1.0)
+    learner.optim_step()
+    sent = learner.flat_weights()
+    assert (sent.dtype, sent.size) == (np.int16, learner.learner.size)
+    sampler.receive(("result", sent), 1)
+    for mine, theirs in zip(learner.model.parameters(), sampler.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_lives_run_on_under_new_weights_that_have_read_their_ids_again(plan, registry):

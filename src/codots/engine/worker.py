@@ -192,12 +192,17 @@ class Worker:
         self._run(self.sampler.load(None, version))
 
     def flat_weights(self) -> Any:
-        """Return the trained weights as a flat array of float32: of all weights, or of the LoRA adapter alone."""
-        return self.learner.flat_weights().cpu().numpy()
+        """Return the trained weights, or those of the LoRA adapter alone, as a flat array in the model's precision.
+
+        NumPy has no bfloat16, so the bits of half precision are an array of int16.
+        """
+        flat = self.learner.flat_weights().to("cpu", self.learner.dtype)
+        return (flat if flat.dtype == torch.float32 else flat.view(torch.int16)).numpy()
 
     def receive(self, weights: Answer, version: int) -> Sample:
         """Load the `flat_weights` of another worker, serve them as this version, and return a probe of them."""
-        return self._run(self._receive(torch.tensor(value_of(weights), device=self.model.device), version))
+        flat, half = torch.tensor(value_of(weights), device=self.model.device), trained_weights(self.model)[0].dtype
+        return self._run(self._receive(flat.view(half) if flat.dtype == torch.int16 else flat, version))
 
     async def _receive(self, flat: Tensor, version: int) -> Sample:
         # There is no await between the two, so that no forward pass of a life in flight sees half of the weights.

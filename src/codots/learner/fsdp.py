@@ -81,7 +81,7 @@ class ShardedLearner(ShardedScorer, Trainer):
     ) -> None:
         """Shard a model on a CPU, equal on all ranks, over their devices. Raises ValueError if it has no layers."""
         Trainer.__init__(self, model, config, total_steps, temperature)
-        self.half = self.parameters[0].dtype != torch.float32
+        self.half = self.dtype != torch.float32
         self.dtypes = {name: weight.dtype for name, weight in model.state_dict().items()}
         """Precision of each weight before the trained ones became float32."""
         self.root, self.device = shard(self, device), torch.device(device)

@@ -33,6 +33,8 @@ class Trainer(Scorer):
         super().__init__(model, config, temperature)
         self.total_steps, self.steps = total_steps, 0
         self.parameters = trained_weights(model)
+        self.dtype = self.parameters[0].dtype
+        """Precision of the trained weights in a forward pass."""
         if config.gradient_checkpointing:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})  # the older name is removed in transformers 6
