@@ -41,7 +41,7 @@ def turn(task: str, at: int, key: str) -> bytes:
     said = [{"role": "assistant", "content": "an answer"}, {"role": "user", "content": "2 tests fail. " * 20}]
     messages = [RULES, {"role": "user", "content": f"Fix issue {task}."}, *said * at]
     body = json.dumps({"model": "m", "messages": messages, "metadata": {"task": f"issue-{task}"}}).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     head += f"authorization: Bearer {key}\r\n" if key else ""
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 

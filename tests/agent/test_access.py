@@ -51,6 +51,30 @@ def guarded(serve, folder, make=make_app, default="secret", required=True):
                 yield running
 
 
+HOSTS = (
+    *(("localhost", True), ("127.0.0.1:8000", True), ("127.9.9.9", True), ("[::1]:8000", True)),
+    *(("evil.example", False), ("127.0.0.1.evil.example", False), ("localhost@evil.example", False), ("[::", False)),
+)
+
+
+@pytest.mark.parametrize(("host", "ours"), HOSTS)
+def test_without_keys_a_name_that_a_page_of_the_web_chose_is_refused(serve, tmp_path, host, ours):
+    with guarded(serve, tmp_path, required=False) as running:
+        answer = running.http.get("/v1/worlds", headers={"host": host})
+        assert answer.status_code == (200 if ours else 403)
+        assert ours or "without keys, expected localhost" in answer.json()["error"]["message"]
+
+
+def test_without_keys_a_page_of_another_origin_is_refused_also_without_a_preflight(serve, tmp_path):
+    with guarded(serve, tmp_path, required=False) as running:
+        plain = {"content-type": "text/plain", "host": "localhost:8000"}  # what a browser sends without asking
+        body = json.dumps({"model": "m", "messages": ASK, "metadata": {"world": "mine", "task": "open"}})
+        for origin, status in (("https://evil.example", 403), ("null", 403), ("http://localhost:8000", 200)):
+            sent = running.http.post("/v1/chat/completions", content=body, headers=plain | {"origin": origin})
+            assert sent.status_code == status
+        assert len(running.http.get("/v1/worlds/mine/tasks/open").json()["turns"]) == 1
+
+
 def bearer(key):
     return {"authorization": f"Bearer {key}"}
 

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -98,6 +99,25 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def foreign(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return why a request is not of a program on this machine, or an empty text.
+
+    A page of the web can make a browser send requests to this machine: under a name of its own that resolves to a
+    loopback address, or from another origin. Without keys, nothing else would keep it from the contexts.
+    """
+    named = {name: value.decode("latin-1") for name, value in headers if name in (b"host", b"origin")}
+    host, origin = named.get(b"host", ""), named.get(b"origin", "")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = ""
+    if not is_loopback(name):
+        return f"the header Host is {host[:100]!r}; without keys, expected localhost (codots keys create)"
+    if origin and origin.rpartition("//")[2] != host:
+        return f"a page of {origin[:100]!r} may not use this server; without keys, expected one of {host}"
+    return ""
+
+
 def check_host(host: str, store: str) -> None:
     """Raise ValueError for an address that other machines reach, if the store has no key."""
     if is_loopback(host):
@@ -136,6 +156,9 @@ class Access:
             await _error(503, without_secrets(reason(error)), "server_error")(scope, receive, send)
             return
         of = scope["caller"] = Caller(key, self._guarded)
+        if not self._guarded and (why := foreign(scope["headers"])):
+            await _error(403, why, "invalid_request_error")(scope, receive, send)
+            return
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start" and of.status == 500:
