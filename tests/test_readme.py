@@ -65,13 +65,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_store(path: Path) -> None:
-    """Write the store of an agent that has solved two tasks."""
+    """Write the store of an agent that has solved four tasks. The guard has held back what the last two taught."""
+    held = {"context": "Obey.", "tokens": 1, "reason": "it has an order", "passage": "Obey."}
     with Store(path) as store:
         store.create("billing-repo", Rewrite().settings())
-        for text in ("Tests need make db.", "Tests need make db; migrations are in db/."):
+        for k, text in enumerate(["Tests need make db.", *["Tests need make db; migrations are in db/."] * 3]):
             task = store.start("billing-repo", "Fix the test.")
             store.finish("billing-repo", task.name, Outcome(1.0))
-            store.append("billing-repo", store.head("billing-repo"), text, "task", task.name)
+            head, details = store.head("billing-repo"), {"held": held} if k > 1 else {}
+            store.append("billing-repo", head, text, "task", task.name, **details)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

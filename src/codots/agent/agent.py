@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from codots.agent.blame import Line, blame
+from codots.agent.guard import GUARD, Guard
 from codots.agent.lift import LAST, Lift, lift_of
 from codots.agent.model import ServedModel
-from codots.agent.records import Outcome, Task, Version, check_share, diff
+from codots.agent.quarantine import adopt, drop, list_held
+from codots.agent.records import Held, Outcome, Task, Version, check_share, diff
 from codots.agent.store import Store
 from codots.agent.task import AgentTask, Played, Update
 from codots.agent.updates import Updater, opened_world, strategy_in
@@ -33,11 +35,13 @@ class Agent:
         *,
         bounds: tuple[float, float] | None = None,
         null_share: float = 0.0,
+        guard: Guard | None = GUARD,
         **options: Any,
     ) -> None:
         """`bounds` are the lowest and the highest reward, by default 0 and 1.
 
         `null_share` is the fraction of tasks that get no context, so that `lift` can tell what contexts are worth.
+        `guard` decides which updates are held back for a person; None adopts all.
         Raises ConflictError if the world exists with another strategy or other bounds.
         """
         check_share(null_share)
@@ -50,7 +54,7 @@ class Agent:
             self.world, self._strategy = world, strategy_in(self._store, world)
             self._null_share = null_share
             self._exits = exits.pop_all()
-        self._updater = Updater(self._store, self._model)
+        self._updater = Updater(self._store, self._model, guard)
         self._updater.wake(world)
 
     def task(
@@ -113,6 +117,21 @@ class Agent:
     def blame(self) -> list[Line]:
         """Return the lines of the newest context, each with the version and the task that taught it."""
         return blame(self._store, self.world)
+
+    def quarantine(self) -> list[Held]:
+        """Return the contexts that the guard holds back and that wait for a decision, oldest first."""
+        return list_held(self._store, self.world)
+
+    def adopt(self, version: int, replace: bool = False) -> Version:
+        """Make the context that was held back in a version the newest one.
+
+        Raises ConflictError if the context has changed since; `replace` puts it in place of the newest one then.
+        """
+        return adopt(self._store, self.world, version, replace)
+
+    def drop(self, version: int) -> Held:
+        """Decide that the context which was held back in a version stays out."""
+        return drop(self._store, self.world, version)
 
     def rollback(self, version: int) -> Version:
         """Go back to the context of an earlier version, which is added as the newest one."""

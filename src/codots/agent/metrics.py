@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from codots.agent.gateway import Gateway
 from codots.agent.lift import Lift, lift_of
+from codots.agent.quarantine import count_waiting
 from codots.agent.records import World
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -46,6 +47,10 @@ class Metrics(Collector):
         yield _counter("codots_upstream_failures", "Failed tries of the upstream", "kind", upstream.failures)
         worlds = self.gateway.store.worlds()
         due = len(self.gateway.store.worlds_due())
+        waiting = GaugeMetricFamily("codots_quarantined", "Contexts that wait for a decision", labels=["world"])
+        for world, count in count_waiting(self.gateway.store).items():
+            waiting.add_metric([world], count)
+        yield waiting
         yield GaugeMetricFamily("codots_worlds", "Worlds in the store", len(worlds))
         yield GaugeMetricFamily("codots_worlds_due", "Worlds with an update due", due)
         yield CounterMetricFamily("codots_tasks", "Tasks started", sum(world.tasks for world in worlds))

@@ -16,7 +16,7 @@ MAX_TEXT = 200_000
 """Maximum length of feedback, of a description, or of a text of a turn, in characters."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 """Names of worlds and tasks; they are also names of files and parts of URLs."""
-Cause = Literal["start", "task", "rollback", "fork", "import"]
+Cause = Literal["start", "task", "rollback", "fork", "import", "adopt"]
 """Why a version was written."""
 Arm = Literal["own", "null"]
 """What a task is given: the context of its world, or none."""
@@ -81,10 +81,31 @@ class Version:
     tokens: int | None
     """Length in tokens of that model, or None."""
     failure: str
-    """Why the update was rejected and the context stayed, or an empty text."""
+    """Why the update was rejected or held back and the context stayed, or an empty text."""
     learned: int
     """Number of finished tasks of the world that this version has learned from."""
     created: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """A context that the guard holds back. The version of its number has the context before it."""
+
+    number: int
+    """Number of the version whose update is held back."""
+    source: str
+    """The task that it comes from."""
+    reason: str
+    passage: str
+    """The passage that the reason is about, or an empty text."""
+    context: str
+    """The context that waits."""
+    tokens: int | None
+    created: float
+    decision: str | None = None
+    """What a person decided, `adopted` or `dropped`, or None while it waits."""
+    decided: float | None = None
+    """When, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -196,14 +217,18 @@ def when(seconds: float) -> str:
 
 def diff(old: Version, new: Version) -> str:
     """Return the differences between two contexts, line by line, as `diff -u` writes them."""
-    names = (f"version {old.number}", f"version {new.number}")
-    return "\n".join(unified_diff(old.context.splitlines(), new.context.splitlines(), *names, lineterm=""))
+    return diff_texts(old.context, new.context, f"version {old.number}", f"version {new.number}")
+
+
+def diff_texts(old: str, new: str, old_name: str, new_name: str) -> str:
+    """Return the differences between two texts, line by line, as `diff -u` writes them."""
+    return "\n".join(unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm=""))
 
 
 def as_json(record: Any) -> dict[str, Any]:
     """Return a record as plain data, with times as text."""
     values = asdict(record)
-    return values | {"created": when(values["created"])}
+    return values | {name: when(values[name]) for name in ("created", "decided") if values.get(name) is not None}
 
 
 def dump(values: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codots.agent import rows
-from codots.agent.schema import finishes, tasks, transcripts, turns, versions, worlds
+from codots.agent.schema import finishes, quarantine, tasks, transcripts, turns, versions, worlds
 from codots.agent.sql import sa
 from codots.agent.store import Store
 
@@ -13,8 +13,9 @@ _finished = sa.exists().where(finishes.c.task_id == tasks.c.id)
 def prune(store: Store, world: str, keep: int) -> tuple[int, int, int]:
     """Delete old versions of a world, and what was said in the tasks that they have learned from.
 
-    The newest `keep` versions stay, and those that open tasks were given. Tasks stay with their rewards and feedback.
-    Return the number of versions deleted, of tasks without their turns, and of versions that are left.
+    The newest `keep` versions stay, those that open tasks were given, and those that wait in quarantine. Tasks stay
+    with their rewards and feedback. Return the number of versions deleted, of tasks without their turns, and of
+    versions that are left.
     """
     if keep < 1:
         raise ValueError(f"keep {keep} versions; expected at least 1")
@@ -22,7 +23,9 @@ def prune(store: Store, world: str, keep: int) -> tuple[int, int, int]:
         row = rows.known_world(c, world, lock=True)
         first = rows.head(c, row.id).number - keep + 1
         given = sa.select(tasks.c.version).where(tasks.c.world_id == row.id, ~_finished)
-        old = sa.and_(versions.c.world_id == row.id, versions.c.number < first, versions.c.number.not_in(given))
+        waits = sa.select(quarantine.c.number).where(quarantine.c.world_id == row.id, quarantine.c.decision.is_(None))
+        older = sa.and_(versions.c.world_id == row.id, versions.c.number < first)
+        old = sa.and_(older, versions.c.number.not_in(given), versions.c.number.not_in(waits))
         learned = c.execute(sa.select(sa.func.max(versions.c.learned)).where(old)).scalar() or 0
         done = sa.select(finishes.c.task_id).where(finishes.c.world_id == row.id, finishes.c.number <= learned)
         said = c.execute(
@@ -30,6 +33,8 @@ def prune(store: Store, world: str, keep: int) -> tuple[int, int, int]:
         ).scalar_one()
         _delete_said(c, done)
         gone = c.execute(sa.delete(versions).where(old)).rowcount
+        kept = sa.select(versions.c.number).where(versions.c.world_id == row.id)
+        c.execute(sa.delete(quarantine).where(quarantine.c.world_id == row.id, quarantine.c.number.not_in(kept)))
         left = c.execute(sa.select(sa.func.count()).where(versions.c.world_id == row.id)).scalar_one()
     return gone, said, left
 
@@ -43,7 +48,7 @@ def forget(store: Store, world: str) -> None:
     with store.write() as c:
         id = rows.known_world(c, world, lock=True).id
         _delete_said(c, sa.select(tasks.c.id).where(tasks.c.world_id == id))
-        for table in (finishes, tasks, versions):
+        for table in (finishes, tasks, versions, quarantine):
             c.execute(sa.delete(table).where(table.c.world_id == id))
         c.execute(sa.delete(worlds).where(worlds.c.id == id))
     store.flush()

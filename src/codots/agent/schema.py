@@ -1,10 +1,10 @@
-"""Tables of the store. Rows are added, never changed, except for the counters of a world."""
+"""Tables of the store. Rows are added, never changed, but for the counters of a world and what a person decides."""
 
 from __future__ import annotations
 
 from codots.agent.sql import sa
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """Revision of these tables: the newest one in `migrations`."""
 metadata = sa.MetaData()
 
@@ -126,6 +126,21 @@ transcripts = sa.Table(
     sa.Column("task_id", sa.Integer, sa.ForeignKey("tasks.id"), primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
     _text("episode"),
+)
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _world(),
+    _number("number"),
+    _text("context"),
+    _text("reason"),
+    _text("passage"),
+    sa.Column("tokens", sa.Integer),
+    sa.Column("decision", sa.Text),
+    sa.Column("decided", sa.Float),
+    _time(),
+    sa.UniqueConstraint("world_id", "number", name="held_number"),
 )
 keys = sa.Table(
     "keys",

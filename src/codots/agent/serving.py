@@ -22,6 +22,7 @@ from codots.agent.access import Access, check_host, is_loopback
 from codots.agent.audit import AuditLog
 from codots.agent.checkpoint import Checkpoint
 from codots.agent.gateway import Gateway
+from codots.agent.guard import GUARD, Guard
 from codots.agent.model import ServedModel
 from codots.agent.records import check_share
 from codots.agent.store import Store
@@ -49,7 +50,9 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def gateway(store: str, model: str, world: str, null_share: float = 0.0, **options: Any) -> Iterator[Gateway]:
+def gateway(
+    store: str, model: str, world: str, null_share: float = 0.0, guard: Guard | None = GUARD, **options: Any
+) -> Iterator[Gateway]:
     """Open model and store, and run the updates that an earlier process left."""
     check_share(null_share)
     with ExitStack() as exits:
@@ -58,7 +61,7 @@ def gateway(store: str, model: str, world: str, null_share: float = 0.0, **optio
         opened = exits.enter_context(Store(store))
         exits.callback(served.close)  # before the store, which its updates write to
         opened_world(opened, served.profile, world)
-        updater = Updater(opened, served)
+        updater = Updater(opened, served, guard)
         updater.wake_all()
         endpoint = served.opened.endpoint
         upstream = Upstream(endpoint) if endpoint else Checkpoint(served, model)

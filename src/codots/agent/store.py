@@ -33,7 +33,7 @@ from codots.agent.records import (
     dump,
     shortened,
 )
-from codots.agent.schema import finishes, tasks, versions, worlds
+from codots.agent.schema import finishes, quarantine, tasks, versions, worlds
 from codots.agent.sql import sa
 from codots.context.rewrite import Rewrite, Trajectory, Turn
 
@@ -107,10 +107,12 @@ class Store(Database):
         tokens: int | None = None,
         failure: str = "",
         episode: dict[str, Any] | None = None,
+        held: dict[str, Any] | None = None,
     ) -> Version:
         """Add a version after its parent. Raises StaleError if the parent is no longer the newest one.
 
-        A version of cause `task` has learned from the next finish; `episode` is the update that wrote it.
+        A version of cause `task` has learned from the next finish; `episode` is the update that wrote it, and `held`
+        the context, its tokens, the reason and the passage of one that the guard holds back.
         """
         with self.write() as c:
             row = rows.known_world(c, world, lock=True)
@@ -124,6 +126,9 @@ class Store(Database):
                 finished = sa.and_(finishes.c.world_id == row.id, finishes.c.number == learned)
                 task_id = c.execute(sa.select(finishes.c.task_id).where(finished)).scalar_one()
                 rows.insert_episode(c, task_id, "update", episode)
+            if held is not None:
+                values = {"world_id": row.id, "number": new.number, "created": new.created} | held
+                c.execute(sa.insert(quarantine).values(values))
         return new
 
     def put(self, world: str, context: str, cause: Cause, source: str, **details: Any) -> Version:

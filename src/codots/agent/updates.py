@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
+from codots.agent.guard import GUARD, Guard
 from codots.agent.model import ServedModel
 from codots.agent.quotes import contexts_of, unquoted
 from codots.agent.records import ConflictError, StaleError, Task, UnknownError, Version, World
@@ -64,12 +65,12 @@ class Updater:
     Several processes may run the updates of one world: the first result counts, and the others are dropped.
     """
 
-    def __init__(self, store: Store, model: ServedModel) -> None:
-        self.store, self.model = store, model
+    def __init__(self, store: Store, model: ServedModel, guard: Guard | None = GUARD) -> None:
+        self.store, self.model, self.guard = store, model, guard
         self.failed: dict[str, str] = {}
         """Error of the last try, by world, where it failed."""
         self.updates = Counter[str]()
-        """Number of updates by how they ended: `accepted`, `rejected`, `dropped` or `failed`."""
+        """Number of updates by how they ended: `accepted`, `rejected`, `held`, `dropped` or `failed`."""
         self._due: set[str] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[str, asyncio.TimerHandle] = {}
@@ -146,13 +147,23 @@ class Updater:
             if self.model.refuses_all:
                 raise
             new = {"context": head.context, "tokens": head.tokens, "failure": str(error)}
+        new |= await asyncio.to_thread(self._held, head, new, trajectory)
         known: dict[str, Any] = {"cause": "task", "source": task.name, "model": self.model.name, **new}
         try:
             await asyncio.to_thread(lambda: self.store.append(world, head, **known))
-            self.updates["rejected" if new["failure"] else "accepted"] += 1
+            self.updates["held" if "held" in new else "rejected" if new["failure"] else "accepted"] += 1
         except StaleError:
             self.updates["dropped"] += 1
             log.info(f"{world} has a newer version than {head.number}; the update of {task.name} is dropped")
+
+    def _held(self, head: Version, new: dict[str, Any], said: Trajectory) -> dict[str, Any]:
+        """Return what is written instead if the guard holds the new context back: the old one, with the reason."""
+        found = self.guard and self.guard.check(head.context, new["context"], said)
+        if not found:
+            return {}
+        held = {"context": new["context"], "tokens": new["tokens"], "reason": found.reason, "passage": found.passage}
+        failure = f"held back: {found.reason}"
+        return {"context": head.context, "tokens": head.tokens, "failure": failure, "held": held}
 
     async def _rewritten(self, world: str, head: Version, task: Task, trajectory: Trajectory) -> dict[str, Any]:
         """Return what an update writes into a version.

@@ -13,6 +13,7 @@ from codots.agent import access
 from codots.agent.blame import blame
 from codots.agent.gateway import Gateway
 from codots.agent.lift import LAST, lift_of
+from codots.agent.quarantine import adopt, drop, list_held
 from codots.agent.records import Outcome, Task, World, as_json, diff
 from codots.agent.updates import opened_world
 from codots.context.rewrite import Rewrite
@@ -69,6 +70,13 @@ class Back(_Strict):
     """The version to go back to."""
 
     version: int = Field(ge=0, le=MAX_NUMBER)
+
+
+class Adoption(_Strict):
+    """How a context that was held back is adopted."""
+
+    replace: bool = False
+    """Whether it takes the place of a context that has changed since."""
 
 
 def world_json(world: World) -> dict[str, Any]:
@@ -134,6 +142,28 @@ def read_blame(
 def roll_back(world: str, back: Back, service: Service) -> dict[str, Any]:
     """Add an earlier context as the newest version."""
     return as_json(service.store.rollback(world, back.version))
+
+
+@routes.get("/{world}/quarantine")
+def list_quarantine(
+    world: str,
+    service: Service,
+    decided: Annotated[bool, Query(description="Whether to list those that were adopted or dropped, too.")] = False,
+) -> dict[str, Any]:
+    """List the contexts that the guard holds back, oldest first."""
+    return {"held": list(map(as_json, list_held(service.store, world, decided)))}
+
+
+@routes.post("/{world}/quarantine/{number}/adopt")
+def adopt_held(world: str, number: Number, service: Service, how: Adoption | None = None) -> dict[str, Any]:
+    """Make a context that was held back the newest version."""
+    return as_json(adopt(service.store, world, number, (how or Adoption()).replace))
+
+
+@routes.post("/{world}/quarantine/{number}/drop")
+def drop_held(world: str, number: Number, service: Service) -> dict[str, Any]:
+    """Decide that a context which was held back stays out."""
+    return as_json(drop(service.store, world, number))
 
 
 @routes.get("/{world}/lift")

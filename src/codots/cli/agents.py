@@ -30,6 +30,9 @@ Host = Annotated[str, typer.Option(help="Address to listen at.")]
 NullShare = Annotated[
     float, typer.Option(help="Fraction of tasks that get no context, to measure what contexts are worth.")
 ]
+Guarded = Annotated[
+    bool, typer.Option("--guard/--no-guard", help="Hold back contexts that look poisoned or broken, for a person.")
+]
 CertFile = Annotated[
     Path | None, typer.Option("--certfile", help="Certificate of TLS, with its chain.", callback=expanded)
 ]
@@ -52,17 +55,20 @@ def run_serve(
     keyfile: KeyFile = None,
     audit_log: AuditFile = None,
     null_share: NullShare = 0.0,
+    guard: Guarded = True,
     temperature: Heat = None,
     base: Base = None,
 ) -> None:
     """Serve a model like OpenAI's API, with a context that outlives the chats; stop with Ctrl-C."""
     with needing("serve"):
+        from codots.agent.guard import GUARD
         from codots.agent.server import make_app
         from codots.agent.serving import Terms, gateway, listening, serve
 
     options, terms = {"temperature": temperature, "base": base}, Terms(host, certfile, keyfile, audit_log)
     terms.check(store)
-    with listening(host, port) as at, gateway(store, model, world, null_share, **options) as service:
+    opened = gateway(store, model, world, null_share, GUARD if guard else None, **options)
+    with listening(host, port) as at, opened as service:
         typer.echo(f"serving {title(service.updater.model)} at {address(terms, at)}/v1 ; stop with Ctrl-C")
         serve(service, make_app(service), at, terms)
 
@@ -79,20 +85,23 @@ def run_mcp(
     keyfile: KeyFile = None,
     audit_log: AuditFile = None,
     null_share: NullShare = 0.0,
+    guard: Guarded = True,
     temperature: Heat = None,
     base: Base = None,
 ) -> None:
     """Serve contexts as tools of the Model Context Protocol; MODEL only rewrites them after each task."""
     with needing("mcp"):
+        from codots.agent.guard import GUARD
         from codots.agent.serving import Terms, gateway, listening, serve
         from codots.agent.tools import make_app, serve_stdio
 
     options, terms = {"temperature": temperature, "base": base}, Terms(host, certfile, keyfile, audit_log)
+    opened = gateway(store, model, world, null_share, GUARD if guard else None, **options)
     if not http:
-        with gateway(store, model, world, null_share, **options) as service:
+        with opened as service:
             return serve_stdio(service)
     terms.check(store)
-    with listening(host, port) as at, gateway(store, model, world, null_share, **options) as service:
+    with listening(host, port) as at, opened as service:
         typer.echo(f"serving {title(service.updater.model)} at {address(terms, at)}/mcp ; stop with Ctrl-C")
         serve(service, make_app(service, host), at, terms)
 

@@ -176,7 +176,7 @@ def run_prune(
 
     with opened(store) as found:
         versions, tasks, left = prune(found, world, keep)
-    why = "; those that open tasks were given stay" if left > keep else ""
+    why = "; those that open tasks were given and those in quarantine stay" if left > keep else ""
     typer.echo(f"{world}: deleted {versions} versions and the turns of {tasks} tasks, {left} versions are left{why}")
 
 
@@ -226,7 +226,7 @@ def _versions_table(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     newest = next((row["model"] for row in reversed(rows) if row["cause"] == "task"), "")
-    table = Table("version", "cause", "from", "characters", "tokens", "model", "rejected", "written")
+    table = Table("version", "cause", "from", "characters", "tokens", "model", "rejected or held back", "written")
     for row in rows:
         older = " (older)" if row["model"] and newest not in ("", row["model"]) else ""
         size = (len(row["context"]), "" if row["tokens"] is None else row["tokens"])

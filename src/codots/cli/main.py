@@ -13,7 +13,7 @@ from codots.core.processes import stop_signals_to
 
 # The order in which `codots --help` lists the commands.
 # isort: off
-from codots.cli import runs, worlds, look, models, contexts, keys, agents  # noqa: F401
+from codots.cli import runs, worlds, look, models, contexts, quarantine, keys, agents  # noqa: F401
 # isort: on
 
 
