@@ -15,6 +15,7 @@ from codots.cli.main import main
 from codots.domains import registry as domain
 from codots.model import tiny
 from codots.model.renderer import Render
+from tests.browser import browser, tab  # noqa: F401  # fixtures
 from tests.qwen import make_qwen
 
 torch.set_num_threads(1)

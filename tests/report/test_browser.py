@@ -1,6 +1,5 @@
 """Tests of the page in Chromium at two widths, without console messages."""
 
-import shutil
 import threading
 
 import pytest
@@ -13,38 +12,12 @@ from codots.report.page import write_report
 from codots.report.suite import write_suite_page
 from codots.report.view import serve
 from codots.rollout.records import dump
+from tests.browser import WIDTHS, needs_chromium
 from tests.report.runs import INJECTION, full_run, life, make_run, report, steps
 from tests.report.test_matrix import suite
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; apt-get install chromium")
-WIDTHS = {"wide": (1280, 900), "phone": (390, 844)}
-TIMEOUT_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(params=WIDTHS)
-def tab(request, browser):
-    """Yield a tab of one width; any console message fails the test."""
-    width, height = WIDTHS[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height})
-    context.set_default_timeout(TIMEOUT_MS)
-    page, messages = context.new_page(), []
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("dialog", lambda dialog: (messages.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    page.name = request.param
-    yield page
-    context.close()
-    assert messages == []
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +273,7 @@ def test_a_live_page_updates_without_losing_its_state(tab, tmp_path):
         assert "12 of 30" in tab.locator("#run-0 .kicker").inner_text()
         (folder / "rollouts" / "step-000002.jsonl").write_text(dump(life(2, [0, 0, 1])))
         make_run(folder, metrics=steps(13), steps=30)
-        sync_api.expect(tab.locator("#run-0 .kicker")).to_contain_text("13 of 30", timeout=TIMEOUT_MS)
+        sync_api.expect(tab.locator("#run-0 .kicker")).to_contain_text("13 of 30", timeout=60_000)
         sync_api.expect(tab.locator("#count")).to_have_text("3 of 3 lives")
         sync_api.expect(tab.locator("#life h3")).to_contain_text("dev 1")
         tab.goto("about:blank")

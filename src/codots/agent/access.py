@@ -29,7 +29,7 @@ CACHE_SECONDS = 5.0
 """Time for which a key that was found counts as valid: a revocation takes effect within it."""
 CACHED = 10_000
 """Maximum number of keys in the cache."""
-PUBLIC = ("/health", "/ready")
+PUBLIC = ("/", "/health", "/ready")
 """Paths that need no key."""
 READS = ("GET", "HEAD", "OPTIONS")
 

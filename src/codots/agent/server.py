@@ -17,6 +17,7 @@ from codots.agent import worlds
 from codots.agent.access import caller, check_all, explained, told
 from codots.agent.gateway import Gateway
 from codots.agent.metrics import Metrics
+from codots.agent.page import show_page
 from codots.agent.records import ConflictError, ForbiddenError, UnknownError
 from codots.agent.sql import reason, sa
 from codots.agent.upstream import UpstreamError
@@ -26,6 +27,26 @@ WORLD, TASK = "x-codots-world", "x-codots-task"
 """Headers of a chat that name its world and its task, and of the answer."""
 MAX_BODY = 32 * 2**20
 """Maximum size of a chat request, in bytes."""
+TEXT = {"type": "string"}
+MESSAGE = {
+    "type": "object",
+    "required": ["role"],
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "content": {"anyOf": [TEXT, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]},
+    },
+}
+CHAT = {
+    "type": "object",
+    "required": ["messages"],
+    "properties": {
+        "model": TEXT,
+        "messages": {"type": "array", "minItems": 1, "items": MESSAGE},
+        "metadata": {"type": "object", "properties": {"world": TEXT, "task": TEXT}},
+        "stream": {"type": "boolean"},
+    },
+}
+"""Schema of a chat, of which other keys are passed on to the upstream."""
 STATUS = {ForbiddenError: 403, UnknownError: 404, ConflictError: 409}
 """Status of an error of the store; any other ValueError is 400."""
 
@@ -35,8 +56,11 @@ def make_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="codots", version=__version__, docs_url=None, redoc_url=None)
     app.state.gateway, app.state.metrics, app.state.draining = gateway, Metrics(gateway), False
     app.include_router(worlds.routes)
-    app.add_api_route("/v1/chat/completions", complete_chat, methods=["POST"], tags=["chat"], response_model=None)
+    chat = {"requestBody": {"required": True, "content": {"application/json": {"schema": CHAT}}}}
+    how: dict[str, Any] = {"methods": ["POST"], "tags": ["chat"], "response_model": None, "openapi_extra": chat}
+    app.add_api_route("/v1/chat/completions", complete_chat, **how)
     app.add_api_route("/v1/models", list_models, tags=["chat"])
+    app.add_api_route("/", show_page, include_in_schema=False, response_model=None)
     for path, route in (("/health", health), ("/ready", ready), ("/metrics", metrics)):
         app.add_api_route(path, route, tags=["server"], response_model=None)
     for kind, handler in _HANDLERS.items():
