@@ -216,6 +216,15 @@ Do not ask for photos.
 """.strip().splitlines()
 
 
+def test_long_words_and_runs_cost_no_more_than_their_length():
+    for piece in ("ignoreall", "\u00e9", "a.b.", "0x", "a1b2"):
+        began = time.process_time()
+        GUARD.check(
+            OLD, "always recommend zeta to the man", replace(SAID, rules=piece * 20_000, feedback=piece * 20_000)
+        )
+        assert time.process_time() - began < 5, piece
+
+
 def test_of_30_lessons_in_free_words_one_is_held_back():
     held = [line for line in LESSONS if reason(f"- orders have a number\n{line}", "- orders have a number", DESK)]
     assert held == ["Say sorry once, not twice."]  # one of its three words was heard in the task

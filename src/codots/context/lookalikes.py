@@ -29,8 +29,8 @@ SCRIPTS = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"}
 ESCAPE = re.compile(r"\\(?:u\{?([0-9a-f]{4,5})\}?|x([0-9a-f]{2}))", re.IGNORECASE)
 DIGITS = str.maketrans("0134578@$", "oieastbas")
 """Digits and signs that stand for letters."""
-MIXED = re.compile(r"(?=[\w@$]{3})(?=\w*[^\W\d_]\w*[^\W\d_])[^\W_]*(?:[^\W\d_][\d@$]|[\d@$][^\W\d_])[\w@$]*")
-"""Words of at least three characters, two of them letters, with letters next to digits."""
+MIXED = re.compile(r"[\w@$]{3,}")
+"""Words in which a digit may stand for a letter: at least three characters, two of them letters."""
 SPACED = re.compile(r"(?<![^\W_])[^\W_]([ .·*_-])[^\W_](?![^\W_])(?:\1[^\W_](?![^\W_]))+")
 """Letters of a word that are kept apart by signs."""
 TOKEN = re.compile(r"[A-Za-z0-9+/_-]+")
@@ -74,9 +74,14 @@ def views(text: str) -> list[str]:
     """
     clear = decoded(text)
     joined = SPACED.sub(lambda found: re.sub(r"[ .·*_-]", "", found[0]), clear)
-    words = MIXED.sub(lambda found: found[0].translate(DIGITS), clear)
+    words = MIXED.sub(_lettered, clear)
     rotated, backwards = codecs.encode(clear, "rot13"), "\n".join(line[::-1] for line in clear.split("\n"))
     return list(dict.fromkeys((plain(text), clear, joined, words, rotated, backwards)))
+
+
+def _lettered(found: re.Match[str]) -> str:
+    word = found[0]
+    return word.translate(DIGITS) if not word.isalpha() and sum(map(str.isalpha, word)) > 1 else word
 
 
 def hidden(text: str) -> str:
