@@ -45,7 +45,7 @@ demo-llm: $(LITERATE)
 	@$(BIN)/codots demo recipes/smollm2-bandit.yaml --packs 100 $(if $(UNFINISHED),--resume)
 
 $(LITERATE): | $(SMOLLM)
-	@echo "demo-llm: teach the language model to reply in the right form and to read contexts: about 10 minutes"
+	@echo "demo-llm: teach the language model to reply in the right form and to read contexts: about 15 minutes"
 	@$(BIN)/codots imitate recipes/smollm2-literate.yaml $(if $(wildcard runs/smollm2-literate/config.yaml),--resume)
 
 test: $(TOOLS)
