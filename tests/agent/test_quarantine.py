@@ -223,4 +223,5 @@ def test_the_commands_list_show_adopt_and_drop(store, where, codots):
     assert (failed.code, "expected replace" in failed.err) == (2, True)
     assert "is dropped" in codots("context", "quarantine", "drop", "repo", 2, *rest).out
     assert json.loads(codots("context", "quarantine", "list", "--json", *rest).out) == []
+    assert codots("context", "quarantine", "list", *rest).out == "nothing is held back\n"
     assert "held back: it has an order" in " ".join(codots("context", "list", "repo", "--json", *rest).out.split())

@@ -35,6 +35,9 @@ def run_list(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
+    if not rows:
+        typer.echo("nothing is held back")
+        return
     table = Table("world", "version", "task", "reason", "passage", "held back", "decision")
     for row in rows:
         texts = (row["source"], row["reason"], visible(row["passage"])[:200], row["created"], row["decision"] or "")

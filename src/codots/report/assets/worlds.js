@@ -105,9 +105,12 @@ function draw(name, { versions, tasks, lift, held }) {
   return parts;
 }
 
+// Invisible characters, except line breaks and tabs, as their codes: a person decides on what a model reads.
+const visible = (text) => text.replace(/[^\P{C}\n\t]/gu, (one) => `<U+${one.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}>`);
+
 function marked(before, after) {
   const tags = { same: "span", gone: "del", new: "ins" };
-  const pieces = changes(before, after).map(([kind, text]) => el(tags[kind], {}, text));
+  const pieces = changes(visible(before), visible(after)).map(([kind, text]) => el(tags[kind], {}, text));
   return el("pre", { class: "context", tabindex: "0" }, pieces.length ? pieces : "empty");
 }
 
@@ -122,7 +125,7 @@ function quarantined(name, one, versions) {
     "article",
     { class: "task", "aria-label": `Held back after ${one.source}` },
     el("p", {}, el("mark", {}, one.reason), ` After ${one.source}, ${one.created}.`),
-    one.passage ? el("p", { class: "soft" }, "It is about: ", el("q", {}, one.passage)) : null,
+    one.passage ? el("p", { class: "soft" }, "It is about: ", el("q", {}, visible(one.passage))) : null,
     marked(kept ? kept.context : "", one.context),
     el("p", {}, button(what, `${what}: ${one.source}`, adopt(Boolean(stays))), " ", button("Drop", `Drop: ${one.source}`, drop)),
   );
