@@ -80,7 +80,8 @@ def learner(folder):
 
 def spilled(folder):
     """Fill the object store while there is room on the disk, and serve weights that do not fit."""
-    engine, batch = started_here(folder)
+    # By default, Ray spills nothing to a disk that is 95% full.
+    engine, batch = started_here(folder, local_fs_capacity_threshold=0.999)
     held = filled()
     step_on(engine, batch)
     return {"larger": sum(map(len, ray.get(held))) > STORE, "version": engine.version}
